@@ -1,0 +1,182 @@
+"""Anything a user calls an image -> [3, H, W] float in [0, 1]; then normalise, pad to the stride, crop back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+from .errors import FileError, InputError
+from .interfaces import Size
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Open and decode an image file, upright (EXIF orientation applied).
+
+    Raises:
+        FileError: missing, a folder, not an image, or cut short; the message names the file.
+    """
+    path = Path(path)
+    if not path.exists():
+        near = sorted(p.name for p in path.parent.glob(f"{path.stem}.*"))[:3] if path.parent.is_dir() else []
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise FileError(f"No image at {path}.{hint}")
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; expected one image file")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError:
+        raise FileError(f"{path} is not an image Pillow can read ({path.stat().st_size} bytes)") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FileError(f"{path} is damaged or cut short: {error}") from error
+
+
+def load(image: ImageLike) -> Tensor:
+    """One image as float32 [3, H, W] in [0, 1], RGB.
+
+    Accepts a path, a PIL image, an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (uint8, uint16, or float in
+    [0, 1]) or a tensor [3, H, W] or [1, H, W] (same dtypes). Grey is repeated; transparency is laid over white;
+    16-bit values are divided by 65535.
+
+    Raises:
+        FileError: a path that cannot be read.
+        InputError: another shape, dtype, a range outside [0, 1], NaN or infinity.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        image = open_image(image)
+    if isinstance(image, Image.Image):
+        image = _from_pil(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] not in (1, 3):
+            raise InputError(f"An image tensor is [3, H, W] (or [1, H, W]); got {list(image.shape)}")
+        return check_batch(image[None])[0]
+    raise InputError(f"An image is a path, PIL image, array or tensor; got {type(image).__name__}")
+
+
+def _from_pil(image: Image.Image) -> np.ndarray[Any, Any]:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise InputError(f"A {image.mode} image holds values up to {values.max()}; expected 16 bits, 0..65535")
+        return values.astype(np.uint16)
+    if image.mode == "F":
+        return np.asarray(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return np.asarray(image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+        hint = "; channels go last in arrays, first in tensors" if array.ndim == 3 and array.shape[0] in (1, 3) else ""
+        raise InputError(f"An image array is [H, W], [H, W, 3] or [H, W, 4]; got {list(array.shape)}{hint}")
+    if array.dtype == np.uint16:
+        array = array.astype(np.float32) / 65535
+    elif array.dtype == np.uint8:
+        array = array.astype(np.float32) / 255
+    elif array.dtype == np.bool_:
+        raise InputError("An image array of bool looks like a mask; expected uint8, uint16 or float in [0, 1]")
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"An image array is uint8, uint16 or float in [0, 1]; got {array.dtype}")
+    if array.shape[2] == 4:
+        alpha = array[:, :, 3:]
+        array = array[:, :, :3] * alpha + (1 - alpha)
+    tensor = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32))
+    return check_batch(tensor[None])[0]
+
+
+def check_batch(images: Tensor) -> Tensor:
+    """A batch [B, 3, H, W] or [B, 1, H, W] as floating point in [0, 1]; see `load` for what is refused."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        hint = "; channels go first in tensors" if images.ndim == 4 and images.shape[3] in (1, 3) else ""
+        raise InputError(f"A batch of images is [B, 3, H, W]; got {list(images.shape)}{hint}")
+    if 0 in images.shape:
+        raise InputError(f"An image has at least one pixel; got {list(images.shape)}")
+    if images.dtype == torch.uint8:
+        images = images.float() / 255
+    elif images.dtype == torch.uint16:
+        images = images.float() / 65535
+    elif not images.is_floating_point():
+        raise InputError(f"An image tensor is uint8, uint16 or float in [0, 1]; got {images.dtype}")
+    low, high = (float(value) for value in torch.aminmax(images))
+    if not low >= -1e-3 or not high <= 1 + 1e-3:  # written so that NaN fails too
+        if not bool(torch.isfinite(images).all()):
+            raise InputError("The image holds NaN or infinity")
+        hint = "divide by 255" if high > 2 else "undo the normalisation: the model normalises by itself"
+        raise InputError(f"A float image lies in [0, 1]; got [{low:.3g}, {high:.3g}]: {hint}")
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
+    """A label map as int64 [H, W]. Palette and grey images keep their indices; nothing is scaled.
+
+    Raises:
+        FileError: a path that cannot be read.
+        InputError: an RGB mask, floats that are not whole, or another size than `size`.
+    """
+    name = f"The mask {mask}" if isinstance(mask, (str, os.PathLike)) else "The mask"
+    if isinstance(mask, (str, os.PathLike)):
+        mask = open_image(mask)
+    if isinstance(mask, Image.Image):
+        if mask.mode == "1":
+            mask = mask.convert("L")
+        if mask.mode not in ("L", "P", *_SIXTEEN_BIT):
+            raise InputError(
+                f"{name} is a {mask.mode} picture; expected class indices: a palette (P), 8-bit (L) or 16-bit grey image"
+            )
+        mask = np.asarray(mask).astype(np.int64)
+    if isinstance(mask, np.ndarray):
+        mask = torch.from_numpy(np.ascontiguousarray(mask.astype(np.int64) if mask.dtype.kind in "bui" else mask))
+    if not isinstance(mask, Tensor):
+        raise InputError(f"{name} is a path, PIL image, array or tensor; got {type(mask).__name__}")
+    if mask.ndim == 3 and 1 in (mask.shape[0], mask.shape[2]):
+        mask = mask.squeeze(0 if mask.shape[0] == 1 else 2)
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise InputError(f"{name} is [H, W]; got {list(mask.shape)}")
+    if mask.is_floating_point():
+        if not bool((mask == mask.round()).all()):
+            raise InputError(f"{name} holds floats that are not whole numbers; expected class indices")
+    if size is not None and tuple(mask.shape) != size:
+        raise InputError(
+            f"{name} is {mask.shape[0]} x {mask.shape[1]} (H x W); the image is {size[0]} x {size[1]}. "
+            "Resize the mask by nearest neighbour first"
+        )
+    return mask.long()
+
+
+def prepare(
+    images: Tensor, mean: Sequence[float], std: Sequence[float], stride: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Normalise [B, 3, H, W] and pad it, below and to the right, to multiples of `stride` by repeating the border.
+
+    Pixel (0, 0) stays pixel (0, 0); `crop` undoes the padding.
+    """
+    scale = torch.tensor(std, device=images.device, dtype=torch.float32)[:, None, None]
+    shift = torch.tensor(mean, device=images.device, dtype=torch.float32)[:, None, None]
+    images = ((images.float() - shift) / scale).to(dtype)
+    height, width = padded_size((images.shape[-2], images.shape[-1]), stride)
+    extra = (0, width - images.shape[-1], 0, height - images.shape[-2])
+    return functional.pad(images, extra, mode="replicate") if any(extra) else images
+
+
+def padded_size(size: Size, stride: int) -> Size:
+    """The next multiples of `stride`."""
+    return -(-size[0] // stride) * stride, -(-size[1] // stride) * stride

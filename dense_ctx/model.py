@@ -1,0 +1,179 @@
+"""DenseModel = backbone + decoder: an image of any size in, a feature vector for every pixel out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast, overload
+
+import torch
+from huggingface_hub import ModelHubMixin
+from torch import Tensor, nn
+
+from . import images as image_io
+from .config import ModelConfig, Part
+from .errors import InputError
+from .images import ImageLike
+from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
+from .plugins import registry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+def create_backbone(name: str, **args: Any) -> Backbone:
+    """Build a registered backbone: create_backbone("dinov2-s14", weights=None) is a random one.
+
+    Raises:
+        UnknownNameError: no such backbone; the closest names are listed.
+        WeightsError: the pretrained weights cannot be had.
+    """
+    return cast(Backbone, registry().create("backbone", name, base=Backbone, **args))
+
+
+def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
+    """Build a registered decoder to fit `backbone`."""
+    made = registry().create("decoder", name, base=Decoder, dims=backbone.dims, strides=backbone.strides, **args)
+    return cast(Decoder, made)
+
+
+class DenseModel(nn.Module, ModelHubMixin):
+    """A frozen backbone and a decoder.
+
+    The backbone runs in eval mode and without gradients, also inside `train()`; `unfreeze` lifts the second.
+
+    Args:
+        backbone, decoder: the two modules.
+        config: how they were made, for `save_pretrained`; `from_parts` fills it in.
+    """
+
+    def __init__(self, backbone: Backbone, decoder: Decoder, config: ModelConfig | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.config = config
+        self.backbone.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_parts(
+        cls,
+        backbone: str | Part | Backbone,
+        decoder: str | Part | Decoder = "upsample",
+        *,
+        backbone_args: dict[str, Any] | None = None,
+        decoder_args: dict[str, Any] | None = None,
+    ) -> Self:
+        """Join a backbone and a decoder, by name or as modules.
+
+        A model of modules runs and trains; only one made of names can be saved.
+        """
+        named = isinstance(backbone, (str, Part)) and isinstance(decoder, (str, Part))
+        if isinstance(backbone, str):
+            backbone = Part(backbone, backbone_args or {})
+        if isinstance(decoder, str):
+            decoder = Part(decoder, decoder_args or {})
+        config = ModelConfig(cast(Part, backbone), cast(Part, decoder)) if named else None
+        if isinstance(backbone, Part):
+            backbone = create_backbone(backbone.name, **backbone.args)
+        if isinstance(decoder, Part):
+            decoder = create_decoder(decoder.name, backbone, **decoder.args)
+        return cls(backbone, decoder, config)
+
+    @property
+    def dim(self) -> int:
+        """Channels of a pixel feature."""
+        return self.decoder.dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone's weights are."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The backbone's floating-point type."""
+        return next(self.backbone.parameters()).dtype
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the decoder's mode; the backbone stays in eval, so that BatchNorm and dropout do not drift."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def unfreeze(self, *prefixes: str) -> list[str]:
+        """Let the backbone's parameters whose names start with one of `prefixes` train; returns their names.
+
+        They are stored in the checkpoint from then on.
+        """
+        chosen = {}
+        for prefix in prefixes:
+            found = {n: p for n, p in self.backbone.named_parameters() if n == prefix or n.startswith(prefix.rstrip(".") + ".")}
+            if not found:
+                known = ", ".join(self.backbone.blocks()) or ", ".join(n for n, _ in self.backbone.named_children())
+                raise InputError(f"The backbone has no parameters under {prefix!r}. Its parts: {known}")
+            chosen.update(found)
+        for parameter in chosen.values():
+            parameter.requires_grad_(True)
+        return list(chosen)
+
+    def encode(self, images: Tensor) -> tuple[Features, Tensor]:
+        """Run the backbone on [B, 3, H, W] in [0, 1]: its maps, and the normalised, padded tensor they belong to."""
+        if not self.training:
+            images = image_io.check_batch(images)
+        backbone = self.backbone
+        padded = image_io.prepare(images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype)
+        wanted = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
+            return backbone(padded), padded
+
+    def decode(self, features: Features, padded: Tensor, image_size: Size, size: Size | None = None) -> Tensor:
+        """Run the decoder and cut off the padding: [B, dim, *size] for the part `image_size` of `padded`."""
+        height, width = size or image_size
+        # the padded frame at the asked scale: exact at the image's own size, within half a cell otherwise
+        full = (
+            max(height, round(height * features.image_size[0] / image_size[0])),
+            max(width, round(width * features.image_size[1] / image_size[1])),
+        )
+        return cast(Tensor, self.decoder(features, padded, full))[:, :, :height, :width]
+
+    @overload
+    def forward(self, images: ImageLike, *, size: Size | None = None) -> DenseFeatures: ...
+    @overload
+    def forward(self, images: Sequence[ImageLike], *, size: Size | None = None) -> list[DenseFeatures]: ...
+    def forward(
+        self, images: ImageLike | Sequence[ImageLike], *, size: Size | None = None
+    ) -> DenseFeatures | list[DenseFeatures]:
+        """Dense features of one image, a batch, or a list of images of different sizes.
+
+        Args:
+            images: a tensor [B, 3, H, W] in [0, 1]; or one image (path, PIL, array [H, W, 3], tensor [3, H, W]);
+                or a list of such images, which gives a list.
+            size: (h, w) of the pixel grid; default the image's own.
+
+        Returns:
+            DenseFeatures with pixels [B, dim, H, W], patches [B, C, h, w], cls [B, C] or None.
+
+        Raises:
+            FileError, InputError: an image that cannot be read or is not one; see `dense_ctx.images.load`.
+        """
+        if isinstance(images, (list, tuple)):
+            return [self.forward(image, size=size) for image in images]
+        images = cast(ImageLike, images)
+        batch = images if isinstance(images, Tensor) and images.ndim == 4 else image_io.load(images)[None]
+        features, padded = self.encode(batch)
+        pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
+        return DenseFeatures(pixels, features.maps[-1], features.cls)
+
+
+class AutoDenseModel:
+    """Opens models by short name, Hub repository or folder; makes new ones from parts."""
+
+    from_parts = DenseModel.from_parts
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> DenseModel:
+        """See `dense_ctx.hub.load`."""
+        from .hub import load
+
+        return load(name, **options)

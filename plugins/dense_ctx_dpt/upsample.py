@@ -1,0 +1,53 @@
+"""The plain decoder: normalised maps, side by side, upsampled. Nothing to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Decoder, Features, Size
+from torch import Tensor
+from torch.nn import functional
+
+
+class Upsample(Decoder):
+    """Scale each map to unit length per position, bring all to the finest grid, join them, upsample bilinearly.
+
+    Args:
+        dims, strides: the backbone's.
+        layers: which maps to use, as indices (negative count from the deepest); default all.
+        normalize: scale each map's vectors to unit length, so that no map drowns the others.
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        strides: Sequence[int],
+        layers: Sequence[int] | None = None,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__()
+        chosen = range(len(dims)) if layers is None else layers
+        if not chosen or any(not -len(dims) <= layer < len(dims) for layer in chosen):
+            raise InputError(f"layers={layers}: the backbone has maps 0 to {len(dims) - 1} (or -{len(dims)} to -1)")
+        self.layers = [layer % len(dims) for layer in chosen]
+        self.normalize = normalize
+        self.dim = sum(dims[layer] for layer in self.layers)
+
+    def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
+        """Decode to [B, sum of dims, *size]."""
+        maps = [features.maps[layer] for layer in self.layers]
+        if self.normalize:
+            maps = [functional.normalize(item, dim=1) for item in maps]
+        finest = max((item.shape[-2], item.shape[-1]) for item in maps)
+        joined = torch.cat([_resize(item, finest) for item in maps], dim=1)
+        return _resize(joined, size)
+
+
+def _resize(x: Tensor, size: Size) -> Tensor:
+    if tuple(x.shape[-2:]) == size:
+        return x
+    # going down, average: plain bilinear sampling would skip cells
+    shrink = x.shape[-2] > size[0] or x.shape[-1] > size[1]
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=shrink)

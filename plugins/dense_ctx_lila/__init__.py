@@ -1,1 +1,1 @@
-"""Placeholder until its parts are written."""
+"""Parts of dense_ctx: lila."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+ImageList: TypeAlias = "list[ImageLike] | tuple[ImageLike, ...]"
+
+
 def create_backbone(name: str, **args: Any) -> Backbone:
     """Build a registered backbone: create_backbone("dinov2-s14", weights=None) is a random one.
 
@@ -33,7 +35,9 @@ def create_backbone(name: str, **args: Any) -> Backbone:
 
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
-    made = registry().create("decoder", name, base=Decoder, dims=backbone.dims, strides=backbone.strides, **args)
+    made = registry().create(
+        "decoder", name, base=Decoder, dims=backbone.dims, strides=backbone.strides, **args
+    )
     return cast(Decoder, made)
 
 
@@ -108,9 +112,15 @@ class DenseModel(nn.Module, ModelHubMixin):
         """
         chosen = {}
         for prefix in prefixes:
-            found = {n: p for n, p in self.backbone.named_parameters() if n == prefix or n.startswith(prefix.rstrip(".") + ".")}
+            found = {
+                n: p
+                for n, p in self.backbone.named_parameters()
+                if n == prefix or n.startswith(prefix.rstrip(".") + ".")
+            }
             if not found:
-                known = ", ".join(self.backbone.blocks()) or ", ".join(n for n, _ in self.backbone.named_children())
+                known = ", ".join(self.backbone.blocks()) or ", ".join(
+                    n for n, _ in self.backbone.named_children()
+                )
                 raise InputError(f"The backbone has no parameters under {prefix!r}. Its parts: {known}")
             chosen.update(found)
         for parameter in chosen.values():
@@ -122,12 +132,16 @@ class DenseModel(nn.Module, ModelHubMixin):
         if not self.training:
             images = image_io.check_batch(images)
         backbone = self.backbone
-        padded = image_io.prepare(images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype)
+        padded = image_io.prepare(
+            images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype
+        )
         wanted = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
             return backbone(padded), padded
 
-    def decode(self, features: Features, padded: Tensor, image_size: Size, size: Size | None = None) -> Tensor:
+    def decode(
+        self, features: Features, padded: Tensor, image_size: Size, size: Size | None = None
+    ) -> Tensor:
         """Run the decoder and cut off the padding: [B, dim, *size] for the part `image_size` of `padded`."""
         height, width = size or image_size
         # the padded frame at the asked scale: exact at the image's own size, within half a cell otherwise
@@ -140,9 +154,9 @@ class DenseModel(nn.Module, ModelHubMixin):
     @overload
     def forward(self, images: ImageLike, *, size: Size | None = None) -> DenseFeatures: ...
     @overload
-    def forward(self, images: Sequence[ImageLike], *, size: Size | None = None) -> list[DenseFeatures]: ...
+    def forward(self, images: ImageList, *, size: Size | None = None) -> list[DenseFeatures]: ...
     def forward(
-        self, images: ImageLike | Sequence[ImageLike], *, size: Size | None = None
+        self, images: ImageLike | ImageList, *, size: Size | None = None
     ) -> DenseFeatures | list[DenseFeatures]:
         """Dense features of one image, a batch, or a list of images of different sizes.
 
@@ -159,7 +173,6 @@ class DenseModel(nn.Module, ModelHubMixin):
         """
         if isinstance(images, (list, tuple)):
             return [self.forward(image, size=size) for image in images]
-        images = cast(ImageLike, images)
         batch = images if isinstance(images, Tensor) and images.ndim == 4 else image_io.load(images)[None]
         features, padded = self.encode(batch)
         pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)

@@ -118,10 +118,18 @@ class _Loader:
         warnings.warn(f"dense_ctx skipped {owner}: {cause}", PluginWarning, stacklevel=2)
 
     def _register(
-        self, kind: str, name: str, target: str, *, args: Mapping[str, Any] | None = None, extra: str | None = None
+        self,
+        kind: str,
+        name: str,
+        target: str,
+        *,
+        args: Mapping[str, Any] | None = None,
+        extra: str | None = None,
     ) -> None:
         if self._owner is None:
-            raise PluginError("register() works only while dense_ctx loads the plugin; do not keep it for later")
+            raise PluginError(
+                "register() works only while dense_ctx loads the plugin; do not keep it for later"
+            )
         entry = Entry(kind, name, target, self._owner, dict(args or {}), extra)
         self.registry.check(entry, self._staged)
         self._staged[kind, name] = entry

@@ -1,0 +1,131 @@
+"""Pictures to look at: joint PCA of features, label overlays, palettes, contact sheets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional
+
+from .errors import FileError, InputError
+from .interfaces import Size
+from .numerics import pca
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def palette(count: int = 256) -> Picture:
+    """The colours of PASCAL VOC and DAVIS label images, uint8 [count, 3]: the bits of the index, spread over R, G, B."""
+    index = np.arange(count)
+    colours = np.zeros((count, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[Picture]:
+    """Features [D, h, w] of one or more images in the same three principal directions, as RGB pictures.
+
+    Each channel runs from the 1st to the 99th percentile over all images, so colours compare between them.
+
+    Args:
+        features: maps of one model; heights and widths may differ.
+        size: resize the pictures to (H, W); default as the features are.
+    """
+    if not features or any(item.ndim != 3 or item.shape[0] != features[0].shape[0] for item in features):
+        raise InputError(f"Features are [D, h, w] with one D; got {[list(item.shape) for item in features]}")
+    rows = torch.cat([item.flatten(1).T.float() for item in features])
+    mean, axes = pca(rows, 3)
+    scores = (rows - mean) @ axes
+    sample = scores[:: max(1, len(scores) // 100_000)]
+    low, high = torch.quantile(sample, torch.tensor([0.01, 0.99], device=sample.device), dim=0)
+    scores = ((scores - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    pictures = []
+    for item, part in zip(features, scores.split([f.shape[1] * f.shape[2] for f in features]), strict=True):
+        picture = part.T.reshape(1, -1, *item.shape[1:])
+        picture = functional.pad(picture, (0, 0, 0, 0, 0, 3 - picture.shape[1]))  # fewer than three dimensions
+        if size is not None and tuple(item.shape[1:]) != size:
+            picture = functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
+        pictures.append((picture[0].permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
+    return pictures
+
+
+def overlay(image: Picture, labels: Tensor, colours: Picture | None = None, alpha: float = 0.55) -> Picture:
+    """Lay labels [H, W] over an image [H, W, 3]; label 0 stays clear, borders between labels are drawn in white."""
+    index = labels.cpu().numpy()
+    if index.shape != image.shape[:2]:
+        raise InputError(f"Labels {list(index.shape)} and image {list(image.shape[:2])} have different sizes")
+    table = palette(max(256, int(index.max(initial=0)) + 1)) if colours is None else colours
+    mixed = (1 - alpha) * image + alpha * table[index]
+    picture = np.where((index > 0)[:, :, None], mixed, image)
+    edge = np.zeros(index.shape, dtype=bool)
+    edge[:, 1:] |= index[:, 1:] != index[:, :-1]
+    edge[1:] |= index[1:] != index[:-1]
+    picture[edge] = 255
+    result: Picture = picture.round().astype(np.uint8)
+    return result
+
+
+def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
+    """Write labels [H, W] as PNG: palette with the VOC/DAVIS colours up to id 255, 16-bit grey above.
+
+    Raises:
+        InputError: ids below 0 or above 65535.
+        FileError: the file cannot be written.
+    """
+    index = labels.cpu().numpy()
+    low, high = int(index.min(initial=0)), int(index.max(initial=0))
+    if low < 0 or high > 65535:
+        raise InputError(f"A label image holds ids 0 to 65535; got {low} to {high}")
+    image = Image.fromarray(index.astype(np.uint8 if high < 256 else np.uint16))
+    if high < 256:
+        image.putpalette(palette().tobytes())
+    return save_picture(path, image)
+
+
+def save_picture(path: str | os.PathLike[str], picture: Picture | Image.Image) -> Path:
+    """Write a picture; it appears under its name only when complete.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    path = Path(path)
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(partial)
+        partial.replace(path)
+    except (OSError, ValueError) as error:
+        raise FileError(f"Cannot write the picture {path}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def contact_sheet(rows: Sequence[Sequence[Picture]], captions: Sequence[str], titles: Sequence[str]) -> Image.Image:
+    """Pictures of one size in rows and columns, a caption left of each row and a title above each column."""
+    height, width = rows[0][0].shape[:2]
+    scale = max(1, round(240 / height))
+    height, width = height * scale, width * scale
+    left, top, gap = 96, 28, 4
+    sheet = Image.new(
+        "RGB", (left + len(titles) * (width + gap), top + len(rows) * (height + gap)), color=(255, 255, 255)
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=15)
+    for column, title in enumerate(titles):
+        draw.text((left + column * (width + gap), 6), title, fill=(0, 0, 0), font=font)
+    for y, (caption, row) in enumerate(zip(captions, rows, strict=True)):
+        draw.text((6, top + y * (height + gap) + height // 2 - 8), caption, fill=(0, 0, 0), font=font)
+        for x, picture in enumerate(row):
+            image = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
+            sheet.paste(image, (left + x * (width + gap), top + y * (height + gap)))
+    return sheet

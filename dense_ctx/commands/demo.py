@@ -1,0 +1,29 @@
+"""dense-ctx demo: the main job on a real clip, offline."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ._model import progress
+
+
+def add(verbs: Any) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser("demo", help="segment a real clip from one annotated frame (no downloads)")
+    parser.add_argument("--out", type=Path, default=Path("dense-ctx-demo"), help="folder (%(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo and print where things are."""
+    from .. import demo
+
+    result = demo.run(args.out, lambda frames, total: progress(frames, total, "frames"))
+    print("\nIoU against the drawn annotations (frame 0 is the annotated example itself)")
+    print(f"{'frame':>10}" + "".join(f"{name:>12}" for name in (*demo.CLASSES, "mean")))
+    for frame, scores in result.iou.items():
+        print(f"{frame:>10}" + "".join(f"{score:>12.3f}" for score in (*scores, sum(scores) / len(scores))))
+    print(f"\noverlay video  {result.video}\ncontact sheet  {result.sheet}")
+    return 0

@@ -1,0 +1,76 @@
+"""dense-ctx features: images to tensors and pictures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ._model import add_model_arguments, open_model, progress, unique_stem
+
+
+def add(verbs: Any) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser("features", help="dense features of images, as safetensors and PCA pictures")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--out", type=Path, default=Path("dense-ctx-features"), help="folder (%(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="pixel grid as a share of the image size (1.0)")
+    parser.add_argument("--half", action="store_true", help="store float16: half the size, about 3 digits")
+    parser.add_argument("--npy", action="store_true", help="large images: one memory-mapped .npy, written in tiles")
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write NAME.safetensors (pixels, patches, cls) and NAME.png (joint PCA) for each image."""
+    import torch
+
+    from .. import images, visualize
+    from ..errors import FileError, InputError
+    from ..tiling import write_features
+
+    if not 0 < args.scale <= 8:
+        raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
+    model = open_model(args)
+    taken: set[str] = set()
+    maps, names = [], []
+    for path in progress(args.images, len(args.images), "features"):
+        name = unique_stem(path, taken)
+        if args.npy:
+            args.out.mkdir(parents=True, exist_ok=True)
+            written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
+            print(f"{path} -> {written}")
+            continue
+        image = images.load(path)
+        height, width = image.shape[1:]
+        size = (max(1, round(height * args.scale)), max(1, round(width * args.scale)))
+        with torch.inference_mode():
+            features = model(image, size=size, max_memory=args.max_memory)
+        tensors = {"pixels": features.pixels[0], "patches": features.patches[0]}
+        if features.cls is not None:
+            tensors["cls"] = features.cls[0]
+        tensors = {key: (t.half() if args.half else t).cpu().contiguous() for key, t in tensors.items()}
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+            _save(tensors, args.out / f"{name}.safetensors", {"image": path.name, "size": f"{height}x{width}"})
+        except OSError as error:
+            raise FileError(f"Cannot write to {args.out}: {error}") from error
+        print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")
+        # the picture needs no more than a screen's worth of pixels
+        step = max(1, round(max(size) / 1024))
+        maps.append(tensors["pixels"][:, ::step, ::step].float())
+        names.append(name)
+    for name, picture in zip(names, visualize.pca_pictures(maps) if maps else [], strict=True):
+        print(f"picture {visualize.save_picture(args.out / f'{name}.png', picture)}")
+    return 0
+
+
+def _save(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(tensors, str(partial), metadata=metadata)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ CLASSES = ("background", "face", "jacket", "bow tie")
 ANNOTATED = (0, 60, 119)  # first, middle and last frame; the first is the support
 SHOWN = (0, 30, 60, 90, 119)
 COLOURS = np.array([[0, 0, 0], [255, 196, 0], [0, 160, 255], [255, 40, 80]], dtype=np.uint8)
-SCALE = 3  # the clip is 176 x 144: the network and the viewer both see it three times larger
+SCALE = 2  # the clip is 176 x 144: the network and the viewer see it twice as large
 
 
 @dataclass(frozen=True)

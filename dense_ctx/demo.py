@@ -69,24 +69,21 @@ def run(
         progress: wraps the frames, given their number; for a progress bar.
     """
     video = Video(clip_path())
-    model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
-    context = InContext(model, method="ridge")
-    context.fit(_enlarge(video.first()), _enlarge_labels(annotation(0)))
-
+    context = fit(video)
     overlays: list[Frame] = []
     shown: dict[int, tuple[Frame, Frame, Tensor]] = {}
     scores: dict[int, list[float]] = {}
     for index, frame in enumerate(progress(video, len(video))):
-        large = _enlarge(frame)
+        large = enlarge(frame)
         labels = context.predict(large)
         overlays.append(visualize.overlay(large, labels, COLOURS))
         if index in ANNOTATED:
-            target = _enlarge_labels(annotation(index))
+            target = enlarge_labels(annotation(index))
             scores[index] = iou(confusion_matrix(labels, target, len(CLASSES))).tolist()
         if index in SHOWN:
             height, width = large.shape[:2]
             with torch.inference_mode():
-                pixels = model(large, size=(height // 2, width // 2)).pixels[0]
+                pixels = context.model(large, size=(height // 2, width // 2)).pixels[0]
             shown[index] = (large, overlays[-1], pixels)
 
     pictures = visualize.pca_pictures([item[2] for item in shown.values()], size=shown[0][0].shape[:2])
@@ -100,10 +97,18 @@ def run(
     )
 
 
-def _enlarge(frame: Frame) -> Frame:
+def fit(video: Video) -> InContext:
+    """The demo's model, shown the first frame and its annotation."""
+    model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
+    return InContext(model, method="ridge").fit(enlarge(video.first()), enlarge_labels(annotation(0)))
+
+
+def enlarge(frame: Frame) -> Frame:
+    """A frame SCALE times as large."""
     size = (frame.shape[1] * SCALE, frame.shape[0] * SCALE)
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
-def _enlarge_labels(labels: Tensor) -> Tensor:
+def enlarge_labels(labels: Tensor) -> Tensor:
+    """Labels SCALE times as large."""
     return labels.repeat_interleave(SCALE, 0).repeat_interleave(SCALE, 1)

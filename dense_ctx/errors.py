@@ -54,5 +54,13 @@ class NotFittedError(DenseCtxError, RuntimeError):
     """predict was called before fit."""
 
 
+class ContractError(DenseCtxError, AssertionError):
+    """A part breaks a clause of its role's contract (`dense_ctx.testing`); `clause` is the clause's name."""
+
+    def __init__(self, clause: str, message: str) -> None:
+        super().__init__(f"[{clause}] {message}")
+        self.clause = clause
+
+
 class PluginWarning(UserWarning):
     """A plugin was skipped; everything else keeps working."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -20,16 +23,33 @@ OWN_DISTRIBUTION = "dense-ctx"
 SKIP_VARIABLE = "DENSE_CTX_SKIP_PLUGINS"  # comma-separated entry-point names, or "all" for every third party
 STRICT_VARIABLE = "DENSE_CTX_STRICT_PLUGINS"  # "1": a plugin that fails is an error, not a warning
 
+_INTERNAL = tuple(str(Path(str(m.__file__)).parent) for m in (pluggy, importlib)) + (
+    str(Path(__file__).parent),
+    "<frozen ",
+)
 _lock = threading.RLock()
 _registry: Registry | None = None
+_loading = False  # guarded by _lock
 
 
 def registry() -> Registry:
-    """The process-wide registry; the first call loads the plugins."""
-    global _registry
+    """The process-wide registry; the first call loads the plugins.
+
+    Raises:
+        PluginError: a plugin asks for it while it is itself being loaded (targets may, at first use).
+    """
+    global _registry, _loading
     with _lock:
+        if _loading:
+            raise PluginError(
+                "registry() was called while plugins load; ask for parts inside the target, not at import"
+            )
         if _registry is None:
-            _registry = load_plugins()
+            _loading = True
+            try:
+                _registry = load_plugins()
+            finally:
+                _loading = False
         return _registry
 
 
@@ -46,11 +66,28 @@ def load_plugins(strict: bool | None = None) -> Registry:
         strict = os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
     skip = {name.strip() for name in os.environ.get(SKIP_VARIABLE, "").split(",") if name.strip()}
     loader = _Loader(strict)
-    for point in sorted(entry_points(group=GROUP), key=_order):
-        own = _owner(point).distribution == OWN_DISTRIBUTION
-        if point.name not in skip and (own or "all" not in skip):
+    for point in _points():
+        owner = _owner(point)
+        if point.name in skip or ("all" in skip and owner.distribution != OWN_DISTRIBUTION):
+            loader.registry.skipped.append(owner)
+        else:
             loader.load(point)
     return loader.registry
+
+
+def _points() -> Iterator[EntryPoint]:
+    """Each distribution's entry points once, our own first.
+
+    A distribution found twice (an editable install beside a stale *.egg-info) counts once, as the first on sys.path,
+    which is also the one `import` takes. Python 3.10 does not see the two as one.
+    """
+    first: dict[str, Any] = {}
+    for point in sorted(
+        entry_points(group=GROUP), key=_order
+    ):  # stable: sys.path's order within a distribution
+        distribution = _owner(point).distribution
+        if point.dist is None or first.setdefault(distribution, point.dist) is point.dist:
+            yield point
 
 
 def _normal(name: str) -> str:
@@ -58,10 +95,11 @@ def _normal(name: str) -> str:
 
 
 def _owner(point: EntryPoint) -> Owner:
-    dist = point.dist
-    if dist is None:
-        return Owner(point.name, "an unknown distribution", "?")
-    return Owner(point.name, _normal(dist.name or "?"), dist.version)
+    try:
+        name, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
+    except Exception:  # no METADATA, or one that cannot be read: not a reason to stop
+        name, version = None, None
+    return Owner(point.name, _normal(name or "an unknown distribution"), version or "?")
 
 
 def _order(point: EntryPoint) -> tuple[bool, str, str]:
@@ -83,27 +121,25 @@ class _Loader:
         self._manager.add_hookspecs(HookSpecs)
         for kind in KINDS:
             hook = getattr(self._manager.hook, f"register_{kind}s")
-            hook.call_historic(kwargs={"register": partial(self._register, kind)})
+            hook.call_historic(partial(_no_result, hook.name), {"register": partial(self._register, kind)})
 
     def load(self, point: EntryPoint) -> None:
         owner = _owner(point)
         self._owner, self._staged = owner, {}
-        plugin: Any = None
+        name = f"{owner.distribution}:{point.name}"
         try:
             if point.name in self._seen:
                 raise PluginError(f"the entry-point name {point.name!r} is taken by {self._seen[point.name]}")
             plugin = point.load()
-            wanted = getattr(plugin, "DENSE_CTX_API", API_VERSION)
-            if wanted != API_VERSION:
-                raise PluginError(f"it is written for plugin API {wanted}; this dense_ctx has {API_VERSION}")
-            self._manager.register(plugin, name=f"{owner.distribution}:{point.name}")
+            _check_module(plugin)
+            self._manager.register(plugin, name=name)
             self._manager.check_pending()  # a hookimpl no spec knows: a misspelt hook
             self.registry.commit(self._staged)
             self._seen[point.name] = owner
         except (Exception, SystemExit) as error:
             # pluggy keeps a plugin registered when one of its historic hooks raises
-            if plugin is not None and self._manager.is_registered(plugin):
-                self._manager.unregister(plugin)
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
             self.failed(owner, error)
         finally:
             self._owner, self._staged = None, {}
@@ -115,7 +151,7 @@ class _Loader:
         self.registry.failures[owner] = cause
         if self.strict:
             raise PluginError(f"{owner} failed: {cause}") from error
-        warnings.warn(f"dense_ctx skipped {owner}: {cause}", PluginWarning, stacklevel=2)
+        warnings.warn(f"dense_ctx skipped {owner}: {cause}", PluginWarning, stacklevel=_callers_level())
 
     def _register(
         self,
@@ -133,3 +169,26 @@ class _Loader:
         entry = Entry(kind, name, target, self._owner, dict(args or {}), extra)
         self.registry.check(entry, self._staged)
         self._staged[kind, name] = entry
+
+
+def _check_module(plugin: Any) -> None:
+    """Refuse a plugin of a later API, and one whose hooks lack the marker: pluggy would pass over them in silence."""
+    wanted = getattr(plugin, "DENSE_CTX_API", API_VERSION)
+    if not isinstance(wanted, int) or wanted > API_VERSION:
+        raise PluginError(f"it is written for plugin API {wanted}; this dense_ctx has {API_VERSION}")
+    for kind in KINDS:
+        hook = getattr(plugin, f"register_{kind}s", None)
+        if callable(hook) and not hasattr(hook, f"{GROUP}_impl"):
+            raise PluginError(f"register_{kind}s lacks the decorator @dense_ctx.hookimpl")
+
+
+def _no_result(hook: str, result: object) -> None:
+    raise PluginError(f"{hook} returned {result!r}; a hook calls register(name, target) and returns nothing")
+
+
+def _callers_level() -> int:
+    """The stacklevel (for a caller of this function) of the nearest frame outside dense_ctx, pluggy and importlib."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -49,6 +49,7 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], Entry] = {}
         self.failures: dict[Owner, str] = {}
+        self.skipped: list[Owner] = []  # left out on purpose, by DENSE_CTX_SKIP_PLUGINS
         self.on_failure: Callable[[Owner, BaseException], None] | None = None
 
     def check(self, entry: Entry, staged: Mapping[tuple[str, str], Entry]) -> None:
@@ -147,9 +148,15 @@ class Registry:
         target = self.resolve(entry, base)
         arguments = {**entry.args, **args}
         try:
-            inspect.signature(target).bind(*positional, **arguments)
-        except TypeError as error:
-            raise InputError(f"{kind} {name!r} ({entry.target}) does not take {arguments}: {error}") from None
+            signature = inspect.signature(target)
+        except (TypeError, ValueError):  # a callable written in C may have none: let the call itself decide
+            signature = None
+        if signature is not None:
+            try:
+                signature.bind(*positional, **arguments)
+            except TypeError as error:
+                message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {error}"
+                raise InputError(message) from None
         made = target(*positional, **arguments)
         if base is not None and not isinstance(made, base):
             wrong = TypeError(f"{entry.target} gave a {type(made).__name__}, not a dense_ctx.{base.__name__}")

@@ -1,0 +1,89 @@
+"""The command `dense-ctx`: parse, run a verb of `dense_ctx.commands`, turn errors of ours into one line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from .commands import VERBS
+from .errors import DenseCtxError, PluginWarning
+
+DEBUG_VARIABLE = "DENSE_CTX_DEBUG"  # "1": show the traceback of an error, as --debug does
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; importing their modules loads no torch."""
+    parser = argparse.ArgumentParser(
+        prog="dense-ctx", description="Dense, pixel-level features from vision foundation models."
+    )
+    parser.add_argument("--version", action=_Version)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in VERBS:
+        importlib.import_module(f".commands.{verb}", __package__).add(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments; default those of the process.
+
+    Returns:
+        0; 1 where a verb reports failure, 2 for an error of ours (one line on stderr), 130 when interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    debug = args.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    plain = warnings.formatwarning
+    warnings.formatwarning = _format_warning
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except DenseCtxError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (`| head`) has gone; spare the interpreter the same error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        warnings.formatwarning = plain
+    return status
+
+
+class _Version(argparse.Action):
+    """--version, looked up only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"dense-ctx {version('dense-ctx')}")
+        parser.exit()
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """One line for our own warnings, whose source line tells a user nothing."""
+    if issubclass(category, PluginWarning):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""dense-ctx plugins: who registered what, and what failed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DenseCtxError, PluginWarning
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from ..registry import Entry, Registry
+
+
+def add(verbs: Any) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser(
+        "plugins", help="list backbones, decoders ... with their distributions, and failures"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--check", action="store_true", help="import every target too (loads torch)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the registry; 1 if a plugin failed or, with --check, a target cannot be had."""
+    from ..plugins import SKIP_VARIABLE, load_plugins
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # every failure is listed below
+        found = load_plugins(strict=False)
+        entries = list(found.entries())
+        problems = check_targets(found) if args.check else []
+    if args.json:
+        print(json.dumps(_document(found, entries, problems), indent=2))
+    else:
+        _print_table(entries)
+        for owner in found.skipped:
+            print(f"skipped by {SKIP_VARIABLE}: {owner}")
+        for entry, cause in problems:
+            print(f"UNAVAILABLE {entry.kind} {entry.name}: {cause}")
+        for owner, cause in found.failures.items():
+            print(f"FAILED {owner}: {cause}")
+        if args.check:
+            print(f"{len(entries) - len(problems)} of {len(entries)} targets can be had")
+    return 1 if found.failures or problems else 0
+
+
+def check_targets(found: Registry) -> list[tuple[Entry, str]]:
+    """Import the target of every entry; of a packaged model, look its folder up; a Hub model is taken on trust.
+
+    Returns:
+        The entries that cannot be had, with the cause. A plugin with a broken target is in `found.failures` too.
+    """
+    from ..interfaces import Backbone, Decoder, Objective, Probe
+
+    bases: dict[str, type] = {
+        "backbone": Backbone,
+        "decoder": Decoder,
+        "objective": Objective,
+        "probe": Probe,
+    }
+    problems = []
+    for entry in list(found.entries()):
+        try:
+            if entry.owner in found.failures:
+                problems.append((entry, "its plugin failed"))
+            elif entry.kind != "model":
+                found.resolve(entry, bases.get(entry.kind))
+            elif not entry.target.startswith("hub:") and not _packaged(entry.target).is_dir():
+                problems.append((entry, f"there is no folder {_packaged(entry.target)}"))
+        except DenseCtxError as error:
+            problems.append((entry, str(error)))
+    return problems
+
+
+def _packaged(target: str) -> Traversable:
+    package, _, folder = target.partition(":")
+    return importlib.resources.files(package).joinpath(*folder.split("/"))
+
+
+def _document(found: Registry, entries: list[Entry], problems: list[tuple[Entry, str]]) -> dict[str, Any]:
+    return {
+        "entries": [_describe(entry) for entry in entries],
+        "failures": [
+            {"plugin": o.plugin, "distribution": o.distribution, "version": o.version, "cause": cause}
+            for o, cause in found.failures.items()
+        ],
+        "unavailable": [{"kind": e.kind, "name": e.name, "cause": cause} for e, cause in problems],
+        "skipped": [owner.plugin for owner in found.skipped],
+    }
+
+
+def _describe(entry: Entry) -> dict[str, Any]:
+    owner = entry.owner
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "target": entry.target,
+        "plugin": owner.plugin,
+        "distribution": owner.distribution,
+        "version": owner.version,
+    }
+
+
+def _print_table(entries: list[Entry]) -> None:
+    rows = [(e.kind, e.name, e.owner.plugin, e.owner.distribution, e.owner.version) for e in entries]
+    header = ("KIND", "NAME", "PLUGIN", "DISTRIBUTION", "VERSION")
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_targets(found: Registry) -> list[tuple[Entry, str]]:
-    """Import the target of every entry; of a packaged model, look its folder up; a Hub model is taken on trust.
+    """Import every entry's target; of a packaged model look up the folder, take a Hub model on trust.
 
     Returns:
-        The entries that cannot be had, with the cause. A plugin with a broken target is in `found.failures` too.
+        The entries that cannot be had, and why. A plugin with a broken target is in `found.failures` too.
     """
     from ..interfaces import Backbone, Decoder, Objective, Probe
 

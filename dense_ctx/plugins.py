@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -23,8 +23,8 @@ OWN_DISTRIBUTION = "dense-ctx"
 SKIP_VARIABLE = "DENSE_CTX_SKIP_PLUGINS"  # comma-separated entry-point names, or "all" for every third party
 STRICT_VARIABLE = "DENSE_CTX_STRICT_PLUGINS"  # "1": a plugin that fails is an error, not a warning
 
-_INTERNAL = tuple(str(Path(str(m.__file__)).parent) for m in (pluggy, importlib)) + (
-    str(Path(__file__).parent),
+_INTERNAL = (  # where frames begin that a warning should not point at
+    *(str(Path(str(file)).parent) for file in (__file__, pluggy.__file__, importlib.__file__)),
     "<frozen ",
 )
 _lock = threading.RLock()
@@ -75,19 +75,19 @@ def load_plugins(strict: bool | None = None) -> Registry:
     return loader.registry
 
 
-def _points() -> Iterator[EntryPoint]:
+def _points() -> list[EntryPoint]:
     """Each distribution's entry points once, our own first.
 
-    A distribution found twice (an editable install beside a stale *.egg-info) counts once, as the first on sys.path,
-    which is also the one `import` takes. Python 3.10 does not see the two as one.
+    A distribution found twice (an editable install beside a stale *.egg-info) counts once, as the first on
+    sys.path, which is also the one `import` takes. Python 3.10 does not see the two as one.
     """
     first: dict[str, Any] = {}
-    for point in sorted(
-        entry_points(group=GROUP), key=_order
-    ):  # stable: sys.path's order within a distribution
-        distribution = _owner(point).distribution
-        if point.dist is None or first.setdefault(distribution, point.dist) is point.dist:
-            yield point
+    points = [
+        point
+        for point in entry_points(group=GROUP)
+        if point.dist is None or first.setdefault(_owner(point).distribution, point.dist) is point.dist
+    ]
+    return sorted(points, key=_order)
 
 
 def _normal(name: str) -> str:
@@ -172,7 +172,7 @@ class _Loader:
 
 
 def _check_module(plugin: Any) -> None:
-    """Refuse a plugin of a later API, and one whose hooks lack the marker: pluggy would pass over them in silence."""
+    """Refuse a plugin of a later API, and hooks without the marker, which pluggy would pass over in silence."""
     wanted = getattr(plugin, "DENSE_CTX_API", API_VERSION)
     if not isinstance(wanted, int) or wanted > API_VERSION:
         raise PluginError(f"it is written for plugin API {wanted}; this dense_ctx has {API_VERSION}")
@@ -187,7 +187,7 @@ def _no_result(hook: str, result: object) -> None:
 
 
 def _callers_level() -> int:
-    """The stacklevel (for a caller of this function) of the nearest frame outside dense_ctx, pluggy and importlib."""
+    """The stacklevel, for this function's caller, of the nearest frame outside dense_ctx and the machinery."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
         frame, level = frame.f_back, level + 1

@@ -93,7 +93,7 @@ class Registry:
         return [entry.name for entry in self.entries(kind)]
 
     def get(self, kind: str, name: str) -> tuple[Entry, tuple[str, ...]]:
-        """The entry for `name`, and the positional arguments a family name carries ("timm:NAME" -> ("NAME",)).
+        """The entry for `name`, and the positional arguments of a family name ("timm:NAME" -> ("NAME",)).
 
         Raises:
             UnknownNameError: with the three closest names, and any plugin that failed.

@@ -1,1 +1,59 @@
-"""Parts of dense_ctx: backbones."""
+"""Encoders: DINOv2, DINOv3, DINO, MAE, CLIP, SigLIP, SAM, Hiera, supervised networks, all of timm and transformers."""
+
+from dense_ctx.hookspecs import Register, hookimpl
+
+_SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant", "h": "huge"}
+
+
+def timm_names() -> dict[str, str]:
+    """Our name -> timm's "architecture.tag", the tag being the published weights."""
+    names: dict[str, str] = {}
+    for letter in "sblg":
+        names[f"dinov2-{letter}14"] = f"vit_{_SIZES[letter]}_patch14_dinov2.lvd142m"
+        names[f"dinov2-reg-{letter}14"] = f"vit_{_SIZES[letter]}_patch14_reg4_dinov2.lvd142m"
+    for letter in "sbl":
+        names[f"dinov3-{letter}16"] = f"vit_{_SIZES[letter]}_patch16_dinov3.lvd1689m"
+        names[f"vit-{letter}16"] = f"vit_{_SIZES[letter]}_patch16_224.augreg_in21k"
+    for size in ("tiny", "small", "base", "large"):
+        names[f"dinov3-convnext-{size}"] = f"convnext_{size}.dinov3_lvd1689m"
+        names[f"convnext-{size}"] = f"convnext_{size}.fb_in22k"
+    for letter in "sb":
+        for patch in (8, 16):
+            names[f"dino-{letter}{patch}"] = f"vit_{_SIZES[letter]}_patch{patch}_224.dino"
+    names |= {
+        "mae-b16": "vit_base_patch16_224.mae",
+        "mae-l16": "vit_large_patch16_224.mae",
+        "mae-h14": "vit_huge_patch14_224.mae",
+        # OpenAI's and MetaCLIP's networks use the quick GELU; timm's plain names would run them with the exact one
+        "clip-b16": "vit_base_patch16_clip_quickgelu_224.openai",
+        "clip-b32": "vit_base_patch32_clip_quickgelu_224.openai",
+        "clip-l14": "vit_large_patch14_clip_quickgelu_224.openai",
+        "metaclip-b16": "vit_base_patch16_clip_quickgelu_224.metaclip_2pt5b",
+        "openclip-b16": "vit_base_patch16_clip_224.laion2b",
+        "siglip-so400m": "vit_so400m_patch14_siglip_384.webli",
+        "siglip2-so400m": "vit_so400m_patch16_siglip_384.v2_webli",
+        "sam-b16": "samvit_base_patch16.sa1b",
+        "sam-l16": "samvit_large_patch16.sa1b",
+        "sam-h16": "samvit_huge_patch16.sa1b",
+        "sam2-tiny": "sam2_hiera_tiny.fb_r896_2pt1",
+        "sam2-small": "sam2_hiera_small.fb_r896_2pt1",
+        "sam2-base-plus": "sam2_hiera_base_plus.fb_r896_2pt1",
+        "sam2-large": "sam2_hiera_large.fb_r1024_2pt1",
+    }
+    for pixels in (224, 384, 512):
+        names[f"siglip-b16-{pixels}"] = f"vit_base_patch16_siglip_{pixels}.webli"
+        names[f"siglip2-b16-{pixels}"] = f"vit_base_patch16_siglip_{pixels}.v2_webli"
+    return names
+
+
+@hookimpl
+def register_backbones(register: Register) -> None:
+    """Name the encoders."""
+    for name, model in timm_names().items():
+        register(name, "dense_ctx_backbones.timm_backbone:TimmBackbone", args={"model": model})
+    for size in ("tiny", "small", "base", "base_plus", "large", "huge"):
+        model = f"hiera_{size}_224.mae"
+        register(f"hiera-{size.replace('_', '-')}", "dense_ctx_backbones.hiera:HieraBackbone", args={"model": model})
+    register("efficientnet-lite0", "dense_ctx_backbones.lite0:EfficientNetLite0")
+    register("timm:", "dense_ctx_backbones.timm_backbone:TimmBackbone")
+    register("hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")

@@ -1,0 +1,149 @@
+"""Any transformers vision encoder as a Backbone: `hf:REPO` or `hf:FOLDER`.
+
+The layer rule is that of `timm_backbone`: hidden states after four evenly spaced blocks, prefix tokens stripped by
+their number (all tokens less the grid's), final norm on unless `norm=False`. Hierarchical encoders give their stages.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import transformers
+from dense_ctx.errors import InputError, WeightsError
+from dense_ctx.interfaces import Backbone, Features
+from torch import Tensor, nn
+
+from .weights import hub_error, load_strictly, read_state
+
+_FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class HfBackbone(Backbone):
+    """A transformers vision encoder.
+
+    Args:
+        repo: a Hub repository or a folder with config.json.
+        weights: "pretrained" (of that repository or folder), another file, or None (random).
+        layers: which blocks give the maps, counted from 0; default four evenly spaced (stages: all).
+        norm: pass a plain ViT's maps through the encoder's final norm.
+        revision: branch, tag or commit.
+        config: a transformers configuration in place of the repository's.
+    """
+
+    def __init__(
+        self,
+        repo: str,
+        weights: str | os.PathLike[str] | None = "pretrained",
+        layers: Sequence[int] | None = None,
+        norm: bool = True,
+        revision: str | None = None,
+        config: Any = None,
+    ) -> None:
+        super().__init__()
+        try:
+            if config is None:
+                config = transformers.AutoConfig.from_pretrained(repo, revision=revision)
+            config = getattr(config, "vision_config", None) or config
+            if weights == "pretrained":
+                self.source = repo
+                self.net, report = transformers.AutoModel.from_pretrained(
+                    repo, config=config, revision=revision, output_loading_info=True
+                )
+                missing = [key for key in report["missing_keys"] if "pooler" not in key and "head." not in key]
+                if missing:
+                    raise WeightsError(f"{repo} lacks tensors of {type(self.net).__name__}: {', '.join(missing[:4])}")
+            else:
+                self.net = transformers.AutoModel.from_config(config)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError):
+                raise InputError(f"transformers cannot build a vision encoder from {repo!r}: {error}") from error
+            raise hub_error(error, repo, f"hf:{repo}") from error
+        if weights is not None and weights != "pretrained":
+            self.source = os.fspath(weights)
+            load_strictly(self.net, read_state(weights), self.source)
+        self.config = config
+        self.norm = norm
+        self._configure(layers, repo)
+        self.mean, self.std = _statistics(repo, revision, weights)
+        self._interpolates = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
+        self.eval()
+
+    def _configure(self, layers: Sequence[int] | None, repo: str) -> None:
+        config = self.config
+        widths = getattr(config, "hidden_sizes", None) or getattr(config, "embed_dims", None)
+        self.plain = not widths
+        if self.plain:
+            patch, count = getattr(config, "patch_size", None), getattr(config, "num_hidden_layers", None)
+            if not isinstance(patch, int) or not isinstance(count, int):
+                raise InputError(f"hf:{repo} ({type(self.net).__name__}) states no patch_size and num_hidden_layers")
+            chosen = sorted({max(0, count * k // 4 - 1) for k in range(1, 5)})
+            strides, dims = [patch] * count, [config.hidden_size] * count
+        else:
+            count = len(widths)
+            chosen, dims = list(range(count)), list(widths)
+            first = int(getattr(config, "patch_size", 4))
+            strides = [first * 2**index for index in range(count)]
+        if layers is not None:
+            if not layers or any(not -count <= index < count for index in layers):
+                raise InputError(f"layers={list(layers)}: hf:{repo} has blocks or stages 0 to {count - 1}")
+            chosen = sorted({index % count for index in layers})
+        self.layers = chosen
+        self.dims = tuple(int(dims[index]) for index in chosen)
+        self.strides = tuple(int(strides[index]) for index in chosen)
+        self.stride = int(strides[-1])
+        size = getattr(config, "image_size", None) or 224
+        self.image_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
+        size = (images.shape[-2], images.shape[-1])
+        options = {"interpolate_pos_encoding": True} if self._interpolates and size != self.image_size else {}
+        states = self.net(images, output_hidden_states=True, return_dict=True, **options).hidden_states
+        maps, cls = [], None
+        for index, stride in zip(self.layers, self.strides, strict=True):
+            state = states[index + 1]
+            if state.ndim == 3:
+                height, width = size[0] // stride, size[1] // stride
+                prefix = state.shape[1] - height * width
+                if self.norm:
+                    state = self._final_norm()(state)
+                cls = state[:, 0] if prefix > 0 else None
+                state = state[:, prefix:].transpose(1, 2).unflatten(2, (height, width))
+            maps.append(state)
+        return Features(tuple(maps), maps[-1].mean((2, 3)) if cls is None else cls, size)
+
+    def _final_norm(self) -> nn.Module:
+        for holder in (self.net, getattr(self.net, "vision_model", None), getattr(self.net, "encoder", None)):
+            for name in _FINAL_NORMS:
+                norm = getattr(holder, name, None)
+                if isinstance(norm, nn.Module):
+                    return norm
+        return nn.Identity()
+
+    def blocks(self) -> list[str]:
+        """The encoder's longest list of modules, shallow to deep, then the final norm."""
+        lists = {name: len(part) for name, part in self.named_modules() if isinstance(part, nn.ModuleList)}
+        if not lists:
+            return []
+        longest = max(lists, key=lambda name: (lists[name], -len(name)))
+        norm = self._final_norm()
+        last = [name for name, part in self.named_modules() if part is norm]
+        return [f"{longest}.{index}" for index in range(lists[longest])] + last
+
+
+def _statistics(repo: str, revision: str | None, weights: Any) -> tuple[Any, Any]:
+    """The repository's mean and std; ImageNet's where it states none and for an untrained network."""
+    if weights is None and not os.path.isdir(repo):
+        return _IMAGENET
+    try:
+        values, _ = transformers.image_processing_utils.BaseImageProcessor.get_image_processor_dict(
+            repo, revision=revision
+        )
+    except OSError:
+        return _IMAGENET
+    mean, std = values.get("image_mean") or _IMAGENET[0], values.get("image_std") or _IMAGENET[1]
+    return tuple(mean), tuple(std)

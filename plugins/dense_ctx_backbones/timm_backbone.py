@@ -1,0 +1,139 @@
+"""Any timm model as a Backbone.
+
+Layer rule. A plain ViT of depth n gives four maps, after blocks n/4, n/2, 3n/4 and n (depth 12: blocks 2, 5, 8 and 11,
+counted from 0), each through the network's final norm unless `norm=False`. Prefix tokens (class, registers) are
+stripped by their number, never by position from the end. A hierarchical network gives its stages; networks with more
+than four keep the deepest four.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from dense_ctx.errors import InputError, UnknownNameError
+from dense_ctx.interfaces import Backbone, Features
+from timm.models import load_state_dict_from_hf
+from torch import Tensor, nn
+
+from .convert import to_timm
+from .weights import State, hub_error, load_strictly, read_state
+
+
+class TimmBackbone(Backbone):
+    """A timm network without its classifier.
+
+    Args:
+        model: timm's name, "vit_small_patch14_dinov2.lvd142m"; without a tag, timm's default weights.
+        weights: "pretrained" (from the Hub), a file or folder, or None (random).
+        layers: which blocks (ViT) or stages give the maps, counted from 0; default four, see the module.
+        norm: pass a plain ViT's maps through its final norm.
+        **options: further arguments of `timm.create_model` (depth, embed_dim, img_size ...).
+    """
+
+    def __init__(
+        self,
+        model: str,
+        weights: str | os.PathLike[str] | None = "pretrained",
+        layers: Sequence[int] | None = None,
+        norm: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.name = model
+        self.net = self._build(model, options)
+        self._configure(layers, norm)
+        if weights == "pretrained":
+            self._load(self._pretrained(), self.source or model)
+        elif weights is not None:
+            self.source = os.fspath(weights)
+            self._load(read_state(weights), self.source)
+        self.eval()
+
+    def _build(self, model: str, options: dict[str, Any]) -> nn.Module:
+        if not timm.is_model(model):
+            near = timm.list_models(f"*{model.partition('.')[0]}*")[:3] or timm.list_models(f"{model[:6]}*")[:3]
+            raise UnknownNameError(f"timm {timm.__version__} has no model {model!r}. Near: {', '.join(near) or 'none'}")
+        plain = model.startswith(("vit_", "deit", "beit", "eva", "naflex"))
+        if plain and "dynamic_img_size" not in options and "_dinov3" not in model:
+            try:
+                return timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True, **options)
+            except TypeError:
+                pass  # a family that takes any size by itself
+        try:
+            return timm.create_model(model, pretrained=False, num_classes=0, **options)
+        except TypeError as error:
+            raise InputError(f"timm's {model} does not take {options}: {error}") from error
+
+    def _configure(self, layers: Sequence[int] | None, norm: bool) -> None:
+        net: Any = self.net
+        if not hasattr(net, "forward_intermediates"):
+            raise InputError(f"timm's {self.name} gives no intermediate maps (forward_intermediates)")
+        stages = [(item["num_chs"], item["reduction"]) for item in net.feature_info]
+        count = len(stages)
+        self.plain = len({reduction for _, reduction in stages}) == 1
+        if layers is None:
+            chosen = [count * k // 4 - 1 for k in range(1, 5)] if self.plain else list(range(count))[-4:]
+            chosen = sorted({max(0, index) for index in chosen})
+        else:
+            if not layers or any(not -count <= index < count for index in layers):
+                raise InputError(f"layers={list(layers)}: {self.name} has blocks or stages 0 to {count - 1}")
+            chosen = sorted({index % count for index in layers})
+        self.layers = chosen
+        self.norm = norm
+        self.prefix_tokens = int(getattr(net, "num_prefix_tokens", 0) or 0)
+        self.has_cls = self.prefix_tokens > 0 and getattr(net, "cls_token", None) is not None
+        self.dims = tuple(stages[index][0] for index in chosen)
+        self.strides = tuple(stages[index][1] for index in chosen)
+        self.stride = max(reduction for _, reduction in stages)
+        config = net.pretrained_cfg
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
+        embed = getattr(net, "patch_embed", None)
+        size = getattr(embed, "img_size", None) or config["input_size"][1:]
+        self.image_size = (int(size[0]), int(size[1]))
+
+    def _pretrained(self) -> State:
+        config = self.net.pretrained_cfg  # type: ignore[union-attr]
+        repository = config.get("hf_hub_id")
+        if not repository:
+            raise InputError(f"timm's {self.name} has no published weights; pass weights=None or a file")
+        self.source = str(repository)
+        try:
+            return dict(load_state_dict_from_hf(repository, weights_only=True))
+        except Exception as error:
+            raise hub_error(error, str(repository), self.name) from error
+
+    def _load(self, state: State, source: str) -> None:
+        load_strictly(self.net, to_timm(state, self.net), source)
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
+        net: Any = self.net
+        arguments: dict[str, Any] = {"indices": self.layers, "intermediates_only": True, "output_fmt": "NCHW"}
+        if self.plain:
+            arguments["norm"] = self.norm
+        if self.prefix_tokens:
+            arguments["return_prefix_tokens"] = True
+        outputs = net.forward_intermediates(images, **arguments)
+        size = (images.shape[-2], images.shape[-1])
+        if not self.prefix_tokens:
+            maps = tuple(outputs)
+            return Features(maps, maps[-1].mean((2, 3)), size)
+        maps = tuple(output[0] for output in outputs)
+        deepest = outputs[-1][1]
+        return Features(maps, deepest[:, 0] if self.has_cls else maps[-1].mean((2, 3)), size)
+
+    def blocks(self) -> list[str]:
+        """The blocks or stages, shallow to deep, then the final norm."""
+        for attribute in ("blocks", "stages", "layers"):
+            parts = getattr(self.net, attribute, None)
+            if isinstance(parts, (nn.Sequential, nn.ModuleList)):
+                names = [f"net.{attribute}.{index}" for index in range(len(parts))]
+                norm = getattr(self.net, "norm", None)
+                learns = isinstance(norm, nn.Module) and any(True for _ in norm.parameters())
+                return [*names, "net.norm"] if learns else names
+        return []
+
+

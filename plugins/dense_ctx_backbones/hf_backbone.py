@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import transformers
 from dense_ctx.errors import InputError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
@@ -48,6 +49,8 @@ class HfBackbone(Backbone):
             if config is None:
                 config = transformers.AutoConfig.from_pretrained(repo, revision=revision)
             config = getattr(config, "vision_config", None) or config
+            if hasattr(config, "mask_ratio"):
+                config.mask_ratio = 0.0  # MAE drops patches by default, in evaluation too
             if weights == "pretrained":
                 self.source = repo
                 self.net, report = transformers.AutoModel.from_pretrained(
@@ -69,6 +72,7 @@ class HfBackbone(Backbone):
         self.norm = norm
         self._configure(layers, repo)
         self.mean, self.std = _statistics(repo, revision, weights)
+        self._shuffles = "noise" in inspect.signature(self.net.forward).parameters
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
         self.eval()
 
@@ -101,7 +105,12 @@ class HfBackbone(Backbone):
     def forward(self, images: Tensor) -> Features:
         """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
         size = (images.shape[-2], images.shape[-1])
-        options = {"interpolate_pos_encoding": True} if self._interpolates and size != self.image_size else {}
+        options: dict[str, Any] = {}
+        if self._interpolates and size != self.image_size:
+            options["interpolate_pos_encoding"] = True
+        if self._shuffles:  # MAE sorts its patches by noise: rising noise keeps them in place
+            cells = (size[0] // self.stride) * (size[1] // self.stride)
+            options["noise"] = torch.arange(cells, device=images.device).expand(len(images), -1)
         states = self.net(images, output_hidden_states=True, return_dict=True, **options).hidden_states
         maps, cls = [], None
         for index, stride in zip(self.layers, self.strides, strict=True):

@@ -82,7 +82,8 @@ class TimmBackbone(Backbone):
                 raise InputError(f"layers={list(layers)}: {self.name} has blocks or stages 0 to {count - 1}")
             chosen = sorted({index % count for index in layers})
         self.layers = chosen
-        self.norm = norm
+        # SAM's "norm" is its neck, a projection to 256 channels trained for its own decoder
+        self.norm = norm and not hasattr(net, "neck")
         self.prefix_tokens = int(getattr(net, "num_prefix_tokens", 0) or 0)
         self.has_cls = self.prefix_tokens > 0 and getattr(net, "cls_token", None) is not None
         self.dims = tuple(stages[index][0] for index in chosen)

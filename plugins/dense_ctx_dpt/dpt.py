@@ -1,0 +1,112 @@
+"""The DPT decoder (Ranftl et al. 2021, "Vision Transformers for Dense Prediction"), in the form FlowFeat and LILA use.
+
+It computes what their code computes, so that their weights fit (`convert.from_flowfeat`), and takes what their code does
+not: odd patch grids, any number of prefix tokens (the backbone strips them), hierarchical backbones, any output size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Decoder, Features, Size
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class DPT(Decoder):
+    """Reassemble the maps to a pyramid, fuse it from coarse to fine, project to `dim` channels.
+
+    Args:
+        dims, strides: the backbone's. Equal strides (a plain ViT) are reassembled to a pyramid of factors
+            ..., 4, 2, 1, 1/2; growing strides (a CNN, Swin, Hiera) are one already.
+        dim: output channels (LILA: 128, 192, 256 for ViT-S, B, L).
+        width: channels of the fusion.
+        projections: channels of each map after its 1x1 projection; default the backbone's own.
+        norm: end with a LayerNorm over channels (eps 1e-6), as FlowFeat does.
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        strides: Sequence[int],
+        dim: int = 128,
+        width: int = 128,
+        projections: Sequence[int] | None = None,
+        norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if min(dim, width) < 1:
+            raise InputError(f"dim={dim} and width={width} are channel counts, at least 1")
+        count = len(dims)
+        plain = len(set(strides)) == 1
+        if not plain and list(strides) != sorted(set(strides)):
+            raise InputError(f"DPT takes maps of one stride, or of strides that grow with depth; got {list(strides)}")
+        projections = list(projections or dims)
+        if len(projections) != count:
+            raise InputError(f"projections={projections}: one number for each of the backbone's {count} maps")
+        self.dim = dim
+        self.reassemble = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, wide, 1), _rescale(wide, count - 2 - level if plain and count > 1 else 0))
+            for level, (channels, wide) in enumerate(zip(dims, projections, strict=True))
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(wide, width, 3, padding=1, bias=False) for wide in projections)
+        # fusion[level] joins what comes from deeper with this level's map; the deepest has nothing to join
+        self.skip = nn.ModuleList(ResidualUnit(width) for _ in range(count - 1))
+        self.fuse = nn.ModuleList(ResidualUnit(width) for _ in range(count))
+        self.head = nn.Conv2d(width, width, 3, padding=1)
+        self.project = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1))
+        self.norm = nn.LayerNorm(dim, eps=1e-6) if norm else None
+
+    def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The maps after reassembling and the 3x3 lateral convolution: each [B, width, h_l, w_l]."""
+        return [
+            lateral(reassemble(item))
+            for item, reassemble, lateral in zip(maps, self.reassemble, self.lateral, strict=True)
+        ]
+
+    def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
+        """Decode to [B, dim, *size]."""
+        levels = self.pyramid(features.maps)
+        path = self.fuse[-1](levels[-1])
+        for level in range(len(levels) - 2, -1, -1):
+            skip = levels[level]
+            # twice as large on even grids, as in the official code; on odd ones the size of the map to join
+            path = _resize(path, (skip.shape[-2], skip.shape[-1]))
+            path = self.fuse[level](path + self.skip[level](skip))
+        path = self.head(_resize(path, (2 * path.shape[-2], 2 * path.shape[-1])))
+        shrink = path.shape[-2] > size[0] or path.shape[-1] > size[1]
+        path = functional.interpolate(path, size=size, mode="bilinear", align_corners=False, antialias=shrink)
+        out: Tensor = self.project(path)
+        return out if self.norm is None else self.norm(out.movedim(1, -1)).movedim(-1, 1)
+
+
+class ResidualUnit(nn.Module):
+    """conv(relu(conv(relu(x)))) + relu(x).
+
+    The published code adds x after an in-place ReLU has changed it; the weights were trained so, hence relu(x), not x.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, h, w] to the same."""
+        x = functional.relu(x)
+        out: Tensor = self.conv2(functional.relu(self.conv1(x))) + x
+        return out
+
+
+def _rescale(channels: int, power: int) -> nn.Module:
+    """By 2^power: transposed convolution, nothing, or a strided convolution (odd grids round up)."""
+    if power > 0:
+        return nn.ConvTranspose2d(channels, channels, 2**power, stride=2**power)
+    if power < 0:
+        return nn.Conv2d(channels, channels, 3, stride=2**-power, padding=1)
+    return nn.Identity()
+
+
+def _resize(x: Tensor, size: Size) -> Tensor:
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=True)

@@ -1,0 +1,107 @@
+"""The DPT decoder against the official one, and where it goes beyond."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dense_ctx_dpt.convert import from_flowfeat
+from dense_ctx_dpt.dpt import DPT
+from safetensors.torch import load_file
+
+from dense_ctx.errors import CheckpointError, InputError
+from dense_ctx.interfaces import Features
+
+ORACLES = Path(__file__).parent / "oracles"
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return {key: torch.from_numpy(value) for key, value in np.load(ORACLES / "dpt_p14_io.npz").items()}
+
+
+@pytest.fixture
+def official():
+    return load_file(str(ORACLES / "dpt_p14_state.safetensors"))
+
+
+def features_of(oracle):
+    tokens = [oracle[f"layer_{i}"].clone().requires_grad_() for i in range(1, 5)]
+    maps = tuple(t[:, 1:].transpose(1, 2).unflatten(2, (6, 8)) for t in tokens)
+    return tokens, Features(maps, None, (84, 112))
+
+
+def test_values_and_gradients_equal_the_official_decoder(oracle, official):
+    decoder = from_flowfeat(official)
+    tokens, features = features_of(oracle)
+    out = decoder(features, torch.zeros(1, 3, 84, 112), (84, 112))
+    assert out.shape == (1, 20, 84, 112)
+    torch.testing.assert_close(out[:, :, ::2, ::2], oracle["out_sub2"], rtol=1e-4, atol=1e-4)
+    (out * oracle["weight"].float()).sum().backward()
+    gradients = {f"grad_layer_{i}": token.grad for i, token in enumerate(tokens, 1)}
+    gradients["grad_scratch.layer1_rn.weight"] = decoder.lateral[0].weight.grad
+    gradients["grad_scratch.refinenet4.resConfUnit2.conv1.weight"] = decoder.fuse[3].conv1.weight.grad
+    for name, value in gradients.items():
+        assert (value - oracle[name]).abs().max() <= 1e-3 * oracle[name].abs().max(), name
+    norm, decoder.norm = decoder.norm, None
+    with torch.no_grad():
+        plain = decoder(features, torch.zeros(1, 3, 84, 112), (84, 112))[:, :, ::4, ::4]
+    torch.testing.assert_close(plain, oracle["out_without_norm_sub4"], rtol=1e-4, atol=1e-4)
+
+
+def test_official_names_with_their_prefix_load_too(official):
+    state = {f"decoder.{key}": value for key, value in official.items()} | {"encoder.x": torch.zeros(1)}
+    assert torch.equal(from_flowfeat(state).head.weight, official["scratch.output_conv0.weight"])
+
+
+def test_what_is_not_an_official_decoder_says_so(official):
+    with pytest.raises(CheckpointError, match=r"act_postprocess1\.post\.0\.weight"):
+        from_flowfeat({"a": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"missing \['lateral\.1\.weight'\], left over \['project\.7\.x'\]"):
+        from_flowfeat(
+            {k: v for k, v in official.items() if "layer2_rn" not in k} | {"scratch.output_conv1.7.x": torch.zeros(1)}
+        )
+    with pytest.raises(CheckpointError, match=r"another shape \['head\.bias'\]"):
+        from_flowfeat(official | {"scratch.output_conv0.bias": torch.zeros(5)})
+
+
+def features(sizes, dims, image):
+    return Features(tuple(torch.randn(2, d, *s) for d, s in zip(dims, sizes, strict=True)), None, image)
+
+
+@pytest.mark.parametrize(
+    ("dims", "strides", "sizes", "image"),
+    [
+        ((8, 8, 8, 8), (14, 14, 14, 14), [(5, 7)] * 4, (70, 98)),  # an odd grid, which the official code refuses
+        ((8, 8, 8, 8), (14, 14, 14, 14), [(1, 1)] * 4, (14, 14)),
+        ((8, 6, 4, 10), (4, 8, 16, 32), [(24, 40), (12, 20), (6, 10), (3, 5)], (96, 160)),
+        ((8, 6), (4, 8), [(9, 5), (5, 3)], (36, 20)),
+        ((8, 8, 8), (16, 16, 16), [(3, 5)] * 3, (48, 80)),
+        ((8,), (16,), [(3, 5)], (48, 80)),
+    ],
+)
+def test_any_grid_any_pyramid_any_output_size(dims, strides, sizes, image):
+    decoder = DPT(dims, strides, dim=6, width=8)
+    item = features(sizes, dims, image)
+    for size in (image, (17, 31), (1, 3), (2 * image[0], image[1] + 5)):
+        out = decoder(item, torch.zeros(2, 3, *image), size)
+        assert out.shape == (2, 6, *size)
+        assert torch.isfinite(out).all()
+    out.square().sum().backward()
+    assert all(p.grad is not None for p in decoder.parameters())  # nothing is stored that never learns
+
+
+def test_low_precision():
+    decoder = DPT((8,) * 4, (14,) * 4, dim=6, width=8).bfloat16()
+    item = features([(5, 7)] * 4, (8,) * 4, (70, 98))
+    maps = tuple(m.bfloat16() for m in item.maps)
+    assert decoder(Features(maps, None, (70, 98)), torch.zeros(2, 3, 70, 98), (70, 98)).dtype == torch.bfloat16
+
+
+def test_wrong_arguments():
+    with pytest.raises(InputError, match=r"strides that grow with depth; got \[8, 4\]"):
+        DPT((8, 8), (8, 4))
+    with pytest.raises(InputError, match="one number for each"):
+        DPT((8, 8), (8, 8), projections=[4])
+    with pytest.raises(InputError, match="dim=0"):
+        DPT((8, 8), (8, 8), dim=0)

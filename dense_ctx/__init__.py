@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DenseCtxError
 from .hookspecs import hookimpl
+from .plugins import registry  # at once: the module dense_ctx.registry would hide the function of this name
 
 if TYPE_CHECKING:
     from .config import ModelConfig, Part
     from .incontext import InContext
     from .interfaces import Backbone, Batch, Decoder, DenseFeatures, Features, Losses, Objective, Probe
     from .model import AutoDenseModel, DenseModel, create_backbone, create_decoder
-    from .plugins import registry
     from .propagation import track
 
 _LAZY = {
@@ -35,11 +35,30 @@ _LAZY = {
     "Probe": "interfaces",
     "create_backbone": "model",
     "create_decoder": "model",
-    "registry": "plugins",
     "track": "propagation",
 }
 
-__all__ = ["DenseCtxError", "hookimpl", *_LAZY]  # noqa: PLE0604  the names below, checked by a test
+__all__ = [
+    "AutoDenseModel",
+    "Backbone",
+    "Batch",
+    "Decoder",
+    "DenseCtxError",
+    "DenseFeatures",
+    "DenseModel",
+    "Features",
+    "InContext",
+    "Losses",
+    "ModelConfig",
+    "Objective",
+    "Part",
+    "Probe",
+    "create_backbone",
+    "create_decoder",
+    "hookimpl",
+    "registry",
+    "track",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,18 +38,10 @@ def registry() -> Registry:
     Raises:
         PluginError: a plugin asks for it while it is itself being loaded (targets may, at first use).
     """
-    global _registry, _loading
+    global _registry
     with _lock:
-        if _loading:
-            raise PluginError(
-                "registry() was called while plugins load; ask for parts inside the target, not at import"
-            )
-        if _registry is None:
-            _loading = True
-            try:
-                _registry = load_plugins()
-            finally:
-                _loading = False
+        if _registry is None or _loading:
+            _registry = load_plugins()
         return _registry
 
 
@@ -65,14 +57,24 @@ def load_plugins(strict: bool | None = None) -> Registry:
     if strict is None:
         strict = os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
     skip = {name.strip() for name in os.environ.get(SKIP_VARIABLE, "").split(",") if name.strip()}
-    loader = _Loader(strict)
-    for point in _points():
-        owner = _owner(point)
-        if point.name in skip or ("all" in skip and owner.distribution != OWN_DISTRIBUTION):
-            loader.registry.skipped.append(owner)
-        else:
-            loader.load(point)
-    return loader.registry
+    global _loading
+    with _lock:
+        if _loading:
+            raise PluginError(
+                "registry() was called while plugins load; ask for parts inside the target, not at import"
+            )
+        _loading = True
+        try:
+            loader = _Loader(strict)
+            for point in _points():
+                owner = _owner(point)
+                if point.name in skip or ("all" in skip and owner.distribution != OWN_DISTRIBUTION):
+                    loader.registry.skipped.append(owner)
+                else:
+                    loader.load(point)
+            return loader.registry
+        finally:
+            _loading = False
 
 
 def _points() -> list[EntryPoint]:
@@ -172,7 +174,7 @@ class _Loader:
 
 
 def _check_module(plugin: Any) -> None:
-    """Refuse a plugin of a later API, and hooks without the marker, which pluggy would pass over in silence."""
+    """Refuse a plugin of a later API, and hooks without the marker, which pluggy would pass over."""
     wanted = getattr(plugin, "DENSE_CTX_API", API_VERSION)
     if not isinstance(wanted, int) or wanted > API_VERSION:
         raise PluginError(f"it is written for plugin API {wanted}; this dense_ctx has {API_VERSION}")
@@ -187,7 +189,7 @@ def _no_result(hook: str, result: object) -> None:
 
 
 def _callers_level() -> int:
-    """The stacklevel, for this function's caller, of the nearest frame outside dense_ctx and the machinery."""
+    """The stacklevel, for this function's caller, of the nearest frame outside dense_ctx and pluggy."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
         frame, level = frame.f_back, level + 1

@@ -1,0 +1,222 @@
+"""Closed forms that two or more plugins use: ridge regression, soft k-nearest neighbours, PCA."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .errors import InputError, NotFittedError
+
+Bias = Literal["free", "penalized", "none"]
+
+# A Cholesky factor whose diagonal spans more than this has lost about half of float32's digits: solve again in float64
+_FLOAT32_SPAN = 1e3
+
+
+def ridge_fit(
+    features: Tensor,
+    targets: Tensor,
+    penalty: float = 0.1,
+    *,
+    bias: Bias = "free",
+    mean: bool = True,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Ridge regression in closed form: W = argmin |X W - Y|^2 [/ N] + penalty |W|^2 (LILA, arXiv 2604.26488, eq. 2).
+
+    Solved by the Cholesky factor of the d x d system; differentiable in features and targets; float32 input falls back
+    to float64 where the system is ill-conditioned (the result is cast back).
+
+    Args:
+        features: X, [..., N, d].
+        targets: Y, [..., N, m].
+        penalty: lambda, at least 0.
+        bias: append a column of ones and leave it out of the penalty ("free"), penalise it as FlowFeat does
+            ("penalized"), or append none ("none", as eq. 2 is written).
+        mean: divide the data term by N (FlowFeat), or not (eq. 2).
+        weights: [..., N], at least 0: weight of each row; with `mean`, divided by their sum instead of N.
+
+    Returns:
+        [..., d, m], or [..., d + 1, m] with the bias last; for `ridge_apply`.
+
+    Raises:
+        InputError: shapes that do not match, a negative penalty, or a singular system (penalty 0).
+    """
+    if features.ndim < 2 or features.shape[:-1] != targets.shape[:-1]:
+        raise InputError(f"features [..., N, d] and targets [..., N, m] do not match: {_shapes(features, targets)}")
+    if not penalty >= 0:
+        raise InputError(f"penalty={penalty} is not at least 0")
+    try:
+        solution = _ridge(features, targets, penalty, bias, mean, weights)
+    except _IllConditioned:
+        wide = None if weights is None else weights.double()
+        try:
+            solution = _ridge(features.double(), targets.double(), penalty, bias, mean, wide)
+        except _IllConditioned:
+            raise InputError(
+                f"The ridge system is singular at penalty={penalty}: features [N, d] = {list(features.shape[-2:])} are "
+                "linearly dependent. Ask for a penalty above 0"
+            ) from None
+    return solution.to(features.dtype)
+
+
+def ridge_apply(features: Tensor, coefficients: Tensor) -> Tensor:
+    """X W (+ bias): features [..., N, d] and the result of `ridge_fit` give [..., N, m]."""
+    dims = features.shape[-1]
+    if coefficients.shape[-2] == dims:
+        return features @ coefficients
+    if coefficients.shape[-2] != dims + 1:
+        raise InputError(f"features and coefficients do not match: {_shapes(features, coefficients)}")
+    return features @ coefficients[..., :-1, :] + coefficients[..., -1:, :]
+
+
+class RidgeStats:
+    """The sufficient statistics of a ridge regression, collected in parts: X'X and X'Y in float64, with a bias column.
+
+    Fitting from the parts equals fitting from all rows at once. Columns of Y may be added later (a new class); earlier
+    rows then count as 0 there.
+    """
+
+    def __init__(self) -> None:
+        self.gram: Tensor | None = None
+        self.cross: Tensor | None = None
+
+    @property
+    def count(self) -> float:
+        """Number of rows seen."""
+        return 0.0 if self.gram is None else float(self.gram[-1, -1])
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Add rows: features [N, d], targets [N, m]."""
+        if features.ndim != 2 or len(features) != len(targets):
+            raise InputError(f"features [N, d] and targets [N, m] do not match: {_shapes(features, targets)}")
+        size = features.shape[1] + 1
+        if self.gram is None or self.cross is None:
+            self.gram = torch.zeros(size, size, dtype=torch.float64)
+            self.cross = torch.zeros(size, targets.shape[1], dtype=torch.float64)
+        if len(self.gram) != size:
+            raise InputError(f"features have {size - 1} dimensions; earlier ones had {len(self.gram) - 1}")
+        if targets.shape[1] > self.cross.shape[1]:
+            self.cross = functional.pad(self.cross, (0, targets.shape[1] - self.cross.shape[1]))
+        # float32 products of bounded length, summed in float64
+        for x, y in zip(features.split(1 << 15), targets.split(1 << 15), strict=True):
+            x = functional.pad(x.float(), (0, 1), value=1.0)
+            self.gram += (x.T @ x).double().cpu()
+            self.cross[:, : y.shape[1]] += (x.T @ y.float()).double().cpu()
+
+    def solve(self, penalty: float) -> Tensor:
+        """Coefficients [d + 1, m], float32, bias free; the penalty is on the data term divided by N.
+
+        Raises:
+            NotFittedError: no rows yet.
+            InputError: a singular system.
+        """
+        if self.gram is None or self.cross is None or self.count == 0:
+            raise NotFittedError("No data yet: call update first")
+        system = self.gram / self.count
+        system.diagonal()[:-1] += penalty
+        try:
+            return _solve(system, self.cross / self.count).float()
+        except _IllConditioned:
+            raise InputError(f"The ridge system is singular at penalty={penalty}; ask for a larger one") from None
+
+
+class _IllConditioned(Exception):
+    pass
+
+
+def _ridge(x: Tensor, y: Tensor, penalty: float, bias: Bias, mean: bool, weights: Tensor | None) -> Tensor:
+    if bias != "none":
+        x = functional.pad(x, (0, 1), value=1.0)
+    left = x if weights is None else x * weights[..., None]
+    gram, cross = left.mT @ x, left.mT @ y
+    if mean:
+        total = x.shape[-2] if weights is None else weights.sum(-1)[..., None, None]
+        gram, cross = gram / total, cross / total
+    ridge = gram.new_full((gram.shape[-1],), penalty)
+    if bias == "free":
+        ridge[-1] = 0
+    return _solve(gram + ridge.diag(), cross)
+
+
+def _solve(system: Tensor, cross: Tensor) -> Tensor:
+    factor, info = torch.linalg.cholesky_ex(system)
+    diagonal = factor.detach().diagonal(dim1=-2, dim2=-1)
+    span = diagonal.amax(-1) / diagonal.amin(-1)
+    limit = _FLOAT32_SPAN if system.dtype == torch.float32 else 1e7
+    if bool((info > 0).any()) or not bool((span < limit).all()):  # written so that NaN fails too
+        raise _IllConditioned
+    return torch.cholesky_solve(cross, factor)
+
+
+def soft_knn(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    k: int = 30,
+    temperature: float = 0.02,
+    max_bytes: int = 1 << 28,
+) -> tuple[Tensor, Tensor]:
+    """Soft nearest neighbours by cosine: the values of the k nearest keys, weighted by softmax(cosine / temperature).
+
+    Exact, in blocks of queries and keys, so that memory stays near `max_bytes` whatever their number (Balazevic et al.
+    2023, "Towards In-context Scene Understanding"; DIP eq. 1-2).
+
+    Args:
+        queries: [Q, d]; keys: [M, d]; neither needs to be normalised.
+        values: [M, m].
+        k: neighbours; all M where there are fewer.
+
+    Returns:
+        The weighted values [Q, m], and the neighbours' indices [Q, k], nearest first.
+
+    Raises:
+        InputError: shapes that do not match, no keys, k or temperature not above 0.
+    """
+    if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or len(keys) != len(values):
+        raise InputError(f"queries [Q, d], keys [M, d], values [M, m] do not match: {_shapes(queries, keys, values)}")
+    if k < 1 or not temperature > 0 or len(keys) == 0:
+        raise InputError(f"k={k} and temperature={temperature} must be above 0, and keys ({len(keys)}) not empty")
+    k = min(k, len(keys))
+    keys = functional.normalize(keys, dim=1)
+    columns = max(k, min(len(keys), 1 << 16))
+    rows = max(1, max_bytes // (4 * columns))
+    results, neighbours = [], []
+    for part in functional.normalize(queries, dim=1).split(rows):
+        best: Tensor | None = None
+        index: Tensor | None = None
+        for start in range(0, len(keys), columns):
+            scores, found = (part @ keys[start : start + columns].T).topk(min(k, len(keys) - start, columns), dim=1)
+            found = found + start
+            if best is not None and index is not None:
+                scores, order = torch.cat([best, scores], 1).topk(k, dim=1)
+                found = torch.cat([index, found], 1).gather(1, order)
+            best, index = scores, found
+        if best is None or index is None:
+            raise InputError("no keys")
+        results.append(torch.einsum("qk,qkm->qm", (best / temperature).softmax(1), values[index].to(best.dtype)))
+        neighbours.append(index)
+    return torch.cat(results), torch.cat(neighbours)
+
+
+def pca(rows: Tensor, components: int = 3) -> tuple[Tensor, Tensor]:
+    """Principal directions of rows [N, d]: their mean [d] and axes [d, components], by falling variance.
+
+    From the exact eigen-decomposition of the covariance, so the same input gives the same axes; each axis' largest entry
+    is positive.
+    """
+    if rows.ndim != 2 or len(rows) == 0:
+        raise InputError(f"rows are [N, d] with N at least 1; got {list(rows.shape)}")
+    mean = rows.mean(0)
+    centred = (rows - mean).double()
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    axes = vectors.flip(1)[:, : min(components, rows.shape[1])]
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    return mean, (axes * largest.sign()).to(rows.dtype)
+
+
+def _shapes(*tensors: Tensor) -> str:
+    return ", ".join(str(list(tensor.shape)) for tensor in tensors)

@@ -16,7 +16,7 @@ from .errors import InputError, MissingDependencyError, PluginError, UnknownName
 KINDS = ("backbone", "decoder", "objective", "probe", "model", "cue")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_MODEL = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|[A-Za-z_][\w.]*:[\w./-]+")
+_MODEL = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|(?!hub:)[A-Za-z_][\w.]*:[\w./-]+")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+"""Contract checks for backbones, decoders, objectives and probes, for plugins' own tests.
+
+    from dense_ctx.testing import check_decoder
+
+    def test_mine():
+        check_decoder("my-decoder")        # a registered name, or the class itself
+
+A check returns the names of the clauses it verified, and raises `dense_ctx.errors.ContractError`, an
+AssertionError, at the first one that is broken: its `clause` is the name, its message says what was given and
+what is expected. Everything runs on the CPU, with small random inputs of H != W, and needs no network.
+"""
+
+from __future__ import annotations
+
+from ..errors import ContractError
+from .backbone import check_backbone
+from .decoder import check_decoder
+from .objective import check_objective
+from .probe import check_probe
+from .tiny import TinyBackbone, TinyDecoder, tiny_model
+
+__all__ = [
+    "ContractError",
+    "TinyBackbone",
+    "TinyDecoder",
+    "check_backbone",
+    "check_decoder",
+    "check_objective",
+    "check_probe",
+    "tiny_model",
+]

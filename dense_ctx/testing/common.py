@@ -1,0 +1,73 @@
+"""What the checks share: naming clauses and comparing tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ContractError, InputError
+
+
+class Clauses:
+    """The clauses of one check, in the order they were verified."""
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+        self.done: list[str] = []
+
+    @contextmanager
+    def clause(self, name: str) -> Iterator[Callable[[bool, str], None]]:
+        """Verify one clause: call what is yielded with each condition; another error inside breaks it."""
+
+        def require(holds: bool, message: str) -> None:
+            if not holds:
+                raise ContractError(name, f"{self.subject}: {message}")
+
+        try:
+            yield require
+        except ContractError:
+            raise
+        except Exception as error:
+            message = f"{self.subject} raised {type(error).__name__}: {error}"
+            raise ContractError(name, message) from error
+        if name not in self.done:
+            self.done.append(name)
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Largest absolute difference over the largest magnitude of `b`; inf for different shapes or NaN."""
+    if a.shape != b.shape:
+        return float("inf")
+    scale = b.abs().max().clamp_min(1e-12)
+    value = float((a - b).abs().max() / scale)
+    return value if value == value else float("inf")
+
+
+def finite(tensor: Tensor) -> bool:
+    """No NaN and no infinity."""
+    return bool(torch.isfinite(tensor).all())
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Reproducible standard normal numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def lacks_kernel(error: Exception) -> bool:
+    """PyTorch has no kernel for this type on this device, which is no fault of the part."""
+    return isinstance(error, (RuntimeError, NotImplementedError)) and "not implemented for" in str(error)
+
+
+def factory(kind: str, part: Any, arguments: dict[str, Any]) -> Callable[..., Any]:
+    """A call that builds the part: from its registered name, or by the class or function itself."""
+    if isinstance(part, str):
+        from ..plugins import registry
+
+        return lambda **more: registry().create(kind, part, **{**arguments, **more})
+    if not callable(part):
+        raise InputError(f"expected the name of a {kind}, its class or a function; got {type(part).__name__}")
+    return lambda **more: part(**{**arguments, **more})

@@ -1,0 +1,156 @@
+"""check_decoder: the clauses of `dense_ctx.Decoder`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..interfaces import Decoder, Features
+from .common import Clauses, difference, factory, finite, lacks_kernel, noise
+
+PLAIN = ((8, 8, 8, 8), (14, 14, 14, 14))  # dims and strides of a ViT's four maps
+PYRAMID = ((4, 6, 8, 10), (4, 8, 16, 32))  # of a hierarchical model's
+SIZES = ((33, 47), (50, 20), (7, 5))  # what is asked for: larger and smaller than the grids, H != W
+
+
+def check_decoder(
+    decoder: str | Callable[..., Decoder],
+    *,
+    args: dict[str, Any] | None = None,
+    pyramids: Sequence[tuple[Sequence[int], Sequence[int]]] = (PLAIN, PYRAMID),
+    tolerance: float = 1e-5,
+) -> tuple[str, ...]:
+    """Verify a decoder for several kinds of backbone.
+
+    Args:
+        decoder: a registered name, or a class or function called with dims= and strides=.
+        args: further constructor arguments.
+        pyramids: (dims, strides) of the backbones it must fit; default a plain ViT and a hierarchical model.
+        tolerance: largest relative difference between an image decoded alone and in a batch.
+
+    Returns:
+        The clauses verified: construction, shapes, finite, input, batch, size, gradients, state_dict, and
+        bfloat16 where PyTorch has the kernels.
+
+    Raises:
+        ContractError: a clause is broken.
+    """
+    subject = decoder if isinstance(decoder, str) else getattr(decoder, "__name__", repr(decoder))
+    build = factory("decoder", decoder, args or {})
+    check = Clauses(f"decoder {subject}")
+    for dims, strides in pyramids:
+        with check.clause("construction") as require:
+            made = build(dims=tuple(dims), strides=tuple(strides))
+            require(isinstance(made, Decoder), f"gave a {type(made).__name__}, not a Decoder")
+            require(isinstance(made.dim, int) and made.dim > 0, f"dim is {made.dim!r}, not a channel count")
+        made.eval()
+        _values(check, made, dims, strides, tolerance)
+        _gradients(check, made, dims, strides)
+        _state(check, made, build(dims=tuple(dims), strides=tuple(strides)), dims, strides)
+        _bfloat16(check, build(dims=tuple(dims), strides=tuple(strides)), dims, strides)
+    return tuple(check.done)
+
+
+def _inputs(
+    dims: Sequence[int], strides: Sequence[int], batch: int = 2, grid: tuple[int, int] = (3, 5)
+) -> tuple[Features, Tensor]:
+    height, width = grid[0] * max(strides), grid[1] * max(strides)
+    maps = [
+        noise(batch, d, height // s, width // s, seed=i)
+        for i, (d, s) in enumerate(zip(dims, strides, strict=True))
+    ]
+    features = Features(tuple(maps), noise(batch, dims[-1], seed=99), (height, width))
+    return features, noise(batch, 3, height, width, seed=98)
+
+
+def _row(features: Features, row: int) -> Features:
+    cls = None if features.cls is None else features.cls[row : row + 1]
+    return Features(tuple(m[row : row + 1] for m in features.maps), cls, features.image_size)
+
+
+@torch.no_grad()
+def _values(
+    check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int], tolerance: float
+) -> None:
+    features, images = _inputs(dims, strides)
+    before = [m.clone() for m in (*features.maps, images)]
+    with check.clause("shapes") as require:
+        for size in (features.image_size, *SIZES):
+            got = tuple(decoder(features, images, size).shape)
+            expected = (2, decoder.dim, *size)
+            require(got == expected, f"gave {got} for size {size}; expected {expected} (strides {strides})")
+    first = decoder(features, images, SIZES[0])
+    with check.clause("finite") as require:
+        require(finite(first), "the output has NaN or infinity for ordinary noise")
+    with check.clause("input") as require:
+        same = all(torch.equal(a, b) for a, b in zip((*features.maps, images), before, strict=True))
+        require(same, "forward changes its input in place")
+    with check.clause("batch") as require:
+        for row in range(2):
+            alone = decoder(_row(features, row), images[row : row + 1], SIZES[0])
+            gap = difference(alone, first[row : row + 1])
+            require(gap <= tolerance, f"an image alone and in a batch differ by {gap:.1e} relative")
+    with check.clause("size") as require:
+        other, other_images = _inputs(dims, strides, grid=(5, 2))
+        got = tuple(decoder(other, other_images, SIZES[1]).shape)
+        require(got == (2, decoder.dim, *SIZES[1]), f"gave {got} on a 5 x 2 grid after a 3 x 5 one")
+        again = decoder(features, images, SIZES[0])
+        require(difference(again, first) <= 1e-6, "the result depends on the sizes that went before")
+
+
+def _gradients(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
+    features, images = _inputs(dims, strides)
+    for item in features.maps:
+        item.requires_grad_(True)
+    decoder.train()
+    with check.clause("gradients") as require:
+        out = decoder(features, images, SIZES[0])
+        require(out.requires_grad, "forward cuts gradients off")
+        (out * noise(*out.shape, seed=7)).sum().backward()
+        reached = [m.grad for m in features.maps if m.grad is not None]
+        require(any(bool(g.any()) for g in reached), "no gradient reaches the backbone's maps")
+        trained = {n: p.grad for n, p in decoder.named_parameters() if p.requires_grad}
+        missed = [name for name, grad in trained.items() if grad is None]
+        require(
+            not missed,
+            f"no gradient reaches {', '.join(missed)}: unused parameters stop distributed training",
+        )
+        grads = [g for g in trained.values() if g is not None]
+        require(not grads or any(bool(g.any()) for g in grads), "every parameter's gradient is zero")
+        require(all(finite(g) for g in grads), "a gradient has NaN or infinity")
+    decoder.zero_grad()
+    decoder.eval()
+
+
+@torch.no_grad()
+def _state(
+    check: Clauses, decoder: Decoder, other: Decoder, dims: Sequence[int], strides: Sequence[int]
+) -> None:
+    features, images = _inputs(dims, strides)
+    with check.clause("state_dict") as require:
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+        other.load_state_dict(decoder.state_dict(), strict=True)
+        gap = difference(other.eval()(features, images, SIZES[0]), decoder(features, images, SIZES[0]))
+        require(gap <= 1e-6, "weights are kept outside state_dict()")
+
+
+@torch.no_grad()
+def _bfloat16(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
+    features, images = _inputs(dims, strides)
+    half = torch.bfloat16
+    cls = None if features.cls is None else features.cls.to(half)
+    features = Features(tuple(m.to(half) for m in features.maps), cls, features.image_size)
+    try:
+        out = decoder.to(half).eval()(features, images.to(half), SIZES[0])
+    except Exception as error:
+        if lacks_kernel(error):
+            return
+        with check.clause("bfloat16"):
+            raise
+    with check.clause("bfloat16") as require:
+        require(out.dtype == half, f"gave {out.dtype} for bfloat16 maps and weights")
+        require(finite(out), "the output has NaN or infinity in bfloat16")

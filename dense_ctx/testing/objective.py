@@ -1,0 +1,122 @@
+"""check_objective: the clauses of `dense_ctx.Objective`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..interfaces import Losses, Objective
+from ..model import DenseModel
+from ..train import TrainStep
+from .common import Clauses, factory, finite
+from .tiny import tiny_model
+
+
+def check_objective(
+    objective: Objective | str | Callable[..., Objective],
+    data: Any,
+    *,
+    args: dict[str, Any] | None = None,
+    model: DenseModel | None = None,
+    steps: int = 2,
+    batch_size: int = 2,
+) -> tuple[str, ...]:
+    """Verify an objective by training a model with it.
+
+    Args:
+        objective: the module, or a registered name, a class or a function with `args`.
+        data: what `objective.dataset` takes.
+        model: what to train, changed by it; default `tiny_model()`.
+        steps: optimiser steps (SGD).
+        batch_size: samples in each.
+
+    Returns:
+        The clauses verified: construction, dataset, collate, trainable, losses, gradients, after_step, step,
+        frozen, state_dict.
+
+    Raises:
+        ContractError: a clause is broken.
+    """
+    subject = (
+        objective if isinstance(objective, str) else getattr(objective, "__name__", type(objective).__name__)
+    )
+    check = Clauses(f"objective {subject}")
+    with check.clause("construction") as require:
+        made = (
+            objective if isinstance(objective, Objective) else factory("objective", objective, args or {})()
+        )
+        require(isinstance(made, Objective), f"gave a {type(made).__name__}, not an Objective")
+    model = tiny_model() if model is None else model
+    with check.clause("dataset") as require:
+        dataset = made.dataset(data)
+        require(hasattr(dataset, "__getitem__") or hasattr(dataset, "__iter__"), "dataset() gave no Dataset")
+        require(not hasattr(dataset, "__len__") or len(dataset) > 0, "dataset() is empty for this data")
+    with check.clause("collate") as require:
+        batches: list[Any] = []
+        while len(batches) < steps:
+            before = len(batches)
+            batches += list(DataLoader(dataset, batch_size=batch_size, collate_fn=made.collate))[:steps]
+            require(len(batches) > before, "the data loader gave no batch")
+        require(all(isinstance(b, Mapping) for b in batches), f"collate gave a {type(batches[0]).__name__}")
+    with check.clause("trainable") as require:
+        step = TrainStep(model, made)
+        require(all("params" in group for group in step.groups), "each group needs the key 'params'")
+    _train(check, step, batches[:steps])
+    with check.clause("state_dict"):
+        copy.deepcopy(made).load_state_dict(made.state_dict(), strict=True)
+    return tuple(check.done)
+
+
+def _tensors(step: TrainStep, chosen: set[int]) -> dict[str, Tensor]:
+    """The backbone's tensors that no optimiser should touch, BatchNorm's statistics among them."""
+    backbone = step.model.backbone
+    frozen = [(n, p) for n, p in backbone.named_parameters() if id(p) not in chosen]
+    return {name: tensor.detach().clone() for name, tensor in [*frozen, *backbone.named_buffers()]}
+
+
+def _train(check: Clauses, step: TrainStep, batches: list[Any]) -> None:
+    parameters = [p for group in step.groups for p in group["params"]]
+    chosen = {id(p) for p in parameters}
+    before = [p.detach().clone() for p in parameters]
+    frozen = _tensors(step, chosen)
+    optimizer = torch.optim.SGD(step.groups, lr=1e-2)
+    step.train()
+    touched: set[int] = set()
+    for number, batch in enumerate(batches, start=1):
+        with check.clause("losses") as require:
+            raw = step.objective(step.model, batch)
+            require(isinstance(raw, Losses), f"forward gave a {type(raw).__name__}, not Losses")
+            for name, value in {"total": raw.total, **raw.logs}.items():
+                scalar = isinstance(value, Tensor) and value.shape == ()
+                require(
+                    scalar, f"{name} must be a tensor [], is {getattr(value, 'shape', type(value).__name__)}"
+                )
+                require(finite(value), f"{name} is {float(value)} at step {number}")
+            require(raw.total.requires_grad, "total has no gradient: nothing would be learnt")
+        with check.clause("gradients") as require:
+            optimizer.zero_grad()
+            step(batch).total.backward()
+            touched |= {id(p) for p in parameters if p.grad is not None and bool(p.grad.any())}
+            require(
+                all(finite(p.grad) for p in parameters if p.grad is not None), "a gradient is NaN or infinite"
+            )
+        optimizer.step()
+        with check.clause("after_step"):
+            step.after_step(number)
+    with check.clause("gradients") as require:
+        for index, group in enumerate(step.groups):
+            reached = any(id(p) in touched for p in group["params"])
+            require(reached, f"no gradient reached parameter group {index} in {len(batches)} steps")
+    with check.clause("step") as require:
+        changed = any(not torch.equal(a, b.detach()) for a, b in zip(before, parameters, strict=True))
+        require(changed, f"{len(batches)} optimiser steps changed no parameter")
+        require(all(finite(p) for p in parameters), "a parameter is NaN or infinite after training")
+    with check.clause("frozen") as require:
+        after = _tensors(step, chosen)
+        moved = [name for name, tensor in frozen.items() if not torch.equal(tensor, after[name])]
+        require(not moved, f"the frozen backbone changed: {', '.join(moved[:3])}")

@@ -1,0 +1,60 @@
+"""TrainStep: the module that a training loop wraps for several processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import InputError
+from .interfaces import Batch, Losses, Objective
+from .model import DenseModel
+
+
+class TrainStep(nn.Module):
+    """A model and its objective as one module, whose forward gives the losses of a batch.
+
+    Wrap this one (`accelerator.prepare`, DistributedDataParallel), never the model: gradients are
+    synchronised only through the wrapped module's own forward, so an objective that called an unwrapped
+    model's decoder would train each process alone, without an error.
+
+    Making it freezes every parameter of model and objective that `objective.trainable(model)` leaves out:
+    DistributedDataParallel waits for the gradient of each parameter that asks for one.
+
+    Attributes:
+        groups: the parameter groups, for the optimiser.
+
+    Raises:
+        InputError: nothing is trainable, or a parameter is listed twice or is not the model's or objective's.
+    """
+
+    def __init__(self, model: DenseModel, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        groups = [{**group, "params": list(group["params"])} for group in objective.trainable(model)]
+        chosen = [p for group in groups for p in group["params"]]
+        own = {id(p) for p in self.parameters()}
+        if not chosen:
+            raise InputError(f"{type(objective).__name__}.trainable gave no parameters: nothing to train")
+        if len({id(p) for p in chosen}) != len(chosen):
+            raise InputError(f"{type(objective).__name__}.trainable lists a parameter twice")
+        if any(id(p) not in own for p in chosen):
+            raise InputError(
+                f"{type(objective).__name__}.trainable lists a parameter neither of the model nor its own"
+            )
+        self.requires_grad_(False)
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+        self.groups: list[dict[str, Any]] = groups
+
+    def forward(self, batch: Batch) -> Losses:
+        """The losses of one batch: total [] float32 to differentiate, logs [] detached."""
+        losses: Losses = self.objective(self.model, batch)
+        return Losses(losses.total.float(), {name: value.detach() for name, value in losses.logs.items()})
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Tell the objective that the optimiser has taken step number `step`, counted from 1."""
+        self.objective.after_step(self.model, step)

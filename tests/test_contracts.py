@@ -1,0 +1,57 @@
+"""The contract suite, over every registered name: a new part is tested by being registered.
+
+Backbones are built without pretrained weights. One with more than LIMIT parameters, counted on the meta device,
+where nothing is allocated, is checked in structure only here, and whole with `-m slow`.
+"""
+
+import pytest
+import torch
+
+from dense_ctx import create_backbone, registry
+from dense_ctx.testing import check_backbone, check_decoder, check_probe
+
+LIMIT = 30_000_000
+
+
+def names(kind):
+    return [name for name in registry().names(kind) if not name.endswith(":")]  # a family is not one part
+
+
+@pytest.mark.parametrize("name", names("backbone"))
+def test_backbone(name):
+    with torch.device("meta"):
+        backbone = create_backbone(name, weights=None)
+    if sum(p.numel() for p in backbone.parameters()) > LIMIT:
+        assert check_backbone(backbone, structure_only=True) == ("attributes", "blocks", "shapes")
+    else:
+        assert "batch" in check_backbone(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names("backbone"))
+def test_backbone_whole(name):
+    assert "batch" in check_backbone(name)
+
+
+@pytest.mark.parametrize("name", names("decoder"))
+def test_decoder(name):
+    assert "size" in check_decoder(name)
+
+
+@pytest.mark.parametrize("name", names("probe"))
+def test_probe(name):
+    assert "learns" in check_probe(name)
+
+
+def test_something_is_registered():
+    for kind in ("backbone", "decoder", "probe"):
+        assert names(kind), f"no {kind} is registered: the parametrised tests above ran on nothing"
+
+
+def test_every_objective_has_a_contract_test():
+    """Objectives need data of their own: each is listed here with it, so that none is left out unseen."""
+    assert names("objective") == []
+
+
+def test_no_plugin_failed():
+    assert registry().failures == {}

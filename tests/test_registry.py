@@ -1,0 +1,83 @@
+import re
+
+import pytest
+
+import dense_ctx
+from dense_ctx.errors import InputError, PluginError, UnknownNameError
+from dense_ctx.registry import Entry, Owner, Registry
+
+OWNER = Owner("mine", "my-parts", "1.0")
+
+
+def made(*names, kind="decoder", target="collections:OrderedDict", **more):
+    registry = Registry()
+    for name in names:
+        entry = Entry(kind, name, target, OWNER, **more)
+        registry.check(entry, {})
+        registry.commit({(kind, name): entry})
+    return registry
+
+
+def test_the_three_closest_names():
+    registry = made("dinov2-s14", "dinov2-b14", "dinov2-l14", "clip-b16", "upsample")
+    with pytest.raises(UnknownNameError) as error:
+        registry.get("decoder", "dinov2-b41")
+    closest = re.search(r"Closest: (.*?)\.", str(error.value))[1].split(", ")
+    assert len(closest) == 3
+    assert closest[0] == "dinov2-b14"
+    assert all(name.startswith("dinov2") for name in closest)
+    assert isinstance(error.value, KeyError)
+    with pytest.raises(UnknownNameError, match="No probe is registered"):
+        registry.get("probe", "linear")
+
+
+def test_family_names_carry_their_argument():
+    registry = made("timm:", kind="backbone")
+    entry, positional = registry.get("backbone", "timm:vit_small:x")
+    assert (entry.name, positional) == ("timm:", ("vit_small:x",))
+    for bare in ("timm:", "timm"):
+        with pytest.raises(UnknownNameError):
+            registry.get("backbone", bare)
+
+
+def test_arguments_below_the_users_own():
+    registry = made("dict", target="builtins:dict", args={"a": 1, "b": 2})
+    assert registry.create("decoder", "dict", b=3) == {"a": 1, "b": 3}
+
+
+def test_wrong_argument_names_part_and_target():
+    registry = made("fraction", target="fractions:Fraction.from_float")
+    with pytest.raises(
+        InputError, match=r"decoder 'fraction' \(fractions:Fraction.from_float\) does not take"
+    ):
+        registry.create("decoder", "fraction", depth=3)
+    assert registry.names("decoder") == ["fraction"]  # the user's mistake is not the plugin's
+
+
+def test_a_name_must_be_a_string():
+    with pytest.raises(InputError, match="asked for by name"):
+        made("a").get("decoder", 3)
+
+
+@pytest.mark.parametrize("target", ["hub:own/repo", "hub:own/repo@v1.0", "collections:abc"])
+def test_model_targets(target):
+    assert made("m", kind="model", target=target).names("model") == ["m"]
+
+
+@pytest.mark.parametrize("target", ["hub:repo", "hub:a/b/c", "https://x/y", "", 3, "nowhere_at_all:folder"])
+def test_model_targets_refused(target):
+    with pytest.raises(PluginError):
+        made("m", kind="model", target=target)
+
+
+def test_entries_in_order():
+    registry = made("b", "a")
+    registry.commit({("backbone", "z"): Entry("backbone", "z", "x:y", OWNER)})
+    assert [e.name for e in registry.entries()] == ["z", "a", "b"]
+
+
+def test_the_function_is_not_hidden_by_its_module():
+    import dense_ctx.registry as imported_later  # noqa: F401
+
+    assert callable(dense_ctx.registry)
+    assert dense_ctx.registry() is dense_ctx.registry()

@@ -1,7 +1,7 @@
 """The contract suite, over every registered name: a new part is tested by being registered.
 
-Backbones are built without pretrained weights. One with more than LIMIT parameters, counted on the meta device,
-where nothing is allocated, is checked in structure only here, and whole with `-m slow`.
+Backbones are built without pretrained weights. One with more than LIMIT parameters, counted on the meta
+device, where nothing is allocated, is checked in structure only here, and whole with `-m slow`.
 """
 
 import pytest

@@ -1,0 +1,43 @@
+"""How the command ends: statuses, one-line errors, tracebacks on request."""
+
+import json
+
+import pytest
+
+from dense_ctx import cli
+from dense_ctx.commands import plugins
+from dense_ctx.errors import InputError
+
+
+def raising(error):
+    def run(args):
+        raise error
+
+    return run
+
+
+def test_our_errors_are_one_line_and_status_2(monkeypatch, capsys):
+    monkeypatch.setattr(plugins, "run", raising(InputError("given 3, expected 4")))
+    assert cli.main(["plugins"]) == 2
+    assert capsys.readouterr().err == "error: given 3, expected 4\n"
+    with pytest.raises(InputError):
+        cli.main(["--debug", "plugins"])
+    monkeypatch.setenv("DENSE_CTX_DEBUG", "1")
+    with pytest.raises(InputError):
+        cli.main(["plugins"])
+
+
+def test_interruption_is_status_130_and_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(plugins, "run", raising(KeyboardInterrupt()))
+    assert cli.main(["plugins"]) == 130
+    monkeypatch.setattr(plugins, "run", raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["plugins"])
+
+
+def test_plugins_lists_our_parts(capsys):
+    assert cli.main(["plugins", "--json", "--check"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["failures"] == listed["unavailable"] == []
+    assert {"backbone", "decoder"} <= {entry["kind"] for entry in listed["entries"]}
+    assert {entry["distribution"] for entry in listed["entries"]} == {"dense-ctx"}

@@ -96,7 +96,7 @@ def _train(check: Clauses, step: TrainStep, batches: list[Any]) -> None:
                 require(
                     scalar, f"{name} must be a tensor [], is {getattr(value, 'shape', type(value).__name__)}"
                 )
-                require(finite(value), f"{name} is {float(value)} at step {number}")
+                require(finite(value), f"{name} is {value.detach().item()} at step {number}")
             require(raw.total.requires_grad, "total has no gradient: nothing would be learnt")
         with check.clause("gradients") as require:
             optimizer.zero_grad()

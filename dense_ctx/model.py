@@ -15,6 +15,7 @@ from .errors import InputError
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
 from .plugins import registry
+from .tiling import tiled_forward
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -152,11 +153,15 @@ class DenseModel(nn.Module, ModelHubMixin):
         return cast(Tensor, self.decoder(features, padded, full))[:, :, :height, :width]
 
     @overload
-    def forward(self, images: ImageLike, *, size: Size | None = None) -> DenseFeatures: ...
-    @overload
-    def forward(self, images: ImageList, *, size: Size | None = None) -> list[DenseFeatures]: ...
     def forward(
-        self, images: ImageLike | ImageList, *, size: Size | None = None
+        self, images: ImageLike, *, size: Size | None = None, max_memory: str | int | None = None
+    ) -> DenseFeatures: ...
+    @overload
+    def forward(
+        self, images: ImageList, *, size: Size | None = None, max_memory: str | int | None = None
+    ) -> list[DenseFeatures]: ...
+    def forward(
+        self, images: ImageLike | ImageList, *, size: Size | None = None, max_memory: str | int | None = None
     ) -> DenseFeatures | list[DenseFeatures]:
         """Dense features of one image, a batch, or a list of images of different sizes.
 
@@ -164,16 +169,22 @@ class DenseModel(nn.Module, ModelHubMixin):
             images: a tensor [B, 3, H, W] in [0, 1]; or one image (path, PIL, array [H, W, 3], tensor [3, H, W]);
                 or a list of such images, which gives a list.
             size: (h, w) of the pixel grid; default the image's own.
+            max_memory: "2GB" or a number of bytes: large images are tiled to stay within it (`dense_ctx.tiling`).
 
         Returns:
             DenseFeatures with pixels [B, dim, H, W], patches [B, C, h, w], cls [B, C] or None.
 
         Raises:
             FileError, InputError: an image that cannot be read or is not one; see `dense_ctx.images.load`.
+            MemoryBudgetError: max_memory is below what the result itself takes.
         """
         if isinstance(images, (list, tuple)):
-            return [self.forward(image, size=size) for image in images]
+            return [self.forward(image, size=size, max_memory=max_memory) for image in images]
         batch = images if isinstance(images, Tensor) and images.ndim == 4 else image_io.load(images)[None]
+        if size is not None and min(size) < 1:
+            raise InputError(f"size={size} is (h, w), each at least 1")
+        if max_memory is not None:
+            return tiled_forward(self, batch, max_memory, size)
         features, padded = self.encode(batch)
         pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
         return DenseFeatures(pixels, features.maps[-1], features.cls)

@@ -60,8 +60,12 @@ class Propagator:
         height, width = features.shape[1:]
         self.radius = size_mask_neighborhood or max(height, width)
         # channels last, so that a tile's neighbourhood is a few long runs of memory; slot 0 is the first frame for good
-        self._keys = features.new_empty(n_last_frames + 1, height, width, features.shape[0], dtype=torch.float32)
-        self._values = labels.new_empty(n_last_frames + 1, height, width, labels.shape[0], dtype=torch.float32)
+        self._keys = features.new_empty(
+            n_last_frames + 1, height, width, features.shape[0], dtype=torch.float32
+        )
+        self._values = labels.new_empty(
+            n_last_frames + 1, height, width, labels.shape[0], dtype=torch.float32
+        )
         self._keys[0], self._values[0] = _normalized(features), labels.movedim(0, -1)
         self._steps = 0
 
@@ -94,7 +98,9 @@ def _normalized(features: Tensor) -> Tensor:
     return functional.normalize(features.float(), dim=0).movedim(0, -1)
 
 
-def _propagate(query: Tensor, keys: Tensor, values: Tensor, radius: int, topk: int, temperature: float) -> Tensor:
+def _propagate(
+    query: Tensor, keys: Tensor, values: Tensor, radius: int, topk: int, temperature: float
+) -> Tensor:
     """query [h, w, C], keys [T, h, w, C], values [T, h, w, K] -> [h, w, K]."""
     height, width, channels = query.shape
     result = values.new_empty(height, width, values.shape[-1])
@@ -202,7 +208,9 @@ def track(
             grid = (max(1, round(height / stride)), max(1, round(width / stride)))
             features = model(image, size=grid, max_memory=max_memory).pixels[0]
             onehot = (mask[None] == ids[:, None, None]).float()
-            small = functional.interpolate(onehot[None], size=grid, mode="nearest-exact")[0].to(features.device)
+            small = functional.interpolate(onehot[None], size=grid, mode="nearest-exact")[0].to(
+                features.device
+            )
             propagator = Propagator(features, small, n_last_frames, size_mask_neighborhood, topk, temperature)
             yield mask
             continue

@@ -26,7 +26,17 @@ from .interfaces import DenseFeatures, Size
 if TYPE_CHECKING:
     from .model import DenseModel
 
-_UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "TB": 1e12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
 _MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 # Floats per pixel beside the output's channels: the activations of a CNN's stem, a ViT's tokens, the picture itself.
@@ -91,6 +101,13 @@ class Axis:
             if last > first:
                 yield slice(a, b), slice(first, last), (weight / total)[first:last].float()
 
+    def shares(self) -> Iterator[tuple[slice, slice]]:
+        """For each window: its pixels, and those that are its own: neighbours meet in the middle of their overlap."""
+        edges = [(start, min(start + self.window, self.length)) for start in self.starts]
+        inner = [(left[1] + right[0]) // 2 for left, right in zip(edges, edges[1:], strict=False)]
+        for (a, b), first, last in zip(edges, [0, *inner], [*inner, self.length], strict=True):
+            yield slice(a, b), slice(first, last)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -101,6 +118,12 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.columns.starts)
+
+    def shares(self) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+        """For each window: its pixels, and those that no other window owns."""
+        for rows, own_rows in self.rows.shares():
+            for columns, own_columns in self.columns.shares():
+                yield (rows, columns), (own_rows, own_columns)
 
     def tiles(self, grid: Size) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], Tensor]]:
         """For each window: its pixels, its cells on an output grid, and the weights [h, w] of those cells."""
@@ -123,7 +146,10 @@ def plan(model: DenseModel, image_size: Size, max_memory: str | int, channels: i
     room = int(max(0, (budget - held) / per_pixel) ** 0.5) // stride * stride
     padded = padded_size(image_size, stride)
     if padded[0] * padded[1] * per_pixel + held <= budget:
-        return Plan(Axis.plan(image_size[0], padded[0], stride, stride), Axis.plan(image_size[1], padded[1], stride, stride))
+        return Plan(
+            Axis.plan(image_size[0], padded[0], stride, stride),
+            Axis.plan(image_size[1], padded[1], stride, stride),
+        )
     if room < least:
         needed = held + per_pixel * least**2
         raise MemoryBudgetError(
@@ -164,7 +190,9 @@ def map_tiles(
     return result
 
 
-def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size: Size | None = None) -> DenseFeatures:
+def tiled_forward(
+    model: DenseModel, image: Tensor, max_memory: str | int, size: Size | None = None
+) -> DenseFeatures:
     """`DenseModel.forward` in windows. `cls` is the windows' mean, weighted by the area each stands for."""
     image_size = (image.shape[-2], image.shape[-1])
     area = (size or image_size)[0] * (size or image_size)[1] / (image_size[0] * image_size[1])
@@ -175,7 +203,12 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
     grid = tuple(side // stride for side in padded_size(image_size, model.backbone.stride))
     padded = Plan(
         *(
-            Axis(-(-axis.length // model.backbone.stride) * model.backbone.stride, axis.window, axis.overlap, axis.starts)
+            Axis(
+                -(-axis.length // model.backbone.stride) * model.backbone.stride,
+                axis.window,
+                axis.overlap,
+                axis.starts,
+            )
             for axis in (windows.rows, windows.columns)
         )
     )

@@ -31,7 +31,9 @@ def test_demo_segments_the_clip(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "Video", Thinned)
     monkeypatch.setattr(demo, "ANNOTATED", tuple(keep.index(i) for i in demo.ANNOTATED))
     monkeypatch.setattr(demo, "SHOWN", tuple(range(len(keep))))
-    annotations = dict(zip((keep.index(i) for i in (0, 60, 119)), map(demo.annotation, (0, 60, 119)), strict=True))
+    annotations = dict(
+        zip((keep.index(i) for i in (0, 60, 119)), map(demo.annotation, (0, 60, 119)), strict=True)
+    )
     monkeypatch.setattr(demo, "annotation", annotations.__getitem__)
     result = demo.run(tmp_path)
     assert len(result.iou) == 3
@@ -64,9 +66,23 @@ def test_segment_track_and_features_on_the_command_line(tmp_path, capsys, monkey
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / "clip" / f"{index:05d}.png")
 
-    assert cli.main(["segment", "--support", "0.png:mask.png", "--query", "1.png", "clip", "--out", "masks"]) == 0
-    names = {str(p.relative_to("masks").as_posix()) for p in (tmp_path / "masks").rglob("*.*") for p in [p.relative_to(tmp_path)]}
-    assert names == {"1.png", "1_overlay.png", "clip_overlay.mp4", "clip/00000.png", "clip/00001.png", "clip/00002.png"}
+    assert (
+        cli.main(["segment", "--support", "0.png:mask.png", "--query", "1.png", "clip", "--out", "masks"])
+        == 0
+    )
+    names = {
+        str(p.relative_to("masks").as_posix())
+        for p in (tmp_path / "masks").rglob("*.*")
+        for p in [p.relative_to(tmp_path)]
+    }
+    assert names == {
+        "1.png",
+        "1_overlay.png",
+        "clip_overlay.mp4",
+        "clip/00000.png",
+        "clip/00001.png",
+        "clip/00002.png",
+    }
     from dense_ctx.images import load_mask
 
     agreement = (load_mask("masks/1.png") == demo.annotation(0)).float().mean()
@@ -83,7 +99,10 @@ def test_segment_track_and_features_on_the_command_line(tmp_path, capsys, monkey
     assert tensors["pixels"].shape == (496, 72, 88)
     assert tensors["pixels"].dtype == torch.float16
     assert {p.name for p in (tmp_path / "f").iterdir()} == {
-        "0.safetensors", "0.png", "00000.safetensors", "00000.png",
+        "0.safetensors",
+        "0.png",
+        "00000.safetensors",
+        "00000.png",
     }
 
 

@@ -57,9 +57,12 @@ def test_official_names_with_their_prefix_load_too(official):
 def test_what_is_not_an_official_decoder_says_so(official):
     with pytest.raises(CheckpointError, match=r"act_postprocess1\.post\.0\.weight"):
         from_flowfeat({"a": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match=r"missing \['lateral\.1\.weight'\], left over \['project\.7\.x'\]"):
+    with pytest.raises(
+        CheckpointError, match=r"missing \['lateral\.1\.weight'\], left over \['project\.7\.x'\]"
+    ):
         from_flowfeat(
-            {k: v for k, v in official.items() if "layer2_rn" not in k} | {"scratch.output_conv1.7.x": torch.zeros(1)}
+            {k: v for k, v in official.items() if "layer2_rn" not in k}
+            | {"scratch.output_conv1.7.x": torch.zeros(1)}
         )
     with pytest.raises(CheckpointError, match=r"another shape \['head\.bias'\]"):
         from_flowfeat(official | {"scratch.output_conv0.bias": torch.zeros(5)})
@@ -72,7 +75,12 @@ def features(sizes, dims, image):
 @pytest.mark.parametrize(
     ("dims", "strides", "sizes", "image"),
     [
-        ((8, 8, 8, 8), (14, 14, 14, 14), [(5, 7)] * 4, (70, 98)),  # an odd grid, which the official code refuses
+        (
+            (8, 8, 8, 8),
+            (14, 14, 14, 14),
+            [(5, 7)] * 4,
+            (70, 98),
+        ),  # an odd grid, which the official code refuses
         ((8, 8, 8, 8), (14, 14, 14, 14), [(1, 1)] * 4, (14, 14)),
         ((8, 6, 4, 10), (4, 8, 16, 32), [(24, 40), (12, 20), (6, 10), (3, 5)], (96, 160)),
         ((8, 6), (4, 8), [(9, 5), (5, 3)], (36, 20)),
@@ -95,7 +103,9 @@ def test_low_precision():
     decoder = DPT((8,) * 4, (14,) * 4, dim=6, width=8).bfloat16()
     item = features([(5, 7)] * 4, (8,) * 4, (70, 98))
     maps = tuple(m.bfloat16() for m in item.maps)
-    assert decoder(Features(maps, None, (70, 98)), torch.zeros(2, 3, 70, 98), (70, 98)).dtype == torch.bfloat16
+    assert (
+        decoder(Features(maps, None, (70, 98)), torch.zeros(2, 3, 70, 98), (70, 98)).dtype == torch.bfloat16
+    )
 
 
 def test_wrong_arguments():

@@ -156,7 +156,14 @@ def test_masks_keep_their_indices(tmp_path):
     deep = labels.astype(np.uint16) * 100
     Image.fromarray(deep).save(tmp_path / "i16.png")
     expected = torch.from_numpy(labels.astype(np.int64))
-    for kind in (tmp_path / "p.png", tmp_path / "l.png", labels, labels[..., None], labels.astype(float), expected):
+    for kind in (
+        tmp_path / "p.png",
+        tmp_path / "l.png",
+        labels,
+        labels[..., None],
+        labels.astype(float),
+        expected,
+    ):
         assert torch.equal(load_mask(kind), expected)
     assert torch.equal(load_mask(tmp_path / "i16.png"), torch.from_numpy(deep.astype(np.int64)))
     assert torch.equal(load_mask(labels > 1), (expected > 1).long())

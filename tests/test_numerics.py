@@ -13,7 +13,9 @@ ORACLES = Path(__file__).parent / "oracles"
 
 
 def load(name):
-    return {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(ORACLES / f"{name}.npz").items()}
+    return {
+        key: torch.from_numpy(np.asarray(value)) for key, value in np.load(ORACLES / f"{name}.npz").items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,9 @@ def test_statistics_in_parts_equal_all_rows_at_once():
     for part in (slice(0, 40), slice(40, 41), slice(41, 101)):
         stats.update(x[part], y[part])
     assert stats.count == 101
-    torch.testing.assert_close(stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_column_added_later_counts_as_zero_before():
@@ -124,7 +128,9 @@ def test_a_column_added_later_counts_as_zero_before():
     stats = RidgeStats()
     stats.update(x[:30], y[:30, :2])
     stats.update(x[30:], y[30:])
-    torch.testing.assert_close(stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5
+    )
     with pytest.raises(InputError, match="earlier ones had 4"):
         stats.update(torch.randn(3, 5), torch.rand(3, 2))
 
@@ -149,7 +155,10 @@ def test_soft_knn_in_blocks_of_keys_equals_brute_force():
     got, index = soft_knn(queries, keys, values, 7, 0.1)
     assert torch.equal(index, expected.indices)
     torch.testing.assert_close(
-        got, ((expected.values / 0.1).softmax(1)[..., None] * values[expected.indices]).sum(1), rtol=1e-4, atol=1e-5
+        got,
+        ((expected.values / 0.1).softmax(1)[..., None] * values[expected.indices]).sum(1),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 

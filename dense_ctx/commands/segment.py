@@ -18,9 +18,15 @@ def add(verbs: Any) -> None:
     """Describe the verb."""
     parser = verbs.add_parser("segment", help="segment images or videos in context, from annotated examples")
     parser.add_argument(
-        "--support", nargs="+", required=True, metavar="IMG:MASK", help="annotated examples; masks hold class ids"
+        "--support",
+        nargs="+",
+        required=True,
+        metavar="IMG:MASK",
+        help="annotated examples; masks hold class ids",
     )
-    parser.add_argument("--query", nargs="+", required=True, type=Path, metavar="PATH", help="images, videos or folders")
+    parser.add_argument(
+        "--query", nargs="+", required=True, type=Path, metavar="PATH", help="images, videos or folders"
+    )
     parser.add_argument("--out", type=Path, default=Path("dense-ctx-masks"), help="folder (%(default)s)")
     parser.add_argument("--method", default="ridge", help="ridge, knn, linear or another probe (%(default)s)")
     parser.add_argument("--ignore-index", type=int, default=255, help="mask value left out (%(default)s)")

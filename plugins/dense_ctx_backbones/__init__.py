@@ -53,7 +53,11 @@ def register_backbones(register: Register) -> None:
         register(name, "dense_ctx_backbones.timm_backbone:TimmBackbone", args={"model": model})
     for size in ("tiny", "small", "base", "base_plus", "large", "huge"):
         model = f"hiera_{size}_224.mae"
-        register(f"hiera-{size.replace('_', '-')}", "dense_ctx_backbones.hiera:HieraBackbone", args={"model": model})
+        register(
+            f"hiera-{size.replace('_', '-')}",
+            "dense_ctx_backbones.hiera:HieraBackbone",
+            args={"model": model},
+        )
     register("efficientnet-lite0", "dense_ctx_backbones.lite0:EfficientNetLite0")
     register("timm:", "dense_ctx_backbones.timm_backbone:TimmBackbone")
     register("hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")

@@ -9,10 +9,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from dense_ctx.interfaces import Features, Size
 from timm.models.hiera import Reroll, Unroll
 from torch import Tensor
 from torch.nn import functional
+
+from dense_ctx.interfaces import Features, Size
 
 from .timm_backbone import TimmBackbone
 
@@ -26,7 +27,10 @@ class HieraBackbone(TimmBackbone):
         if size == self.image_size:
             return super().forward(images)
         net: Any = self.net
-        kept = {key: getattr(net, key) for key in ("unroll", "reroll", "tokens_spatial_shape", "mask_spatial_shape")}
+        kept = {
+            key: getattr(net, key)
+            for key in ("unroll", "reroll", "tokens_spatial_shape", "mask_spatial_shape")
+        }
         table = net.pos_embed
         try:
             self._set(_geometry(self, size))
@@ -60,5 +64,3 @@ def _geometry(backbone: HieraBackbone, size: Size) -> dict[str, Any]:
         "tokens_spatial_shape": tokens,
         "mask_spatial_shape": [side // unit for side, unit in zip(tokens, net.mask_unit_size, strict=True)],
     }
-
-

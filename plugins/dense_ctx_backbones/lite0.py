@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 
 import torch
+
 from dense_ctx.errors import MissingDependencyError, WeightsError
 
 from .timm_backbone import TimmBackbone
@@ -39,7 +40,9 @@ def packaged_state() -> State:
     with torch.device("meta"):
         own = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [t.shape for t in tensors] != [t.shape for t in own.values()]:
-        raise WeightsError(f"{path} does not hold EfficientNet-Lite0 as expected: {len(tensors)} of {len(own)} tensors")
+        raise WeightsError(
+            f"{path} does not hold EfficientNet-Lite0 as expected: {len(tensors)} of {len(own)} tensors"
+        )
     return dict(zip(own, tensors, strict=True))
 
 

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
-from dense_ctx.errors import InputError, UnknownNameError
-from dense_ctx.interfaces import Backbone, Features
 from timm.models import load_state_dict_from_hf
 from torch import Tensor, nn
+
+from dense_ctx.errors import InputError, UnknownNameError
+from dense_ctx.interfaces import Backbone, Features
 
 from .convert import to_timm
 from .weights import State, hub_error, load_strictly, read_state
@@ -54,12 +55,18 @@ class TimmBackbone(Backbone):
 
     def _build(self, model: str, options: dict[str, Any]) -> nn.Module:
         if not timm.is_model(model):
-            near = timm.list_models(f"*{model.partition('.')[0]}*")[:3] or timm.list_models(f"{model[:6]}*")[:3]
-            raise UnknownNameError(f"timm {timm.__version__} has no model {model!r}. Near: {', '.join(near) or 'none'}")
+            near = (
+                timm.list_models(f"*{model.partition('.')[0]}*")[:3] or timm.list_models(f"{model[:6]}*")[:3]
+            )
+            raise UnknownNameError(
+                f"timm {timm.__version__} has no model {model!r}. Near: {', '.join(near) or 'none'}"
+            )
         plain = model.startswith(("vit_", "deit", "beit", "eva", "naflex"))
         if plain and "dynamic_img_size" not in options and "_dinov3" not in model:
             try:
-                return timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True, **options)
+                return timm.create_model(
+                    model, pretrained=False, num_classes=0, dynamic_img_size=True, **options
+                )
             except TypeError:
                 pass  # a family that takes any size by itself
         try:
@@ -136,5 +143,3 @@ class TimmBackbone(Backbone):
                 learns = isinstance(norm, nn.Module) and any(True for _ in norm.parameters())
                 return [*names, "net.norm"] if learns else names
         return []
-
-

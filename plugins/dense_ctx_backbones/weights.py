@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dense_ctx.errors import FileError, WeightsError
 from torch import Tensor, nn
+
+from dense_ctx.errors import FileError, WeightsError
 
 State = dict[str, Tensor]
 
@@ -49,14 +50,18 @@ def read_state(path: str | os.PathLike[str]) -> State:
     while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
         inner = next((loaded[key] for key in _WRAPPERS if key in loaded), None)
         if inner is None:
-            raise WeightsError(f"{path} holds no tensors at its top level; its keys are {sorted(map(str, loaded))[:8]}")
+            raise WeightsError(
+                f"{path} holds no tensors at its top level; its keys are {sorted(map(str, loaded))[:8]}"
+            )
         loaded = inner
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
     for prefix in ("module.", "backbone."):  # DataParallel, DINO's teacher
         if all(key.startswith(prefix) or key.startswith("head.") for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            state = {
+                key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+            }
     return state
 
 
@@ -81,7 +86,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     ]
     if faults:
         raise WeightsError(f"The weights of {source} do not fit: tensors {'; '.join(faults)}")
-    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    broken = [
+        key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
     if broken:
         raise WeightsError(f"The weights of {source} hold NaN or infinity: {', '.join(broken[:4])}")
     module.load_state_dict(state)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dense_ctx.errors import CheckpointError
 from torch import Tensor
+
+from dense_ctx.errors import CheckpointError
 
 from .dpt import DPT
 
@@ -43,7 +44,9 @@ def from_flowfeat(state: Mapping[str, Tensor]) -> DPT:
     missing, extra = sorted(set(own) - set(renamed)), sorted(set(renamed) - set(own))
     wrong = [key for key in own if key in renamed and own[key].shape != renamed[key].shape]
     if missing or extra or wrong:
-        raise CheckpointError(f"Not a FlowFeat decoder: missing {missing}, left over {extra}, of another shape {wrong}")
+        raise CheckpointError(
+            f"Not a FlowFeat decoder: missing {missing}, left over {extra}, of another shape {wrong}"
+        )
     decoder.load_state_dict(renamed)
     return decoder
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dense_ctx.errors import InputError
-from dense_ctx.interfaces import Decoder, Features, Size
 from torch import Tensor, nn
 from torch.nn import functional
+
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Decoder, Features, Size
 
 
 class DPT(Decoder):
@@ -41,13 +42,17 @@ class DPT(Decoder):
         count = len(dims)
         plain = len(set(strides)) == 1
         if not plain and list(strides) != sorted(set(strides)):
-            raise InputError(f"DPT takes maps of one stride, or of strides that grow with depth; got {list(strides)}")
+            raise InputError(
+                f"DPT takes maps of one stride, or of strides that grow with depth; got {list(strides)}"
+            )
         projections = list(projections or dims)
         if len(projections) != count:
             raise InputError(f"projections={projections}: one number for each of the backbone's {count} maps")
         self.dim = dim
         self.reassemble = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, wide, 1), _rescale(wide, count - 2 - level if plain and count > 1 else 0))
+            nn.Sequential(
+                nn.Conv2d(channels, wide, 1), _rescale(wide, count - 2 - level if plain and count > 1 else 0)
+            )
             for level, (channels, wide) in enumerate(zip(dims, projections, strict=True))
         )
         self.lateral = nn.ModuleList(nn.Conv2d(wide, width, 3, padding=1, bias=False) for wide in projections)
@@ -55,7 +60,9 @@ class DPT(Decoder):
         self.skip = nn.ModuleList(ResidualUnit(width) for _ in range(count - 1))
         self.fuse = nn.ModuleList(ResidualUnit(width) for _ in range(count))
         self.head = nn.Conv2d(width, width, 3, padding=1)
-        self.project = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1))
+        self.project = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1)
+        )
         self.norm = nn.LayerNorm(dim, eps=1e-6) if norm else None
 
     def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:

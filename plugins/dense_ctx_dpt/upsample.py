@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from dense_ctx.errors import InputError
-from dense_ctx.interfaces import Decoder, Features, Size
 from torch import Tensor
 from torch.nn import functional
+
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Decoder, Features, Size
 
 
 class Upsample(Decoder):

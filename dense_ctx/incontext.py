@@ -1,0 +1,301 @@
+"""InContext: dense predictions from a few annotated images, with scikit-learn's verbs and no training loop."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError, FileError, InputError, NotFittedError
+from .images import ImageLike, check_batch, load, load_mask
+from .interfaces import DenseFeatures, Probe, Task
+from .plugins import registry
+from .tiling import map_tiles, plan
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .model import DenseModel, ImageList
+
+_DEFAULT_IGNORE = 255
+
+
+class InContext:
+    """Predict masks, depth, normals or any dense quantity as annotated examples show it.
+
+    Args:
+        model: whose features are read.
+        method: "ridge" (closed form, the default), "knn", "linear", or any registered probe.
+        task: "segmentation" or "regression"; default: integers (and mask files) are classes, floats are values.
+        ignore_index: the mask value that means "not annotated"; None for none. NaN means it in regression.
+        **options: of the probe (`penalty=`, `k=` ...).
+
+    Support images are read one after the other: memory does not grow with their number. Fitted attributes: `classes_`
+    (label ids in the order of the probabilities), `probe_`, `task_`.
+    """
+
+    def __init__(
+        self,
+        model: DenseModel,
+        method: str = "ridge",
+        task: Task | None = None,
+        ignore_index: int | None = _DEFAULT_IGNORE,
+        **options: Any,
+    ) -> None:
+        if task not in (None, "segmentation", "regression"):
+            raise InputError(f"task={task!r} is not 'segmentation' or 'regression'")
+        registry().get("probe", method)  # an unknown name fails here, not after the first image
+        self.model = model
+        self.method = method
+        self.task = task
+        self.ignore_index = ignore_index
+        self.options = options
+        self._reset()
+
+    def _reset(self) -> None:
+        self.task_: Task | None = self.task
+        self.classes_: list[int] = []
+        self.channels_ = 0
+        self.probe_: Probe | None = None
+
+    def fit(self, images: ImageLike | ImageList, targets: Any, max_memory: str | int | None = None) -> Self:
+        """Learn from annotated images, forgetting earlier ones.
+
+        Args:
+            images: one image or a list (paths, PIL, arrays, tensors; any sizes).
+            targets: one for each image, of its size. Segmentation: a mask file, PIL image or integer array [H, W].
+                Regression: float [H, W] or [K, H, W] (depth, normals), or a .npy file.
+            max_memory: tile large images to stay within it.
+
+        Raises:
+            InputError: numbers or sizes that differ, nothing annotated, targets of two kinds.
+            FileError: a file that cannot be read.
+        """
+        self._reset()
+        return self.partial_fit(images, targets, max_memory)
+
+    @torch.inference_mode()
+    def partial_fit(
+        self, images: ImageLike | ImageList, targets: Any, max_memory: str | int | None = None
+    ) -> Self:
+        """Learn from more images on top; new classes may appear."""
+        if isinstance(images, (list, tuple)):
+            if not isinstance(targets, (list, tuple)) or len(images) != len(targets):
+                given = len(targets) if isinstance(targets, (list, tuple)) else f"a {type(targets).__name__}"
+                raise InputError(f"{len(images)} images need as many targets, in a list; got {given}")
+            if not images:
+                raise InputError("No support images: expected at least one annotated image")
+            for image, target in zip(images, targets, strict=True):
+                self._learn(image, target, max_memory)
+        else:
+            self._learn(cast(ImageLike, images), targets, max_memory)
+        return self
+
+    def _learn(self, image: ImageLike, target: Any, max_memory: str | int | None) -> None:
+        pixels = _one(image)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        encoded = self._encode(target, size)
+        if self.probe_ is None:
+            self.probe_ = cast(
+                Probe, registry().create("probe", self.method, base=Probe, task=self.task_, **self.options)
+            )
+        if max_memory is None:
+            self.probe_.partial_fit(self.model(pixels), encoded)
+            return
+        for (rows, columns), (own_rows, own_columns) in plan(self.model, size, max_memory).shares():
+            # each pixel is learnt from once, in the window where it is farthest from a border
+            part = torch.full_like(encoded, -1 if encoded.dtype == torch.int64 else torch.nan)
+            part[..., own_rows, own_columns] = encoded[..., own_rows, own_columns]
+            part = part[..., rows, columns]
+            if bool((part >= 0).any() if part.dtype == torch.int64 else part.isfinite().any()):
+                self.probe_.partial_fit(self.model(pixels[:, :, rows, columns]), part)
+
+    def _encode(self, target: Any, size: tuple[int, int]) -> Tensor:
+        """A target as the probe takes it: int64 [1, H, W] of class indices, or float [1, K, H, W]."""
+        values = _values(target)
+        floats = isinstance(values, Tensor) and values.is_floating_point()
+        task: Task = self.task_ or ("regression" if floats else "segmentation")
+        if self.task_ is None:
+            self.task_ = task
+        if task == "segmentation":
+            return self._classes(load_mask(values, size))
+        if not isinstance(values, Tensor):
+            raise InputError("Regression targets are float arrays, tensors or .npy files, not pictures")
+        values = values.float()
+        if values.ndim == 2:
+            values = values[None]
+        if values.ndim != 3 or tuple(values.shape[1:]) != size:
+            raise InputError(
+                f"A regression target is [H, W] or [K, H, W] of the image's size {list(size)}; got {list(values.shape)}"
+            )
+        if not bool(values.isfinite().all(0).any()):
+            raise InputError("The target holds no finite value: every pixel is NaN or infinite")
+        if self.channels_ and len(values) != self.channels_:
+            raise InputError(f"The target has {len(values)} channels; earlier ones had {self.channels_}")
+        self.channels_ = len(values)
+        return values[None]
+
+    def _classes(self, mask: Tensor) -> Tensor:
+        ids = mask.unique().tolist()
+        if self.ignore_index == _DEFAULT_IGNORE and _DEFAULT_IGNORE in ids and ids[-1] > _DEFAULT_IGNORE:
+            raise InputError(
+                f"The mask has ids up to {ids[-1]} and holds {_DEFAULT_IGNORE}, which is ignored by default. Say which you "
+                f"mean: InContext(..., ignore_index=None) if {_DEFAULT_IGNORE} is a class, or the id to ignore"
+            )
+        ids = [label for label in ids if label != self.ignore_index]
+        if not ids:
+            raise InputError(f"The mask is empty: every pixel is {self.ignore_index}, which is ignored")
+        self.classes_ += [label for label in ids if label not in self.classes_]
+        encoded = torch.full_like(mask, -1)
+        for label in ids:
+            encoded[mask == label] = self.classes_.index(label)
+        return encoded[None]
+
+    def predict(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
+        """Label ids, int64 [H, W], or values, float [K, H, W], at each image's size; a list for a list.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        if isinstance(images, (list, tuple)):
+            return [self.predict(image, max_memory) for image in images]
+        scores = (
+            self.predict_proba(images, max_memory)
+            if self.task_ != "regression"
+            else self._scores(images, max_memory)
+        )
+        if self.task_ == "regression":
+            return scores
+        return torch.tensor(self.classes_)[scores.argmax(0).cpu()]
+
+    def predict_proba(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
+        """Class probabilities, float [K, H, W], in the order of `classes_`; a list for a list.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InputError: after fitting a regression.
+        """
+        if isinstance(images, (list, tuple)):
+            return [self.predict_proba(image, max_memory) for image in images]
+        if self.task_ == "regression":
+            raise InputError("A regression has no class probabilities; use predict")
+        return self._scores(images, max_memory)
+
+    @torch.inference_mode()
+    def _scores(self, image: Any, max_memory: str | int | None) -> Tensor:
+        probe = self.probe_
+        if probe is None:
+            raise NotFittedError("predict needs examples first: call fit(images, targets)")
+        pixels = _one(image)
+        if max_memory is None:
+            return probe.predict(self.model(pixels))[0]
+        channels = len(self.classes_) or self.channels_
+        windows = plan(self.model, (pixels.shape[-2], pixels.shape[-1]), max_memory, channels)
+
+        def read(features: DenseFeatures) -> Tensor:
+            return probe.predict(features)
+
+        return map_tiles(self.model, pixels, read, windows)[0]
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write what was learnt (probe.safetensors, probe.json), not the model; each file appears whole.
+
+        Raises:
+            NotFittedError: before `fit`.
+            FileError: the folder cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        if self.probe_ is None:
+            raise NotFittedError("Nothing to save: call fit first")
+        folder = Path(folder)
+        facts = {
+            "format_version": 1,
+            "method": self.method,
+            "task": self.task_,
+            "options": self.options,
+            "ignore_index": self.ignore_index,
+            "classes": self.classes_,
+            "channels": self.channels_,
+            "model": _identity(self.model),
+        }
+        tensors = {key: value.contiguous().cpu() for key, value in self.probe_.state_dict().items()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, str(folder / ".probe.partial"))
+            (folder / ".json.partial").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            (folder / ".probe.partial").replace(folder / "probe.safetensors")
+            (folder / ".json.partial").replace(folder / "probe.json")
+        except OSError as error:
+            raise FileError(f"Cannot save to {folder}: {error}") from error
+        finally:
+            for name in (".probe.partial", ".json.partial"):
+                (folder / name).unlink(missing_ok=True)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], model: DenseModel) -> InContext:
+        """Read back what `save` wrote, for the same model.
+
+        Raises:
+            FileError: files missing.
+            CheckpointError: damaged, or saved with another model.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        try:
+            facts = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+            tensors = load_file(str(folder / "probe.safetensors"))
+        except FileNotFoundError as error:
+            raise FileError(
+                f"{folder} holds no saved InContext: {Path(error.filename or '').name} is missing"
+            ) from None
+        except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"The saved InContext in {folder} is damaged: {error}") from error
+        if facts.get("model") != _identity(model):
+            raise CheckpointError(
+                f"{folder} was fitted on the features of {facts.get('model')}; this model is {_identity(model)}"
+            )
+        context = cls(model, facts["method"], facts["task"], facts["ignore_index"], **facts["options"])
+        context.classes_, context.channels_ = list(facts["classes"]), int(facts["channels"])
+        context.probe_ = cast(
+            Probe,
+            registry().create("probe", context.method, base=Probe, task=context.task_, **context.options),
+        )
+        context.probe_.load_state_dict(tensors)
+        return context
+
+
+def _one(image: Any) -> Tensor:
+    """[1, 3, H, W] of one image."""
+    if isinstance(image, Tensor) and image.ndim == 4 and len(image) == 1:
+        return check_batch(image)
+    return load(image)[None]
+
+
+def _values(target: Any) -> Any:
+    if isinstance(target, (str, os.PathLike)) and Path(target).suffix.lower() == ".npy":
+        try:
+            target = np.load(target, allow_pickle=False)
+        except FileNotFoundError:
+            raise FileError(f"No target at {target}") from None
+        except (OSError, ValueError) as error:
+            raise FileError(f"{target} is not an array numpy can read without pickle: {error}") from error
+    if isinstance(target, np.ndarray) and np.issubdtype(target.dtype, np.floating):
+        return torch.from_numpy(np.ascontiguousarray(target))
+    return target
+
+
+def _identity(model: DenseModel) -> dict[str, Any]:
+    """What must agree for features to mean the same."""
+    identity: dict[str, Any] = {"dim": model.dim, "strides": list(model.backbone.strides)}
+    identity["backbone"] = model.backbone.source or type(model.backbone).__name__
+    identity["decoder"] = type(model.decoder).__name__
+    return identity

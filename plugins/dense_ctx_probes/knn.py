@@ -1,0 +1,125 @@
+"""Soft nearest neighbours from a bounded memory bank of support cells (Balazevic et al. 2023; DIP, eq. 1-2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.numerics import soft_knn
+
+from .targets import at_size, check
+
+
+class KnnProbe(Probe):
+    """Cosine nearest neighbours on a grid of cells; the result is upsampled bilinearly.
+
+    A cell is `stride` x `stride` pixels: the mean of their features, and the share of each class (or mean value) among
+    its labelled ones.
+
+    Args:
+        task: see `dense_ctx.Probe`.
+        k, temperature: neighbours, and the softmax over their cosines.
+        stride: pixels per side of a cell.
+        memory: cells kept at most; beyond, a uniform sample of all seen (reservoir sampling).
+        seed: of that sample.
+    """
+
+    def __init__(
+        self,
+        task: Task = "segmentation",
+        k: int = 30,
+        temperature: float = 0.02,
+        stride: int = 4,
+        memory: int = 65_536,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(task)
+        if min(k, stride, memory) < 1 or not temperature > 0:
+            raise InputError(
+                f"k={k}, stride={stride}, memory={memory}, temperature={temperature}: all above 0"
+            )
+        self.k, self.temperature, self.stride, self.memory = k, temperature, stride, memory
+        self.keys_: Tensor | None = None
+        self.values_ = torch.empty(0)
+        self.seen_ = 0
+        self._seed = seed
+
+    def partial_fit(self, features: DenseFeatures, targets: Tensor) -> KnnProbe:
+        """Add the cells of B images that hold a labelled pixel."""
+        keys, values = self._cells(features, targets)
+        if self.keys_ is None:
+            self.keys_, self.values_ = keys[:0], values[:0]
+        width = max(values.shape[1], self.values_.shape[1])
+        if self.task == "segmentation":
+            values = functional.pad(values, (0, width - values.shape[1]))
+            self.values_ = functional.pad(self.values_, (0, width - self.values_.shape[1]))
+        room = max(0, min(self.memory - len(self.keys_), len(keys)))
+        self.keys_ = torch.cat([self.keys_, keys[:room]])
+        self.values_ = torch.cat([self.values_, values[:room]])
+        rest = torch.arange(room, len(keys))
+        if len(rest):
+            # seeded by the count, so that a probe saved and loaded half-way samples the same
+            generator = torch.Generator().manual_seed(self._seed + self.seen_)
+            slots = (
+                torch.rand(len(rest), generator=generator, dtype=torch.float64) * (self.seen_ + rest + 1)
+            ).long()
+            kept = slots < self.memory
+            self.keys_[slots[kept]] = keys[rest[kept]]
+            self.values_[slots[kept]] = values[rest[kept]]
+        self.seen_ += len(keys)
+        return self
+
+    def _cells(self, features: DenseFeatures, targets: Tensor) -> tuple[Tensor, Tensor]:
+        check(features, targets, self.task)
+        if self.task == "segmentation":
+            count = max(int(targets.max()) + 1, self.values_.shape[1] if self.keys_ is not None else 0)
+            known = targets >= 0
+            values = (
+                functional.one_hot(targets.clamp_min(0), max(1, count)).movedim(-1, 1).float()
+                * known[:, None]
+            )
+        else:
+            known = targets.isfinite().all(1)
+            values = torch.where(known[:, None], targets, 0.0).float()
+        share = self._pool(known[:, None].float())
+        values = self._pool(values) / share.clamp_min(1e-9)
+        labelled = share[:, 0] > 0
+        if not bool(labelled.any()):
+            raise InputError("No labelled pixel: every target is ignored (-1) or NaN")
+        pixels = self._pool(features.pixels.float())
+        return pixels.movedim(1, -1)[labelled.to(pixels.device)].cpu(), values.movedim(1, -1)[labelled].cpu()
+
+    def _pool(self, x: Tensor) -> Tensor:
+        # the last cells may be cut by the border; they average what is there
+        step = self.stride
+        return (
+            functional.avg_pool2d(x, step, step, ceil_mode=True, count_include_pad=False) if step > 1 else x
+        )
+
+    def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
+        """[B, K, *size]: probabilities or values."""
+        if self.keys_ is None:
+            raise NotFittedError("Nothing in memory: call fit first")
+        cells = self._pool(features.pixels.float())
+        rows = cells.movedim(1, -1)
+        device = rows.device
+        values, _ = soft_knn(
+            rows.flatten(0, 2), self.keys_.to(device), self.values_.to(device), self.k, self.temperature
+        )
+        scores = values.view(*rows.shape[:3], -1).movedim(-1, 1)
+        return at_size(scores, size, features.pixels)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The memory bank."""
+        if self.keys_ is None:
+            raise NotFittedError("Nothing to save: call fit first")
+        return {"keys": self.keys_, "values": self.values_, "seen": torch.tensor(self.seen_)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take a memory bank back."""
+        self.keys_, self.values_, self.seen_ = state["keys"], state["values"], int(state["seen"])

@@ -55,9 +55,7 @@ class ModelConfig:
         """Read back what `to_dict` wrote; `where` names the file in errors."""
         version = data.get("format_version")
         if not isinstance(version, int):
-            raise ConfigError(
-                f"{where}: format_version is {version!r}, not a whole number: is this a dense_ctx model?"
-            )
+            raise ConfigError(f"{where}: format_version is {version!r}, not a whole number: is this a dense_ctx model?")
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest this dense_ctx reads: "

@@ -87,9 +87,7 @@ def run(
             shown[index] = (large, overlays[-1], pixels)
 
     pictures = visualize.pca_pictures([item[2] for item in shown.values()], size=shown[0][0].shape[:2])
-    rows = [
-        [large, picture, over] for (large, over, _), picture in zip(shown.values(), pictures, strict=True)
-    ]
+    rows = [[large, picture, over] for (large, over, _), picture in zip(shown.values(), pictures, strict=True)]
     captions = [f"frame {index}" + (" *" if index == 0 else "") for index in shown]
     sheet = visualize.contact_sheet(
         rows, captions, ["frame (* annotated)", "features, joint PCA", "in-context prediction"]

@@ -30,7 +30,7 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 class Register(Protocol):
     """The callback handed to every hook."""
 
-    def __call__(
+    def __call__(  # noqa: D102  described at the top of this file
         self, name: str, target: str, *, args: Mapping[str, Any] | None = None, extra: str | None = None
     ) -> None: ...
 

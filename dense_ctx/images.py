@@ -73,9 +73,7 @@ def _from_pil(image: Image.Image) -> np.ndarray[Any, Any]:
     if image.mode in _SIXTEEN_BIT:
         values = np.asarray(image)
         if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise InputError(
-                f"A {image.mode} image holds values up to {values.max()}; expected 16 bits, 0..65535"
-            )
+            raise InputError(f"A {image.mode} image holds values up to {values.max()}; expected 16 bits, 0..65535")
         return values.astype(np.uint16)
     if image.mode == "F":
         return np.asarray(image)
@@ -88,20 +86,14 @@ def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        hint = (
-            "; channels go last in arrays, first in tensors"
-            if array.ndim == 3 and array.shape[0] in (1, 3)
-            else ""
-        )
+        hint = "; channels go last in arrays, first in tensors" if array.ndim == 3 and array.shape[0] in (1, 3) else ""
         raise InputError(f"An image array is [H, W], [H, W, 3] or [H, W, 4]; got {list(array.shape)}{hint}")
     if array.dtype == np.uint16:
         array = array.astype(np.float32) / 65535
     elif array.dtype == np.uint8:
         array = array.astype(np.float32) / 255
     elif array.dtype == np.bool_:
-        raise InputError(
-            "An image array of bool looks like a mask; expected uint8, uint16 or float in [0, 1]"
-        )
+        raise InputError("An image array of bool looks like a mask; expected uint8, uint16 or float in [0, 1]")
     elif not np.issubdtype(array.dtype, np.floating):
         raise InputError(f"An image array is uint8, uint16 or float in [0, 1]; got {array.dtype}")
     if array.shape[2] == 4:
@@ -148,22 +140,19 @@ def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
             mask = mask.convert("L")
         if mask.mode not in ("L", "P", *_SIXTEEN_BIT):
             raise InputError(
-                f"{name} is a {mask.mode} picture; expected class indices: a palette (P), 8-bit (L) or 16-bit grey image"
+                f"{name} is a {mask.mode} picture; expected class indices: a palette (P), 8-bit (L) or 16-bit image"
             )
         mask = np.asarray(mask).astype(np.int64)
     if isinstance(mask, np.ndarray):
-        mask = torch.from_numpy(
-            np.ascontiguousarray(mask.astype(np.int64) if mask.dtype.kind in "bui" else mask)
-        )
+        mask = torch.from_numpy(np.ascontiguousarray(mask.astype(np.int64) if mask.dtype.kind in "bui" else mask))
     if not isinstance(mask, Tensor):
         raise InputError(f"{name} is a path, PIL image, array or tensor; got {type(mask).__name__}")
     if mask.ndim == 3 and 1 in (mask.shape[0], mask.shape[2]):
         mask = mask.squeeze(0 if mask.shape[0] == 1 else 2)
     if mask.ndim != 2 or 0 in mask.shape:
         raise InputError(f"{name} is [H, W]; got {list(mask.shape)}")
-    if mask.is_floating_point():
-        if not bool((mask == mask.round()).all()):
-            raise InputError(f"{name} holds floats that are not whole numbers; expected class indices")
+    if mask.is_floating_point() and not bool((mask == mask.round()).all()):
+        raise InputError(f"{name} holds floats that are not whole numbers; expected class indices")
     if size is not None and tuple(mask.shape) != size:
         raise InputError(
             f"{name} is {mask.shape[0]} x {mask.shape[1]} (H x W); the image is {size[0]} x {size[1]}. "

@@ -80,9 +80,7 @@ class InContext:
         return self.partial_fit(images, targets, max_memory)
 
     @torch.inference_mode()
-    def partial_fit(
-        self, images: ImageLike | ImageList, targets: Any, max_memory: str | int | None = None
-    ) -> Self:
+    def partial_fit(self, images: ImageLike | ImageList, targets: Any, max_memory: str | int | None = None) -> Self:
         """Learn from more images on top; new classes may appear."""
         if isinstance(images, (list, tuple)):
             if not isinstance(targets, (list, tuple)) or len(images) != len(targets):
@@ -93,7 +91,7 @@ class InContext:
             for image, target in zip(images, targets, strict=True):
                 self._learn(image, target, max_memory)
         else:
-            self._learn(cast(ImageLike, images), targets, max_memory)
+            self._learn(images, targets, max_memory)
         return self
 
     def _learn(self, image: ImageLike, target: Any, max_memory: str | int | None) -> None:
@@ -144,8 +142,8 @@ class InContext:
         ids = mask.unique().tolist()
         if self.ignore_index == _DEFAULT_IGNORE and _DEFAULT_IGNORE in ids and ids[-1] > _DEFAULT_IGNORE:
             raise InputError(
-                f"The mask has ids up to {ids[-1]} and holds {_DEFAULT_IGNORE}, which is ignored by default. Say which you "
-                f"mean: InContext(..., ignore_index=None) if {_DEFAULT_IGNORE} is a class, or the id to ignore"
+                f"The mask has ids up to {ids[-1]} and holds {_DEFAULT_IGNORE}, which is ignored by default. Say which "
+                f"you mean: InContext(..., ignore_index=None) if {_DEFAULT_IGNORE} is a class, or the id to ignore"
             )
         ids = [label for label in ids if label != self.ignore_index]
         if not ids:
@@ -165,9 +163,7 @@ class InContext:
         if isinstance(images, (list, tuple)):
             return [self.predict(image, max_memory) for image in images]
         scores = (
-            self.predict_proba(images, max_memory)
-            if self.task_ != "regression"
-            else self._scores(images, max_memory)
+            self.predict_proba(images, max_memory) if self.task_ != "regression" else self._scores(images, max_memory)
         )
         if self.task_ == "regression":
             return scores

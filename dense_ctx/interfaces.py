@@ -124,9 +124,7 @@ class Objective(nn.Module, ABC):
 
     def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser. Default: the decoder's and this objective's parameters."""
-        groups = [
-            {"params": [p for p in part.parameters() if p.requires_grad]} for part in (model.decoder, self)
-        ]
+        groups = [{"params": [p for p in part.parameters() if p.requires_grad]} for part in (model.decoder, self)]
         return [group for group in groups if group["params"]]
 
     @abstractmethod
@@ -145,9 +143,7 @@ class Probe(ABC):
             "regression" (targets [B, K, H, W] float, NaN is ignored).
     """
 
-    incremental: ClassVar[bool] = (
-        True  # False: each partial_fit starts from what it stored, at a cost that grows
-    )
+    incremental: ClassVar[bool] = True  # False: each partial_fit starts from what it stored, at a cost that grows
 
     def __init__(self, task: Task = "segmentation") -> None:
         self.task = task

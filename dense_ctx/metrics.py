@@ -8,9 +8,7 @@ from torch import Tensor
 from .errors import InputError
 
 
-def confusion_matrix(
-    prediction: Tensor, target: Tensor, classes: int, ignore_index: int | None = 255
-) -> Tensor:
+def confusion_matrix(prediction: Tensor, target: Tensor, classes: int, ignore_index: int | None = 255) -> Tensor:
     """Count pixels: int64 [classes, classes], rows are the true class, columns the predicted one.
 
     Pixels whose target is `ignore_index` are left out.
@@ -19,9 +17,7 @@ def confusion_matrix(
         InputError: different shapes, or an id outside 0..classes-1.
     """
     if prediction.shape != target.shape:
-        raise InputError(
-            f"Prediction {list(prediction.shape)} and target {list(target.shape)} have different shapes"
-        )
+        raise InputError(f"Prediction {list(prediction.shape)} and target {list(target.shape)} have different shapes")
     keep = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
     prediction, target = prediction[keep].long(), target[keep].long()
     for name, values in (("Prediction", prediction), ("Target", target)):
@@ -29,9 +25,7 @@ def confusion_matrix(
             raise InputError(
                 f"{name} ids run from {int(values.min())} to {int(values.max())}; expected 0 to {classes - 1}"
             )
-    return torch.bincount(target * classes + prediction, minlength=classes * classes).reshape(
-        classes, classes
-    )
+    return torch.bincount(target * classes + prediction, minlength=classes * classes).reshape(classes, classes)
 
 
 def iou(confusion: Tensor) -> Tensor:

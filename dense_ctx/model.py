@@ -36,9 +36,7 @@ def create_backbone(name: str, **args: Any) -> Backbone:
 
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
-    made = registry().create(
-        "decoder", name, base=Decoder, dims=backbone.dims, strides=backbone.strides, **args
-    )
+    made = registry().create("decoder", name, base=Decoder, dims=backbone.dims, strides=backbone.strides, **args)
     return cast(Decoder, made)
 
 
@@ -119,9 +117,7 @@ class DenseModel(nn.Module, ModelHubMixin):
                 if n == prefix or n.startswith(prefix.rstrip(".") + ".")
             }
             if not found:
-                known = ", ".join(self.backbone.blocks()) or ", ".join(
-                    n for n, _ in self.backbone.named_children()
-                )
+                known = ", ".join(self.backbone.blocks()) or ", ".join(n for n, _ in self.backbone.named_children())
                 raise InputError(f"The backbone has no parameters under {prefix!r}. Its parts: {known}")
             chosen.update(found)
         for parameter in chosen.values():
@@ -133,16 +129,12 @@ class DenseModel(nn.Module, ModelHubMixin):
         if not self.training:
             images = image_io.check_batch(images)
         backbone = self.backbone
-        padded = image_io.prepare(
-            images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype
-        )
+        padded = image_io.prepare(images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype)
         wanted = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
             return backbone(padded), padded
 
-    def decode(
-        self, features: Features, padded: Tensor, image_size: Size, size: Size | None = None
-    ) -> Tensor:
+    def decode(self, features: Features, padded: Tensor, image_size: Size, size: Size | None = None) -> Tensor:
         """Run the decoder and cut off the padding: [B, dim, *size] for the part `image_size` of `padded`."""
         height, width = size or image_size
         # the padded frame at the asked scale: exact at the image's own size, within half a cell otherwise

@@ -46,9 +46,7 @@ def ridge_fit(
         InputError: shapes that do not match, a negative penalty, or a singular system (penalty 0).
     """
     if features.ndim < 2 or features.shape[:-1] != targets.shape[:-1]:
-        raise InputError(
-            f"features [..., N, d] and targets [..., N, m] do not match: {_shapes(features, targets)}"
-        )
+        raise InputError(f"features [..., N, d] and targets [..., N, m] do not match: {_shapes(features, targets)}")
     if not penalty >= 0:
         raise InputError(f"penalty={penalty} is not at least 0")
     try:
@@ -123,9 +121,7 @@ class RidgeStats:
         try:
             return _solve(system, self.cross / self.count).float()
         except _IllConditioned:
-            raise InputError(
-                f"The ridge system is singular at penalty={penalty}; ask for a larger one"
-            ) from None
+            raise InputError(f"The ridge system is singular at penalty={penalty}; ask for a larger one") from None
 
 
 class _IllConditioned(Exception):
@@ -181,13 +177,9 @@ def soft_knn(
         InputError: shapes that do not match, no keys, k or temperature not above 0.
     """
     if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or len(keys) != len(values):
-        raise InputError(
-            f"queries [Q, d], keys [M, d], values [M, m] do not match: {_shapes(queries, keys, values)}"
-        )
+        raise InputError(f"queries [Q, d], keys [M, d], values [M, m] do not match: {_shapes(queries, keys, values)}")
     if k < 1 or not temperature > 0 or len(keys) == 0:
-        raise InputError(
-            f"k={k} and temperature={temperature} must be above 0, and keys ({len(keys)}) not empty"
-        )
+        raise InputError(f"k={k} and temperature={temperature} must be above 0, and keys ({len(keys)}) not empty")
     k = min(k, len(keys))
     keys = functional.normalize(keys, dim=1)
     columns = max(k, min(len(keys), 1 << 16))
@@ -197,9 +189,7 @@ def soft_knn(
         best: Tensor | None = None
         index: Tensor | None = None
         for start in range(0, len(keys), columns):
-            scores, found = (part @ keys[start : start + columns].T).topk(
-                min(k, len(keys) - start, columns), dim=1
-            )
+            scores, found = (part @ keys[start : start + columns].T).topk(min(k, len(keys) - start, columns), dim=1)
             found = found + start
             if best is not None and index is not None:
                 scores, order = torch.cat([best, scores], 1).topk(k, dim=1)
@@ -207,9 +197,7 @@ def soft_knn(
             best, index = scores, found
         if best is None or index is None:
             raise InputError("no keys")
-        results.append(
-            torch.einsum("qk,qkm->qm", (best / temperature).softmax(1), values[index].to(best.dtype))
-        )
+        results.append(torch.einsum("qk,qkm->qm", (best / temperature).softmax(1), values[index].to(best.dtype)))
         neighbours.append(index)
     return torch.cat(results), torch.cat(neighbours)
 

@@ -165,9 +165,7 @@ class _Loader:
         extra: str | None = None,
     ) -> None:
         if self._owner is None:
-            raise PluginError(
-                "register() works only while dense_ctx loads the plugin; do not keep it for later"
-            )
+            raise PluginError("register() works only while dense_ctx loads the plugin; do not keep it for later")
         entry = Entry(kind, name, target, self._owner, dict(args or {}), extra)
         self.registry.check(entry, self._staged)
         self._staged[kind, name] = entry

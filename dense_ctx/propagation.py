@@ -1,5 +1,6 @@
-"""Masks through a clip by local k-nearest neighbours, the recipe of DINO's DAVIS evaluation (Caron et al. 2021; Jabri et
-al. 2020). One frame in memory at a time, plus the few that are context.
+"""Masks through a clip by local k-nearest neighbours, the recipe of DINO's DAVIS evaluation (Caron et al. 2021).
+
+One frame is in memory at a time, plus the few that are context.
 
 Each cell of a frame looks at the cells within a window around it in the first frame and the last few; the k most
 similar, jointly over all those frames, vote with exp(cosine / temperature).
@@ -49,7 +50,8 @@ class Propagator:
     ) -> None:
         if features.ndim != 3 or labels.ndim != 3 or features.shape[1:] != labels.shape[1:]:
             raise InputError(
-                f"features [C, h, w] and labels [K, h, w] share a grid; got {list(features.shape)}, {list(labels.shape)}"
+                f"features [C, h, w] and labels [K, h, w] share a grid: "
+                f"got {list(features.shape)} and {list(labels.shape)}"
             )
         if n_last_frames < 0 or size_mask_neighborhood < 0 or topk < 1 or not temperature > 0:
             raise InputError(
@@ -60,12 +62,8 @@ class Propagator:
         height, width = features.shape[1:]
         self.radius = size_mask_neighborhood or max(height, width)
         # channels last, so that a tile's neighbourhood is a few long runs of memory; slot 0 is the first frame for good
-        self._keys = features.new_empty(
-            n_last_frames + 1, height, width, features.shape[0], dtype=torch.float32
-        )
-        self._values = labels.new_empty(
-            n_last_frames + 1, height, width, labels.shape[0], dtype=torch.float32
-        )
+        self._keys = features.new_empty(n_last_frames + 1, height, width, features.shape[0], dtype=torch.float32)
+        self._values = labels.new_empty(n_last_frames + 1, height, width, labels.shape[0], dtype=torch.float32)
         self._keys[0], self._values[0] = _normalized(features), labels.movedim(0, -1)
         self._steps = 0
 
@@ -84,9 +82,7 @@ class Propagator:
         query = _normalized(features)
         slots = len(self._keys)
         known = min(self._steps + 1, slots)
-        labels = _propagate(
-            query, self._keys[:known], self._values[:known], self.radius, self.topk, self.temperature
-        )
+        labels = _propagate(query, self._keys[:known], self._values[:known], self.radius, self.topk, self.temperature)
         if slots > 1:  # the oldest of the last frames makes room
             slot = 1 + self._steps % (slots - 1)
             self._keys[slot], self._values[slot] = query, labels
@@ -98,9 +94,7 @@ def _normalized(features: Tensor) -> Tensor:
     return functional.normalize(features.float(), dim=0).movedim(0, -1)
 
 
-def _propagate(
-    query: Tensor, keys: Tensor, values: Tensor, radius: int, topk: int, temperature: float
-) -> Tensor:
+def _propagate(query: Tensor, keys: Tensor, values: Tensor, radius: int, topk: int, temperature: float) -> Tensor:
     """query [h, w, C], keys [T, h, w, C], values [T, h, w, K] -> [h, w, K]."""
     height, width, channels = query.shape
     result = values.new_empty(height, width, values.shape[-1])
@@ -203,14 +197,12 @@ def track(
             ids = mask.unique()
             if len(ids) < 2:
                 raise InputError(
-                    f"The first mask holds only label {int(ids[0])}: nothing to track. Expected an object and background"
+                    f"The first mask holds only label {int(ids[0])}: nothing to track. Expected objects and background"
                 )
             grid = (max(1, round(height / stride)), max(1, round(width / stride)))
             features = model(image, size=grid, max_memory=max_memory).pixels[0]
             onehot = (mask[None] == ids[:, None, None]).float()
-            small = functional.interpolate(onehot[None], size=grid, mode="nearest-exact")[0].to(
-                features.device
-            )
+            small = functional.interpolate(onehot[None], size=grid, mode="nearest-exact")[0].to(features.device)
             propagator = Propagator(features, small, n_last_frames, size_mask_neighborhood, topk, temperature)
             yield mask
             continue

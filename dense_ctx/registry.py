@@ -55,9 +55,7 @@ class Registry:
     def check(self, entry: Entry, staged: Mapping[tuple[str, str], Entry]) -> None:
         """Refuse a name or target that is malformed, taken, or whose module does not exist."""
         pattern = _MODEL if entry.kind == "model" else _TARGET
-        expected = (
-            "'hub:owner/repo' or 'package:folder'" if entry.kind == "model" else "'package.module:attribute'"
-        )
+        expected = "'hub:owner/repo' or 'package:folder'" if entry.kind == "model" else "'package.module:attribute'"
         if not isinstance(entry.name, str) or not _NAME.fullmatch(entry.name):
             raise PluginError(f"{entry.kind} name {entry.name!r} is not letters, digits and . _ : + - only")
         if not isinstance(entry.target, str) or not pattern.fullmatch(entry.target):
@@ -65,14 +63,10 @@ class Registry:
         key = (entry.kind, entry.name)
         taken = self._entries.get(key) or staged.get(key)
         if taken is not None:
-            raise PluginError(
-                f"{entry.kind} {entry.name!r} is already registered by {taken.owner} as {taken.target}"
-            )
+            raise PluginError(f"{entry.kind} {entry.name!r} is already registered by {taken.owner} as {taken.target}")
         module = entry.target.partition(":")[0]
         if module != "hub" and not _module_exists(module):
-            raise PluginError(
-                f"{entry.kind} {entry.name!r}: there is no module {module!r} (target {entry.target!r})"
-            )
+            raise PluginError(f"{entry.kind} {entry.name!r}: there is no module {module!r} (target {entry.target!r})")
 
     def commit(self, staged: Mapping[tuple[str, str], Entry]) -> None:
         """Take over a plugin's names, all at once."""
@@ -110,9 +104,7 @@ class Registry:
         hint = f" Closest: {', '.join(close)}." if close else f" No {kind} is registered."
         hint += f" `dense-ctx plugins` lists all {len(names)}."
         if self.failures:
-            hint += " Skipped plugins: " + "; ".join(
-                f"{owner} ({cause})" for owner, cause in self.failures.items()
-            )
+            hint += " Skipped plugins: " + "; ".join(f"{owner} ({cause})" for owner, cause in self.failures.items())
         raise UnknownNameError(f"Unknown {kind} {name!r}.{hint}")
 
     def resolve(self, entry: Entry, base: type | None = None) -> Any:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ class Axis:
     def shares(self) -> Iterator[tuple[slice, slice]]:
         """For each window: its pixels, and those that are its own: neighbours meet in the middle of their overlap."""
         edges = [(start, min(start + self.window, self.length)) for start in self.starts]
-        inner = [(left[1] + right[0]) // 2 for left, right in zip(edges, edges[1:], strict=False)]
+        inner = [(left[1] + right[0]) // 2 for left, right in pairwise(edges)]
         for (a, b), first, last in zip(edges, [0, *inner], [*inner, self.length], strict=True):
             yield slice(a, b), slice(first, last)
 
@@ -153,14 +154,13 @@ def plan(model: DenseModel, image_size: Size, max_memory: str | int, channels: i
     if room < least:
         needed = held + per_pixel * least**2
         raise MemoryBudgetError(
-            f"max_memory={budget / 1e9:.3g} GB is not enough for {image_size[0]} x {image_size[1]} pixels: the result takes "
-            f"{held / 1e9:.3g} GB and the smallest window ({least} pixels) {per_pixel * least**2 / 1e9:.3g} GB. Ask for "
-            f"{needed / 1e9:.3g} GB, a smaller `size`, or write the features to a file with dense_ctx.tiling.write_features"
+            f"max_memory={budget / 1e9:.3g} GB is not enough for {image_size[0]} x {image_size[1]} pixels: the result "
+            f"takes {held / 1e9:.3g} GB and the smallest window ({least} pixels) {per_pixel * least**2 / 1e9:.3g} GB. "
+            f"Ask for {needed / 1e9:.3g} GB or a smaller `size`, or write the features to a file with "
+            "dense_ctx.tiling.write_features"
         )
     overlap = max(stride, room // 4 // stride * stride)
-    return Plan(
-        Axis.plan(image_size[0], room, overlap, stride), Axis.plan(image_size[1], room, overlap, stride)
-    )
+    return Plan(Axis.plan(image_size[0], room, overlap, stride), Axis.plan(image_size[1], room, overlap, stride))
 
 
 def map_tiles(
@@ -190,15 +190,14 @@ def map_tiles(
     return result
 
 
-def tiled_forward(
-    model: DenseModel, image: Tensor, max_memory: str | int, size: Size | None = None
-) -> DenseFeatures:
+def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size: Size | None = None) -> DenseFeatures:
     """`DenseModel.forward` in windows. `cls` is the windows' mean, weighted by the area each stands for."""
     image_size = (image.shape[-2], image.shape[-1])
     area = (size or image_size)[0] * (size or image_size)[1] / (image_size[0] * image_size[1])
     windows = plan(model, image_size, max_memory, max(1, round(model.dim * area * len(image))))
     if len(windows) == 1:
-        return model(image, size=size)
+        whole: DenseFeatures = model(image, size=size)
+        return whole
     stride = model.backbone.strides[-1]
     grid = tuple(side // stride for side in padded_size(image_size, model.backbone.stride))
     padded = Plan(

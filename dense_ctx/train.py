@@ -41,9 +41,7 @@ class TrainStep(nn.Module):
         if len({id(p) for p in chosen}) != len(chosen):
             raise InputError(f"{type(objective).__name__}.trainable lists a parameter twice")
         if any(id(p) not in own for p in chosen):
-            raise InputError(
-                f"{type(objective).__name__}.trainable lists a parameter neither of the model nor its own"
-            )
+            raise InputError(f"{type(objective).__name__}.trainable lists a parameter neither of the model nor its own")
         self.requires_grad_(False)
         for parameter in chosen:
             parameter.requires_grad_(True)

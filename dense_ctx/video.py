@@ -48,9 +48,7 @@ class Video:
         if self.path.is_dir():
             self._images = sorted(p for p in self.path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
             if not self._images:
-                raise FileError(
-                    f"The folder {self.path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
-                )
+                raise FileError(f"The folder {self.path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
             self._length = len(self._images)
         else:
             with self._open() as container:
@@ -132,9 +130,7 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: floa
                     shape = frame.shape
                     stream = _stream(container, shape, fps)
                 if frame.shape != shape:
-                    raise InputError(
-                        f"Frames of one video have one size; got {list(shape)}, then {list(frame.shape)}"
-                    )
+                    raise InputError(f"Frames of one video have one size; got {list(shape)}, then {list(frame.shape)}")
                 even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
             if stream is None:

@@ -21,7 +21,7 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def palette(count: int = 256) -> Picture:
-    """The colours of PASCAL VOC and DAVIS label images, uint8 [count, 3]: the bits of the index, spread over R, G, B."""
+    """The colours of VOC and DAVIS label images, uint8 [count, 3]: the bits of the index, spread over R, G, B."""
     index = np.arange(count)
     colours = np.zeros((count, 3), dtype=np.uint8)
     for bit in range(8):
@@ -50,9 +50,7 @@ def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[P
     pictures = []
     for item, part in zip(features, scores.split([f.shape[1] * f.shape[2] for f in features]), strict=True):
         picture = part.T.reshape(1, -1, *item.shape[1:])
-        picture = functional.pad(
-            picture, (0, 0, 0, 0, 0, 3 - picture.shape[1])
-        )  # fewer than three dimensions
+        picture = functional.pad(picture, (0, 0, 0, 0, 0, 3 - picture.shape[1]))  # fewer than three dimensions
         if size is not None and tuple(item.shape[1:]) != size:
             picture = functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
         pictures.append((picture[0].permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
@@ -112,9 +110,7 @@ def save_picture(path: str | os.PathLike[str], picture: Picture | Image.Image) -
     return path
 
 
-def contact_sheet(
-    rows: Sequence[Sequence[Picture]], captions: Sequence[str], titles: Sequence[str]
-) -> Image.Image:
+def contact_sheet(rows: Sequence[Sequence[Picture]], captions: Sequence[str], titles: Sequence[str]) -> Image.Image:
     """Pictures of one size in rows and columns, a caption left of each row and a title above each column."""
     height, width = rows[0][0].shape[:2]
     scale = max(1, round(240 / height))

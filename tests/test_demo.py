@@ -31,9 +31,7 @@ def test_demo_segments_the_clip(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "Video", Thinned)
     monkeypatch.setattr(demo, "ANNOTATED", tuple(keep.index(i) for i in demo.ANNOTATED))
     monkeypatch.setattr(demo, "SHOWN", tuple(range(len(keep))))
-    annotations = dict(
-        zip((keep.index(i) for i in (0, 60, 119)), map(demo.annotation, (0, 60, 119)), strict=True)
-    )
+    annotations = dict(zip((keep.index(i) for i in (0, 60, 119)), map(demo.annotation, (0, 60, 119)), strict=True))
     monkeypatch.setattr(demo, "annotation", annotations.__getitem__)
     result = demo.run(tmp_path)
     assert len(result.iou) == 3
@@ -66,10 +64,7 @@ def test_segment_track_and_features_on_the_command_line(tmp_path, capsys, monkey
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / "clip" / f"{index:05d}.png")
 
-    assert (
-        cli.main(["segment", "--support", "0.png:mask.png", "--query", "1.png", "clip", "--out", "masks"])
-        == 0
-    )
+    assert cli.main(["segment", "--support", "0.png:mask.png", "--query", "1.png", "clip", "--out", "masks"]) == 0
     names = {
         str(p.relative_to("masks").as_posix())
         for p in (tmp_path / "masks").rglob("*.*")

@@ -43,7 +43,7 @@ def test_values_and_gradients_equal_the_official_decoder(oracle, official):
     gradients["grad_scratch.refinenet4.resConfUnit2.conv1.weight"] = decoder.fuse[3].conv1.weight.grad
     for name, value in gradients.items():
         assert (value - oracle[name]).abs().max() <= 1e-3 * oracle[name].abs().max(), name
-    norm, decoder.norm = decoder.norm, None
+    decoder.norm = None
     with torch.no_grad():
         plain = decoder(features, torch.zeros(1, 3, 84, 112), (84, 112))[:, :, ::4, ::4]
     torch.testing.assert_close(plain, oracle["out_without_norm_sub4"], rtol=1e-4, atol=1e-4)
@@ -57,12 +57,9 @@ def test_official_names_with_their_prefix_load_too(official):
 def test_what_is_not_an_official_decoder_says_so(official):
     with pytest.raises(CheckpointError, match=r"act_postprocess1\.post\.0\.weight"):
         from_flowfeat({"a": torch.zeros(1)})
-    with pytest.raises(
-        CheckpointError, match=r"missing \['lateral\.1\.weight'\], left over \['project\.7\.x'\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"missing \['lateral\.1\.weight'\], left over \['project\.7\.x'\]"):
         from_flowfeat(
-            {k: v for k, v in official.items() if "layer2_rn" not in k}
-            | {"scratch.output_conv1.7.x": torch.zeros(1)}
+            {k: v for k, v in official.items() if "layer2_rn" not in k} | {"scratch.output_conv1.7.x": torch.zeros(1)}
         )
     with pytest.raises(CheckpointError, match=r"another shape \['head\.bias'\]"):
         from_flowfeat(official | {"scratch.output_conv0.bias": torch.zeros(5)})
@@ -103,9 +100,7 @@ def test_low_precision():
     decoder = DPT((8,) * 4, (14,) * 4, dim=6, width=8).bfloat16()
     item = features([(5, 7)] * 4, (8,) * 4, (70, 98))
     maps = tuple(m.bfloat16() for m in item.maps)
-    assert (
-        decoder(Features(maps, None, (70, 98)), torch.zeros(2, 3, 70, 98), (70, 98)).dtype == torch.bfloat16
-    )
+    assert decoder(Features(maps, None, (70, 98)), torch.zeros(2, 3, 70, 98), (70, 98)).dtype == torch.bfloat16
 
 
 def test_wrong_arguments():

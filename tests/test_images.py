@@ -1,4 +1,4 @@
-"""What a user hands over as an image or a mask: every kind that works, and every kind that does not, with its message."""
+"""What a user hands over as an image or a mask: every kind that works, and what fails, with its message."""
 
 import numpy as np
 import pytest

@@ -13,9 +13,7 @@ ORACLES = Path(__file__).parent / "oracles"
 
 
 def load(name):
-    return {
-        key: torch.from_numpy(np.asarray(value)) for key, value in np.load(ORACLES / f"{name}.npz").items()
-    }
+    return {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(ORACLES / f"{name}.npz").items()}
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +39,7 @@ def test_ridge_equals_lila_eq_2(lila, number):
 def test_deficient_features(lila, number):
     penalty = float(lila["lambdas"][number])
     weight = ridge_fit(lila["X_deficient"], lila["G"], penalty, bias="none", mean=False)
-    torch.testing.assert_close(
-        weight, lila[f"W_deficient_{number}"], rtol=0, atol=1e-5 if number == 0 else 1e-8
-    )
+    torch.testing.assert_close(weight, lila[f"W_deficient_{number}"], rtol=0, atol=1e-5 if number == 0 else 1e-8)
     # float32 input is solved in float64 where it must be: predictions hold, W itself need not
     x = lila["X_deficient"].float()
     predicted = ridge_apply(x, ridge_fit(x, lila["G"].float(), penalty, bias="none", mean=False))
@@ -117,9 +113,7 @@ def test_statistics_in_parts_equal_all_rows_at_once():
     for part in (slice(0, 40), slice(40, 41), slice(41, 101)):
         stats.update(x[part], y[part])
     assert stats.count == 101
-    torch.testing.assert_close(
-        stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_column_added_later_counts_as_zero_before():
@@ -128,9 +122,7 @@ def test_a_column_added_later_counts_as_zero_before():
     stats = RidgeStats()
     stats.update(x[:30], y[:30, :2])
     stats.update(x[30:], y[30:])
-    torch.testing.assert_close(
-        stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="earlier ones had 4"):
         stats.update(torch.randn(3, 5), torch.rand(3, 2))
 

@@ -33,9 +33,7 @@ def site(wheel, tmp_path_factory):
 
 def python(site, code):
     environment = {**os.environ, "PYTHONPATH": str(site)}  # before the editable install's folders
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=site, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=site, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -57,9 +57,7 @@ def assert_skipped_whole(registry: Registry, case: str, cause: str, caught) -> N
     assert f"plugin {case!r} of bad-{case} 3.2: " in message
     assert cause in message
     assert not [e for e in registry.entries() if e.owner.plugin == case]
-    third = {
-        owner.plugin: why for owner, why in registry.failures.items() if owner.distribution != "dense-ctx"
-    }
+    third = {owner.plugin: why for owner, why in registry.failures.items() if owner.distribution != "dense-ctx"}
     assert list(third) == [case]
     assert cause in third[case]
 
@@ -117,9 +115,7 @@ def test_two_distributions_with_one_entry_point_name(site):
         distribution(site, f"bad-{name}", files, {"shared": f"bad_{name}"})
     registry, caught = recorded(load_plugins)
     assert len(caught) == 1
-    assert "plugin 'shared' of bad-two 3.2: the entry-point name 'shared' is taken by" in str(
-        caught[0].message
-    )
+    assert "plugin 'shared' of bad-two 3.2: the entry-point name 'shared' is taken by" in str(caught[0].message)
     assert "plugin 'shared' of bad-one 3.2" in str(caught[0].message)
     assert "from-one" in registry.names("decoder")
     assert "from-two" not in registry.names("decoder")
@@ -130,9 +126,7 @@ def test_one_module_under_two_distributions_keeps_the_first(site):
     distribution(site, "bad-copy", {}, {"copy": "good_parts"})
     registry, caught = recorded(load_plugins)
     assert len(caught) == 1
-    assert "plugin 'copy' of bad-copy 3.2" in str(caught[0].message) or "plugin 'good'" in str(
-        caught[0].message
-    )
+    assert "plugin 'copy' of bad-copy 3.2" in str(caught[0].message) or "plugin 'good'" in str(caught[0].message)
     assert registry.names("decoder").count("good-mean") == 1
     assert_good_works(registry)
 
@@ -178,9 +172,7 @@ def test_strict_raises(site, monkeypatch, by):
     if by == "variable":
         monkeypatch.setenv("DENSE_CTX_STRICT_PLUGINS", "1")
     strict = True if by == "argument" else None
-    with pytest.raises(
-        PluginError, match=r"plugin 'half-way' of bad-half-way 3\.2 failed: RuntimeError: half-way"
-    ):
+    with pytest.raises(PluginError, match=r"plugin 'half-way' of bad-half-way 3\.2 failed: RuntimeError: half-way"):
         load_plugins(strict=strict)
     monkeypatch.setenv("DENSE_CTX_STRICT_PLUGINS", "0")
     _, caught = recorded(load_plugins)

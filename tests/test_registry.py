@@ -47,9 +47,7 @@ def test_arguments_below_the_users_own():
 
 def test_wrong_argument_names_part_and_target():
     registry = made("fraction", target="fractions:Fraction.from_float")
-    with pytest.raises(
-        InputError, match=r"decoder 'fraction' \(fractions:Fraction.from_float\) does not take"
-    ):
+    with pytest.raises(InputError, match=r"decoder 'fraction' \(fractions:Fraction.from_float\) does not take"):
         registry.create("decoder", "fraction", depth=3)
     assert registry.names("decoder") == ["fraction"]  # the user's mistake is not the plugin's
 

@@ -213,9 +213,7 @@ class Centroids(Probe):
         return out * 2 if self.fault == "probabilities" else out
 
     def state_dict(self):
-        return {
-            "sums_": self.sums_ * (0.5 if self.fault == "state_dict" else 1) + (self.fault == "state_dict")
-        }
+        return {"sums_": self.sums_ * (0.5 if self.fault == "state_dict" else 1) + (self.fault == "state_dict")}
 
     def load_state_dict(self, state):
         self.sums_ = state["sums_"]

@@ -20,9 +20,7 @@ class Mean(Objective):
 
     def forward(self, model, batch):
         features, padded = model.encode(batch["images"])
-        loss = (
-            self.head(model.decoder(features, padded, (9, 11))).square().mean()
-        )  # past the model's own forward
+        loss = self.head(model.decoder(features, padded, (9, 11))).square().mean()  # past the model's own forward
         return Losses(loss, {"loss": loss})
 
 

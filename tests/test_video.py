@@ -12,8 +12,7 @@ from dense_ctx.video import Video, is_video, write_video
 def frames(count, height=36, width=52):
     ys, xs = np.mgrid[:height, :width]
     return [
-        np.stack([(xs * 4 + 9 * i) % 256, ys * 5, np.full_like(xs, 60 + i)], -1).astype(np.uint8)
-        for i in range(count)
+        np.stack([(xs * 4 + 9 * i) % 256, ys * 5, np.full_like(xs, 60 + i)], -1).astype(np.uint8) for i in range(count)
     ]
 
 
@@ -26,8 +25,7 @@ def test_written_video_reads_back(tmp_path):
         read = list(video)
         assert len(read) == 7
         assert all(
-            np.abs(a[4:-4, 4:-12].astype(int) - b[4:-4, 4:-12]).mean() < 8
-            for a, b in zip(read, source, strict=True)
+            np.abs(a[4:-4, 4:-12].astype(int) - b[4:-4, 4:-12]).mean() < 8 for a, b in zip(read, source, strict=True)
         )
     assert [p.name for p in path.parent.iterdir()] == ["clip.mp4"]
 

@@ -21,24 +21,18 @@ _PAIR = re.compile(r"((?:[A-Za-z]:[\\/])?[^:]+):((?:[A-Za-z]:[\\/])?[^:]+)")  # 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--model, or --backbone and --decoder; --device and --dtype."""
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", metavar="NAME", help="a published model: short name, Hub repository or folder"
-    )
+    group.add_argument("--model", metavar="NAME", help="a published model: short name, Hub repository or folder")
     group.add_argument(
         "--backbone",
         metavar="NAME",
         default="efficientnet-lite0",
         help="without --model: backbone (%(default)s)",
     )
-    group.add_argument(
-        "--decoder", metavar="NAME", default="upsample", help="without --model: decoder (%(default)s)"
-    )
+    group.add_argument("--decoder", metavar="NAME", default="upsample", help="without --model: decoder (%(default)s)")
     group.add_argument("--weights", metavar="PATH", help="without --model: local weights of the backbone")
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
     group.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
-    group.add_argument(
-        "--max-memory", metavar="SIZE", help='tile large images to stay under SIZE, such as "2GB"'
-    )
+    group.add_argument("--max-memory", metavar="SIZE", help='tile large images to stay under SIZE, such as "2GB"')
 
 
 def open_model(args: argparse.Namespace) -> DenseModel:

@@ -14,13 +14,9 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser("features", help="dense features of images, as safetensors and PCA pictures")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--out", type=Path, default=Path("dense-ctx-features"), help="folder (%(default)s)")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="pixel grid as a share of the image size (1.0)"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="pixel grid as a share of the image size (1.0)")
     parser.add_argument("--half", action="store_true", help="store float16: half the size, about 3 digits")
-    parser.add_argument(
-        "--npy", action="store_true", help="large images: one memory-mapped .npy, written in tiles"
-    )
+    parser.add_argument("--npy", action="store_true", help="large images: one memory-mapped .npy, written in tiles")
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -42,9 +38,7 @@ def run(args: argparse.Namespace) -> int:
         name = unique_stem(path, taken)
         if args.npy:
             args.out.mkdir(parents=True, exist_ok=True)
-            written = write_features(
-                model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB"
-            )
+            written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
             print(f"{path} -> {written}")
             continue
         image = images.load(path)
@@ -58,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
         tensors = {key: (t.half() if args.half else t).cpu().contiguous() for key, t in tensors.items()}
         try:
             args.out.mkdir(parents=True, exist_ok=True)
-            _save(
-                tensors, args.out / f"{name}.safetensors", {"image": path.name, "size": f"{height}x{width}"}
-            )
+            _save(tensors, args.out / f"{name}.safetensors", {"image": path.name, "size": f"{height}x{width}"})
         except OSError as error:
             raise FileError(f"Cannot write to {args.out}: {error}") from error
         print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def add(verbs: Any) -> None:
     """Describe the verb."""
-    parser = verbs.add_parser(
-        "plugins", help="list backbones, decoders ... with their distributions, and failures"
-    )
+    parser = verbs.add_parser("plugins", help="list backbones, decoders ... with their distributions, and failures")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="import every target too (loads torch)")
     parser.set_defaults(run=run)

@@ -17,9 +17,7 @@ def add(verbs: Any) -> None:
     """Describe the verb."""
     parser = verbs.add_parser("track", help="propagate the first frame's mask through a video (local k-NN)")
     parser.add_argument("video", type=Path, help="a video file or a folder of frames")
-    parser.add_argument(
-        "--mask", type=Path, required=True, help="object ids of the first frame, 0 is background"
-    )
+    parser.add_argument("--mask", type=Path, required=True, help="object ids of the first frame, 0 is background")
     parser.add_argument("--out", type=Path, default=Path("dense-ctx-track"), help="folder (%(default)s)")
     parser.add_argument("--stride", type=int, default=8, help="pixels per feature cell (%(default)s)")
     add_model_arguments(parser)

@@ -85,20 +85,12 @@ def _shapes(check: Clauses, backbone: Backbone) -> None:
         for height, width in _sizes(backbone):
             out = backbone(torch.zeros(2, 3, height, width, device=device))
             require(isinstance(out, Features), f"forward gave a {type(out).__name__}, not Features")
-            require(
-                tuple(out.image_size) == (height, width), f"image_size {out.image_size} != {height, width}"
-            )
+            require(tuple(out.image_size) == (height, width), f"image_size {out.image_size} != {height, width}")
             got = [tuple(item.shape) for item in out.maps]
-            expected = [
-                (2, d, height // s, width // s) for d, s in zip(backbone.dims, backbone.strides, strict=True)
-            ]
-            require(
-                got == expected, f"maps {got} for a {height} x {width} image; dims and strides say {expected}"
-            )
+            expected = [(2, d, height // s, width // s) for d, s in zip(backbone.dims, backbone.strides, strict=True)]
+            require(got == expected, f"maps {got} for a {height} x {width} image; dims and strides say {expected}")
             fits = out.cls is None or (out.cls.ndim == 2 and out.cls.shape[0] == 2)
-            require(
-                fits, f"cls must be [B, C] or None, is {None if out.cls is None else tuple(out.cls.shape)}"
-            )
+            require(fits, f"cls must be [B, C] or None, is {None if out.cls is None else tuple(out.cls.shape)}")
 
 
 def _outputs(features: Features) -> list[torch.Tensor]:
@@ -112,9 +104,7 @@ def _values(check: Clauses, backbone: Backbone, tolerance: float) -> None:
     with torch.no_grad():
         with check.clause("finite") as require:
             together = _outputs(backbone(images))
-            require(
-                all(finite(item) for item in together), "the output has NaN or infinity for ordinary noise"
-            )
+            require(all(finite(item) for item in together), "the output has NaN or infinity for ordinary noise")
         with check.clause("input") as require:
             require(torch.equal(images, given), "forward changes its input in place")
         with check.clause("deterministic") as require:
@@ -167,7 +157,5 @@ def _bfloat16(check: Clauses, backbone: Backbone) -> None:
         with check.clause("bfloat16"):
             raise
     with check.clause("bfloat16") as require:
-        require(
-            all(m.dtype == torch.bfloat16 for m in maps), f"maps are {[m.dtype for m in maps]} in bfloat16"
-        )
+        require(all(m.dtype == torch.bfloat16 for m in maps), f"maps are {[m.dtype for m in maps]} in bfloat16")
         require(all(finite(m) for m in maps), "the maps have NaN or infinity in bfloat16")

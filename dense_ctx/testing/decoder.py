@@ -59,8 +59,7 @@ def _inputs(
 ) -> tuple[Features, Tensor]:
     height, width = grid[0] * max(strides), grid[1] * max(strides)
     maps = [
-        noise(batch, d, height // s, width // s, seed=i)
-        for i, (d, s) in enumerate(zip(dims, strides, strict=True))
+        noise(batch, d, height // s, width // s, seed=i) for i, (d, s) in enumerate(zip(dims, strides, strict=True))
     ]
     features = Features(tuple(maps), noise(batch, dims[-1], seed=99), (height, width))
     return features, noise(batch, 3, height, width, seed=98)
@@ -72,9 +71,7 @@ def _row(features: Features, row: int) -> Features:
 
 
 @torch.no_grad()
-def _values(
-    check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int], tolerance: float
-) -> None:
+def _values(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int], tolerance: float) -> None:
     features, images = _inputs(dims, strides)
     before = [m.clone() for m in (*features.maps, images)]
     with check.clause("shapes") as require:
@@ -126,9 +123,7 @@ def _gradients(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: S
 
 
 @torch.no_grad()
-def _state(
-    check: Clauses, decoder: Decoder, other: Decoder, dims: Sequence[int], strides: Sequence[int]
-) -> None:
+def _state(check: Clauses, decoder: Decoder, other: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
     features, images = _inputs(dims, strides)
     with check.clause("state_dict") as require:
         for parameter in other.parameters():

@@ -42,14 +42,10 @@ def check_objective(
     Raises:
         ContractError: a clause is broken.
     """
-    subject = (
-        objective if isinstance(objective, str) else getattr(objective, "__name__", type(objective).__name__)
-    )
+    subject = objective if isinstance(objective, str) else getattr(objective, "__name__", type(objective).__name__)
     check = Clauses(f"objective {subject}")
     with check.clause("construction") as require:
-        made = (
-            objective if isinstance(objective, Objective) else factory("objective", objective, args or {})()
-        )
+        made = objective if isinstance(objective, Objective) else factory("objective", objective, args or {})()
         require(isinstance(made, Objective), f"gave a {type(made).__name__}, not an Objective")
     model = tiny_model() if model is None else model
     with check.clause("dataset") as require:
@@ -93,18 +89,14 @@ def _train(check: Clauses, step: TrainStep, batches: list[Any]) -> None:
             require(isinstance(raw, Losses), f"forward gave a {type(raw).__name__}, not Losses")
             for name, value in {"total": raw.total, **raw.logs}.items():
                 scalar = isinstance(value, Tensor) and value.shape == ()
-                require(
-                    scalar, f"{name} must be a tensor [], is {getattr(value, 'shape', type(value).__name__)}"
-                )
+                require(scalar, f"{name} must be a tensor [], is {getattr(value, 'shape', type(value).__name__)}")
                 require(finite(value), f"{name} is {value.detach().item()} at step {number}")
             require(raw.total.requires_grad, "total has no gradient: nothing would be learnt")
         with check.clause("gradients") as require:
             optimizer.zero_grad()
             step(batch).total.backward()
             touched |= {id(p) for p in parameters if p.grad is not None and bool(p.grad.any())}
-            require(
-                all(finite(p.grad) for p in parameters if p.grad is not None), "a gradient is NaN or infinite"
-            )
+            require(all(finite(p.grad) for p in parameters if p.grad is not None), "a gradient is NaN or infinite")
         optimizer.step()
         with check.clause("after_step"):
             step.after_step(number)

@@ -103,23 +103,17 @@ def _task(check: Clauses, build: Callable[[], Probe], segmentation: bool) -> Non
         require(probe.partial_fit(train, targets) is probe, "partial_fit must return the probe itself")
     with check.clause("input") as require:
         now = (train.pixels, train.patches, targets)
-        require(
-            all(torch.equal(a, b) for a, b in zip(now, given, strict=True)), "partial_fit changes its input"
-        )
+        require(all(torch.equal(a, b) for a, b in zip(now, given, strict=True)), "partial_fit changes its input")
     with check.clause("predict") as require:
         out = probe.predict(test)
-        require(
-            tuple(out.shape) == (2, count, height, width), f"gave {tuple(out.shape)} for {height} x {width}"
-        )
+        require(tuple(out.shape) == (2, count, height, width), f"gave {tuple(out.shape)} for {height} x {width}")
         require(finite(out), "the prediction has NaN or infinity")
         sized = tuple(probe.predict(test, size=(11, 19)).shape)
         require(sized == (2, count, 11, 19), f"gave {sized} for size (11, 19)")
     if segmentation:
         with check.clause("probabilities") as require:
             require(bool((out >= -1e-6).all()), "probabilities are negative")
-            require(
-                bool(((out.sum(dim=1) - 1).abs() < 1e-4).all()), "probabilities do not sum to 1 over classes"
-            )
+            require(bool(((out.sum(dim=1) - 1).abs() < 1e-4).all()), "probabilities do not sum to 1 over classes")
     with check.clause("learns") as require:
         right = _right(probe, test, test_labels, segmentation)
         require(right > 0.9, f"scores {right:.2f} where classes are well apart; more than 0.9 is expected")

@@ -33,9 +33,7 @@ def to_timm(state: State, net: nn.Module) -> State:
     own = net.state_dict()
     # DINOv2 trained with block chunks: blocks.2.17.attn... -> blocks.17.attn...
     state = {_CHUNKED.sub(r"blocks.\1.", key): value for key, value in state.items()}
-    if any(
-        key.startswith("decoder_") for key in state
-    ):  # MAE with its decoder, whose mask token is not DINOv2's
+    if any(key.startswith("decoder_") for key in state):  # MAE with its decoder, whose mask token is not DINOv2's
         state = {k: v for k, v in state.items() if not k.startswith("decoder_") and k != "mask_token"}
     family = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     fits = all(key in state and state[key].shape == value.shape for key, value in own.items())

@@ -57,20 +57,14 @@ class HfBackbone(Backbone):
                 self.net, report = transformers.AutoModel.from_pretrained(
                     repo, config=config, revision=revision, output_loading_info=True
                 )
-                missing = [
-                    key for key in report["missing_keys"] if "pooler" not in key and "head." not in key
-                ]
+                missing = [key for key in report["missing_keys"] if "pooler" not in key and "head." not in key]
                 if missing:
-                    raise WeightsError(
-                        f"{repo} lacks tensors of {type(self.net).__name__}: {', '.join(missing[:4])}"
-                    )
+                    raise WeightsError(f"{repo} lacks tensors of {type(self.net).__name__}: {', '.join(missing[:4])}")
             else:
                 self.net = transformers.AutoModel.from_config(config)
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError):
-                raise InputError(
-                    f"transformers cannot build a vision encoder from {repo!r}: {error}"
-                ) from error
+                raise InputError(f"transformers cannot build a vision encoder from {repo!r}: {error}") from error
             raise hub_error(error, repo, f"hf:{repo}") from error
         if weights is not None and weights != "pretrained":
             self.source = os.fspath(weights)
@@ -90,9 +84,7 @@ class HfBackbone(Backbone):
         if self.plain:
             patch, count = getattr(config, "patch_size", None), getattr(config, "num_hidden_layers", None)
             if not isinstance(patch, int) or not isinstance(count, int):
-                raise InputError(
-                    f"hf:{repo} ({type(self.net).__name__}) states no patch_size and num_hidden_layers"
-                )
+                raise InputError(f"hf:{repo} ({type(self.net).__name__}) states no patch_size and num_hidden_layers")
             chosen = sorted({max(0, count * k // 4 - 1) for k in range(1, 5)})
             strides, dims = [patch] * count, [config.hidden_size] * count
         else:

@@ -27,10 +27,7 @@ class HieraBackbone(TimmBackbone):
         if size == self.image_size:
             return super().forward(images)
         net: Any = self.net
-        kept = {
-            key: getattr(net, key)
-            for key in ("unroll", "reroll", "tokens_spatial_shape", "mask_spatial_shape")
-        }
+        kept = {key: getattr(net, key) for key in ("unroll", "reroll", "tokens_spatial_shape", "mask_spatial_shape")}
         table = net.pos_embed
         try:
             self._set(_geometry(self, size))

@@ -40,9 +40,7 @@ def packaged_state() -> State:
     with torch.device("meta"):
         own = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [t.shape for t in tensors] != [t.shape for t in own.values()]:
-        raise WeightsError(
-            f"{path} does not hold EfficientNet-Lite0 as expected: {len(tensors)} of {len(own)} tensors"
-        )
+        raise WeightsError(f"{path} does not hold EfficientNet-Lite0 as expected: {len(tensors)} of {len(own)} tensors")
     return dict(zip(own, tensors, strict=True))
 
 

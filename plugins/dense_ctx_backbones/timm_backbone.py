@@ -55,18 +55,12 @@ class TimmBackbone(Backbone):
 
     def _build(self, model: str, options: dict[str, Any]) -> nn.Module:
         if not timm.is_model(model):
-            near = (
-                timm.list_models(f"*{model.partition('.')[0]}*")[:3] or timm.list_models(f"{model[:6]}*")[:3]
-            )
-            raise UnknownNameError(
-                f"timm {timm.__version__} has no model {model!r}. Near: {', '.join(near) or 'none'}"
-            )
+            near = timm.list_models(f"*{model.partition('.')[0]}*")[:3] or timm.list_models(f"{model[:6]}*")[:3]
+            raise UnknownNameError(f"timm {timm.__version__} has no model {model!r}. Near: {', '.join(near) or 'none'}")
         plain = model.startswith(("vit_", "deit", "beit", "eva", "naflex"))
         if plain and "dynamic_img_size" not in options and "_dinov3" not in model:
             try:
-                return timm.create_model(
-                    model, pretrained=False, num_classes=0, dynamic_img_size=True, **options
-                )
+                return timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True, **options)
             except TypeError:
                 pass  # a family that takes any size by itself
         try:

@@ -50,18 +50,14 @@ def read_state(path: str | os.PathLike[str]) -> State:
     while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
         inner = next((loaded[key] for key in _WRAPPERS if key in loaded), None)
         if inner is None:
-            raise WeightsError(
-                f"{path} holds no tensors at its top level; its keys are {sorted(map(str, loaded))[:8]}"
-            )
+            raise WeightsError(f"{path} holds no tensors at its top level; its keys are {sorted(map(str, loaded))[:8]}")
         loaded = inner
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
     for prefix in ("module.", "backbone."):  # DataParallel, DINO's teacher
         if all(key.startswith(prefix) or key.startswith("head.") for key in state):
-            state = {
-                key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-            }
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return state
 
 
@@ -86,9 +82,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     ]
     if faults:
         raise WeightsError(f"The weights of {source} do not fit: tensors {'; '.join(faults)}")
-    broken = [
-        key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())
-    ]
+    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise WeightsError(f"The weights of {source} hold NaN or infinity: {', '.join(broken[:4])}")
     module.load_state_dict(state)
@@ -101,7 +95,7 @@ def hub_error(error: Exception, repository: str, name: str) -> WeightsError:
     text = str(error)
     if "401" in text or "403" in text or "gated" in text.lower():
         return WeightsError(
-            f"The repository {repository} refuses access. Ask for it on its page, then `hf auth login` or set HF_TOKEN; "
+            f"The repository {repository} refuses access. Ask on its page, then `hf auth login` or set HF_TOKEN; "
             f'or pass weights="PATH" with a file you have'
         )
     return WeightsError(

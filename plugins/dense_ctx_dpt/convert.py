@@ -22,9 +22,7 @@ def from_flowfeat(state: Mapping[str, Tensor]) -> DPT:
     Raises:
         CheckpointError: tensors missing, left over or of a shape that does not fit, by name.
     """
-    state = {
-        key.removeprefix("decoder."): value for key, value in state.items() if not key.startswith("encoder.")
-    }
+    state = {key.removeprefix("decoder."): value for key, value in state.items() if not key.startswith("encoder.")}
     try:
         first = [state[f"act_postprocess{level}.post.0.weight"] for level in range(1, 5)]
         decoder = DPT(
@@ -44,9 +42,7 @@ def from_flowfeat(state: Mapping[str, Tensor]) -> DPT:
     missing, extra = sorted(set(own) - set(renamed)), sorted(set(renamed) - set(own))
     wrong = [key for key in own if key in renamed and own[key].shape != renamed[key].shape]
     if missing or extra or wrong:
-        raise CheckpointError(
-            f"Not a FlowFeat decoder: missing {missing}, left over {extra}, of another shape {wrong}"
-        )
+        raise CheckpointError(f"Not a FlowFeat decoder: missing {missing}, left over {extra}, of another shape {wrong}")
     decoder.load_state_dict(renamed)
     return decoder
 

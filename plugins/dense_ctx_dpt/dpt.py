@@ -1,6 +1,6 @@
 """The DPT decoder (Ranftl et al. 2021, "Vision Transformers for Dense Prediction"), in the form FlowFeat and LILA use.
 
-It computes what their code computes, so that their weights fit (`convert.from_flowfeat`), and takes what their code does
+It computes what their code computes, so that their weights fit (`convert.from_flowfeat`), and takes what theirs does
 not: odd patch grids, any number of prefix tokens (the backbone strips them), hierarchical backbones, any output size.
 """
 
@@ -42,17 +42,13 @@ class DPT(Decoder):
         count = len(dims)
         plain = len(set(strides)) == 1
         if not plain and list(strides) != sorted(set(strides)):
-            raise InputError(
-                f"DPT takes maps of one stride, or of strides that grow with depth; got {list(strides)}"
-            )
+            raise InputError(f"DPT takes maps of one stride, or of strides that grow with depth; got {list(strides)}")
         projections = list(projections or dims)
         if len(projections) != count:
             raise InputError(f"projections={projections}: one number for each of the backbone's {count} maps")
         self.dim = dim
         self.reassemble = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(channels, wide, 1), _rescale(wide, count - 2 - level if plain and count > 1 else 0)
-            )
+            nn.Sequential(nn.Conv2d(channels, wide, 1), _rescale(wide, count - 2 - level if plain and count > 1 else 0))
             for level, (channels, wide) in enumerate(zip(dims, projections, strict=True))
         )
         self.lateral = nn.ModuleList(nn.Conv2d(wide, width, 3, padding=1, bias=False) for wide in projections)
@@ -60,9 +56,7 @@ class DPT(Decoder):
         self.skip = nn.ModuleList(ResidualUnit(width) for _ in range(count - 1))
         self.fuse = nn.ModuleList(ResidualUnit(width) for _ in range(count))
         self.head = nn.Conv2d(width, width, 3, padding=1)
-        self.project = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1)
-        )
+        self.project = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1))
         self.norm = nn.LayerNorm(dim, eps=1e-6) if norm else None
 
     def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -31,9 +31,7 @@ class Upsample(Decoder):
         super().__init__()
         chosen = range(len(dims)) if layers is None else layers
         if not chosen or any(not -len(dims) <= layer < len(dims) for layer in chosen):
-            raise InputError(
-                f"layers={layers}: the backbone has maps 0 to {len(dims) - 1} (or -{len(dims)} to -1)"
-            )
+            raise InputError(f"layers={layers}: the backbone has maps 0 to {len(dims) - 1} (or -{len(dims)} to -1)")
         self.layers = [layer % len(dims) for layer in chosen]
         self.normalize = normalize
         self.dim = sum(dims[layer] for layer in self.layers)

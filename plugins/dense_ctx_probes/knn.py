@@ -40,9 +40,7 @@ class KnnProbe(Probe):
     ) -> None:
         super().__init__(task)
         if min(k, stride, memory) < 1 or not temperature > 0:
-            raise InputError(
-                f"k={k}, stride={stride}, memory={memory}, temperature={temperature}: all above 0"
-            )
+            raise InputError(f"k={k}, stride={stride}, memory={memory}, temperature={temperature}: all above 0")
         self.k, self.temperature, self.stride, self.memory = k, temperature, stride, memory
         self.keys_: Tensor | None = None
         self.values_ = torch.empty(0)
@@ -65,9 +63,7 @@ class KnnProbe(Probe):
         if len(rest):
             # seeded by the count, so that a probe saved and loaded half-way samples the same
             generator = torch.Generator().manual_seed(self._seed + self.seen_)
-            slots = (
-                torch.rand(len(rest), generator=generator, dtype=torch.float64) * (self.seen_ + rest + 1)
-            ).long()
+            slots = (torch.rand(len(rest), generator=generator, dtype=torch.float64) * (self.seen_ + rest + 1)).long()
             kept = slots < self.memory
             self.keys_[slots[kept]] = keys[rest[kept]]
             self.values_[slots[kept]] = values[rest[kept]]
@@ -79,10 +75,7 @@ class KnnProbe(Probe):
         if self.task == "segmentation":
             count = max(int(targets.max()) + 1, self.values_.shape[1] if self.keys_ is not None else 0)
             known = targets >= 0
-            values = (
-                functional.one_hot(targets.clamp_min(0), max(1, count)).movedim(-1, 1).float()
-                * known[:, None]
-            )
+            values = functional.one_hot(targets.clamp_min(0), max(1, count)).movedim(-1, 1).float() * known[:, None]
         else:
             known = targets.isfinite().all(1)
             values = torch.where(known[:, None], targets, 0.0).float()
@@ -97,9 +90,7 @@ class KnnProbe(Probe):
     def _pool(self, x: Tensor) -> Tensor:
         # the last cells may be cut by the border; they average what is there
         step = self.stride
-        return (
-            functional.avg_pool2d(x, step, step, ceil_mode=True, count_include_pad=False) if step > 1 else x
-        )
+        return functional.avg_pool2d(x, step, step, ceil_mode=True, count_include_pad=False) if step > 1 else x
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""

@@ -47,9 +47,7 @@ class LinearProbe(Probe):
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> LinearProbe:
         """Add the labelled pixels of B images; training waits for the first prediction."""
-        rows, values = rows_of(
-            features, targets, self.task, self.targets_.shape[-1] if self.rows_ is not None else 0
-        )
+        rows, values = rows_of(features, targets, self.task, self.targets_.shape[-1] if self.rows_ is not None else 0)
         generator = torch.Generator().manual_seed(self._seed + self.seen_)
         # each pixel draws a number; those with the smallest stay, whatever the order of the calls' sizes
         draws = torch.rand(len(rows), generator=generator)
@@ -98,11 +96,7 @@ class LinearProbe(Probe):
         def closure() -> Tensor:
             optimizer.zero_grad()
             out = x @ weight + bias
-            fit = (
-                functional.cross_entropy(out, y)
-                if self.task == "segmentation"
-                else functional.mse_loss(out, y)
-            )
+            fit = functional.cross_entropy(out, y) if self.task == "segmentation" else functional.mse_loss(out, y)
             loss = fit + self.penalty * weight.square().sum()
             loss.backward()
             return loss

@@ -19,8 +19,8 @@ class RidgeProbe(Probe):
 
     Args:
         task: see `dense_ctx.Probe`.
-        penalty: lambda on the Gram matrix divided by the number of pixels. The default, 1e-3, suits features of about unit
-            length such as `upsample` gives; pixels weigh the same, so that a rare class must earn its place.
+        penalty: lambda on the Gram matrix divided by the number of pixels. The default, 1e-3, suits features of about
+            unit length such as `upsample` gives; pixels weigh the same, so that a rare class must earn its place.
     """
 
     def __init__(self, task: Task = "segmentation", penalty: float = 1e-3) -> None:

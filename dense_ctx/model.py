@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import torch
-from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
+from . import checkpoint, hub
 from . import images as image_io
 from .config import ModelConfig, Part
 from .errors import InputError
@@ -40,21 +41,21 @@ def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     return cast(Decoder, made)
 
 
-class DenseModel(nn.Module, ModelHubMixin):
+class DenseModel(nn.Module):
     """A frozen backbone and a decoder.
 
     The backbone runs in eval mode and without gradients, also inside `train()`; `unfreeze` lifts the second.
 
     Args:
         backbone, decoder: the two modules.
-        config: how they were made, for `save_pretrained`; `from_parts` fills it in.
+        model_config: how they were made, for `save_pretrained`; `from_parts` fills it in.
     """
 
-    def __init__(self, backbone: Backbone, decoder: Decoder, config: ModelConfig | None = None) -> None:
+    def __init__(self, backbone: Backbone, decoder: Decoder, model_config: ModelConfig | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
-        self.config = config
+        self.model_config = model_config
         self.backbone.requires_grad_(False)
         self.eval()
 
@@ -82,6 +83,35 @@ class DenseModel(nn.Module, ModelHubMixin):
         if isinstance(decoder, Part):
             decoder = create_decoder(decoder.name, backbone, **decoder.args)
         return cls(backbone, decoder, config)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Path:
+        """Write a model folder; options as `dense_ctx.checkpoint.save`."""
+        return checkpoint.save(self, save_directory, **options)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> DenseModel:
+        """As `AutoDenseModel.from_pretrained`."""
+        return hub.load(name_or_path, **options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        commit_message: str = "Upload a dense_ctx model",
+        **options: Any,
+    ) -> str:
+        """Publish to "owner/name" in one commit; a card that is there stays. Returns the commit's address.
+
+        Args:
+            options: as `save_pretrained`.
+
+        Raises:
+            WeightsError: no access, or no connection.
+        """
+        return hub.push(self, repo_id, private, token, branch, commit_message, options)
 
     @property
     def dim(self) -> int:
@@ -188,8 +218,24 @@ class AutoDenseModel:
     from_parts = DenseModel.from_parts
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> DenseModel:
-        """See `dense_ctx.hub.load`."""
-        from .hub import load
-
-        return load(name, **options)
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> DenseModel:
+        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"); see `dense_ctx.hub.load`."""
+        return hub.load(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+            device=device,
+            dtype=dtype,
+        )

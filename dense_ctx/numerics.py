@@ -205,8 +205,8 @@ def soft_knn(
 def pca(rows: Tensor, components: int = 3) -> tuple[Tensor, Tensor]:
     """Principal directions of rows [N, d]: their mean [d] and axes [d, components], by falling variance.
 
-    From the exact eigen-decomposition of the covariance, so the same input gives the same axes; each axis' largest entry
-    is positive.
+    From the exact eigen-decomposition of the covariance, so the same input gives the same axes; each axis' largest
+    entry is positive.
     """
     if rows.ndim != 2 or len(rows) == 0:
         raise InputError(f"rows are [N, d] with N at least 1; got {list(rows.shape)}")

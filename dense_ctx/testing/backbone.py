@@ -126,7 +126,7 @@ def _gradients(check: Clauses, backbone: Backbone) -> None:
         maps = trial(noise(1, 3, height, width)).maps
         total = torch.stack([item.float().square().mean() for item in maps]).sum()
         require(total.requires_grad, "forward cuts gradients off")
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         found = [p.grad for p in trial.parameters() if p.grad is not None]
         require(bool(found) and any(bool(g.any()) for g in found), "no parameter receives a gradient")
         require(all(finite(g) for g in found), "a gradient has NaN or infinity")

@@ -1,0 +1,71 @@
+"""The model card: how to load it, what comes out, what was measured, whose licences apply."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .config import ModelConfig
+
+if TYPE_CHECKING:
+    from .model import DenseModel
+
+
+def model_card(
+    model: DenseModel, config: ModelConfig, name: str, metrics: Sequence[Mapping[str, Any]], license: str
+) -> str:
+    """README.md of a model folder, with the Hub's metadata on top."""
+    learnt = sum(p.numel() for p in model.decoder.parameters())
+    stored = len(config.backbone_tensors)
+    whole = bool(stored) and not config.backbone_digest
+    kept = "all of it" if whole else f"{stored} fine-tuned tensors" if stored else "none of it"
+    home = "in this repository" if whole else f"fetched from its own home, {model.backbone.source}"
+    lines = [
+        "---",
+        "library_name: dense_ctx",
+        f"license: {license}",
+        "pipeline_tag: image-feature-extraction",
+        "tags: [dense-features, dense_ctx]",
+        "---",
+        f"# {name}",
+        "",
+        f"Dense features, one vector of {model.dim} numbers for every pixel: backbone `{config.backbone.name}`, "
+        f"decoder `{config.decoder.name}`.",
+        "",
+        "```python",
+        "from dense_ctx import AutoDenseModel",
+        "",
+        f'model = AutoDenseModel.from_pretrained("{name}")   # a folder, or owner/{name} on the Hub',
+        'features = model("photo.jpg")   # any size',
+        f"features.pixels    # [1, {model.dim}, H, W]",
+        f"features.patches   # [1, {model.backbone.dims[-1]}, h, w]",
+        "```",
+        "",
+        f"Decoder: {learnt:,} parameters. Backbone: {kept} stored here; {home}.",
+        "",
+        "## Training",
+        "",
+        "```json",
+        json.dumps(config.to_dict()["trained_with"], indent=2) if config.trained_with else '"not trained"',
+        "```",
+        "",
+        "## Measured",
+        "",
+    ]
+    if metrics:
+        lines += ["| metric | value | command |", "|---|---|---|"]
+        lines += [
+            f"| {row.get('name')} | {row.get('value')} | `{row.get('command', 'not stated')}` |" for row in metrics
+        ]
+    else:
+        lines.append("Nothing yet.")
+    lines += [
+        "",
+        "## Licences",
+        "",
+        f"The weights in this repository: {license}. The backbone keeps the licence of its own home. "
+        f"Plugins: {', '.join(f'{dist} {version}' for dist, version in config.plugins.items())}.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,262 @@
+"""Model folders on disk: written whole or not at all, read strictly.
+
+    config.json         what to build (ModelConfig)
+    model.safetensors   what was trained: the decoder, and the backbone's unfrozen tensors (all of them if standalone)
+    manifest.json       sha256 of the two
+    README.md           the model card, written once
+
+A folder is a Hub repository. Reading checks the digests and never opens a pickle. Saving swaps whole folders: a killed
+run leaves the old model or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .card import model_card
+from .config import ModelConfig
+from .errors import CheckpointError, ConfigError, FileError, UnknownNameError
+from .plugins import registry
+
+if TYPE_CHECKING:
+    from .model import DenseModel
+
+CONFIG, WEIGHTS, MANIFEST, CARD = "config.json", "model.safetensors", "manifest.json", "README.md"
+
+
+def save(
+    model: DenseModel,
+    folder: str | os.PathLike[str],
+    *,
+    standalone: bool = False,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    trained_with: Mapping[str, Any] | None = None,
+    license: str = "other",
+) -> Path:
+    """Write a model folder, whole or not at all.
+
+    Args:
+        standalone: store the frozen backbone too. Always so for one without a home of its own (random weights).
+        metrics: rows for the card: name, value, and the command that measured it.
+        trained_with: what the card and config.json say of the training.
+        license: of the trained weights, for the card.
+
+    Raises:
+        ConfigError: the model was made of modules, not names.
+        FileError: the folder holds something that is not a model, or cannot be written.
+    """
+    folder = Path(folder).absolute()
+    config, tensors = _describe(model, standalone, trained_with)
+    recover(folder)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists())):
+        raise FileError(f"{folder} exists and is not a model folder; choose another or remove it")
+    partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if folder.exists():  # a person's own files stay, the card among them
+            for item in folder.iterdir():
+                if item.name not in (CONFIG, WEIGHTS, MANIFEST):
+                    (shutil.copytree if item.is_dir() else shutil.copy2)(item, partial / item.name)
+        save_file(tensors, str(partial / WEIGHTS), metadata={"format": "pt"})
+        _write(partial / CONFIG, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
+        digests = {name: file_digest(partial / name) for name in (CONFIG, WEIGHTS)}
+        _write(partial / MANIFEST, json.dumps({"sha256": digests}, indent=2) + "\n")
+        if not (partial / CARD).exists():
+            _write(partial / CARD, model_card(model, config, folder.name, metrics, license))
+        for name in (WEIGHTS, CONFIG, MANIFEST, CARD):
+            _sync(partial / name)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.replace(previous)
+        partial.replace(folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        recover(folder)
+        raise FileError(f"Cannot save the model to {folder}: {error}. What was there is unchanged") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def read(folder: Path) -> DenseModel:
+    """Build the model of a folder and load its tensors; errors as `dense_ctx.hub.load`."""
+    config = ModelConfig.from_dict(_read_json(folder, CONFIG), str(folder / CONFIG))
+    _check_digests(folder)
+    model = _build(config, folder)
+    _load_tensors(model, config, folder)
+    model.model_config = config
+    return model
+
+
+def _build(config: ModelConfig, folder: Path) -> DenseModel:
+    from .model import DenseModel
+
+    stored = bool(config.backbone_tensors) and not config.backbone_digest
+    args: dict[str, Any] = {"weights": None} if stored else {}
+    try:
+        return DenseModel.from_parts(
+            config.backbone.name,
+            config.decoder.name,
+            backbone_args={**config.backbone.args, **args},
+            decoder_args=dict(config.decoder.args),
+        )
+    except UnknownNameError as error:
+        needed = ", ".join(f"{dist} {version}" for dist, version in config.plugins.items())
+        raise CheckpointError(
+            f"{folder / CONFIG} needs a part that is not installed. It was saved with {needed}. {error}"
+        ) from error
+
+
+def _describe(
+    model: DenseModel, standalone: bool, trained_with: Mapping[str, Any] | None
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    config = model.model_config
+    if config is None:
+        raise ConfigError(
+            "This model was made of modules, so it cannot be built again from a file. Register the parts in a plugin "
+            "then use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
+        )
+    backbone = dict(model.backbone.state_dict())
+    if standalone or model.backbone.source is None:
+        stored, digest = list(backbone), ""
+    else:
+        learns = {key for key, value in model.backbone.named_parameters() if value.requires_grad}
+        stored = [key for key in backbone if key in learns or key in config.backbone_tensors]
+        digest = state_digest({key: value for key, value in backbone.items() if key not in set(stored)})
+    plugins = {}
+    for kind, part in (("backbone", config.backbone), ("decoder", config.decoder)):
+        owner = registry().get(kind, part.name)[0].owner
+        plugins[owner.distribution] = owner.version
+    made = ModelConfig(
+        backbone=config.backbone,
+        decoder=config.decoder,
+        backbone_tensors=tuple(stored),
+        backbone_digest=digest,
+        plugins=plugins,
+        trained_with=trained_with if trained_with is not None else config.trained_with,
+    )
+    tensors = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
+    tensors |= {f"backbone.{key}": backbone[key] for key in stored}
+    bad = [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if bad:
+        raise CheckpointError(f"The model holds NaN or infinity, so it is not saved: {', '.join(bad[:4])}")
+    return made, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+
+
+def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(str(path))
+    except FileNotFoundError:
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pth", ".pt", ".pkl", ".ckpt"))
+        hint = f" ({', '.join(pickles)} is there, but pickles are never opened)" if pickles else ""
+        raise FileError(f"{folder} has no {WEIGHTS}{hint}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    own = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
+    backbone = model.backbone.state_dict()
+    unknown = [key for key in config.backbone_tensors if key not in backbone]
+    if unknown:
+        raise CheckpointError(f"{folder / CONFIG}: the backbone has no tensors {', '.join(unknown[:4])}")
+    own |= {f"backbone.{key}": backbone[key] for key in config.backbone_tensors}
+    faults = [f"missing {key}" for key in sorted(set(own) - set(tensors))]
+    faults += [f"left over {key}" for key in sorted(set(tensors) - set(own))]
+    for key in sorted(set(own) & set(tensors)):
+        given, wanted = tensors[key], own[key]
+        if given.shape != wanted.shape:
+            faults.append(f"{key} is {list(given.shape)}, not {list(wanted.shape)}")
+        elif given.is_floating_point() != wanted.is_floating_point():
+            faults.append(f"{key} is {given.dtype}, not {wanted.dtype}")
+        elif given.is_floating_point() and not bool(given.isfinite().all()):
+            faults.append(f"{key} holds NaN or infinity")
+    if faults:
+        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
+        raise CheckpointError(f"{path} does not fit the model its config names: {'; '.join(faults[:6])}{more}")
+    if config.backbone_digest:
+        frozen = {key: value for key, value in backbone.items() if key not in set(config.backbone_tensors)}
+        if state_digest(frozen) != config.backbone_digest:
+            raise CheckpointError(
+                f"{folder} was trained on other weights of {config.backbone.name} than {model.backbone.source} gives: "
+                "their digests differ. Use the same weights, or a model saved with standalone=True"
+            )
+    with torch.no_grad():
+        for key, wanted in own.items():
+            wanted.copy_(tensors[key])
+
+
+def _check_digests(folder: Path) -> None:
+    listed = _read_json(folder, MANIFEST).get("sha256")
+    if not isinstance(listed, Mapping) or not {CONFIG, WEIGHTS} <= set(listed):
+        raise CheckpointError(f"{folder / MANIFEST} does not list {CONFIG} and {WEIGHTS}")
+    for name, digest in listed.items():
+        path = folder / str(name)
+        if Path(str(name)).name != name:
+            raise CheckpointError(f"{folder / MANIFEST} lists a file outside the folder: {name!r}")
+        if not path.exists():
+            raise FileError(f"{folder} has no {name}, which its manifest lists")
+        if file_digest(path) != digest:
+            raise CheckpointError(f"{path} is damaged: its sha256 is not the one in {MANIFEST}. Get it again")
+
+
+def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
+    path = folder / name
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"{folder} has no {name}: is it a dense_ctx model folder?") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not isinstance(data, Mapping):
+        raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object")
+    return data
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def state_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and values, in order of names."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _beside(folder: Path, role: str) -> Path:
+    return folder.with_name(f".{folder.name}.{role}")
+
+
+def recover(folder: Path) -> None:
+    """A save killed between its two renames left the old model under its second name: put it back."""
+    previous = _beside(folder, "previous") if folder.name else folder
+    if not folder.exists() and previous.is_dir():
+        previous.replace(folder)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,124 @@
+"""Models by name: folders, short names, Hub repositories."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
+from .errors import FileError, UnknownNameError, WeightsError
+from .fetch import fetch
+from .plugins import registry
+
+if TYPE_CHECKING:
+    from .model import DenseModel
+
+
+def load(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> DenseModel:
+    """Open a model by folder, registered short name, or Hub repository ("owner/name"), in that order; in eval mode.
+
+    Args:
+        revision: branch, tag or commit of a Hub repository.
+        cache_dir: in place of the Hub's own cache.
+        local_files_only: open no connection.
+        token: for private repositories; default the one logged in with.
+        device, dtype: where and in what precision to put the model.
+
+    Raises:
+        UnknownNameError: none of the three; the closest short names are listed.
+        WeightsError: the Hub, or the backbone's own home, does not give the files.
+        FileError: files are missing.
+        ConfigError: config.json has unknown keys or a newer format.
+        CheckpointError: damaged files; tensors missing, left over, or of another shape or kind.
+    """
+    folder = _locate(name, revision, cache_dir, local_files_only, token)
+    model = read(folder)
+    if device is not None or dtype is not None:
+        model.to(device=device, dtype=dtype)
+    return model.eval()
+
+
+def push(
+    model: DenseModel,
+    repo_id: str,
+    private: bool | None,
+    token: str | None,
+    branch: str | None,
+    commit_message: str,
+    options: Mapping[str, Any],
+) -> str:
+    """Save to a temporary folder and upload it in one commit; see `DenseModel.push_to_hub`."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(token=token, library_name="dense_ctx")
+    with tempfile.TemporaryDirectory() as place:
+        folder = save(model, Path(place) / repo_id.rpartition("/")[2], **options)
+        try:
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            kept = [CARD] if api.file_exists(repo_id, CARD, revision=branch) else []
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                revision=branch,
+                commit_message=commit_message,
+                ignore_patterns=kept,
+            )
+        except (HfHubHTTPError, OSError) as error:
+            raise WeightsError(
+                f"Could not publish to {repo_id}: {error}. `hf auth login` or HF_TOKEN gives a token that may write"
+            ) from error
+    return str(commit.commit_url)
+
+
+def _locate(
+    name: str | os.PathLike[str],
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+    token: str | bool | None,
+) -> Path:
+    folder = Path(name)
+    recover(folder.absolute())
+    if folder.is_dir():
+        return folder
+    target = text = os.fspath(name)
+    if text in registry().names("model"):
+        target = registry().get("model", text)[0].target
+        package, _, inside = target.partition(":")
+        if package != "hub":
+            return _packaged(text, package, inside)
+        target, _, pinned = inside.partition("@")
+        revision = revision or pinned or None
+    elif isinstance(name, os.PathLike) or text.count("/") != 1 or text.startswith((".", "/", "~")):
+        try:
+            registry().get("model", text)
+        except UnknownNameError as error:
+            raise UnknownNameError(f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name).") from None
+    return fetch(target, text, (CONFIG, WEIGHTS, MANIFEST), revision, cache_dir, local_files_only, token)
+
+
+def _packaged(name: str, package: str, inside: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    for place in places:
+        if (Path(place) / inside / CONFIG).exists():
+            return Path(place) / inside
+    raise FileError(
+        f"The model {name!r} should lie in the package {package} at {inside}; it is not there: reinstall it"
+    )

@@ -74,7 +74,7 @@ def fetch(
         if constants.HF_HUB_OFFLINE:
             why = "HF_HUB_OFFLINE is set"
         raise WeightsError(
-            f"The model {called} is not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), and {why}."
+            f"The model {called} is not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}."
             f" {_offline()}"
         ) from error
     return Path(folder)

@@ -246,6 +246,9 @@ class InContext:
         from safetensors.torch import load_file
 
         folder = Path(folder)
+        for name in ("probe.json", "probe.safetensors"):
+            if not (folder / name).exists():
+                raise FileError(f"{folder} holds no saved InContext: {name} is missing")
         try:
             facts = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
             tensors = load_file(str(folder / "probe.safetensors"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,8 @@ from dense_ctx.numerics import soft_knn
 
 from .targets import at_size, check
 
+_CELLS = 16_384
+
 
 class KnnProbe(Probe):
     """Cosine nearest neighbours on a grid of cells; the result is upsampled bilinearly.
@@ -24,7 +27,7 @@ class KnnProbe(Probe):
     Args:
         task: see `dense_ctx.Probe`.
         k, temperature: neighbours, and the softmax over their cosines.
-        stride: pixels per side of a cell.
+        stride: pixels per side of a cell; default the least that gives an image at most 16,384 cells.
         memory: cells kept at most; beyond, a uniform sample of all seen (reservoir sampling).
         seed: of that sample.
     """
@@ -34,12 +37,12 @@ class KnnProbe(Probe):
         task: Task = "segmentation",
         k: int = 30,
         temperature: float = 0.02,
-        stride: int = 4,
+        stride: int | None = None,
         memory: int = 65_536,
         seed: int = 0,
     ) -> None:
         super().__init__(task)
-        if min(k, stride, memory) < 1 or not temperature > 0:
+        if min(k, 1 if stride is None else stride, memory) < 1 or not temperature > 0:
             raise InputError(f"k={k}, stride={stride}, memory={memory}, temperature={temperature}: all above 0")
         self.k, self.temperature, self.stride, self.memory = k, temperature, stride, memory
         self.keys_: Tensor | None = None
@@ -89,7 +92,7 @@ class KnnProbe(Probe):
 
     def _pool(self, x: Tensor) -> Tensor:
         # the last cells may be cut by the border; they average what is there
-        step = self.stride
+        step = self.stride or math.ceil(math.sqrt(x.shape[-2] * x.shape[-1] / _CELLS))
         return functional.avg_pool2d(x, step, step, ceil_mode=True, count_include_pad=False) if step > 1 else x
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:

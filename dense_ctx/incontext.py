@@ -230,8 +230,9 @@ class InContext:
         except OSError as error:
             raise FileError(f"Cannot save to {folder}: {error}") from error
         finally:
-            for name in (".probe.partial", ".json.partial"):
-                (folder / name).unlink(missing_ok=True)
+            if folder.is_dir():
+                for name in (".probe.partial", ".json.partial"):
+                    (folder / name).unlink(missing_ok=True)
         return folder
 
     @classmethod
@@ -252,11 +253,7 @@ class InContext:
         try:
             facts = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
             tensors = load_file(str(folder / "probe.safetensors"))
-        except FileNotFoundError as error:
-            raise FileError(
-                f"{folder} holds no saved InContext: {Path(error.filename or '').name} is missing"
-            ) from None
-        except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError, OSError) as error:
             raise CheckpointError(f"The saved InContext in {folder} is damaged: {error}") from error
         if facts.get("model") != _identity(model):
             raise CheckpointError(

@@ -52,12 +52,22 @@ def test_weights_sum_to_one_on_every_grid_and_windows_start_on_the_stride():
 
 
 def reach(model, size=352):
-    """How far, in pixels, a pixel of the image moves features: the receptive field, by gradients."""
-    image = torch.rand(1, 3, size, size, requires_grad=True)
-    middle = size // 2
-    model(image).pixels[0, :, middle, middle].sum().backward()
-    rows = image.grad.abs().amax((0, 1, 3)).nonzero().flatten()
-    return int((rows - middle).abs().max()) + 1
+    """How far, in pixels, a pixel of the image moves features: the receptive field, by trying.
+
+    Changing one part of the image leaves alone what lies far enough from it, on either side, wherever the border falls.
+    """
+    far = 0
+    for border in range(160, 160 + model.backbone.stride, 5):
+        image, other = torch.rand(2, 1, 3, 64, size)
+        left, right = image.clone(), image.clone()
+        left[..., :border] = other[..., :border]
+        right[..., border:] = other[..., border:]
+        with torch.inference_mode():
+            base = model(image).pixels
+            from_left = (model(left).pixels - base).abs().amax((0, 1, 2)).nonzero().max()
+            from_right = (model(right).pixels - base).abs().amax((0, 1, 2)).nonzero().min()
+        far = max(far, int(from_left) - border + 1, border - int(from_right))
+    return far
 
 
 def test_tiled_equals_untiled_beyond_the_receptive_field(model):

@@ -8,6 +8,7 @@ so its windows see less context than the whole image would give, and the feature
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -271,7 +272,8 @@ def write_features(
     except OSError as error:
         raise FileError(f"Cannot write {needed / 1e9:.3g} GB of features to {path}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -140,7 +141,8 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: floa
     except (av.FFmpegError, OSError) as error:
         raise FileError(f"Cannot write the video {path}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +107,8 @@ def save_picture(path: str | os.PathLike[str], picture: Picture | Image.Image) -
     except (OSError, ValueError) as error:
         raise FileError(f"Cannot write the picture {path}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -73,4 +74,5 @@ def _save(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None
         save_file(tensors, str(partial), metadata=metadata)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

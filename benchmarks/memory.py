@@ -1,0 +1,89 @@
+"""Peak memory of large images, each case in a process of its own.
+
+python benchmarks/memory.py [--height 3000 --width 4000] [--budget 2GB]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from common import in_process, machine, peak_mb
+
+
+def _photo(height: int, width: int):  # type: ignore[no-untyped-def]
+    import numpy as np
+    from PIL import Image
+    from skimage import data
+
+    picture = Image.fromarray(data.astronaut()).resize((width, height), Image.Resampling.BICUBIC)
+    labels = np.hypot(*(np.mgrid[:height, :width] - np.array([[[height * 0.3]], [[width * 0.45]]]))) < height / 4
+    return np.asarray(picture), labels.astype(np.uint8)
+
+
+def write(height: int, width: int, budget: str) -> tuple[float, float, str]:
+    from dense_ctx import AutoDenseModel
+    from dense_ctx.tiling import write_features
+
+    model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
+    image, _ = _photo(height, width)
+    before, start = peak_mb(), time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_features(model, image, Path(folder) / "features.npy", max_memory=budget)
+        size = path.stat().st_size / 1e9
+    return peak_mb(), time.time() - start, f"{size:.2f} GB written; {before:.0f} MB before"
+
+
+def segment(height: int, width: int, budget: str) -> tuple[float, float, str]:
+    import torch
+
+    from dense_ctx import AutoDenseModel, InContext
+    from dense_ctx.metrics import confusion_matrix, iou
+
+    model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
+    image, labels = _photo(height, width)
+    before, start = peak_mb(), time.time()
+    context = InContext(model).fit(image, labels, max_memory=budget)
+    predicted = context.predict(image, max_memory=budget)
+    score = iou(confusion_matrix(predicted, torch.from_numpy(labels).long(), 2)).mean()
+    return peak_mb(), time.time() - start, f"mean IoU on the example itself {score:.3f}; {before:.0f} MB before"
+
+
+def forward(height: int, width: int, budget: str, backbone: str, decoder: str) -> tuple[float, float, str]:
+    import torch
+
+    from dense_ctx import AutoDenseModel
+    from dense_ctx.tiling import plan
+
+    args = {} if backbone == "efficientnet-lite0" else {"weights": None}
+    model = AutoDenseModel.from_parts(backbone, decoder, backbone_args=args)
+    image = torch.rand(1, 3, height, width)
+    with torch.inference_mode():
+        model(torch.rand(1, 3, 64, 64))
+        before, start = peak_mb(), time.time()
+        windows = len(plan(model, (height, width), budget, model.dim))
+        model(image, max_memory=budget)
+    return peak_mb() - before, time.time() - start, f"{windows} windows; budget {budget}; beside {before:.0f} MB"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--height", type=int, default=3000)
+    parser.add_argument("--width", type=int, default=4000)
+    parser.add_argument("--budget", default="2GB")
+    args = parser.parse_args()
+    print(machine())
+    for name, case in (
+        ("forward 900x1200 lite0+upsample", (forward, 900, 1200, "3GB", "efficientnet-lite0", "upsample")),
+        ("forward 640x900 dinov2-s14+dpt", (forward, 640, 900, "1.2GB", "dinov2-s14", "dpt")),
+        (f"segment {args.height}x{args.width}", (segment, args.height, args.width, args.budget)),
+        (f"write features {args.height}x{args.width}", (write, args.height, args.width, args.budget)),
+    ):
+        peak, seconds, note = in_process(*case)
+        print(f"{name:34} peak {peak:7.0f} MB  {seconds:6.1f} s  {note}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

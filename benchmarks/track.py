@@ -47,12 +47,10 @@ def dense(height: int, width: int, dim: int, frames: int) -> tuple[float, float,
         return (labels.transpose(0, 1).flatten(1) @ affinity).view(-1, height, width)
 
     result = step()
-    return median_seconds(step, 3), peak_mb() - before, result
+    return median_seconds(step, 3), peak_mb() - before, result.numpy()
 
 
 def ours(height: int, width: int, dim: int, frames: int) -> tuple[float, float, Any]:
-    import torch
-
     from dense_ctx.propagation import Propagator, _normalized, _propagate
 
     features, labels = _data(height, width, dim, frames)
@@ -67,7 +65,7 @@ def ours(height: int, width: int, dim: int, frames: int) -> tuple[float, float, 
         return _propagate(query, propagator._keys, propagator._values, 12, 5, 0.1).movedim(-1, 0)
 
     result = step()
-    return median_seconds(step, 7), peak_mb() - before, torch.as_tensor(result)
+    return median_seconds(step, 7), peak_mb() - before, result.numpy()
 
 
 def main() -> None:
@@ -82,7 +80,7 @@ def main() -> None:
     print(f"dense affinity  {slow:8.3f} s a frame  {slow_mb:8.0f} MB")
     print(f"dense_ctx       {fast:8.3f} s a frame  {fast_mb:8.0f} MB")
     print(f"ratio           {slow / fast:8.1f}             {slow_mb / max(fast_mb, 1):8.1f}")
-    print(f"largest difference of the soft labels {float((got - expected).abs().max()):.1e}")
+    print(f"largest difference of the soft labels {abs(got - expected).max():.1e}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -25,6 +26,28 @@ def peak_mb() -> float:
     """The most memory this process has had, in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def reset_peak() -> float:
+    """The memory this process has now, in MB; on Linux, `peak_mb_since` counts from here."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except OSError:
+        return peak_mb()
+
+
+def peak_mb_since() -> float:
+    """The most memory since `reset_peak` (elsewhere than on Linux: ever), in MB."""
+    try:
+        return _status("VmHWM")
+    except OSError:
+        return peak_mb()
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(key + ":"))
 
 
 def _child(function: Callable[..., Any], arguments: tuple[Any, ...], pipe: Any) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import in_process, machine, peak_mb
+from common import in_process, machine, peak_mb, peak_mb_since, reset_peak
 
 
 def _photo(height: int, width: int):  # type: ignore[no-untyped-def]
@@ -62,10 +62,10 @@ def forward(height: int, width: int, budget: str, backbone: str, decoder: str) -
     image = torch.rand(1, 3, height, width)
     with torch.inference_mode():
         model(torch.rand(1, 3, 64, 64))
-        before, start = peak_mb(), time.time()
+        before, start = reset_peak(), time.time()
         windows = len(plan(model, (height, width), budget, model.dim))
         model(image, max_memory=budget)
-    return peak_mb() - before, time.time() - start, f"{windows} windows; budget {budget}; beside {before:.0f} MB"
+    return peak_mb_since() - before, time.time() - start, f"{windows} windows; budget {budget}; beside {before:.0f} MB"
 
 
 def main() -> None:

@@ -1,0 +1,50 @@
+"""DINO's and DINOv2's own rule for position embeddings at other sizes than the native one.
+
+timm interpolates every table bicubically WITH antialiasing, to the new grid. The official code of DINO, and of DINOv2
+without registers, does it without antialiasing, by the scale factors (h + 0.1) / H and (w + 0.1) / W, where H x W is
+the table's grid: their features at 224 pixels, from tables of 518, come out otherwise with antialiasing. DINOv2 with
+registers antialiases and adds nothing, as timm does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.nn import functional
+
+OFFSET = 0.1
+
+
+def official_positions(net: Any) -> bool:
+    """Let timm's `net` use the official rule where it is a DINO or DINOv2 without registers; True if it does."""
+    name = net.pretrained_cfg.get("architecture") or ""
+    plain = name.endswith("_dinov2") or (name.endswith("_224") and net.pretrained_cfg.get("tag") == "dino")
+    if not plain or type(net) is not VisionTransformer or net.no_embed_class:
+        return False
+    net.__class__ = OfficialVisionTransformer  # same parameters, another method; copies and pickles as any module
+    return True
+
+
+def interpolate(table: Tensor, grid: tuple[int, int], new: tuple[int, int], offset: float = OFFSET) -> Tensor:
+    """Bring a table [1, H*W, C] of `grid` (H, W) to [1, h*w, C] of `new` (h, w)."""
+    if grid == new:
+        return table
+    planes = table.float().reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    factors = [(side + offset) / old for side, old in zip(new, grid, strict=True)]
+    planes = functional.interpolate(planes, scale_factor=factors, mode="bicubic", antialias=False)
+    return planes.flatten(2).transpose(1, 2).to(table.dtype)
+
+
+class OfficialVisionTransformer(VisionTransformer):  # type: ignore[misc]
+    """timm's ViT with the rule above."""
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """Add positions to patches [B, h, w, C]; give tokens [B, 1 + h*w, C]."""
+        count, height, width, _ = x.shape
+        table = interpolate(self.pos_embed[:, 1:], tuple(self.patch_embed.grid_size), (height, width))
+        first = self.cls_token + self.pos_embed[:, :1]
+        x = torch.cat([first.expand(count, -1, -1), x.flatten(1, 2) + table], dim=1)
+        return self.pos_drop(x)

@@ -116,7 +116,7 @@ def check_batch(images: Tensor) -> Tensor:
         images = images.float() / 65535
     elif not images.is_floating_point():
         raise InputError(f"An image tensor is uint8, uint16 or float in [0, 1]; got {images.dtype}")
-    low, high = (float(value) for value in torch.aminmax(images))
+    low, high = (float(value) for value in torch.aminmax(images.detach()))
     if not low >= -1e-3 or not high <= 1 + 1e-3:  # written so that NaN fails too
         if not bool(torch.isfinite(images).all()):
             raise InputError("The image holds NaN or infinity")

@@ -2,7 +2,8 @@
 
 DINOv2: chunked blocks are joined, mask_token (training only) goes, registers and the class token's position are folded
 as timm keeps them. DINO: the projection head. MAE: the decoder and its mask token. CLIP (OpenAI, open_clip): the text
-tower and the projection. timm's own files: the classifier. SAM: prompt encoder and mask decoder.
+tower and the projection. timm's own files: the classifier. SAM: prompt encoder and mask decoder. transformers: see
+`convert_hf`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import nn
 
 from dense_ctx.errors import WeightsError
 
+from .convert_hf import hf_to_timm, is_hf
 from .weights import State
 
 _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.(?=norm|attn|mlp|ls)")
@@ -31,11 +33,14 @@ def to_timm(state: State, net: nn.Module) -> State:
         WeightsError: timm's own converter cannot read the checkpoint.
     """
     own = net.state_dict()
+    if is_hf(state):
+        state = hf_to_timm(state, net)
     # DINOv2 trained with block chunks: blocks.2.17.attn... -> blocks.17.attn...
     state = {_CHUNKED.sub(r"blocks.\1.", key): value for key, value in state.items()}
     if any(key.startswith("decoder_") for key in state):  # MAE with its decoder, whose mask token is not DINOv2's
         state = {k: v for k, v in state.items() if not k.startswith("decoder_") and k != "mask_token"}
-    family = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    modules = [sys.modules[part.__module__] for part in type(net).__mro__]
+    family = next((module.checkpoint_filter_fn for module in modules if hasattr(module, "checkpoint_filter_fn")), None)
     fits = all(key in state and state[key].shape == value.shape for key, value in own.items())
     if family is not None and not fits:
         takes_net = len(inspect.signature(family).parameters) > 1

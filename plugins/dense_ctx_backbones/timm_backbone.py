@@ -8,6 +8,7 @@ than four keep the deepest four.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from dense_ctx.errors import InputError, UnknownNameError
 from dense_ctx.interfaces import Backbone, Features
 
 from .convert import to_timm
+from .positions import official_positions
 from .weights import State, hub_error, load_strictly, read_state
 
 
@@ -45,6 +47,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         self.name = model
         self.net = self._build(model, options)
+        official_positions(self.net)
         self._configure(layers, norm)
         if weights == "pretrained":
             self._load(self._pretrained(), self.source or model)
@@ -55,8 +58,8 @@ class TimmBackbone(Backbone):
 
     def _build(self, model: str, options: dict[str, Any]) -> nn.Module:
         if not timm.is_model(model):
-            near = timm.list_models(f"*{model.partition('.')[0]}*")[:3] or timm.list_models(f"{model[:6]}*")[:3]
-            raise UnknownNameError(f"timm {timm.__version__} has no model {model!r}. Near: {', '.join(near) or 'none'}")
+            near = difflib.get_close_matches(model.partition(".")[0], timm.list_models(), n=3, cutoff=0)
+            raise UnknownNameError(f"timm {timm.__version__} has no model {model!r}. Closest: {', '.join(near)}")
         plain = model.startswith(("vit_", "deit", "beit", "eva", "naflex"))
         if plain and "dynamic_img_size" not in options and "_dinov3" not in model:
             try:

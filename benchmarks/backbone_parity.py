@@ -1,0 +1,93 @@
+"""The same random weights through timm and through transformers: how far apart their features are.
+
+    python benchmarks/backbone_parity.py
+
+At the native size they must agree. Off it, the libraries resize position embeddings by different rules; the table says
+how much that changes: largest difference of the last map, relative to its largest entry.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import torch
+import transformers
+from common import machine
+
+from dense_ctx import create_backbone
+from dense_ctx.interfaces import Backbone
+
+WIDTH = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2}
+DEEP = {**WIDTH, "intermediate_size": 192, "image_size": 80, "patch_size": 16}
+CASES: dict[str, tuple[str, Any, int]] = {
+    "DINOv2": ("dinov2-s14", lambda: transformers.Dinov2Config(**WIDTH, image_size=70, patch_size=14), 70),
+    "DINOv2 with registers": (
+        "dinov2-reg-s14",
+        lambda: transformers.Dinov2WithRegistersConfig(**WIDTH, image_size=70, patch_size=14, num_register_tokens=4),
+        70,
+    ),
+    "CLIP": (
+        "clip-b16",
+        lambda: transformers.CLIPVisionConfig(**DEEP),
+        80,
+    ),
+    "MAE": (
+        "mae-b16",
+        lambda: transformers.ViTMAEConfig(**DEEP, layer_norm_eps=1e-6),
+        80,
+    ),
+    "DINOv3": (
+        "dinov3-s16",
+        lambda: transformers.DINOv3ViTConfig(
+            **WIDTH,
+            intermediate_size=192,
+            image_size=80,
+            patch_size=16,
+            num_register_tokens=4,
+            query_bias=False,
+            value_bias=False,
+        ),
+        80,
+    ),
+}
+
+
+def pair(name: str) -> tuple[Backbone, Backbone]:
+    """One family, tiny, with the same random weights: through timm, and through transformers."""
+    registered, config, size = CASES[name]
+    torch.manual_seed(0)
+    theirs = create_backbone("hf:untrained", config=config(), weights=None)
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # every weight counts, position embeddings and layer scales too
+            parameter.copy_(
+                torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.5) + (parameter.ndim == 1) * 0.5
+            )
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.net.save_pretrained(folder)  # type: ignore[union-attr, operator]
+        options = {"depth": 4, "embed_dim": 48, "num_heads": 2, "img_size": size}
+        ours = create_backbone(registered, weights=folder, **options)
+    return ours, theirs
+
+
+def difference(ours: Backbone, theirs: Backbone, height: int, width: int) -> float:
+    image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        a, b = ours(image), theirs(image)
+    worst = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(a.maps, b.maps, strict=True))
+    return max(worst, float((a.cls - b.cls).abs().max() / b.cls.abs().max()))  # type: ignore[union-attr, operator]
+
+
+def main() -> None:
+    print(f"{machine()}, transformers {transformers.__version__}")
+    print(f"{'family':24}{'native':>12}{'3 x 7 cells':>14}{'8 x 5 cells':>14}{'16 x 12 cells':>16}")
+    for name, (_, _, size) in CASES.items():
+        ours, theirs = pair(name)
+        step = ours.stride
+        grids = [(size // step, size // step), (3, 7), (8, 5), (16, 12)]
+        values = [difference(ours, theirs, rows * step, columns * step) for rows, columns in grids]
+        print(f"{name:24}{values[0]:>12.1e}{values[1]:>14.1e}{values[2]:>14.1e}{values[3]:>16.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ def to_timm(state: State, net: nn.Module) -> State:
     """Map the tensors of an official or timm checkpoint onto `net`'s names; loading is strict afterwards.
 
     Raises:
-        WeightsError: timm's own converter cannot read the checkpoint.
+        WeightsError: the checkpoint has another patch size, or timm's own converter cannot read it.
     """
     own = net.state_dict()
     if is_hf(state):
@@ -39,6 +39,7 @@ def to_timm(state: State, net: nn.Module) -> State:
     state = {_CHUNKED.sub(r"blocks.\1.", key): value for key, value in state.items()}
     if any(key.startswith("decoder_") for key in state):  # MAE with its decoder, whose mask token is not DINOv2's
         state = {k: v for k, v in state.items() if not k.startswith("decoder_") and k != "mask_token"}
+    _same_patches(state, own)
     modules = [sys.modules[part.__module__] for part in type(net).__mro__]
     family = next((module.checkpoint_filter_fn for module in modules if hasattr(module, "checkpoint_filter_fn")), None)
     fits = all(key in state and state[key].shape == value.shape for key, value in own.items())
@@ -53,3 +54,14 @@ def to_timm(state: State, net: nn.Module) -> State:
                 f"Their first tensors are {', '.join(list(state)[:4])}; {name} has {', '.join(list(own)[:4])}"
             ) from error
     return {key: value for key, value in state.items() if key in own or not _LEFT_OUT.match(key)}
+
+
+def _same_patches(state: State, own: State) -> None:
+    """Refuse another patch size: timm would resize the patch projection, and give other features without a word."""
+    for key in ("patch_embed.proj.weight", "visual.conv1.weight"):
+        given, wanted = state.get(key), own.get("patch_embed.proj.weight")
+        if given is not None and wanted is not None and given.ndim == 4 and given.shape[2:] != wanted.shape[2:]:
+            raise WeightsError(
+                f"The weights have patches of {list(given.shape[2:])} pixels ({key}), the network of "
+                f"{list(wanted.shape[2:])}: choose the backbone they were trained as"
+            )

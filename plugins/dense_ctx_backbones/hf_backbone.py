@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +16,17 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from dense_ctx.errors import InputError, WeightsError
+from dense_ctx.errors import FileError, InputError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
 
-from .weights import hub_error, load_strictly, read_state
+from .weights import hub_error, read_state
 
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
+# beside the encoder in a repository, or in the encoder and unused by its maps
+_BESIDE = re.compile(
+    r"(.*\.)?(text_model|text_projection|visual_projection|logit_|classifier|lm_head|head|decoder|pooler)"
+)
+_TRAINING_ONLY = re.compile(r"(.*\.)?(mask_token|position_ids|num_batches_tracked|periods)$")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -55,20 +61,29 @@ class HfBackbone(Backbone):
             if weights == "pretrained":
                 self.source = repo
                 self.net, report = transformers.AutoModel.from_pretrained(
-                    repo, config=config, revision=revision, output_loading_info=True
+                    repo, config=config, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True
                 )
-                missing = [key for key in report["missing_keys"] if "pooler" not in key and "head." not in key]
-                if missing:
-                    raise WeightsError(f"{repo} lacks tensors of {type(self.net).__name__}: {', '.join(missing[:4])}")
+                _complete(report, repo, self.net)
+            elif weights is not None:
+                self.source = os.fspath(weights)
+                # transformers renames what older versions saved, so the file is read here and handed to it
+                kind = type(transformers.AutoModel.from_config(config))
+                self.net, report = kind.from_pretrained(
+                    None,
+                    config=config,
+                    state_dict=read_state(weights),
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                )
+                _complete(report, self.source, self.net)
             else:
                 self.net = transformers.AutoModel.from_config(config)
+        except (FileError, WeightsError):
+            raise
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError):
                 raise InputError(f"transformers cannot build a vision encoder from {repo!r}: {error}") from error
             raise hub_error(error, repo, f"hf:{repo}") from error
-        if weights is not None and weights != "pretrained":
-            self.source = os.fspath(weights)
-            load_strictly(self.net, read_state(weights), self.source)
         self.config = config
         self.norm = norm
         self._configure(layers, repo)
@@ -143,6 +158,24 @@ class HfBackbone(Backbone):
         norm = self._final_norm()
         last = [name for name, part in self.named_modules() if part is norm]
         return [f"{longest}.{index}" for index in range(lists[longest])] + last
+
+
+def _complete(report: dict[str, Any], source: str, net: nn.Module) -> None:
+    """Check transformers' report of a loading; strict, but for what lies beside the encoder.
+
+    Raises:
+        WeightsError: names the missing, unexpected and wrongly shaped tensors.
+    """
+    shapes = [f"{key} {list(given)} for {list(own)}" for key, given, own in report["mismatched_keys"]]
+    missing = [key for key in report["missing_keys"] if not _BESIDE.match(key)]
+    extra = [k for k in report["unexpected_keys"] if not _BESIDE.match(k) and not _TRAINING_ONLY.match(k)]
+    faults = [
+        f"{len(items)} {kind} ({', '.join(sorted(items)[:4])}{' ...' if len(items) > 4 else ''})"
+        for kind, items in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
+        if items
+    ]
+    if faults:
+        raise WeightsError(f"The weights of {source} do not fit {type(net).__name__}: tensors {'; '.join(faults)}")
 
 
 def _statistics(repo: str, revision: str | None, weights: Any) -> tuple[Any, Any]:

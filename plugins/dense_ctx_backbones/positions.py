@@ -22,7 +22,7 @@ def official_positions(net: Any) -> bool:
     """Let timm's `net` use the official rule where it is a DINO or DINOv2 without registers; True if it does."""
     name = net.pretrained_cfg.get("architecture") or ""
     plain = name.endswith("_dinov2") or (name.endswith("_224") and net.pretrained_cfg.get("tag") == "dino")
-    if not plain or type(net) is not VisionTransformer or net.no_embed_class:
+    if not plain or type(net) is not VisionTransformer or net.no_embed_class or not net.dynamic_img_size:
         return False
     net.__class__ = OfficialVisionTransformer  # same parameters, another method; copies and pickles as any module
     return True

@@ -3,7 +3,7 @@
 Layer rule. A plain ViT of depth n gives four maps, after blocks n/4, n/2, 3n/4 and n (depth 12: blocks 2, 5, 8 and 11,
 counted from 0), each through the network's final norm unless `norm=False`. Prefix tokens (class, registers) are
 stripped by their number, never by position from the end. A hierarchical network gives its stages; networks with more
-than four keep the deepest four.
+than four keep the deepest four. Blocks after the deepest map asked for are not run.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class TimmBackbone(Backbone):
         """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
         net: Any = self.net
         arguments: dict[str, Any] = {"indices": self.layers, "intermediates_only": True, "output_fmt": "NCHW"}
+        arguments["stop_early"] = True
         if self.plain:
             arguments["norm"] = self.norm
         if self.prefix_tokens:

@@ -16,7 +16,7 @@ def test_annotations_cover_their_classes():
 
 
 def test_demo_segments_the_clip(tmp_path, capsys, monkeypatch):
-    """Every 30th frame and the annotated ones; `-m slow` runs the whole clip."""
+    """The annotated and the shown frames; the command itself runs the whole clip."""
     frames = list(Video(demo.clip_path()))
     keep = sorted({*demo.ANNOTATED, *demo.SHOWN})
 

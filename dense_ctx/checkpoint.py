@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from .card import model_card
@@ -69,7 +70,7 @@ def save(
             for item in folder.iterdir():
                 if item.name not in (CONFIG, WEIGHTS, MANIFEST):
                     (shutil.copytree if item.is_dir() else shutil.copy2)(item, partial / item.name)
-        save_file(tensors, str(partial / WEIGHTS), metadata={"format": "pt"})
+        write_tensors(partial / WEIGHTS, tensors, {"format": "pt"})
         _write(partial / CONFIG, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
         digests = {name: file_digest(partial / name) for name in (CONFIG, WEIGHTS)}
         _write(partial / MANIFEST, json.dumps({"sha256": digests}, indent=2) + "\n")
@@ -251,6 +252,11 @@ def recover(folder: Path) -> None:
     previous = _beside(folder, "previous") if folder.name else folder
     if not folder.exists() and previous.is_dir():
         previous.replace(folder)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file as any file: safetensors' own writer leaves it readable by its owner alone."""
+    path.write_bytes(serialize(tensors, metadata))
 
 
 def _write(path: Path, text: str) -> None:

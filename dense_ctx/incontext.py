@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checkpoint import write_tensors
 from .errors import CheckpointError, FileError, InputError, NotFittedError
 from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
@@ -205,8 +206,6 @@ class InContext:
             NotFittedError: before `fit`.
             FileError: the folder cannot be written.
         """
-        from safetensors.torch import save_file
-
         if self.probe_ is None:
             raise NotFittedError("Nothing to save: call fit first")
         folder = Path(folder)
@@ -223,7 +222,7 @@ class InContext:
         tensors = {key: value.contiguous().cpu() for key, value in self.probe_.state_dict().items()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, str(folder / ".probe.partial"))
+            write_tensors(folder / ".probe.partial", tensors)
             (folder / ".json.partial").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
             (folder / ".probe.partial").replace(folder / "probe.safetensors")
             (folder / ".json.partial").replace(folder / "probe.json")

@@ -82,6 +82,13 @@ def test_a_backbone_without_a_home_is_stored_whole(tmp_path):
     assert torch.equal(pixels(loaded), pixels(model))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+def test_files_are_readable_as_any_other(folder, tmp_path):
+    (tmp_path / "plain").write_text("")
+    modes = {path.stat().st_mode for path in (*folder.iterdir(), tmp_path / "plain")}
+    assert len(modes) == 1
+
+
 def test_standalone_needs_no_home(original, tmp_path, monkeypatch):
     folder = original.save_pretrained(tmp_path / "m", standalone=True)
     from dense_ctx_backbones import lite0
@@ -248,7 +255,7 @@ def test_a_save_that_fails_anywhere_leaves_the_old_model(original, folder, monke
 
         return wrapper
 
-    monkeypatch.setattr(checkpoint, "save_file", failing(checkpoint.save_file))
+    monkeypatch.setattr(checkpoint, "write_tensors", failing(checkpoint.write_tensors))
     monkeypatch.setattr(checkpoint, "_write", failing(checkpoint._write))
     monkeypatch.setattr(checkpoint.os, "fsync", failing(os.fsync))
     from pathlib import Path

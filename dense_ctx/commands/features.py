@@ -67,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _save(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
+    from ..checkpoint import write_tensors
 
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, str(partial), metadata=metadata)
+        write_tensors(partial, tensors, metadata)
         partial.replace(path)
     finally:
         with contextlib.suppress(OSError):

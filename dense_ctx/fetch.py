@@ -75,7 +75,7 @@ def fetch(
             why = "HF_HUB_OFFLINE is set"
         raise WeightsError(
             f"The model {called} is not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}."
-            f" {_offline()}"
+            f"{'' if name == repository else ' Not every short name has weights yet: the README lists which.'} {_offline()}"
         ) from error
     return Path(folder)
 

@@ -154,7 +154,9 @@ def test_short_names_say_what_is_missing_and_where(monkeypatch, tmp_path):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     start = time.time()
-    with pytest.raises(WeightsError, match=r"dense-ctx/lila-b14 \(the short name 'lila-b14'\) is not in the cache"):
+    with pytest.raises(
+        WeightsError, match=r"dense-ctx/lila-b14 \(the short name 'lila-b14'\) is not in the cache.*Not every"
+    ):
         AutoDenseModel.from_pretrained("lila-b14", cache_dir=tmp_path)
     assert time.time() - start < 1
     with pytest.raises(UnknownNameError, match=r"Closest: lila-b14.*Nor is 'lila-b15' a folder"):

@@ -73,9 +73,10 @@ def fetch(
         )
         if constants.HF_HUB_OFFLINE:
             why = "HF_HUB_OFFLINE is set"
+        unsure = "" if name == repository else " Not every short name has weights yet: the README lists which."
         raise WeightsError(
             f"The model {called} is not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}."
-            f"{'' if name == repository else ' Not every short name has weights yet: the README lists which.'} {_offline()}"
+            f"{unsure} {_offline()}"
         ) from error
     return Path(folder)
 

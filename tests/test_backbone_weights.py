@@ -213,9 +213,41 @@ def test_a_hub_that_does_not_give_the_weights(monkeypatch, failure, message):
     def fail(*_, **__):
         raise failure
 
+    monkeypatch.setattr(timm_backbone, "cached_state", lambda repository: None)
     monkeypatch.setattr(timm_backbone, "load_state_dict_from_hf", fail)
     with pytest.raises(WeightsError, match=message):
         create_backbone("mae-b16", **TINY)
+
+
+def test_without_a_network_the_answer_is_quick_and_the_cache_serves(tmp_path):
+    """In a process of its own, pointed at a port nobody listens on."""
+    import subprocess
+    import sys
+    import time
+
+    state = tiny("mae-b16").net.state_dict()
+    cache = tmp_path / "hub" / "models--timm--vit_base_patch16_224.mae"
+    commit = "0" * 40
+    (cache / "snapshots" / commit).mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    save_file(state, cache / "snapshots" / commit / "model.safetensors")
+    code = f"""
+import time
+from dense_ctx import create_backbone
+create_backbone("mae-b16", **{TINY})
+start = time.time()
+try:
+    create_backbone("dino-s16", **{TINY})
+except Exception as error:
+    print(type(error).__name__, time.time() - start < 5)
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environment |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    start = time.time()
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert run.stdout.split() == ["WeightsError", "True"], run.stderr[-2000:]
+    assert time.time() - start < 60
 
 
 def test_every_name_stands_for_weights_timm_knows():

@@ -17,12 +17,12 @@ import timm
 from timm.models import load_state_dict_from_hf
 from torch import Tensor, nn
 
-from dense_ctx.errors import InputError, UnknownNameError
+from dense_ctx.errors import InputError, UnknownNameError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
 
 from .convert import to_timm
 from .positions import official_positions
-from .weights import State, hub_error, load_strictly, read_state
+from .weights import State, cached_state, hub_error, load_strictly, read_state
 
 
 class TimmBackbone(Backbone):
@@ -106,7 +106,10 @@ class TimmBackbone(Backbone):
             raise InputError(f"timm's {self.name} has no published weights; pass weights=None or a file")
         self.source = str(repository)
         try:
-            return dict(load_state_dict_from_hf(repository, weights_only=True))
+            cached = cached_state(repository)
+            return dict(load_state_dict_from_hf(repository, weights_only=True)) if cached is None else cached
+        except WeightsError:
+            raise
         except Exception as error:
             raise hub_error(error, str(repository), self.name) from error
 

@@ -88,6 +88,23 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     module.load_state_dict(state)
 
 
+def cached_state(repository: str) -> State | None:
+    """The weights of a Hub repository, if the cache has them; opens no connection.
+
+    Where it has not, one quick request tells whether the Hub answers: the client's own download would try for most of a
+    minute before it gave up.
+    """
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+    for name in _NAMES:
+        path = try_to_load_from_cache(repository, name)
+        if isinstance(path, str):
+            return read_state(path)
+    if not constants.HF_HUB_OFFLINE:
+        HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    return None
+
+
 def hub_error(error: Exception, repository: str, name: str) -> WeightsError:
     """What to do when a hub did not answer, or refused."""
     from huggingface_hub import constants

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import NotFittedError
+from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
 from dense_ctx.numerics import RidgeStats
 
@@ -25,6 +25,8 @@ class RidgeProbe(Probe):
 
     def __init__(self, task: Task = "segmentation", penalty: float = 1e-3) -> None:
         super().__init__(task)
+        if not penalty >= 0:
+            raise InputError(f"penalty={penalty} is not at least 0")
         self.penalty = penalty
         self.stats_ = RidgeStats()
         self._coefficients: Tensor | None = None

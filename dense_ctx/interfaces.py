@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 if TYPE_CHECKING:
@@ -39,11 +40,25 @@ class Features:
 
 @dataclass(frozen=True)
 class DenseFeatures:
-    """What a DenseModel returns: pixels [B, D, H, W], patches [B, C, h, w] (the deepest map), cls [B, C] or None."""
+    """What a DenseModel returns: pixels [B, D, H, W], patches [B, C, h, w] (the deepest map), cls [B, C] or None.
+
+    extent: share of the patch grid's height and width that the image covers; the rest is padding to the stride.
+    """
 
     pixels: Tensor
     patches: Tensor
     cls: Tensor | None = None
+    extent: tuple[float, float] = (1.0, 1.0)
+
+    def on_pixels(self, low: Tensor) -> Tensor:
+        """Bring a map on the patch grid, [B, K, h, w], to the pixel grid: bilinear, padding cut off."""
+        height, width = self.pixels.shape[-2:]
+        full = (max(height, round(height / self.extent[0])), max(width, round(width / self.extent[1])))
+        if tuple(low.shape[-2:]) == full:
+            return low[:, :, :height, :width]
+        shrink = low.shape[-2] > full[0] or low.shape[-1] > full[1]
+        large = functional.interpolate(low, size=full, mode="bilinear", align_corners=False, antialias=shrink)
+        return large[:, :, :height, :width]
 
     def __iter__(self) -> Iterator[Tensor | None]:
         return iter((self.pixels, self.patches, self.cls))
@@ -51,7 +66,7 @@ class DenseFeatures:
     def to(self, *args: Any, **kwargs: Any) -> DenseFeatures:
         """Move or cast, as `Tensor.to`."""
         cls = None if self.cls is None else self.cls.to(*args, **kwargs)
-        return DenseFeatures(self.pixels.to(*args, **kwargs), self.patches.to(*args, **kwargs), cls)
+        return DenseFeatures(self.pixels.to(*args, **kwargs), self.patches.to(*args, **kwargs), cls, self.extent)
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,8 @@ class DenseModel(nn.Module):
             return tiled_forward(self, batch, max_memory, size)
         features, padded = self.encode(batch)
         pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
-        return DenseFeatures(pixels, features.maps[-1], features.cls)
+        extent = (batch.shape[-2] / padded.shape[-2], batch.shape[-1] / padded.shape[-1])
+        return DenseFeatures(pixels, features.maps[-1], features.cls, extent)
 
 
 class AutoDenseModel:

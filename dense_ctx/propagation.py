@@ -31,9 +31,10 @@ class Propagator:
     """Soft labels from frame to frame on a grid of features.
 
     Args:
-        features: the first frame's, [C, h, w]; need not be normalised.
-        labels: its soft or one-hot labels, [K, h, w]. They stay context for the whole clip.
-        n_last_frames: how many previous frames are context beside the first.
+        features: the annotated frame's, [C, h, w], or those of several, [R, C, h, w]; need not be normalised.
+        labels: their soft or one-hot labels, [K, h, w] or [R, K, h, w]; context for the whole clip. A cell whose labels
+            sum to 0 is not annotated and votes for nothing.
+        n_last_frames: how many previous frames are context beside the annotated ones.
         size_mask_neighborhood: the window is 2 n + 1 cells wide and high; 0 lifts the restriction.
         topk: neighbours that vote; ties with the last of them vote too.
         temperature: of exp(cosine / temperature).
@@ -48,23 +49,32 @@ class Propagator:
         topk: int = 5,
         temperature: float = 0.1,
     ) -> None:
-        if features.ndim != 3 or labels.ndim != 3 or features.shape[1:] != labels.shape[1:]:
+        alike = features.ndim == labels.ndim in (3, 4) and features.shape[-2:] == labels.shape[-2:]
+        if not alike or (features.ndim == 4 and len(features) != len(labels)):
             raise InputError(
                 f"features [C, h, w] and labels [K, h, w] share a grid: "
                 f"got {list(features.shape)} and {list(labels.shape)}"
             )
+        if features.ndim == 3:
+            features, labels = features[None], labels[None]
         if n_last_frames < 0 or size_mask_neighborhood < 0 or topk < 1 or not temperature > 0:
             raise InputError(
                 f"n_last_frames={n_last_frames}, size_mask_neighborhood={size_mask_neighborhood}, topk={topk}, "
                 f"temperature={temperature}: expected at least 0, 0, 1, and above 0"
             )
         self.topk, self.temperature = topk, temperature
-        height, width = features.shape[1:]
+        count, channels, height, width = features.shape
         self.radius = size_mask_neighborhood or max(height, width)
-        # channels last, so that a tile's neighbourhood is a few long runs of memory; slot 0 is the first frame for good
-        self._keys = features.new_empty(n_last_frames + 1, height, width, features.shape[0], dtype=torch.float32)
-        self._values = labels.new_empty(n_last_frames + 1, height, width, labels.shape[0], dtype=torch.float32)
-        self._keys[0], self._values[0] = _normalized(features), labels.movedim(0, -1)
+        # channels last, so that a tile's neighbourhood is a few long runs of memory; the first slots are for good
+        self._given, self._slots = count, count + n_last_frames
+        self._keys = features.new_empty(self._slots, height, width, channels, dtype=torch.float32)
+        self._values = labels.new_empty(self._slots, height, width, labels.shape[1], dtype=torch.float32)
+        self._keys[:count] = _normalized(features)
+        self._values[:count] = labels.movedim(1, -1)
+        blank = labels.sum(1) == 0
+        self._blank = blank if bool(blank.any()) else None
+        if self._blank is not None and bool(blank.all()):
+            raise InputError("No cell of the annotated frames has a label: nothing to propagate")
         self._steps = 0
 
     @torch.no_grad()
@@ -79,23 +89,26 @@ class Propagator:
             raise InputError(
                 f"The frame's features are {list(features.shape)}; the first frame's were {[channels, height, width]}"
             )
-        query = _normalized(features)
-        slots = len(self._keys)
-        known = min(self._steps + 1, slots)
-        labels = _propagate(query, self._keys[:known], self._values[:known], self.radius, self.topk, self.temperature)
-        if slots > 1:  # the oldest of the last frames makes room
-            slot = 1 + self._steps % (slots - 1)
+        query = _normalized(features[None])[0]
+        known = min(self._steps + self._given, self._slots)
+        keys, values = self._keys[:known], self._values[:known]
+        labels = _propagate(query, keys, values, self._blank, self.radius, self.topk, self.temperature)
+        last = self._slots - self._given
+        if last:  # the oldest of the last frames makes room
+            slot = self._given + self._steps % last
             self._keys[slot], self._values[slot] = query, labels
         self._steps += 1
         return labels.movedim(-1, 0)
 
 
 def _normalized(features: Tensor) -> Tensor:
-    return functional.normalize(features.float(), dim=0).movedim(0, -1)
+    return functional.normalize(features.float(), dim=1).movedim(1, -1)
 
 
-def _propagate(query: Tensor, keys: Tensor, values: Tensor, radius: int, topk: int, temperature: float) -> Tensor:
-    """query [h, w, C], keys [T, h, w, C], values [T, h, w, K] -> [h, w, K]."""
+def _propagate(
+    query: Tensor, keys: Tensor, values: Tensor, blank: Tensor | None, radius: int, topk: int, temperature: float
+) -> Tensor:
+    """query [h, w, C], keys [T, h, w, C], values [T, h, w, K], blank [R, h, w] of the first R frames -> [h, w, K]."""
     height, width, channels = query.shape
     result = values.new_empty(height, width, values.shape[-1])
     for top in range(0, height, _TILE):
@@ -111,6 +124,8 @@ def _propagate(query: Tensor, keys: Tensor, values: Tensor, radius: int, topk: i
             # [h tile, w tile, h near, w near]: outside the square window
             outside = (row_far[:, None, :, None] | column_far[None, :, None, :]).reshape(len(tile), 1, -1)
             scores = (tile @ near.T).view(len(tile), len(keys), -1).masked_fill_(outside, -torch.inf)
+            if blank is not None:
+                scores[:, : len(blank)].masked_fill_(blank[:, rows, columns].reshape(1, len(blank), -1), -torch.inf)
             votes = values[:, rows, columns].reshape(len(near), -1)
             picked = _vote(scores.flatten(1), votes, topk, temperature)
             result[top:bottom, left:right] = picked.view(bottom - top, right - left, -1)
@@ -133,23 +148,38 @@ def _vote(scores: Tensor, values: Tensor, topk: int, temperature: float) -> Tens
         return (weights @ values) / weights.sum(1, keepdim=True)
     best, index = best[:, :topk], index[:, :topk]
     weights = (best / temperature).exp()  # exp(-inf) = 0: outside the window
-    weights = weights / weights.sum(1, keepdim=True)
+    # the least positive number: where no annotated cell is near, nobody votes and the sum is 0
+    weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return torch.einsum("qk,qkc->qc", weights, values[index])
 
 
-def soft_to_labels(soft: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Soft labels [K, h, w] of a frame -> label map [H, W], as DINO's evaluation makes it.
+def upsampled_votes(soft: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Soft labels [K, h, w] of a frame -> votes [K, H, W], as DINO's evaluation makes them; the largest wins.
 
-    Bilinear upsampling by `stride`, each channel min-max normalised over the frame, argmax, then nearest neighbour to
-    `size` (Pillow's rule: the cell a pixel's centre falls into).
+    Bilinear upsampling by `stride`, each channel min-max normalised over the frame, then nearest neighbour to `size`
+    (Pillow's rule: the cell a pixel's centre falls into).
     """
-    large = functional.interpolate(soft[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
+    large = soft
+    if stride > 1:
+        large = functional.interpolate(soft[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     scaled = torch.where(high > 0, (large - low) / (high - low).clamp_min(1e-12), large)
-    labels = scaled.argmax(0)
-    rows = ((torch.arange(size[0], device=soft.device) + 0.5) * labels.shape[0] / size[0]).long()
-    columns = ((torch.arange(size[1], device=soft.device) + 0.5) * labels.shape[1] / size[1]).long()
-    return labels[rows][:, columns]
+    return _nearest(scaled, size)
+
+
+def _nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = maps.shape[-2:]
+    if (height, width) == tuple(size):
+        return maps
+    rows = ((torch.arange(size[0], device=maps.device) + 0.5) * height / size[0]).long()
+    columns = ((torch.arange(size[1], device=maps.device) + 0.5) * width / size[1]).long()
+    return maps[..., rows, :][..., columns]
+
+
+def soft_to_labels(soft: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Soft labels [K, h, w] of a frame -> label map [H, W]: the largest of `upsampled_votes`."""
+    native = (soft.shape[-2] * stride, soft.shape[-1] * stride)
+    return _nearest(upsampled_votes(soft, native, stride).argmax(0), size)
 
 
 @torch.no_grad()

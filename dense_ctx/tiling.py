@@ -226,7 +226,9 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
         return features.pixels
 
     pixels = map_tiles(model, image, keep, windows, size)
-    return DenseFeatures(pixels, patches[0], torch.stack(summary).sum(0) if summary else None)
+    whole_size = padded_size(image_size, model.backbone.stride)
+    extent = (image_size[0] / whole_size[0], image_size[1] / whole_size[1])
+    return DenseFeatures(pixels, patches[0], torch.stack(summary).sum(0) if summary else None, extent)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Probes: `ridge`, `knn` and `linear` read predictions out of frozen features."""
+"""Probes: what reads predictions out of frozen features."""
 
 from dense_ctx.hookspecs import Register, hookimpl
 
@@ -9,3 +9,7 @@ def register_probes(register: Register) -> None:
     register("ridge", "dense_ctx_probes.ridge:RidgeProbe")
     register("knn", "dense_ctx_probes.knn:KnnProbe")
     register("linear", "dense_ctx_probes.linear:LinearProbe")
+    register("conv", "dense_ctx_probes.conv:ConvProbe")
+    register("attention", "dense_ctx_probes.attention:AttentionProbe")
+    register("zero-shot", "dense_ctx_probes.zero_shot:ZeroShotProbe")
+    register("propagation", "dense_ctx_probes.propagation:PropagationProbe")

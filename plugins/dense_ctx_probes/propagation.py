@@ -1,0 +1,92 @@
+"""Local k-NN propagation as a probe: each `predict` is the next frame of a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.propagation import Propagator, upsampled_votes
+
+from .targets import check
+
+
+class PropagationProbe(Probe):
+    """DINO's video evaluation (Caron et al. 2021) with a probe's verbs.
+
+    `partial_fit` takes annotated frames, which stay context for the whole clip and start it anew. Unlike other probes
+    it has a memory: frames come in order, once each (a batch is frames in order), features on the grid the votes are
+    taken on.
+
+    Args:
+        task: "segmentation" only.
+        n_last_frames, size_mask_neighborhood, topk, temperature: see `dense_ctx.propagation.Propagator`.
+    """
+
+    incremental = False
+
+    def __init__(
+        self,
+        task: Task = "segmentation",
+        n_last_frames: int = 7,
+        size_mask_neighborhood: int = 12,
+        topk: int = 5,
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__(task)
+        if task != "segmentation":
+            raise InputError("propagation carries class votes from frame to frame: task='segmentation' only")
+        self.options = (n_last_frames, size_mask_neighborhood, topk, temperature)
+        self.keys_: Tensor | None = None
+        self.labels_ = torch.empty(0)
+        self._propagator: Propagator | None = None
+
+    def partial_fit(self, features: DenseFeatures, targets: Tensor) -> PropagationProbe:
+        """Add B annotated frames; ignored pixels do not vote."""
+        check(features, targets, self.task)
+        known = self.labels_.shape[1] if self.keys_ is not None else 0
+        count = max(int(targets.max()) + 1, known)
+        if not bool((targets >= 0).any()):
+            raise InputError("No labelled pixel: every target is ignored (-1)")
+        labels = functional.one_hot(targets.clamp_min(0), count).movedim(-1, 1).float() * (targets >= 0)[:, None]
+        keys = features.pixels.detach().float()
+        labels = labels.to(keys.device)
+        if self.keys_ is not None:
+            old = functional.pad(self.labels_, (0, 0, 0, 0, 0, count - known)).to(keys.device)
+            if self.keys_.shape[1:] != keys.shape[1:]:
+                raise InputError(
+                    f"Annotated frames of one clip have one grid: {list(self.keys_.shape[1:])}, now "
+                    f"{list(keys.shape[1:])}"
+                )
+            keys, labels = torch.cat([self.keys_.to(keys.device), keys]), torch.cat([old, labels])
+        self.keys_, self.labels_ = keys, labels
+        self._propagator = None
+        return self
+
+    def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
+        """[B, K, *size]: the votes of the next B frames, scaled to sum 1; their order is DINO's."""
+        if self.keys_ is None:
+            raise NotFittedError("No annotated frame: call fit first")
+        if self._propagator is None:
+            self._propagator = Propagator(self.keys_, self.labels_, *self.options)
+        height, width = features.pixels.shape[-2:]
+        size = size or (height, width)
+        cell = max(1, -(-size[0] // height))
+        votes = [upsampled_votes(self._propagator.step(frame), size, cell) for frame in features.pixels.float()]
+        stacked = torch.stack(votes)
+        total = stacked.sum(1, keepdim=True)
+        return torch.where(total > 0, stacked / total.clamp_min(1e-12), 1 / stacked.shape[1])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The annotated frames: a loaded probe starts the clip again."""
+        if self.keys_ is None:
+            raise NotFittedError("Nothing to save: call fit first")
+        return {"keys": self.keys_, "labels": self.labels_}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take annotated frames back."""
+        self.keys_, self.labels_, self._propagator = state["keys"].clone(), state["labels"].clone(), None

@@ -1,0 +1,124 @@
+"""Zero-shot segmentation: features projected to a text space, classified by class names (LILA, appendix C, eq. 7-11)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import DenseFeatures, Task
+
+from .heads import Reads
+from .text import TextEmbeddings
+from .trained import TrainedProbe
+
+
+class ZeroShotHead(nn.Module):
+    """Cosine to fixed text vectors from both branches, mixed by learned weights under a learned scale (eq. 7, 8).
+
+    Args:
+        dims: channels of (pixels, patches).
+        text: unit vectors [classes, E], fixed.
+        reads: which branches.
+    """
+
+    text: Tensor
+
+    def __init__(self, dims: tuple[int, int], text: Tensor, reads: Reads) -> None:
+        super().__init__()
+        width = text.shape[1]
+        self.decoder = _projection(dims[0], width) if reads != "patches" else None
+        self.encoder = _projection(dims[1], width) if reads != "pixels" else None
+        self.mix = nn.Parameter(torch.full((2,), 0.5 if reads == "both" else 1.0))  # alpha of encoder, decoder
+        self.scale = nn.Parameter(torch.tensor(2.6593))  # gamma; CLIP starts from ln(1 / 0.07)
+        self.register_buffer("text", text)
+
+    def forward(self, features: DenseFeatures) -> Tensor:
+        """Logits [B, classes, H, W] on the pixel grid."""
+        total: Tensor | float = 0.0
+        if self.encoder is not None:
+            total = total + self.mix[0] * features.on_pixels(self._cosines(self.encoder(features.patches.float())))
+        if self.decoder is not None:
+            total = total + self.mix[1] * self._cosines(self.decoder(features.pixels.float()))
+        out: Tensor = self.scale.clamp(max=4.6052).exp() * total  # at most 100, as CLIP limits it
+        return out
+
+    def _cosines(self, projected: Tensor) -> Tensor:
+        return torch.einsum("behw,ce->bchw", functional.normalize(projected, dim=1), self.text)
+
+
+def _projection(dim: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(dim), nn.Conv2d(dim, width, 1))
+
+
+class ZeroShotProbe(TrainedProbe):
+    """Trained on pixels of seen classes, tested on all.
+
+    Loss (eq. 9-11): cross-entropy over all classes on pixels of seen ones; on pixels of unseen ones, whose label is not
+    used, the squared probability of the seen classes together; 0.1 of the first plus the second.
+
+    Args:
+        task: "segmentation" only.
+        embeddings: file of text embeddings (`dense_ctx_probes.text`); without one, fixed random directions stand in
+            for text: a cosine classifier, from which nothing can transfer to unseen classes.
+        class_names: the classes in the order of their ids; default the file's own order.
+        unseen: class ids whose labels are not learned from.
+        width: of the random directions.
+        **options: of `TrainedProbe`.
+    """
+
+    def __init__(
+        self,
+        task: Task = "segmentation",
+        embeddings: str | os.PathLike[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        unseen: Sequence[int] = (),
+        width: int = 64,
+        **options: Any,
+    ) -> None:
+        if task != "segmentation":
+            raise InputError("zero-shot classifies pixels by class names: task='segmentation' only")
+        self._text: Tensor | None = None
+        if embeddings is not None:
+            file = TextEmbeddings.load(embeddings)
+            self._text = file.pick(class_names if class_names is not None else file.classes)
+            options["classes"] = len(self._text)
+        super().__init__(task, **options)
+        if self._text is not None and any(not 0 <= index < len(self._text) for index in unseen):
+            raise InputError(f"unseen={list(unseen)}: class ids are 0 to {len(self._text) - 1}")
+        self.unseen, self.width = tuple(unseen), width
+
+    def build(self, dims: tuple[int, int], outputs: int) -> nn.Module:
+        """A `ZeroShotHead`."""
+        text = self._text
+        if text is None:
+            text = functional.normalize(torch.randn(outputs, self.width, generator=self._generator()), dim=1)
+        return ZeroShotHead(dims, text[:outputs], self.reads)
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def objective(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Eq. 9-11."""
+        if not self.unseen:
+            return super().objective(scores, targets)
+        size = (targets.shape[-2], targets.shape[-1])
+        if tuple(scores.shape[-2:]) != size:
+            scores = functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+        hidden = torch.isin(targets, torch.tensor(self.unseen, device=targets.device))
+        known = targets.masked_fill(hidden, -1)
+        if bool((known >= 0).any()):
+            fit = functional.cross_entropy(scores, known, ignore_index=-1)
+        else:
+            fit = 0.0 * scores.sum()  # a batch of unseen classes only
+        if not bool(hidden.any()):
+            return fit
+        seen = torch.ones(scores.shape[1], device=scores.device)
+        seen[list(self.unseen)] = 0
+        mass = torch.einsum("bchw,c->bhw", scores.softmax(1), seen)
+        return 0.1 * fit + mass[hidden].square().mean()

@@ -7,4 +7,4 @@ A verb is a module here with `add(verbs)`, which describes its arguments and end
 
 from __future__ import annotations
 
-VERBS = ("demo", "features", "segment", "track", "plugins")  # in the order --help lists them
+VERBS = ("demo", "features", "segment", "track", "datasets", "plugins")  # in the order --help lists them

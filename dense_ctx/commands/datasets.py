@@ -1,0 +1,103 @@
+"""dense-ctx datasets: which data sets can be read, what is expected where, and whether a root has it."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..datasets import Layout
+
+
+def add(verbs: Any) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser(
+        "datasets",
+        help="list data sets, show a layout, check a root (nothing is downloaded)",
+        description="Without arguments: all data sets. NAME: its expected layout. NAME ROOT: check the files.",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a data set")
+    parser.add_argument("root", nargs="?", type=Path, metavar="ROOT", help="its folder, to check")
+    parser.add_argument("--split", metavar="S", help="train, val ...; default: the first that NAME lists")
+    parser.add_argument("--limit", type=int, metavar="N", help="read N samples, evenly spread; default all")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write a sample with its annotation here")
+    parser.add_argument("--complete", action="store_true", help="fewer or more samples than published: status 1 too")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option that NAME lists; repeatable"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print; 1 if the check finds problems."""
+    from .. import datasets
+
+    if args.name is None:
+        _list([datasets.layout(name) for name in datasets.names()])
+        return 0
+    if args.root is None:
+        _show(datasets.layout(args.name))
+        return 0
+    options = dict(parse_option(text) for text in args.option)
+    report = datasets.check_root(args.name, args.root, args.split, args.limit, _progress, **options)
+    print(report.text())
+    if args.picture is not None and report.picture is not None:
+        from ..visualize import save_picture
+
+        print(f"  {'picture':<9} {save_picture(args.picture, report.picture)}")
+    elif args.picture is not None:
+        print(f"  {'picture':<9} none: no sample could be read")
+    return 1 if report.problems or (args.complete and not report.complete) else 0
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """KEY=VALUE; a value that is a number, true or false, or a Python literal is taken as such, others as text.
+
+    Raises:
+        InputError: no "=".
+    """
+    from ..errors import InputError
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--option {text!r} is not KEY=VALUE")
+    if value.lower() in ("true", "false"):
+        return key, value.lower() == "true"
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _progress(indices: Iterable[int], total: int) -> Iterable[int]:
+    from tqdm import tqdm
+
+    return tqdm(indices, total=total, desc="reading", unit="sample", leave=False, disable=None)  # None: no terminal
+
+
+def _list(layouts: list[Layout]) -> None:
+    header = ("NAME", "KIND", "SPLITS")
+    rows = [(one.name, one.kind, " ".join(one.splits)) for one in layouts]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(3)]
+    indent = " " * (widths[0] + 2)
+    print("  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)) + "  LICENCE, URL")
+    for one, row in zip(layouts, rows, strict=True):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + f"  {one.licence}")
+        if one.url != one.licence:
+            print(f"{indent}{one.url}")
+    print("\nNothing is downloaded. `dense-ctx datasets NAME` shows what is expected where.")
+
+
+def _show(layout: Layout) -> None:
+    print(f"{layout.name}: {layout.title}\n")
+    print(layout.describe())
+    counts = ", ".join(f"{split} {layout.counts[split]}" for split in layout.splits if split in layout.counts)
+    print(f"\nkind     {layout.kind}\nsplits   {', '.join(layout.splits)} (default {layout.splits[0]})")
+    if counts:
+        print(f"counts   {counts}")
+    for key, what in layout.options:
+        print(f"option   {key}: {what}")
+    print(f"from     {layout.url}\nlicence  {layout.licence}")

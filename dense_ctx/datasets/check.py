@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DenseCtxError, FileError, InputError
-from .base import Clip, ImageSet, Layout, Sample, VideoSet, read_mask
+from .base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,7 @@ Progress = Callable[[Iterable[int], int], Iterable[int]]
 class Report:
     """What `check_root` found.
 
+    kind: what the annotations are, as opened.
     count, official: samples (clips) of the split, and how many the authors published (None: not known).
     checked: how many were read.
     sizes: (H, W) of the images -> how many.
@@ -36,6 +37,7 @@ class Report:
     layout: Layout
     root: Path
     split: str
+    kind: Kind
     count: int = 0
     official: int | None = None
     checked: int = 0
@@ -55,7 +57,7 @@ class Report:
 
     def text(self, limit: int = 20) -> str:
         """The report as lines; `limit` problems are spelled out."""
-        what = "clips" if self.layout.kind == "video" else "images"
+        what = "clips" if self.kind == "video" else "images"
         lines = [f"{self.layout.title}, split {self.split}: {self.root}"]
         of = "" if self.official is None else f", official {self.official}" + ("" if self.complete else ": a part")
         lines.append(f"  {what:<9} {self.count}{of}; {self.checked} read" + self._frames())
@@ -66,7 +68,7 @@ class Report:
         if self.ids:
             lines.append(f"  {'ids':<9} {self._ids()}")
         if self.low is not None and self.high is not None:
-            unit = " metres" if self.layout.kind == "depth" and self.low >= 0 else ""
+            unit = " metres" if self.kind == "depth" else ""
             lines.append(f"  {'values':<9} {self.low:.3f} to {self.high:.3f}{unit}")
         lines.append(f"  {'problems':<9} {len(self.problems) or 'none'}")
         lines += [f"    {problem}" for problem in self.problems[:limit]]
@@ -114,17 +116,17 @@ def check_root(
     if limit is not None and limit < 1:
         raise InputError(f"limit is 1 or more; got {limit}")
     expected = layout(name)
-    report = Report(expected, Path(root), split or expected.splits[0])
+    report = Report(expected, Path(root), split or expected.splits[0], expected.kind)
     report.official = expected.counts.get(report.split)
     try:
         found = list_set(name, root, split, **options)
     except FileError as error:
         report.problems.append(str(error))
         return report
-    report.count, report.classes = len(found), found.classes
+    report.kind, report.count, report.classes = found.kind, len(found), found.classes
     report.problems += found.problems
     chosen = _spread(len(found), limit)
-    if isinstance(found, VideoSet) and found.kind == "video":
+    if isinstance(found, VideoSet):
         report.classes = ()  # of the clips, not of pixels
     for index in progress(chosen, len(chosen)) if progress else chosen:
         report.checked += 1

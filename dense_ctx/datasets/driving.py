@@ -78,7 +78,8 @@ def open_acdc(root: Path, split: str | None = None, condition: str = "all") -> I
     for one in CONDITIONS if condition == "all" else (condition,):
         images = require(root / "rgb_anon" / one / split, ACDC)
         targets = require(root / "gt" / one / split, ACDC)
-        pairs += _pairs(images, targets, "_rgb_anon.png", "_gt_labelIds.png")
+        found = _pairs(images, targets, "_rgb_anon.png", "_gt_labelIds.png")
+        pairs += [Pair(f"{one}_{pair.name}", pair.image, pair.target) for pair in found]
     return _road(pairs, ACDC)
 
 

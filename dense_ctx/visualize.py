@@ -131,3 +131,39 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], captions: Sequence[str], ti
             image = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(image, (left + x * (width + gap), top + y * (height + gap)))
     return sheet
+
+
+def fit(picture: Picture, size: Size) -> Picture:
+    """A picture [H, W, 3] scaled to fit into `size` and centred on white."""
+    height, width = picture.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    small = Image.fromarray(picture).resize(
+        (max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR
+    )
+    sheet = Image.new("RGB", (size[1], size[0]), (255, 255, 255))
+    sheet.paste(small, ((size[1] - small.width) // 2, (size[0] - small.height) // 2))
+    return np.asarray(sheet)
+
+
+# dark blue, blue, teal, green, yellow, red: rising lightness but for the last, readable without colour vision
+_HEAT = np.array([[48, 18, 59], [64, 100, 220], [33, 180, 190], [120, 220, 90], [250, 200, 50], [200, 40, 20]])
+
+
+def heat_picture(values: Tensor, low: float, high: float) -> Picture:
+    """Values [H, W] from `low` (blue) to `high` (red) as a picture; NaN is white."""
+    known = values.isfinite()
+    place = ((values.nan_to_num(low) - low) / max(high - low, 1e-12)).clamp(0, 1).numpy() * (len(_HEAT) - 1)
+    lower = np.minimum(place.astype(int), len(_HEAT) - 2)
+    share = (place - lower)[..., None]
+    picture = (1 - share) * _HEAT[lower] + share * _HEAT[lower + 1]
+    picture[~known.numpy()] = 255
+    result: Picture = picture.round().astype(np.uint8)
+    return result
+
+
+def normals_picture(normals: Tensor) -> Picture:
+    """Unit normals [3, H, W] as colours, (n + 1) / 2; NaN is white."""
+    known = normals.isfinite().all(0).numpy()
+    picture = ((normals.nan_to_num(1.0).permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).numpy().astype(np.uint8)
+    picture[~known] = 255
+    return picture

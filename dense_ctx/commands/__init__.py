@@ -7,4 +7,15 @@ A verb is a module here with `add(verbs)`, which describes its arguments and end
 
 from __future__ import annotations
 
-VERBS = ("demo", "features", "segment", "track", "datasets", "plugins")  # in the order --help lists them
+VERBS = (
+    "demo",
+    "features",
+    "segment",
+    "track",
+    "evaluate",
+    "compare",
+    "score",
+    "datasets",
+    "text",
+    "plugins",
+)  # in the order --help lists them

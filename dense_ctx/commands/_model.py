@@ -35,16 +35,70 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-memory", metavar="SIZE", help='tile large images to stay under SIZE, such as "2GB"')
 
 
+def pick_device(name: str) -> str:
+    """`name`, or the best there is for "auto"; of several processes each takes its own accelerator."""
+    import os
+
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    mps = getattr(torch.backends, "mps", None)
+    return "mps" if mps and mps.is_available() else "cpu"
+
+
+def model_from_spec(spec: str, device: str = "auto") -> DenseModel:
+    """The model of one word: a published one, or BACKBONE+DECODER with arguments in brackets.
+
+    "lila-b14", "owner/name", "runs/mine", "dinov2-s14+upsample", "efficientnet-lite0+upsample(layers=[-1])".
+
+    Raises:
+        InputError: brackets that do not close, or values that are not YAML.
+    """
+    from ..model import AutoDenseModel
+
+    where = pick_device(device)
+    if "+" not in spec or Path(spec).exists():
+        return AutoDenseModel.from_pretrained(spec, device=where)
+    parts = [_part(text.strip(), spec) for text in spec.split("+", 1)]
+    model = AutoDenseModel.from_parts(parts[0][0], parts[1][0], backbone_args=parts[0][1], decoder_args=parts[1][1])
+    try:
+        return model.to(where).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: {error}") from None
+
+
+def _part(text: str, spec: str) -> tuple[str, dict[str, Any]]:
+    import yaml
+
+    match = re.fullmatch(r"([^()]+)(?:\((.*)\))?", text)
+    if match is None:
+        raise InputError(f"{spec!r} is not BACKBONE+DECODER, each a name or NAME(key=value, ...)")
+    try:
+        # key=value, ... as a YAML flow mapping: commas inside brackets stay where they are
+        pairs = re.sub(r"(^|,)\s*(\w+)\s*=", r"\1 \2: ", match[2] or "")
+        args = yaml.safe_load("{" + pairs + "}")
+    except yaml.YAMLError as error:
+        raise InputError(f"{spec!r}: the arguments of {match[1]} are not key=value: {error}") from None
+    return match[1], args
+
+
+def bar(items: Iterable[T], total: int, what: str) -> Iterable[T]:
+    """A progress bar on stderr."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=what)
+
+
 def open_model(args: argparse.Namespace) -> DenseModel:
     """The model the arguments name, on its device."""
     import torch
 
     from ..model import AutoDenseModel
 
-    device = args.device
-    if device == "auto":
-        mps = getattr(torch.backends, "mps", None)
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps and mps.is_available() else "cpu"
+    device = pick_device(args.device)
     if args.model:
         return AutoDenseModel.from_pretrained(args.model, device=device, dtype=getattr(torch, args.dtype))
     weights: dict[str, Any] = {"weights": args.weights} if args.weights else {}

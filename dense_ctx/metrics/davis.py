@@ -104,7 +104,7 @@ def summarize(sequences: Iterable[SequenceScores]) -> dict[str, Any]:
     objects: dict[str, dict[str, float]] = {}
     for sequence in sequences:
         for index in range(len(sequence.j)):
-            row = {}
+            row: dict[str, float] = {}
             for name, values in (("J", sequence.j[index]), ("F", sequence.f[index])):
                 row.update(zip((f"{name}-Mean", f"{name}-Recall", f"{name}-Decay"), statistics(values), strict=True))
             objects[f"{sequence.name}_{index + 1}"] = row

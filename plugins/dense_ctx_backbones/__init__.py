@@ -59,5 +59,6 @@ def register_backbones(register: Register) -> None:
             args={"model": model},
         )
     register("efficientnet-lite0", "dense_ctx_backbones.lite0:EfficientNetLite0")
+    register("rgb-xy", "dense_ctx_backbones.rgb_xy:RgbXy")
     register("timm:", "dense_ctx_backbones.timm_backbone:TimmBackbone")
     register("hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")

@@ -22,7 +22,7 @@ def check_reads(reads: str) -> None:
 
 
 class ConvHead(nn.Module):
-    """BatchNorm and a k x k convolution of the pixels, plus BatchNorm and a 1 x 1 convolution of the patches, upsampled.
+    """BatchNorm and a k x k convolution of the pixels, plus BatchNorm and a 1 x 1 one of the patches, upsampled.
 
     With one source and kernel 1 this is the usual linear probe; with both and kernel 5 LILA's normals probe.
 

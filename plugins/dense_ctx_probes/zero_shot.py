@@ -1,4 +1,4 @@
-"""Zero-shot segmentation: features projected to a text space, classified by class names (LILA, appendix C, eq. 7-11)."""
+"""Zero-shot segmentation: features in a text space, classified by class names (LILA, appendix C, eq. 7-11)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import DenseFeatures, Task
 
 from .heads import Reads
-from .text import TextEmbeddings
+from dense_ctx.text import TextEmbeddings
 from .trained import TrainedProbe
 
 
@@ -64,7 +64,7 @@ class ZeroShotProbe(TrainedProbe):
 
     Args:
         task: "segmentation" only.
-        embeddings: file of text embeddings (`dense_ctx_probes.text`); without one, fixed random directions stand in
+        embeddings: file of text embeddings (`dense_ctx.text`); without one, fixed random directions stand in
             for text: a cosine classifier, from which nothing can transfer to unseen classes.
         class_names: the classes in the order of their ids; default the file's own order.
         unseen: class ids whose labels are not learned from.

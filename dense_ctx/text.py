@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.checkpoint import write_tensors
-from dense_ctx.errors import FileError, InputError, WeightsError
+from .checkpoint import write_tensors
+from .errors import FileError, InputError, WeightsError
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "a {} in the scene.", "{}")
 

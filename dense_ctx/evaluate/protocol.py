@@ -1,0 +1,243 @@
+"""A protocol: everything that decides a benchmark's number, under a name and a version."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from ..config import Part, from_dict, strict_keys
+from ..errors import ConfigError, FileError, UnknownNameError
+
+TaskName = Literal["segmentation", "zero-shot", "depth", "normals", "video"]
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "segmentation": ("miou", "pixel_accuracy", "mean_accuracy"),
+    "zero-shot": ("harmonic", "seen", "unseen", "miou", "pixel_accuracy"),
+    "depth": ("rmse", "abs_rel", "log10", "silog", "delta1", "delta2", "delta3"),
+    "normals": ("rmse", "mean", "delta1", "delta2", "delta3"),
+    "video": ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"),
+}
+LOWER_IS_BETTER = frozenset({"rmse", "abs_rel", "log10", "silog", "mean"})
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data set (`dense_ctx.datasets`), which splits, and its options."""
+
+    name: str
+    train: str | None = None
+    val: str = "val"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fraction: float = 1.0  # of the training images, a seeded sample: 1/8, 1/64 ... for few-shot retrieval
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How an image comes to the model.
+
+    short_side: resize so that the shorter side has so many pixels (bilinear, antialiased); null: as it is.
+    size: [H, W] to resize to instead, whatever the aspect.
+    """
+
+    short_side: int | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Train:
+    """How a probe that takes gradient steps is trained; null in the protocol for closed-form probes.
+
+    steps, batch: of gradient descent. scale: range of a random resize. crop: [H, W] cut at random, padded with ignored
+    pixels. flip: mirror half of the images. label_stride: the loss sees every n-th pixel of the annotation.
+    """
+
+    steps: int
+    batch: int = 8
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[int, int] | None = None
+    flip: bool = False
+    label_stride: int = 1
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Conventions of the metric; see `dense_ctx.metrics`.
+
+    mask_side: score on annotations shrunk to this short side (nearest), as some evaluators do; null: as they are.
+    """
+
+    matching: Literal["none", "hungarian", "many_to_one"] = "none"
+    absent: Literal["left_out", "zero"] = "left_out"
+    low: float = 0.001
+    high: float = 10.0
+    align: Literal["none", "median", "scale_shift"] = "none"
+    mask_side: int | None = None
+    unseen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named, versioned benchmark.
+
+    id: "davis2017-linear-v1"; with overrides the resolved id names them too, so that results cannot be mixed up.
+    grid: pixels per cell of the features the probe reads. reads: "pixels" (decoder), "patches" (encoder) or "both".
+    source: where the settings come from. notes: what was chosen where the source is silent.
+    """
+
+    id: str
+    task: TaskName
+    data: Data
+    probe: Part
+    metric: str
+    title: str = ""
+    image: ImageSpec = ImageSpec()
+    grid: int = 4
+    reads: Literal["pixels", "patches", "both"] = "pixels"
+    train: Train | None = None
+    scoring: Scoring = Scoring()
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.task not in get_args(TaskName):
+            raise ConfigError(f"{self.id}: task {self.task!r} is not one of {', '.join(get_args(TaskName))}")
+        if self.metric not in METRICS[self.task]:
+            raise ConfigError(
+                f"{self.id}: metric {self.metric!r} is not one of the {self.task} task's: "
+                f"{', '.join(METRICS[self.task])}"
+            )
+        if self.grid < 1 or not 0 < self.data.fraction <= 1:
+            raise ConfigError(f"{self.id}: grid {self.grid} is at least 1, data.fraction {self.data.fraction} in (0, 1]")
+
+    @property
+    def resolved_id(self) -> str:
+        """The id with its overrides: "camvid-linear-v1 [grid=8]"."""
+        return f"{self.id} [{' '.join(self.overrides)}]" if self.overrides else self.id
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller headline value is the better one."""
+        return self.metric in LOWER_IS_BETTER
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    def digest(self) -> str:
+        """sha256 of everything that decides the number."""
+        values = self.to_dict()
+        for key in ("title", "source", "notes"):
+            values.pop(key)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def override(self, settings: Sequence[str]) -> Protocol:
+        """Change values: ["grid=8", "train.steps=100", "probe.args.k=5"]; values are YAML.
+
+        Raises:
+            ConfigError: not key=value, or a key that does not exist.
+        """
+        if not settings:
+            return self
+        values = self.to_dict()
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            if not equals:
+                raise ConfigError(f"{setting!r} is not KEY=VALUE")
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{setting!r}: the value is not YAML: {error}") from None
+            _set(values, key.split("."), value, setting)
+        given = tuple(sorted({*self.overrides, *settings}))
+        return replace(_parse(values, self.id), overrides=given)
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
+    place: Any = values
+    for index, part in enumerate(path[:-1]):
+        if place.get(part) is None and part in place:
+            place[part] = {}
+        place = place.get(part)
+        if not isinstance(place, dict):
+            raise ConfigError(f"{setting!r}: the protocol has no {'.'.join(path[: index + 1])}")
+    free = path[:-1] in (["probe", "args"], ["data", "options"])
+    if path[-1] not in place and not free and len(path) == 1:
+        raise ConfigError(f"{setting!r}: the protocol has no {path[-1]}; it has {', '.join(values)}")
+    if path[0] in ("id", "overrides"):
+        raise ConfigError(f"{setting!r}: {path[0]} cannot be overridden")
+    place[path[-1]] = value
+
+
+def _parse(data: Mapping[str, Any], where: str) -> Protocol:
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} is not a mapping of keys to values")
+    values = dict(strict_keys(Protocol, data, where))
+    nested: dict[str, type] = {
+        "data": Data, "probe": Part, "image": ImageSpec, "train": Train, "scoring": Scoring
+    }  # fmt: skip
+    for key, cls in nested.items():
+        if isinstance(values.get(key), Mapping):
+            inner = {k: tuple(v) if isinstance(v, list) else v for k, v in values[key].items()}
+            values[key] = from_dict(cls, inner, f"{where}: {key}")
+        elif key in values and not (key == "train" and values[key] is None):
+            raise ConfigError(f"{where}: {key} is {values[key]!r}; expected a mapping")
+    for key in ("notes", "overrides"):
+        values[key] = tuple(values.get(key, ()))
+    try:
+        return Protocol(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+@cache
+def _shipped() -> dict[str, str]:
+    folder = resources.files("dense_ctx").joinpath("protocols")
+    return {
+        item.name.removesuffix(".yaml"): item.read_text(encoding="utf-8")
+        for item in sorted(folder.iterdir(), key=lambda i: i.name)
+        if item.name.endswith(".yaml")
+    }
+
+
+def names() -> list[str]:
+    """Ids of the protocols that come with the library."""
+    return list(_shipped())
+
+
+def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protocol:
+    """A shipped protocol by id, or one from a YAML file.
+
+    Raises:
+        UnknownNameError: no such id; the closest are listed.
+        FileError, ConfigError: a file that cannot be read or is no protocol.
+    """
+    if isinstance(name, Protocol):
+        return name.override(overrides)
+    if name.endswith((".yaml", ".yml")):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise FileError(f"Cannot read the protocol {name}: {error}") from None
+    elif name in _shipped():
+        text = _shipped()[name]
+    else:
+        near = difflib.get_close_matches(name, names(), 3)
+        raise UnknownNameError(
+            f"No protocol {name!r}. " + (f"Did you mean {', '.join(near)}? " if near else "")
+            + "`dense-ctx evaluate --list` shows all; a path ending in .yaml reads your own"
+        )  # fmt: skip
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not YAML: {error}") from None
+    return _parse(data, name).override(overrides)

@@ -1,0 +1,202 @@
+"""The result file: a number with all that is needed to believe it and to get it again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoint import state_digest
+from ..config import from_dict
+from ..errors import ConfigError, FileError
+
+if TYPE_CHECKING:
+    from ..model import DenseModel
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one protocol gave for one model.
+
+    value: the headline metric, mean over seeds; std: its sample standard deviation (null for one seed).
+    scores: every metric, mean over seeds. per_seed: every metric of each seed. parts: per class or per object, mean over
+    seeds; null where it does not occur. n: what was scored, by kind (images, objects, pixels ...).
+    protocol: the whole protocol, resolved. model: name, parts, digest of all weights. data: name, split, how many, a
+    digest of the sample names. environment: versions, machine, git revision.
+    run: what may differ between two runs of the same: command, date, seconds, peak memory.
+    """
+
+    protocol_id: str
+    metric: str
+    value: float
+    std: float | None
+    n: Mapping[str, int]
+    scores: Mapping[str, float]
+    per_seed: Mapping[str, Mapping[str, float]]
+    parts: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    protocol_digest: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    run: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; NaN becomes null."""
+        clean: dict[str, Any] = _clean(asdict(self))
+        return clean
+
+    def digest(self) -> str:
+        """sha256 of everything but `run`: equal for two runs of the same on one machine."""
+        values = self.to_dict()
+        values.pop("run")
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write JSON, whole or not at all."""
+        return write_json(Path(path), {**self.to_dict(), "digest": self.digest()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Result:
+        """Read what `save` wrote.
+
+        Raises:
+            FileError: missing or unreadable.
+            ConfigError: not a result, of a newer format, or changed after it was written.
+        """
+        data = read_json(Path(path))
+        if not isinstance(data, dict) or "protocol_id" not in data:
+            raise ConfigError(f"{path} is not a result of `dense-ctx evaluate`")
+        if data.get("format", 0) > FORMAT:
+            raise ConfigError(f"{path} has format {data['format']}; this dense_ctx reads up to {FORMAT}")
+        digest = data.pop("digest", None)
+        result = from_dict(cls, data, str(path))
+        if digest != result.digest():
+            raise ConfigError(f"{path} was changed after it was written: its digest does not match")
+        return result
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(v) for v in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value
+
+
+def write_json(path: Path, data: Any) -> Path:
+    """Write JSON; it appears under its name only when complete.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1, sort_keys=True, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        FileError: missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {error}") from None
+    except ValueError as error:
+        raise FileError(f"{path} is not JSON: {error}") from None
+
+
+def describe_model(model: DenseModel, name: str) -> dict[str, Any]:
+    """Name, parts, width, parameters, and a digest over all weights."""
+    config = model.model_config
+    return {
+        "name": name,
+        "backbone": None if config is None else asdict(config.backbone),
+        "decoder": None if config is None else asdict(config.decoder),
+        "weights": model.backbone.source,
+        "dim": model.dim,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "digest": state_digest(model.state_dict()),
+    }
+
+
+def describe_environment(device: Any = None) -> dict[str, Any]:
+    """Versions, machine and git revision."""
+    import torch
+
+    versions = {}
+    for package in ("dense-ctx", "torch", "timm", "transformers", "numpy", "scipy"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    device = torch.device("cpu") if device is None else torch.device(device)
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "git": git_revision(),
+    }
+
+
+def git_revision() -> str | None:
+    """Commit of the source tree this package runs from, "+changes" if it differs; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root, capture_output=True, text=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def peak_memory_mb(device: Any = None) -> dict[str, float]:
+    """Peak of the process so far, and of the accelerator, in MB; {} where the system does not say."""
+    import torch
+
+    peaks = {}
+    try:
+        import resource
+    except ImportError:  # Windows
+        pass
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peaks["process"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
+    if device is not None and torch.device(device).type == "cuda":
+        peaks["accelerator"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return {key: round(value, 1) for key, value in peaks.items()}

@@ -1,0 +1,219 @@
+"""evaluate(model, protocol, data): one number, made the same way every time."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..datasets import open_set
+from ..datasets.base import ImageSet, VideoSet
+from ..errors import ConfigError, InputError
+from ..model import DenseModel
+from ..tiling import parse_memory
+from .dense import DenseEvaluation
+from .folder import RunFolder, processes
+from .protocol import Protocol, load_protocol
+from .result import Result, describe_environment, describe_model, peak_memory_mb
+from .vos import VideoEvaluation
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def evaluate(
+    model: DenseModel,
+    protocol: str | Protocol,
+    data: str | os.PathLike[str] | VideoSet | tuple[ImageSet, ImageSet],
+    out: str | os.PathLike[str],
+    *,
+    name: str = "model",
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    limit: int | None = None,
+    cache: str | int = 0,
+    keep: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Measure a model under a protocol and write `out`/result.json.
+
+    A killed run goes on where it was when called again with the same arguments; processes started by
+    `accelerate launch` share the work through the folder and give the result of one.
+
+    Args:
+        model: on its device, in eval mode.
+        protocol: id of a shipped one, path of a YAML file, or a Protocol.
+        data: root folder of the protocol's data set; or (training, validation) sets, or clips, opened by the caller.
+        out: folder of the evaluation; must be new, or hold this one.
+        name: of the model, for the result.
+        overrides: ["grid=8", ...]; they become part of the protocol's id.
+        seeds: one probe each; the value is their mean.
+        limit: only the first so many images of each split, or clips; becomes part of the protocol's id.
+        cache: "4GB" or bytes of training features kept in memory, where nothing is augmented.
+        keep: write predictions (PNG of ids, .npy of values).
+        progress: (iterable, total, what) -> iterable, for bars.
+
+    Raises:
+        UnknownNameError, ConfigError: the protocol; or `out` holds another evaluation.
+        FileError, InputError: the data.
+    """
+    began = time.monotonic()
+    chosen = load_protocol(protocol, overrides)
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise InputError(f"seeds={list(seeds)}: at least one, each once")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit={limit} is not at least 1")
+    train, val = _open(chosen, data, limit)
+    listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
+    described = describe_model(model, name)
+    about = {
+        "name": chosen.data.name,
+        "split": chosen.data.val,
+        "limit": limit,
+        "samples": len(listing),
+        "training_samples": 0 if train is None else len(train),
+        "names_digest": hashlib.sha256("\n".join(listing).encode()).hexdigest(),
+    }
+    identity = {
+        "protocol": chosen.resolved_id,
+        "protocol_digest": chosen.digest(),
+        "model_digest": described["digest"],
+        "data": about,
+        "seeds": list(seeds),
+    }
+    rank, world = processes()
+    folder = RunFolder(Path(out), identity, rank, world)
+    bar = progress if progress is not None and rank == 0 else _silent
+    model.eval()
+    with folder.guarded():
+        scores = _scores(model, chosen, train, val, folder, tuple(seeds), parse_memory(cache) if cache else 0, keep, bar)
+        result = _result(chosen, scores, identity, described, about, model)
+        if rank == 0:
+            timed = Result(**{**result.__dict__, "run": _run(began, world, model)})
+            timed.save(folder.path / "result.json")
+            return timed
+    return result
+
+
+def _silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    return items
+
+
+def _open(
+    protocol: Protocol, data: str | os.PathLike[str] | VideoSet | tuple[ImageSet, ImageSet], limit: int | None
+) -> tuple[ImageSet | None, ImageSet | VideoSet]:
+    train: Any = None
+    if isinstance(data, (str, os.PathLike)):
+        spec = protocol.data
+        val: Any = open_set(spec.name, data, spec.val, **spec.options)
+        if protocol.task != "video":
+            if spec.train is None:
+                raise ConfigError(f"{protocol.id}: data.train names no split to fit the probe on")
+            train = open_set(spec.name, data, spec.train, **spec.options)
+    elif isinstance(data, VideoSet):
+        val = data
+    else:
+        train, val = data
+    if (protocol.task == "video") != isinstance(val, VideoSet):
+        raise ConfigError(
+            f"{protocol.id} is about {'clips' if protocol.task == 'video' else 'images'}; {protocol.data.name} holds "
+            f"{'clips' if isinstance(val, VideoSet) else 'images'}"
+        )
+    if limit is not None:
+        val = VideoSet(val.clips[:limit], val.kind, val.classes) if isinstance(val, VideoSet) else _First(val, limit)
+        train = None if train is None else _First(train, limit)
+    return train, val
+
+
+class _First(ImageSet):
+    """The first images of a set."""
+
+    def __init__(self, whole: ImageSet, count: int) -> None:
+        self.whole, self.kind, self.classes = whole, whole.kind, whole.classes
+        self.names = list(whole.names)[:count]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.whole[index]
+
+
+Scored = dict[int, tuple[dict[str, float], dict[str, Any], dict[str, int]]]
+
+
+def _scores(
+    model: DenseModel,
+    protocol: Protocol,
+    train: ImageSet | None,
+    val: ImageSet | VideoSet,
+    folder: RunFolder,
+    seeds: tuple[int, ...],
+    cache: int,
+    keep: bool,
+    progress: Progress,
+) -> Scored:
+    if isinstance(val, VideoSet):
+        found = VideoEvaluation(model, protocol, val, folder, seeds, keep, progress).run()
+        split: Scored = {}
+        for seed, values in found.items():
+            objects = values.pop("objects")
+            split[seed] = (values, objects, {"clips": len(val), "objects": len(objects)})
+        return split
+    if train is None:
+        raise ConfigError(f"{protocol.id} needs training images")
+    tallies = DenseEvaluation(model, protocol, train, val, folder, seeds, cache, keep, progress).run()
+    return {seed: each.scores() for seed, each in tallies.items()}
+
+
+def _result(
+    protocol: Protocol,
+    scores: Scored,
+    identity: Mapping[str, Any],
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    module: DenseModel,
+) -> Result:
+    first = next(iter(scores.values()))
+    values = [each[0][protocol.metric] for each in scores.values()]
+    return Result(
+        protocol_id=protocol.resolved_id + (f" [limit={data['limit']}]" if data["limit"] else ""),
+        metric=protocol.metric,
+        value=float(np.mean(values)),
+        std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        n=first[2],
+        scores={key: float(np.mean([each[0][key] for each in scores.values()])) for key in first[0]},
+        per_seed={str(seed): each[0] for seed, each in scores.items()},
+        parts={key: _mean([each[1][key] for each in scores.values()]) for key in first[1]},
+        protocol=protocol.to_dict(),
+        protocol_digest=identity["protocol_digest"],
+        model=model,
+        data=data,
+        environment=describe_environment(module.device),
+    )
+
+
+def _mean(values: list[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {key: _mean([value[key] for value in values]) for key in values[0]}
+    mean = float(np.mean(values))
+    return None if math.isnan(mean) else mean
+
+
+def _run(began: float, world: int, model: DenseModel) -> dict[str, Any]:
+    return {
+        "command": " ".join(_quoted(word) for word in [Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "seconds": round(time.monotonic() - began, 1),
+        "processes": world,
+        "peak_memory_mb": peak_memory_mb(model.device),
+    }
+
+
+def _quoted(word: str) -> str:
+    return json.dumps(word) if " " in word else word

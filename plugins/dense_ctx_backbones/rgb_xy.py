@@ -1,0 +1,33 @@
+"""Colour and position as features: what a representation must beat to be worth having."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dense_ctx.interfaces import Backbone, Features
+
+
+class RgbXy(Backbone):
+    """One map of five channels at full resolution: red, green, blue, x, y, each about in [-1, 1].
+
+    Args:
+        weights: ignored; there are none.
+        position: how much x and y count against the colours.
+    """
+
+    def __init__(self, weights: str | None = "default", position: float = 1.0) -> None:
+        super().__init__()
+        self.dims, self.strides, self.stride = (5,), (1,), 1
+        self.mean, self.std, self.image_size = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (224, 224)
+        self.source = "none (colour and position)"
+        self.scale = nn.Parameter(torch.tensor([1.0, 1.0, 1.0, position, position]))
+
+    def forward(self, images: Tensor) -> Features:
+        """[B, 3, H, W] -> one map [B, 5, H, W]."""
+        batch, _, height, width = images.shape
+        y = (torch.arange(height, device=images.device) + 0.5) * 2 / height - 1
+        x = (torch.arange(width, device=images.device) + 0.5) * 2 / width - 1
+        place = torch.stack([x.expand(height, width), y[:, None].expand(height, width)]).to(images.dtype)
+        joined = torch.cat([images, place.expand(batch, -1, -1, -1)], 1)
+        return Features((joined * self.scale[:, None, None],), None, (height, width))

@@ -326,3 +326,18 @@ def test_real_pieces(name, folder, options, limit, count, size):
         assert max(report.ids) <= 10
     if name == "rgbd-folder" and not options:
         assert 0.3 < report.low < report.high < 10  # metres in a room
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "datasets.md"
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="not a source tree")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_names_every_set_its_home_and_counts(name):
+    layout = datasets.layout(name)
+    rows = [
+        line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|") and f"`{name}`" in line
+    ]
+    assert len(rows) == 1
+    assert layout.url.split()[0] in rows[0]
+    assert all(str(count) in rows[0] for split, count in layout.counts.items() if split != "trainval")

@@ -7,7 +7,7 @@ from pathlib import Path
 from .base import Clip, Layout, VideoSet, choose, pick, refuse, require
 from .pairs import Present, images_in, read_list
 
-_TERMS = "research use; the site names CC BY-NC 4.0 for DAVIS 2017: read its terms"
+_TERMS = "BSD, as the authors' repositories state; the site may state its own"
 _OPTIONS = (("resolution", '"480p" (default) or "Full-Resolution" (2016: "1080p")'),)
 _EXPECTED = (
     ("JPEGImages/480p/<sequence>/00000.jpg", "frames"),

@@ -247,7 +247,22 @@ def test_a_report_counts_labels_sizes_and_the_published_number(tmp_path):
     text = report.text()
     assert "6, official 101: a part; 6 read" in text
     assert "3 of 11 classes, 0 to 2; absent: road, pavement, tree, sign, fence, car, pedestrian, bicyclist" in text
-    assert datasets.check_root("camvid", tmp_path, limit=2).checked == 2
+
+
+def test_a_limit_reads_evenly_spread_samples(tmp_path):
+    camvid_of(tmp_path, 6)
+    for index in (1, 2, 4, 5):  # a limit of two reads the first and the fourth
+        (tmp_path / f"val/images/{index}.jpg").write_bytes(b"damaged")
+    report = datasets.check_root("camvid", tmp_path, limit=2)
+    assert (report.count, report.checked, report.problems) == (6, 2, [])
+    assert len(datasets.check_root("camvid", tmp_path, limit=3).problems) == 2
+    assert len(datasets.check_root("camvid", tmp_path, limit=99).problems) == 4
+
+
+def test_more_than_published_is_said(tmp_path):
+    report = datasets.check_root("camvid", camvid_of(tmp_path, 102), limit=1)
+    assert "102, official 101: more; 1 read" in report.text()
+    assert not report.complete
 
 
 def test_the_verb_checks_a_root_and_writes_a_picture(tmp_path, capsys):

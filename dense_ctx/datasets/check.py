@@ -59,7 +59,9 @@ class Report:
         """The report as lines; `limit` problems are spelled out."""
         what = "clips" if self.kind == "video" else "images"
         lines = [f"{self.layout.title}, split {self.split}: {self.root}"]
-        of = "" if self.official is None else f", official {self.official}" + ("" if self.complete else ": a part")
+        of = "" if self.official is None else f", official {self.official}"
+        if self.official is not None and not self.complete:
+            of += ": a part" if self.count < self.official else ": more"
         lines.append(f"  {what:<9} {self.count}{of}; {self.checked} read" + self._frames())
         if self.sizes:
             shown = [f"{h} x {w} ({n})" for (h, w), n in self.sizes.most_common(4)]

@@ -84,7 +84,7 @@ def test_counts_equal_a_distance_transform_at_every_threshold():
     from scipy import ndimage
 
     generator = torch.Generator().manual_seed(1)
-    features = one_hot(regions())[0] + torch.rand(3, *SIZE, generator=generator)
+    features = one_hot(regions())[0] + 2 * torch.rand(3, *SIZE, generator=generator)
     labels, best = regions(), 0.0
     levels = np.geomspace(0.05, 1.2, 12)
     strength, boundary = edge_strength(features).numpy(), label_boundaries(labels.numpy())
@@ -95,7 +95,15 @@ def test_counts_equal_a_distance_transform_at_every_threshold():
         precision = (ndimage.distance_transform_edt(~boundary)[edges] <= 2).mean()
         recall = (ndimage.distance_transform_edt(~edges)[boundary] <= 2).mean()
         best = max(best, 2 * precision * recall / max(precision + recall, 1e-9))
+    assert 0.3 < best < 0.9
     assert quality(features[None], labels, thresholds=levels).ods == pytest.approx(best)
+
+
+def test_an_edge_as_strong_as_the_threshold_counts():
+    features = one_hot(regions())
+    level = float(edge_strength(features[0]).max())
+    assert quality(features, regions(), thresholds=[level]).recall > 0.3
+    assert quality(features, regions(), thresholds=[level * 1.001]).recall == 0
 
 
 def test_one_threshold_for_the_set_is_no_better_than_one_for_each_image():

@@ -11,7 +11,7 @@ def add(verbs: Any) -> None:
     """Describe the verb."""
     parser = verbs.add_parser("compare", help="results of one protocol side by side, or beside a published table")
     parser.add_argument("results", nargs="*", type=Path, metavar="JSON", help="result.json files, or their folders")
-    parser.add_argument("--paper", metavar="TABLE", help="a published table: lila:table1; alone, it is printed as it is")
+    parser.add_argument("--paper", metavar="TABLE", help="a published table such as lila:table1; alone, it is printed")
     parser.add_argument("--tables", action="store_true", help="list the published tables")
     parser.set_defaults(run=run)
 

@@ -25,10 +25,12 @@ def add(verbs: Any) -> None:
     parser.add_argument("--protocol", nargs="+", metavar="ID", help="shipped protocols, or YAML files")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="root of the protocol's data set")
     parser.add_argument("--out", type=Path, default=Path("dense-ctx-evaluation"), help="folder (%(default)s)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="one probe each (0)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], metavar="N", help="one probe each (0); reported as mean ± std"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="first N clips, or images of each split")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the protocol: grid=8")
-    parser.add_argument("--cache", default="0", metavar="SIZE", help='keep training features in memory: "4GB"')
+    parser.add_argument("--cache", default="2GB", metavar="SIZE", help="keep training features in memory (2GB), or 0")
     parser.add_argument("--keep-predictions", action="store_true", help="write predictions as PNG or .npy")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
     parser.add_argument("--list", action="store_true", help="list the protocols; with --protocol, show one")

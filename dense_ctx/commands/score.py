@@ -10,7 +10,7 @@ from typing import Any
 
 def add(verbs: Any) -> None:
     """Describe the verb."""
-    parser = verbs.add_parser("score", help="J and F of predicted masks (palette PNG), as the DAVIS evaluator gives them")
+    parser = verbs.add_parser("score", help="J and F of predicted masks (PNG), as the DAVIS evaluator gives them")
     parser.add_argument("predictions", type=Path, help="a folder of folders of PNGs, one a sequence")
     parser.add_argument("truth", type=Path, help="the same, annotated: DAVIS/Annotations/480p")
     parser.add_argument("--sequences", type=Path, metavar="FILE", help="names, one a line: ImageSets/2017/val.txt")

@@ -1,10 +1,10 @@
 """The folder of an evaluation: pieces of work, written whole, that a later or another process finds done.
 
-    run.json         what this is an evaluation of; another one is refused
-    parts/           one JSON a sequence or shard of images, and the trained probes
-    result.json      the result
-    pictures.png     what was predicted
-    predictions/     on request
+run.json         what this is an evaluation of; another one is refused
+parts/           one JSON a sequence or shard of images, and the trained probes
+result.json      the result
+pictures.png     what was predicted
+predictions/     on request
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class RunFolder:
         there = read_json(self.path / "run.json")
         differing = [key for key in identity if there.get(key) != identity[key]]
         if differing:
-            shown = "; ".join(f"{key}: {_short(there.get(key))} there, {_short(identity[key])} now" for key in differing)
+            shown = "; ".join(
+                f"{key}: {_short(there.get(key))} there, {_short(identity[key])} now" for key in differing
+            )
             raise ConfigError(f"{self.path} holds another evaluation ({shown}). Choose another --out or remove it")
 
     def part(self, name: str) -> Path:

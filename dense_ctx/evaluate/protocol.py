@@ -116,7 +116,9 @@ class Protocol:
                 f"{', '.join(METRICS[self.task])}"
             )
         if self.grid < 1 or not 0 < self.data.fraction <= 1:
-            raise ConfigError(f"{self.id}: grid {self.grid} is at least 1, data.fraction {self.data.fraction} in (0, 1]")
+            raise ConfigError(
+                f"{self.id}: grid {self.grid} is at least 1, data.fraction {self.data.fraction} in (0, 1]"
+            )
 
     @property
     def resolved_id(self) -> str:

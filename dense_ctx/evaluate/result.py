@@ -30,7 +30,7 @@ class Result:
     """What one protocol gave for one model.
 
     value: the headline metric, mean over seeds; std: its sample standard deviation (null for one seed).
-    scores: every metric, mean over seeds. per_seed: every metric of each seed. parts: per class or per object, mean over
+    scores: every metric, mean over seeds. per_seed: every metric of each seed. parts: per class or object, mean over
     seeds; null where it does not occur. n: what was scored, by kind (images, objects, pixels ...).
     protocol: the whole protocol, resolved. model: name, parts, digest of all weights. data: name, split, how many, a
     digest of the sample names. environment: versions, machine, git revision.

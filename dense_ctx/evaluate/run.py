@@ -94,7 +94,9 @@ def evaluate(
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
     with folder.guarded():
-        scores = _scores(model, chosen, train, val, folder, tuple(seeds), parse_memory(cache) if cache else 0, keep, bar)
+        scores = _scores(
+            model, chosen, train, val, folder, tuple(seeds), parse_memory(cache) if cache else 0, keep, bar
+        )
         result = _result(chosen, scores, identity, described, about, model)
         if rank == 0:
             timed = Result(**{**result.__dict__, "run": _run(began, world, model)})

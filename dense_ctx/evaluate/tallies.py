@@ -50,18 +50,22 @@ class SegmentationTally(Tally):
             raise InputError(f"{protocol.id}: unseen classes the data set has not: {', '.join(unknown)}")
 
     def add(self, prediction: Tensor, target: Tensor) -> None:
+        """As `Tally.add`."""
         labels = prediction.argmax(0).cpu()
         self.confusion += confusion_matrix(labels, target, len(self.classes), ignore_index=-1)
         self.images += 1
 
     def state(self) -> Any:
+        """As `Tally.state`."""
         return {"images": self.images, "confusion": self.confusion.tolist()}
 
     def merge(self, state: Any) -> None:
+        """As `Tally.merge`."""
         self.images += state["images"]
         self.confusion += torch.tensor(state["confusion"], dtype=torch.int64)
 
     def scores(self) -> Scores:
+        """As `Tally.scores`."""
         found = Segmentation.of(self.confusion, self.scoring.matching, self.scoring.absent)
         values = {
             "miou": found.miou,
@@ -86,10 +90,9 @@ class DepthTally(Tally):
         self.sums: dict[str, float] = {}
 
     def add(self, prediction: Tensor, target: Tensor) -> None:
+        """As `Tally.add`."""
         scoring = self.scoring
-        errors = DepthErrors.of(
-            prediction.cpu(), target, low=scoring.low, high=scoring.high, align=scoring.align
-        )
+        errors = DepthErrors.of(prediction.cpu(), target, low=scoring.low, high=scoring.high, align=scoring.align)
         if errors is None:
             self.skipped += 1
             return
@@ -98,15 +101,18 @@ class DepthTally(Tally):
             self.sums[key] = self.sums.get(key, 0.0) + value
 
     def state(self) -> Any:
+        """As `Tally.state`."""
         return {"images": self.images, "skipped": self.skipped, "sums": self.sums}
 
     def merge(self, state: Any) -> None:
+        """As `Tally.merge`."""
         self.images += state["images"]
         self.skipped += state["skipped"]
         for key, value in state["sums"].items():
             self.sums[key] = self.sums.get(key, 0.0) + value
 
     def scores(self) -> Scores:
+        """As `Tally.scores`."""
         if not self.images:
             raise InputError(f"No depth was scored: none of {self.skipped} images has a known depth in range")
         means = {key: value / self.images for key, value in self.sums.items()}
@@ -121,19 +127,23 @@ class NormalsTally(Tally):
         self.errors = NormalErrors()
 
     def add(self, prediction: Tensor, target: Tensor) -> None:
+        """As `Tally.add`."""
         self.errors.update(prediction.cpu(), target)
         self.images += 1
 
     def state(self) -> Any:
+        """As `Tally.state`."""
         e = self.errors
         return {"images": self.images, "sums": [e.count, e.squares, e.total, list(e.below)]}
 
     def merge(self, state: Mapping[str, Any]) -> None:
+        """As `Tally.merge`."""
         self.images += state["images"]
         count, squares, total, below = state["sums"]
         self.errors.add(NormalErrors(count, squares, total, (below[0], below[1], below[2])))
 
     def scores(self) -> Scores:
+        """As `Tally.scores`."""
         return self.errors.scores(), {}, {"images": self.images, "pixels": self.errors.count}
 
 

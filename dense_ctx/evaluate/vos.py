@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .. import visualize
-from ..datasets.base import Clip, VideoSet
+from ..datasets.base import Clip, VideoSet, read_mask, same_size
 from ..errors import FileError, InputError
-from ..images import load, load_mask
+from ..images import load
 from ..interfaces import Probe, Size
 from ..metrics.davis import SequenceScorer, SequenceScores, summarize
 from ..model import DenseModel
@@ -45,8 +45,9 @@ class VideoEvaluation:
         self.clips, self.seeds, self.keep, self.progress = clips, seeds, keep, progress
         for clip in clips.clips:
             if len(clip.frames) < 3 or len(clip.masks) != len(clip.frames) or None in clip.masks:
+                masks = sum(mask is not None for mask in clip.masks)
                 raise InputError(
-                    f"{clip.name} has {len(clip.frames)} frame(s) and {sum(m is not None for m in clip.masks)} mask(s); "
+                    f"{clip.name} has {len(clip.frames)} frame(s) and {masks} mask(s); "
                     "at least 3 frames, each with a mask, are needed (the first and the last are not scored)"
                 )
 
@@ -116,9 +117,11 @@ class VideoEvaluation:
             raise InputError(f"{clip.name}: frame {number} has no mask")
         try:
             image = load(path)
-            return image, load_mask(mask_path, (image.shape[1], image.shape[2]))
+            mask = read_mask(mask_path, clip.binary)
         except FileError as error:
             raise FileError(f"{clip.name}, frame {number}: {error}") from error
+        same_size(image, mask, str(mask_path))
+        return image, mask
 
     def _show(self, clip: Clip, path: Path, labels: Tensor, image: Tensor | None) -> None:
         if self.keep:

@@ -32,9 +32,11 @@ def rows_of(features: DenseFeatures, targets: Tensor, task: Task, classes: int =
     return pixels[keep], values.to(pixels.device)
 
 
-def check(features: DenseFeatures, targets: Tensor, task: Task) -> None:
-    """Refuse targets that do not fit the features or the task."""
+def check(features: DenseFeatures, targets: Tensor, task: Task, any_size: bool = False) -> None:
+    """Refuse targets that do not fit the features (unless of `any_size`) or the task."""
     batch, _, height, width = features.pixels.shape
+    if any_size and targets.ndim >= 2:
+        height, width = targets.shape[-2:]
     if task == "segmentation":
         if targets.is_floating_point() or targets.shape != (batch, height, width):
             raise InputError(

@@ -23,6 +23,7 @@ class TrainedProbe(Probe):
     """A head trained by AdamW on batches of images.
 
     For a few images, one `partial_fit` each trains it; images before it are replayed, so that they are not forgotten.
+    Targets may be finer than the features' grid: scores are upsampled to them.
     For a data set, `updates=1, replay=0` makes each call one step, and `total_steps` sets the schedule.
 
     Args:
@@ -85,7 +86,7 @@ class TrainedProbe(Probe):
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> TrainedProbe:
         """Take `updates` steps on B images (and replayed ones)."""
-        check(features, targets, self.task)
+        check(features, targets, self.task, any_size=True)
         known = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
         if not bool(known.any()):
             raise InputError("No labelled pixel: every target is ignored (-1) or NaN")

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import DenseFeatures, Task
+from dense_ctx.text import TextEmbeddings
 
 from .heads import Reads
-from dense_ctx.text import TextEmbeddings
 from .trained import TrainedProbe
 
 

@@ -1,0 +1,137 @@
+"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020), as LILA uses it: features that follow the image.
+
+Each iteration replaces a pixel's features by a weighted mean of its neighbours', with weights that depend on the image
+alone. One iteration is therefore the product with one sparse matrix of 8 entries a row and dilation, built once and
+applied many times: the features pass through memory once an iteration, not once a neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.errors import InputError
+
+# rows of a 3 x 3 window, the centre left out
+_OFFSETS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
+
+
+def refine(
+    features: Tensor,
+    image: Tensor,
+    pyramid: Sequence[int] = (4, 2, 1),
+    iterations: Sequence[int] = (20, 10, 5),
+    dilations: Sequence[int] = (1, 3, 5),
+) -> Tensor:
+    """Refine features coarse to fine (LILA, appendix B): differentiable in the features, not in the image.
+
+    Args:
+        features: [B, C, h, w], any grid.
+        image: [B, 3, H, W]; the result does not depend on a change of its mean and scale per channel.
+        pyramid: the image is made smaller by each factor in turn; (1,) is the original method.
+        iterations: at each level.
+        dilations: of the 3 x 3 neighbourhoods, pixels of the level.
+
+    Returns:
+        [B, C, H // last factor, W // last factor], float32.
+
+    Raises:
+        InputError: sizes that do not match, or as many iterations as levels are not given.
+    """
+    if features.ndim != 4 or image.ndim != 4 or len(features) != len(image):
+        raise InputError(
+            f"features [B, C, h, w] and image [B, 3, H, W] have one batch; got {list(features.shape)} and "
+            f"{list(image.shape)}"
+        )
+    if len(pyramid) != len(iterations) or not pyramid or min(pyramid) < 1 or min(iterations) < 0:
+        raise InputError(f"pyramid={list(pyramid)} and iterations={list(iterations)}: one number of each a level")
+    if not dilations or min(dilations) < 1:
+        raise InputError(f"dilations={list(dilations)}: at least one, each at least 1")
+    current = features.float()
+    for factor, count in zip(pyramid, iterations, strict=True):
+        size = (max(1, image.shape[-2] // factor), max(1, image.shape[-1] // factor))
+        level = image.float()
+        if factor > 1:
+            level = functional.interpolate(level, size=size, mode="bilinear", align_corners=False, antialias=True)
+        if tuple(current.shape[-2:]) != size:
+            current = functional.interpolate(current, size=size, mode="bilinear", align_corners=True)
+        if count:
+            current = _iterate(current, affinity(level, dilations), dilations, count)
+    return current
+
+
+@torch.no_grad()
+def affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
+    """Weights of each pixel's neighbours, [B, 8 * len(dilations), H, W]; they sum to 1.
+
+    exp(-|I_p - I_q| / (1e-8 + 0.1 std)), mean over the channels in the exponent, one softmax over all neighbours; std
+    is of each channel over the neighbourhoods, the centre counted once a dilation, unbiased. Borders are replicated.
+    """
+    _, _, height, width = image.shape
+    reach = max(dilations)
+    padded = functional.pad(image, (reach,) * 4, mode="replicate")
+
+    def shifted(y: int, x: int) -> Tensor:
+        return padded[:, :, reach + y : reach + y + height, reach + x : reach + x + width]
+
+    around = torch.stack([shifted(y * d, x * d) for d in dilations for y, x in _OFFSETS], 1)  # [B, K, 3, H, W]
+    values = torch.cat([around, image[:, None].expand(-1, len(dilations), -1, -1, -1)], 1)
+    std = values.std(1, correction=1)
+    scores = -(around - image[:, None]).abs() / (1e-8 + 0.1 * std[:, None])
+    return scores.mean(2).softmax(1)
+
+
+def _iterate(features: Tensor, weights: Tensor, dilations: Sequence[int], count: int) -> Tensor:
+    batch, channels, height, width = features.shape
+    # pixels as rows, channels side by side: a row of the product reads a few whole rows of the features
+    rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    values = weights.permute(0, 2, 3, 1).reshape(-1)
+    columns = _neighbours(batch, height, width, tuple(dilations), features.device)
+    result: Tensor = _Repeated.apply(rows, values, columns, count)
+    return result.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _neighbours(batch: int, height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
+    """Row of each neighbour of each pixel, [B * H * W, 8 * len(dilations)]."""
+    y = torch.arange(height, device=device)[:, None]
+    x = torch.arange(width, device=device)[None]
+    near = [
+        (y + dy * d).clamp(0, height - 1) * width + (x + dx * d).clamp(0, width - 1)
+        for d in dilations
+        for dy, dx in _OFFSETS
+    ]
+    one = torch.stack(near, -1).view(1, height * width, -1)
+    first = torch.arange(batch, device=device)[:, None, None] * (height * width)
+    return (one + first).view(batch * height * width, -1)
+
+
+class _Repeated(torch.autograd.Function):
+    """A^n X for a sparse A that needs no gradient; backward is (A^T)^n."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, values: Tensor, columns: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(values, columns)
+        ctx.count = count
+        matrix = _csr(values, columns)
+        for _ in range(count):
+            rows = matrix @ rows
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        values, columns = ctx.saved_tensors
+        matrix = _csr(values, columns).to_sparse_coo().t().to_sparse_csr()
+        grad = grads[0].contiguous()
+        for _ in range(ctx.count):
+            grad = matrix @ grad
+        return grad, None, None, None
+
+
+def _csr(values: Tensor, columns: Tensor) -> Tensor:
+    count, near = columns.shape
+    starts = torch.arange(0, (count + 1) * near, near, device=columns.device, dtype=torch.int32)
+    return torch.sparse_csr_tensor(starts, columns.reshape(-1).int(), values, size=(count, count))

@@ -1,0 +1,72 @@
+"""flow:sea-raft-s, -m and -l: ptlflow's SEA-RAFT, an optional package."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dense_ctx.errors import InputError, MissingDependencyError, WeightsError
+
+from .flow import FlowCue, pad_frames
+from .weights import download, read_tensors
+
+LEAST = 128
+CHUNK = 16  # pairs at once
+
+
+class SEARAFT(FlowCue):
+    """SEA-RAFT (Wang et al. 2024, arXiv 2405.14793), the paper's flow, as ptlflow builds it (BSD-3-Clause).
+
+    Args:
+        size: "s", "m" or "l" (m with more updates).
+        weights: "default" ("things": FlyingThings3D after TartanAir and FlyingChairs), another of ptlflow's names
+            ("tartan", "chairs", "sintel", "kitti", "spring"), a file, or None (random).
+
+    Raises:
+        MissingDependencyError: ptlflow is not installed.
+        WeightsError: the weights cannot be had, or do not fit.
+        InputError: another size, a name of weights that does not exist.
+    """
+
+    def __init__(self, size: str = "m", weights: str | None = "default") -> None:
+        super().__init__()
+        if size not in ("s", "m", "l"):
+            raise InputError(f"size={size!r}: expected 's', 'm' or 'l'")
+        name = f"flow:sea-raft-{size}"
+        try:
+            ptlflow: Any = importlib.import_module("ptlflow")
+        except ImportError as error:
+            raise MissingDependencyError(
+                f'{name} needs ptlflow ({error}): pip install "dense-ctx[sea-raft]" or pip install ptlflow'
+            ) from error
+        self.network = ptlflow.get_model(f"sea_raft_{size}")
+        if weights is None:
+            return
+        known = dict(type(self.network).pretrained_checkpoints)
+        chosen = "things" if weights == "default" else weights
+        if chosen in known:
+            self.source = f"ptlflow/sea_raft_{size}-{chosen}"
+            state = download(known[chosen], name)
+        elif Path(chosen).exists():
+            self.source = chosen
+            state = read_tensors(Path(chosen))
+        else:
+            raise InputError(f"weights={weights!r} is no file and none of {', '.join(['default', *sorted(known)])}")
+        try:
+            self.network.load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsError(f"The weights {self.source} do not fit {name}: {error}") from error
+
+    def flow(self, first: Tensor, second: Tensor) -> Tensor:
+        """U of N pairs."""
+        height, width = first.shape[-2:]
+        parts = []
+        for one, two in zip(first.split(CHUNK), second.split(CHUNK), strict=True):
+            # the package reads images as OpenCV does, BGR; its own preprocessing turns them
+            pair = torch.stack([pad_frames(frames.flip(1), 8, LEAST) for frames in (one, two)], dim=1)
+            parts.append(self.network({"images": pair})["flows"][:, 0, :, :height, :width])
+        return torch.cat(parts)

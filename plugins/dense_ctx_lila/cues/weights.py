@@ -1,0 +1,86 @@
+"""Weights of cue networks from files and hubs, with errors that say what to do next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dense_ctx.errors import WeightsError
+
+
+def unreachable(name: str, address: str, place: str | Path, why: str) -> WeightsError:
+    """What to do where the weights of a cue cannot be had."""
+    return WeightsError(
+        f"The weights of the cue {name} are not at {place} and could not be had from {address} ({why}). With a network "
+        f'they are fetched by themselves; without one, weights="PATH" loads a local copy, weights=None starts untrained, '
+        f"and flow:dis needs no weights at all"
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The state dict of a .safetensors, .pth or .ckpt file; a pickle is opened for tensors only.
+
+    Raises:
+        WeightsError: damaged, or a pickle that holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(str(path))
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path} holds no state dict of tensors")
+    return loaded
+
+
+def download(url: str, name: str) -> dict[str, Tensor]:
+    """The state dict at `url`, from torch's cache (TORCH_HOME) or brought there; its name ends in a digest.
+
+    Raises:
+        WeightsError: not cached, and no answer or another file than the digest says.
+    """
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    if not cached.exists():
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise unreachable(name, url, cached, "HF_HUB_OFFLINE is set")
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            digest = cached.stem.rsplit("-", 1)[-1]
+            torch.hub.download_url_to_file(url, str(cached), hash_prefix=digest, progress=False)
+        except Exception as error:  # urllib's, ssl's and the digest's own
+            raise unreachable(name, url, cached, f"{type(error).__name__}: {error}") from error
+    return read_tensors(cached)
+
+
+def snapshot(repository: str, name: str) -> Path:
+    """The folder with config.json and model.safetensors of a Hub repository; what is cached opens no connection.
+
+    Raises:
+        WeightsError: not cached, and the Hub does not answer or refuses.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    files = ["config.json", "model.safetensors"]
+    try:
+        folder = Path(snapshot_download(repository, allow_patterns=files, local_files_only=True))
+        if all((folder / file).exists() for file in files):
+            return folder
+    except OSError:  # not cached: LocalEntryNotFoundError is one
+        pass
+    if constants.HF_HUB_OFFLINE:
+        raise unreachable(name, repository, constants.HF_HUB_CACHE, "HF_HUB_OFFLINE is set")
+    try:
+        # one quick request first: the download itself would try for most of a minute before it gave up
+        HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        return Path(snapshot_download(repository, allow_patterns=files, library_name="dense_ctx"))
+    except Exception as error:
+        raise unreachable(name, repository, constants.HF_HUB_CACHE, f"{type(error).__name__}: {error}") from error

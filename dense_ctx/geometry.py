@@ -32,6 +32,8 @@ def normals_from_depth(
     """
     if depth.ndim != 3 or depth.shape[0] != 1:
         raise InputError(f"A depth map is [1, H, W] in metres; got {list(depth.shape)}")
+    if len(intrinsics) != 4:
+        raise InputError(f"intrinsics={intrinsics}: expected four numbers (fx, fy, cx, cy) in pixels")
     fx, fy, cx, cy = (float(value) for value in intrinsics)
     if not fx > 0 or not fy > 0 or radius < 1:
         raise InputError(f"intrinsics={intrinsics}, radius={radius}: focal lengths above 0 and a radius of at least 1")

@@ -1,8 +1,15 @@
+"""Segmentation: confusion matrix, IoU, matching, and the conventions of the official evaluators."""
+
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from dense_ctx.errors import InputError
-from dense_ctx.metrics import confusion_matrix, iou
+from dense_ctx.metrics import Segmentation, confusion_matrix, harmonic, iou, matched_iou
+
+ORACLES = Path(__file__).parent / "oracles"
 
 
 def test_confusion_and_iou_against_the_definition():
@@ -25,3 +32,62 @@ def test_ids_out_of_range_are_refused():
         confusion_matrix(torch.tensor([0, 3]), torch.tensor([0, 0]), 3)
     with pytest.raises(InputError, match="different shapes"):
         confusion_matrix(torch.zeros(2, 3), torch.zeros(3, 2), 3)
+
+
+@pytest.mark.parametrize("case", ["plain", "swapped"])
+def test_miou_of_the_official_evaluators(case):
+    """open-hummingbird's three modes, in which absent classes count 0, and DIP's own, which leaves them out."""
+    data = np.load(ORACLES / "miou_metric.npz")
+    classes = int(data["num_classes"])
+    prediction, target = (torch.from_numpy(data[key]).long() for key in (f"{case}_pred", "gt"))
+    counts = confusion_matrix(prediction, target, classes)
+    np.testing.assert_array_equal(counts, data[f"{case}_confusion"])
+    np.testing.assert_allclose(iou(counts), data[f"{case}_iou_direct"], rtol=0, atol=1e-9)
+    for mode, ours in (("hungarian", "hungarian"), ("linear_probe", "none"), ("many_to_one", "many_to_one")):
+        found = Segmentation.of(counts, ours, "zero")
+        assert found.miou == pytest.approx(float(data[f"{case}_{mode}_miou"]), abs=1e-9), mode
+        tp, fp, fn = torch.from_numpy(data[f"{case}_{mode}_tp_fp_fn"]).double()
+        expected = tp / (tp + fp + fn)
+        np.testing.assert_allclose(found.per_class, expected, rtol=0, atol=1e-9, err_msg=mode)
+    assert Segmentation.of(counts).miou == pytest.approx(float(data[f"{case}_miou_nanmean"]), abs=1e-9)
+
+
+def test_matching_undoes_a_permutation():
+    target = torch.arange(4).repeat(30).reshape(10, 12)
+    permuted = torch.tensor([2, 0, 3, 1])[target]
+    counts = confusion_matrix(permuted, target, 4)
+    assert Segmentation.of(counts).miou == 0
+    assert Segmentation.of(counts, "hungarian").miou == 1
+    assert Segmentation.of(counts, "many_to_one").miou == 1
+
+
+def test_many_to_one_joins_split_classes_and_hungarian_does_not():
+    target = torch.tensor([0] * 60 + [1] * 40)
+    split = torch.tensor([0] * 40 + [2] * 20 + [1] * 40)
+    counts = confusion_matrix(split, target, 3)
+    joined = Segmentation.of(counts, "many_to_one")
+    assert joined.miou == 1
+    assert np.isnan(joined.per_class[2])
+    np.testing.assert_allclose(matched_iou(counts, "hungarian"), [2 / 3, 1, 0])
+
+
+def test_accuracies():
+    counts = torch.tensor([[8, 2, 0], [1, 4, 0], [0, 0, 0]])
+    found = Segmentation.of(counts)
+    assert found.pixel_accuracy == 12 / 15
+    assert found.mean_accuracy == pytest.approx((0.8 + 0.8) / 2)  # classes that do not occur are left out
+    assert found.miou == pytest.approx((8 / 11 + 4 / 7) / 2)
+    assert Segmentation.of(counts, absent="zero").miou == pytest.approx((8 / 11 + 4 / 7) / 3)
+
+
+def test_nothing_to_score_and_unknown_matching():
+    with pytest.raises(InputError, match="every target is ignored"):
+        Segmentation.of(torch.zeros(3, 3, dtype=torch.int64))
+    with pytest.raises(InputError, match="matching='best': expected"):
+        matched_iou(torch.ones(2, 2, dtype=torch.int64), "best")
+
+
+def test_harmonic_mean():
+    assert harmonic(0.6, 0.3) == pytest.approx(0.4)
+    assert harmonic(0.0, 0.0) == harmonic(0.7, 0.0) == 0
+    assert np.isnan(harmonic(0.5, float("nan")))  # no unseen class occurs: there is no score, rather than a bad one

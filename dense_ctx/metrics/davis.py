@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from ..datasets.base import read_mask
 from ..errors import FileError, InputError
-from ..images import load_mask
 from .vos import Array, object_scores, statistics
 
 Ids = np.ndarray[Any, Any]
@@ -127,7 +127,7 @@ def score_folders(
     Args:
         truth, prediction: ROOT/SEQUENCE/00000.png ...
         sequences: which; default all of the truth's.
-        binary: DAVIS-2016.
+        binary: DAVIS-2016; its few masks that are RGB pictures of grey values are read too.
         processes: sequences are spread over so many.
 
     Returns:
@@ -166,11 +166,11 @@ def _score_sequence(truth: Path, prediction: Path, binary: bool, name: str) -> S
         raise InputError(f"{prediction / name} holds {_some(extra)}, which {truth / name} has not")
     scorer: SequenceScorer | None = None
     for stem, path in true_frames.items():
-        mask = load_mask(path).numpy()
+        mask = read_mask(path, binary).numpy()
         if scorer is None:
             scorer = SequenceScorer(name, mask, binary)
         else:
-            scorer.add(mask, load_mask(frames[stem]).numpy())
+            scorer.add(mask, read_mask(frames[stem], binary).numpy())
     if scorer is None:
         raise FileError(f"{truth / name} holds no PNG masks")
     return scorer.result()

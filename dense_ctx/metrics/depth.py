@@ -90,10 +90,10 @@ def align_depth(prediction: Tensor, target: Tensor, align: Alignment = "median")
     if align == "none":
         return prediction
     if align == "median":
-        middle = prediction.median()
+        middle = _median(prediction)
         if not float(middle) > 0:
             raise InputError(f"align='median' needs predictions above 0; their median is {float(middle):.3g}")
-        return prediction * (target.median() / middle)
+        return prediction * (_median(target) / middle)
     if align == "scale_shift":
         centred = prediction - prediction.mean()
         spread = centred.square().sum()
@@ -101,3 +101,8 @@ def align_depth(prediction: Tensor, target: Tensor, align: Alignment = "median")
             raise InputError("align='scale_shift' needs a prediction that varies; it has one value everywhere")
         return target.mean() + centred * ((centred * (target - target.mean())).sum() / spread)
     raise InputError(f"align={align!r}: expected 'none', 'median' or 'scale_shift'")
+
+
+def _median(values: Tensor) -> Tensor:
+    """NumPy's median; torch's own is the lower of the two in the middle."""
+    return (values.median() - (-values).median()) / 2

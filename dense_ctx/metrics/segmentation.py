@@ -107,5 +107,5 @@ class Segmentation:
 
 
 def harmonic(seen: float, unseen: float) -> float:
-    """Harmonic mean of the mIoU over seen and over unseen classes; 0 if both are 0."""
-    return 2 * seen * unseen / (seen + unseen) if seen + unseen > 0 else 0.0
+    """Harmonic mean of the mIoU over seen and over unseen classes; 0 if both are 0, NaN if either is."""
+    return 0.0 if seen + unseen == 0 else 2 * seen * unseen / (seen + unseen)

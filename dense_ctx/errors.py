@@ -50,6 +50,18 @@ class MemoryBudgetError(DenseCtxError, MemoryError):
     """The result cannot be made within the memory asked for; the message says what would fit."""
 
 
+class NonFiniteError(DenseCtxError, ArithmeticError):
+    """A training loss or gradient is NaN or infinite; the message names the step, the tensor and the samples."""
+
+
+class StoppedError(DenseCtxError):
+    """A training run was stopped by a signal after saving its state; `signal` is the signal's number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class NotFittedError(DenseCtxError, RuntimeError):
     """predict was called before fit."""
 

@@ -12,10 +12,12 @@ VERBS = (
     "features",
     "segment",
     "track",
+    "train",
     "evaluate",
     "compare",
     "score",
     "datasets",
+    "cues",
     "text",
     "plugins",
 )  # in the order --help lists them

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import InputError
-from .interfaces import Batch, Losses, Objective
-from .model import DenseModel
+from ..errors import InputError
+from ..interfaces import Batch, Losses, Objective
+from ..model import DenseModel
 
 
 class TrainStep(nn.Module):

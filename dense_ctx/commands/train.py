@@ -1,0 +1,48 @@
+"""dense-ctx train: a model, by any registered objective."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(verbs: Any) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser(
+        "train",
+        help="train a model with a registered objective",
+        epilog="Killed or stopped? The same command goes on where it was. Several processes: accelerate launch -m "
+        "dense_ctx.cli train ...",
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file; see docs/training.md")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="change it: steps=100 optimizer.lr=1e-4")
+    parser.add_argument("--dry-run", action="store_true", help="two steps on whatever is there; nothing is kept")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; 128 + the signal's number when stopped by one."""
+    import sys
+    import tempfile
+
+    from ..errors import StoppedError
+    from ..evaluate.folder import processes
+    from ..train import TrainConfig, train
+
+    config = TrainConfig.load(args.config, args.settings)
+    try:
+        if args.dry_run:
+            with tempfile.TemporaryDirectory() as folder:
+                train(config.dry(Path(folder) / "dry-run"))
+            if processes()[0] == 0:
+                print("two steps done; nothing was kept")
+            return 0
+        made = train(config)
+    except StoppedError as error:
+        if processes()[0] == 0:
+            print(error, file=sys.stderr)
+        return 128 + error.signal
+    if processes()[0] == 0:
+        print(made)
+    return 0

@@ -1,0 +1,200 @@
+"""TrainConfig: everything that decides a run, as frozen dataclasses and as YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ..config import Part
+from ..errors import ConfigError, FileError
+from .reading import Loader, assign, typed
+
+# what may change between a run and its continuation: none of it alters a step that lies behind
+FREE = ("steps", "accumulate", "workers", "validate", "save", "log", "out", "resume")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model made new: `AutoDenseModel.from_parts`."""
+
+    backbone: Part
+    decoder: Part
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW. A parameter group of the objective may carry its own lr and weight_decay, which then hold for it."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the steps: linear warm-up, then constant, or half a cosine down to `floor` times lr."""
+
+    name: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Every so many steps (0: never), and after the last: a protocol on a data root, or the caller's function."""
+
+    every: int = 0
+    protocol: str | None = None
+    data: str | None = None
+    limit: int | None = None
+    set: tuple[str, ...] = ()  # overrides of the protocol
+
+
+@dataclass(frozen=True)
+class Save:
+    """A state every so many steps (0: only at the end and when stopped); the last `keep` stay."""
+
+    every: int = 1000
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The configuration of a run.
+
+    model: parts by name, or a published model to start from (short name, Hub repository, folder); None: the caller's.
+    objective: a registered name and its arguments; None: the caller's.
+    data: handed to `objective.dataset` as it is.
+    out: folder of the run.
+    steps: of the optimizer. batch_size: samples a step sees, over all processes and accumulated parts, so that
+        neither number changes what is trained. accumulate: parts a step is cut into, to save memory.
+    clip_norm: of the gradient; None: not clipped, measured all the same.
+    workers: processes that read data, for each process that trains.
+    resume: "auto": go on from the newest state in `out`; "never": `out` must hold none; or the folder of a state.
+    log: a line in log.jsonl every so many steps.
+    """
+
+    out: str
+    steps: int
+    model: Parts | str | None = None
+    objective: Part | None = None
+    data: Any = None
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    batch_size: int = 8
+    accumulate: int = 1
+    clip_norm: float | None = 1.0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = 0
+    seed: int = 0
+    validate: Validate = field(default_factory=Validate)
+    save: Save = field(default_factory=Save)
+    log: int = 10
+    resume: str = "auto"
+
+    def __post_init__(self) -> None:
+        least = {
+            "steps": (self.steps, 1),
+            "batch_size": (self.batch_size, 1),
+            "accumulate": (self.accumulate, 1),
+            "log": (self.log, 1),
+            "save.keep": (self.save.keep, 1),
+            "save.every": (self.save.every, 0),
+            "validate.every": (self.validate.every, 0),
+            "schedule.warmup": (self.schedule.warmup, 0),
+            "schedule.floor": (self.schedule.floor, 0),
+            "workers": (self.workers, 0),
+            "seed": (self.seed, 0),
+            "optimizer.weight_decay": (self.optimizer.weight_decay, 0),
+        }
+        for key, (value, bound) in least.items():
+            if not value >= bound:
+                raise ConfigError(f"{key} is {value}; expected at least {bound}")
+        above = {"optimizer.lr": self.optimizer.lr, "clip_norm": 1.0 if self.clip_norm is None else self.clip_norm}
+        for key, number in above.items():
+            if not number > 0:
+                raise ConfigError(f"{key} is {number}; expected more than 0")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.validate.protocol is not None and self.validate.data is None:
+            raise ConfigError(f"validate.protocol is {self.validate.protocol}; give validate.data, its data set's root")
+        if not self.out:
+            raise ConfigError("out is empty; expected the folder of the run")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; raises ConfigError for one JSON cannot hold."""
+        try:
+            result: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        except TypeError as error:
+            raise ConfigError(f"the configuration has a value JSON cannot hold: {error}") from None
+        return result
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> TrainConfig:
+        """Build from nested mappings.
+
+        Raises:
+            ConfigError: an unknown or missing key, or a value of the wrong type, named by its dotted path.
+        """
+        return typed(cls, data, where)
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+        """Read a YAML file, then apply `key=value` settings, which may also supply keys the file leaves out.
+
+        Raises:
+            FileError: it cannot be read.
+            ConfigError: as `from_dict`.
+        """
+        try:
+            data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+        except OSError as error:
+            raise FileError(f"Cannot read the configuration {path}: {error}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not YAML: {error}") from None
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path} is not a mapping of keys to values")
+        for setting in overrides:
+            assign(data, setting)
+        return cls.from_dict(data, str(path))
+
+    def override(self, settings: Sequence[str]) -> TrainConfig:
+        """Change values: ["steps=100", "optimizer.lr=1e-4", "objective.args.k=5"]; values are YAML."""
+        data = self.to_dict()
+        for setting in settings:
+            assign(data, setting)
+        return self.from_dict(data)
+
+    def save_yaml(self, path: Path) -> None:
+        """Write what `load` reads, whole or not at all; raises FileError."""
+        from .files import write_text
+
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+    def dry(self, out: Path) -> TrainConfig:
+        """Two steps that leave nothing but `out`, and validate nothing."""
+        return replace(self, out=str(out), steps=2, log=1, save=Save(0, 1), validate=Validate(), resume="never")
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Dotted keys, of those that may not change in a continued run, that differ from `other` (a `to_dict`)."""
+        mine = {key: value for key, value in self.to_dict().items() if key not in FREE}
+        theirs = {key: value for key, value in other.items() if key not in FREE}
+        return list(_differing(mine, theirs, ""))
+
+
+def _differing(one: Any, two: Any, path: str) -> list[str]:
+    if isinstance(one, dict) and isinstance(two, dict):
+        keys = [*one, *(key for key in two if key not in one)]
+        return [
+            found
+            for key in keys
+            for found in _differing(one.get(key), two.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if one == two else [f"{path} ({two!r} there, {one!r} now)"]

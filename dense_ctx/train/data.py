@@ -1,0 +1,186 @@
+"""Which sample comes when, and with which randomness: pure functions of the seed and the step, so resuming is exact.
+
+The samples form one endless stream: epoch e is the permutation of (seed, e), and step s takes the positions
+[s * batch_size, (s + 1) * batch_size). A batch may reach into the next epoch; in each epoch every sample is seen once.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import InputError
+from ..interfaces import Objective
+
+Key: TypeAlias = "tuple[int, int]"  # (epoch, index)
+
+
+class SeededDataset(Protocol):
+    """A data set whose augmentation depends on nothing but its arguments.
+
+    Others are indexed as usual, after Python's, NumPy's and torch's generators have been seeded, and their
+    `set_epoch(epoch)` called where there is one. A generator of their own would make a continued run another one.
+    """
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, seed: int) -> Any:
+        """Sample number `index`; all its randomness from `seed`, which differs between epochs."""
+
+
+def mix(*parts: int | str) -> int:
+    """A seed in [0, 2**63) from numbers and words, the same on every machine and version."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Give the caller's global random states back afterwards (those of the CPU)."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+class Order:
+    """The (epoch, index) keys of each part of each step that this process works on.
+
+    Args:
+        samples: in the data set.
+        seed: of the run.
+        batch_size: of a step, over all processes and parts.
+        accumulate: parts of a step.
+        rank, world: this process, and how many there are.
+
+    Raises:
+        InputError: the batch cannot be shared equally.
+    """
+
+    def __init__(self, samples: int, seed: int, batch_size: int, accumulate: int, rank: int, world: int) -> None:
+        if batch_size % (accumulate * world):
+            raise InputError(
+                f"batch_size {batch_size} cannot be shared by {world} processes x {accumulate} accumulated parts; "
+                f"make it a multiple of {accumulate * world}"
+            )
+        self.samples, self.seed, self.batch_size = samples, seed, batch_size
+        self.accumulate, self.rank, self.world = accumulate, rank, world
+        self.start, self.stop = 0, 0
+        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+
+    def between(self, start: int, stop: int) -> Order:
+        """Iterate over the parts of the steps start ... stop - 1, counted from 0."""
+        self.start, self.stop = start, stop
+        return self
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in range(self.start, self.stop):
+            for part in range(self.accumulate):
+                yield self.keys(step, part)
+
+    def keys(self, step: int, part: int) -> list[Key]:
+        """What this process sees in one part of one step."""
+        size = self.batch_size // (self.accumulate * self.world)
+        first = step * self.batch_size + (part * self.world + self.rank) * size
+        return [self._key(position) for position in range(first, first + size)]
+
+    def _key(self, position: int) -> Key:
+        epoch, place = divmod(position, self.samples)
+        if epoch != self._epoch:
+            # RandomState's streams are frozen for good, those of NumPy's newer Generator and torch's are not
+            words = np.array([mix(self.seed, "order", epoch, word) % 2**32 for word in range(4)], dtype=np.uint32)
+            self._permutation = np.random.RandomState(words).permutation(self.samples)
+            self._epoch = epoch
+        return epoch, int(self._permutation[place])
+
+
+class Samples(Dataset[Any]):
+    """A data set indexed by (epoch, index), its randomness fixed by the two and the run's seed."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed, self.epoch = dataset, seed, -1
+        self.seeded = hasattr(dataset, "sample") and {"index", "seed"} <= set(
+            inspect.signature(dataset.sample).parameters
+        )
+
+    def __getitem__(self, key: Key) -> tuple[int, Any]:
+        epoch, index = key
+        seed = mix(self.seed, "sample", epoch, index)
+        if self.seeded:
+            return index, self.dataset.sample(index, seed)
+        if epoch != self.epoch and hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+        self.epoch = epoch
+        seed_all(seed)
+        return index, self.dataset[index]
+
+
+class _Collate:
+    """The objective's collation; keeps the indices of a batch beside it."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+
+    def __call__(self, items: list[tuple[int, Any]]) -> tuple[list[int], Any]:
+        return [index for index, _ in items], self.objective.collate([sample for _, sample in items])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # where workers are not forked: collation needs the objective's settings, not its weights on an accelerator
+        bare = copy.copy(self.objective)
+        bare.__dict__ = {**bare.__dict__, "_parameters": {}, "_buffers": {}, "_modules": {}}
+        return {"objective": bare}
+
+
+def _ignore_signals(_: int) -> None:
+    # Ctrl-C and a scheduler's SIGTERM reach every process of the group; the step under way still wants its batch
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def count(dataset: Any) -> int:
+    """How many samples; raises InputError for a data set without a length, or an empty one."""
+    try:
+        samples = len(dataset)
+    except TypeError:
+        samples = 0
+    if samples < 1 or not (hasattr(dataset, "__getitem__") or hasattr(dataset, "sample")):
+        raise InputError(
+            f"{type(dataset).__name__} has no samples, or no length: the loop picks samples by number, so a data set "
+            "needs __len__ and __getitem__"
+        )
+    return samples
+
+
+def loader(dataset: Any, objective: Objective, order: Order, seed: int, workers: int, pin: bool) -> DataLoader[Any]:
+    """Batches (indices, batch) in the order's order."""
+    return DataLoader(
+        Samples(dataset, seed),
+        batch_sampler=order,
+        collate_fn=_Collate(objective),
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=_ignore_signals if workers else None,
+    )

@@ -1,0 +1,131 @@
+"""What a run says while it runs: log.jsonl, a progress bar or lines, TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import FileError
+from .files import write_text
+
+NAME = "log.jsonl"
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log.jsonl; a last line cut off by a kill is left out.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"Cannot read {path}: {error}") from None
+    rows = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+class Log:
+    """Opened at the step a run starts from: rows of later steps, which a killed run left, are taken out.
+
+    Args:
+        out: folder of the run.
+        start, steps: steps done, and to do in all.
+        batch_size: samples in each, for the throughput.
+        active: False in all processes but the first, where nothing is written.
+    """
+
+    def __init__(self, out: Path, start: int, steps: int, batch_size: int, active: bool) -> None:
+        self.path, self.start, self.steps, self.batch_size = out / NAME, start, steps, batch_size
+        self.active, self.began = active, time.monotonic()
+        self.bar: Any = None
+        self.board: Any = None
+        if not active:
+            return
+        rows = [row for row in read_log(self.path) if row.get("step", 0) <= start]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        try:
+            self.file = self.path.open("a", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise FileError(f"Cannot write {self.path}: {error}") from error
+        with contextlib.suppress(Exception):  # an optional package, of any state of repair
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(initial=start, total=steps, unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.active:
+            return
+        for item in (self.bar, self.board, self.file):
+            if item is not None:
+                with contextlib.suppress(OSError):
+                    item.close()
+
+    def advance(self, step: int, loss: float) -> None:
+        """One step is done: move the bar."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"loss {loss:.4g}, {self.speed(step):.1f} samples/s", refresh=False)
+            self.bar.update()
+
+    def speed(self, step: int) -> float:
+        """Samples per second, of all processes together, since this process started."""
+        return (step - self.start) * self.batch_size / max(time.monotonic() - self.began, 1e-9)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row and bring it to the file at once.
+
+        Raises:
+            FileError: the disk is full, or the file has gone.
+        """
+        if not self.active:
+            return
+        try:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise FileError(f"Cannot write {self.path}: {error}") from error
+        step = int(row["step"])
+        scores = row.get("validation")
+        if self.board is not None:
+            shown = {f"validation/{k}": v for k, v in scores.items()} if scores is not None else {**row, **row.get("losses", {})}
+            for name, value in shown.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self.board.add_scalar(name, value, step)
+        if scores is not None:
+            self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        elif self.bar is None:
+            left = (self.steps - step) * self.batch_size / max(self.speed(step), 1e-9)
+            hours, minutes, seconds = int(left) // 3600, int(left) // 60 % 60, int(left) % 60
+            self.say(
+                f"step {step}/{self.steps}: loss {row['loss']:.4g}, {self.speed(step):.1f} samples/s, "
+                f"{hours}:{minutes:02}:{seconds:02} left"
+            )
+
+    def say(self, text: str) -> None:
+        """A line on stderr, above the bar."""
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        elif self.active:
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM end a run after the step under way."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+_ECHO = 1.0  # seconds: a launcher passes a Ctrl-C on that its processes have had from the terminal
+
+
+class Signals:
+    """While open, the first SIGINT or SIGTERM is noted in `received` (0: none); a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.received, self._when = 0, 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.received and number == signal.SIGINT and now - self._when > _ECHO:
+            raise KeyboardInterrupt
+        if not self.received:
+            self.received, self._when = number, now

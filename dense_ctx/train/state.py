@@ -1,0 +1,183 @@
+"""state/step_N: all a run needs to go on. Tensors in safetensors, numbers in JSON, never a pickle.
+
+    state.json          step, seconds, configuration, names of what follows, the loss scaler
+    state.safetensors   module.*: what was trained, all buffers, the objective's own; optimizer.*: by parameter name
+    manifest.json       sha256 of the two
+
+No random state is in it: every random number comes from the seed and the step (`dense_ctx.train.data`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..checkpoint import file_digest, state_digest, write_tensors
+from ..config import from_dict
+from ..errors import CheckpointError, FileError
+from .files import write_folder
+from .step import TrainStep
+
+FORMAT = 1
+META, TENSORS, MANIFEST = "state.json", "state.safetensors", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """state.json: `step` steps are done, in `seconds`; `frozen` is the digest of the weights that do not train."""
+
+    step: int
+    seconds: float
+    samples: int
+    config: Mapping[str, Any]
+    frozen: str
+    scaler: Mapping[str, Any] | None = None
+    format: int = FORMAT
+
+
+def folder_of(out: Path, step: int) -> Path:
+    """Where the state after `step` steps lies."""
+    return out / "state" / f"step_{step}"
+
+
+def listed(out: Path) -> list[Path]:
+    """The states of a run, newest first."""
+    found = [(path.name[5:], path) for path in (out / "state").glob("step_*") if path.is_dir()]
+    return [path for _, path in sorted(((int(n), p) for n, p in found if n.isdigit()), reverse=True)]
+
+
+def newest(out: Path) -> Path | None:
+    """The newest complete state of a run; None where there is none at all.
+
+    Raises:
+        CheckpointError: there are states, and all of them are damaged.
+    """
+    states = listed(out)
+    for folder in states:
+        try:
+            check(folder)
+        except (CheckpointError, FileError) as error:
+            warnings.warn(f"{error}; an older state is taken", stacklevel=2)
+        else:
+            return folder
+    if states:
+        raise CheckpointError(f"All states under {out / 'state'} are damaged; remove them, or choose another out")
+    return None
+
+
+def check(folder: Path) -> Meta:
+    """Verify the digests of a state and read its state.json.
+
+    Raises:
+        FileError: no such state.
+        CheckpointError: damaged, or of a newer format.
+    """
+    try:
+        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        bad = [name for name in (META, TENSORS) if file_digest(folder / name) != digests[name]]
+        if bad:
+            raise CheckpointError(f"{folder} is damaged: the sha256 of {', '.join(bad)} is not the one in {MANIFEST}")
+        data = json.loads((folder / META).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileError(f"{folder} is not a training state: {error.filename} is missing") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} is damaged: {error}") from error
+    if data.get("format", 0) > FORMAT:
+        raise CheckpointError(f"{folder} has format {data['format']}; this dense_ctx reads up to {FORMAT}")
+    return from_dict(Meta, data, str(folder / META))
+
+
+def module_tensors(step: TrainStep) -> dict[str, Tensor]:
+    """What the state keeps of the modules: everything but the backbone's parameters that do not train."""
+    left_out = {f"model.backbone.{n}" for n, p in step.model.backbone.named_parameters() if not p.requires_grad}
+    kept = {name: value for name, value in step.state_dict().items() if name not in left_out}
+    odd = [name for name, value in kept.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise CheckpointError(f"The state of {odd[0]} is no tensor, so it cannot be kept; make it a buffer")
+    return kept
+
+
+def frozen_digest(step: TrainStep) -> str:
+    """sha256 of the backbone's parameters that do not train."""
+    return state_digest({n: p for n, p in step.model.backbone.named_parameters() if not p.requires_grad})
+
+
+def _parameter_names(step: TrainStep, optimizer: Optimizer) -> list[str]:
+    names = {id(parameter): name for name, parameter in step.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def write(folder: Path, step: TrainStep, optimizer: Optimizer, meta: Meta) -> None:
+    """Write a state, whole or not at all.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    tensors = {f"module.{name}": value for name, value in module_tensors(step).items()}
+    names = _parameter_names(step, optimizer)
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{names[index]}/{key}": torch.as_tensor(value) for key, value in values.items()}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+    def fill(partial: Path) -> None:
+        try:
+            write_tensors(partial / TENSORS, tensors)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        (partial / META).write_text(json.dumps(asdict(meta), indent=1) + "\n", encoding="utf-8")
+        digests = {name: file_digest(partial / name) for name in (META, TENSORS)}
+        (partial / MANIFEST).write_text(json.dumps({"sha256": digests}) + "\n", encoding="utf-8")
+
+    write_folder(folder, fill)
+
+
+def prune(out: Path, keep: int) -> None:
+    """Remove all but the newest states; one that cannot be removed stays."""
+    for folder in listed(out)[keep:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> None:
+    """Put a state's tensors into the modules and the optimizer, strictly.
+
+    Raises:
+        CheckpointError: damaged, or of other modules.
+    """
+    try:
+        tensors = load_file(str(folder / TENSORS))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / TENSORS} is damaged: {error}") from error
+    own = {f"module.{name}": value for name, value in module_tensors(step).items()}
+    there = {name for name in tensors if name.startswith("module.")}
+    faults = [f"missing {name}" for name in sorted(set(own) - there)]
+    faults += [f"left over {name}" for name in sorted(there - set(own))]
+    for name in sorted(there & set(own)):
+        given, wanted = tensors[name], own[name]
+        if given.shape != wanted.shape or given.dtype != wanted.dtype:
+            faults.append(f"{name} is {list(given.shape)} {given.dtype}, not {list(wanted.shape)} {wanted.dtype}")
+    names = _parameter_names(step, optimizer)
+    places = {name: index for index, name in enumerate(names)}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name in sorted(set(tensors) - there):
+        parameter, _, key = name.removeprefix("optimizer.").rpartition("/")
+        if parameter in places:
+            moments.setdefault(places[parameter], {})[key] = tensors[name]
+        else:
+            faults.append(f"left over {name}")
+    if faults:
+        raise CheckpointError(f"{folder} is the state of other modules: {'; '.join(faults[:6])}")
+    with torch.no_grad():
+        for name, wanted in own.items():
+            wanted.copy_(tensors[name])
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,69 @@
+"""Validation every k steps: a protocol of `dense_ctx.evaluate`, or the caller's function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+
+from ..errors import ConfigError, InputError
+from ..model import DenseModel
+from .config import TrainConfig
+from .data import mix, seed_all
+from .setup import Run, in_main
+
+Validator: TypeAlias = "Callable[[int], dict[str, float]]"
+
+
+def validator(
+    config: TrainConfig, function: Callable[[DenseModel, int], Mapping[str, float]] | None, run: Run
+) -> Validator | None:
+    """What to call after a step; None where the configuration asks for no validation.
+
+    Raises:
+        ConfigError: there is a function or an interval, but not the other.
+    """
+    spec = config.validate
+    if not spec.every:
+        if function is not None or spec.protocol is not None:
+            raise ConfigError("validate.every is 0, so nothing would be validated; give the number of steps")
+        return None
+    if function is None and spec.protocol is None:
+        raise ConfigError(f"validate.every is {spec.every}; give validate.protocol and validate.data, or a function")
+
+    def check(step: int) -> dict[str, float]:
+        run.step.eval()
+        seed_all(mix(config.seed, "validate", step))
+        with torch.no_grad():
+            return _protocol(run, step) if function is None else _call(run, function, step)
+
+    return check
+
+
+def _call(run: Run, function: Callable[[DenseModel, int], Mapping[str, float]], step: int) -> dict[str, float]:
+    scores: dict[str, float] = {}
+
+    def work() -> None:
+        found = function(run.step.model, step)
+        if not isinstance(found, Mapping):
+            raise InputError(f"validate gave a {type(found).__name__}; expected a mapping of names to numbers")
+        scores.update({str(name): float(value) for name, value in found.items()})
+
+    in_main(run.accelerator, work)
+    return scores
+
+
+def _protocol(run: Run, step: int) -> dict[str, float]:
+    """Shared by the processes, through the folder validation/step_N."""
+    from ..evaluate.protocol import load_protocol
+    from ..evaluate.run import evaluate
+
+    spec = run.config.validate
+    if spec.protocol is None or spec.data is None:
+        raise ConfigError("validate.protocol and validate.data belong together")
+    out = run.out / "validation" / f"step_{step}"
+    protocol = load_protocol(spec.protocol, spec.set)
+    with torch.enable_grad():  # probes that train
+        result = evaluate(run.step.model, protocol, spec.data, out, name=f"step {step}", limit=spec.limit)
+    return {result.metric: result.value, **{name: float(value) for name, value in result.scores.items()}}

@@ -1,0 +1,317 @@
+"""The loop in one process: it learns, publishes, goes on where it was, and stops at what is wrong."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from train_parts import install, lay_out, settings
+
+from dense_ctx import AutoDenseModel, cli
+from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, NonFiniteError, StoppedError
+from dense_ctx.testing import tiny_model
+from dense_ctx.train import TrainConfig, state, train
+from dense_ctx.train.log import read_log
+
+
+@pytest.fixture(autouse=True)
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    install(tmp_path / "site", monkeypatch)
+
+
+def config(out, **changes):
+    return TrainConfig.from_dict(settings(out, **changes))
+
+
+def losses(out):
+    return [(row["step"], row["loss"], row["losses"], row["lr"], row["grad_norm"]) for row in rows(out)]
+
+
+def rows(out):
+    return [row for row in read_log(out / "log.jsonl") if "loss" in row]
+
+
+def weights(folder):
+    return AutoDenseModel.from_pretrained(folder).state_dict()
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_it_learns_logs_and_publishes(tmp_path):
+    seen = []
+
+    def validate(model, step):
+        assert not model.training
+        seen.append(step)
+        return {"score": step / 2}
+
+    out = tmp_path / "run"
+    torch.manual_seed(3)
+    before = torch.rand(1)
+    torch.manual_seed(3)
+    made = train(config(out, steps=25, save={"every": 10, "keep": 2}, validate={"every": 10}), validate=validate)
+    assert torch.equal(torch.rand(1), before)  # the caller's random state is as it was
+    assert made == out / "model"
+    assert seen == [10, 20, 25]
+    found = rows(out)
+    assert [row["step"] for row in found] == list(range(1, 26))
+    assert sum(r["loss"] for r in found[-5:]) < 0.5 * sum(r["loss"] for r in found[:5])
+    assert all(row["grad_norm"] > 0 and row["seconds"] > 0 and row["losses"]["mse"] == row["loss"] for row in found)
+    validated = [row for row in read_log(out / "log.jsonl") if "validation" in row]
+    assert [row["validation"]["score"] for row in validated] == [5, 10, 12.5]
+    assert [path.name for path in state.listed(out)] == ["step_25", "step_20"]
+    model = AutoDenseModel.from_pretrained(made)
+    record = model.model_config.trained_with
+    assert record["objective"] == {"name": "sandbox", "args": {}}
+    assert record["steps"] == 25
+    assert record["data"] == {"samples": 7}
+    assert {"seconds", "machine", "command", "versions"} <= set(record)
+    assert TrainConfig.load(out / "config.yaml") == config(
+        out, steps=25, save={"every": 10, "keep": 2}, validate={"every": 10}
+    )
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+def test_a_continued_run_is_the_same_run(tmp_path, seeded):
+    changes = {"data": {"samples": 7, "seeded": seeded}, "objective": {"name": "sandbox", "args": {"dropout": 0.3}}}
+    straight, halves = tmp_path / "straight", tmp_path / "halves"
+    train(config(straight, steps=8, **changes))
+    train(config(halves, steps=3, **changes))  # in the middle of the second epoch
+    train(config(halves, steps=8, workers=0 if seeded else 2, **changes))
+    assert losses(straight) == losses(halves)
+    assert same(weights(straight / "model"), weights(halves / "model"))
+    one, two = ((out / "state" / "step_8" / state.TENSORS).read_bytes() for out in (straight, halves))
+    assert one == two  # the objective's own tensors and the optimizer's among them
+    drawn = [row["losses"]["drawn"] for row in rows(straight)]
+    assert len(set(drawn)) == 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_in_mid_epoch_it_goes_on_bitwise(tmp_path, workers):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    train(config(straight, steps=9))
+    settled = settings(killed, steps=9, workers=workers)
+    script = (
+        "import json, sys; from dense_ctx.train import TrainConfig, train; from sandbox_train.parts import Shift\n"
+        "train(TrainConfig.from_dict(json.loads(sys.argv[1])), objective=Shift(kill_at=7))"
+    )
+    path = os.pathsep.join([*lay_out(tmp_path / "other"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(settled)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [row["step"] for row in rows(killed)] == [1, 2, 3, 4, 5, 6]
+    assert [path.name for path in state.listed(killed)] == ["step_6", "step_4"]
+    with (killed / "log.jsonl").open("a") as file:  # as killed between two writes
+        file.write('{"step": 7, "loss": 0.0}\n{"step": 8, "lo')
+    train(config(killed, steps=9, workers=workers))
+    assert losses(straight) == losses(killed)
+    assert same(weights(straight / "model"), weights(killed / "model"))
+
+
+def test_another_configuration_is_refused_by_its_keys(tmp_path):
+    out = tmp_path / "run"
+    train(config(out, steps=2))
+    with pytest.raises(ConfigError, match=r"optimizer\.lr \(0\.01 there, 0\.02 now\); data\.samples|data\.samples"):
+        train(config(out, steps=4, optimizer={"lr": 2e-2}, data={"samples": 8}))
+    with pytest.raises(ConfigError, match="more than steps=1"):
+        train(config(out, steps=1))
+    with pytest.raises(FileError, match="resume=never"):
+        train(config(out, steps=4, resume="never"))
+    train(config(out, steps=4, save={"every": 1, "keep": 5}, log=2, workers=0))
+    assert [path.name for path in state.listed(out)] == ["step_4", "step_3", "step_2"]
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
+def test_a_damaged_state_is_passed_over(tmp_path, file):
+    out, straight = tmp_path / "run", tmp_path / "straight"
+    train(config(out, steps=4))
+    damaged = out / "state" / "step_4" / file
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    with pytest.warns(UserWarning, match="step_4 is damaged"):
+        train(config(out, steps=6))
+    train(config(straight, steps=6))
+    assert losses(out) == losses(straight)
+    for folder in state.listed(out):
+        (folder / file).unlink()
+    with pytest.warns(UserWarning, match="is missing"), pytest.raises(CheckpointError, match="All states"):
+        train(config(out, steps=8))
+
+
+def test_other_samples_and_other_backbone_weights_are_refused(tmp_path):
+    out = tmp_path / "run"
+    train(config(out, steps=2))
+    with pytest.raises(ConfigError, match="trained on 7 samples, the data set now has 3"):
+        train(config(out, steps=4), dataset=torch.utils.data.TensorDataset(torch.rand(3)))
+    model = AutoDenseModel.from_parts("sandbox", "sandbox")
+    with pytest.raises(ConfigError, match="other backbone weights"):
+        train(config(out, steps=4), model=model)
+
+
+def test_accumulated_parts_sum_to_the_whole_batch(tmp_path):
+    train(config(tmp_path / "whole", steps=3))
+    train(config(tmp_path / "parts", steps=3, accumulate=4))
+    one, two = weights(tmp_path / "whole" / "model"), weights(tmp_path / "parts" / "model")
+    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in one)
+    for left, right in zip(rows(tmp_path / "whole"), rows(tmp_path / "parts"), strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], abs=1e-6)
+        assert left["grad_norm"] == pytest.approx(right["grad_norm"], abs=1e-5)
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    kept = {}
+    for name, norm in (("clipped", 1e-12), ("free", None)):
+        out = tmp_path / name
+        changes = {
+            "optimizer": {"lr": 1e-2, "weight_decay": 0.0, "eps": 1e-3}
+        }  # eps: Adam's own scaling out of the way
+        train(config(out, steps=1, clip_norm=norm, **changes))
+        kept[name] = weights(out / "model")["decoder.project.0.weight"]
+    initial = tmp_path / "initial"
+    train(config(initial, steps=1, optimizer={"lr": 1e-30, "weight_decay": 0.0}))
+    start = weights(initial / "model")["decoder.project.0.weight"]
+    assert (kept["clipped"] - start).abs().max() < 1e-9 < 1e-4 < (kept["free"] - start).abs().max()
+
+
+def test_a_loss_that_is_not_finite_names_step_and_samples(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(NonFiniteError, match="loss is NaN or infinite") as caught:
+        train(config(out, data={"samples": 40, "poison": 5}, steps=10, save={"every": 1, "keep": 2}))
+    message = str(caught.value)
+    step = int(message.split()[1].rstrip(":"))
+    assert "clip-5" in message
+    assert message.count("clip-") == 4
+    assert [path.name for path in state.listed(out)] == [f"step_{step - 1}", f"step_{step - 2}"]
+    assert f"state/step_{step - 1}" in message.replace(os.sep, "/")
+    assert not (out / "model").exists()
+    assert state.check(state.newest(out)).step == step - 1
+
+
+def test_a_gradient_that_is_not_finite_names_its_parameter(tmp_path):
+    objective = {"name": "sandbox", "args": {"blow_up": 3}}
+    with pytest.raises(NonFiniteError, match=r"the gradient of objective\.head\.bias .*clip-3"):
+        train(config(tmp_path / "run", objective=objective, clip_norm=None))
+
+
+def test_ctrl_c_saves_and_a_second_one_interrupts(tmp_path):
+    out, straight = tmp_path / "run", tmp_path / "straight"
+
+    def stop(model, step):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(StoppedError, match=r"after step 3 of 6.*step_3") as caught:
+        train(config(out, validate={"every": 3}, save={"every": 0}), validate=stop)
+    assert caught.value.signal == signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is before
+    train(config(out))
+    train(config(straight))
+    assert losses(out) == losses(straight)
+
+    def insist(model, step):
+        signal.raise_signal(signal.SIGINT)
+        threading.Event().wait(1.2)
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "twice", validate={"every": 2}, save={"every": 0}), validate=insist)
+    assert state.listed(tmp_path / "twice") == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    out = tmp_path / "run"
+    train(config(out, steps=2))
+    before = {path: path.read_bytes() for path in (out / "state" / "step_2").iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))  # the log fits, the tensors do not
+        with pytest.raises(FileError, match="step_4"):
+            train(config(out, steps=6))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {path: path.read_bytes() for path in (out / "state" / "step_2").iterdir()} == before
+    assert [path.name for path in (out / "state").iterdir()] == ["step_2"]
+    train(config(out, steps=6))
+
+
+def test_an_out_that_cannot_be_written_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="Choose another out"):
+        train(config(tmp_path / "file" / "run"))
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="made of modules"):
+        train(config(tmp_path / "a"), model=tiny_model())
+    with pytest.raises(InputError, match="needs __len__"):
+        train(config(tmp_path / "b"), dataset=iter([1]))
+    with pytest.raises(ConfigError, match="objective is missing"):
+        train(config(tmp_path / "c", objective=None))
+    with pytest.raises(ConfigError, match=r"validate\.every is 2"):
+        train(config(tmp_path / "d", validate={"every": 2}))
+    with pytest.raises(ConfigError, match="mixed_precision=fp16"):
+        train(config(tmp_path / "e", mixed_precision="fp16"))
+
+
+def test_half_precision_trains_full_precision_weights(tmp_path):
+    made = train(config(tmp_path / "run", mixed_precision="bf16"))
+    assert weights(made)["decoder.project.0.weight"].dtype == torch.float32
+    train(config(tmp_path / "full"))
+    half, full = losses(tmp_path / "run"), losses(tmp_path / "full")
+    assert half != full
+    assert half[-1][1] == pytest.approx(full[-1][1], rel=0.1)
+
+
+def test_the_verb_trains_a_third_partys_objective_by_name(tmp_path, capsys):
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(3):
+        Image.new("RGB", (20 + index, 30), (80 * index, 40, 200)).save(images / f"{index}.png")
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "model: {backbone: {name: sandbox}, decoder: {name: sandbox}}\n"
+        "objective: {name: colours, args: {dim: 5, side: 16}}\n"
+        f"data: {images}\nout: {tmp_path / 'run'}\nsteps: 3\nbatch_size: 2\noptimizer: {{lr: 1e-3}}\n"
+    )
+    assert cli.main(["train", str(file), "--dry-run"]) == 0
+    assert "two steps" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert cli.main(["train", str(file), "steps=4", "objective.args.side=24"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(tmp_path / "run" / "model")
+    assert "step 4/4: loss" in captured.err
+    assert TrainConfig.load(tmp_path / "run" / "config.yaml").objective.args == {"dim": 5, "side": 24}
+    assert AutoDenseModel.from_pretrained(tmp_path / "run" / "model").dim == 5
+    assert cli.main(["train", str(file), "stepz=4"]) == 2
+    assert "unknown key(s) stepz" in capsys.readouterr().err
+
+
+def test_sigterm_ends_the_verb_with_143_and_how_to_go_on(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    changes = {"objective": {"name": "sandbox", "args": {"signal_at": 3}}, "workers": 2}
+    file.write_text(json.dumps(settings(tmp_path / "run", **changes)))
+    assert cli.main(["train", str(file)]) == 143
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "stopped after step 3 of 6" in last
+    assert "same command" in last
+    assert cli.main(["train", str(file)]) == 0

@@ -1,0 +1,129 @@
+"""A third party's plugin for the tests of the training loop: tiny parts, and an objective that can fail."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from plugin_sandbox import distribution
+
+from dense_ctx import plugins
+
+INIT = """
+from dense_ctx import hookimpl
+
+@hookimpl
+def register_backbones(register):
+    register("sandbox", "sandbox_train.parts:Backbone")
+
+@hookimpl
+def register_decoders(register):
+    register("sandbox", "dense_ctx.testing.tiny:TinyDecoder")
+
+@hookimpl
+def register_objectives(register):
+    register("sandbox", "sandbox_train.parts:Shift")
+    register("colours", "dense_ctx_template.objective:Colours")
+"""
+
+PARTS = '''
+import os, random, signal, time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dense_ctx import Losses, Objective
+from dense_ctx.testing.tiny import TinyBackbone
+
+
+class Backbone(TinyBackbone):
+    def __init__(self, weights=None):
+        super().__init__()
+
+
+class Noisy:
+    """Images [3, 16, 24] with augmentation from all three global generators, or from the seed of `sample`."""
+
+    def __init__(self, samples=7, poison=None, kill=None, slow=0.0):
+        self.samples, self.poison, self.kill, self.slow = samples, poison, kill, slow
+
+    def __len__(self):
+        return self.samples
+
+    def __getitem__(self, index):
+        time.sleep(self.slow)
+        base = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(index))
+        noise = torch.randn(3, 16, 24) * 0.1 + random.random() * 0.1 + np.random.rand() * 0.1
+        image = (base + noise).clamp(0, 1)
+        return {"image": image * float("nan") if index == self.poison else image, "name": f"clip-{index}"}
+
+
+class Seeded(Noisy):
+    def sample(self, index, seed):
+        generator = torch.Generator().manual_seed(seed)
+        return {"image": torch.rand(3, 16, 24, generator=generator), "name": f"clip-{index}"}
+
+
+class Shift(Objective):
+    """Predict the image from its features; an average of the head's weights follows it."""
+
+    def __init__(self, dropout=0.0, blow_up=None, kill_at=None, signal_at=None):
+        super().__init__()
+        self.head = nn.Conv2d(5, 3, 1)
+        self.register_buffer("average", torch.zeros(3, 5, 1, 1))
+        self.dropout, self.blow_up, self.kill_at, self.signal_at = dropout, blow_up, kill_at, signal_at
+
+    def dataset(self, data):
+        options = dict(data or {})
+        return Seeded(**options) if options.pop("seeded", False) else Noisy(**options)
+
+    def forward(self, model, batch):
+        features, padded = model.encode(batch["image"])
+        pixels = functional.dropout(model.decoder(features, padded, (16, 24)), self.dropout)
+        loss = functional.mse_loss(self.head(pixels), batch["image"])
+        if self.blow_up is not None and f"clip-{self.blow_up}" in batch["name"]:
+            loss = loss + (self.head.bias - self.head.bias.detach()).sqrt().sum()  # 0, with an infinite gradient
+        return Losses(loss, {"mse": loss, "drawn": torch.rand([])})
+
+    def after_step(self, model, step):
+        self.average.lerp_(self.head.weight, 0.1)
+        if step == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == self.signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+'''
+
+
+def lay_out(folder: Path) -> list[str]:
+    """Write the distribution; returns what must be on sys.path."""
+    template = Path(__file__).parent.parent / "examples" / "plugin_template"
+    files = {"sandbox_train/__init__.py": INIT, "sandbox_train/parts.py": PARTS}
+    distribution(folder, "sandbox-train", files, {"sandbox": "sandbox_train"})
+    return [str(folder), str(template)]
+
+
+def install(folder: Path, monkeypatch) -> None:
+    """Make the plugin known in this process, until the test ends."""
+    for path in lay_out(folder):
+        monkeypatch.syspath_prepend(path)
+    monkeypatch.setattr(plugins, "_registry", plugins.load_plugins(strict=True))
+    for name in [name for name in sys.modules if name.startswith("sandbox_train")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def settings(out: Path, **changes) -> dict:
+    """A small run's configuration, as a mapping."""
+    return {
+        "out": str(out),
+        "steps": 6,
+        "batch_size": 4,
+        "model": {"backbone": {"name": "sandbox"}, "decoder": {"name": "sandbox"}},
+        "objective": {"name": "sandbox"},
+        "data": {"samples": 7},
+        "optimizer": {"lr": 1e-2},
+        "save": {"every": 2, "keep": 2},
+        "log": 1,
+        **changes,
+    }

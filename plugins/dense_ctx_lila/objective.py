@@ -1,0 +1,267 @@
+"""LILA: linear in-context learning of pixel features from video (arXiv 2604.26488, section 3).
+
+Features of a context frame explain its cue maps through a ridge regression; the same coefficients, applied to the
+features of a nearby frame, must explain that frame's cues. Cues that do not hold from frame to frame cannot be
+predicted so, and their noise leaves no trace.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from dense_ctx.cues import Cue, create_cue, normalize_cues
+from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.interfaces import Batch, Features, Losses, Objective
+from dense_ctx.model import DenseModel
+from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
+
+from .losses import matching_loss
+from .pamr import refine
+from .sampling import FramePairs, Sampling, crop_map, normalized, open_clips
+
+FEATURES = "features"  # the cue that is the backbone's own
+
+
+class LilaObjective(Objective):
+    """Train a decoder on pairs of video frames.
+
+    Args:
+        cues: "features" (the backbone's own maps, refined) and registered cues, "NAME" or "NAME(key=value, ...)".
+        mode: "in-context" (the method) or "erm" (a linear head predicts each frame's cues: the paper's ablation A).
+        context: through which features the coefficients come: "shared" (gradients flow through the solve),
+            "detached" (they do not) or "ema" (of a slow copy of the decoder).
+        ema: momentum of that copy.
+        layers: maps of the backbone that make the features cue, joined on the finest grid of them.
+        pamr: refine the features cue by the image; pyramid, iterations, dilations: its settings.
+        penalty: lambda of the ridge regression, on the Gram matrix divided by the number of pixels.
+        bias: "free" (a column of ones that is not penalised, ours), "penalized" (FlowFeat) or "none" (eq. 2).
+        stride: every stride-th pixel of the context enters the regression.
+        sigma, gamma: of the edge loss; gamma 0 leaves it out.
+        balance: "cues" (each cue counts the same) or "channels" (each channel does, as in one concatenated map).
+        gap, crop, size, frame_side, cue_side, same_frame, memory: see `Sampling`.
+    """
+
+    def __init__(
+        self,
+        cues: Sequence[str] = (FEATURES, "flow:dis"),
+        mode: Literal["in-context", "erm"] = "in-context",
+        context: Literal["shared", "detached", "ema"] = "shared",
+        ema: float = 0.999,
+        layers: Sequence[int] = (-1,),
+        pamr: bool = True,
+        pyramid: Sequence[int] = (4, 2, 1),
+        iterations: Sequence[int] = (20, 10, 5),
+        dilations: Sequence[int] = (1, 3, 5),
+        penalty: float = 0.1,
+        bias: Bias = "free",
+        stride: int = 7,
+        sigma: float = 0.1,
+        gamma: float = 1.0,
+        balance: Literal["cues", "channels"] = "cues",
+        gap: Sequence[int] = (1, 5),
+        crop: Sequence[float] = (0.5, 0.75),
+        size: int = 224,
+        frame_side: int = 480,
+        cue_side: int = 256,
+        same_frame: bool = False,
+        memory: int = 1_000_000_000,
+    ) -> None:
+        super().__init__()
+        if not cues or len(set(cues)) != len(cues):
+            raise ConfigError(f"cues={list(cues)}: at least one, each once")
+        for value, known, name in (
+            (mode, ("in-context", "erm"), "mode"),
+            (context, ("shared", "detached", "ema"), "context"),
+            (balance, ("cues", "channels"), "balance"),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        if not penalty > 0 or stride < 1 or not sigma > 0 or gamma < 0:
+            raise ConfigError(
+                f"penalty={penalty}, stride={stride}, sigma={sigma}, gamma={gamma}: expected above 0, at least 1, "
+                "above 0, at least 0"
+            )
+        self.mode, self.context, self.ema, self.layers = mode, context, ema, tuple(layers)
+        self.pamr, self.pyramid, self.iterations = pamr, tuple(pyramid), tuple(iterations)
+        self.dilations, self.penalty, self.bias = tuple(dilations), penalty, bias
+        self.stride, self.sigma, self.gamma, self.balance = stride, sigma, gamma, balance
+        self.sampling = Sampling((gap[0], gap[1]), (crop[0], crop[1]), size, frame_side, cue_side, same_frame, memory)
+        self.cue_names = tuple(cues)
+        made = {name: create_cue(name) for name in cues if name != FEATURES}
+        # those with weights run beside the model, the others in the data workers
+        self.heavy = nn.ModuleDict({_key(n): c for n, c in made.items() if any(True for _ in c.parameters())})
+        self.light: dict[str, Cue] = {n: c for n, c in made.items() if _key(n) not in self.heavy}
+        self.heavy.requires_grad_(False)
+        self.slow: nn.Module | None = None
+        self.head: nn.Conv2d | None = None
+
+    def dataset(self, data: Any) -> Dataset[Any]:
+        """Frame pairs of the clips that `data` names; see `sampling.open_clips`."""
+        return FramePairs(open_clips(data), self.sampling, self.light, frames=bool(self.heavy))
+
+    def collate(self, samples: list[Any]) -> Batch:
+        """Stack everything but the whole frames, which differ in size from clip to clip."""
+        batch: dict[str, Any] = {}
+        for key in samples[0]:
+            values = [sample[key] for sample in samples]
+            batch[key] = values if key in ("name", "frames") else torch.stack(values)
+        return batch
+
+    def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
+        """The decoder; with "erm" also the head."""
+        if self.context == "ema" and self.slow is None:
+            self.slow = copy.deepcopy(model.decoder).requires_grad_(False).eval()
+        if self.mode == "erm" and self.head is None:
+            channels = sum(self._channels(name, model) for name in self.cue_names)
+            self.head = nn.Conv2d(model.dim, channels, 1).to(model.device)
+        self.heavy.eval()
+        return super().trainable(model)
+
+    def _channels(self, name: str, model: DenseModel) -> int:
+        if name == FEATURES:
+            return sum(model.backbone.dims[layer] for layer in self.layers)
+        cue = self.light.get(name) or self.heavy[_key(name)]
+        channels: int = cue.channels  # type: ignore[assignment]
+        return channels
+
+    def train(self, mode: bool = True) -> LilaObjective:
+        """Cue networks and the slow copy stay in eval."""
+        super().train(mode)
+        self.heavy.eval()
+        if self.slow is not None:
+            self.slow.eval()
+        return self
+
+    def after_step(self, model: DenseModel, step: int) -> None:
+        """Move the slow copy."""
+        if self.slow is None:
+            return
+        with torch.no_grad():
+            for slow, fast in zip(self.slow.parameters(), model.decoder.parameters(), strict=True):
+                slow.lerp_(fast, 1 - self.ema)
+
+    # ------------------------------------------------------------------ one batch
+
+    def forward(self, model: DenseModel, batch: Batch) -> Losses:
+        """Losses of a batch of pairs; logs the L1 of each cue (standardised units) and the edge loss."""
+        device = model.device
+        images = torch.cat([batch["context"], batch["query"]]).to(device)
+        size = (images.shape[-2], images.shape[-1])
+        with torch.no_grad():
+            features, padded = model.encode(images)
+        pixels = model.decode(features, padded, size).float()
+        cues = self._cues(features, images, batch)
+        context, query = pixels.chunk(2)
+        if self.mode == "erm":
+            return self._erm(pixels, cues)
+        if self.context == "detached":
+            context = context.detach()
+        elif self.slow is not None:
+            with torch.no_grad():
+                context = self._slow_pixels(features, padded, size).float().chunk(2)[0]
+        return self._in_context(context, query, cues)
+
+    def _slow_pixels(self, features: Features, padded: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.slow is None:
+            raise InputError("The slow copy is made by trainable(model)")
+        full = (features.image_size[0], features.image_size[1])
+        pixels: Tensor = self.slow(features, padded, full)
+        return pixels[:, :, : size[0], : size[1]]
+
+    @torch.no_grad()
+    def _cues(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
+        """(name, context map, query map), each [B, c, S, S], standardised by the context's mean and std.
+
+        The statistics of registered cues are those of whole frames; the features are known in the crops only.
+        """
+        found = []
+        whole: dict[str, tuple[Tensor, Tensor]] = {}
+        if self.heavy:
+            whole = self._heavy_maps(batch, images.device)
+        for name in self.cue_names:
+            if name == FEATURES:
+                context, query = normalize_cues(*self._own(features, images).chunk(2))
+            elif name in whole:
+                context, query = whole[name]
+            else:
+                context, query = (batch[f"{role}/{name}"].to(images.device) for role in ("context", "query"))
+            found.append((name, context.float(), query.float()))
+        return found
+
+    def _own(self, features: Features, images: Tensor) -> Tensor:
+        """The backbone's maps on the pixel grid, [2B, C, S, S]."""
+        maps = [features.maps[layer].float() for layer in self.layers]
+        finest = max((item.shape[-2], item.shape[-1]) for item in maps)
+        joined = torch.cat([_resize(item, finest) for item in maps], 1)
+        size = (images.shape[-2], images.shape[-1])
+        # the padding to the stride is cut off with the cells that hold nothing else
+        rows = max(1, round(joined.shape[-2] * size[0] / features.image_size[0]))
+        columns = max(1, round(joined.shape[-1] * size[1] / features.image_size[1]))
+        joined = joined[:, :, :rows, :columns]
+        if not self.pamr:
+            return _resize(joined, size)
+        return refine(joined, images, self.pyramid, self.iterations, self.dilations)
+
+    def _heavy_maps(self, batch: Batch, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
+        if "frames" not in batch:
+            raise InputError("The batch holds no whole frames for the cue networks; make it with this objective's data")
+        side = self.sampling.size
+        found = {}
+        for name in self.cue_names:
+            if _key(name) not in self.heavy:
+                continue
+            rows: tuple[list[Tensor], list[Tensor]] = ([], [])
+            for index, frames in enumerate(batch["frames"]):
+                pair = frames.to(device)
+                maps = normalized(self.heavy[_key(name)], pair[:1], pair[1:])  # type: ignore[arg-type]
+                used = (maps[0], maps[0] if self.sampling.same_frame else maps[1])
+                for row, one, role in zip(rows, used, ("context", "query"), strict=True):
+                    row.append(crop_map(one, batch[f"{role}_box"][index : index + 1], side))
+            found[name] = (torch.cat(rows[0]), torch.cat(rows[1]))
+        return found
+
+    def _in_context(self, context: Tensor, query: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:
+        offset, step = self.stride // 2, self.stride
+        rows = context[:, :, offset::step, offset::step].flatten(2).transpose(1, 2)
+        known = torch.cat([maps for _, maps, _ in cues], 1)[:, :, offset::step, offset::step]
+        known = known.flatten(2).transpose(1, 2)
+        weights = ridge_fit(rows, known, self.penalty, bias=self.bias)
+        pixels = query.flatten(2).transpose(1, 2)
+        predicted = ridge_apply(pixels, weights).transpose(1, 2).unflatten(-1, query.shape[-2:])
+        return self._losses(predicted, [(name, maps) for name, _, maps in cues])
+
+    def _erm(self, pixels: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:
+        if self.head is None:
+            raise InputError("The linear head is made by trainable(model)")
+        targets = [(name, torch.cat([context, query])) for name, context, query in cues]
+        return self._losses(self.head(pixels), targets)
+
+    def _losses(self, predicted: Tensor, targets: list[tuple[str, Tensor]]) -> Losses:
+        """L1 + gamma * edges (eq. 3, 6)."""
+        widths = [maps.shape[1] for _, maps in targets]
+        share = [1 / len(targets) if self.balance == "cues" else width / sum(widths) for width in widths]
+        weights = torch.cat([predicted.new_full((n,), part / n) for n, part in zip(widths, share, strict=True)])
+        joined = torch.cat([maps for _, maps in targets], 1)
+        total, fit, edges = matching_loss(predicted, joined, weights, self.sigma, self.gamma)
+        logs = {name: part.mean() for (name, _), part in zip(targets, fit.split(widths), strict=True)}
+        if self.gamma:
+            logs["edges"] = (weights * edges).sum()
+        return Losses(total, logs)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"\W", "_", name)  # a module's name holds no dot
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)

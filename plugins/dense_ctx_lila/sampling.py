@@ -1,0 +1,280 @@
+"""Pairs of video frames for LILA: a gap in time, cues of the whole frames, a crop of each of its own."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from dense_ctx.cues import Cue, normalize_cues
+from dense_ctx.datasets import Clip, VideoSet
+from dense_ctx.errors import FileError, InputError
+from dense_ctx.images import open_image
+from dense_ctx.video import Video
+
+Box = tuple[float, float, float, float]  # top, left, height, width as shares of the frame
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pairs are drawn.
+
+    gap: frames between context and query, least and most; the query comes before as often as after.
+    crop: side of the square crop as a share of the frame's short side, least and most; (1, 1): the largest square in
+        the middle, the same for both frames (the ablation without crops).
+    size: side of the crop as the network sees it, pixels.
+    frame_side: frames are read at this short side at most.
+    cue_side: cues are computed on frames of this short side at most.
+    same_frame: the query is the context frame itself (the ablation without time).
+    memory: bytes of decoded frames kept by each worker.
+    """
+
+    gap: tuple[int, int] = (1, 5)
+    crop: tuple[float, float] = (0.5, 0.75)
+    size: int = 224
+    frame_side: int = 480
+    cue_side: int = 256
+    same_frame: bool = False
+    memory: int = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.gap[0] <= self.gap[1]:
+            raise InputError(f"gap={self.gap}: at least 1 frame, the least first")
+        if not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise InputError(f"crop={self.crop}: shares of the short side in (0, 1], the least first")
+        if min(self.size, self.frame_side, self.cue_side) < 8:
+            raise InputError(
+                f"size={self.size}, frame_side={self.frame_side}, cue_side={self.cue_side}: at least 8 pixels"
+            )
+
+
+class Source:
+    """A clip that can be read at any place; frames are made smaller once and kept while there is room."""
+
+    def __init__(self, clip: Clip, sampling: Sampling) -> None:
+        self.name, self.sampling = clip.name, sampling
+        self._frames = clip.frames
+        self._video = None if clip.video is None else Video(clip.video)
+        self.length = len(self._frames) if self._video is None else len(self._video)
+        if self.length <= sampling.gap[0]:
+            raise FileError(f"{clip.name} has {self.length} frame(s); a gap of {sampling.gap[0]} needs more")
+        self.check()
+
+    def check(self) -> None:
+        """Decode the first pair, so that a broken file is found before training."""
+        self.read(0, self.sampling.gap[0])
+
+    def read(self, start: int, gap: int) -> dict[int, Tensor]:
+        """Frames [3, H, W] uint8 by number, `start` and `start + gap` among them.
+
+        Raises:
+            FileError: one of them cannot be decoded.
+        """
+        if self._video is None:
+            pictures = {i: np.array(open_image(self._frames[i]).convert("RGB")) for i in (start, start + gap)}
+        else:
+            pictures = dict(enumerate(self._video.frames(start, gap + 1), start))
+            if len(pictures) <= gap:
+                raise FileError(f"{self.name} ends at frame {start + len(pictures) - 1}, before frame {start + gap}")
+        return {i: self._small(torch.from_numpy(picture).permute(2, 0, 1)) for i, picture in pictures.items()}
+
+    def _small(self, frame: Tensor) -> Tensor:
+        side = min(frame.shape[1:])
+        if side <= self.sampling.frame_side:
+            return frame.contiguous()
+        return scaled(frame[None].float(), self.sampling.frame_side)[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def scaled(frames: Tensor, side: int) -> Tensor:
+    """[B, C, H, W] with a short side of at most `side`."""
+    height, width = frames.shape[-2:]
+    factor = side / min(height, width)
+    if factor >= 1:
+        return frames
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return functional.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+class FramePairs(Dataset[Mapping[str, Any]]):
+    """One item a frame of every clip that can be read; what is drawn around it depends on the seed alone.
+
+    Args:
+        clips: from `dense_ctx.datasets`.
+        sampling: how.
+        cues: those that need no accelerator; computed here, by the workers.
+        frames: hand over the whole frames too, for cues computed on the accelerator.
+
+    Raises:
+        FileError: not one clip can be read.
+    """
+
+    def __init__(
+        self, clips: VideoSet, sampling: Sampling, cues: Mapping[str, Cue] | None = None, frames: bool = False
+    ) -> None:
+        self.sampling, self.cues, self.frames = sampling, dict(cues or {}), frames
+        self.sources: list[Source] = []
+        self.broken: list[str] = []
+        for clip in clips.clips:
+            try:
+                self.sources.append(Source(clip, sampling))
+            except FileError as error:
+                self.broken.append(clip.name)
+                warnings.warn(f"{clip.name} is left out: {error}", stacklevel=2)
+        if not self.sources:
+            raise FileError(
+                f"None of {len(clips.clips)} clips can be read"
+                + (f": {', '.join(self.broken[:5])}" if self.broken else "; the folder holds no video")
+            )
+        self._places = [
+            (number, start)
+            for number, source in enumerate(self.sources)
+            for start in range(source.length - sampling.gap[0])
+        ]
+        self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self._used = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.sample(index, index)
+
+    def sample(self, index: int, seed: int) -> Mapping[str, Any]:
+        """The pair at `index`, drawn with `seed`.
+
+        Returns:
+            name; context, query: crops [3, S, S] in [0, 1]; context_box, query_box: [4], top, left, height, width as
+            shares of the frame; for each cue of the workers context/NAME and query/NAME: [c, S, S]; with `frames` the
+            frames themselves, [2, 3, H, W] at the cues' size.
+        """
+        dice = random.Random(seed)
+        for _ in range(20):
+            number, start = self._places[index]
+            source = self.sources[number]
+            gap = dice.randint(self.sampling.gap[0], min(self.sampling.gap[1], source.length - 1 - start))
+            try:
+                first, second = self._pair(number, start, gap)
+                break
+            except FileError as error:  # damaged further on: another place, the same for this seed ever after
+                warnings.warn(f"{source.name} at frame {start} is left out: {error}", stacklevel=2)
+                index = dice.randrange(len(self._places))
+        else:
+            raise FileError(
+                "20 places in a row cannot be decoded; check the clips with `dense-ctx datasets clips ROOT`"
+            )
+        if dice.random() < 0.5:
+            first, second = second, first
+        return self._item(f"{source.name}@{start}+{gap}", first, second, dice)
+
+    def _pair(self, number: int, start: int, gap: int) -> tuple[Tensor, Tensor]:
+        wanted = (number, start), (number, start + gap)
+        if not all(key in self._kept for key in wanted):
+            read = self.sources[number].read(start, gap)
+            for index, frame in read.items():
+                self._keep((number, index), frame)
+            return read[start], read[start + gap]
+        return self._kept[wanted[0]], self._kept[wanted[1]]
+
+    def _keep(self, key: tuple[int, int], frame: Tensor) -> None:
+        if key not in self._kept:
+            self._kept[key] = frame
+            self._used += frame.numel()
+        while self._used > self.sampling.memory and self._kept:
+            self._used -= self._kept.popitem(last=False)[1].numel()
+
+    def _item(self, name: str, first: Tensor, second: Tensor, dice: random.Random) -> Mapping[str, Any]:
+        sampling = self.sampling
+        pair = torch.stack([first, second]).float() / 255
+        size = (pair.shape[-2], pair.shape[-1])
+        whole = tuple(sampling.crop) == (1.0, 1.0)
+        boxes = [_box(size, sampling.crop, None if whole else dice) for _ in range(2)]
+        item: dict[str, Any] = {"name": name}
+        small = scaled(pair, sampling.cue_side) if self.cues or self.frames else pair
+        maps = {}
+        for cue_name, cue in self.cues.items():
+            context, query = normalized(cue, small[:1], small[1:])
+            maps[cue_name] = [context, context if sampling.same_frame else query]
+        frames = [pair[0], pair[0] if sampling.same_frame else pair[1]]
+        for side, (role, box) in enumerate(zip(("context", "query"), boxes, strict=True)):
+            item[role] = crop_image(frames[side], box, sampling.size)
+            item[f"{role}_box"] = torch.tensor(box)
+            for cue_name, both in maps.items():
+                item[f"{role}/{cue_name}"] = crop_map(both[side], torch.tensor(box)[None], sampling.size)[0]
+        if self.frames:
+            item["frames"] = small
+        return item
+
+
+def normalized(cue: Cue, context: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """A cue's maps of whole frames [B, 3, H, W], brought to one scale by the context's statistics."""
+    size = (context.shape[-2], context.shape[-1])
+    flow = range(0, cue.channels, 2) if cue.unit == "pixels" else ()
+    return normalize_cues(*cue(context, query), flow=flow, size=size)
+
+
+def _box(size: tuple[int, int], scale: Sequence[float], dice: random.Random | None) -> Box:
+    """A square in a frame of (H, W), in whole pixels, as shares of the frame; without dice the middle one."""
+    height, width = size
+    short = min(size)
+    side = short if dice is None else max(1, round(short * dice.uniform(*scale)))
+    top = (height - side) // 2 if dice is None else dice.randint(0, height - side)
+    left = (width - side) // 2 if dice is None else dice.randint(0, width - side)
+    return top / height, left / width, side / height, side / width
+
+
+def crop_image(image: Tensor, box: Box, size: int) -> Tensor:
+    """Cut a box out of [3, H, W] and bring it to [3, size, size], antialiased."""
+    height, width = image.shape[-2:]
+    top, left = round(box[0] * height), round(box[1] * width)
+    part = image[None, :, top : top + round(box[2] * height), left : left + round(box[3] * width)]
+    return functional.interpolate(part, size=(size, size), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def crop_map(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Cut boxes [B, 4] out of maps [B, c, h, w] of any resolution: [B, c, size, size], bilinear; values stay.
+
+    A flow keeps its full-frame units: where a pixel goes does not change because we look at a part of the frame.
+    """
+    steps = (torch.arange(size, device=maps.device, dtype=maps.dtype) + 0.5) / size
+    boxes = boxes.to(maps)
+    y = boxes[:, 0, None] + steps * boxes[:, 2, None]
+    x = boxes[:, 1, None] + steps * boxes[:, 3, None]
+    grid = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1) * 2 - 1
+    return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def open_clips(data: Any) -> VideoSet:
+    """Clips of what the user names.
+
+    Args:
+        data: a folder of clips; or {"root": ..., "layout": ..., "split": ...} with a layout of
+            `dense_ctx.datasets` ("clips", "youtube-vos", "kinetics700"); or a VideoSet.
+
+    Raises:
+        InputError: something else.
+    """
+    from dense_ctx.datasets import open_set
+
+    if isinstance(data, VideoSet):
+        return data
+    if isinstance(data, (str, Path)):
+        data = {"root": data}
+    if not isinstance(data, Mapping) or "root" not in data:
+        raise InputError(f"LILA trains on clips: a folder, or {{root: ..., layout: ..., split: ...}}; got {data!r}")
+    unknown = set(data) - {"root", "layout", "split"}
+    if unknown:
+        raise InputError(f"data has unknown keys {', '.join(sorted(unknown))}; known: root, layout, split")
+    found = open_set(data.get("layout", "clips"), data["root"], data.get("split"))
+    if not isinstance(found, VideoSet):
+        raise InputError(f"{data.get('layout')} holds images; LILA trains on clips")
+    return found

@@ -1,4 +1,4 @@
-"""Supervision cues: maps computed from two frames of a video, for objectives to learn from. And how they are normalised."""
+"""Supervision cues: maps of two frames of a video, for objectives to learn from; and how they are normalised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Cue(nn.Module, ABC):
 
     Attributes set by the subclass:
         channels: of each map.
-        unit: of the values. "pixels" says that channels are pairs (x, y) in pixels of the whole frame the cue was given.
+        unit: of the values. "pixels": the channels are pairs (x, y) in pixels of the whole frame the cue was given.
         pair: whether a map depends on both frames. False: each map is computed from its own frame alone.
         meaning: one sentence: what a value says, and its sign.
         antisymmetric: of a pair cue: swapping the frames swaps the two maps and negates them (flow). A cache then

@@ -12,7 +12,6 @@ VERBS = (
     "features",
     "segment",
     "track",
-    "train",
     "evaluate",
     "compare",
     "score",

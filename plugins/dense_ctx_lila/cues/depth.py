@@ -140,7 +140,9 @@ def _load(folder: Path, name: str) -> Any:
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
     except Exception as error:
-        raise WeightsError(f"The weights of {name} in {folder} cannot be read: {type(error).__name__}: {error}") from error
+        raise WeightsError(
+            f"The weights of {name} in {folder} cannot be read: {type(error).__name__}: {error}"
+        ) from error
     # a tensor too many does no harm (versions of transformers differ in what they keep); one too few would be random
     faults = {key: sorted(map(str, info.get(key) or [])) for key in ("missing_keys", "mismatched_keys")}
     if any(faults.values()):

@@ -12,6 +12,7 @@ VERBS = (
     "features",
     "segment",
     "track",
+    "train",
     "evaluate",
     "compare",
     "score",

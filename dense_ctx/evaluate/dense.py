@@ -16,10 +16,10 @@ from .. import visualize
 from ..checkpoint import write_tensors
 from ..datasets.base import ImageSet, Sample
 from ..errors import CheckpointError, ConfigError, InputError
-from ..interfaces import DenseFeatures, Probe
+from ..interfaces import DenseFeatures, Probe, Task
 from ..model import DenseModel
-from ..plugins import registry
 from .folder import RunFolder
+from .probes import make_probe
 from .protocol import Protocol
 from .reading import FeatureCache, model_size, nearest, read, resized, shown, stack, training_target
 from .tallies import Tally, tally
@@ -79,32 +79,38 @@ class DenseEvaluation:
 
     def _new(self, seed: int) -> Probe:
         protocol = self.protocol
-        args = dict(protocol.probe.args)
+        args: dict[str, Any] = {}
         if protocol.train is not None:
-            args |= {"updates": 1, "replay": 0, "total_steps": protocol.train.steps, "seed": seed}
+            args |= {"updates": 1, "replay": 0, "total_steps": protocol.train.steps}
             args |= {"reads": protocol.reads}
             if protocol.task in ("segmentation", "zero-shot"):
                 args["classes"] = len(self.train.classes)
         if protocol.task == "zero-shot":
             held = [i for i, name in enumerate(self.train.classes) if name in protocol.scoring.unseen]
             args |= {"class_names": list(self.train.classes), "unseen": held}
-        task = "regression" if protocol.task in ("depth", "normals") else "segmentation"
-        made: Probe = registry().create("probe", protocol.probe.name, base=Probe, task=task, **args)
-        return made
+        task: Task = "regression" if protocol.task in ("depth", "normals") else "segmentation"
+        return make_probe(protocol.probe, task, seed, **args)
 
     def _train(self, seed: int, path: Path) -> None:
         chosen = self._support(seed)
         if self.protocol.train is None:
-            probe = self._new(seed)
+            probe, labelled = self._new(seed), False
             for index in self.progress(chosen, len(chosen), f"fit, seed {seed}"):
                 features, target = self._item(index, 0)
                 grid = (features.pixels.shape[-2], features.pixels.shape[-1])
                 label = training_target(target, grid, None)[None]
                 if _labelled(label):
                     probe.partial_fit(features, label)
+                    labelled = True
         else:
-            probe = self._descend(seed, chosen, path)
+            probe, labelled = self._descend(seed, chosen, path)
+        if not labelled:
+            raise InputError(
+                f"The {len(chosen)} training images of {self.protocol.data.name} have no labelled pixel: every "
+                "target is ignored or unknown"
+            )
         _save(probe, path)
+        path.with_suffix(".begun").unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
         """Indices of the training images: all, or the protocol's fraction, drawn by seed."""
@@ -112,7 +118,8 @@ class DenseEvaluation:
         wanted = max(1, round(self.protocol.data.fraction * count))
         return list(range(count)) if wanted >= count else sorted(random.Random(seed).sample(range(count), wanted))
 
-    def _descend(self, seed: int, chosen: list[int], path: Path) -> Probe:
+    def _descend(self, seed: int, chosen: list[int], path: Path) -> tuple[Probe, bool]:
+        """The trained probe, and whether it saw a label."""
         train = self.protocol.train
         if train is None:
             raise ConfigError(f"{self.protocol.id} trains no probe")
@@ -122,6 +129,7 @@ class DenseEvaluation:
             state = _load(begun)
             start = int(state.pop("evaluation.step"))
             probe.load_state_dict(state)
+        labelled = start > 0
         for step in self.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
             items = [self._item(i, _mix(seed, step, i)) for i in _batch(chosen, train.batch, seed, step)]
             features = _joined([features for features, _ in items])
@@ -129,10 +137,10 @@ class DenseEvaluation:
             target = stack([training_target(target, grid, train) for _, target in items], "Annotations")
             if _labelled(target):
                 probe.partial_fit(features, target.to(features.pixels.device))
-            if (step + 1) % KEEP_EVERY == 0 and step + 1 < train.steps:
+                labelled = True
+            if labelled and (step + 1) % KEEP_EVERY == 0 and step + 1 < train.steps:
                 _save(probe, begun, {"evaluation.step": torch.tensor(step + 1)})
-        begun.unlink(missing_ok=True)
-        return probe
+        return probe, labelled
 
     def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:
         """Features [1, ...] and target of a training image as shown to the model."""
@@ -150,7 +158,7 @@ class DenseEvaluation:
         probes = {seed: self.probe(seed) for seed in self.seeds}
         shards = {f"shard-{start:06d}": range(start, min(start + SHARD, len(self.val)))
                   for start in range(0, len(self.val), SHARD)}  # fmt: skip
-        todo = list(self.folder.mine(list(shards)))
+        todo = list(self.folder.mine(list(shards), lambda name: self._written(shards[name])))
         images = [(name, index) for name in todo for index in shards[name]]
         tallies: dict[int, Tally] = {}
         for name, index in self.progress(images, len(images), "score"):
@@ -168,6 +176,14 @@ class DenseEvaluation:
         if self.folder.rank == 0:
             self._pictures(probes[self.seeds[0]])
         return totals
+
+    def _written(self, shard: Iterable[int]) -> bool:
+        """Whether nothing is to be kept of a shard, or all of it is there (an earlier run may have kept none)."""
+        return not self.keep or all(self._place(self.val.names[index]).exists() for index in shard)
+
+    def _place(self, name: str) -> Path:
+        labels = self.protocol.task in ("segmentation", "zero-shot")
+        return self.folder.predictions / f"{name}{'.png' if labels else '.npy'}"
 
     def _predict(self, sample: Sample, features: DenseFeatures, probe: Probe) -> tuple[Tensor, Tensor]:
         """Prediction [K, H, W] and target at the size that is scored."""
@@ -194,11 +210,12 @@ class DenseEvaluation:
                 self._write(sample.name, prediction)
 
     def _write(self, name: str, prediction: Tensor) -> None:
-        if self.protocol.task in ("segmentation", "zero-shot"):
-            visualize.save_labels(self.folder.predictions / f"{name}.png", prediction.argmax(0))
+        path = self._place(name)
+        if path.suffix == ".png":
+            visualize.save_labels(path, prediction.argmax(0))
         else:
-            self.folder.predictions.mkdir(parents=True, exist_ok=True)
-            np.save(self.folder.predictions / f"{name}.npy", prediction.float().cpu().numpy())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, prediction.float().cpu().numpy())
 
     def _pictures(self, probe: Probe) -> None:
         """Image, annotation and prediction of up to four images, spread over the set."""

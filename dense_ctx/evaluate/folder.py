@@ -69,10 +69,10 @@ class RunFolder:
         """Where the piece `name` is kept."""
         return self.parts / f"{name}.json"
 
-    def mine(self, names: Sequence[str]) -> Iterator[str]:
-        """This process' share of the pieces that are not done yet."""
+    def mine(self, names: Sequence[str], complete: Callable[[str], bool] = lambda name: True) -> Iterator[str]:
+        """This process' share of the pieces that are not done yet; `complete` says whether what goes with one is."""
         for index, name in enumerate(names):
-            if index % self.world == self.rank and not self.part(name).exists():
+            if index % self.world == self.rank and not (self.part(name).exists() and complete(name)):
                 yield name
 
     def done(self, name: str) -> Any:

@@ -80,7 +80,8 @@ def evaluate(
         "limit": limit,
         "samples": len(listing),
         "training_samples": 0 if train is None else len(train),
-        "names_digest": hashlib.sha256("\n".join(listing).encode()).hexdigest(),
+        "names_digest": _names_digest(listing),
+        "training_names_digest": None if train is None else _names_digest(train.names),
     }
     identity = {
         "protocol": chosen.resolved_id,
@@ -103,6 +104,10 @@ def evaluate(
             timed.save(folder.path / "result.json")
             return timed
     return result
+
+
+def _names_digest(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:

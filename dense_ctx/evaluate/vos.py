@@ -17,8 +17,8 @@ from ..images import load
 from ..interfaces import Probe, Size
 from ..metrics.davis import SequenceScorer, SequenceScores, summarize
 from ..model import DenseModel
-from ..plugins import registry
 from .folder import RunFolder
+from .probes import make_probe
 from .protocol import Protocol
 from .reading import model_size, nearest, read, resized
 from .result import write_json
@@ -54,7 +54,7 @@ class VideoEvaluation:
     def run(self) -> dict[int, dict[str, Any]]:
         """Scores of each seed, as `metrics.summarize` gives them, whoever worked on the clips."""
         clips = {clip.name: clip for clip in self.clips.clips}
-        todo = [clips[name] for name in self.folder.mine(list(clips))]
+        todo = [clips[name] for name in self.folder.mine(list(clips), lambda name: self._written(clips[name]))]
         frames = self.progress(self._steps(todo), sum(len(clip.frames) for clip in todo), "frames")
         for _ in frames:
             pass
@@ -71,12 +71,12 @@ class VideoEvaluation:
         for clip in todo:
             yield from self._clip(clip)
 
-    def _probe(self, seed: int) -> Probe:
-        args = dict(self.protocol.probe.args)
-        made: Probe = registry().create("probe", self.protocol.probe.name, base=Probe, task="segmentation", **args)
-        if hasattr(made, "seed"):
-            made.seed = seed
-        return made
+    def _written(self, clip: Clip) -> bool:
+        """Whether nothing is to be kept of a clip, or all of it is there (an earlier run may have kept none)."""
+        return not self.keep or all(self._place(clip, path).exists() for path in clip.frames)
+
+    def _place(self, clip: Clip, frame: Path) -> Path:
+        return self.folder.predictions / clip.name / f"{frame.stem}.png"
 
     def _clip(self, clip: Clip) -> Iterator[None]:
         """Work through one clip; memory does not depend on its length."""
@@ -101,7 +101,8 @@ class VideoEvaluation:
                     scorers[seed] = SequenceScorer(clip.name, truth, clip.binary)
                     first = (mask > 0).long() if clip.binary else mask.masked_fill(mask == 255, -1)
                     grid = (features.pixels.shape[-2], features.pixels.shape[-1])
-                    probes[seed] = self._probe(seed).partial_fit(features, nearest(first, grid)[None])
+                    probe = make_probe(self.protocol.probe, "segmentation", seed)
+                    probes[seed] = probe.partial_fit(features, nearest(first, grid)[None])
                     labels = first.clamp_min(0)
                 else:
                     labels = probes[seed].predict(features, size=(height, width))[0].argmax(0).cpu()
@@ -126,7 +127,7 @@ class VideoEvaluation:
     def _show(self, clip: Clip, path: Path, labels: Tensor, image: Tensor | None) -> None:
         if self.keep:
             stored = labels * 255 if clip.binary else labels
-            visualize.save_labels(self.folder.predictions / clip.name / f"{path.stem}.png", stored)
+            visualize.save_labels(self._place(clip, path), stored)
         if image is not None:
             picture = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
             shown = visualize.overlay(picture, labels)

@@ -1,0 +1,403 @@
+"""Images under a protocol: the number is the one made by hand, however the work is cut, stopped and taken up."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from evaluation_data import H, W, camvid, fixed_model, image_folder, rgbd, same_revision
+from PIL import Image
+from safetensors.torch import load_file
+
+from dense_ctx import registry
+from dense_ctx.datasets import open_set
+from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError
+from dense_ctx.evaluate import Result, dense, evaluate, load_protocol
+from dense_ctx.evaluate.reading import read
+from dense_ctx.interfaces import DenseFeatures
+from dense_ctx.metrics import DepthErrors, NormalErrors, Segmentation, confusion_matrix
+from dense_ctx.testing import tiny_model
+
+SHORT = ["train.steps=6", "train.batch=2"]
+
+
+@pytest.fixture(autouse=True)
+def _revision(monkeypatch):
+    same_revision(monkeypatch)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return camvid(tmp_path / "camvid")
+
+
+def features_of(model, image, grid):
+    height, width = image.shape[-2:]
+    with torch.no_grad():
+        return model(image[None], size=(round(height / grid), round(width / grid)))
+
+
+def kept_probe(out, task="segmentation", seed=0, name="conv", **args):
+    probe = registry().create("probe", name, task=task, **args)
+    probe.load_state_dict(load_file(out / f"parts/probe-{seed}.safetensors"))
+    return probe
+
+
+def test_segmentation_equals_the_value_by_hand(root, tmp_path):
+    model = tiny_model()
+    result = evaluate(model, "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+    probe = kept_probe(tmp_path / "out", reads="pixels")
+    counts = torch.zeros(11, 11, dtype=torch.int64)
+    for sample in open_set("camvid", root, "val"):
+        predicted = probe.predict(features_of(model, sample.image, 4), size=(H, W))[0].argmax(0)
+        counts += confusion_matrix(predicted, sample.target, 11, ignore_index=-1)
+    found = Segmentation.of(counts)
+    assert result.value == result.scores["miou"] == pytest.approx(found.miou, abs=1e-12)
+    assert result.scores["pixel_accuracy"] == pytest.approx(found.pixel_accuracy, abs=1e-12)
+    assert [result.parts[name] for name in open_set("camvid", root, "val").classes] == [
+        None if np.isnan(value) else pytest.approx(value) for value in found.per_class
+    ]
+    assert result.n == {"images": 4, "pixels": 4 * (H - 2) * W}
+    assert result.protocol_id == "camvid-linear-v1 [train.batch=2 train.steps=6]"
+
+
+def test_a_longer_training_learns_the_scene(root, tmp_path):
+    """Colours tell the classes, so a probe on colours that learns at all finds them."""
+    from dense_ctx.model import AutoDenseModel
+
+    model = AutoDenseModel.from_parts("rgb-xy", "upsample", backbone_args={"position": 0.0})
+    result = evaluate(model, "camvid-linear-v1", root, tmp_path / "out", overrides=["train.steps=120", "grid=1",
+                      "probe.args.lr=0.05"], cache="100MB")  # fmt: skip
+    assert result.value > 0.9
+
+
+def test_retrieval_equals_the_value_by_hand(root, tmp_path):
+    model = tiny_model()
+    result = evaluate(model, "camvid-retrieval-v1", root, tmp_path / "out", overrides=["grid=4", "probe.args.k=5"])
+    bank = registry().create("probe", "knn", task="segmentation", k=5, temperature=0.02, memory=30000, stride=1, seed=0)
+    for sample in open_set("camvid", root, "train"):
+        bank.partial_fit(features_of(model, sample.image, 4), sample.target[2::4, 2::4][None])
+    counts = torch.zeros(11, 11, dtype=torch.int64)
+    for sample in open_set("camvid", root, "val"):
+        predicted = bank.predict(features_of(model, sample.image, 4), size=(H, W))[0].argmax(0)
+        counts += confusion_matrix(predicted, sample.target, 11, ignore_index=-1)
+    assert result.value == pytest.approx(Segmentation.of(counts).miou, abs=1e-12)
+
+
+@pytest.mark.parametrize("align", ["none", "median"])
+def test_depth_equals_the_value_by_hand(tmp_path, align):
+    root = rgbd(tmp_path / "walk")
+    model = tiny_model()
+    settings = [*SHORT, "image.short_side=null", "probe.args.bins=16", f"scoring.align={align}"]
+    result = evaluate(model, "rgbd-depth-linear-v1", root, tmp_path / "out", overrides=settings)
+    probe = kept_probe(tmp_path / "out", "regression", loss="silog", bins=16, low=0.001, high=10.0)
+    rows = []
+    val = open_set("rgbd-folder", root, "val")
+    for sample in val:
+        predicted = probe.predict(features_of(model, sample.image, 4), size=(H, W))[0]
+        rows.append(DepthErrors.of(predicted, sample.target, align=align).to_dict())
+    assert result.n == {"images": len(val), "images_without_depth": 0}
+    for key, value in result.scores.items():
+        assert value == pytest.approx(np.mean([row[key] for row in rows]), abs=1e-9), key
+    assert result.value == result.scores["rmse"]
+
+
+def test_normals_equal_the_value_by_hand(tmp_path):
+    root = rgbd(tmp_path / "walk")
+    model = tiny_model()
+    result = evaluate(model, "rgbd-normals-v1", root, tmp_path / "out", overrides=[*SHORT, "image.short_side=null"])
+    probe = kept_probe(tmp_path / "out", "regression", kernel=5, loss="cosine")
+    errors = NormalErrors()
+    for sample in open_set("rgbd-folder", root, "val", target="normals"):
+        errors.update(probe.predict(features_of(model, sample.image, 4), size=(H, W))[0], sample.target)
+    assert result.scores == pytest.approx(errors.scores(), abs=1e-9)
+    assert result.n["pixels"] == errors.count
+
+
+@pytest.mark.parametrize("reads", ["pixels", "patches", "both"])
+def test_what_the_probe_reads(root, tmp_path, reads):
+    """Under one protocol a probe reads the decoder, the encoder, or both; the other one has no say."""
+    model = tiny_model()
+    settings = [*SHORT, f"reads={reads}"]
+    found = evaluate(model, "camvid-linear-v1", root, tmp_path / "out", overrides=settings)
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.mul_(-3)  # other decoder features, same encoder
+    other = evaluate(model, "camvid-linear-v1", root, tmp_path / "other", overrides=settings)
+    heads = set(load_file(tmp_path / "out/parts/probe-0.safetensors"))
+    assert any(key.startswith("head.pixels") for key in heads) == (reads != "patches")
+    assert any(key.startswith("head.patches") for key in heads) == (reads != "pixels")
+    first, second = (load_file(tmp_path / f"{name}/parts/probe-0.safetensors") for name in ("out", "other"))
+    same = all(torch.equal(first[key], second[key]) for key in first)
+    assert same == (reads == "patches")
+    assert (found.scores == other.scores) == same
+    assert found.model["digest"] != other.model["digest"]
+
+
+def test_reads_of_closed_form_probes():
+    protocol = load_protocol("camvid-retrieval-v1")
+    model, image = tiny_model(), torch.rand(1, 3, H, W)
+    pixels = read(model, image, protocol).pixels
+    assert pixels.shape == (1, 5, 3, 4)
+    patches = read(model, image, protocol.override(["reads=patches"])).pixels
+    both = read(model, image, protocol.override(["reads=both"])).pixels
+    assert patches.shape[1:] == (10, *pixels.shape[2:])
+    assert torch.equal(both, torch.cat([pixels, patches], 1))
+
+
+# ---------------------------------------------------------------------- stopped, and taken up again
+
+
+def interrupted(monkeypatch, target, name, after, error=KeyboardInterrupt):
+    """Let `target.name` work `after` times, then raise."""
+    real, calls = getattr(target, name), []
+
+    def once_too_often(*args, **kwargs):
+        if len(calls) == after:
+            raise error("stop")
+        calls.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(target, name, once_too_often)
+    return calls
+
+
+def test_an_interrupted_scoring_goes_on_where_it_was(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(dense, "SHARD", 2)
+    arguments = (tiny_model(), "camvid-linear-v1", root)
+    whole = evaluate(*arguments, tmp_path / "whole", overrides=SHORT)
+    with monkeypatch.context() as patch:
+        interrupted(patch, dense.DenseEvaluation, "_score", 3)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*arguments, tmp_path / "cut", overrides=SHORT)
+    parts = sorted(path.name for path in (tmp_path / "cut/parts").iterdir())
+    assert parts == ["probe-0.safetensors", "shard-000000.json"]  # the second shard was half done: not there
+    assert not (tmp_path / "cut/result.json").exists()
+    written = {name: (tmp_path / "cut/parts" / name).stat().st_mtime_ns for name in parts}
+    with monkeypatch.context() as patch:
+        scored = interrupted(patch, dense.DenseEvaluation, "_score", 99)
+        trained = interrupted(patch, dense.DenseEvaluation, "_train", 99)
+        again = evaluate(*arguments, tmp_path / "cut", overrides=SHORT)
+    assert [call[1] for call in scored] == [2, 3]
+    assert trained == []
+    assert written == {name: (tmp_path / "cut/parts" / name).stat().st_mtime_ns for name in parts}
+    assert again.digest() == whole.digest()
+    third = evaluate(*arguments, tmp_path / "cut", overrides=SHORT)  # all is there: nothing to do, the same result
+    assert third.digest() == whole.digest()
+
+
+@pytest.mark.parametrize(("protocol", "data"), [("camvid-linear-v1", camvid), ("rgbd-depth-attention-v1", rgbd)])
+def test_an_interrupted_training_gives_the_same_probe_to_the_bit(tmp_path, monkeypatch, protocol, data):
+    monkeypatch.setattr(dense, "KEEP_EVERY", 2)
+    settings = ["train.steps=7", "train.batch=2", "train.flip=true"]
+    if data is rgbd:
+        settings += ["image.short_side=null", "probe.args.bins=8"]
+    arguments = (tiny_model(), protocol, data(tmp_path / "data"))
+    whole = evaluate(*arguments, tmp_path / "whole", overrides=settings)
+    with monkeypatch.context() as patch:
+        interrupted(patch, dense, "_joined", 5)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*arguments, tmp_path / "cut", overrides=settings)
+    assert [path.name for path in (tmp_path / "cut/parts").iterdir()] == ["probe-0.begun"]
+    with monkeypatch.context() as patch:
+        steps = interrupted(patch, dense, "_joined", 99)
+        again = evaluate(*arguments, tmp_path / "cut", overrides=settings)
+    assert len(steps) == 3  # four of seven were kept
+    probes = [tmp_path / name / "parts/probe-0.safetensors" for name in ("whole", "cut")]
+    assert probes[0].read_bytes() == probes[1].read_bytes()
+    assert again.digest() == whole.digest()
+
+
+def test_a_damaged_probe_is_named(root, tmp_path):
+    evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+    path = tmp_path / "out/parts/probe-0.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match=r"probe-0.safetensors is damaged.*Remove it to train the probe again"):
+        evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+
+
+def test_a_damaged_part_is_named(root, tmp_path):
+    evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+    (tmp_path / "out/parts/shard-000000.json").write_text("{")
+    with pytest.raises(FileError, match=r"shard-000000\.json is not JSON"):
+        evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+
+
+def test_the_cache_changes_nothing(root, tmp_path):
+    results = []
+    for number, cache in enumerate((0, "10KB", "1GB")):
+        model, forwards = tiny_model(), []
+        model.backbone.register_forward_hook(lambda *_, forwards=forwards: forwards.append(1))
+        results.append(evaluate(model, "camvid-linear-v1", root, tmp_path / str(number), overrides=SHORT, cache=cache))
+        results[-1] = (results[-1].digest(), len(forwards))
+    assert len({digest for digest, _ in results}) == 1
+    assert results[2][1] < results[0][1]  # with room for all, each training image is encoded once
+
+
+# ---------------------------------------------------------------------- seeds
+
+
+def test_the_same_seed_gives_the_same_result_and_another_does_not(root, tmp_path):
+    arguments = (tiny_model(), "camvid-linear-v1", root)
+    first, second = (evaluate(*arguments, tmp_path / str(i), overrides=SHORT) for i in range(2))
+    assert first.digest() == second.digest()
+    files = [json.loads((tmp_path / f"{i}/result.json").read_text()) for i in range(2)]
+    for file in files:
+        file.pop("run")
+    assert files[0] == files[1]
+    other = evaluate(*arguments, tmp_path / "other", overrides=SHORT, seeds=[1])
+    assert other.value != first.value
+    both = evaluate(*arguments, tmp_path / "both", overrides=SHORT, seeds=[0, 1])
+    assert both.value == pytest.approx((first.value + other.value) / 2)
+    assert both.std == pytest.approx(abs(first.value - other.value) / 2**0.5)
+    assert both.per_seed["0"] == first.scores
+    assert both.per_seed["1"] == other.scores
+    assert first.std is None
+    key = next(name for name, value in first.parts.items() if value is not None)
+    assert both.parts[key] == pytest.approx((first.parts[key] + other.parts[key]) / 2)
+    for seeds in ([], [0, 0]):
+        with pytest.raises(InputError, match="at least one, each once"):
+            evaluate(*arguments, tmp_path / "none", overrides=SHORT, seeds=seeds)
+
+
+def test_seeds_draw_the_bank_of_a_probe_in_closed_form(root, tmp_path):
+    """The retrieval protocol samples its memory by seed: two seeds are two samples."""
+    settings = ["grid=4", "probe.args.memory=40", "probe.args.k=3"]
+    evaluate(tiny_model(), "camvid-retrieval-v1", root, tmp_path / "out", overrides=settings, seeds=[0, 1])
+    first, second = (load_file(tmp_path / f"out/parts/probe-{seed}.safetensors") for seed in (0, 1))
+    assert any(first[key].shape != second[key].shape or not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_fraction_of_the_training_images_is_drawn_by_seed(root, tmp_path):
+    few = ["data.fraction=0.4", "grid=4"]
+    result = evaluate(tiny_model(), "camvid-retrieval-v1", root, tmp_path / "few", overrides=few)
+    evaluation = dense.DenseEvaluation.__new__(dense.DenseEvaluation)
+    evaluation.protocol, evaluation.train = load_protocol("camvid-retrieval-v1", ["data.fraction=0.4"]), range(5)
+    chosen = [evaluation._support(seed) for seed in range(8)]
+    assert all(len(each) == 2 for each in chosen)
+    assert len({tuple(each) for each in chosen}) > 1
+    assert result.protocol_id == "camvid-retrieval-v1 [data.fraction=0.4 grid=4]"
+
+
+# ---------------------------------------------------------------------- what is written
+
+
+def test_predictions_are_kept_on_request(root, tmp_path):
+    evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT, keep=True)
+    counts = torch.zeros(11, 11, dtype=torch.int64)
+    for sample in open_set("camvid", root, "val"):
+        picture = Image.open(tmp_path / f"out/predictions/{sample.name}.png")
+        assert picture.mode == "P"
+        counts += confusion_matrix(torch.from_numpy(np.array(picture)).long(), sample.target, 11, ignore_index=-1)
+    result = Result.load(tmp_path / "out/result.json")
+    assert Segmentation.of(counts).miou == pytest.approx(result.value)
+    assert (tmp_path / "out/pictures.png").stat().st_size > 1000
+
+
+def test_values_are_kept_as_arrays(tmp_path):
+    root = rgbd(tmp_path / "walk")
+    settings = [*SHORT, "image.short_side=null"]
+    evaluate(tiny_model(), "rgbd-normals-v1", root, tmp_path / "out", overrides=settings, keep=True)
+    for sample in open_set("rgbd-folder", root, "val", target="normals"):
+        assert np.load(tmp_path / f"out/predictions/{sample.name}.npy").shape == (3, H, W)
+
+
+def test_predictions_that_were_not_kept_are_made_when_asked_for_later(root, tmp_path):
+    arguments = (tiny_model(), "camvid-linear-v1", root, tmp_path / "out")
+    first = evaluate(*arguments, overrides=SHORT)
+    assert not (tmp_path / "out/predictions").exists()
+    assert evaluate(*arguments, overrides=SHORT, keep=True).digest() == first.digest()
+    assert len(list((tmp_path / "out/predictions").iterdir())) == 4
+
+
+def test_another_evaluation_in_the_folder_is_refused_with_what_differs(root, tmp_path):
+    out = tmp_path / "out"
+    evaluate(fixed_model(), "camvid-linear-v1", root, out, overrides=SHORT)
+    with pytest.raises(ConfigError, match=r"holds another evaluation .*protocol: .*steps=6.* there, .*steps=5.* now"):
+        evaluate(fixed_model(), "camvid-linear-v1", root, out, overrides=["train.steps=5", "train.batch=2"])
+    with pytest.raises(ConfigError, match="model_digest: "):
+        evaluate(fixed_model(1), "camvid-linear-v1", root, out, overrides=SHORT)
+    with pytest.raises(ConfigError, match=r"seeds: \[0\] there, \[0, 1\] now"):
+        evaluate(fixed_model(), "camvid-linear-v1", root, out, overrides=SHORT, seeds=[0, 1])
+    with pytest.raises(ConfigError, match=r"data: .*Choose another --out or remove it"):
+        evaluate(fixed_model(), "camvid-linear-v1", root, out, overrides=SHORT, limit=2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("do not touch")
+    with pytest.raises(FileError, match="exists and holds no evaluation"):
+        evaluate(fixed_model(), "camvid-linear-v1", root, tmp_path / "mine", overrides=SHORT)
+
+
+def test_other_training_images_are_another_evaluation(root, tmp_path):
+    evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+    for folder, suffix in (("images", "png"), ("labels", "png")):
+        (root / f"train/{folder}/0004.{suffix}").rename(root / f"train/{folder}/0009.{suffix}")
+    with pytest.raises(ConfigError, match="holds another evaluation"):
+        evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+
+
+def test_limit_takes_the_first_images_and_is_part_of_the_id(root, tmp_path):
+    result = evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT, limit=2)
+    assert result.n["images"] == 2
+    assert (result.data["samples"], result.data["training_samples"], result.data["limit"]) == (2, 2, 2)
+    assert result.protocol_id == "camvid-linear-v1 [train.batch=2 train.steps=6] [limit=2]"
+    with pytest.raises(InputError, match="limit=0 is not at least 1"):
+        evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "no", limit=0)
+
+
+# ---------------------------------------------------------------------- data that do not fit
+
+
+def test_wrong_roots_and_targets(root, tmp_path):
+    with pytest.raises(FileError, match=r"CamVid.*Expected under the root"):
+        evaluate(tiny_model(), "camvid-linear-v1", tmp_path / "nowhere", tmp_path / "out")
+    val = open_set("rgbd-folder", rgbd(tmp_path / "walk"), "val")
+    with pytest.raises(ConfigError, match="is about segmentation; the data set's targets are depth"):
+        evaluate(tiny_model(), "camvid-linear-v1", (val, val), tmp_path / "out")
+    with pytest.raises(ConfigError, match="is about clips; davis2016 holds images"):
+        evaluate(tiny_model(), "davis2016-ridge-v1", (val, val), tmp_path / "out2")
+    with pytest.raises(ConfigError, match="names no split to fit the probe on"):
+        evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=["data.train=null"])
+
+
+def test_images_of_several_sizes_need_a_crop(tmp_path):
+    from evaluation_data import save, scene
+    from tiny_datasets import labels
+
+    root = image_folder(tmp_path / "mine")
+    picture, label = scene(7, size=(30, 42))
+    save(root / "train/images/9.png", picture)
+    labels(root / "train/labels/9.png", label)
+    settings = [*SHORT, "image.size=null", "train.batch=5"]
+    with pytest.raises(InputError, match=r"of one batch differ in size: .*Set train.crop=\[H,W\] or image.size"):
+        evaluate(tiny_model(), "image-folder-linear-v1", root, tmp_path / "out", overrides=settings)
+    result = evaluate(tiny_model(), "image-folder-linear-v1", root, tmp_path / "crop",
+                      overrides=[*settings, "train.crop=[26,40]"])  # fmt: skip
+    assert 0 <= result.value <= 1
+
+
+def test_an_unreadable_image_is_named(root, tmp_path):
+    (root / "val/images/0002.png").write_bytes(b"\x89PNG broken")
+    with pytest.raises(FileError, match=r"0002\.png"):
+        evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+
+
+def test_a_training_part_without_labels_is_refused(root, tmp_path):
+    for path in (root / "train/labels").iterdir():
+        Image.fromarray(np.full((H, W), 11, np.uint8)).save(path)
+    for protocol in ("camvid-linear-v1", "camvid-retrieval-v1"):
+        with pytest.raises(InputError, match="training images of camvid have no labelled pixel"):
+            evaluate(tiny_model(), protocol, root, tmp_path / protocol, overrides=SHORT if "lin" in protocol else [])
+
+
+def test_a_validation_image_without_labels_is_left_out(root, tmp_path):
+    Image.fromarray(np.full((H, W), 11, np.uint8)).save(root / "val/labels/0001.png")
+    result = evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+    assert result.n["images"] == 3
+
+
+def test_features_are_read_on_the_grid_asked_for():
+    model, image = tiny_model(), torch.rand(1, 3, H, W)
+    for grid, size in ((4, (6, 9)), (8, (3, 4)), (1, (H, W))):
+        found = read(model, image, load_protocol("camvid-linear-v1", [f"grid={grid}"]))
+        assert isinstance(found, DenseFeatures)
+        assert found.pixels.shape == (1, 5, *size)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 
+import accelerate
 import pytest
 import torch
+from safetensors.torch import load_file
 from train_parts import install, lay_out, settings
 
 from dense_ctx import AutoDenseModel, cli
@@ -98,15 +100,12 @@ def test_a_continued_run_is_the_same_run(tmp_path, seeded):
 def test_killed_in_mid_epoch_it_goes_on_bitwise(tmp_path, workers):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     train(config(straight, steps=9))
-    settled = settings(killed, steps=9, workers=workers)
-    script = (
-        "import json, sys; from dense_ctx.train import TrainConfig, train; from sandbox_train.parts import Shift\n"
-        "train(TrainConfig.from_dict(json.loads(sys.argv[1])), objective=Shift(kill_at=7))"
-    )
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps(settings(killed, steps=9, workers=workers)))
     path = os.pathsep.join([*lay_out(tmp_path / "other"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(settled)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "dense_ctx.cli", "train", str(file)],
+        env={**os.environ, "PYTHONPATH": path, "SANDBOX_KILL_AT": "7"},
         capture_output=True,
         text=True,
     )
@@ -267,8 +266,6 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         train(config(tmp_path / "c", objective=None))
     with pytest.raises(ConfigError, match=r"validate\.every is 2"):
         train(config(tmp_path / "d", validate={"every": 2}))
-    with pytest.raises(ConfigError, match="mixed_precision=fp16"):
-        train(config(tmp_path / "e", mixed_precision="fp16"))
 
 
 def test_half_precision_trains_full_precision_weights(tmp_path):
@@ -278,6 +275,36 @@ def test_half_precision_trains_full_precision_weights(tmp_path):
     half, full = losses(tmp_path / "run"), losses(tmp_path / "full")
     assert half != full
     assert half[-1][1] == pytest.approx(full[-1][1], rel=0.1)
+
+
+class WithScaler(accelerate.Accelerator):
+    """float16 on the CPU, where Accelerate leaves it out: the same autocast and loss scaler as on an accelerator."""
+
+    def __init__(self, mixed_precision, **options):
+        super().__init__(mixed_precision=mixed_precision, **options)
+        self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=2.0**30)
+
+
+def test_float16_leaves_out_overflowing_steps_and_keeps_its_scale(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="mixed_precision=fp16 needs an accelerator, not cpu"):
+        train(config(tmp_path / "refused", mixed_precision="fp16"))
+    monkeypatch.setattr(accelerate, "Accelerator", WithScaler)
+    straight, halves = tmp_path / "straight", tmp_path / "halves"
+    train(config(straight, steps=24, mixed_precision="fp16"))
+    norms = [row["grad_norm"] for row in rows(straight)]
+    skipped = norms.count(None)
+    assert 3 < skipped < 20
+    assert norms[:skipped] == [None] * skipped
+    assert state.check(state.newest(straight)).scaler["scale"] == 2.0 ** (30 - skipped)
+    average = load_file(straight / "state" / "step_24" / state.TENSORS)["optimizer.objective.head.weight/step"]
+    assert average == 24 - skipped  # a step left out counts for no optimizer state
+    train(config(halves, steps=3, mixed_precision="fp16"))
+    train(config(halves, steps=24, mixed_precision="fp16"))
+    assert losses(straight) == losses(halves)
+    objective = {"name": "sandbox", "args": {"blow_up": 3}}
+    changes = {"data": {"samples": 4}, "save": {"every": 10, "keep": 1}}
+    with pytest.raises(NonFiniteError, match=r"step 33: the gradient of objective\.head\.bias"):  # no scale helps
+        train(config(tmp_path / "never", steps=60, mixed_precision="fp16", objective=objective, **changes))
 
 
 def test_the_verb_trains_a_third_partys_objective_by_name(tmp_path, capsys):

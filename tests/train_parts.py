@@ -63,17 +63,19 @@ class Noisy:
 class Seeded(Noisy):
     def sample(self, index, seed):
         generator = torch.Generator().manual_seed(seed)
+        if index == self.poison:
+            return self[index]
         return {"image": torch.rand(3, 16, 24, generator=generator), "name": f"clip-{index}"}
 
 
 class Shift(Objective):
     """Predict the image from its features; an average of the head's weights follows it."""
 
-    def __init__(self, dropout=0.0, blow_up=None, kill_at=None, signal_at=None):
+    def __init__(self, dropout=0.0, blow_up=None, signal_at=None, times=1.0):
         super().__init__()
         self.head = nn.Conv2d(5, 3, 1)
         self.register_buffer("average", torch.zeros(3, 5, 1, 1))
-        self.dropout, self.blow_up, self.kill_at, self.signal_at = dropout, blow_up, kill_at, signal_at
+        self.dropout, self.blow_up, self.signal_at, self.times = dropout, blow_up, signal_at, times
 
     def dataset(self, data):
         options = dict(data or {})
@@ -85,11 +87,11 @@ class Shift(Objective):
         loss = functional.mse_loss(self.head(pixels), batch["image"])
         if self.blow_up is not None and f"clip-{self.blow_up}" in batch["name"]:
             loss = loss + (self.head.bias - self.head.bias.detach()).sqrt().sum()  # 0, with an infinite gradient
-        return Losses(loss, {"mse": loss, "drawn": torch.rand([])})
+        return Losses(loss * self.times, {"mse": loss, "drawn": torch.rand([])})
 
     def after_step(self, model, step):
         self.average.lerp_(self.head.weight, 0.1)
-        if step == self.kill_at:
+        if step == int(os.environ.get("SANDBOX_KILL_AT", 0)):
             os.kill(os.getpid(), signal.SIGKILL)
         if step == self.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)

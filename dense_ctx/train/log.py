@@ -109,7 +109,11 @@ class Log:
         step = int(row["step"])
         scores = row.get("validation")
         if self.board is not None:
-            shown = {f"validation/{k}": v for k, v in scores.items()} if scores is not None else {**row, **row.get("losses", {})}
+            shown = (
+                {f"validation/{k}": v for k, v in scores.items()}
+                if scores is not None
+                else {**row, **row.get("losses", {})}
+            )
             for name, value in shown.items():
                 if isinstance(value, (int, float)) and name != "step":
                     self.board.add_scalar(name, value, step)

@@ -77,9 +77,9 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
     for step in range(run.start + 1, config.steps + 1):
         lr = run.set_lr(step - 1)
         losses, ids, finite = _backward(run, batches, step)
-        norm, bad = _gradient(run)
+        norm, bad, overflow = _gradient(run)
         # float16's loss scale is too large now and then: the optimizer then leaves the step out and lowers it
-        scaled = run.accelerator.scaler is not None and bad is not None
+        scaled = run.accelerator.scaler is not None and bad is not None and overflow
         skipped = skipped + 1 if scaled else 0
         faults = [not all(finite), bad is not None and (not scaled or skipped > MAX_SKIPS)]
         mean, stopped = _agree(run, losses["loss"], any(faults), signals.received)
@@ -137,20 +137,22 @@ def _names(batch: Any, indices: list[int]) -> list[Any]:
     return list(found) if isinstance(found, (list, tuple)) else indices
 
 
-def _gradient(run: Run) -> tuple[float, str | None]:
-    """Norm of the whole gradient, and the first parameter whose gradient is not finite."""
+def _gradient(run: Run) -> tuple[float, str | None, bool]:
+    """Norm of the gradient; where that is not finite, the parameter at fault, and whether its elements are not."""
     run.accelerator.unscale_gradients(run.optimizer)
     named = [(name, p.grad) for name, p in run.step.named_parameters() if p.requires_grad and p.grad is not None]
     if not named:
-        return 0.0, None
+        return 0.0, None, False
     norms = torch.stack(
         [n.to(run.accelerator.device) for n in torch._foreach_norm([grad for _, grad in named])]
     ).float()
     norm = float(norms.norm())
     if math.isfinite(norm):
-        return norm, None
-    each = norms.isfinite().tolist()
-    return norm, named[each.index(False)][0] if not all(each) else named[0][0]
+        return norm, None, False
+    for name, grad in named:
+        if not bool(grad.isfinite().all()):
+            return norm, name, True
+    return norm, named[int(norms.argmax())][0], False  # finite, and too large to be squared
 
 
 def _agree(run: Run, loss: Tensor, failed: bool, signal: int) -> tuple[float, int]:

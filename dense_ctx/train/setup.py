@@ -239,6 +239,8 @@ def _accelerator(config: TrainConfig) -> Any:
         made = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     except ValueError as error:
         raise ConfigError(f"mixed_precision={config.mixed_precision} does not go here: {error}") from error
+    if config.mixed_precision == "fp16" and made.scaler is None:  # Accelerate would train in float32 and not say so
+        raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {made.device.type}; use bf16, or no")
     if made.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise ConfigError(
             f"Accelerate is set to {made.distributed_type.value}, whose sharded states this loop cannot save. Use DDP: "

@@ -1,0 +1,131 @@
+"""Two processes (gloo) with a frozen backbone are one process with the joint batch; signals and faults reach both."""
+
+import json
+import os
+import socket
+import sys
+
+import pytest
+import torch
+from torch import multiprocessing
+from train_parts import install, lay_out, settings
+
+from dense_ctx.errors import NonFiniteError, StoppedError
+from dense_ctx.train import TrainConfig, state, train
+from dense_ctx.train.log import read_log
+
+DATA = {"samples": 11, "seeded": True}
+
+
+def recorded(settled, grads):
+    """Train; keep the gradients of every step in a file."""
+    from sandbox_train.parts import Shift
+
+    found = {}
+
+    class Recorded(Shift):
+        def after_step(self, model, step):
+            super().after_step(model, step)
+            named = [*model.decoder.named_parameters(), *self.named_parameters()]
+            found.update({f"{step} {name}": p.grad.detach().clone() for name, p in named})
+            assert all(p.grad is None for p in model.backbone.parameters())
+
+    torch.manual_seed(1)
+    try:
+        train(TrainConfig.from_dict(settled), objective=Recorded(**settled["objective"].get("args", {})))
+    finally:
+        torch.save(found, grads)
+
+
+def worker(rank, port, folder, cases):
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+    sys.path[:0] = lay_out(folder / f"site{rank}")
+    said = {}
+    for name, settled in cases.items():
+        said[name] = None
+        try:
+            recorded(settled, folder / f"{name}-{rank}.pt")
+        except (NonFiniteError, StoppedError) as error:
+            said[name] = [type(error).__name__, str(error)]
+    (folder / f"said-{rank}.json").write_text(json.dumps(said))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """All runs of two processes, in one start of them."""
+    folder = tmp_path_factory.mktemp("pair")
+    poisoned = {"samples": 40, "seeded": True, "poison": 5}
+    cases = {
+        "joint": settings(folder / "joint", steps=3, data=DATA, accumulate=2, batch_size=8),
+        "poisoned": settings(folder / "poisoned", steps=10, data=poisoned, save={"every": 1, "keep": 2}),
+        "stopped": settings(
+            folder / "stopped", steps=6, data=DATA, objective={"name": "sandbox", "args": {"signal_at": 3}}
+        ),
+    }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    before = os.environ.get("ACCELERATE_USE_CPU")
+    os.environ["ACCELERATE_USE_CPU"] = "1"
+    try:
+        multiprocessing.spawn(worker, (port, folder, cases), nprocs=2)
+    finally:
+        os.environ.pop("ACCELERATE_USE_CPU") if before is None else os.environ.update(ACCELERATE_USE_CPU=before)
+    return folder
+
+
+def said(pair, case):
+    return [json.loads((pair / f"said-{rank}.json").read_text())[case] for rank in (0, 1)]
+
+
+def test_gradients_and_weights_equal_those_of_the_joint_batch(pair, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    install(tmp_path / "site", monkeypatch)
+    recorded(settings(tmp_path / "one", steps=3, data=DATA, batch_size=8), tmp_path / "one.pt")
+    one = torch.load(tmp_path / "one.pt", weights_only=True)
+    first, second = (torch.load(pair / f"joint-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert len(one) == 3 * 6
+    assert one.keys() == first.keys()
+    for name, grad in one.items():
+        assert torch.equal(first[name], second[name])
+        assert (grad - first[name]).abs().max() < 1e-6, name
+        assert grad.abs().max() > 1e-4, name
+    from dense_ctx import AutoDenseModel
+
+    ones = AutoDenseModel.from_pretrained(tmp_path / "one" / "model").state_dict()
+    twos = AutoDenseModel.from_pretrained(pair / "joint" / "model").state_dict()
+    assert all(torch.allclose(ones[name], twos[name], rtol=0, atol=1e-6) for name in ones)
+    logs = [
+        [(row["step"], row["loss"]) for row in read_log(folder / "log.jsonl")]
+        for folder in (tmp_path / "one", pair / "joint")
+    ]
+    for (step, alone), (same, together) in zip(*logs, strict=True):
+        assert step == same
+        assert alone == pytest.approx(together, abs=1e-6)
+
+
+def test_a_fault_in_one_process_stops_both_with_the_same_words(pair):
+    first, second = said(pair, "poisoned")
+    assert first == second
+    assert first[0] == "NonFiniteError"
+    assert "clip-5" in first[1]
+    assert state.newest(pair / "poisoned") is not None
+
+
+def test_a_signal_stops_both_and_one_process_goes_on(pair, tmp_path, monkeypatch):
+    first, second = said(pair, "stopped")
+    assert first == second
+    assert first[0] == "StoppedError"
+    found = state.check(state.newest(pair / "stopped"))
+    assert 3 <= found.step < 6
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    install(tmp_path / "site", monkeypatch)
+    changes = {"steps": 6, "data": DATA, "objective": {"name": "sandbox", "args": {"signal_at": 3}}}
+    made = train(TrainConfig.from_dict(settings(pair / "stopped", **changes)))
+    assert (made / "config.json").exists()
+    steps = [row["step"] for row in read_log(pair / "stopped" / "log.jsonl")]
+    assert steps == [1, 2, 3, 4, 5, 6]

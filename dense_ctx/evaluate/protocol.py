@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 
 from ..config import Part, from_dict, strict_keys
 from ..errors import ConfigError, FileError, UnknownNameError
+from .settings import check
 
 TaskName = Literal["segmentation", "zero-shot", "depth", "normals", "video"]
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -108,17 +109,7 @@ class Protocol:
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.task not in get_args(TaskName):
-            raise ConfigError(f"{self.id}: task {self.task!r} is not one of {', '.join(get_args(TaskName))}")
-        if self.metric not in METRICS[self.task]:
-            raise ConfigError(
-                f"{self.id}: metric {self.metric!r} is not one of the {self.task} task's: "
-                f"{', '.join(METRICS[self.task])}"
-            )
-        if self.grid < 1 or not 0 < self.data.fraction <= 1:
-            raise ConfigError(
-                f"{self.id}: grid {self.grid} is at least 1, data.fraction {self.data.fraction} in (0, 1]"
-            )
+        check(self)
 
     @property
     def resolved_id(self) -> str:
@@ -160,7 +151,8 @@ class Protocol:
             except yaml.YAMLError as error:
                 raise ConfigError(f"{setting!r}: the value is not YAML: {error}") from None
             _set(values, key.split("."), value, setting)
-        given = tuple(sorted({*self.overrides, *settings}))
+        # of several settings of one key the last one counts
+        given = tuple(sorted({item.partition("=")[0]: item for item in (*self.overrides, *settings)}.values()))
         return replace(_parse(values, self.id), overrides=given)
 
 
@@ -228,7 +220,7 @@ def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protoc
     if name.endswith((".yaml", ".yml")):
         try:
             text = Path(name).read_text(encoding="utf-8")
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"Cannot read the protocol {name}: {error}") from None
     elif name in _shipped():
         text = _shipped()[name]

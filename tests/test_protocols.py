@@ -1,0 +1,161 @@
+"""Protocols: shipped ones are whole, overrides have a name, and mistakes are found before anything is computed."""
+
+import json
+
+import pytest
+import yaml
+
+from dense_ctx import datasets, papers, registry
+from dense_ctx.errors import ConfigError, FileError, UnknownNameError
+from dense_ctx.evaluate import load_protocol, protocols
+from dense_ctx.evaluate.probes import make_probe
+from dense_ctx.evaluate.protocol import METRICS
+
+OWN = {
+    "id": "mine-v1",
+    "task": "segmentation",
+    "metric": "miou",
+    "data": {"name": "image-folder", "train": "train", "val": "val"},
+    "probe": {"name": "conv", "args": {"kernel": 1}},
+    "train": {"steps": 3},
+}
+
+
+def write(path, **changes):
+    path.write_text(yaml.safe_dump({**OWN, **changes}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", protocols())
+def test_a_shipped_protocol_is_whole(name):
+    """Its parts exist, its splits are the data set's, and the text says where it comes from."""
+    protocol = load_protocol(name)
+    assert protocol.id == name
+    assert protocol.title
+    assert protocol.source
+    assert protocol.notes
+    assert protocol.metric in METRICS[protocol.task]
+    layout = datasets.layout(protocol.data.name)
+    assert protocol.data.val in layout.splits
+    assert protocol.data.train in (None, *layout.splits)
+    assert (protocol.data.train is None) == (protocol.task == "video")
+    task = "regression" if protocol.task in ("depth", "normals") else "segmentation"
+    assert protocol.probe.name in registry().names("probe")
+    assert make_probe(protocol.probe, task, 0).task == task
+    assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
+
+
+@pytest.mark.parametrize("paper", ["lila", "maxa"])
+def test_protocols_of_the_papers_are_shipped(paper):
+    """Columns that name a protocol name one that exists: `compare --paper` can fill them."""
+    columns = [column for name in papers.names(paper) for column in papers.table(name).columns.values()]
+    named = {column.protocol for column in columns if column.protocol is not None}
+    assert named
+    assert named <= set(protocols())
+
+
+def test_an_unknown_name_shows_the_near_ones():
+    with pytest.raises(UnknownNameError, match="Did you mean davis2017-knn-v1"):
+        load_protocol("davis2017-knn")
+    with pytest.raises(UnknownNameError, match=r"No protocol 'zzz'\. `dense-ctx evaluate --list`"):
+        load_protocol("zzz")
+
+
+def test_ones_own_file(tmp_path):
+    protocol = load_protocol(write(tmp_path / "p.yaml"))
+    assert (protocol.id, protocol.train.steps, protocol.grid, protocol.reads) == ("mine-v1", 3, 4, "pixels")
+    assert protocol.scoring.absent == "left_out"
+    titled = load_protocol(write(tmp_path / "t.yaml", title="Mine", source="me", notes=["note"]))
+    assert titled.digest() == protocol.digest()  # words decide no number
+    assert load_protocol(write(tmp_path / "g.yaml", grid=2)).digest() != protocol.digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "red"}, r"unknown key\(s\) colour; known: data, grid"),
+        ({"train": {"steps": 3, "epochs": 2}}, r"train: unknown key\(s\) epochs"),
+        ({"scoring": {"ignore": 1}}, r"scoring: unknown key\(s\) ignore"),
+        ({"metric": "dice"}, "metric 'dice' is not one of the segmentation task's: miou"),
+        ({"task": "guessing"}, "task 'guessing' is not one of segmentation"),
+        ({"probe": "conv"}, "probe is 'conv'; expected a mapping"),
+        ({"grid": 0}, "grid is 0; expected a whole number"),
+        ({"grid": "coarse"}, "grid is 'coarse'; expected a whole number"),
+        ({"reads": "pictures"}, "reads is 'pictures'; expected one of pixels, patches, both"),
+        ({"data": {"name": "camvid", "fraction": 2}}, r"data.fraction is 2; expected in \(0, 1\]"),
+        ({"data": {"train": "train"}}, "missing 1 required .*'name'"),
+        ({"train": {"steps": 0}}, "train.steps is 0; expected at least 1"),
+        ({"train": {"steps": 5, "batch": "all"}}, "train.batch is 'all'; expected a whole number"),
+        ({"train": {"steps": 5, "crop": 64}}, r"train.crop is 64; expected \[height, width\]"),
+        ({"train": {"steps": 5, "scale": [2.0, 0.5]}}, r"train.scale is \(2.0, 0.5\); expected \[low, high\]"),
+        ({"train": {"steps": 5, "label_stride": 0}}, "train.label_stride is 0"),
+        ({"image": {"short_side": -3}}, "image.short_side is -3"),
+        ({"image": {"size": [4]}}, r"image.size is \(4,\); expected \[height, width\]"),
+        ({"scoring": {"matching": "best"}}, "scoring.matching is 'best'; expected one of none, hungarian"),
+        ({"scoring": {"absent": "one"}}, "scoring.absent is 'one'"),
+        ({"scoring": {"low": 3, "high": 2}}, "scoring.low is 3; expected below scoring.high, 2"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load_protocol(write(tmp_path / "p.yaml", **changes))
+
+
+def test_files_that_are_no_protocol(tmp_path):
+    with pytest.raises(FileError, match="Cannot read the protocol"):
+        load_protocol(str(tmp_path / "none.yaml"))
+    path = tmp_path / "p.yaml"
+    path.write_text("a: [1, 2")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_protocol(str(path))
+    for text in ("", "- 1\n- 2\n", "words"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="not a mapping of keys to values"):
+            load_protocol(str(path))
+    path.write_bytes(b"\xff\xfe\x00binary")
+    with pytest.raises(FileError, match="Cannot read the protocol"):
+        load_protocol(str(path))
+    path.write_text("id: x\n")
+    with pytest.raises(ConfigError, match="missing"):
+        load_protocol(str(path))
+
+
+def test_overrides_become_part_of_the_id_and_the_digest():
+    plain = load_protocol("camvid-linear-v1")
+    changed = load_protocol("camvid-linear-v1", ["train.steps=5", "grid=8", "probe.args.lr=0.1"])
+    assert changed.resolved_id == "camvid-linear-v1 [grid=8 probe.args.lr=0.1 train.steps=5]"
+    assert (changed.train.steps, changed.grid, changed.probe.args["lr"]) == (5, 8, 0.1)
+    assert changed.train.batch == plain.train.batch
+    assert changed.digest() != plain.digest()
+    assert plain.override([]) is plain
+    assert plain.override(["image.size=[32,48]"]).image.size == (32, 48)
+    assert load_protocol("davis2017-knn-v1", ["data.options.resolution=480p"]).data.options == {"resolution": "480p"}
+    twice = load_protocol(changed, ["grid=2"])
+    assert (twice.grid, twice.train.steps) == (2, 5)
+    assert twice.resolved_id == "camvid-linear-v1 [grid=2 probe.args.lr=0.1 train.steps=5]"  # the last one counts
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("grid", "'grid' is not KEY=VALUE"),
+        ("gird=3", "the protocol has no gird; it has id, task"),
+        ("train.epochs=3", "epochs"),
+        ("image.size.height=3", "image.size is .*; expected"),
+        ("grid.x=3", "the protocol has no grid"),
+        ("grid=[1", "is not YAML"),
+        ("id=other-v1", "id cannot be overridden"),
+        ("overrides=[]", "overrides cannot be overridden"),
+        ("metric=rmse", "metric 'rmse' is not one of the segmentation task's"),
+        ("train=5", "train is 5; expected a mapping"),
+    ],
+)
+def test_bad_overrides(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        load_protocol("camvid-linear-v1", [setting])
+
+
+def test_direction():
+    assert load_protocol("nyuv2-depth-linear-v1").lower_is_better
+    assert not load_protocol("nyuv2-depth-linear-v1", ["metric=delta1"]).lower_is_better
+    assert not load_protocol("camvid-linear-v1").lower_is_better

@@ -7,6 +7,7 @@ applied many times: the features pass through memory once an iteration, not once
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,22 +117,30 @@ class _Repeated(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, values: Tensor, columns: Tensor, count: int) -> Tensor:
         ctx.save_for_backward(values, columns)
         ctx.count = count
-        matrix = _csr(values, columns)
-        for _ in range(count):
-            rows = matrix @ rows
-        return rows
+        return _power(_csr(values, columns), rows, count)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         values, columns = ctx.saved_tensors
         matrix = _csr(values, columns).to_sparse_coo().t().to_sparse_csr()
-        grad = grads[0].contiguous()
-        for _ in range(ctx.count):
-            grad = matrix @ grad
-        return grad, None, None, None
+        return _power(matrix, grads[0].contiguous(), ctx.count), None, None, None
+
+
+def _power(matrix: Tensor, rows: Tensor, count: int) -> Tensor:
+    """A^n X, back and forth between two buffers: fresh memory an iteration would cost more than the product."""
+    source, target = rows, torch.empty_like(rows)
+    for _ in range(count):
+        spare = torch.empty_like(rows) if source is rows else source
+        torch.addmm(target, matrix, source, beta=0, out=target)
+        source, target = target, spare
+    return source
 
 
 def _csr(values: Tensor, columns: Tensor) -> Tensor:
     count, near = columns.shape
     starts = torch.arange(0, (count + 1) * near, near, device=columns.device, dtype=torch.int32)
-    return torch.sparse_csr_tensor(starts, columns.reshape(-1).int(), values, size=(count, count))
+    with warnings.catch_warnings():  # PyTorch says once that CSR tensors are new; what we use of them is tested
+        warnings.filterwarnings("ignore", message="Sparse")
+        return torch.sparse_csr_tensor(
+            starts, columns.reshape(-1).int(), values, size=(count, count), check_invariants=False
+        )

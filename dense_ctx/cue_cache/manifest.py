@@ -45,21 +45,32 @@ def identity(part: Part, size: int | None) -> dict[str, Any]:
     return {"format": FORMAT, "cue": part.name, "args": args, "files": files, "version": version, "size": size}
 
 
-def claim(folder: Path, wanted: Mapping[str, Any], cue: Cue, gaps: Sequence[int]) -> None:
-    """Write the manifest, or find the same one; several processes may do so at once.
+def check(folder: Path, wanted: Mapping[str, Any], cue: Cue, gaps: Sequence[int]) -> dict[str, Any]:
+    """What the manifest says or will say; writes nothing.
 
     Raises:
         ConfigError: the folder holds the maps of something else.
-        FileError: it holds other files, or cannot be written.
+        FileError: it holds other files.
     """
     described = {**wanted, "gaps": list(gaps) if cue.pair else None}
     path = folder / "manifest.json"
-    if path.exists():
-        compare(path, described)
-        return
     foreign = folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
     if foreign and not path.exists():  # asked again: another process may have claimed it in between
         raise FileError(f"{folder} exists and holds no cue cache; choose another --out")
+    if path.exists():
+        compare(path, described)
+    return described
+
+
+def claim(folder: Path, wanted: Mapping[str, Any], cue: Cue, gaps: Sequence[int]) -> None:
+    """Write the manifest where there is none; several processes may do so at once, and write the same.
+
+    Raises:
+        ConfigError, FileError: as `check`.
+    """
+    described = check(folder, wanted, cue, gaps)
+    if (folder / "manifest.json").exists():
+        return
     notes = {
         "channels": cue.channels,
         "unit": cue.unit,
@@ -68,7 +79,7 @@ def claim(folder: Path, wanted: Mapping[str, Any], cue: Cue, gaps: Sequence[int]
         "meaning": cue.meaning,
         "source": cue.source,
     }
-    write_json(path, {**described, **notes})
+    write_json(folder / "manifest.json", {**described, **notes})
 
 
 def compare(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:

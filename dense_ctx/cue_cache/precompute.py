@@ -20,7 +20,7 @@ from ..cues import Cue, create_cue, cue_part
 from ..errors import FileError, InputError
 from ..video import Video
 from .clips import ClipFile, find_clips, read_frames, short_size, stamp
-from .manifest import claim, folder_of, identity
+from .manifest import check, claim, folder_of, identity
 from .shards import HEADER, Shard, ShardWriter, rows
 
 _PROBED = 64  # clips opened for the estimate
@@ -203,8 +203,13 @@ def plan_cues(
     where = torch.device(device)
     made = {part.name: create_cue(part).to(where) for part in parts}
     folders = {part.name: folder_of(root, part) for part in parts}
+    wanted = {part.name: identity(part, size) for part in parts}
+    for name, folder in folders.items():
+        check(folder, wanted[name], made[name], steps)
     left = [c for c in clips if not all((folders[n] / f"{c.name}.safetensors").exists() for n in folders)]
-    frames, total = _estimate(left, list(made.values()), steps, size)
+    frames, total, reason = _estimate(left, list(made.values()), steps, size)
+    if reason and len(left) == len(clips):
+        raise FileError(f"None of {len(clips)} clips is usable; the first: {reason}")
     free = _free(root)
     if total > free:
         raise FileError(
@@ -212,15 +217,18 @@ def plan_cues(
             "lower size, use fewer gaps or cues, or another disk"
         )
     for part in parts:
-        claim(folders[part.name], identity(part, size), made[part.name], steps)
+        claim(folders[part.name], wanted[part.name], made[part.name], steps)
     share = clips[rank::world]
     return Plan(clips, share, round(frames / world), total, free, made, folders, steps, size, batch, where, world == 1)
 
 
-def _estimate(clips: list[ClipFile], cues: list[Cue], gaps: Sequence[int], size: int | None) -> tuple[int, int]:
-    """Frames and bytes of the clips that are left, from at most 64 of them, evenly spread."""
+def _estimate(clips: list[ClipFile], cues: list[Cue], gaps: Sequence[int], size: int | None) -> tuple[int, int, str]:
+    """Frames and bytes of the clips that are left, from at most 64 of them, evenly spread.
+
+    The third is why the first of them cannot be read, where none of all the clips can.
+    """
     if not clips:
-        return 0, 0
+        return 0, 0, ""
     chosen = [clips[i * len(clips) // min(_PROBED, len(clips))] for i in range(min(_PROBED, len(clips)))]
     frames, total, readable = 0, 0, 0
     reason = ""
@@ -236,10 +244,9 @@ def _estimate(clips: list[ClipFile], cues: list[Cue], gaps: Sequence[int], size:
         for cue in cues:
             maps = rows(length, gaps) * (2 if cue.antisymmetric else 4) if cue.pair else length
             total += maps * cue.channels * height * width * 2 + HEADER
-    if not readable and len(chosen) == len(clips):
-        raise FileError(f"None of {len(clips)} clips is usable; the first: {reason}")
     scale = len(clips) / len(chosen)
-    return round(frames * scale), round(total * scale)
+    nothing = not readable and len(chosen) == len(clips)
+    return round(frames * scale), round(total * scale), reason if nothing else ""
 
 
 def _free(folder: Path) -> int:

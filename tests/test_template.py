@@ -25,9 +25,9 @@ def test_template_builds_installs_and_trains(tmp_path):
         return done.returncode, done.stdout + done.stderr
 
     _, listed = run("dense_ctx.cli", "plugins")
-    for row in ("template-conv", "template-colours"):
+    for row in ("template-conv", "template-colours", "template-edges"):
         line = next(line for line in listed.splitlines() if f" {row} " in line)
         assert line.split()[-2:] == ["dense-ctx-template", "0.1.0"]
     status, output = run("pytest", "-q", "-p", "no:cacheprovider", str(source / "tests"))
     assert status == 0, output
-    assert "3 passed" in output
+    assert "4 passed" in output

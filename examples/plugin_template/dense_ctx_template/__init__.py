@@ -13,3 +13,9 @@ def register_decoders(register):
 def register_objectives(register):
     """Name the objective."""
     register("template-colours", "dense_ctx_template.objective:Colours")
+
+
+@hookimpl
+def register_cues(register):
+    """Name the cue."""
+    register("template-edges", "dense_ctx_template.cue:Edges")

@@ -12,8 +12,8 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser(
         "evaluate",
         help="measure a model under a named protocol, with a result file",
-        epilog="Killed? The same command goes on where it was. Several processes: accelerate launch -m dense_ctx.cli "
-        "evaluate ...",
+        epilog="Killed? The same command goes on where it was. Several processes: torchrun --nproc-per-node 2 "
+        "-m dense_ctx.cli evaluate ..., or accelerate launch on several GPUs",
     )
     parser.add_argument(
         "model",

@@ -29,21 +29,33 @@ class RunFolder:
         path: the folder.
         identity: what decides the numbers.
         rank, world: this process' number, and how many there are.
+        meet: returns when every process has called it.
 
     Raises:
         ConfigError: the folder holds the evaluation of something else.
         FileError: it cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        rank: int = 0,
+        world: int = 1,
+        meet: Callable[[], Any] = lambda: None,
+    ) -> None:
         self.path, self.rank, self.world = path, rank, world
         self.parts = path / "parts"
         self.predictions = path / "predictions"
-        mine = self._failure(rank)
+        # before anyone writes: a folder of someone's own is refused by every process alike, and left as it is
+        if not (path / "run.json").exists() and _in_use(path):
+            raise FileError(f"{path} exists and holds no evaluation; choose another --out")
         with contextlib.suppress(OSError):
-            mine.unlink(missing_ok=True)
+            self._failure(rank).unlink(missing_ok=True)
+        meet()  # from here on, what the folder says of a failure is news
         if rank == 0:
-            self._claim(identity)
+            with self.guarded():
+                self._claim(identity)
         else:
             self.wait([path / "run.json"])
             self._compare(identity)
@@ -51,8 +63,6 @@ class RunFolder:
     def _claim(self, identity: Mapping[str, Any]) -> None:
         if (self.path / "run.json").exists():
             self._compare(identity)
-        elif self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
-            raise FileError(f"{self.path} exists and holds no evaluation; choose another --out")
         else:
             write_json(self.path / "run.json", identity)
 
@@ -120,11 +130,29 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _in_use(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir()))
+
+
 def processes() -> tuple[int, int]:
-    """This process' number and how many `accelerate launch` started."""
+    """This process' number and how many `torchrun` or `accelerate launch` started."""
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return 0, 1
+    state = _state()
+    return state.process_index, state.num_processes
+
+
+def everyone() -> None:
+    """Wait until all processes are here."""
+    if processes()[1] > 1:
+        _state().wait_for_everyone()
+
+
+def _state() -> Any:
+    """Accelerate's view of the processes. They exchange nothing but "I am here", so the CPU's backend does.
+
+    Without cpu=True every process of a machine that has no accelerator would take itself for the only one.
+    """
     from accelerate import PartialState
 
-    state = PartialState()
-    return state.process_index, state.num_processes
+    return PartialState(cpu=True)

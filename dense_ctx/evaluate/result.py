@@ -34,7 +34,7 @@ class Result:
     seeds; null where it does not occur. n: what was scored, by kind (images, objects, pixels ...).
     protocol: the whole protocol, resolved. model: name, parts, digest of all weights. data: name, split, how many, a
     digest of the sample names. environment: versions, machine, git revision.
-    run: what may differ between two runs of the same: command, date, seconds, peak memory.
+    run: what may differ between two runs of the same: command, date, seconds, processes and threads, peak memory.
     """
 
     protocol_id: str
@@ -162,7 +162,6 @@ def describe_environment(device: Any = None) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **versions},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
         "git": git_revision(),
     }
 

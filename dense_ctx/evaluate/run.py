@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..datasets import open_set
 from ..datasets.base import ImageSet, VideoSet
@@ -21,7 +22,7 @@ from ..errors import ConfigError, InputError
 from ..model import DenseModel
 from ..tiling import parse_memory
 from .dense import DenseEvaluation
-from .folder import RunFolder, processes
+from .folder import RunFolder, everyone, processes
 from .protocol import Protocol, load_protocol
 from .result import Result, describe_environment, describe_model, peak_memory_mb
 from .vos import VideoEvaluation
@@ -46,7 +47,7 @@ def evaluate(
     """Measure a model under a protocol and write `out`/result.json.
 
     A killed run goes on where it was when called again with the same arguments; processes started by
-    `accelerate launch` share the work through the folder and give the result of one.
+    `torchrun` or `accelerate launch` share the work through the folder and give the result of one.
 
     Args:
         model: on its device, in eval mode.
@@ -91,7 +92,7 @@ def evaluate(
         "seeds": list(seeds),
     }
     rank, world = processes()
-    folder = RunFolder(Path(out), identity, rank, world)
+    folder = RunFolder(Path(out), identity, rank, world, everyone)
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
     with folder.guarded():
@@ -218,6 +219,7 @@ def _run(began: float, world: int, model: DenseModel) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(time.monotonic() - began, 1),
         "processes": world,
+        "threads": torch.get_num_threads(),
         "peak_memory_mb": peak_memory_mb(model.device),
     }
 

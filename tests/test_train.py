@@ -12,6 +12,7 @@ import accelerate
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_datasets import davis
 from train_parts import install, lay_out, settings
 
 from dense_ctx import AutoDenseModel, cli
@@ -81,6 +82,18 @@ def test_it_learns_logs_and_publishes(tmp_path):
     )
 
 
+def test_a_protocol_validates(tmp_path):
+    davis(tmp_path / "davis")
+    check = {"every": 1, "protocol": "davis2016-knn-v1", "data": str(tmp_path / "davis"), "limit": 1, "set": ["grid=2"]}
+    train(config(tmp_path / "run", steps=2, validate=check))
+    found = [row["validation"] for row in read_log(tmp_path / "run" / "log.jsonl") if "validation" in row]
+    assert len(found) == 2
+    assert all(0 <= scores["J&F-Mean"] <= 1 and scores["J-Mean"] >= 0 for scores in found)
+    assert (tmp_path / "run" / "validation" / "step_2" / "result.json").exists()
+    train(config(tmp_path / "alone", steps=2))
+    assert losses(tmp_path / "run") == losses(tmp_path / "alone")  # validation changes nothing
+
+
 @pytest.mark.parametrize("seeded", [False, True])
 def test_a_continued_run_is_the_same_run(tmp_path, seeded):
     changes = {"data": {"samples": 7, "seeded": seeded}, "objective": {"name": "sandbox", "args": {"dropout": 0.3}}}
@@ -144,6 +157,7 @@ def test_a_damaged_state_is_passed_over(tmp_path, file):
         train(config(out, steps=6))
     train(config(straight, steps=6))
     assert losses(out) == losses(straight)
+    assert all(state.check(folder) for folder in state.listed(out))  # the damaged one was written anew
     for folder in state.listed(out):
         (folder / file).unlink()
     with pytest.warns(UserWarning, match="is missing"), pytest.raises(CheckpointError, match="All states"):
@@ -158,6 +172,22 @@ def test_other_samples_and_other_backbone_weights_are_refused(tmp_path):
     model = AutoDenseModel.from_parts("sandbox", "sandbox")
     with pytest.raises(ConfigError, match="other backbone weights"):
         train(config(out, steps=4), model=model)
+
+
+def test_going_back_and_on_from_a_published_model(tmp_path):
+    out, straight = tmp_path / "run", tmp_path / "straight"
+    (out / "state" / ".step_9.partial").mkdir(parents=True)  # of a killed write
+    train(config(out, steps=4))
+    assert [path.name for path in state.listed(out)] == ["step_4", "step_2"]
+    train(config(out, steps=3, resume=str(out / "state" / "step_2")))
+    assert sorted(path.name for path in (out / "state").iterdir()) == ["step_2", "step_3"]
+    train(config(straight, steps=3))
+    assert losses(out) == losses(straight)
+    made = train(config(tmp_path / "second", model=str(out / "model"), steps=1, optimizer={"lr": 1e-30}))
+    first, second = weights(out / "model"), weights(made)
+    assert all(torch.allclose(first[name], second[name]) for name in first)
+    with pytest.raises(FileError, match="is not a training state"):
+        train(config(out, steps=4, resume=str(tmp_path)))
 
 
 def test_accumulated_parts_sum_to_the_whole_batch(tmp_path):

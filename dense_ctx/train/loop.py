@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError, StoppedError
+from ..errors import InputError, NonFiniteError, StoppedError
 from ..interfaces import Objective
 from ..model import DenseModel
 from . import state
@@ -77,6 +77,8 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
     for step in range(run.start + 1, config.steps + 1):
         lr = run.set_lr(step - 1)
         losses, ids, finite = _backward(run, batches, step)
+        if step == run.start + 1:
+            _check_reached(run)
         norm, bad, overflow = _gradient(run)
         # float16's loss scale is too large now and then: the optimizer then leaves the step out and lowers it
         scaled = run.accelerator.scaler is not None and bad is not None and overflow
@@ -130,6 +132,16 @@ def _backward(run: Run, batches: Iterator[Any], step: int) -> tuple[dict[str, Te
         for name, value in {**result.logs, "loss": totals[-1]}.items():
             losses[name] = losses.get(name, 0) + value.detach().float() / parts
     return losses, ids, torch.stack(totals).isfinite().tolist()
+
+
+def _check_reached(run: Run) -> None:
+    """Several processes wait for the gradient of every parameter that trains; say which one never comes."""
+    idle = [name for name, p in run.step.named_parameters() if p.requires_grad and p.grad is None]
+    if idle and run.accelerator.num_processes > 1:
+        raise InputError(
+            f"{type(run.step.objective).__name__}.trainable lists {', '.join(idle[:4])}, which no loss depends on; "
+            "several processes would wait for its gradient for ever. Leave it out of trainable()"
+        )
 
 
 def _names(batch: Any, indices: list[int]) -> list[Any]:

@@ -175,6 +175,7 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
         state.load(found, step, made)
         if accelerator.scaler is not None and meta.scaler:
             accelerator.scaler.load_state_dict(dict(meta.scaler))
+    in_main(accelerator, lambda: state.discard_after(out, start))
     in_main(accelerator, lambda: config.save_yaml(out / "config.yaml"))
     seconds = 0.0 if meta is None else meta.seconds
     return Run(config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, start, seconds)

@@ -148,6 +148,15 @@ def prune(out: Path, keep: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def discard_after(out: Path, step: int) -> None:
+    """Remove states of later steps, damaged or left behind by going back, and what killed writes left."""
+    for folder in listed(out):
+        if int(folder.name[5:]) > step:
+            shutil.rmtree(folder, ignore_errors=True)
+    for partial in (out / "state").glob(".step_*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> None:
     """Put a state's tensors into the modules and the optimizer, strictly.
 

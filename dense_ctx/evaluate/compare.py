@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from .. import papers
 from ..errors import InputError
+from .protocol import LOWER_IS_BETTER, load_protocol, names
 from .result import Result
 
 # a protocol's metric -> the words of the papers' columns, and what to multiply by for their unit
@@ -34,7 +36,7 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
         paper: "lila:table1" and the like; then results of several protocols may fill several columns.
 
     Raises:
-        InputError: results of different protocols; or of none of the paper's columns.
+        InputError: results of different protocols, settings or data; or of none of the paper's columns.
         UnknownNameError: no such table.
     """
     if not results:
@@ -54,8 +56,13 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
                 f"Different data: {first.model['name']} was measured on {first.data['samples']} samples of "
                 f"{first.data['name']}, {other.model['name']} on {other.data['samples']} others"
             )
+        if other.data.get("training_names_digest") != first.data.get("training_names_digest"):
+            raise InputError(
+                f"Different data: the probes of {first.model['name']} and {other.model['name']} were trained on "
+                f"different images of {first.data['name']}"
+            )
     lower = _lower(first)
-    ordered = sorted(results, key=lambda r: r.value if lower else -r.value)
+    ordered = sorted(results, key=lambda r: (math.isnan(r.value), r.value if lower else -r.value))
     metrics = [first.metric, *(key for key in first.scores if key != first.metric)]
     head = ["model", *metrics, "seeds", "seconds"]
     lines = [
@@ -74,8 +81,6 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
 
 
 def _lower(result: Result) -> bool:
-    from .protocol import LOWER_IS_BETTER
-
     return result.metric in LOWER_IS_BETTER
 
 
@@ -85,12 +90,18 @@ def _beside(results: Sequence[Result], paper: str) -> str:
     used = set()
     for result in results:
         task = result.protocol["task"]
+        if result.protocol_id in names() and result.protocol_digest != load_protocol(result.protocol_id).digest():
+            raise InputError(
+                f"{result.model['name']} was measured with other settings than the {result.protocol_id} that is shipped "
+                "has: a file of your own with its id, or another version of dense_ctx"
+            )
         for name, column in published.columns.items():
             if column.protocol is None or column.protocol != result.protocol_id or column.condition is not None:
                 continue
             for metric, value in result.scores.items():
                 if _COLUMNS.get((task, metric)) == column.metric:
-                    rows.setdefault(result.model["name"], {})[name] = value * (100 if column.unit == "%" else 1)
+                    cell = None if math.isnan(value) else value * (100 if column.unit == "%" else 1)
+                    rows.setdefault(result.model["name"], {})[name] = cell
                     used.add(result.protocol_id)
     missing = sorted({result.protocol_id for result in results} - used)
     if missing:
@@ -103,6 +114,8 @@ def _beside(results: Sequence[Result], paper: str) -> str:
 
 
 def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Result:
-    """What one protocol gave for one model.
+    """What one protocol gave for one model. A score that does not exist (no unseen class occurs) is NaN, in JSON null.
 
     value: the headline metric, mean over seeds; std: its sample standard deviation (null for one seed).
     scores: every metric, mean over seeds. per_seed: every metric of each seed. parts: per class or object, mean over
@@ -79,13 +80,23 @@ class Result:
         data = read_json(Path(path))
         if not isinstance(data, dict) or "protocol_id" not in data:
             raise ConfigError(f"{path} is not a result of `dense-ctx evaluate`")
-        if data.get("format", 0) > FORMAT:
-            raise ConfigError(f"{path} has format {data['format']}; this dense_ctx reads up to {FORMAT}")
+        form = data.get("format")
+        if not isinstance(form, int) or form > FORMAT:
+            raise ConfigError(f"{path} has format {form!r}; this dense_ctx reads up to {FORMAT}")
         digest = data.pop("digest", None)
         result = from_dict(cls, data, str(path))
         if digest != result.digest():
             raise ConfigError(f"{path} was changed after it was written: its digest does not match")
-        return result
+        return replace(
+            result,
+            value=_number(result.value),
+            scores={key: _number(value) for key, value in result.scores.items()},
+            per_seed={seed: {k: _number(v) for k, v in each.items()} for seed, each in result.per_seed.items()},
+        )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _clean(value: Any) -> Any:

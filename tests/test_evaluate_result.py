@@ -1,0 +1,211 @@
+"""The result file and what is made of several: whole, unforgeable by accident, compared only with its like."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from evaluation_data import camvid, same_revision
+
+from dense_ctx import papers
+from dense_ctx.errors import ConfigError, FileError, InputError, UnknownNameError
+from dense_ctx.evaluate import Result, compare, evaluate, load_protocol
+from dense_ctx.evaluate.result import describe_environment, git_revision
+from dense_ctx.testing import tiny_model
+
+
+def made(protocol="davis2017-linear-v1", name="ours", value=0.5, std=None, overrides=(), limit=None, **scores):
+    """A result with a headline, and with further scores."""
+    chosen = load_protocol(protocol, overrides)
+    data = {"name": chosen.data.name, "samples": 30, "names_digest": "abc", "limit": limit}
+    return Result(
+        protocol_id=chosen.resolved_id + (f" [limit={limit}]" if limit else ""),
+        metric=chosen.metric,
+        value=value,
+        std=std,
+        n={"clips": 30},
+        scores={chosen.metric: value, **scores},
+        per_seed={"0": {chosen.metric: value}},
+        parts={},
+        protocol=chosen.to_dict(),
+        protocol_digest=chosen.digest(),
+        model={"name": name},
+        data=data,
+        environment={},
+        run={"seconds": 12.5},
+    )
+
+
+def test_round_trip(tmp_path):
+    result = made(value=0.1 + 0.2, parts_nan=0.25)
+    again = Result.load(result.save(tmp_path / "deep/result.json"))
+    assert again.to_dict() == result.to_dict()
+    assert again.digest() == result.digest()
+    assert again.value == 0.1 + 0.2  # to the last bit
+
+
+def test_a_real_result_says_what_it_needs_to_say(tmp_path, monkeypatch):
+    same_revision(monkeypatch)
+    root = camvid(tmp_path / "data")
+    model = tiny_model()
+    settings = ["train.steps=2", "train.batch=2"]
+    result = evaluate(model, "camvid-linear-v1", root, tmp_path / "out", name="tiny", overrides=settings)
+    read = Result.load(tmp_path / "out/result.json")
+    assert read.to_dict() == result.to_dict()
+    assert read.model["name"] == "tiny"
+    assert read.model["parameters"] == sum(p.numel() for p in model.parameters())
+    assert read.model["dim"] == 5
+    assert read.protocol == load_protocol("camvid-linear-v1", settings).to_dict()
+    assert read.data["name"] == "camvid"
+    assert read.data["split"] == "val"
+    assert set(read.environment["versions"]) >= {"python", "torch", "numpy", "dense-ctx"}
+    assert read.environment["git"] == "0000000"
+    assert set(read.run) == {"command", "date", "seconds", "processes", "threads", "peak_memory_mb"}
+    assert len(read.parts) == 11
+    assert None in read.parts.values()  # classes that occur nowhere have no IoU
+
+
+def test_run_is_no_part_of_the_digest_and_all_else_is():
+    result = made()
+    assert replace(result, run={"seconds": 99}).digest() == result.digest()
+    for changed in ({"value": 0.51}, {"model": {"name": "theirs"}}, {"environment": {"x": 1}}, {"std": 0.1}):
+        assert replace(result, **changed).digest() != result.digest()
+
+
+def test_a_changed_file_is_refused(tmp_path):
+    path = made().save(tmp_path / "result.json")
+    data = json.loads(path.read_text())
+    for key, value in (("value", 0.9), ("protocol_id", "davis2016-knn-v1"), ("n", {"clips": 3})):
+        path.write_text(json.dumps({**data, key: value}))
+        with pytest.raises(ConfigError, match="was changed after it was written"):
+            Result.load(path)
+    path.write_text(json.dumps({**data, "run": {"seconds": 1}}))  # times are not vouched for
+    Result.load(path)
+
+
+def test_files_that_are_no_result(tmp_path):
+    path = tmp_path / "result.json"
+    with pytest.raises(FileError, match="Cannot read"):
+        Result.load(path)
+    path.write_text("{")
+    with pytest.raises(FileError, match="is not JSON"):
+        Result.load(path)
+    for text in ("[]", "{}", '{"a": 1}'):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="is not a result of `dense-ctx evaluate`"):
+            Result.load(path)
+    data = {**made().to_dict(), "digest": "x"}
+    for form in (2, "new", None):
+        path.write_text(json.dumps({**data, "format": form}))
+        with pytest.raises(ConfigError, match=r"has format .*; this dense_ctx reads up to 1"):
+            Result.load(path)
+    path.write_text(json.dumps({**data, "surprise": 1}))
+    with pytest.raises(ConfigError, match=r"unknown key\(s\) surprise"):
+        Result.load(path)
+    data.pop("n")
+    path.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match="missing"):
+        Result.load(path)
+
+
+def test_the_environment_names_the_revision():
+    environment = describe_environment("cpu")
+    assert environment["device"] == "cpu"
+    revision = git_revision()
+    assert revision is None or len(revision.partition("+")[0]) == 40
+
+
+# ---------------------------------------------------------------------- compare
+
+
+def rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_best_comes_first():
+    results = [made(name=name, value=value) for name, value in (("a", 0.3), ("b", 0.7), ("c", 0.5))]
+    text = compare(results)
+    assert text.startswith("davis2017-linear-v1: J&F-Mean (higher is better); 30 clips")
+    assert [row[0] for row in rows(text)[2:]] == ["b", "c", "a"]
+    depths = [made("nyuv2-depth-linear-v1", name, value) for name, value in (("a", 0.3), ("b", 0.7), ("c", 0.5))]
+    text = compare(depths)
+    assert "lower is better" in text
+    assert [row[0] for row in rows(text)[2:]] == ["a", "c", "b"]
+
+
+def test_spread_and_missing_values_are_shown():
+    many = replace(made(value=0.61234, std=0.0123), per_seed={str(i): {} for i in range(3)})
+    found = rows(compare([many]))[2]
+    assert found[1] == "0.6123 ± 0.0123"
+    assert found[2:] == ["3", "12.5"]
+
+
+def test_a_score_that_does_not_exist_is_a_dash_and_comes_last(tmp_path):
+    """No unseen class occurs in a limited run: there is no harmonic mean, in the file neither."""
+    none = made("coco-stuff-zeroshot-v1", "none", float("nan"), seen=0.4, unseen=float("nan"))
+    path = none.save(tmp_path / "result.json")
+    assert json.loads(path.read_text())["value"] is None
+    text = compare([Result.load(path), made("coco-stuff-zeroshot-v1", "some", 0.3, seen=0.4, unseen=0.25)])
+    assert [row[0] for row in rows(text)[2:]] == ["some", "none"]
+    assert rows(text)[3][1:4] == ["-", "0.4000", "-"]
+    assert "-" in compare([none], "lila:table3")
+
+
+def test_other_protocols_settings_and_data_are_refused():
+    first = made()
+    with pytest.raises(InputError, match="ours was measured under davis2017-linear-v1, b under davis2017-knn-v1"):
+        compare([first, made("davis2017-knn-v1", "b")])
+    with pytest.raises(InputError, match=r"under davis2017-linear-v1 \[grid=8\]"):
+        compare([first, made(name="b", overrides=["grid=8"])])
+    with pytest.raises(InputError, match="of another version of its settings"):
+        compare([first, replace(made(name="b"), protocol_digest="f00")])
+    with pytest.raises(
+        InputError, match="Different data: ours was measured on 30 samples of davis2017, b on 30 others"
+    ):
+        compare([first, replace(made(name="b"), data={**first.data, "names_digest": "xyz"})])
+    one, two = (replace(first, data={**first.data, "training_names_digest": digest}) for digest in ("abc", "xyz"))
+    with pytest.raises(InputError, match="trained on different images of davis2017"):
+        compare([one, two])
+    with pytest.raises(InputError, match="No result"):
+        compare([])
+
+
+# ---------------------------------------------------------------------- beside a paper
+
+
+def test_a_result_stands_in_its_column_of_the_paper():
+    linear = made(value=0.623, **{"J-Mean": 0.6, "F-Mean": 0.646, "J-Recall": 0.9})
+    text = compare([linear], "lila:table1")
+    head, last = rows(text)[0], rows(text)[-1]
+    assert last[0] == "ours (ours, dense_ctx)"
+    found = dict(zip([cell.split()[0] for cell in head], last, strict=True))
+    assert (found["linear_jf"], found["linear_j"], found["linear_f"]) == ("62.3", "60.0", "64.6")
+    assert found["knn_jf"] == found["knn_j"] == "-"
+    assert len(rows(text)) == 2 + len(papers.table("lila:table1").rows) + 1
+
+
+def test_results_of_two_protocols_of_one_model_share_a_row():
+    both = [made(value=0.5), made("davis2017-knn-v1", value=0.4), made(name="other", value=0.1)]
+    text = compare(both, "lila:table1")
+    found = {row[0]: row for row in rows(text)[2:]}
+    assert "50.0" in found["ours (ours, dense_ctx)"]
+    assert "40.0" in found["ours (ours, dense_ctx)"]
+    assert "10.0" in found["other (ours, dense_ctx)"]
+
+
+def test_limited_and_changed_results_stand_in_no_paper():
+    for result in (made(limit=2), made(overrides=["grid=8"]), made("camvid-linear-v1")):
+        with pytest.raises(InputError, match=r"has no column measured by .*A limit or an override"):
+            compare([result], "lila:table1")
+    with pytest.raises(InputError, match=r"limit=2"):
+        compare([made(), made(limit=2)], "lila:table1")
+    with pytest.raises(UnknownNameError, match="Unknown table"):
+        compare([made()], "lila:table99")
+
+
+def test_settings_under_a_papers_name_but_not_its_own_stand_in_no_paper():
+    """Someone's own YAML, or another version of ours, may carry the id of a shipped protocol."""
+    other = made()
+    other = replace(other, protocol_digest="f00")
+    with pytest.raises(InputError, match="other settings than the davis2017-linear-v1 that is shipped"):
+        compare([other], "lila:table1")

@@ -350,9 +350,12 @@ def test_the_verb_trains_a_third_partys_objective_by_name(tmp_path, capsys):
         "objective: {name: colours, args: {dim: 5, side: 16}}\n"
         f"data: {images}\nout: {tmp_path / 'run'}\nsteps: 3\nbatch_size: 2\noptimizer: {{lr: 1e-3}}\n"
     )
-    assert cli.main(["train", str(file), "--dry-run"]) == 0
-    assert "two steps" in capsys.readouterr().out
+    for words in ([file, "seed=2", "--dry-run"], [file, "--dry-run", "seed=2"], ["--dry-run", file]):
+        assert cli.main(["train", *map(str, words)]) == 0
+        assert "two steps" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+    assert cli.main(["train", "--dry-run"]) == 2
+    assert "needs CONFIG" in capsys.readouterr().err
     assert cli.main(["train", str(file), "steps=4", "objective.args.side=24"]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == str(tmp_path / "run" / "model")

@@ -15,9 +15,14 @@ def add(verbs: Any) -> None:
         epilog="Killed or stopped? The same command goes on where it was. Several processes: accelerate launch -m "
         "dense_ctx.cli train ...",
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file; see docs/training.md")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="change it: steps=100 optimizer.lr=1e-4")
-    parser.add_argument("--dry-run", action="store_true", help="two steps on whatever is there; nothing is kept")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="CONFIG KEY=VALUE",
+        help="a YAML file (docs/training.md), and what to change in it: steps=100 optimizer.lr=1e-4",
+    )
+    # argparse takes positional words before an option only: those behind it are the option's
+    parser.add_argument("--dry-run", nargs="*", metavar="", help="two steps on whatever is there; nothing is kept")
     parser.set_defaults(run=run)
 
 
@@ -26,13 +31,16 @@ def run(args: argparse.Namespace) -> int:
     import sys
     import tempfile
 
-    from ..errors import StoppedError
+    from ..errors import InputError, StoppedError
     from ..evaluate.folder import processes
     from ..train import TrainConfig, train
 
-    config = TrainConfig.load(args.config, args.settings)
+    words = [*args.words, *(args.dry_run or [])]
+    if not words or "=" in words[0]:
+        raise InputError("train needs CONFIG, a YAML file, before KEY=VALUE")
+    config = TrainConfig.load(words[0], words[1:])
     try:
-        if args.dry_run:
+        if args.dry_run is not None:
             with tempfile.TemporaryDirectory() as folder:
                 train(config.dry(Path(folder) / "dry-run"))
             if processes()[0] == 0:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -65,14 +66,18 @@ class TextEmbeddings:
         try:
             with safe_open(str(path), framework="pt") as file:
                 meta = file.metadata() or {}
-                return cls(
+                made = cls(
                     tuple(json.loads(meta["classes"])),
                     file.get_tensor("vectors"),
                     meta["model"],
                     tuple(json.loads(meta["templates"])),
                 )
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise FileError(f"{path} is not a file of text embeddings: {error}") from None
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise FileError(f"{path} is not a file of text embeddings: {error!r}") from None
+        if made.vectors.ndim != 2 or len(made.vectors) != len(made.classes):
+            shape = list(made.vectors.shape)
+            raise FileError(f"{path} is damaged: it names {len(made.classes)} classes, but vectors {shape}")
+        return made
 
     def pick(self, classes: Sequence[str]) -> Tensor:
         """Vectors [len(classes), E] in the order of `classes`.
@@ -114,12 +119,19 @@ def embed_text(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        encoder = CLIPTextModelWithProjection.from_pretrained(model).to(device).eval()  # type: ignore[arg-type]
+        loaded: Any = CLIPTextModelWithProjection.from_pretrained(model, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"The text encoder {model} cannot be had: {str(error).splitlines()[0]}. Give a folder or the name of a "
             "CLIP model on the Hub, or use a file of embeddings made elsewhere"
         ) from error
+    encoder, report = loaded
+    if report["missing_keys"]:  # transformers fills them with random numbers
+        raise WeightsError(
+            f"The text encoder {model} lacks {', '.join(sorted(report['missing_keys'])[:3])}: it needs the text tower "
+            "and the projection of a whole CLIP model"
+        )
+    encoder = encoder.to(device).eval()
     vectors = []
     for name in classes:
         tokens = tokenizer([t.format(name) for t in templates], padding=True, truncation=True, return_tensors="pt")

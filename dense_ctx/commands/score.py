@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sequences is not None:
         try:
             names = args.sequences.read_text(encoding="utf-8").split()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"Cannot read the list {args.sequences}: {error}") from None
     found = score_folders(args.truth, args.predictions, names, binary=args.binary, processes=args.processes)
     if args.json:

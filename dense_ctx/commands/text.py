@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         try:
             lines = Path(args.classes).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"{args.classes} is neither a data set nor a file of classes: {error}") from None
         classes = tuple(line.strip() for line in lines if line.strip())
     made = embed_text(classes, args.model)

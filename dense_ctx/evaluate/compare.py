@@ -92,8 +92,8 @@ def _beside(results: Sequence[Result], paper: str) -> str:
         task = result.protocol["task"]
         if result.protocol_id in names() and result.protocol_digest != load_protocol(result.protocol_id).digest():
             raise InputError(
-                f"{result.model['name']} was measured with other settings than the {result.protocol_id} that is shipped "
-                "has: a file of your own with its id, or another version of dense_ctx"
+                f"{result.model['name']} was measured with other settings than the {result.protocol_id} that is "
+                "shipped: a file of your own with its id, or another version of dense_ctx"
             )
         for name, column in published.columns.items():
             if column.protocol is None or column.protocol != result.protocol_id or column.condition is not None:

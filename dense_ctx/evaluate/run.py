@@ -83,6 +83,7 @@ def evaluate(
         "training_samples": 0 if train is None else len(train),
         "names_digest": _names_digest(listing),
         "training_names_digest": None if train is None else _names_digest(train.names),
+        "files": _files(chosen),
     }
     identity = {
         "protocol": chosen.resolved_id,
@@ -109,6 +110,15 @@ def evaluate(
 
 def _names_digest(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def _files(protocol: Protocol) -> dict[str, str]:
+    """sha256 of each file that the probe's arguments name: what is in it decides the number, not what it is called."""
+    found = {}
+    for key, value in protocol.probe.args.items():
+        if isinstance(value, str) and Path(value).is_file():
+            found[f"probe.args.{key}"] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    return found
 
 
 def _silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:

@@ -148,7 +148,7 @@ class TrainedProbe(Probe):
             group["lr"] = self.lr * self._schedule()
         loss = self.objective(head(features), targets)
         if not bool(loss.isfinite()):
-            raise InputError(f"The probe's loss is {float(loss)} at step {self.step_}: lower lr={self.lr}?")
+            raise InputError(f"The probe's loss is {float(loss.detach())} at step {self.step_}: lower lr={self.lr}?")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

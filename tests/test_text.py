@@ -1,0 +1,131 @@
+"""Text embeddings: a small random CLIP text tower made here, the file they are kept in, and what can go wrong."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from dense_ctx import cli
+from dense_ctx.errors import FileError, InputError, WeightsError
+from dense_ctx.text import TEMPLATES, TextEmbeddings, embed_text
+
+CLASSES = ("cat", "traffic light", "wall-concrete")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A folder with a CLIP text model of width 16 with random weights, and a tokenizer of single letters."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("clip")
+    letters = [chr(code) for code in range(33, 127)]
+    words = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+    tokenizer.model_max_length = 40
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=40, projection_dim=8, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1,
+    )  # fmt: skip
+    transformers.CLIPTextModelWithProjection(config).save_pretrained(folder)
+    return folder
+
+
+def test_embeddings_are_the_mean_over_templates(clip):
+    from transformers import AutoTokenizer, CLIPTextModelWithProjection
+
+    made = embed_text(CLASSES, str(clip))
+    assert made.vectors.shape == (3, 8)
+    assert made.templates == TEMPLATES
+    torch.testing.assert_close(made.vectors.norm(dim=1), torch.ones(3))
+    tokenizer, model = AutoTokenizer.from_pretrained(clip), CLIPTextModelWithProjection.from_pretrained(clip).eval()
+    for name, vector in zip(CLASSES, made.vectors, strict=True):
+        each = []
+        for template in TEMPLATES:  # one at a time: padding must not matter
+            with torch.no_grad():
+                out = model(**tokenizer(template.format(name), return_tensors="pt")).text_embeds[0]
+            each.append(out / out.norm())
+        mean = torch.stack(each).mean(0)
+        torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(made.vectors[0], made.vectors[1], atol=1e-3)
+
+
+def test_round_trip(clip, tmp_path):
+    made = embed_text(CLASSES, str(clip), ["a {}"])
+    again = TextEmbeddings.load(made.save(tmp_path / "deep/text.safetensors"))
+    assert (again.classes, again.model, again.templates) == (CLASSES, str(clip), ("a {}",))
+    assert torch.equal(again.vectors, made.vectors)
+    assert torch.equal(again.pick(["wall-concrete", "cat"]), made.vectors[[2, 0]])
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["text.safetensors"]
+
+
+def test_missing_classes_and_files(tmp_path):
+    made = TextEmbeddings(CLASSES, functional.normalize(torch.rand(3, 4), dim=1), "a model")
+    with pytest.raises(InputError, match="No text embedding for dog; the file has 3 classes, made by a model"):
+        made.pick(["cat", "dog"])
+    with pytest.raises(FileError, match="make them with `dense-ctx text CLASSES --out"):
+        TextEmbeddings.load(tmp_path / "none.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(FileError, match="is not a file of text embeddings"):
+        TextEmbeddings.load(tmp_path / "a.safetensors")
+    save_file({"vectors": torch.rand(3, 4)}, tmp_path / "b.safetensors")
+    with pytest.raises(FileError, match="is not a file of text embeddings"):
+        TextEmbeddings.load(tmp_path / "b.safetensors")
+    meta = {"classes": '["a", "b"]', "model": "m", "templates": '["{}"]'}
+    save_file({"vectors": torch.rand(3, 4)}, tmp_path / "c.safetensors", meta)
+    with pytest.raises(FileError, match=r"names 2 classes, but vectors \[3, 4\]"):
+        TextEmbeddings.load(tmp_path / "c.safetensors")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileError, match="Cannot write the text embeddings"):
+        made.save(tmp_path / "file/text.safetensors")
+
+
+def test_what_is_asked_of_the_model(clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="at least one class"):
+        embed_text([], str(clip))
+    with pytest.raises(InputError, match=r"templates that hold \{\}"):
+        embed_text(CLASSES, str(clip), ["a photo"])
+    with pytest.raises(WeightsError, match="The text encoder .*nowhere cannot be had"):
+        embed_text(CLASSES, str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WeightsError, match="cannot be had"):
+        embed_text(CLASSES, str(tmp_path / "empty"))
+
+
+def test_a_model_without_the_projection_is_refused(clip, tmp_path):
+    """transformers would fill what is missing with random numbers."""
+    import shutil
+
+    from safetensors.torch import load_file
+
+    shutil.copytree(clip, tmp_path / "half")
+    state = load_file(tmp_path / "half/model.safetensors")
+    kept = {key: value for key, value in state.items() if "text_projection" not in key}
+    assert len(kept) == len(state) - 1
+    save_file(kept, tmp_path / "half/model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"lacks text_projection\.weight"):
+        embed_text(CLASSES, str(tmp_path / "half"))
+
+
+def test_the_verb(clip, tmp_path, capsys):
+    (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
+    out = tmp_path / "text.safetensors"
+    assert cli.main(["text", str(tmp_path / "classes.txt"), "--model", str(clip), "--out", str(out)]) == 0
+    assert "2 classes, 8 dimensions -> " in capsys.readouterr().out
+    assert TextEmbeddings.load(out).classes == ("cat", "dog")
+    for words, message in (
+        (["nothing.txt"], "is neither a data set nor a file of classes"),
+        (["coco-stuff171"], "is a data set: give its root with --data"),
+        ([str(out)], "is neither a data set nor a file of classes"),  # not a text file
+    ):
+        assert cli.main(["text", *words, "--model", str(clip), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert message in error
+        assert error.count("\n") == 1

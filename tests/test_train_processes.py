@@ -10,7 +10,7 @@ import torch
 from torch import multiprocessing
 from train_parts import install, lay_out, settings
 
-from dense_ctx.errors import NonFiniteError, StoppedError
+from dense_ctx.errors import InputError, NonFiniteError, StoppedError
 from dense_ctx.train import TrainConfig, state, train
 from dense_ctx.train.log import read_log
 
@@ -48,7 +48,7 @@ def worker(rank, port, folder, cases):
         said[name] = None
         try:
             recorded(settled, folder / f"{name}-{rank}.pt")
-        except (NonFiniteError, StoppedError) as error:
+        except (InputError, NonFiniteError, StoppedError) as error:
             said[name] = [type(error).__name__, str(error)]
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
     torch.distributed.destroy_process_group()
@@ -62,6 +62,7 @@ def pair(tmp_path_factory):
     cases = {
         "joint": settings(folder / "joint", steps=3, data=DATA, accumulate=2, batch_size=8),
         "poisoned": settings(folder / "poisoned", steps=10, data=poisoned, save={"every": 1, "keep": 2}),
+        "idle": settings(folder / "idle", objective={"name": "sandbox", "args": {"idle": True}}),
         "stopped": settings(
             folder / "stopped", steps=6, data=DATA, objective={"name": "sandbox", "args": {"signal_at": 3}}
         ),
@@ -114,6 +115,13 @@ def test_a_fault_in_one_process_stops_both_with_the_same_words(pair):
     assert first[0] == "NonFiniteError"
     assert "clip-5" in first[1]
     assert state.newest(pair / "poisoned") is not None
+
+
+def test_a_parameter_that_no_loss_reaches_is_named(pair):
+    first, second = said(pair, "idle")
+    assert first == second
+    assert first[0] == "InputError"
+    assert "objective.unused, which no loss depends on" in first[1]
 
 
 def test_a_signal_stops_both_and_one_process_goes_on(pair, tmp_path, monkeypatch):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
 from plugin_sandbox import distribution
 
-from dense_ctx import plugins
+from dense_ctx import AutoDenseModel, plugins
+from dense_ctx.train import TrainConfig
+from dense_ctx.train.log import read_log
 
 INIT = """
 from dense_ctx import hookimpl
@@ -71,11 +74,13 @@ class Seeded(Noisy):
 class Shift(Objective):
     """Predict the image from its features; an average of the head's weights follows it."""
 
-    def __init__(self, dropout=0.0, blow_up=None, signal_at=None, times=1.0):
+    def __init__(self, dropout=0.0, blow_up=None, signal_at=None, idle=False):
         super().__init__()
         self.head = nn.Conv2d(5, 3, 1)
         self.register_buffer("average", torch.zeros(3, 5, 1, 1))
-        self.dropout, self.blow_up, self.signal_at, self.times = dropout, blow_up, signal_at, times
+        self.dropout, self.blow_up, self.signal_at = dropout, blow_up, signal_at
+        if idle:
+            self.unused = nn.Parameter(torch.zeros(2))
 
     def dataset(self, data):
         options = dict(data or {})
@@ -87,7 +92,7 @@ class Shift(Objective):
         loss = functional.mse_loss(self.head(pixels), batch["image"])
         if self.blow_up is not None and f"clip-{self.blow_up}" in batch["name"]:
             loss = loss + (self.head.bias - self.head.bias.detach()).sqrt().sum()  # 0, with an infinite gradient
-        return Losses(loss * self.times, {"mse": loss, "drawn": torch.rand([])})
+        return Losses(loss, {"mse": loss, "drawn": torch.rand([])})
 
     def after_step(self, model, step):
         self.average.lerp_(self.head.weight, 0.1)
@@ -129,3 +134,23 @@ def settings(out: Path, **changes) -> dict:
         "log": 1,
         **changes,
     }
+
+
+def config(out, **changes):
+    return TrainConfig.from_dict(settings(out, **changes))
+
+
+def losses(out):
+    return [(row["step"], row["loss"], row["losses"], row["lr"], row["grad_norm"]) for row in rows(out)]
+
+
+def rows(out):
+    return [row for row in read_log(out / "log.jsonl") if "loss" in row]
+
+
+def weights(folder):
+    return AutoDenseModel.from_pretrained(folder).state_dict()
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

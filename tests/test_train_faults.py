@@ -1,0 +1,167 @@
+"""What stops the loop: numbers, signals, disks; named, and with the last good state kept."""
+
+import json
+import os
+import signal
+import threading
+
+import accelerate
+import pytest
+import torch
+from safetensors.torch import load_file
+from train_parts import config, install, losses, rows, settings
+
+from dense_ctx import cli
+from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, NonFiniteError, StoppedError
+from dense_ctx.testing import tiny_model
+from dense_ctx.train import state, train
+
+
+@pytest.fixture(autouse=True)
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    install(tmp_path / "site", monkeypatch)
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
+def test_a_damaged_state_is_passed_over(tmp_path, file):
+    out, straight = tmp_path / "run", tmp_path / "straight"
+    train(config(out, steps=4))
+    damaged = out / "state" / "step_4" / file
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    with pytest.warns(UserWarning, match="step_4 is damaged"):
+        train(config(out, steps=6))
+    train(config(straight, steps=6))
+    assert losses(out) == losses(straight)
+    assert all(state.check(folder) for folder in state.listed(out))  # the damaged one was written anew
+    for folder in state.listed(out):
+        (folder / file).unlink()
+    with pytest.warns(UserWarning, match="is missing"), pytest.raises(CheckpointError, match="All states"):
+        train(config(out, steps=8))
+
+
+def test_a_loss_that_is_not_finite_names_step_and_samples(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(NonFiniteError, match="loss is NaN or infinite") as caught:
+        train(config(out, data={"samples": 40, "poison": 5}, steps=10, save={"every": 1, "keep": 2}))
+    message = str(caught.value)
+    step = int(message.split()[1].rstrip(":"))
+    assert "clip-5" in message
+    assert message.count("clip-") == 4
+    assert [path.name for path in state.listed(out)] == [f"step_{step - 1}", f"step_{step - 2}"]
+    assert f"state/step_{step - 1}" in message.replace(os.sep, "/")
+    assert not (out / "model").exists()
+    assert state.check(state.newest(out)).step == step - 1
+
+
+def test_a_gradient_that_is_not_finite_names_its_parameter(tmp_path):
+    objective = {"name": "sandbox", "args": {"blow_up": 3}}
+    with pytest.raises(NonFiniteError, match=r"the gradient of objective\.head\.bias .*clip-3"):
+        train(config(tmp_path / "run", objective=objective, clip_norm=None))
+
+
+def test_ctrl_c_saves_and_a_second_one_interrupts(tmp_path):
+    out, straight = tmp_path / "run", tmp_path / "straight"
+
+    def stop(model, step):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return {}
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(StoppedError, match=r"after step 3 of 6.*step_3") as caught:
+        train(config(out, validate={"every": 3}, save={"every": 0}), validate=stop)
+    assert caught.value.signal == signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is before
+    train(config(out))
+    train(config(straight))
+    assert losses(out) == losses(straight)
+
+    def insist(model, step):
+        signal.raise_signal(signal.SIGINT)
+        threading.Event().wait(1.2)
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "twice", validate={"every": 2}, save={"every": 0}), validate=insist)
+    assert state.listed(tmp_path / "twice") == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path):
+    resource = pytest.importorskip("resource")  # POSIX
+    out = tmp_path / "run"
+    train(config(out, steps=2))
+    before = {path: path.read_bytes() for path in (out / "state" / "step_2").iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))  # the log fits, the tensors do not
+        with pytest.raises(FileError, match="step_4"):
+            train(config(out, steps=6))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert {path: path.read_bytes() for path in (out / "state" / "step_2").iterdir()} == before
+    assert [path.name for path in (out / "state").iterdir()] == ["step_2"]
+    train(config(out, steps=6))
+
+
+def test_an_out_that_cannot_be_written_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="Choose another out"):
+        train(config(tmp_path / "file" / "run"))
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="made of modules"):
+        train(config(tmp_path / "a"), model=tiny_model())
+    with pytest.raises(InputError, match="needs __len__"):
+        train(config(tmp_path / "b"), dataset=iter([1]))
+    with pytest.raises(ConfigError, match="objective is missing"):
+        train(config(tmp_path / "c", objective=None))
+    with pytest.raises(ConfigError, match=r"validate\.every is 2"):
+        train(config(tmp_path / "d", validate={"every": 2}))
+
+
+class WithScaler(accelerate.Accelerator):
+    """float16 on the CPU, where Accelerate leaves it out: the same autocast and loss scaler as on an accelerator."""
+
+    def __init__(self, mixed_precision, **options):
+        super().__init__(mixed_precision=mixed_precision, **options)
+        self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=2.0**30)
+
+
+def test_float16_leaves_out_overflowing_steps_and_keeps_its_scale(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="mixed_precision=fp16 needs an accelerator, not cpu"):
+        train(config(tmp_path / "refused", mixed_precision="fp16"))
+    monkeypatch.setattr(accelerate, "Accelerator", WithScaler)
+    straight, halves = tmp_path / "straight", tmp_path / "halves"
+    train(config(straight, steps=24, mixed_precision="fp16"))
+    norms = [row["grad_norm"] for row in rows(straight)]
+    skipped = norms.count(None)
+    assert 3 < skipped < 20
+    assert norms[:skipped] == [None] * skipped
+    assert state.check(state.newest(straight)).scaler["scale"] == 2.0 ** (30 - skipped)
+    average = load_file(straight / "state" / "step_24" / state.TENSORS)["optimizer.objective.head.weight/step"]
+    assert average == 24 - skipped  # a step left out counts for no optimizer state
+    train(config(halves, steps=3, mixed_precision="fp16"))
+    train(config(halves, steps=24, mixed_precision="fp16"))
+    assert losses(straight) == losses(halves)
+    objective = {"name": "sandbox", "args": {"blow_up": 3}}
+    changes = {"data": {"samples": 4}, "save": {"every": 10, "keep": 1}}
+    with pytest.raises(NonFiniteError, match=r"step 33: the gradient of objective\.head\.bias"):  # no scale helps
+        train(config(tmp_path / "never", steps=60, mixed_precision="fp16", objective=objective, **changes))
+
+
+def test_sigterm_ends_the_verb_with_143_and_how_to_go_on(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    changes = {"objective": {"name": "sandbox", "args": {"signal_at": 3}}, "workers": 2}
+    file.write_text(json.dumps(settings(tmp_path / "run", **changes)))
+    assert cli.main(["train", str(file)]) == 143
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "stopped after step 3 of 6" in last
+    assert "same command" in last
+    assert cli.main(["train", str(file)]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ class TextEmbeddings:
         except OSError as error:
             raise FileError(f"Cannot write the text embeddings to {path}: {error}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
         return path
 
     @classmethod

@@ -1,5 +1,6 @@
 """Trained probes: the attention head against FlowFeat's, losses by hand, training that stops and goes on."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,15 @@ def test_bins_are_a_mean_over_centres():
     torch.testing.assert_close(out, expected)
 
 
-@pytest.mark.parametrize(("task", "args"), [("segmentation", {}), ("regression", {"loss": "cosine"}),
-                                            ("regression", {"loss": "silog"}), ("regression", {"loss": "l1"})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "args"),
+    [
+        ("segmentation", {}),
+        ("regression", {"loss": "cosine"}),
+        ("regression", {"loss": "silog"}),
+        ("regression", {"loss": "l1"}),
+    ],
+)
 @pytest.mark.parametrize("name", ["conv", "attention"])
 def test_a_saved_probe_trains_on_to_the_bit(name, task, args):
     def batch(step):
@@ -147,7 +155,7 @@ def test_the_schedule_warms_up_and_falls_to_nothing():
         rates.append(made._schedule())
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[5] == 1
-    assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[5:]))
     assert rates[100] == pytest.approx(0, abs=1e-9)
     assert probe()._schedule() == 1
 
@@ -201,9 +209,9 @@ def test_input_is_checked():
     made.partial_fit(features(), targets())
     with pytest.raises(InputError, match=r"features of \(6, 10\) channels \(pixels, patches\); got \(7, 10\)"):
         made.partial_fit(features(dims=(7, 10)), targets())
-    with pytest.raises(InputError, match="The probe's loss is nan at step .*lower lr"):
-        broken = features()
-        made.partial_fit(DenseFeatures(broken.pixels * torch.nan, broken.patches), targets())
+    broken = DenseFeatures(features().pixels * torch.nan, features().patches)
+    with pytest.raises(InputError, match=r"The probe's loss is nan at step .*lower lr"):
+        made.partial_fit(broken, targets())
 
 
 # ---------------------------------------------------------------------- propagation

@@ -163,7 +163,7 @@ def test_evaluation_end_to_end(tmp_path, monkeypatch):
 
 
 def test_a_changed_file_of_embeddings_is_another_evaluation(tmp_path, monkeypatch):
-    """The file's path is in the protocol, its content decides the number: a run half done must not go on with another."""
+    """The file's path is in the protocol, its content decides the number: no run goes on with another."""
     from dense_ctx.errors import ConfigError
 
     same_revision(monkeypatch)
@@ -174,7 +174,7 @@ def test_a_changed_file_of_embeddings_is_another_evaluation(tmp_path, monkeypatc
         vectors = functional.normalize(torch.randn(4, 7, generator=torch.Generator().manual_seed(seed)), dim=1)
         TextEmbeddings(("red", "green", "blue", "yellow"), vectors, "made up").save(path)
         if seed:
-            with pytest.raises(ConfigError, match="holds another evaluation .*files"):
+            with pytest.raises(ConfigError, match=r"holds another evaluation .*files"):
                 evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, tmp_path / "out", overrides=settings)
         else:
             first = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, tmp_path / "out", overrides=settings)

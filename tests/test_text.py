@@ -91,7 +91,7 @@ def test_what_is_asked_of_the_model(clip, tmp_path, monkeypatch):
         embed_text([], str(clip))
     with pytest.raises(InputError, match=r"templates that hold \{\}"):
         embed_text(CLASSES, str(clip), ["a photo"])
-    with pytest.raises(WeightsError, match="The text encoder .*nowhere cannot be had"):
+    with pytest.raises(WeightsError, match=r"The text encoder .*nowhere cannot be had"):
         embed_text(CLASSES, str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="cannot be had"):

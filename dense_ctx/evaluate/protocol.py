@@ -16,7 +16,7 @@ import yaml
 
 from ..config import Part, from_dict, strict_keys
 from ..errors import ConfigError, FileError, UnknownNameError
-from .settings import check
+from .settings import check, yaml_problem
 
 TaskName = Literal["segmentation", "zero-shot", "depth", "normals", "video"]
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -149,7 +149,7 @@ class Protocol:
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise ConfigError(f"{setting!r}: the value is not YAML: {error}") from None
+                raise ConfigError(f"{setting!r}: the value is not YAML: {yaml_problem(error)}") from None
             _set(values, key.split("."), value, setting)
         # of several settings of one key the last one counts
         given = tuple(sorted({item.partition("=")[0]: item for item in (*self.overrides, *settings)}.values()))
@@ -233,5 +233,5 @@ def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protoc
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not YAML: {error}") from None
+        raise ConfigError(f"{name} is not YAML: {yaml_problem(error)}") from None
     return _parse(data, name).override(overrides)

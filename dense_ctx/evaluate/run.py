@@ -72,6 +72,10 @@ def evaluate(
         raise InputError(f"seeds={list(seeds)}: at least one, each once")
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} is not at least 1")
+    try:
+        budget = parse_memory(cache) if cache else 0
+    except InputError:
+        raise InputError(f'cache={cache!r} is not a size such as "2GB", or 0') from None
     train, val = _open(chosen, data, limit)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
     described = describe_model(model, name)
@@ -97,9 +101,7 @@ def evaluate(
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
     with folder.guarded():
-        scores = _scores(
-            model, chosen, train, val, folder, tuple(seeds), parse_memory(cache) if cache else 0, keep, bar
-        )
+        scores = _scores(model, chosen, train, val, folder, tuple(seeds), budget, keep, bar)
         result = _result(chosen, scores, identity, described, about, model)
         if rank == 0:
             timed = Result(**{**result.__dict__, "run": _run(began, world, model)})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
+import yaml
+
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,6 +62,14 @@ def check(protocol: Protocol) -> None:
         raise ConfigError(
             f"{p.id}: metric {p.metric!r} is not one of the {p.task} task's: {', '.join(defined.METRICS[p.task])}"
         )
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, on one line; PyYAML's own message draws the place."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None:
+        return " ".join(str(error).split())
+    return str(problem) + (f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else "")
 
 
 READS = ("pixels", "patches", "both")

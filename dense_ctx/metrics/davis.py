@@ -135,9 +135,11 @@ def score_folders(
 
     Raises:
         FileError: a folder or frame that is missing or cannot be read.
-        InputError: the two folders are one, extra frames, ids beyond the truth's, other sizes.
+        InputError: the two folders are one, extra frames, ids beyond the truth's, other sizes; no process.
     """
     truth, prediction = Path(truth), Path(prediction)
+    if processes < 1:
+        raise InputError(f"processes={processes} is not at least 1")
     for role, root in (("truth", truth), ("predictions", prediction)):
         if not root.is_dir():
             raise FileError(f"No folder of {role} at {root}")
@@ -147,7 +149,7 @@ def score_folders(
     if not names:
         raise FileError(f"{truth} holds no sequence folders")
     work = partial(_score_sequence, truth, prediction, binary)
-    if processes <= 1:
+    if processes == 1:
         return summarize(map(work, names))
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         return summarize(pool.map(work, names))

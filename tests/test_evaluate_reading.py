@@ -1,0 +1,177 @@
+"""How samples come to the model and to the loss: sizes, crops, flips, the same on every run."""
+
+import pytest
+import torch
+
+from dense_ctx.datasets.base import Sample
+from dense_ctx.errors import InputError
+from dense_ctx.evaluate import load_protocol
+from dense_ctx.evaluate.dense import _batch
+from dense_ctx.evaluate.reading import FeatureCache, grid_size, model_size, nearest, resized, shown, training_target
+from dense_ctx.interfaces import DenseFeatures
+
+H, W = 12, 20
+
+
+def sample(kind="segmentation"):
+    """The red channel is x, the green one y; the target says the same of each pixel."""
+    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    image = torch.stack([x / 100, y / 100, torch.full((H, W), 0.5)]).float()
+    if kind == "segmentation":
+        target = x + 100 * y
+    elif kind == "depth":
+        target = (x + 100 * y)[None].float()
+    else:
+        target = torch.stack([x, y, torch.ones_like(x)]).float()
+        target = target / target.norm(dim=0)
+    return Sample("a", image, target)
+
+
+def protocol(*settings):
+    return load_protocol("camvid-linear-v1", settings)
+
+
+def places(found):
+    """x and y that each pixel of the shown image came from."""
+    return (found.image[0] * 100).round().long(), (found.image[1] * 100).round().long()
+
+
+def test_nothing_is_changed_without_augmentation():
+    found = shown(sample(), protocol(), "segmentation", 0)
+    assert torch.equal(found.image, sample().image)
+    assert torch.equal(found.target, sample().target)
+
+
+def test_a_crop_moves_image_and_target_alike():
+    chosen, corners = protocol("train.crop=[6,8]"), set()
+    for seed in range(20):
+        found = shown(sample(), chosen, "segmentation", seed)
+        x, y = places(found)
+        assert found.image.shape == (3, 6, 8)
+        assert torch.equal(found.target, x + 100 * y)
+        corners.add((int(x[0, 0]), int(y[0, 0])))
+    assert len(corners) > 10
+
+
+@pytest.mark.parametrize(("kind", "blank"), [("segmentation", -1), ("depth", float("nan"))])
+def test_a_crop_larger_than_the_image_is_padded_with_what_does_not_count(kind, blank):
+    found = shown(sample(kind), protocol("train.crop=[16,24]"), kind, 0)
+    target = found.target if kind == "segmentation" else found.target[0]
+    assert found.image.shape == (3, 16, 24)
+    assert torch.equal(found.image[:, :H, :W], sample().image)
+    outside = torch.ones(16, 24, dtype=torch.bool)
+    outside[:H, :W] = False
+    assert (target[outside].isnan() if blank != blank else target[outside] == blank).all()
+    assert torch.equal(target[:H, :W], sample(kind).target.reshape(H, W))
+
+
+def test_a_flip_mirrors_half_of_the_images_and_the_normals_x():
+    chosen, flipped = protocol("train.flip=true"), 0
+    plain = sample("normals")
+    for seed in range(40):
+        found = shown(plain, chosen, "normals", seed)
+        if torch.equal(found.image, plain.image):
+            assert torch.equal(found.target, plain.target)
+            continue
+        flipped += 1
+        assert torch.equal(found.image, plain.image.flip(-1))
+        assert torch.equal(found.target, plain.target.flip(-1) * torch.tensor([-1.0, 1, 1])[:, None, None])
+        depth = shown(sample("depth"), chosen, "depth", seed)
+        assert torch.equal(depth.target, sample("depth").target.flip(-1))  # a distance has no direction
+    assert 10 < flipped < 30
+
+
+def test_a_random_scale_keeps_labels_and_their_places():
+    chosen, sizes = protocol("train.scale=[0.5,2.0]"), set()
+    for seed in range(20):
+        found = shown(sample(), chosen, "segmentation", seed)
+        assert found.image.shape[1:] == found.target.shape
+        factor = found.target.shape[0] / H
+        assert 0.45 <= factor <= 2.05
+        assert torch.isin(found.target, sample().target).all()  # no label between two
+        x, y = found.target % 100, found.target // 100
+        there = ((found.image[0] * 100 - x).abs() <= 2 / min(factor, 1)) & (
+            (found.image[1] * 100 - y).abs() <= 2 / min(factor, 1)
+        )
+        assert there.all()
+        sizes.add(tuple(found.target.shape))
+    assert len(sizes) > 10
+
+
+def test_the_same_seed_shows_the_same_pixels():
+    chosen = protocol("train.crop=[6,8]", "train.flip=true", "train.scale=[0.5,2.0]")
+    for seed in range(5):
+        first, second = (shown(sample(), chosen, "segmentation", seed) for _ in range(2))
+        assert torch.equal(first.image, second.image)
+        assert torch.equal(first.target, second.target)
+    first, second = (shown(sample(), chosen, "segmentation", seed) for seed in (0, 1))
+    assert not torch.equal(first.image, second.image)
+
+
+def test_sizes():
+    assert model_size((480, 854), protocol("image.short_side=448")) == (448, 797)
+    assert model_size((854, 480), protocol("image.short_side=448")) == (797, 448)
+    assert model_size((480, 854), protocol("image.size=[32,48]")) == (32, 48)
+    assert model_size((480, 854), protocol()) == (480, 854)
+    assert grid_size((480, 854), 8) == (60, 107)
+    assert grid_size((2, 3), 8) == (1, 1)
+
+
+def test_a_small_image_is_the_average_of_a_large_one():
+    image = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(0))
+    small = resized(image, (10, 15))
+    assert small.std() < 0.6 * image.std()  # antialiased, not picked
+    assert (small - image.unfold(1, 4, 4).unfold(2, 4, 4).mean((3, 4))).abs().mean() < 0.06
+    assert resized(image, (40, 60)) is image
+
+
+@pytest.mark.parametrize("size", [(6, 10), (5, 7), (12, 20), (25, 41), (1, 1)])
+def test_nearest_is_the_pixel_a_cells_centre_falls_on(size):
+    target = sample().target
+    found = nearest(target, size)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            expected = target[int((row + 0.5) * H / size[0]), int((column + 0.5) * W / size[1])]
+            assert found[row, column] == expected
+    stacked = torch.stack([target, -target])
+    assert torch.equal(nearest(stacked, size)[1], -found)
+
+
+def test_the_loss_sees_every_nth_pixel():
+    train = protocol("train.label_stride=2").train
+    assert training_target(sample().target, (3, 5), train).shape == (6, 10)
+    assert training_target(sample().target, (3, 5), protocol("train.label_stride=1").train).shape == (H, W)
+    assert training_target(sample().target, (3, 5), None).shape == (3, 5)
+
+
+def test_batches_are_whole_passes_in_an_order_of_their_own():
+    chosen = [3, 5, 8, 9, 11]
+    drawn = [index for step in range(10) for index in _batch(chosen, 3, 0, step)]
+    passes = [drawn[start : start + 5] for start in range(0, 30, 5)]
+    assert all(sorted(each) == chosen for each in passes)
+    assert len({tuple(each) for each in passes}) > 1
+    assert drawn != [index for step in range(10) for index in _batch(chosen, 3, 1, step)]
+    assert _batch(chosen, 3, 0, 7) == drawn[21:24]  # a step does not depend on those before it
+    assert len(_batch([0, 1], 5, 0, 0)) == 5  # fewer images than a batch
+
+
+def test_the_cache_keeps_within_its_budget():
+    features = DenseFeatures(torch.zeros(1, 4, 5, 5), torch.zeros(1, 2, 1, 1))
+    target = torch.zeros(10, 10, dtype=torch.long)
+    size = 400 + 8 + 800
+    cache = FeatureCache(2 * size)
+    for index in range(3):
+        cache.put(index, features, target)
+    assert cache.get(1) is not None
+    assert cache.get(2) is None
+    assert cache.used == 2 * size
+    empty = FeatureCache()
+    empty.put(0, features, target)
+    assert empty.get(0) is None
+
+
+def test_stack_names_the_sizes():
+    from dense_ctx.evaluate.reading import stack
+
+    with pytest.raises(InputError, match=r"Images of one batch differ in size: \[\(3, 4\), \(3, 5\)\]"):
+        stack([torch.zeros(3, 4), torch.zeros(3, 5)], "Images")

@@ -1,6 +1,8 @@
 """Protocols: shipped ones are whole, overrides have a name, and mistakes are found before anything is computed."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -158,3 +160,13 @@ def test_direction():
     assert load_protocol("nyuv2-depth-linear-v1").lower_is_better
     assert not load_protocol("nyuv2-depth-linear-v1", ["metric=delta1"]).lower_is_better
     assert not load_protocol("camvid-linear-v1").lower_is_better
+
+
+def test_the_page_lists_every_protocol_and_its_example_is_one(tmp_path):
+    page = (Path(__file__).parent.parent / "docs/evaluation.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([\w-]+-v\d+)` \|", page, re.MULTILINE) == protocols()
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "p.yaml").write_text(example, encoding="utf-8")
+    protocol = load_protocol(str(tmp_path / "p.yaml"))
+    assert protocol.train.crop == (512, 512)
+    assert make_probe(protocol.probe, "segmentation", 0)

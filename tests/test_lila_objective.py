@@ -1,0 +1,258 @@
+"""LILA: frame pairs, crops of image and cues alike, the regression through the context, every ablation switch."""
+
+import numpy as np
+import pytest
+import torch
+from dense_ctx_lila.losses import edge_loss
+from dense_ctx_lila.objective import LilaObjective
+from dense_ctx_lila.sampling import FramePairs, Sampling, crop_image, crop_map, open_clips
+from PIL import Image
+from torch.nn import functional
+
+from dense_ctx.cues import Cue
+from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.numerics import ridge_apply, ridge_fit
+from dense_ctx.testing import check_objective, tiny_model
+from dense_ctx.video import write_video
+
+ARGS = {"size": 32, "frame_side": 48, "cue_side": 48, "crop": (0.6, 0.9), "gap": (1, 2)}
+
+
+def scene(shift, height=48, width=80):
+    """A smooth random picture, moved right by `shift` pixels."""
+    picture = torch.rand(1, 3, 8, 20, generator=torch.Generator().manual_seed(0))
+    large = functional.interpolate(picture, size=(height, width + 40), mode="bicubic").clamp(0, 1)[0]
+    return (large[:, :, 20 - shift : 20 - shift + width] * 255).byte().permute(1, 2, 0).numpy()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    root = tmp_path_factory.mktemp("clips")
+    write_video(root / "film.mp4", [scene(i) for i in range(6)])
+    (root / "frames").mkdir()
+    for i in range(5):
+        Image.fromarray(scene(2 * i, 60, 44)).save(root / "frames" / f"{i:05d}.png")
+    return root
+
+
+class Picture(Cue):
+    """The frame itself as a cue: what is cut out of it must be what is cut out of the image."""
+
+    channels, unit, pair, meaning = 3, "intensity", False, "the frame"
+
+    def forward(self, context, query):
+        return context, query
+
+
+class Still(Cue):
+    """A constant flow in pixels."""
+
+    channels, unit, pair, meaning = 2, "pixels", True, "a flow"
+
+    def forward(self, context, query):
+        flow = torch.linspace(-3, 5, context.shape[-1]).expand(len(context), 2, context.shape[-2], -1)
+        return flow, flow
+
+
+def test_contract(clips):
+    assert "frozen" in check_objective("lila", clips, args=ARGS)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"cues": ["features"]},
+        {"cues": ["flow:dis"]},
+        {"mode": "erm"},
+        {"pamr": False},
+        {"crop": (1, 1)},
+        {"same_frame": True},
+        {"gamma": 0.0},
+        {"context": "detached"},
+        {"context": "ema", "ema": 0.9},
+        {"bias": "none"},
+        {"bias": "penalized"},
+        {"balance": "channels"},
+        {"layers": [0, -1]},
+    ],
+)
+def test_every_switch_trains(clips, args):
+    assert "step" in check_objective("lila", clips, args={**ARGS, **args}, steps=1)
+
+
+def test_the_loss_is_the_equations(clips):
+    torch.manual_seed(0)
+    objective = LilaObjective(**ARGS, cues=["flow:dis"], stride=5, sigma=0.2, gamma=0.5)
+    model = tiny_model()
+    objective.trainable(model)
+    data = objective.dataset(clips)
+    batch = objective.collate([data.sample(0, 3), data.sample(4, 4)])
+    loss = objective(model, batch)
+    total = 0.0
+    for i in range(2):
+        x0, xd = (model(batch[role][i : i + 1]).pixels for role in ("context", "query"))
+        g0, gd = (batch[f"{role}/flow:dis"][i : i + 1] for role in ("context", "query"))
+        rows = x0[..., 2::5, 2::5].flatten(2).transpose(1, 2)
+        known = g0[..., 2::5, 2::5].flatten(2).transpose(1, 2)
+        weights = ridge_fit(rows, known, 0.1, bias="free")
+        predicted = ridge_apply(xd.flatten(2).transpose(1, 2), weights).transpose(1, 2).reshape(gd.shape)
+        total = total + (predicted - gd).abs().mean() + 0.5 * edge_loss(predicted, gd, 0.2)
+    assert loss.total.item() == pytest.approx(total.item() / 2, rel=1e-4)
+    assert set(loss.logs) == {"flow:dis", "edges"}
+
+
+def gradient(context, clips):
+    torch.manual_seed(0)
+    objective = LilaObjective(**ARGS, cues=["features"], context=context, ema=0.0)
+    model = tiny_model()
+    objective.trainable(model)
+    data = objective.dataset(clips)
+    objective(model, objective.collate([data.sample(1, 5)])).total.backward()
+    return torch.cat([p.grad.flatten() for p in model.decoder.parameters() if p.grad is not None])
+
+
+def test_gradients_flow_through_the_solve_only_if_shared(clips):
+    shared, detached, slow = (gradient(mode, clips) for mode in ("shared", "detached", "ema"))
+    assert torch.allclose(detached, slow, atol=1e-6)  # a slow copy that has not moved is the decoder itself
+    assert not torch.allclose(shared, detached, rtol=0.05, atol=1e-5)
+
+
+def test_the_slow_copy_follows(clips):
+    objective, model = LilaObjective(**ARGS, context="ema", ema=0.75), tiny_model()
+    objective.trainable(model)
+    first = [p.clone() for p in model.decoder.parameters()]
+    with torch.no_grad():
+        for p in model.decoder.parameters():
+            p.add_(1.0)
+    objective.after_step(model, 1)
+    for slow, old in zip(objective.slow.parameters(), first, strict=True):
+        assert torch.allclose(slow, old + 0.25)
+
+
+def test_crops_of_image_and_cue_are_one(clips):
+    sampling = Sampling(gap=(1, 2), crop=(0.5, 0.9), size=24, frame_side=48, cue_side=48)
+    data = FramePairs(open_clips(clips), sampling, {"picture": Picture()})
+    for index in range(0, len(data), 2):
+        item = data.sample(index, 100 + index)
+        for role in ("context", "query"):
+            image, cue = item[role].flatten(1), item[f"{role}/picture"].flatten(1)
+            for channel in range(3):  # the cue is standardised: equal up to a factor and an offset
+                together = torch.corrcoef(torch.stack([image[channel], cue[channel]]))[0, 1]
+                assert together > 0.99
+
+
+def test_cutting_a_map_keeps_its_values_and_places():
+    columns = (torch.arange(80) + 0.5).expand(1, 1, 48, 80)
+    box = torch.tensor([[12 / 48, 20 / 80, 24 / 48, 24 / 80]])
+    cut = crop_map(columns, box, 24)[0, 0]
+    assert torch.allclose(cut, (20 + torch.arange(24) + 0.5).expand(24, 24), atol=1e-4)
+    image = columns.expand(1, 3, -1, -1)[0] / 80
+    assert torch.allclose(crop_image(image, tuple(box[0].tolist()), 24)[0] * 80, cut, atol=1e-3)
+
+
+def test_flow_of_a_moving_scene_is_the_same_in_every_crop(tmp_path):
+    """Two pixels a frame to the right: full-frame units, whatever is cut out and however large it is shown."""
+    pytest.importorskip("cv2")
+    (tmp_path / "moving").mkdir()
+    for i in range(4):
+        Image.fromarray(scene(2 * i)).save(tmp_path / "moving" / f"{i:05d}.png")
+    from dense_ctx.cues import create_cue
+
+    cue = create_cue("flow:dis")
+    frames = [torch.from_numpy(scene(shift)).permute(2, 0, 1)[None].float() / 255 for shift in (0, 2)]
+    forward, backward = cue(*frames)
+    for box in ([0.25, 0.3, 0.5, 0.3], [0.2, 0.2, 0.6, 0.36]):
+        for maps in (forward, backward):  # the query gets minus the backward flow: to the right as well
+            cut = crop_map(maps, torch.tensor([box]), 40)[0]
+            assert (cut[0] - 2).abs().median() < 0.2
+            assert cut[1].abs().median() < 0.2
+
+
+def test_the_same_seed_gives_the_same_pair(clips):
+    objective = LilaObjective(**ARGS)
+    data = objective.dataset(clips)
+    a, b, c = data.sample(2, 7), data.sample(2, 7), data.sample(2, 8)
+    assert a["name"] == b["name"]
+    assert all(torch.equal(a[key], b[key]) for key in a if key != "name")
+    assert not torch.equal(a["context"], c["context"])
+
+
+def test_the_query_comes_before_and_after(clips):
+    data = FramePairs(open_clips(clips), Sampling(gap=(2, 2), crop=(1, 1), size=16, frame_side=48, cue_side=48))
+    first = data.sample(0, 0)["context"]
+    orders = {torch.equal(data.sample(0, seed)["context"], first) for seed in range(12)}
+    assert orders == {True, False}
+
+
+def test_same_frame_takes_the_context_for_the_query(clips):
+    sampling = Sampling(gap=(2, 2), crop=(1, 1), size=16, frame_side=48, cue_side=48, same_frame=True)
+    item = FramePairs(open_clips(clips), sampling, {"flow": Still()}).sample(0, 1)
+    assert torch.equal(item["context"], item["query"])
+    assert torch.equal(item["context/flow"], item["query/flow"])
+
+
+def test_memory_of_frames_is_bounded(clips):
+    sampling = Sampling(gap=(1, 2), size=16, frame_side=48, cue_side=48, memory=48 * 80 * 3 * 3)
+    data = FramePairs(open_clips(clips), sampling)
+    for index in range(len(data)):
+        data.sample(index, index)
+    assert data._used <= sampling.memory
+    assert data._used == sum(frame.numel() for frame in data._kept.values())
+
+
+def test_broken_clips_are_left_out_and_counted(clips, tmp_path):
+    (tmp_path / "good.mp4").write_bytes((clips / "film.mp4").read_bytes())
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    with pytest.warns(UserWarning, match="bad is left out"):
+        data = LilaObjective(**ARGS).dataset(tmp_path)
+    assert data.broken == ["bad"]
+    assert len(data) == 5
+    (tmp_path / "good.mp4").unlink()
+    with pytest.warns(UserWarning, match="bad"), pytest.raises(FileError, match="None of 1 clips can be read: bad"):
+        LilaObjective(**ARGS).dataset(tmp_path)
+
+
+def test_a_frame_damaged_further_on_is_replaced(clips, tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(5):
+        Image.fromarray(scene(i)).save(tmp_path / "a" / f"{i:05d}.png")
+    data = FramePairs(open_clips(tmp_path), Sampling(gap=(1, 1), size=16, frame_side=48, cue_side=48))
+    (tmp_path / "a" / "00003.png").write_bytes(b"cut short")
+    with pytest.warns(UserWarning, match="a at frame 3 is left out"):
+        item = data.sample(3, 0)
+    assert item["name"].startswith("a@") and torch.isfinite(item["context"]).all()
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "message"),
+    [
+        ({"cues": []}, ConfigError, "at least one"),
+        ({"mode": "distil"}, ConfigError, "in-context, erm"),
+        ({"context": "frozen"}, ConfigError, "shared, detached, ema"),
+        ({"penalty": 0}, ConfigError, "penalty=0"),
+        ({"gap": (3, 1)}, InputError, "the least first"),
+        ({"crop": (0.5, 1.5)}, InputError, "short side"),
+        ({"size": 4}, InputError, "at least 8 pixels"),
+        ({"cues": ["features", "flow:dsi"]}, Exception, "flow:dis"),
+    ],
+)
+def test_bad_configuration(args, error, message):
+    with pytest.raises(error, match=message):
+        LilaObjective(**{**ARGS, **args})
+
+
+def test_bad_data(tmp_path):
+    objective = LilaObjective(**ARGS)
+    with pytest.raises(InputError, match="LILA trains on clips"):
+        objective.dataset(3)
+    with pytest.raises(InputError, match="unknown keys rot"):
+        objective.dataset({"root": tmp_path, "rot": 1})
+    with pytest.raises(FileError):
+        objective.dataset(tmp_path / "nowhere")
+
+
+def test_a_clip_of_one_frame_says_so(tmp_path):
+    (tmp_path / "one").mkdir()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "one" / "0.png")
+    with pytest.warns(UserWarning, match=r"1 frame\(s\); a gap of 1 needs more"), pytest.raises(FileError):
+        LilaObjective(**ARGS).dataset(tmp_path)

@@ -300,6 +300,7 @@ def test_values_are_kept_as_arrays(tmp_path):
     evaluate(tiny_model(), "rgbd-normals-v1", root, tmp_path / "out", overrides=settings, keep=True)
     for sample in open_set("rgbd-folder", root, "val", target="normals"):
         assert np.load(tmp_path / f"out/predictions/{sample.name}.npy").shape == (3, H, W)
+    assert len(list((tmp_path / "out/predictions").iterdir())) == len(open_set("rgbd-folder", root, "val"))
 
 
 def test_predictions_that_were_not_kept_are_made_when_asked_for_later(root, tmp_path):

@@ -147,6 +147,20 @@ def test_a_saved_probe_trains_on_to_the_bit(name, task, args):
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.gpu
+def test_a_probe_loaded_on_the_cpu_trains_on_where_its_features_are():
+    def there(step):
+        given = features(step)
+        return DenseFeatures(given.pixels.cuda(), given.patches.cuda()), targets(step)
+
+    first = probe(updates=1, replay=0, classes=3).partial_fit(*there(0))
+    second = probe(updates=1, replay=0, classes=3)
+    second.load_state_dict(first.state_dict())
+    first.partial_fit(*there(1))
+    second.partial_fit(*there(1))
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+
+
 def test_the_schedule_warms_up_and_falls_to_nothing():
     made = probe(total_steps=100, updates=1, replay=0)
     rates = []

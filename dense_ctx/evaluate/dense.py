@@ -214,8 +214,10 @@ class DenseEvaluation:
         if path.suffix == ".png":
             visualize.save_labels(path, prediction.argmax(0))
         else:
+            partial = path.with_name(f".{path.stem}.partial.npy")  # a file that is there is taken for whole
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, prediction.float().cpu().numpy())
+            np.save(partial, prediction.float().cpu().numpy())
+            partial.replace(path)
 
     def _pictures(self, probe: Probe) -> None:
         """Image, annotation and prediction of up to four images, spread over the set."""

@@ -125,7 +125,12 @@ class TrainedProbe(Probe):
             self._optimizer = torch.optim.AdamW(self.head_.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         if self.head_ is None:
             raise NotFittedError("The probe has no head")
-        return self.head_.to(features.pixels.device)
+        head = self.head_.to(features.pixels.device)
+        for parameter, moments in self._optimizer.state.items() if self._optimizer is not None else ():
+            for key, value in moments.items():  # those of a loaded state are still where they were loaded
+                if value.ndim and value.device != parameter.device:
+                    moments[key] = value.to(parameter.device)
+        return head
 
     def _grow(self, dims: tuple[int, int], outputs: int, device: torch.device) -> None:
         """Make the head, or one with more outputs that keeps the trained ones."""

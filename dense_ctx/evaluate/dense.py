@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from .. import visualize
-from ..checkpoint import write_tensors
 from ..datasets.base import ImageSet, Sample
-from ..errors import CheckpointError, ConfigError, InputError
+from ..errors import ConfigError, InputError
 from ..interfaces import DenseFeatures, Probe, Task
 from ..model import DenseModel
 from .folder import RunFolder
-from .probes import make_probe
+from .probes import load_probe_state, make_probe, save_probe
 from .protocol import Protocol
 from .reading import FeatureCache, model_size, nearest, read, resized, shown, stack, training_target
 from .tallies import Tally, tally
@@ -74,7 +73,7 @@ class DenseEvaluation:
         path = self.folder.parts / f"probe-{seed}.safetensors"
         self.folder.once(path, lambda: self._train(seed, path))
         probe = self._new(seed)
-        probe.load_state_dict(_load(path))
+        probe.load_state_dict(load_probe_state(path))
         return probe
 
     def _new(self, seed: int) -> Probe:
@@ -109,7 +108,7 @@ class DenseEvaluation:
                 f"The {len(chosen)} training images of {self.protocol.data.name} have no labelled pixel: every "
                 "target is ignored or unknown"
             )
-        _save(probe, path)
+        save_probe(probe, path)
         path.with_suffix(".begun").unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
@@ -126,7 +125,7 @@ class DenseEvaluation:
         begun = path.with_suffix(".begun")
         probe, start = self._new(seed), 0
         if begun.exists():
-            state = _load(begun)
+            state = load_probe_state(begun)
             start = int(state.pop("evaluation.step"))
             probe.load_state_dict(state)
         labelled = start > 0
@@ -139,7 +138,7 @@ class DenseEvaluation:
                 probe.partial_fit(features, target.to(features.pixels.device))
                 labelled = True
             if labelled and (step + 1) % KEEP_EVERY == 0 and step + 1 < train.steps:
-                _save(probe, begun, {"evaluation.step": torch.tensor(step + 1)})
+                save_probe(probe, begun, {"evaluation.step": torch.tensor(step + 1)})
         return probe, labelled
 
     def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:
@@ -281,20 +280,3 @@ def _finish(folder: RunFolder, name: str, state: Any) -> None:
     from .result import write_json
 
     write_json(folder.part(name), state)
-
-
-def _save(probe: Probe, path: Path, extra: dict[str, Tensor] | None = None) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(partial, {k: v.contiguous() for k, v in {**probe.state_dict(), **(extra or {})}.items()}, {})
-    partial.replace(path)
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(str(path))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}. Remove it to train the probe again") from error

@@ -256,3 +256,28 @@ def test_a_clip_of_one_frame_says_so(tmp_path):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "one" / "0.png")
     with pytest.warns(UserWarning, match=r"1 frame\(s\); a gap of 1 needs more"), pytest.raises(FileError):
         LilaObjective(**ARGS).dataset(tmp_path)
+
+
+def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
+    pytest.importorskip("cv2")
+    from dense_ctx.cli import main
+
+    assert main(["cues", str(clips), "--cues", "flow:dis", "--gaps", "1", "2", "--size", "48", "--out", str(tmp_path)]) == 0
+    args = {**ARGS, "cues": ["flow:dis"]}
+    live, cached = (LilaObjective(**args, **more).dataset(clips) for more in ({}, {"cue_cache": str(tmp_path)}))
+    for index in range(len(live)):
+        a, b = live.sample(index, index), cached.sample(index, index)
+        assert torch.equal(a["context"], b["context"])
+        for key in ("context/flow:dis", "query/flow:dis"):
+            assert (a[key] - b[key]).abs().max() < 0.05  # float16, in standard deviations
+    objective = LilaObjective(**args, cue_cache=str(tmp_path))
+    assert not objective.light and not objective.heavy
+    assert "step" in check_objective(objective, clips, steps=1)
+    with pytest.raises(ConfigError, match="gaps"):
+        LilaObjective(**{**args, "gap": (1, 4)}, cue_cache=str(tmp_path))
+    write_video(clips / "new.mp4", [scene(i) for i in range(4)])
+    try:
+        with pytest.raises(FileError, match="lacks 1 clip"):
+            objective.dataset(clips)
+    finally:
+        (clips / "new.mp4").unlink()

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from dense_ctx.cues import Cue, create_cue, normalize_cues
+from dense_ctx.cue_cache import CueCache
+from dense_ctx.cues import Cue, create_cue, cue_part, normalize_cues
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.interfaces import Batch, Features, Losses, Objective
 from dense_ctx.model import DenseModel
@@ -47,6 +48,7 @@ class LilaObjective(Objective):
         sigma, gamma: of the edge loss; gamma 0 leaves it out.
         balance: "cues" (each cue counts the same) or "channels" (each channel does, as in one concatenated map).
         gap, crop, size, frame_side, cue_side, same_frame, memory: see `Sampling`.
+        cue_cache: folder that `dense-ctx cues` wrote at this cue_side: maps are read, no cue network is built.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class LilaObjective(Objective):
         cue_side: int = 256,
         same_frame: bool = False,
         memory: int = 1_000_000_000,
+        cue_cache: str | None = None,
     ) -> None:
         super().__init__()
         if not cues or len(set(cues)) != len(cues):
@@ -95,7 +98,10 @@ class LilaObjective(Objective):
         self.stride, self.sigma, self.gamma, self.balance = stride, sigma, gamma, balance
         self.sampling = Sampling((gap[0], gap[1]), (crop[0], crop[1]), size, frame_side, cue_side, same_frame, memory)
         self.cue_names = tuple(cues)
-        made = {name: create_cue(name) for name in cues if name != FEATURES}
+        self.cue_cache = cue_cache
+        outside = [name for name in cues if name != FEATURES]
+        self._cache = CueCache(cue_cache, outside, cue_side, range(gap[0], gap[1] + 1)) if cue_cache else None
+        made = {} if self._cache else {name: create_cue(name) for name in outside}
         # those with weights run beside the model, the others in the data workers
         self.heavy = nn.ModuleDict({_key(n): c for n, c in made.items() if any(True for _ in c.parameters())})
         self.light: dict[str, Cue] = {n: c for n, c in made.items() if _key(n) not in self.heavy}
@@ -105,7 +111,7 @@ class LilaObjective(Objective):
 
     def dataset(self, data: Any) -> Dataset[Any]:
         """Frame pairs of the clips that `data` names; see `sampling.open_clips`."""
-        return FramePairs(open_clips(data), self.sampling, self.light, frames=bool(self.heavy))
+        return FramePairs(open_clips(data), self.sampling, self.light, bool(self.heavy), self._cache)
 
     def collate(self, samples: list[Any]) -> Batch:
         """Stack everything but the whole frames, which differ in size from clip to clip."""
@@ -130,9 +136,12 @@ class LilaObjective(Objective):
     def _channels(self, name: str, model: DenseModel) -> int:
         if name == FEATURES:
             return sum(model.backbone.dims[layer] for layer in self.layers)
+        if self._cache is not None:
+            channels = self._cache.channels[cue_part(name).name]
+            return channels.stop - channels.start
         cue = self.light.get(name) or self.heavy[_key(name)]
-        channels: int = cue.channels  # type: ignore[assignment]
-        return channels
+        count: int = cue.channels  # type: ignore[assignment]
+        return count
 
     def train(self, mode: bool = True) -> LilaObjective:
         """Cue networks and the slow copy stay in eval."""
@@ -194,7 +203,8 @@ class LilaObjective(Objective):
             elif name in whole:
                 context, query = whole[name]
             else:
-                context, query = (batch[f"{role}/{name}"].to(images.device) for role in ("context", "query"))
+                key = name if self._cache is None else cue_part(name).name
+                context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
             found.append((name, context.float(), query.float()))
         return found
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from dense_ctx.cue_cache import CueCache
 from dense_ctx.cues import Cue, normalize_cues
 from dense_ctx.datasets import Clip, VideoSet
 from dense_ctx.errors import FileError, InputError
@@ -62,7 +63,7 @@ class Source:
     """A clip that can be read at any place; frames are made smaller once and kept while there is room."""
 
     def __init__(self, clip: Clip, sampling: Sampling) -> None:
-        self.name, self.sampling = clip.name, sampling
+        self.clip, self.name, self.sampling = clip, clip.name, sampling
         self._frames = clip.frames
         self._video = None if clip.video is None else Video(clip.video)
         self.length = len(self._frames) if self._video is None else len(self._video)
@@ -113,15 +114,21 @@ class FramePairs(Dataset[Mapping[str, Any]]):
         sampling: how.
         cues: those that need no accelerator; computed here, by the workers.
         frames: hand over the whole frames too, for cues computed on the accelerator.
+        cache: where the maps of all cues are read instead (`dense-ctx cues`).
 
     Raises:
-        FileError: not one clip can be read.
+        FileError: not one clip can be read, or the cache lacks one.
     """
 
     def __init__(
-        self, clips: VideoSet, sampling: Sampling, cues: Mapping[str, Cue] | None = None, frames: bool = False
+        self,
+        clips: VideoSet,
+        sampling: Sampling,
+        cues: Mapping[str, Cue] | None = None,
+        frames: bool = False,
+        cache: CueCache | None = None,
     ) -> None:
-        self.sampling, self.cues, self.frames = sampling, dict(cues or {}), frames
+        self.sampling, self.cues, self.frames, self.cache = sampling, dict(cues or {}), frames, cache
         self.sources: list[Source] = []
         self.broken: list[str] = []
         for clip in clips.clips:
@@ -134,6 +141,11 @@ class FramePairs(Dataset[Mapping[str, Any]]):
             raise FileError(
                 f"None of {len(clips.clips)} clips can be read"
                 + (f": {', '.join(self.broken[:5])}" if self.broken else "; the folder holds no video")
+            )
+        absent = [] if cache is None else [source.name for source in self.sources if source.clip not in cache]
+        if absent:
+            raise FileError(
+                f"The cue cache lacks {len(absent)} clip(s): {', '.join(absent[:5])}. Run `dense-ctx cues` on them too"
             )
         self._places = [
             (number, start)
@@ -172,9 +184,10 @@ class FramePairs(Dataset[Mapping[str, Any]]):
             raise FileError(
                 "20 places in a row cannot be decoded; check the clips with `dense-ctx datasets clips ROOT`"
             )
+        places = (start, start + gap)
         if dice.random() < 0.5:
-            first, second = second, first
-        return self._item(f"{source.name}@{start}+{gap}", first, second, dice)
+            first, second, places = second, first, places[::-1]
+        return self._item(f"{source.name}@{start}+{gap}", torch.stack([first, second]), source, places, dice)
 
     def _pair(self, number: int, start: int, gap: int) -> tuple[Tensor, Tensor]:
         wanted = (number, start), (number, start + gap)
@@ -192,27 +205,44 @@ class FramePairs(Dataset[Mapping[str, Any]]):
         while self._used > self.sampling.memory and self._kept:
             self._used -= self._kept.popitem(last=False)[1].numel()
 
-    def _item(self, name: str, first: Tensor, second: Tensor, dice: random.Random) -> Mapping[str, Any]:
+    def _maps(self, small: Tensor, source: Source, places: tuple[int, int]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Each cue's maps [1, c, h, w] of whole frames, context and query, at one scale."""
+        if self.cache is None:
+            return {name: normalized(cue, small[:1], small[1:]) for name, cue in self.cues.items()}
+        found = {}
+        size = self.cache.size(source.clip)
+        for name, (context, query) in self.cache.maps(source.clip, places[0], places[1] - places[0]).items():
+            flow = [i - self.cache.channels[name].start for i in self.cache.flow if i in _range(self.cache, name)]
+            found[name] = normalize_cues(context[None], query[None], flow=flow, size=size)
+        return found
+
+    def _item(
+        self, name: str, frames: Tensor, source: Source, places: tuple[int, int], dice: random.Random
+    ) -> Mapping[str, Any]:
         sampling = self.sampling
-        pair = torch.stack([first, second]).float() / 255
+        pair = frames.float() / 255
         size = (pair.shape[-2], pair.shape[-1])
         whole = tuple(sampling.crop) == (1.0, 1.0)
         boxes = [_box(size, sampling.crop, None if whole else dice) for _ in range(2)]
         item: dict[str, Any] = {"name": name}
         small = scaled(pair, sampling.cue_side) if self.cues or self.frames else pair
-        maps = {}
-        for cue_name, cue in self.cues.items():
-            context, query = normalized(cue, small[:1], small[1:])
-            maps[cue_name] = [context, context if sampling.same_frame else query]
-        frames = [pair[0], pair[0] if sampling.same_frame else pair[1]]
+        maps = self._maps(small, source, places)
+        if sampling.same_frame:
+            maps = {cue_name: (context, context) for cue_name, (context, _) in maps.items()}
+        shown = (pair[0], pair[0] if sampling.same_frame else pair[1])
         for side, (role, box) in enumerate(zip(("context", "query"), boxes, strict=True)):
-            item[role] = crop_image(frames[side], box, sampling.size)
+            item[role] = crop_image(shown[side], box, sampling.size)
             item[f"{role}_box"] = torch.tensor(box)
             for cue_name, both in maps.items():
                 item[f"{role}/{cue_name}"] = crop_map(both[side], torch.tensor(box)[None], sampling.size)[0]
         if self.frames:
             item["frames"] = small
         return item
+
+
+def _range(cache: CueCache, name: str) -> range:
+    channels = cache.channels[name]
+    return range(channels.start, channels.stop)
 
 
 def normalized(cue: Cue, context: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,103 @@
+"""The table of docs/results/lila.md: LILA on EfficientNet-Lite0, its ablations, and the frozen network it starts from.
+
+python benchmarks/lila.py CLIPS DATA --out DIR [--steps 1000] [--seeds 0 1 2] [--only lila erm ...] [--set KEY=VALUE ...]
+
+CLIPS is a folder of unlabelled clips; DATA holds davis2016/ and vos_multi/schoolgirls/. A killed run goes on where it was:
+every training and every evaluation has a folder of its own under DIR.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+from common import machine
+
+from dense_ctx.commands._model import bar, model_from_spec
+from dense_ctx.evaluate import evaluate
+from dense_ctx.evaluate.compare import table
+from dense_ctx.train import TrainConfig, train
+
+CONFIG = Path(__file__).parent.parent / "examples" / "configs" / "lila_lite0.yaml"
+FROZEN = {
+    "all five maps": "efficientnet-lite0(layers=[0,1,2,3,4])+upsample",
+    "four maps": "efficientnet-lite0+upsample",
+    "maps at strides 4 to 16": "efficientnet-lite0(layers=[1,2,3])+upsample",
+    "map at stride 4": "efficientnet-lite0(layers=[1])+upsample",
+    "map at stride 8": "efficientnet-lite0(layers=[2])+upsample",
+    "map at stride 16": "efficientnet-lite0(layers=[3])+upsample",
+    "map at stride 32, the last": "efficientnet-lite0(layers=[4])+upsample",
+}
+TRAINED = {  # settings on top of the configuration; the first three are run for every seed
+    "lila": [],
+    "erm": ["objective.args.mode=erm"],
+    "no PAMR": ["objective.args.pamr=false"],
+    "no crops": ["objective.args.crop=[1.0,1.0]"],
+    "no gap in time": ["objective.args.same_frame=true"],
+    "no edge loss": ["objective.args.gamma=0.0"],
+    "no features cue": ["objective.args.cues=['flow:dis']"],
+    "no flow cue": ["objective.args.cues=[features]"],
+    "context detached": ["objective.args.context=detached"],
+    "context ema": ["objective.args.context=ema"],
+}
+EVERY_SEED = ("lila", "erm")
+PROTOCOLS = (
+    ("davis2016-linear-v1", "davis2016"),
+    ("davis2016-knn-v1", "davis2016"),
+    ("vos-folder-linear-v1", "vos_multi/schoolgirls"),
+    ("vos-folder-knn-v1", "vos_multi/schoolgirls"),
+)
+
+
+def measured(spec, name, args):
+    """J&F x 100 by protocol."""
+    found = {}
+    for protocol, folder in PROTOCOLS:
+        out = args.out / "results" / name / protocol
+        model = model_from_spec(str(spec))
+        result = evaluate(model, protocol, args.data / folder, out, name=name, limit=args.limit, progress=bar)
+        found[protocol] = 100 * result.value
+    return found
+
+
+def trained(name, seed, args):
+    out = args.out / "runs" / f"{name.replace(' ', '-')}-{seed}"
+    settings = [f"out={out}", f"data={args.clips}", f"steps={args.steps}", f"seed={seed}", *TRAINED[name], *args.set]
+    return train(TrainConfig.load(CONFIG, settings))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=["frozen", *TRAINED])
+    parser.add_argument("--limit", type=int, help="first so many sequences")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args()
+    lines = [["features", *(protocol for protocol, _ in PROTOCOLS)]]
+    if args.only is None or "frozen" in args.only:
+        for name, spec in FROZEN.items():
+            scores = measured(spec, f"frozen-{name.replace(' ', '-').replace(',', '')}", args)
+            lines.append([f"frozen, {name}", *(f"{scores[protocol]:.1f}" for protocol, _ in PROTOCOLS)])
+            print(lines[-1], flush=True)
+    for name in args.only or TRAINED:
+        if name == "frozen":
+            continue
+        seeds = args.seeds if name in EVERY_SEED else args.seeds[:1]
+        rows = [measured(trained(name, s, args), f"{name.replace(' ', '-')}-{s}", args) for s in seeds]
+        cells = []
+        for protocol, _ in PROTOCOLS:
+            values = [row[protocol] for row in rows]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.1f}{spread}")
+        lines.append([f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name, *cells])
+        print(lines[-1], flush=True)
+    print("\nJ&F in %, mean ± sample standard deviation over seeds\n\n" + table(lines))
+    print(f"\n{args.steps} steps; {machine()}; {time.strftime('%Y-%m-%d')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
-"""The table of docs/results/lila.md: LILA on EfficientNet-Lite0, its ablations, and the frozen network it starts from.
+"""The table of docs/results/lila.md: LILA on EfficientNet-Lite0, its ablations, and the frozen network below it.
 
-python benchmarks/lila.py CLIPS DATA --out DIR [--steps 1000] [--seeds 0 1 2] [--only lila erm ...] [--set KEY=VALUE ...]
+python benchmarks/lila.py CLIPS DATA --out DIR [--steps 1000] [--seeds 0 1 2] [--only lila erm ...] [--set KEY=VALUE]
 
-CLIPS is a folder of unlabelled clips; DATA holds davis2016/ and vos_multi/schoolgirls/. A killed run goes on where it was:
-every training and every evaluation has a folder of its own under DIR.
+CLIPS is a folder of unlabelled clips; DATA holds davis2016/ and vos_multi/schoolgirls/. A killed run goes on where it
+was: every training and every evaluation has a folder of its own under DIR.
 """
 
 import argparse

@@ -220,7 +220,8 @@ def test_a_frame_damaged_further_on_is_replaced(clips, tmp_path):
     (tmp_path / "a" / "00003.png").write_bytes(b"cut short")
     with pytest.warns(UserWarning, match="a at frame 3 is left out"):
         item = data.sample(3, 0)
-    assert item["name"].startswith("a@") and torch.isfinite(item["context"]).all()
+    assert item["name"].startswith("a@")
+    assert torch.isfinite(item["context"]).all()
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,10 @@ def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
     pytest.importorskip("cv2")
     from dense_ctx.cli import main
 
-    assert main(["cues", str(clips), "--cues", "flow:dis", "--gaps", "1", "2", "--size", "48", "--out", str(tmp_path)]) == 0
+    assert (
+        main(["cues", str(clips), "--cues", "flow:dis", "--gaps", "1", "2", "--size", "48", "--out", str(tmp_path)])
+        == 0
+    )
     args = {**ARGS, "cues": ["flow:dis"]}
     live, cached = (LilaObjective(**args, **more).dataset(clips) for more in ({}, {"cue_cache": str(tmp_path)}))
     for index in range(len(live)):
@@ -271,7 +275,8 @@ def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
         for key in ("context/flow:dis", "query/flow:dis"):
             assert (a[key] - b[key]).abs().max() < 0.05  # float16, in standard deviations
     objective = LilaObjective(**args, cue_cache=str(tmp_path))
-    assert not objective.light and not objective.heavy
+    assert not objective.light
+    assert not objective.heavy
     assert "step" in check_objective(objective, clips, steps=1)
     with pytest.raises(ConfigError, match="gaps"):
         LilaObjective(**{**args, "gap": (1, 4)}, cue_cache=str(tmp_path))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_lila.crops import crop_image, crop_map
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
-from dense_ctx_lila.sampling import FramePairs, Sampling, crop_image, crop_map, open_clips
+from dense_ctx_lila.sampling import FramePairs, Sampling, open_clips
 from PIL import Image
 from torch.nn import functional
 

@@ -24,9 +24,10 @@ from dense_ctx.interfaces import Batch, Features, Losses, Objective
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
 
+from .crops import crop_map
 from .losses import matching_loss
 from .pamr import refine
-from .sampling import FramePairs, Sampling, crop_map, normalized, open_clips
+from .sampling import FramePairs, Sampling, normalized, open_clips
 
 FEATURES = "features"  # the cue that is the backbone's own
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from dense_ctx.cue_cache import CueCache
@@ -23,7 +22,7 @@ from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import open_image
 from dense_ctx.video import Video
 
-Box = tuple[float, float, float, float]  # top, left, height, width as shares of the frame
+from .crops import crop_image, crop_map, draw_box, scaled
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,6 @@ class Source:
         if side <= self.sampling.frame_side:
             return frame.contiguous()
         return scaled(frame[None].float(), self.sampling.frame_side)[0].round().clamp(0, 255).to(torch.uint8)
-
-
-def scaled(frames: Tensor, side: int) -> Tensor:
-    """[B, C, H, W] with a short side of at most `side`."""
-    height, width = frames.shape[-2:]
-    factor = side / min(height, width)
-    if factor >= 1:
-        return frames
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
-    return functional.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 class FramePairs(Dataset[Mapping[str, Any]]):
@@ -223,7 +212,7 @@ class FramePairs(Dataset[Mapping[str, Any]]):
         pair = frames.float() / 255
         size = (pair.shape[-2], pair.shape[-1])
         whole = tuple(sampling.crop) == (1.0, 1.0)
-        boxes = [_box(size, sampling.crop, None if whole else dice) for _ in range(2)]
+        boxes = [draw_box(size, sampling.crop, None if whole else dice) for _ in range(2)]
         item: dict[str, Any] = {"name": name}
         small = scaled(pair, sampling.cue_side) if self.cues or self.frames else pair
         maps = self._maps(small, source, places)
@@ -250,37 +239,6 @@ def normalized(cue: Cue, context: Tensor, query: Tensor) -> tuple[Tensor, Tensor
     size = (context.shape[-2], context.shape[-1])
     flow = range(0, cue.channels, 2) if cue.unit == "pixels" else ()
     return normalize_cues(*cue(context, query), flow=flow, size=size)
-
-
-def _box(size: tuple[int, int], scale: Sequence[float], dice: random.Random | None) -> Box:
-    """A square in a frame of (H, W), in whole pixels, as shares of the frame; without dice the middle one."""
-    height, width = size
-    short = min(size)
-    side = short if dice is None else max(1, round(short * dice.uniform(*scale)))
-    top = (height - side) // 2 if dice is None else dice.randint(0, height - side)
-    left = (width - side) // 2 if dice is None else dice.randint(0, width - side)
-    return top / height, left / width, side / height, side / width
-
-
-def crop_image(image: Tensor, box: Box, size: int) -> Tensor:
-    """Cut a box out of [3, H, W] and bring it to [3, size, size], antialiased."""
-    height, width = image.shape[-2:]
-    top, left = round(box[0] * height), round(box[1] * width)
-    part = image[None, :, top : top + round(box[2] * height), left : left + round(box[3] * width)]
-    return functional.interpolate(part, size=(size, size), mode="bilinear", align_corners=False, antialias=True)[0]
-
-
-def crop_map(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Cut boxes [B, 4] out of maps [B, c, h, w] of any resolution: [B, c, size, size], bilinear; values stay.
-
-    A flow keeps its full-frame units: where a pixel goes does not change because we look at a part of the frame.
-    """
-    steps = (torch.arange(size, device=maps.device, dtype=maps.dtype) + 0.5) / size
-    boxes = boxes.to(maps)
-    y = boxes[:, 0, None] + steps * boxes[:, 2, None]
-    x = boxes[:, 1, None] + steps * boxes[:, 3, None]
-    grid = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1) * 2 - 1
-    return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def open_clips(data: Any) -> VideoSet:

@@ -16,6 +16,7 @@ VERBS = (
     "evaluate",
     "compare",
     "score",
+    "measure",
     "datasets",
     "cues",
     "text",

@@ -56,8 +56,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; NaN becomes null."""
-        clean: dict[str, Any] = _clean(asdict(self))
-        return clean
+        values: dict[str, Any] = clean(asdict(self))
+        return values
 
     def digest(self) -> str:
         """sha256 of everything but `run`: equal for two runs of the same on one machine."""
@@ -99,11 +99,12 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
+    """Values as JSON has them: NaN becomes null, tuples lists."""
     if isinstance(value, dict):
-        return {str(k): _clean(v) for k, v in value.items()}
+        return {str(k): clean(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(v) for v in value]
+        return [clean(v) for v in value]
     if isinstance(value, float) and value != value:
         return None
     return value

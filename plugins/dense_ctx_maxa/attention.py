@@ -1,0 +1,117 @@
+"""Cross-attention from positions to features, with a Gaussian of their distance (eq. 2 and 3 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from dense_ctx.interfaces import Size
+
+from .positions import CHANNELS, squared_distances
+
+Sigma = Literal["head", "shared", "none"]
+
+CHUNK_BYTES = 64_000_000  # of attention weights that exist at once
+FIRST, LAST = 0.04, 0.16  # initial sigmas, spread over the heads, in units of the image's sides
+
+
+class GaussianBias(nn.Module):
+    """M_ij of eq. 3 for each head, plus one learned number per head and cell.
+
+    Args:
+        heads: of the attention.
+        grid: (h, w) of the features it is trained on; for another grid the learned numbers are interpolated.
+        sigma: "head" (one learned sigma a head), "shared" (one for all) or "none" (no Gaussian).
+    """
+
+    def __init__(self, heads: int, grid: Size, sigma: Sigma) -> None:
+        super().__init__()
+        self.heads = heads
+        self.cells = nn.Parameter(torch.zeros(1, heads, *grid))
+        self.log_sigma: nn.Parameter | None = None
+        if sigma != "none":
+            count = heads if sigma == "head" else 1
+            share = torch.linspace(0, 1, count) if count > 1 else torch.tensor([0.5])
+            self.log_sigma = nn.Parameter(math.log(FIRST) + share * math.log(LAST / FIRST))
+
+    def cell_bias(self, grid: Size) -> Tensor:
+        """The learned numbers on a grid, [1, heads, 1, h * w]."""
+        cells = self.cells
+        if tuple(cells.shape[-2:]) != tuple(grid):
+            cells = functional.interpolate(cells, size=grid, mode="bilinear", align_corners=False)
+        return cells.flatten(2)[:, :, None]
+
+    def forward(self, queries: Tensor, cells: Tensor, cell_bias: Tensor) -> Tensor:
+        """[1, heads, Q, K] for query points [Q, 2] and cell centres [K, 2]."""
+        if self.log_sigma is None:
+            return cell_bias.expand(-1, -1, len(queries), -1)
+        squared = squared_distances(queries, cells)  # float32, whatever the weights are
+        sigma = self.log_sigma.float().exp()[:, None, None]
+        gaussian = torch.exp(-squared / (2 * sigma.square())) / (sigma * math.sqrt(2 * math.pi))
+        return gaussian[None].to(cell_bias.dtype) + cell_bias
+
+
+class CrossAttention(nn.Module):
+    """One layer: queries attend to all feature cells, then a two-layer perceptron; both with residual connections.
+
+    Args:
+        channels: of the features.
+        width: D, of queries, keys and values.
+        heads: of the attention.
+        first: queries are the 16-d positions themselves, so there is nothing to add the result to.
+        bias: the first layer's Gaussian; None: the layer sees everything alike.
+    """
+
+    def __init__(self, channels: int, width: int, heads: int, first: bool, bias: GaussianBias | None) -> None:
+        super().__init__()
+        self.heads, self.first, self.bias = heads, first, bias
+        self.norm = nn.LayerNorm(channels)
+        self.project = nn.Linear(channels + CHANNELS, 3 * width)
+        # a bias of the keys would add the same to all of a query's logits
+        self.key = nn.Linear(3 * width, width, bias=False)
+        self.value = nn.Linear(3 * width, width)
+        self.query_norm = nn.Identity() if first else nn.LayerNorm(width)
+        self.query = nn.Linear(CHANNELS if first else width, width)
+        self.out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def read(self, tokens: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, each [B, heads, K, D / heads], of features [B, K, C] and their positions [K, 16]."""
+        positions = encoded.to(tokens.dtype).expand(len(tokens), -1, -1)
+        inner = self.project(torch.cat([self.norm(tokens), positions], dim=-1))
+        return self._split(self.key(inner)), self._split(self.value(inner))
+
+    def forward(self, x: Tensor, points: Tensor, cells: Tensor, grid: Size, read: tuple[Tensor, Tensor]) -> Tensor:
+        """Queries [B or 1, Q, 16 or D] at points [Q, 2] to [B, Q, D]; `read` as `read` gives it."""
+        keys, values = read
+        queries = self._split(self.query(self.query_norm(x))).expand(len(keys), -1, -1, -1)
+        cell_bias = None if self.bias is None else self.bias.cell_bias(grid).to(queries.dtype)
+        rows = max(1, CHUNK_BYTES // (4 * len(keys) * self.heads * len(cells)))
+
+        def part(q: Tensor, where: Tensor) -> Tensor:
+            bias = None if self.bias is None or cell_bias is None else self.bias(where, cells, cell_bias)
+            return functional.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
+
+        run: Callable[[Tensor, Tensor], Tensor] = part
+        if torch.is_grad_enabled() and len(points) > rows:
+            # the weights of a part are made again for its gradient, not kept
+            def run(q: Tensor, where: Tensor) -> Tensor:
+                made: Tensor = checkpoint(part, q, where, use_reentrant=False)
+                return made
+
+        parts = [run(q, where) for q, where in zip(queries.split(rows, 2), points.split(rows), strict=True)]
+        attended = self.out(torch.cat(parts, dim=2).transpose(1, 2).flatten(2))
+        x = attended if self.first else x + attended
+        out: Tensor = x + self.mlp(x)
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

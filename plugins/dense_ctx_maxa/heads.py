@@ -1,0 +1,90 @@
+"""Baselines for the adapter: a convolutional head after self-attention, and a linear one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Decoder, Features, Size
+
+from .maps import chosen, joined_map
+from .upscale import Upscale
+
+
+class CnnHead(Decoder):
+    """The paper's baseline: self-attention among the cells, then the network of appendix A.6, eight times as large.
+
+    Its output is 8 times the feature grid, so another size is interpolated.
+
+    Args:
+        dims, strides: the backbone's.
+        dim: output channels.
+        width: of the attention; the paper does not give it.
+        heads: of the attention.
+        cnn_width: of the convolutions; default max(width / 4, dim).
+        layers: maps to read, joined on the finest grid of them.
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        strides: Sequence[int],
+        dim: int = 32,
+        width: int = 256,
+        heads: int = 8,
+        cnn_width: int | None = None,
+        layers: Sequence[int] = (-1,),
+    ) -> None:
+        super().__init__()
+        if dim < 1 or heads < 1 or width < 4 or width % heads or (cnn_width is not None and cnn_width < 1):
+            raise InputError(
+                f"dim={dim}, width={width}, heads={heads}, cnn_width={cnn_width}: expected at least 1, at least 4 and "
+                "a multiple of the heads, at least 1, at least 1"
+            )
+        self.dim, self.layers, self.heads = dim, chosen(layers, len(dims)), heads
+        channels = sum(dims[layer] for layer in self.layers)
+        self.norm, self.project = nn.LayerNorm(channels), nn.Linear(channels, width)
+        self.inner, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.upscale = Upscale(width, cnn_width or max(width // 4, dim), dim)
+
+    def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
+        """Decode to [B, dim, *size]."""
+        maps = joined_map(features, self.layers)
+        x = self.project(self.norm(maps.flatten(2).transpose(1, 2)))
+        query, key, value = self.qkv(self.inner(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        return _resize(self.upscale(x.transpose(1, 2).unflatten(-1, maps.shape[-2:])), size)
+
+
+class LinearHead(Decoder):
+    """A 1 x 1 convolution of the features, upsampled bilinearly: linear probing.
+
+    Args:
+        dims, strides: the backbone's.
+        dim: output channels.
+        layers: maps to read, joined on the finest grid of them.
+    """
+
+    def __init__(
+        self, dims: Sequence[int], strides: Sequence[int], dim: int = 32, layers: Sequence[int] = (-1,)
+    ) -> None:
+        super().__init__()
+        if dim < 1:
+            raise InputError(f"dim={dim}: the head needs at least one output channel")
+        self.dim, self.layers = dim, chosen(layers, len(dims))
+        self.project = nn.Conv2d(sum(dims[layer] for layer in self.layers), dim, 1)
+
+    def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
+        """Decode to [B, dim, *size]."""
+        return _resize(self.project(joined_map(features, self.layers)), size)
+
+
+def _resize(x: Tensor, size: Size) -> Tensor:
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    shrink = x.shape[-2] > size[0] or x.shape[-1] > size[1]
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=shrink)

@@ -1,0 +1,74 @@
+"""Reading a lattice of pixels at coordinates between them: linear along each axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Axis:
+    """For each coordinate along one axis: the pixels before and after it, counted from `start`, and the share of the
+    second.
+
+    start, stop: the pixels that are needed. plain: every pixel of them once and in order, nothing between.
+    """
+
+    start: int
+    stop: int
+    before: Tensor
+    after: Tensor
+    share: Tensor
+    plain: bool
+
+
+def pixel_centres(side: int) -> Tensor:
+    """Coordinates, 0 to 1, of the centres of `side` pixels, float64."""
+    return (torch.arange(side, dtype=torch.float64) + 0.5) / side
+
+
+def axis(coordinates: Tensor, side: int, density: int) -> Axis:
+    """Where coordinates [N] from 0 to 1 lie among the pixels of `density` lattices of `side` pixels each.
+
+    Pixel n of the lattice that is shifted by j / density of a pixel is number n * density + j. Before the first and
+    after the last pixel that pixel's value holds.
+    """
+    last = (side - 1) * density  # the shifted lattices' last pixels lie beyond the trained ones
+    place = ((coordinates * side - 0.5) * density).clamp(0, last)
+    near = place.round()
+    place = torch.where((place - near).abs() < 1e-6, near, place)  # rounding of the division is no distance
+    before = place.floor().long()
+    share = place - before
+    after = torch.where(share > 0, before + 1, before)
+    start, stop = int(before.min()), int(after.max()) + 1
+    whole = not bool(share.any()) and len(before) == stop - start
+    plain = whole and torch.equal(before, torch.arange(start, stop))
+    return Axis(start, stop, before - start, after - start, share, plain)
+
+
+def sample_grid(field: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """[B, C, r, c] at every pair of coordinates: [B, C, N, M]."""
+    return _along(_along(field, rows, -2), columns, -1)
+
+
+def _along(field: Tensor, places: Axis, dim: int) -> Tensor:
+    if places.plain:
+        return field
+    first = field.index_select(dim, places.before.to(field.device))
+    if not bool(places.share.any()):
+        return first
+    share = places.share.to(field)
+    share = share[:, None] if dim == -2 else share
+    return torch.lerp(first, field.index_select(dim, places.after.to(field.device)), share)
+
+
+def sample_points(field: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """[B, C, r, c] at N points: [B, C, N]."""
+    down, right = rows.share.to(field), columns.share.to(field)
+    corners = [
+        torch.lerp(field[:, :, row, columns.before], field[:, :, row, columns.after], right)
+        for row in (rows.before, rows.after)
+    ]
+    return torch.lerp(corners[0], corners[1], down)

@@ -1,0 +1,182 @@
+"""DIP: dense in-context post-training on automatic segmentation tasks (arXiv 2506.18463, section 3.1).
+
+A query's patches are labelled by their nearest neighbours among the patches of one positive image, which shares a
+pseudo-class with it, and of distractors; the encoder learns by how right that is. No teacher, no classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.interfaces import Batch, Losses, Objective
+from dense_ctx.model import DenseModel
+
+from .attention import IGNORED, Loss, blocks_of, compact, label_counts, prediction_loss, soft_predict
+from .batch import draw_distractors, gather, total, world
+from .lora import TARGETS
+from .pairs import TaskPairs
+from .projector import Projector
+from .what_trains import Train, choose
+
+
+class DipObjective(Objective):
+    """Post-train a backbone (or a decoder on it) on pairs of pseudo-labelled images.
+
+    Args:
+        loss: "nll" (eq. 3) or "official" (the published code's; see `prediction_loss`).
+        distractors: images of the joint batch, beside the positive, that support a query.
+        official_distractors: they may be the query's own positive again, as in the published code.
+        temperature: of the softmax over support patches.
+        classes: number of pseudo-classes; None: what the data says.
+        hidden, out: of the projector; out 0: none, features are compared as they are.
+        projector_lr: learning rate of the projector; None: the optimiser's.
+        train: "blocks", "lora" or "decoder": see `choose`.
+        blocks, rank, targets: see `choose`.
+        size: side of the square crops, pixels.
+        scale: range of the crop's share of the image's area.
+        positives: "pairs" (the data's), or "crops": two crops of the query in place of a neighbour (ablation).
+    """
+
+    def __init__(
+        self,
+        loss: Loss = "nll",
+        distractors: int = 7,
+        official_distractors: bool = False,
+        temperature: float = 0.07,
+        classes: int | None = None,
+        hidden: int = 7,
+        out: int = 6144,
+        projector_lr: float | None = None,
+        train: Train = "blocks",
+        blocks: int | None = None,
+        rank: int = 8,
+        targets: Sequence[str] = TARGETS,
+        size: int = 224,
+        scale: Sequence[float] = (0.4, 1.0),
+        positives: str = "pairs",
+    ) -> None:
+        super().__init__()
+        for value, known, name in (
+            (loss, ("nll", "official"), "loss"),
+            (train, ("blocks", "lora", "decoder"), "train"),
+            (positives, ("pairs", "crops"), "positives"),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        if distractors < 0 or not temperature > 0 or hidden < 1 or out < 0 or size < 1 or (classes or 1) < 1:
+            raise ConfigError(
+                f"distractors={distractors}, temperature={temperature}, hidden={hidden}, out={out}, size={size}, "
+                f"classes={classes}: expected at least 0, above 0, at least 1, 0, 1 and 1"
+            )
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise ConfigError(f"scale={list(scale)}: expected [low, high] within (0, 1]")
+        self.loss, self.distractors, self.official_distractors = loss, distractors, official_distractors
+        self.temperature, self.classes, self.hidden, self.out = temperature, classes, hidden, out
+        self.projector_lr, self.what, self.blocks, self.rank, self.targets = projector_lr, train, blocks, rank, targets
+        self.size, self.scale, self.positives = size, (scale[0], scale[1]), positives
+        self.projector: nn.Module | None = None
+
+    def dataset(self, data: Any) -> Dataset[Any]:
+        """Pairs of the tasks folder that `data` names, or of official lists; see `TaskPairs`.
+
+        Raises:
+            ConfigError: more classes in the data than `classes` says.
+        """
+        made = TaskPairs.open(data, size=self.size, scale=self.scale, crops=self.positives == "crops")
+        if self.classes is None:
+            self.classes = made.classes
+        elif made.classes > self.classes:
+            raise ConfigError(f"classes={self.classes}, but {made.name} was made with {made.classes} pseudo-classes")
+        return made
+
+    def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
+        """What `train` says, and the projector, which is no part of the published model."""
+        chosen = choose(model, self.what, self.blocks, self.rank, self.targets)
+        groups: list[dict[str, Any]] = [{"params": chosen}]
+        if self.out and self.projector is None:
+            width = model.dim if self.what == "decoder" else model.backbone.dims[-1]
+            self.projector = Projector(width, self.hidden, self.out).to(model.device)
+        if self.projector is not None:
+            rate = {} if self.projector_lr is None else {"lr": self.projector_lr}
+            groups.append({"params": list(self.projector.parameters()), **rate})
+        return groups
+
+    # ------------------------------------------------------------------ one batch
+
+    def forward(self, model: DenseModel, batch: Batch) -> Losses:
+        """Loss of this process' queries; logs `accuracy` over labelled pixels, and `unsupported`, the share of queries
+        whose supports hold no label at all (they count nothing).
+
+        Args:
+            batch: "query", "positive" [B, 3, H, W]; "query_labels", "positive_labels" int64 [B, H, W], -1 ignored;
+                "seed" int64 [B], from which the distractors are drawn, alike in every process; or "distractors",
+                int64 [n, joint batch], which fixes them.
+        """
+        device = model.device
+        images = torch.cat([batch["query"], batch["positive"]]).to(device)
+        both = [batch["query_labels"], batch["positive_labels"]]
+        if any(item.shape != batch["query"][:, 0].shape for item in both):
+            shapes = " and ".join(str(list(item.shape)) for item in both)
+            raise InputError(f"Labels {shapes} do not fit the images {list(batch['query'].shape)}")
+        labels = torch.cat(both).to(device)
+        rows, grid, full = self._rows(model, images)
+        if not grid[0] * grid[1]:
+            raise InputError(f"Images {list(images.shape[-2:])} give no patch")
+        labels = functional.pad(
+            labels, (0, full[1] - labels.shape[-1], 0, full[0] - labels.shape[-2]), value=IGNORED
+        )  # the padding to the stride is nothing
+        if self.projector is not None:
+            rows = self.projector(rows)
+        with torch.autocast(device.type, enabled=False):
+            return self._losses(rows.float(), labels, grid, batch)
+
+    def _losses(self, rows: Tensor, labels: Tensor, grid: tuple[int, int], batch: Batch) -> Losses:
+        rank, processes = world()
+        if self.classes is not None and int(labels.max()) >= self.classes:
+            raise InputError(
+                f"label ids run up to {int(labels.max())}; expected 0 to {self.classes - 1}, or {IGNORED} for ignored "
+                "pixels"
+            )
+        queries, mine = rows.chunk(2)
+        own, positive = labels.chunk(2)
+        keys = gather(functional.normalize(mine, dim=-1))
+        (wanted, known), present = compact(own, gather(positive))
+        values, counts = (label_counts(item, grid, max(1, len(present))) for item in (known, wanted))
+        support = blocks_of(rank, len(queries), self._distractors(batch, len(keys)).to(rows.device))
+        predicted, supported = soft_predict(queries, keys, values, support, self.temperature)
+        counts = counts * supported[:, None, None]
+        classes = max(self.classes or 0, len(present))
+        loss, pixels = prediction_loss(predicted, counts, self.loss, classes)
+        # DDP averages gradients over processes: this makes theirs those of the joint batch, whatever is ignored where
+        loss = loss / (total(pixels) / processes).clamp_min(1)
+        right = counts.gather(-1, predicted.argmax(-1, keepdim=True)).sum() / pixels.clamp_min(1)
+        return Losses(loss, {"accuracy": right, "unsupported": 1 - supported.float().mean()})
+
+    def _rows(self, model: DenseModel, images: Tensor) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+        """Patch features [B, h * w, C], the grid (h, w), and the padded image's (H, W)."""
+        features, padded = model.encode(images)
+        full = (padded.shape[-2], padded.shape[-1])
+        maps = features.maps[-1]
+        if self.what == "decoder":
+            maps = model.decoder(features, padded, (maps.shape[-2], maps.shape[-1]))
+        return maps.flatten(2).transpose(1, 2), (maps.shape[-2], maps.shape[-1]), full
+
+    def _distractors(self, batch: Batch, joint: int) -> Tensor:
+        given = batch.get("distractors")
+        if given is not None:
+            if given.ndim != 2 or given.shape[1] != joint or int(given.min()) < 0 or int(given.max()) >= joint:
+                raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(given.shape)}")
+            return given  # type: ignore[no-any-return]
+        seeds = gather(batch["seed"].to(torch.int64)) if "seed" in batch else torch.zeros(joint, dtype=torch.int64)
+        seed = 0
+        for number in seeds.tolist():  # the order counts, and every process sees the same
+            seed = (seed * 1_000_003 + number + 1) % (1 << 62)
+        generator = torch.Generator().manual_seed(seed)
+        return draw_distractors(joint, self.distractors, generator, self.official_distractors)

@@ -1,0 +1,153 @@
+"""The data set of DIP: a query, a positive that shares a pseudo-class with it, and both label maps, cropped alike."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from dense_ctx import images as image_io
+from dense_ctx.errors import ConfigError, FileError, InputError
+
+from .task_files import read_pairs, read_pseudo_labels
+
+_KEYS = ("images", "labels", "pairs", "classes")
+
+
+class TaskPairs(Dataset[Any]):
+    """Pairs of pseudo-labelled images.
+
+    Args:
+        name: for messages.
+        images, labels: folders; `labels` holds NAME.png, STEM.png or STEM.npy for the image NAME.
+        pairs: (query, positive) names, relative to `images`.
+        classes: number of pseudo-classes.
+        size: side of the crops.
+        scale: range of a crop's share of the image's area.
+        crops: the positive is another crop of the query.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: Path,
+        labels: Path,
+        pairs: list[tuple[str, str]],
+        classes: int,
+        size: int = 224,
+        scale: tuple[float, float] = (0.4, 1.0),
+        crops: bool = False,
+    ) -> None:
+        if not images.is_dir() or not labels.is_dir():
+            raise FileError(f"{name}: {labels if images.is_dir() else images} is no folder")
+        self.name, self.images, self.labels, self.classes = name, images, labels, classes
+        self.size, self.scale, self.crops = size, scale, crops
+        # one query in place of each of its pairs, where the positive is a crop of itself
+        self.pairs = [(query, query) for query in dict.fromkeys(query for query, _ in pairs)] if crops else pairs
+        self._label(self.pairs[0][0])  # a wrong folder shows at once
+
+    @classmethod
+    def open(
+        cls,
+        data: Any,
+        size: int = 224,
+        scale: tuple[float, float] = (0.4, 1.0),
+        crops: bool = False,
+    ) -> TaskPairs:
+        """What `data` names: a folder `dense-ctx pseudo-label` wrote, or {images, labels, pairs, classes} of one's own.
+
+        Raises:
+            FileError: files are missing, or there is no pair.
+            ConfigError: neither of the two.
+        """
+        if isinstance(data, (str, os.PathLike)):
+            root = Path(data)
+            from .manifest import read_manifest
+
+            manifest = read_manifest(root)
+            if not (root / "pairs.jsonl").is_file():
+                raise FileError(f"{root} has no pairs.jsonl yet: run `dense-ctx pseudo-label` to its end")
+            images, classes = Path(manifest["segment"]["images"]), int(manifest["cluster"]["classes"])
+            labels, pairs, name = root / "labels", root / "pairs.jsonl", str(root)
+        elif isinstance(data, Mapping) and {"images", "labels", "pairs", "classes"} == set(data):
+            images, labels, pairs = (Path(data[key]) for key in _KEYS[:3])
+            classes, name = int(data["classes"]), str(pairs)
+        else:
+            raise ConfigError(
+                "DIP's data is the folder that `dense-ctx pseudo-label` wrote, or a mapping of "
+                f"{', '.join(_KEYS)}; got {data!r}"
+            )
+        return cls(name, images, labels, read_pairs(pairs), classes, size, scale, crops)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.sample(index, int(torch.randint(1 << 40, ())))
+
+    def sample(self, index: int, seed: int) -> dict[str, Any]:
+        """Query and positive [3, S, S], their labels int64 [S, S], a seed for the distractors, and the query's name."""
+        query, positive = self.pairs[index]
+        dice = random.Random(seed)
+        made: dict[str, Any] = {"seed": torch.tensor(dice.getrandbits(40)), "name": query}
+        for role, name in (("query", query), ("positive", positive)):
+            made[role], made[f"{role}_labels"] = self._cropped(name, dice)
+        return made
+
+    def _cropped(self, name: str, dice: random.Random) -> tuple[Tensor, Tensor]:
+        image, labels = image_io.load(self.images / name), self._label(name)
+        ratio = (image.shape[-2] / image.shape[-1]) / (labels.shape[-2] / labels.shape[-1])
+        if not 0.9 < ratio < 1.1:
+            raise InputError(
+                f"{name} is {list(image.shape[-2:])} and its labels {list(labels.shape)}: not the same picture"
+            )
+        share, aspect = dice.uniform(*self.scale), math.exp(dice.uniform(-math.log(4 / 3), math.log(4 / 3)))
+        area = share * image.shape[-2] * image.shape[-1]
+        height = min(1.0, math.sqrt(area / aspect) / image.shape[-2])
+        width = min(1.0, math.sqrt(area * aspect) / image.shape[-1])
+        box = (dice.uniform(0, 1 - height), dice.uniform(0, 1 - width), height, width)
+        flip = dice.random() < 0.5
+        picture = _window(image, box)
+        side = (self.size, self.size)
+        picture = functional.interpolate(picture[None], side, mode="bilinear", align_corners=False, antialias=True)[0]
+        found = _nearest(labels, box, self.size)
+        if flip:
+            picture, found = picture.flip(-1), found.flip(-1)
+        return picture.clamp(0, 1), found
+
+    def _label(self, name: str) -> Tensor:
+        stem = Path(name).with_suffix("")
+        for candidate in (f"{name}.png", f"{stem}.png", f"{stem}.npy"):
+            path = self.labels / candidate
+            if path.is_file():
+                return read_pseudo_labels(path, self.classes)
+        raise FileError(f"No labels for {name}: {self.labels} has neither {name}.png, {stem}.png nor {stem}.npy")
+
+
+Box = tuple[float, float, float, float]  # top, left, height, width, as shares of the image
+
+
+def _edges(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    top, left = round(box[0] * size[0]), round(box[1] * size[1])
+    return top, left, max(1, round(box[2] * size[0])), max(1, round(box[3] * size[1]))
+
+
+def _window(image: Tensor, box: Box) -> Tensor:
+    top, left, height, width = _edges(box, (image.shape[-2], image.shape[-1]))
+    return image[:, top : top + height, left : left + width]
+
+
+def _nearest(labels: Tensor, box: Box, side: int) -> Tensor:
+    """The labels under the centres of the crop's pixels; the label map may be coarser than the image."""
+    place = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    rows = ((box[0] + place * box[2]) * labels.shape[0]).long().clamp_max(labels.shape[0] - 1)
+    columns = ((box[1] + place * box[3]) * labels.shape[1]).long().clamp_max(labels.shape[1] - 1)
+    return labels[rows][:, columns]

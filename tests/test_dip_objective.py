@@ -1,0 +1,273 @@
+"""The objective `dip`: its contract, what trains, what is published, two processes, faults."""
+
+import json
+import os
+import socket
+
+import pytest
+import torch
+from dense_ctx_dip.objective import DipObjective
+from dense_ctx_dip.pairs import TaskPairs
+from dense_ctx_dip.what_trains import last_stage
+from dip_data import tasks
+from torch import multiprocessing
+
+from dense_ctx import AutoDenseModel
+from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.testing import check_objective, tiny_model
+from dense_ctx.train import TrainConfig, TrainStep, train
+
+ARGS = {"size": 32, "out": 16, "hidden": 2}
+VIT = {"weights": None, "embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32}
+
+
+def vit():
+    torch.manual_seed(0)
+    return AutoDenseModel.from_parts("timm:vit_tiny_patch16_224", "upsample", backbone_args=VIT)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return tasks(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{}, {"loss": "official"}, {"official_distractors": True}, {"out": 0}, {"distractors": 0}, {"train": "decoder"},
+     {"positives": "crops"}],
+)  # fmt: skip
+def test_contract(data, args):
+    assert "frozen" in check_objective("dip", data, args={**ARGS, **args}, batch_size=2)
+
+
+@pytest.mark.parametrize("what", ["blocks", "lora"])
+def test_contract_on_a_vit(data, what):
+    assert "frozen" in check_objective("dip", data, args={**ARGS, "train": what}, model=vit())
+
+
+def batch_of(data, count=4, size=32, seed=0):
+    objective = DipObjective(**{**ARGS, "size": size})
+    pairs = objective.dataset(data)
+    return objective, objective.collate([pairs.sample(i, seed + i) for i in range(count)])
+
+
+def trained_names(model, **args):
+    step = TrainStep(model, DipObjective(**{**ARGS, **args}))
+    return [name for name, p in step.model.backbone.named_parameters() if p.requires_grad]
+
+
+def test_the_last_blocks_and_the_final_norm_train():
+    names = trained_names(vit())
+    assert {name.split(".")[2] for name in names if ".blocks." in name} == {"1", "2", "3"}
+    assert {"net.norm.weight", "net.norm.bias"} <= set(names)
+    assert {n.split(".")[2] for n in trained_names(vit(), blocks=1) if ".blocks." in n} == {"3"}
+    with pytest.raises(ConfigError, match="blocks=9, but TimmBackbone names 4 blocks: ask for 1 to that many"):
+        trained_names(vit(), blocks=9)
+
+
+def test_a_hierarchical_backbone_trains_its_last_stage():
+    assert trained_names(tiny_model()) == ["deep.weight", "deep.bias"]
+    lite = AutoDenseModel.from_parts("efficientnet-lite0", "upsample", backbone_args={"weights": None})
+    before = {name: p.requires_grad for name, p in lite.backbone.named_parameters()}
+    names = last_stage(lite.backbone)
+    assert {name.split(".")[2] for name in names} == {"5", "6"}  # stride 32
+    assert {name: p.requires_grad for name, p in lite.backbone.named_parameters()} == before
+
+
+def test_lora_starts_as_the_bare_backbone_and_is_stored_alone(tmp_path, data):
+    model, image = vit(), torch.rand(1, 3, 32, 48)
+    plain = model(image).patches
+    objective = DipObjective(**ARGS, train="lora", rank=2)
+    step = TrainStep(model, objective)
+    assert torch.allclose(model(image).patches, plain, atol=1e-6)
+    names = [name for name, p in model.backbone.named_parameters() if p.requires_grad]
+    assert len(names) == 8
+    assert all(".lora_" in name and ".qkv." in name for name in names)
+    _, batch = batch_of(data)
+    optimizer = torch.optim.SGD(step.groups, lr=10.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        step(batch).total.backward()
+        optimizer.step()
+    assert not torch.allclose(model(image).patches, plain, atol=1e-4)
+    model.save_pretrained(tmp_path / "model")
+    again = AutoDenseModel.from_pretrained(tmp_path / "model")
+    assert torch.allclose(again(image).patches, model(image).patches, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"no such linear layer; it has fc1, fc2, .*proj, qkv"):
+        TrainStep(vit(), DipObjective(**ARGS, train="lora", targets=["query_key"]))
+    with pytest.raises(ConfigError, match="none at all: train=blocks"):
+        TrainStep(tiny_model(), DipObjective(**ARGS, train="lora"))
+
+
+@pytest.mark.parametrize("what", ["blocks", "lora"])
+def test_a_run_resumes_and_publishes_without_the_projector(tmp_path, data, what):
+    spec = {
+        "model": {"backbone": {"name": "timm:vit_tiny_patch16_224", "args": VIT}, "decoder": {"name": "upsample"}},
+        "objective": {"name": "dip", "args": {**ARGS, "train": what}},
+        "data": data, "batch_size": 2, "log": 1, "save": {"every": 1},
+    }  # fmt: skip
+    straight = train(TrainConfig.from_dict({**spec, "out": str(tmp_path / "a"), "steps": 3}))
+    train(TrainConfig.from_dict({**spec, "out": str(tmp_path / "b"), "steps": 2}))
+    resumed = train(TrainConfig.from_dict({**spec, "out": str(tmp_path / "b"), "steps": 3}))
+    tensors = [AutoDenseModel.from_pretrained(folder).state_dict() for folder in (straight, resumed)]
+    assert all(torch.equal(value, tensors[1][key]) for key, value in tensors[0].items())
+    assert not any("projector" in key for key in tensors[0])
+
+
+def test_the_loss_falls(data):
+    """The colours are the classes: what an encoder must learn is there to be learnt."""
+    torch.manual_seed(0)
+    model = tiny_model()
+    step = TrainStep(model, DipObjective(**ARGS, classes=4))
+    _, batch = batch_of(data)
+    optimizer = torch.optim.Adam(step.groups, lr=1e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = step(batch).total
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_padding_to_the_stride_is_ignored(data):
+    """30 pixels at stride 8 are padded to 32; the loss is that of labels which say so themselves."""
+    objective, batch = batch_of(data, size=30)
+    objective.trainable(model := tiny_model())
+    loss = objective(model, batch).total
+    batch["query_labels"][0, :, :] = -1
+    other = objective(model, batch).total
+    assert bool(loss.isfinite())
+    assert not torch.allclose(loss, other)
+    batch["query_labels"][:] = -1
+    assert float(objective(model, batch).total.detach()) == 0.0
+
+
+# ---------------------------------------------------------------------- several processes
+
+
+def gradients(rank, world, data, folder, port):
+    if world > 1:
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        torch.distributed.init_process_group("gloo")
+    torch.manual_seed(0)
+    model = tiny_model()
+    objective, batch = batch_of(data, count=4)
+    batch["query_labels"][0, :9] = -1  # unequal numbers of labelled pixels
+    if world > 1:
+        batch = {key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}
+    step = TrainStep(model, objective)
+    wrapped = torch.nn.parallel.DistributedDataParallel(step) if world > 1 else step
+    total = wrapped(batch).total
+    total.backward()
+    named = {name: p.grad for name, p in step.named_parameters() if p.requires_grad}
+    torch.save({"loss": total.detach(), **named}, folder / f"{world}-{rank}.pt")
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_are_one_with_the_joint_batch(tmp_path, data):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    gradients(0, 1, data, tmp_path, port)
+    multiprocessing.spawn(gradients, (2, data, tmp_path, port), nprocs=2)
+    one = torch.load(tmp_path / "1-0.pt")
+    pair = [torch.load(tmp_path / f"2-{rank}.pt") for rank in range(2)]
+    assert float(pair[0]["loss"] + pair[1]["loss"]) / 2 == pytest.approx(float(one["loss"]), rel=1e-5)
+    assert len(one) > 4
+    for name, value in one.items():
+        if name == "loss":
+            continue
+        assert bool(value.any()), name
+        for each in pair:  # float32 sums in another order
+            assert (each[name] - value).abs().max() <= 2e-5 * max(1e-3, float(value.abs().max())), name
+
+
+# ---------------------------------------------------------------------- data and faults
+
+
+def test_crops_show_image_and_labels_alike(data):
+    """Each class has its colour in the test's pictures, so a crop's colours must be its labels'."""
+    from evaluation_data import COLOURS
+
+    pairs = TaskPairs.open(data, size=48)
+    assert len(pairs) == 8
+    for index in range(8):
+        sample = pairs.sample(index, index)
+        picture = sample["query"].permute(1, 2, 0) * 255
+        nearest = (picture[:, :, None] - torch.from_numpy(COLOURS)).abs().sum(-1).argmin(-1)
+        assert float((nearest == sample["query_labels"]).float().mean()) > 0.85
+    same, again = pairs.sample(3, 5), pairs.sample(3, 5)
+    assert torch.equal(same["query"], again["query"])
+    assert not torch.equal(same["query"], pairs.sample(3, 6)["query"])
+    assert same["name"] == "1.png"
+
+
+def test_lists_of_pairs_in_each_form(tmp_path, data):
+    expected = TaskPairs.open(data).pairs
+    forms = {
+        "p.csv": "\n".join(",".join(pair) for pair in expected),
+        "p.jsonl": "\n".join(json.dumps({"query": q, "positive": p, "shared": 0.2}) for q, p in expected),
+        "p.json": json.dumps([[q, p] for q, p in expected]),
+        "q.json": json.dumps({q: [p for other, p in expected if other == q] for q, _ in expected}),
+    }
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert TaskPairs.open({**data, "pairs": str(tmp_path / name)}).pairs == expected
+    npy = tasks(tmp_path / "npy", suffix=".npy")
+    assert TaskPairs.open(npy).sample(0, 0)["query_labels"].shape == (224, 224)
+
+
+def test_faults_of_the_data(tmp_path, data):
+    with pytest.raises(ConfigError, match="or a mapping of images, labels, pairs, classes"):
+        TaskPairs.open({"images": "x"})
+    with pytest.raises(FileError, match=r"holds no tasks \(manifest.json is missing\)"):
+        TaskPairs.open(tmp_path / "nothing")
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(FileError, match=r"holds no pair\. Lower the shared area"):
+        TaskPairs.open({**data, "pairs": str(tmp_path / "empty.txt")})
+    (tmp_path / "one.txt").write_text("0.png\n")
+    with pytest.raises(FileError, match="a line with one name"):
+        TaskPairs.open({**data, "pairs": str(tmp_path / "one.txt")})
+    with pytest.raises(FileError, match="labels2 is no folder"):
+        TaskPairs.open({**data, "labels": str(tmp_path / "labels2")})
+    with pytest.raises(InputError, match="the tasks were made with 2, 0 to 1"):
+        [TaskPairs.open({**data, "classes": 2}).sample(index, 0) for index in range(8)]
+    with pytest.raises(ConfigError, match=r"classes=3, but .* was made with 4"):
+        DipObjective(**ARGS, classes=3).dataset(data)
+    (tmp_path / "labels/0.png").unlink()
+    with pytest.raises(FileError, match=r"No labels for 0\.png"):
+        TaskPairs.open(data)
+
+
+def test_faults_of_a_batch(data):
+    objective, batch = batch_of(data, count=1)
+    objective.trainable(model := tiny_model())
+    with pytest.raises(InputError, match=r"the joint batch of all processes is of 1 sample"):
+        objective(model, batch)
+    _, batch = batch_of(data)
+    batch["positive_labels"][0, 0, 0] = 4
+    with pytest.raises(InputError, match="label ids run up to 4; expected 0 to 3"):
+        objective(model, batch)
+    _, batch = batch_of(data)
+    with pytest.raises(InputError, match=r"distractors are int64 \[n, 4\] of ids 0 to 3"):
+        objective(model, {**batch, "distractors": torch.full((7, 4), 4)})
+    with pytest.raises(InputError, match="do not fit the images"):
+        objective(model, {**batch, "query_labels": batch["query_labels"][:, ::2]})
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"loss": "ce"}, "loss='ce': expected one of nll, official"),
+        ({"train": "all"}, "train='all'"),
+        ({"positives": "none"}, "positives='none'"),
+        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"scale": [0.0, 1.0]}, r"scale=\[0.0, 1.0\]: expected"),
+    ],
+)
+def test_faults_of_the_settings(args, message):
+    with pytest.raises(ConfigError, match=message):
+        DipObjective(**args)

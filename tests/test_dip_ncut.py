@@ -1,0 +1,113 @@
+"""The recursive normalised cut against DiffCut's records, against dense decompositions, and on odd graphs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dense_ctx_dip import ncut
+from dense_ctx_dip.ncut import affinity, ncut_segments, recursive_cut
+from scipy.optimize import linear_sum_assignment
+from torch.nn import functional
+
+from dense_ctx.errors import InputError
+
+ORACLE = Path(__file__).parent / "oracles/ncut.npz"
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    with np.load(ORACLE) as file:
+        return {name: torch.from_numpy(file[name]) for name in file}
+
+
+def agreement(one, two):
+    """Share of places that agree after the best relabelling."""
+    table = np.zeros((int(one.max()) + 2, int(two.max()) + 2))
+    np.add.at(table, (one.flatten().numpy() + 1, two.flatten().numpy() + 1), 1)
+    return table[linear_sum_assignment(table, maximize=True)].sum() / one.numel()
+
+
+@pytest.mark.parametrize("lanczos", [False, True])
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_published_code(oracle, case, lanczos, monkeypatch):
+    if lanczos:
+        monkeypatch.setattr(ncut, "_DENSE", 8)
+    tau, alpha = float(oracle["taus"][case]), float(oracle["alphas"][case])
+    weights = affinity(oracle["features"].view(256, 32), alpha)
+    labels, cuts = recursive_cut(weights, tau, official_quirk=True)
+    assert [cut.nodes for cut in cuts] == oracle[f"sizes_{case}"].tolist()
+    for cut, value in zip(cuts, oracle[f"ncut_values_{case}"].tolist(), strict=True):
+        assert (cut.side is not None) == (value < tau)
+        if value < tau:
+            assert cut.value == pytest.approx(value, rel=1e-3)
+    sides = [cut.side.view(16, 16) for cut in cuts if cut.side is not None]
+    for mine, theirs in zip(sides, oracle[f"clusters_{case}"].bool(), strict=True):
+        # ours marks a part's upper side, theirs too, each over the whole image
+        assert float((mine == theirs).float().mean()) >= 0.98
+    assert int((labels < 0).sum()) == int(oracle[f"n_zero_affinity_rows_{case}"])
+    assert agreement(labels.view(16, 16), oracle[f"segments_{case}"].long()) >= 0.98
+    sound, _ = recursive_cut(weights, tau)
+    assert int(sound.min()) == 0
+    assert agreement(sound.view(16, 16), oracle[f"segments_{case}"].long()) >= 0.98
+
+
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_segments_at_full_resolution(oracle, case):
+    features = oracle["features"].permute(2, 0, 1)
+    found = ncut_segments(
+        features, (64, 64), float(oracle["taus"][case]), float(oracle["alphas"][case]), official_quirk=True
+    )
+    assert agreement(found, oracle[f"segments_hires_{case}"].long()) >= 0.98
+
+
+def test_the_second_vector(oracle, monkeypatch):
+    weights = affinity(oracle["features"].view(256, 32), 10.0)
+    for nodes in (512, 8):
+        monkeypatch.setattr(ncut, "_DENSE", nodes)
+        vector, _ = ncut._second_vector(weights, weights.sum(1), 0.5, nodes > 256)
+        cosine = functional.cosine_similarity(vector, oracle["fiedler_0"].float(), dim=0)
+        assert float(cosine) > 0.9999
+
+
+def regions(height, width, count, seed=0, noise=0.6, dim=48):
+    """Features of vertical bands with noise; (features [C, h, w], bands [h, w])."""
+    draw = torch.Generator().manual_seed(seed)
+    edges = torch.linspace(0, width, count + 1).round().long()
+    bands = torch.bucketize(torch.arange(width), edges[1:-1], right=True).expand(height, width)
+    smooth = functional.interpolate(torch.randn(1, dim, 5, 7, generator=draw), (height, width), mode="bicubic")[0]
+    centres = torch.randn(count, dim, generator=draw)
+    return (centres[bands] + noise * torch.randn(height, width, dim, generator=draw)).permute(
+        2, 0, 1
+    ) + 0.2 * smooth, bands
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_as_with_dense_decompositions(seed):
+    features, bands = regions(20, 28, 5, seed)
+    weights = affinity(features.flatten(1).T, 10.0)
+    dense, slow = recursive_cut(weights, 0.5, exact=True)
+    fast, quick = recursive_cut(weights, 0.5)
+    assert agreement(fast, dense) >= 0.98
+    assert len(slow) == len(quick)
+    assert int(dense.max()) >= 2
+    assert agreement(fast.view(20, 28), bands) > 0.7
+
+
+def test_odd_graphs():
+    assert recursive_cut(torch.ones(40, 40))[0].unique().tolist() == [0]  # all alike: one part
+    assert ncut_segments(torch.ones(8, 5, 7), (20, 28)).unique().tolist() == [0]
+    assert recursive_cut(torch.ones(1, 1))[0].tolist() == [0]
+    apart = torch.block_diag(torch.ones(210, 210), torch.ones(150, 150))
+    labels, cuts = recursive_cut(apart, 0.1)
+    assert cuts[0].value == pytest.approx(0.0, abs=1e-6)
+    assert [len(labels[labels == i]) for i in labels.unique()] in ([210, 150], [150, 210])
+    lonely = torch.ones(20, 20)
+    lonely[3], lonely[:, 3] = 0, 0
+    assert int(recursive_cut(lonely, 0.1)[0].max()) == 1
+    with pytest.raises(InputError, match="NaN or infinity"):
+        affinity(torch.tensor([[0.0, float("nan")]]))
+    with pytest.raises(InputError, match=r"weights are \[N, N\]"):
+        recursive_cut(-torch.ones(3, 3))
+    with pytest.raises(InputError, match=r"features are \[C, h, w\]"):
+        ncut_segments(torch.ones(4, 4), (8, 8))

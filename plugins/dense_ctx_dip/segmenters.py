@@ -1,0 +1,126 @@
+"""Class-agnostic segments of an image: `ncut` on the backbone's own features, `slic`, `diffcut`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dense_ctx.errors import InputError, MissingDependencyError, UnknownNameError
+from dense_ctx.interfaces import Size
+
+from .ncut import ncut_segments
+
+
+class Segmenter(ABC):
+    """Divides an image into segments.
+
+    reads_features: whether it is given the backbone's patch features.
+    """
+
+    reads_features = False
+
+    @abstractmethod
+    def __call__(self, image: Tensor, features: Tensor | None, size: Size) -> Tensor:
+        """Segments int64 [*size], ids from 0, -1 in none.
+
+        Args:
+            image: [3, H, W] in [0, 1].
+            features: [C, h, w] of the backbone, where `reads_features`.
+            size: of the result.
+        """
+
+    def to(self, device: str | torch.device) -> Segmenter:
+        """Move its networks, if it has any."""
+        return self
+
+
+class NcutSegmenter(Segmenter):
+    """Recursive normalised cut of the backbone's patch features; see `ncut_segments`.
+
+    Args:
+        tau, alpha, official_quirk: see `dense_ctx_dip.ncut`.
+    """
+
+    reads_features = True
+
+    def __init__(self, tau: float = 0.5, alpha: float = 10.0, official_quirk: bool = False) -> None:
+        if not 0 < tau <= 2 or not alpha > 0:
+            raise InputError(f"tau={tau}, alpha={alpha}: expected within (0, 2], and above 0")
+        self.tau, self.alpha, self.official_quirk = tau, alpha, official_quirk
+
+    def __call__(self, image: Tensor, features: Tensor | None, size: Size) -> Tensor:
+        """As `Segmenter`."""
+        if features is None:
+            raise InputError("ncut reads the backbone's features; got none")
+        return ncut_segments(features, size, self.tau, self.alpha, self.official_quirk)
+
+
+class SlicSegmenter(Segmenter):
+    """Superpixels (Achanta et al. 2012) by scikit-image.
+
+    Args:
+        segments: about how many.
+        compactness: how much place counts against colour.
+    """
+
+    def __init__(self, segments: int = 40, compactness: float = 10.0) -> None:
+        if segments < 1 or not compactness > 0:
+            raise InputError(f"segments={segments}, compactness={compactness}: expected at least 1, and above 0")
+        self.segments, self.compactness = segments, compactness
+        try:
+            from skimage.segmentation import slic
+        except ImportError:
+            raise MissingDependencyError(
+                "The segmenter slic needs the package scikit-image: pip install scikit-image"
+            ) from None
+        self._slic = slic
+
+    def __call__(self, image: Tensor, features: Tensor | None, size: Size) -> Tensor:
+        """As `Segmenter`."""
+        small = torch.nn.functional.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+        picture = small.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+        found = self._slic(picture, n_segments=self.segments, compactness=self.compactness, start_label=0)
+        return torch.from_numpy(found).long()
+
+
+_SEGMENTERS = {
+    "ncut": "segmenters:NcutSegmenter",
+    "slic": "segmenters:SlicSegmenter",
+    "diffcut": "diffcut:DiffCutSegmenter",
+}
+
+
+def segmenter_class(name: str) -> type[Segmenter]:
+    """The class of a name.
+
+    Raises:
+        UnknownNameError: no such segmenter.
+        MissingDependencyError: its package is not installed.
+    """
+    if name not in _SEGMENTERS:
+        near = difflib.get_close_matches(name, _SEGMENTERS, n=1, cutoff=0.0)[0]
+        raise UnknownNameError(f"No segmenter {name!r}. Did you mean {near}? There are {', '.join(_SEGMENTERS)}")
+    module, _, attribute = _SEGMENTERS[name].partition(":")
+    found: type[Segmenter] = getattr(import_module(f".{module}", __package__), attribute)
+    return found
+
+
+def create_segmenter(name: str, **args: Any) -> Segmenter:
+    """Build a segmenter: create_segmenter("ncut", tau=0.4).
+
+    Raises:
+        UnknownNameError, MissingDependencyError: as `segmenter_class`.
+        InputError: arguments it does not take.
+    """
+    made = segmenter_class(name)
+    try:
+        inspect.signature(made).bind(**args)
+    except TypeError as error:
+        raise InputError(f"The segmenter {name} does not take {args}: {error}") from None
+    return made(**args)

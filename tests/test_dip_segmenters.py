@@ -1,0 +1,90 @@
+"""Segmenters on pictures: ncut, slic, and diffcut's whole path with a tiny random UNet."""
+
+import sys
+
+import pytest
+import torch
+from dense_ctx_dip.segmenters import create_segmenter
+from evaluation_data import scene
+
+from dense_ctx.errors import InputError, MissingDependencyError, UnknownNameError
+
+
+def picture(seed=0, size=(48, 72)):
+    pixels, label = scene(seed, size)
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 255, torch.from_numpy(label).long()
+
+
+def purity(segments, label):
+    """Share of pixels that have their segment's commonest class."""
+    table = torch.bincount(segments.flatten() * 10 + label.flatten(), minlength=10 * (int(segments.max()) + 1))
+    return float(table.view(-1, 10).amax(1).sum() / label.numel())
+
+
+def test_ncut_finds_the_colours():
+    image, label = picture()
+    features = torch.nn.functional.avg_pool2d(image[None], 4)[0] - 0.5
+    found = create_segmenter("ncut", alpha=4)(image, features, (48, 72))
+    assert found.shape == (48, 72)
+    assert found.unique().tolist() == list(range(int(found.max()) + 1))
+    assert 1 < len(found.unique()) <= 12
+    assert purity(found, label) > 0.8
+    with pytest.raises(InputError, match="reads the backbone's features; got none"):
+        create_segmenter("ncut")(image, None, (48, 72))
+
+
+def test_slic_finds_the_colours():
+    image, label = picture()
+    found = create_segmenter("slic", segments=24)(image, None, (24, 36))
+    assert found.shape == (24, 36)
+    assert purity(found, label[::2, ::2]) > 0.9
+
+
+def tiny_diffusion():
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=8, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * 6 + 16, norm_num_groups=8,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(16, 16, 16, 16), down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4, latent_channels=4, norm_num_groups=8,
+    )  # fmt: skip
+    return unet, vae
+
+
+def test_diffcut_on_a_tiny_unet():
+    unet, vae = tiny_diffusion()
+    segmenter = create_segmenter("diffcut", unet=unet, vae=vae, side=128, alpha=2).to("cpu")
+    image, _ = picture()
+    features = segmenter.features(image)
+    assert features.shape == (64, 8, 8)  # 128 pixels, /8 by the VAE, /2 by the first block
+    assert torch.equal(features, segmenter.features(image))
+    other = segmenter.features(image.flip(0))
+    assert not torch.allclose(features, other)
+    found = segmenter(image, None, (48, 72))
+    assert found.shape == (48, 72)
+    assert not unet._forward_hooks
+    assert not segmenter._attention._forward_hooks
+    with pytest.raises(InputError, match="has no self-attention"):
+        create_segmenter("diffcut", unet=torch.nn.Linear(1, 1), vae=vae)
+
+
+def test_faults(monkeypatch):
+    with pytest.raises(UnknownNameError, match=r"No segmenter 'diffcat'\. Did you mean diffcut"):
+        create_segmenter("diffcat")
+    with pytest.raises(InputError, match=r"does not take \{'k': 3\}"):
+        create_segmenter("ncut", k=3)
+    with pytest.raises(InputError, match="tau=3"):
+        create_segmenter("ncut", tau=3)
+    with pytest.raises(InputError, match="segments=0"):
+        create_segmenter("slic", segments=0)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingDependencyError, match="pip install diffusers"):
+        create_segmenter("diffcut")
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    with pytest.raises(MissingDependencyError, match="pip install scikit-image"):
+        create_segmenter("slic")

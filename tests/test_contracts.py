@@ -56,7 +56,12 @@ def test_something_is_registered():
 
 def test_every_objective_has_a_contract_test():
     """Objectives need data of their own: each is listed here with it, so that none is left out unseen."""
-    tested = {"dip": "test_dip_objective.py", "lila": "test_lila_objective.py"}
+    tasks = ("boundaries", "depth", "distance", "instances", "normals", "semantic")
+    tested = {
+        "dip": "test_dip_objective.py",
+        "lila": "test_lila_objective.py",
+        **{f"maxa-{task}": "test_maxa_tasks.py" for task in tasks},
+    }
     assert names("objective") == sorted(tested)
     for file in tested.values():
         assert "check_objective(" in (Path(__file__).parent / file).read_text(encoding="utf-8")

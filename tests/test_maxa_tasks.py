@@ -1,0 +1,231 @@
+import copy
+
+import pytest
+import torch
+from dense_ctx_maxa.evaluate import score
+from dense_ctx_maxa.objective import MaxaObjective
+from maxa_scenes import KINDS, OUTPUTS, Boxes
+
+from dense_ctx import DenseModel, create_decoder, registry
+from dense_ctx.errors import ConfigError, InputError, UnknownNameError
+from dense_ctx.testing import check_objective
+from dense_ctx.testing.tiny import TinyBackbone
+from dense_ctx.train import TrainStep
+
+SIZE, IMAGE = (32, 48), (40, 56)
+TASKS = sorted(KINDS)
+
+
+def model(task, head="maxa", dim=None, **args):
+    torch.manual_seed(0)
+    backbone = TinyBackbone((8, 16))
+    if head == "maxa":
+        args = {"size": SIZE, "grid": (10, 14), "layers": [0, 1], **args}
+    return DenseModel(backbone, create_decoder(head, backbone, dim=OUTPUTS[task] if dim is None else dim, **args))
+
+
+def objective(task, **args):
+    return MaxaObjective(task, **{"size": SIZE, "image_size": IMAGE, **args})
+
+
+def trained(task, steps, head="maxa", images=None, made=None, **args):
+    """The model, the objective and the losses, after steps of Adam on all images at once."""
+    made = made or objective(task, **args)
+    images = images or Boxes(KINDS[task])
+    data = made.dataset(images)
+    whole = model(task, head)
+    step = TrainStep(whole, made)
+    optimizer = torch.optim.AdamW(step.groups)
+    step.train()
+    losses = []
+    for number in range(steps):
+        torch.manual_seed(number)
+        loss = step(made.collate([data[index] for index in range(len(data))])).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return whole.eval(), made, losses
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_contract(task):
+    args = {"size": list(SIZE), "image_size": list(IMAGE)}
+    done = check_objective(f"maxa-{task}", Boxes(KINDS[task]), args=args, model=model(task))
+    assert "state_dict" in done
+
+
+def test_every_task_is_registered_under_its_name():
+    assert [name for name in registry().names("objective") if name.startswith("maxa-")] == [f"maxa-{t}" for t in TASKS]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_learns(task):
+    images = Boxes(KINDS[task])
+    before = score(model(task).eval(), objective(task), images)
+    whole, made, losses = trained(task, 60, images=images, lr=1e-2)
+    after = score(whole, made, images)
+    assert losses[-1] < 0.7 * losses[0]
+    metric = {
+        "boundaries": "iou", "distance": "mse", "instances": "ari", "semantic": "miou", "depth": "rmse",
+        "normals": "mean",
+    }[task]  # fmt: skip
+    lower = metric in ("mse", "rmse", "mean")
+    assert (after[metric] < before[metric]) if lower else (after[metric] > before[metric])
+    assert after["images"] == 6
+
+
+def test_the_paper_s_learning_rates():
+    rates = {}
+    for task in TASKS:
+        made = objective(task)
+        made.dataset(Boxes(KINDS[task]))
+        rates[task] = {(group["lr"], group["weight_decay"]) for group in TrainStep(model(task), made).groups}
+    assert {task for task, rate in rates.items() if rate == {(2e-3, 0.0)}} == {"boundaries", "depth"}
+    assert {task for task, rate in rates.items() if rate == {(1e-3, 0.0)}} == set(TASKS) - {"boundaries", "depth"}
+
+
+def test_instances_are_classes_over_the_whole_data_set():
+    made = objective("instances")
+    data = made.dataset(Boxes(empty=(1,), count=4))
+    assert data.offsets == [0, 2, 2, 4, 6]
+    TrainStep(model("instances"), made)
+    assert made.classifier.out_features == 6
+    assert sorted(torch.unique(data[2]["target"]).tolist()) == [-1, 2, 3]
+    assert torch.unique(data[1]["target"]).tolist() == [-1]
+
+
+def test_at_most_so_many_pixels_of_an_image_enter_the_loss():
+    made = objective("instances", pixels=5)
+    data = made.dataset(Boxes())
+    step = TrainStep(model("instances"), made)
+    seen = []
+    made.classifier.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    step(made.collate([data[0], data[1]]))
+    assert seen == [(10, 8)]
+
+
+@pytest.mark.parametrize("head", ["maxa", "cnn", "linear"])
+def test_training_from_the_cache_is_training_from_images(tmp_path, head):
+    """Up to the rounding of cached maps to float16."""
+    _, _, images = trained("depth", 5, head)
+    _, made, cached = trained("depth", 5, head, cache=str(tmp_path / "features"))
+    assert torch.allclose(torch.tensor(cached), torch.tensor(images), rtol=5e-3)
+    assert "image" not in made._data[0]
+    again = objective("depth", cache=str(tmp_path / "features"))
+    again.dataset(Boxes("depth"))
+    other = model("depth", head)
+    with torch.no_grad():
+        other.backbone.deep.weight.add_(1.0)
+    with pytest.raises(ConfigError, match=r"stale.*weights"):
+        TrainStep(other, again)
+
+
+def test_scores_from_a_cache(tmp_path):
+    whole, made, _ = trained("depth", 5)
+    plain = score(whole, made, Boxes("depth"))
+    cached = score(whole, made, Boxes("depth"), cache=str(tmp_path / "val"))
+    assert plain["rmse"] == pytest.approx(cached["rmse"], rel=5e-3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_targets_are_kept_and_read(tmp_path, task):
+    folder = str(tmp_path / "targets")
+    fresh = objective(task).dataset(Boxes(KINDS[task]))
+    for _ in range(2):
+        kept = objective(task, targets=folder).dataset(Boxes(KINDS[task]))
+        for index in range(len(fresh)):
+            one, two = fresh[index]["target"], kept[index]["target"]
+            assert one.dtype == two.dtype
+            assert torch.allclose(one, two, atol=1e-3)
+    assert len(list((tmp_path / "targets").rglob("*.safetensors"))) == 6
+    with pytest.raises(ConfigError, match=r"size: \[32, 48\] there"):
+        objective(task, targets=folder, size=(32, 40)).dataset(Boxes(KINDS[task]))
+    next((tmp_path / "targets").rglob("*.safetensors")).write_bytes(b"damaged")
+    again = objective(task, targets=folder).dataset(Boxes(KINDS[task]))
+    assert all(torch.allclose(fresh[i]["target"], again[i]["target"], atol=1e-3) for i in range(6))
+
+
+def test_a_mirrored_sample_is_the_mirror_image():
+    for task in TASKS:
+        data = objective(task, flip=True).dataset(Boxes(KINDS[task]))
+        plain = data.sample(2, 0)
+        other = next(
+            s for s in (data.sample(2, seed) for seed in range(20)) if not torch.equal(s["image"], plain["image"])
+        )
+        assert torch.equal(other["image"].flip(-1), plain["image"])
+        sign = torch.tensor([-1.0, 1.0, 1.0])[:, None, None] if task == "normals" else 1
+        assert torch.equal(other["target"].flip(-1) * sign, plain["target"])
+
+
+def test_an_image_with_nothing_known_gives_a_loss_of_zero_and_no_nan():
+    """One such image in a data set is no reason to stop; a data set of them is."""
+    for task in TASKS:
+        made = objective(task)
+        data = made.dataset(Boxes(KINDS[task]))
+        sample = copy.deepcopy(data[0])
+        sample["target"] = torch.full_like(
+            sample["target"], float("nan") if sample["target"].is_floating_point() else -1
+        )
+        losses = (step := TrainStep(model(task), made))(made.collate([sample, sample]))
+        assert float(losses.total.detach()) == 0
+        assert float(losses.logs["known"]) == 0
+        losses.total.backward()
+        grads = [p.grad for group in step.groups for p in group["params"]]
+        assert all(grad is not None and not bool(grad.any()) for grad in grads)
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS if t != "instances"])
+def test_a_data_set_with_nothing_known_is_refused(task):
+    with pytest.raises(InputError, match="None of the 6 images has a known pixel"):
+        objective(task).dataset(Boxes(KINDS[task], void=True))
+
+
+def test_a_data_set_without_instances_is_refused():
+    with pytest.raises(InputError, match="None of the 6 images has an instance"):
+        objective("instances").dataset(Boxes(empty=range(6)))
+    # boundaries and distances of empty images are known: there are none
+    assert not bool(objective("boundaries").dataset(Boxes(empty=range(6)))[0]["target"].any())
+
+
+def test_faults(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"No task 'boundarys'\. Did you mean 'boundaries'"):
+        MaxaObjective("boundarys")
+    with pytest.raises(UnknownNameError, match="maxa-"):
+        registry().create("objective", "maxa-boundarys")
+    with pytest.raises(ConfigError, match="flip needs images"):
+        objective("depth", flip=True, cache=str(tmp_path))
+    with pytest.raises(ConfigError, match="at least 1"):
+        objective("depth", size=(0, 8))
+    with pytest.raises(ConfigError, match="lr=0"):
+        objective("depth", lr=0)
+    with pytest.raises(ConfigError, match=r"needs a data set of instances \(voc2012: instances=true"):
+        objective("boundaries").dataset(Boxes("segmentation"))
+    with pytest.raises(InputError, match=r"name .* and root"):
+        objective("depth").dataset({"root": "x"})
+    with pytest.raises(InputError, match="got str"):
+        objective("depth").dataset("folder")
+    with pytest.raises(InputError, match="no image"):
+        objective("depth").dataset(Boxes("depth", count=0))
+    made = objective("normals")
+    with pytest.raises(InputError, match=r"Call dataset\(data\) first"):
+        TrainStep(model("normals"), made)
+    made.dataset(Boxes("normals"))
+    with pytest.raises(ConfigError, match=r"needs a decoder with 3 output channel\(s\); this one has dim=1"):
+        TrainStep(model("normals", dim=1), made)
+
+
+def test_label_ids_out_of_range():
+    class Wrong(Boxes):
+        def annotation(self, ids):
+            return ids + 2
+
+    with pytest.raises(InputError, match=r"box-0 has the label ids \[3, 4\]; expected 0 to 2"):
+        objective("semantic").dataset(Wrong("segmentation"))
+
+    class Negative(Boxes):
+        def annotation(self, ids):
+            return ids - 5
+
+    with pytest.raises(InputError, match="found -5"):
+        objective("boundaries").dataset(Negative())

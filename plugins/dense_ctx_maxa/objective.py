@@ -103,6 +103,12 @@ class MaxaObjective(Objective):
             total = labels_loss(prediction, target)
         return Losses(total, {"loss": total.detach(), "known": seen.float().mean()})
 
+    def score(self, model: DenseModel, data: Any, **options: Any) -> dict[str, float]:
+        """The task's metrics of a model on what `data` names; options as `evaluate.score`."""
+        from .evaluate import score
+
+        return score(model, self, data, **options)
+
     def predict(self, model: DenseModel, batch: Batch, reader: FeatureCache | None = None) -> Tensor:
         """The decoder's output [B, dim, *size] for the images of a batch, or its maps from `reader` (default: the
         training images' cache)."""

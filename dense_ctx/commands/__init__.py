@@ -19,6 +19,7 @@ VERBS = (
     "measure",
     "datasets",
     "cues",
+    "pseudo_label",
     "text",
     "plugins",
 )  # in the order --help lists them

@@ -1,0 +1,106 @@
+"""k-means of segment features: faiss where it is installed and asked for, else Lloyd's iterations in blocks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dense_ctx.errors import InputError, MissingDependencyError
+
+Engine = Literal["auto", "torch", "faiss"]
+SAMPLE = 256  # rows per centroid that the iterations see, at most
+
+
+def kmeans(
+    rows: Tensor,
+    count: int,
+    iterations: int = 20,
+    seed: int = 0,
+    engine: Engine = "auto",
+    sample: int = SAMPLE,
+) -> Tensor:
+    """Centroids [count, C] of rows [N, C] by squared Euclidean distance.
+
+    A centroid that loses all its rows takes the place of a row of the largest cluster, the one farthest from its own.
+
+    Args:
+        iterations: at most; ends before when no row moves.
+        seed: of the sample and the start.
+        engine: "torch", "faiss", or "auto": faiss for 100,000 rows or more, where it is installed.
+        sample: rows per centroid, at most.
+
+    Raises:
+        InputError: fewer rows than centroids, or NaN.
+        MissingDependencyError: engine="faiss" without it.
+    """
+    if rows.ndim != 2 or count < 1 or iterations < 1:
+        raise InputError(f"rows [N, C], count and iterations from 1; got {list(rows.shape)}, {count}, {iterations}")
+    if len(rows) < count:
+        raise InputError(
+            f"{len(rows)} segments cannot make {count} pseudo-classes: ask for at most {len(rows)} (--classes), "
+            "better a tenth of it, or give more images"
+        )
+    if not bool(rows.isfinite().all()):
+        raise InputError("The segments' features hold NaN or infinity")
+    generator = torch.Generator().manual_seed(seed)
+    if len(rows) > sample * count:
+        rows = rows[torch.randperm(len(rows), generator=generator)[: sample * count]]
+    rows = rows.float()
+    if engine == "faiss" or (engine == "auto" and len(rows) >= 100_000):
+        try:
+            import faiss
+        except ImportError:
+            if engine == "faiss":
+                raise MissingDependencyError(
+                    "k-means by faiss needs the package faiss-cpu: pip install faiss-cpu (or --kmeans torch)"
+                ) from None
+        else:
+            made = faiss.Kmeans(rows.shape[1], count, niter=iterations, seed=seed, max_points_per_centroid=sample)
+            made.train(rows.cpu().numpy())
+            return torch.from_numpy(made.centroids.copy()).to(rows.device)
+    centroids = _spread(rows, count, generator)
+    before: Tensor | None = None
+    for _ in range(iterations):
+        nearest, distance = assign(rows, centroids)
+        if before is not None and torch.equal(nearest, before):
+            break
+        before = nearest
+        sizes = torch.bincount(nearest, minlength=count)
+        sums = torch.zeros_like(centroids).index_add_(0, nearest, rows)
+        centroids = torch.where((sizes > 0)[:, None], sums / sizes.clamp_min(1)[:, None], centroids)
+        for empty in (sizes == 0).nonzero()[:, 0].tolist():
+            inside = (nearest == int(sizes.argmax())).nonzero()[:, 0]
+            far = inside[distance[inside].argmax()]
+            centroids[empty] = rows[far]
+            nearest[far], distance[far] = empty, 0
+            sizes = torch.bincount(nearest, minlength=count)
+    return centroids
+
+
+def _spread(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """k-means++ for up to 64 centroids, where a bad start shows; rows at random above."""
+    chosen = torch.randperm(len(rows), generator=generator)[:count]
+    if count > 64:
+        return rows[chosen.to(rows.device)].clone()
+    picked = [int(chosen[0])]
+    distance = (rows - rows[picked[0]]).square().sum(1)
+    while len(picked) < count:
+        weight = distance.clamp_min(0).double().cpu()
+        if float(weight.sum()) <= 0:  # fewer different rows than centroids
+            weight = torch.ones_like(weight)
+        picked.append(int(torch.multinomial(weight, 1, generator=generator)))
+        distance = torch.minimum(distance, (rows - rows[picked[-1]]).square().sum(1))
+    return rows[picked].clone()
+
+
+def assign(rows: Tensor, centroids: Tensor, block: int = 1 << 14) -> tuple[Tensor, Tensor]:
+    """Nearest centroid of each row, int64 [N], and its squared distance [N], in blocks."""
+    squares = centroids.square().sum(1)
+    found, distances = [], []
+    for part in rows.split(block):
+        least, index = (squares - 2 * part.float() @ centroids.T).min(1)
+        found.append(index)
+        distances.append(least + part.float().square().sum(1))
+    return torch.cat(found), torch.cat(distances).clamp_min(0)

@@ -1,0 +1,373 @@
+"""Automatic in-context tasks from unlabelled images (DIP, section 3.2), in stages that can be taken up again.
+
+    segment   segments/IMAGE.png            class-agnostic segments
+    embed     embeddings/SHARD.safetensors  mean feature of each segment, global feature of each image
+    cluster   centroids.safetensors         k-means of the segments' features: the pseudo-classes
+    vote      labels/IMAGE.png, votes/SHARD.json   nearest centroid of each patch, majority in each segment
+    pair      pairs.jsonl                   neighbours that share a class
+
+A shard is 256 images; memory holds one image's features at a time, the sample for k-means, and the global features.
+Finished files are kept whoever wrote them. Several processes share out the shards and meet after each stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from dense_ctx import images as image_io
+from dense_ctx.checkpoint import write_tensors
+from dense_ctx.errors import FileError, InputError
+from dense_ctx.evaluate.folder import everyone, processes
+from dense_ctx.evaluate.reading import resized
+from dense_ctx.evaluate.result import describe_model, read_json, write_json
+from dense_ctx.interfaces import Size
+from dense_ctx.model import DenseModel
+
+from .attention import label_counts
+from .kmeans import SAMPLE, Engine, assign, kmeans
+from .manifest import claim, compare
+from .neighbours import positive_pairs
+from .segmenters import Segmenter, create_segmenter
+from .task_files import read_pseudo_labels, save_pseudo_labels
+
+SHARD = 256  # images
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MANY = 65535  # segments of an image, at most
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """How tasks are made.
+
+    segmenter, segmenter_args: see `create_segmenter`. side: short side of the images, pixels (each side is rounded to
+    the backbone's stride). classes: pseudo-classes. subset: images whose segments k-means sees, at most. iterations,
+    seed, kmeans: of k-means. neighbours: nearest images tried as positives. shared: a class must cover more than this
+    share of both images of a pair.
+    """
+
+    segmenter: str = "ncut"
+    segmenter_args: Mapping[str, Any] = field(default_factory=dict)
+    side: int = 448
+    classes: int = 1000
+    subset: int = 200_000
+    iterations: int = 20
+    seed: int = 0
+    kmeans: Engine = "auto"
+    neighbours: int = 5
+    shared: float = 0.05
+
+    def __post_init__(self) -> None:
+        numbers = (self.side, self.classes, self.subset, self.iterations, self.neighbours)
+        if min(numbers) < 1 or not 0 <= self.shared < 1 or self.classes > 65535:
+            raise InputError(
+                f"side={self.side}, classes={self.classes}, subset={self.subset}, iterations={self.iterations}, "
+                f"neighbours={self.neighbours}: from 1 (classes to 65535); shared={self.shared}: within [0, 1)"
+            )
+
+
+def find_images(root: Path) -> list[str]:
+    """Names of all images under a folder, relative to it, in order; hidden files left out.
+
+    Raises:
+        FileError: no folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise FileError(f"{root} is no folder; expected one of images")
+    names = []
+    for folder, inside, files in os.walk(root, followlinks=True):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        where = Path(folder).relative_to(root)
+        names += [(where / f).as_posix() for f in files if not f.startswith(".") and f.lower().endswith(SUFFIXES)]
+    if not names:
+        raise FileError(f"{root} holds no images ({', '.join(SUFFIXES)})")
+    return sorted(names)
+
+
+class Tasks:
+    """The tasks of one folder of images under construction.
+
+    Args:
+        images: folder, searched with its subfolders.
+        out: what is written.
+        model: its backbone's deepest map and global feature are used.
+        settings: how.
+        name: of the model, for the manifest.
+        progress: (iterable, total, what) -> iterable, for bars.
+
+    Raises:
+        FileError: no images, or `out` is in use.
+        ConfigError: `out` was made otherwise.
+    """
+
+    def __init__(
+        self,
+        images: str | os.PathLike[str],
+        out: str | os.PathLike[str],
+        model: DenseModel,
+        settings: TaskSettings = TaskSettings(),
+        name: str = "",
+        progress: Progress | None = None,
+    ) -> None:
+        self.images, self.out, self.model, self.settings = Path(images).resolve(), Path(out), model.eval(), settings
+        self.names = find_images(self.images)
+        self.rank, self.world = processes()
+        self.progress: Progress = progress or (lambda items, total, what: items)
+        self.segmenter: Segmenter = create_segmenter(settings.segmenter, **settings.segmenter_args).to(model.device)
+        weights = {"model": name, "weights": describe_model(model, name)["digest"]}
+        listing = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        self.identity: dict[str, dict[str, Any]] = {
+            "segment": {
+                "images": str(self.images), "names": listing, "count": len(self.names), "side": settings.side,
+                "segmenter": settings.segmenter, "args": json.loads(json.dumps(dict(settings.segmenter_args))),
+                "stride": model.backbone.stride, **(weights if self.segmenter.reads_features else {}),
+            },
+            "embed": weights,
+            "cluster": {key: getattr(settings, key) for key in ("classes", "subset", "iterations", "seed", "kmeans")},
+            "vote": {},
+            "pair": {"neighbours": settings.neighbours, "shared": settings.shared},
+        }  # fmt: skip
+        compare(self.out, self.identity)  # refused by every process alike, before anyone writes
+        everyone()
+        if self.rank == 0:
+            claim(self.out, self.identity)
+        everyone()
+
+    # ------------------------------------------------------------------ shards
+
+    def shards(self) -> dict[str, range]:
+        """Name and images of each shard."""
+        starts = range(0, len(self.names), SHARD)
+        return {f"shard-{start // SHARD:05d}": range(start, min(start + SHARD, len(self.names))) for start in starts}
+
+    def _todo(self, done: Callable[[str], bool], what: str) -> Iterator[tuple[str, int, bool]]:
+        """(shard, image, whether it is the shard's last) of this process' shards that are not done."""
+        mine = list(self.shards().items())[self.rank :: self.world]
+        left = [(shard, index, index == span[-1]) for shard, span in mine if not done(shard) for index in span]
+        yield from self.progress(left, len(left), what)
+
+    def _segments(self, index: int) -> Path:
+        return self.out / "segments" / f"{self.names[index]}.png"
+
+    def _labels(self, index: int) -> Path:
+        return self.out / "labels" / f"{self.names[index]}.png"
+
+    def _embeddings(self, shard: str) -> Path:
+        return self.out / "embeddings" / f"{shard}.safetensors"
+
+    def _votes(self, shard: str) -> Path:
+        return self.out / "votes" / f"{shard}.json"
+
+    # ------------------------------------------------------------------ one image
+
+    def _image(self, index: int) -> Tensor:
+        """[3, H, W], sides multiples of the backbone's stride."""
+        image = image_io.load(self.images / self.names[index])
+        return resized(image, self._size((image.shape[-2], image.shape[-1])))
+
+    def _size(self, size: Size) -> Size:
+        stride, scale = self.model.backbone.stride, self.settings.side / min(size)
+        height, width = (max(stride, round(side * scale / stride) * stride) for side in size)
+        return height, width
+
+    @torch.no_grad()
+    def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The deepest map [C, h, w] and the global feature [C']."""
+        features, _ = self.model.encode(image[None])
+        deep = features.maps[-1][0].float()
+        return deep, deep.mean((1, 2)) if features.cls is None else features.cls[0].float()
+
+    # ------------------------------------------------------------------ stages
+
+    def run(self) -> Path:
+        """All stages; returns the folder."""
+        for stage in (self.segment, self.embed, self.cluster, self.vote, self.pair):
+            stage()
+            everyone()
+        return self.out
+
+    def segment(self) -> None:
+        """Write the segments of each image; one that cannot be read is left out with a warning."""
+        broken, first = 0, ""
+        mine = [i for span in list(self.shards().values())[self.rank :: self.world] for i in span]
+        left = [index for index in mine if not self._segments(index).exists()]
+        for index in self.progress(left, len(left), "segment"):
+            try:
+                image = self._image(index)
+            except (FileError, InputError) as error:
+                warnings.warn(f"{self.names[index]} is left out: {error}", stacklevel=2)
+                broken, first = broken + 1, first or str(error)
+                continue
+            size = (image.shape[-2], image.shape[-1])
+            deep = self._features(image)[0] if self.segmenter.reads_features else None
+            found = self.segmenter(image.to(self.model.device), deep, size)
+            if int(found.max()) >= MANY:
+                raise InputError(f"{self.names[index]} has {int(found.max()) + 1} segments; expected up to {MANY}")
+            save_pseudo_labels(self._segments(index), found, max(1, int(found.max()) + 1))
+        if self.world == 1 and mine and broken == len(mine):
+            raise FileError(f"None of {len(mine)} images is usable; the first: {first}")
+
+    def _patches(self, segments: Tensor, grid: Size) -> Tensor:
+        """Pixels of each segment in each patch, [segments, h * w]."""
+        return label_counts(segments[None], grid, max(1, int(segments.max()) + 1))[0].T
+
+    def embed(self) -> None:
+        """Write a shard's mean features of segments, and global features; float16."""
+        rows: list[Tensor] = []
+        images: list[Tensor] = []
+        kept: list[tuple[int, int]] = []
+        for shard, index, last in self._todo(lambda name: self._embeddings(name).exists(), "embed"):
+            if self._segments(index).exists():
+                deep, whole = self._features(self._image(index))
+                segments = read_pseudo_labels(self._segments(index)).to(deep.device)
+                weights = self._patches(segments, (deep.shape[-2], deep.shape[-1]))
+                total = weights.sum(1)
+                found = ((weights @ deep.flatten(1).T) / total.clamp_min(1)[:, None])[total > 0]
+                rows.append(found.cpu())
+                images.append(whole.cpu())
+                kept.append((index, len(found)))
+            if last:
+                _write(self._embeddings(shard), {
+                    "segments": torch.cat(rows).half() if rows else torch.empty(0, self.model.backbone.dims[-1]).half(),
+                    "images": torch.stack(images).half() if images else torch.empty(0, 0).half(),
+                    "index": torch.tensor(kept, dtype=torch.int64).reshape(-1, 2),
+                })  # fmt: skip
+                rows, images, kept = [], [], []
+
+    def cluster(self) -> None:
+        """k-means of the segments' features, those of at most `subset` images; by the first process."""
+        path = self.out / "centroids.safetensors"
+        if self.rank or path.exists():
+            return
+        settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
+        chosen = torch.zeros(len(self.names), dtype=torch.bool)
+        chosen[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
+        # no more rows are kept than k-means looks at: a share of each image's, drawn as they are read
+        listed = [_read(self._embeddings(shard), "index")[0] for shard in self.shards()]
+        count = sum(int(index[chosen[index[:, 0]], 1].sum()) for index in listed)
+        share = min(1.0, SAMPLE * settings.classes / max(1, count))
+        rows = []
+        for shard in self.progress(self.shards(), len(listed), "cluster"):
+            segments, index = _read(self._embeddings(shard), "segments", "index")
+            use = chosen[index[:, 0]].repeat_interleave(index[:, 1])
+            if share < 1:
+                use &= torch.rand(len(use), generator=generator) < share
+            rows.append(segments[use].float())
+        made = kmeans(torch.cat(rows), settings.classes, settings.iterations, settings.seed, settings.kmeans)
+        _write(path, {"centroids": made})
+
+    def vote(self) -> None:
+        """Write each image's pseudo-classes, and which share of it each covers."""
+        (centroids,) = _read(self.out / "centroids.safetensors", "centroids")
+        centroids = centroids.to(self.model.device)
+        shares: dict[str, dict[int, float]] = {}
+        for shard, index, last in self._todo(lambda name: self._votes(name).exists(), "vote"):
+            if self._segments(index).exists():
+                labels = self._voted(index, centroids)
+                save_pseudo_labels(self._labels(index), labels, self.settings.classes)
+                found, sizes = labels[labels >= 0].unique(return_counts=True)
+                shares[str(index)] = dict(zip(found.tolist(), (sizes / labels.numel()).tolist(), strict=True))
+            if last:
+                write_json(self._votes(shard), shares)
+                shares = {}
+
+    def _voted(self, index: int, centroids: Tensor) -> Tensor:
+        deep, _ = self._features(self._image(index))
+        segments = read_pseudo_labels(self._segments(index))
+        if int(segments.max()) < 0:
+            return segments  # no segment: nothing is labelled
+        weights = self._patches(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))
+        nearest, _ = assign(deep.flatten(1).T, centroids)
+        # pixels of each (segment, class); few of the classes occur
+        present, place = nearest.unique(return_inverse=True)
+        votes = torch.zeros(len(weights), len(present), device=deep.device).index_add_(1, place, weights)
+        winners = present[votes.argmax(1)].cpu()
+        return torch.where(segments >= 0, winners[segments.clamp_min(0)], segments)
+
+    def pair(self) -> None:
+        """Write the pairs, by the first process.
+
+        Raises:
+            InputError: no image has a neighbour that shares a class.
+        """
+        path = self.out / "pairs.jsonl"
+        if self.rank or path.exists():
+            return
+        index, features, shares = self._whole()
+        settings = self.settings
+        partial = path.with_name(".pairs.jsonl.partial")
+        found = 0
+        pairs = positive_pairs(features, shares, settings.neighbours, settings.shared)
+        with partial.open("w", encoding="utf-8") as file:
+            for one, two, key, share in self.progress(pairs, len(index) * settings.neighbours, "pair"):
+                row = {"query": self.names[index[one]], "positive": self.names[index[two]]}
+                file.write(json.dumps({**row, "class": key, "shared": round(share, 4)}) + "\n")
+                found += 1
+        if not found:
+            partial.unlink()
+            raise InputError(
+                f"No positive pair: among {len(index)} images none has one of its {settings.neighbours} nearest that "
+                f"shares a pseudo-class over more than {settings.shared:.0%} of both. Take fewer classes than "
+                f"{settings.classes}, more neighbours, or a smaller share (--classes, --neighbours, --shared)"
+            )
+        partial.replace(path)
+
+    def _whole(self) -> tuple[list[int], Tensor, Sequence[Mapping[int, float]]]:
+        """Indices, global features, and shares of classes of all usable images."""
+        index, features, shares = [], [], []
+        for shard in self.shards():
+            images, rows = _read(self._embeddings(shard), "images", "index")
+            votes = read_json(self._votes(shard))
+            for feature, (place, _) in zip(images, rows.tolist(), strict=True):
+                index.append(place)
+                features.append(feature)
+                shares.append({int(key): share for key, share in votes.get(str(place), {}).items()})
+        return index, torch.stack(features) if features else torch.empty(0, 1), shares
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(partial, {name: value.cpu().contiguous() for name, value in tensors.items()})
+        partial.replace(path)
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error}. What is finished is kept; run it again") from error
+
+
+def _read(path: Path, *names: str) -> tuple[Tensor, ...]:
+    """Tensors of a file; raises FileError for one that is missing or damaged."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return tuple(file.get_tensor(name) for name in names)
+    except Exception as error:  # safetensors raises its own, OSError and KeyError
+        raise FileError(f"{path} is missing or damaged ({error}); remove it and run `dense-ctx pseudo-label`") from None
+
+
+def make_tasks(
+    images: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    model: DenseModel,
+    settings: TaskSettings = TaskSettings(),
+    name: str = "",
+    progress: Progress | None = None,
+) -> Path:
+    """Make the tasks of a folder of images, with a report; arguments as `Tasks`."""
+    from .report import write_report
+
+    tasks = Tasks(images, out, model, settings, name, progress)
+    tasks.run()
+    if tasks.rank == 0:
+        write_report(tasks.out)
+    return tasks.out

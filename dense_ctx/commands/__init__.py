@@ -14,6 +14,7 @@ VERBS = (
     "track",
     "train",
     "evaluate",
+    "bench",
     "compare",
     "score",
     "measure",

@@ -71,6 +71,29 @@ class MaxaObjective(Objective):
         self._data = TaskData(self.task, images, self.image_size, self.size, self.flip, self.targets)
         return self._data
 
+    @property
+    def outputs(self) -> int:
+        """Channels the decoder needs (D_out); for "instances", where any will do, the paper's 32.
+
+        Raises:
+            InputError: the classes are not known before `dataset` was called.
+        """
+        if self.task.outputs:
+            return max(self.task.outputs, 32 if self.task.outputs < 0 else 1)
+        if self._data is None:
+            raise InputError("Call dataset(data) first: the number of classes comes from it")
+        return len(self._data.images.classes)
+
+    @property
+    def metric(self) -> str:
+        """The headline among the scores."""
+        return self.task.metric
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller headline value is the better one."""
+        return self.task.metric in ("mse", "rmse", "mean")
+
     def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
         """The decoder, for "instances" with a classifier. Fills the feature cache, if there is to be one.
 

@@ -23,25 +23,27 @@ class Task:
     """One task.
 
     kind: of the data set. outputs: D_out; 0: the number of classes; -1: as many as the decoder has (a latent).
-    lr: of the paper, for Adam. values: whether targets are floats [K, H, W] (else labels [H, W]).
+    lr: of the paper, for Adam. metric: the headline among the scores. values: whether targets are floats [K, H, W]
+        (else labels [H, W]).
     """
 
     name: str
     kind: Kind
     outputs: int
     lr: float
+    metric: str
     values: bool = True
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("boundaries", "instances", 1, 2e-3),
-        Task("distance", "instances", 1, 1e-3),
-        Task("instances", "instances", -1, 1e-3, values=False),
-        Task("semantic", "segmentation", 0, 1e-3, values=False),
-        Task("depth", "depth", 1, 2e-3),
-        Task("normals", "normals", 3, 1e-3),
+        Task("boundaries", "instances", 1, 2e-3, "iou"),
+        Task("distance", "instances", 1, 1e-3, "mse"),
+        Task("instances", "instances", -1, 1e-3, "ari", values=False),
+        Task("semantic", "segmentation", 0, 1e-3, "miou", values=False),
+        Task("depth", "depth", 1, 2e-3, "rmse"),
+        Task("normals", "normals", 3, 1e-3, "mean"),
     )
 }
 

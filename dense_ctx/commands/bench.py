@@ -1,0 +1,71 @@
+"""dense-ctx bench: what backbones' features know, as a table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(verbs: Any) -> None:
+    """Describe the verb."""
+    parser = verbs.add_parser(
+        "bench",
+        help="train a small head on every backbone for every task, and tabulate the scores",
+        epilog="A cell that is done is kept, one that failed is tried again: run the same command after an "
+        "interruption. Example: dense-ctx bench --backbones efficientnet-lite0 'efficientnet-lite0(weights=null)' "
+        "--heads maxa linear --tasks 'maxa-semantic(name=camvid, root=CAMVID)' --seeds 0 1 2 --out runs/bench",
+    )
+    parser.add_argument("--backbones", nargs="+", required=True, metavar="NAME", help="NAME or NAME(key=value, ...)")
+    parser.add_argument("--heads", nargs="+", default=["maxa"], metavar="NAME", help="decoders (maxa)")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        required=True,
+        metavar="TASK",
+        help="OBJECTIVE(name=DATASET, root=PATH, ...), with train= and val= for other splits than those names",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="records, features and the table")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="(0)")
+    parser.add_argument("--size", nargs=2, type=int, default=[224, 224], metavar=("H", "W"), help="outputs (224 224)")
+    parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help="default each backbone's native")
+    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of training (%(default)s)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="images a step (%(default)s)")
+    parser.add_argument("--no-cache", action="store_true", help="run the backbone in every step")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the cells and write table.md; 1 where one failed."""
+    from ..bench import Bench, BenchTask, markdown, run_bench
+    from ..config import Part
+    from ._model import _part
+
+    tasks = []
+    for text in args.tasks:
+        name, data = _part(text, text)
+        splits = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
+        tasks.append(BenchTask(name, data, **splits))
+    bench = Bench(
+        args.out,
+        tuple(Part(*_part(text, text)) for text in args.backbones),
+        tuple(Part(*_part(text, text)) for text in args.heads),
+        tuple(tasks),
+        tuple(args.seeds),
+        (args.size[0], args.size[1]),
+        None if args.image_size is None else (args.image_size[0], args.image_size[1]),
+        args.steps,
+        args.batch,
+        not args.no_cache,
+    )
+
+    def report(cell: Any, record: Any) -> None:
+        value = f"{record['metric']} {record['value']:.4g}" if record["status"] == "done" else record["error"]
+        words = f"{cell.backbone.name} + {cell.head.name}, {cell.task.objective}, seed {cell.seed}"
+        print(f"{words}: {value}", flush=True)
+
+    records = run_bench(bench, report)
+    table = markdown(records)
+    (args.out / "table.md").write_text(table, encoding="utf-8")
+    print(f"\n{table}\n{args.out / 'table.md'}")
+    return int(any(record["status"] != "done" for record in records))

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+import tiny_datasets
+
+from dense_ctx import cli
+from dense_ctx.bench import Bench, BenchTask, markdown, run_bench
+from dense_ctx.config import Part
+from dense_ctx.errors import ConfigError, UnknownNameError
+
+
+def bench(tmp_path, **args):
+    root = tmp_path / "data"
+    if not root.exists():
+        tiny_datasets.rgbd(root)
+    task = BenchTask("maxa-depth", {"name": "rgbd-folder", "root": str(root)})
+    values = {
+        "backbones": (Part("rgb-xy"),), "heads": (Part("maxa"), Part("linear")), "tasks": (task,), "seeds": (0, 1),
+        "size": (16, 24), "image_size": (12, 18), "steps": 2, "batch_size": 2,
+    }  # fmt: skip
+    return Bench(tmp_path / "out", **{**values, **args})
+
+
+def test_every_cell_is_run_once(tmp_path):
+    first = run_bench(bench(tmp_path))
+    assert [record["status"] for record in first] == ["done"] * 4
+    for record in first:
+        assert record["metric"] == "rmse"
+        assert record["value"] == record["scores"]["rmse"] > 0
+        assert (record["n"], record["grid"], record["image_size"]) == (2, [12, 18], [12, 18])
+        assert record["learnt"] < record["parameters"]
+        assert min(record["backbone_seconds"], record["head_seconds"], record["peak_memory_mb"]["process"]) > 0
+        assert len(record["weights"]) == 64
+    assert first[0]["value"] != first[1]["value"]  # seeds
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    assert run_bench(bench(tmp_path)) == first
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    next(iter(files)).unlink()
+    again = run_bench(bench(tmp_path))
+    assert [r["value"] for r in again] == pytest.approx([r["value"] for r in first])
+
+
+def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(tmp_path):
+    heads = (Part("maxa", {"width": 12}), Part("linear"))
+    records = run_bench(bench(tmp_path, heads=heads, seeds=(0,)))
+    assert [record["status"] for record in records] == ["failed", "done"]
+    assert "heads divide" in records[0]["error"]
+    table = markdown(records)
+    assert "| rgb-xy + maxa(width=12) | - | failed |" in table
+    assert "maxa-depth rmse ↓" in table
+
+
+def test_the_best_of_a_column_is_bold():
+    def record(head, value, seed=0):
+        part = {"name": head, "args": {}}
+        settings = {"backbone": {"name": "b", "args": {}}, "head": part, "task": {"objective": "t"}, "seed": seed}
+        return {"settings": settings, "status": "done", "metric": "rmse", "lower_is_better": True, "value": value,
+                "learnt": 1000}  # fmt: skip
+
+    lines = markdown([record("x", 1.0), record("x", 3.0, 1), record("y", 1.5)]).splitlines()
+    assert lines[2] == "| b + x | 1,000 | 2 ± 1.4 |"
+    assert lines[3] == "| b + y | 1,000 | **1.5** |"
+
+
+def test_faults(tmp_path):
+    run_bench(bench(tmp_path, heads=(Part("linear"),), seeds=(0,)))
+    with pytest.raises(ConfigError, match="another steps"):
+        run_bench(bench(tmp_path, heads=(Part("linear"),), seeds=(0,), steps=3))
+    with pytest.raises(ConfigError, match="seeds is empty"):
+        bench(tmp_path, seeds=())
+    with pytest.raises(ConfigError, match="one twice"):
+        bench(tmp_path, seeds=(1, 1))
+    with pytest.raises(UnknownNameError, match="linaer"):
+        bench(tmp_path, heads=(Part("linaer"),))
+    record = run_bench(bench(tmp_path, tasks=(BenchTask("lila", {"root": str(tmp_path)}),), seeds=(0,)))[0]
+    assert record["status"] == "failed"
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    root = tmp_path / "data"
+    tiny_datasets.rgbd(root)
+    words = ["bench", "--backbones", "rgb-xy", "--heads", "linear", "--tasks"]
+    words += [
+        f"maxa-depth(name=rgbd-folder, root={root})",
+        f"maxa-normals(name=rgbd-folder, root={root}, target=normals)",
+    ]
+    words += ["--size", "16", "24", "--image-size", "12", "18", "--steps", "2", "--batch", "2"]
+    assert cli.main([*words, "--out", str(tmp_path / "out"), "--no-cache"]) == 0
+    assert "maxa-normals mean" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "features").exists()
+    assert (tmp_path / "out" / "table.md").read_text().count("\n") == 3
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "out" / "cells").iterdir()]
+    assert len(cells) == 2

@@ -97,7 +97,9 @@ class DenseEvaluation:
             for index in self.progress(chosen, len(chosen), f"fit, seed {seed}"):
                 features, target = self._item(index, 0)
                 grid = (features.pixels.shape[-2], features.pixels.shape[-1])
-                label = training_target(target, grid, None)[None]
+                # a probe of histograms wants the annotation as fine as it is
+                fine = getattr(probe, "pixel_targets", False)
+                label = (target if fine else training_target(target, grid, None))[None]
                 if _labelled(label):
                     probe.partial_fit(features, label)
                     labelled = True

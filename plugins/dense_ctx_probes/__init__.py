@@ -11,5 +11,6 @@ def register_probes(register: Register) -> None:
     register("linear", "dense_ctx_probes.linear:LinearProbe")
     register("conv", "dense_ctx_probes.conv:ConvProbe")
     register("attention", "dense_ctx_probes.attention:AttentionProbe")
+    register("retrieval", "dense_ctx_probes.retrieval:RetrievalProbe")
     register("zero-shot", "dense_ctx_probes.zero_shot:ZeroShotProbe")
     register("propagation", "dense_ctx_probes.propagation:PropagationProbe")

@@ -1,0 +1,213 @@
+"""Dense prediction by retrieval from a large memory bank of support patches (Balazevic et al. 2023; DIP, section 3.1).
+
+No weight is trained: a patch takes the softmax-weighted mean of the label histograms of its nearest support patches.
+What it measures is the features alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+
+from .retrieval_bank import Bank, Engine, nearest
+
+Mode = Literal["sound", "official"]
+Sampling = Literal["balanced", "uniform"]
+_TYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+class RetrievalProbe(Probe):
+    """Cosine nearest neighbours of encoder patches (or of pixels on the features' grid) in a bounded memory bank.
+
+    Args:
+        task: see `dense_ctx.Probe`.
+        k, temperature: neighbours, and the softmax over their cosines.
+        memory: patches kept, at most; each support image has an equal share of them.
+        mode: "sound": unannotated pixels count nothing, patches without any annotation stay out of memory;
+            "official": they are class 0 in memory, as in open-hummingbird's evaluator.
+        sampling: which patches of an image are kept: "balanced" prefers classes that cover few of its patches (the
+            evaluator's way; segmentation only), "uniform" any.
+        reads: "patches" (encoder) or "pixels" (decoder, on the features' grid).
+        classes: number of classes, where known; default: grows with what is seen.
+        dtype: of the bank, "float32" or "float16".
+        engine: "torch" or "faiss"; both exact.
+        seed: of the sampling.
+    """
+
+    incremental: ClassVar[bool] = True
+    pixel_targets: ClassVar[bool] = True  # histograms want annotations as fine as they are, whatever the grid
+
+    def __init__(
+        self,
+        task: Task = "segmentation",
+        k: int = 30,
+        temperature: float = 0.02,
+        memory: int = 10_240_000,
+        mode: Mode = "sound",
+        sampling: Sampling = "balanced",
+        reads: Literal["patches", "pixels"] = "patches",
+        classes: int | None = None,
+        dtype: Literal["float32", "float16"] = "float32",
+        engine: Engine = "torch",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(task)
+        if min(k, memory, 1 if classes is None else classes) < 1 or not temperature > 0:
+            raise InputError(f"k={k}, memory={memory}, classes={classes}, temperature={temperature}: all above 0")
+        for value, known, name in (
+            (mode, ("sound", "official"), "mode"),
+            (sampling, ("balanced", "uniform"), "sampling"),
+            (reads, ("patches", "pixels"), "reads"),
+            (dtype, tuple(_TYPES), "dtype"),
+            (engine, ("torch", "faiss"), "engine"),
+        ):
+            if value not in known:
+                raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        self.k, self.temperature, self.mode, self.sampling = k, temperature, mode, sampling
+        self.classes, self.engine, self.seed, self.reads = classes, engine, seed, reads
+        self.bank_ = Bank(memory, _TYPES[dtype])
+        self.seen_ = 0  # images, those without an annotation among them
+        self.width_ = classes or 0
+
+    # ------------------------------------------------------------------ memory
+
+    def partial_fit(self, features: DenseFeatures, targets: Tensor) -> RetrievalProbe:
+        """Add the patches of B images; targets [B, H, W] or [B, K, H, W] at any resolution.
+
+        Raises:
+            InputError: no annotated pixel, a class beyond `classes`, or targets of another kind than the task's.
+        """
+        self._check(features, targets)
+        added = False
+        maps, extent = self._maps(features)
+        for index in range(len(targets)):
+            patches = maps[index].flatten(1).T
+            values, share = self._cells(targets[index], (maps.shape[-2], maps.shape[-1]), extent)
+            keep = share > 0
+            if self.mode == "official" and self.task == "segmentation":
+                keep = torch.ones_like(keep)
+            order = self._order(values, keep)
+            self.seen_ += 1
+            if len(order):
+                self.bank_.add(patches[order.to(patches.device)], values[order])
+                added = True
+        if not added:
+            raise InputError("No labelled pixel: every target is ignored (-1) or NaN")
+        return self
+
+    def _maps(self, features: DenseFeatures) -> tuple[Tensor, tuple[float, float]]:
+        """What is read, [B, C, h, w], and the share of its grid that the image covers."""
+        return (features.patches, features.extent) if self.reads == "patches" else (features.pixels, (1.0, 1.0))
+
+    def _check(self, features: DenseFeatures, targets: Tensor) -> None:
+        batch = len(features.patches)
+        if self.task == "segmentation":
+            if targets.is_floating_point() or targets.ndim != 3 or len(targets) != batch:
+                raise InputError(
+                    f"Segmentation targets are integers [B, H, W] with B = {batch}; got {targets.dtype} "
+                    f"{list(targets.shape)}"
+                )
+            highest = int(targets.max()) if targets.numel() else -1
+            if self.classes is not None and highest >= self.classes:
+                raise InputError(f"A target holds class {highest}; the probe was made for {self.classes} classes")
+            self.width_ = max(self.width_, highest + 1, 1)
+        elif not targets.is_floating_point() or targets.ndim != 4 or len(targets) != batch:
+            raise InputError(
+                f"Regression targets are floats [B, K, H, W] with B = {batch}; got {targets.dtype} "
+                f"{list(targets.shape)}"
+            )
+        else:
+            self.width_ = targets.shape[1]
+
+    def _cells(self, target: Tensor, grid: Size, extent: tuple[float, float]) -> tuple[Tensor, Tensor]:
+        """Values [h * w, K] of an image's patches, float32, and how many annotated pixels each holds."""
+        target = target.cpu()
+        patch = _patch_of((target.shape[-2], target.shape[-1]), grid, extent)
+        cells = grid[0] * grid[1]
+        if self.task == "segmentation":
+            if self.mode == "official":
+                target = target.clamp_min(0)
+            known = target >= 0
+            place = (patch * self.width_ + target)[known]
+            counts = torch.bincount(place, minlength=cells * self.width_).view(cells, self.width_).float()
+            share = counts.sum(1)
+            return counts / share.clamp_min(1)[:, None], share
+        known = target.isfinite().all(0)
+        share = torch.bincount(patch[known], minlength=cells).float()
+        sums = torch.zeros(cells, len(target)).index_add_(0, patch[known], target[:, known].T.float())
+        return sums / share.clamp_min(1)[:, None], share
+
+    def _order(self, values: Tensor, keep: Tensor) -> Tensor:
+        """The patches to keep, in the order in which they would be chosen."""
+        places = keep.nonzero()[:, 0]
+        score = self._uniform(len(values))
+        if self.sampling == "balanced" and self.task == "segmentation":
+            present = (values > 0).float()
+            # in how many patches each class is; a patch counts those of all its classes
+            score = (present @ present[places].sum(0)) * score
+        elif self.bank_.size >= len(places) * (len(self.bank_) + 1):
+            return places
+        return places[score[places].argsort(stable=True)]
+
+    def _uniform(self, count: int) -> Tensor:
+        """Numbers in [0, 1) for an image's patches; by its number, so that a probe saved half-way draws the same."""
+        return torch.rand(count, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + self.seen_))
+
+    # ------------------------------------------------------------------ prediction
+
+    def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
+        """[B, K, *size]: probabilities or values, bilinearly upsampled from the patches."""
+        patches, extent = self._maps(features)
+        values, _, _ = self.retrieve(patches.movedim(1, -1).flatten(0, 2))
+        maps = values.view(len(patches), *patches.shape[-2:], -1).movedim(-1, 1)
+        height, width = size or (features.pixels.shape[-2], features.pixels.shape[-1])
+        full = (max(height, round(height / extent[0])), max(width, round(width / extent[1])))
+        if tuple(maps.shape[-2:]) != full:
+            shrink = maps.shape[-2] > full[0] or maps.shape[-1] > full[1]
+            maps = functional.interpolate(maps, size=full, mode="bilinear", align_corners=False, antialias=shrink)
+        return maps[:, :, :height, :width]
+
+    def retrieve(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For query features [Q, C]: values [Q, K], their neighbours' indices [Q, k], nearest first, and cosines."""
+        keys, values = self.bank_.whole()
+        if queries.shape[1] != keys.shape[1]:
+            raise InputError(f"features have {queries.shape[1]} dimensions; those in memory {keys.shape[1]}")
+        scores, found = nearest(functional.normalize(queries.float(), dim=1), keys, self.k, self.engine)
+        weights = (scores / self.temperature).softmax(1)
+        # [Q, k, K] at once would be gigabytes for many classes
+        picked = [
+            torch.einsum("qk,qkm->qm", w, values[f.cpu()].to(w))
+            for w, f in zip(weights.split(1024), found.split(1024), strict=True)
+        ]
+        result = torch.cat(picked)
+        return functional.pad(result, (0, self.width_ - result.shape[1])), found, scores
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The memory bank."""
+        if not len(self.bank_):
+            raise NotFittedError("Nothing to save: call fit first")
+        counts = self.bank_.counts()
+        keys, values = self.bank_.whole()
+        numbers = torch.tensor([self.seen_, self.width_])
+        return {"keys": keys, "values": values, "counts": counts, "numbers": numbers}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take a memory bank back."""
+        self.bank_.restore(state["keys"], state["values"], state["counts"])
+        self.seen_, self.width_ = state["numbers"].tolist()
+
+
+def _patch_of(size: Size, grid: Size, extent: tuple[float, float]) -> Tensor:
+    """The patch under each pixel, int64 [H, W]: the grid covers the image and what it was padded with."""
+    places = []
+    for length, cells, share in zip(size, grid, extent, strict=True):
+        full = max(length, round(length / share))
+        places.append((torch.arange(length) * cells // full).clamp_max(cells - 1))
+    return places[0][:, None] * grid[1] + places[1]

@@ -1,0 +1,218 @@
+"""Retrieval from a memory bank: the published evaluator index by index, and the parts it is made of."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dense_ctx_probes.retrieval import RetrievalProbe
+from dense_ctx_probes.retrieval_bank import Bank, nearest
+from torch.nn import functional
+
+from dense_ctx.errors import InputError, MissingDependencyError, NotFittedError
+from dense_ctx.interfaces import DenseFeatures
+from dense_ctx.metrics import Segmentation, confusion_matrix
+from dense_ctx.numerics import soft_knn
+
+ORACLE = Path(__file__).parent / "oracles/hummingbird.npz"
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    with np.load(ORACLE) as file:
+        return {name: torch.from_numpy(file[name]) for name in file}
+
+
+def features(rows):
+    """Patch features [B, 64, C] of 8 x 8 grids; pixels are not read."""
+    maps = rows.transpose(1, 2).unflatten(2, (8, 8))
+    return DenseFeatures(torch.empty(len(rows), 1, 64, 64), maps)
+
+
+def annotation(labels):
+    return torch.where(labels == 255, -1, labels.long())
+
+
+@pytest.mark.parametrize("engine", ["torch", "faiss"])
+@pytest.mark.parametrize("case", ["full", "bounded"])
+def test_published_evaluator(oracle, case, engine, monkeypatch):
+    if engine == "faiss":
+        pytest.importorskip("faiss")
+    bounded = case == "bounded"
+    probe = RetrievalProbe(
+        mode="official", sampling="balanced" if bounded else "uniform", classes=4, engine=engine,
+        k=int(oracle["k"]), temperature=float(oracle["beta"]), memory=120 if bounded else 10_000,
+    )  # fmt: skip
+    draws = oracle["bounded_uniform_draws"].view(6, 64)
+    monkeypatch.setattr(probe, "_uniform", lambda count: draws[probe.seen_])
+    for index in range(6):  # one at a time, as an evaluation gives them
+        probe.partial_fit(
+            features(oracle["train_features"][index : index + 1]), annotation(oracle["train_labels"][index])[None]
+        )
+    keys, values = probe.bank_.whole()
+    assert (values - oracle[f"{case}_label_memory"]).abs().max() < 1e-6
+    expected = oracle["bounded_feature_memory"] if bounded else oracle["full_feature_memory_first64"]
+    assert (keys[: len(expected)] - expected).abs().max() < 1e-6
+    queries = oracle["val_features"].flatten(0, 1)
+    label_hat, found, cosines = probe.retrieve(queries)
+    assert torch.equal(found, oracle[f"{case}_knn_index"].long())
+    assert (cosines * queries.norm(dim=1, keepdim=True) - oracle[f"{case}_knn_dot"]).abs().max() < 1e-4
+    assert (label_hat.view(3, 64, 4) - oracle[f"{case}_label_hat"]).abs().max() < 1e-5
+    predicted = probe.predict(features(oracle["val_features"]), (64, 64)).argmax(1)
+    assert torch.equal(predicted, oracle[f"{case}_pred"].long())
+    confusion = confusion_matrix(predicted, oracle["val_labels"].long(), 4)
+    assert torch.equal(confusion, oracle[f"{case}_confusion"])
+    official = Segmentation.of(confusion, "hungarian", "zero").miou
+    assert official == pytest.approx(float(oracle[f"{case}_miou_official"]), abs=1e-9)
+    sound = Segmentation.of(confusion).miou
+    assert sound == pytest.approx(float(oracle[f"{case}_miou_direct_nanmean"]), abs=1e-9)
+
+
+def test_void_stays_out_of_memory_unless_official(oracle):
+    labels = annotation(oracle["train_labels"][:1])
+    labels[:, :8] = -1  # the first row of patches
+    rows = features(oracle["train_features"][:1])
+    sound = RetrievalProbe(sampling="uniform", classes=4).partial_fit(rows, labels)
+    official = RetrievalProbe(sampling="uniform", classes=4, mode="official").partial_fit(rows, labels)
+    assert len(official.bank_.whole()[0]) == 64
+    assert len(sound.bank_.whole()[0]) <= 56
+    values = sound.bank_.whole()[1]
+    assert torch.allclose(values.sum(1), torch.ones(len(values)))
+    assert torch.equal(official.bank_.whole()[1][:8], torch.eye(4)[[0] * 8])
+
+
+def world(images=5, size=(24, 40), classes=4, dim=12, seed=0, patch=8):
+    """Patch features that tell the class of each patch, with noise; targets [B, H, W]."""
+    draw = torch.Generator().manual_seed(seed)
+    grid = (size[0] // patch, size[1] // patch)
+    cells = torch.randint(classes, (images, *grid), generator=draw)
+    centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(99))
+    rows = centres[cells] + 0.2 * torch.randn(images, *grid, dim, generator=draw)
+    targets = cells.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+    return DenseFeatures(torch.zeros(images, 1, *size), rows.permute(0, 3, 1, 2)), targets
+
+
+def test_the_prediction_is_soft_knn_over_histograms():
+    support, targets = world()
+    query, _ = world(2, seed=1)
+    probe = RetrievalProbe(k=7, temperature=0.1).partial_fit(support, targets)
+    keys, values = probe.bank_.whole()
+    expected, index = soft_knn(query.patches.movedim(1, -1).flatten(0, 2), keys, values, 7, 0.1)
+    found, order, _ = probe.retrieve(query.patches.movedim(1, -1).flatten(0, 2))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.equal(order, index)
+
+
+def test_histograms_by_definition_where_the_image_was_padded():
+    """A 20 x 37 image padded to 24 x 40: patches at the border see fewer pixels, none of them invented."""
+    support, _ = world(1)
+    target = torch.randint(-1, 4, (1, 20, 37), generator=torch.Generator().manual_seed(3))
+    padded = DenseFeatures(torch.zeros(1, 1, 20, 37), support.patches, None, (20 / 24, 37 / 40))
+    values, share = RetrievalProbe(classes=4)._cells(target[0], (3, 5), padded.extent)
+    large = functional.pad(target, (0, 3, 0, 4), value=-1)
+    one_hot = functional.one_hot(large.clamp_min(0), 4) * (large >= 0)[..., None]
+    expected = one_hot.view(3, 8, 5, 8, 4).sum((1, 3)).view(15, 4).float()
+    assert torch.equal(share, expected.sum(1))
+    assert torch.allclose(values, expected / expected.sum(1, keepdim=True))
+    probe = RetrievalProbe().partial_fit(padded, target)
+    assert probe.predict(padded).shape == (1, 4, 20, 37)
+    assert probe.predict(padded, (40, 74)).shape == (1, 4, 40, 74)
+
+
+@pytest.mark.parametrize("memory", [1, 7, 30, 74, 10_000])
+def test_the_share_of_an_image_needs_no_number_of_images(memory):
+    """One at a time, all at once, or saved half-way: the bank of size // images rows each."""
+    support, targets = world(6)
+    straight = RetrievalProbe(memory=memory).partial_fit(support, targets)
+    parts = RetrievalProbe(memory=memory)
+    for index in range(6):
+        one = DenseFeatures(support.pixels[index : index + 1], support.patches[index : index + 1])
+        parts.partial_fit(one, targets[index : index + 1])
+        if index == 2:
+            state = {k: v.clone() for k, v in parts.state_dict().items()}
+            parts = RetrievalProbe(memory=memory)
+            parts.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(straight.bank_.whole(), parts.bank_.whole(), strict=True))
+    counts = straight.bank_.counts().tolist()
+    assert sum(counts) <= memory
+    assert counts == [min(15, memory // 6)] * 6 if memory >= 6 else sum(counts) == memory
+
+
+def test_balanced_sampling_keeps_the_rare_class():
+    """One patch of 60 is of class 1; a tenth of the bank keeps it nearly always, a uniform one seldom."""
+    target = torch.zeros(1, 48, 80, dtype=torch.int64)
+    target[:, :8, :8] = 1
+    rows = DenseFeatures(torch.zeros(1, 1, 48, 80), torch.randn(1, 5, 6, 10))
+    kept = {
+        sampling: sum(
+            bool((RetrievalProbe(memory=6, sampling=sampling, seed=s).partial_fit(rows, target).bank_.whole()[1])
+                 [:, 1].any())
+            for s in range(40)
+        )
+        for sampling in ("balanced", "uniform")
+    }  # fmt: skip
+    assert kept["balanced"] > 35
+    assert kept["uniform"] < 15
+
+
+def test_depth():
+    draw = torch.Generator().manual_seed(0)
+    depth = 1 + 4 * torch.rand(3, 1, 3, 5, generator=draw)
+    support = DenseFeatures(torch.zeros(3, 1, 24, 40), torch.cat([depth.cos(), depth.sin()], 1))
+    target = depth.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    target[:, :, ::3] = float("nan")
+    probe = RetrievalProbe("regression", k=1).partial_fit(support, target)
+    near = probe.predict(support, (3, 5))
+    assert torch.allclose(near, depth, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "k"), [(5, 30), (100, 3), (70_000, 30)])
+def test_search_is_exact(count, k):
+    draw = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(9, 8, generator=draw), torch.randn(count, 8, generator=draw)
+    scores, found = nearest(queries, keys, k, rows=4)
+    wanted = (queries @ keys.T).topk(min(k, count), 1)
+    assert torch.equal(found, wanted.indices)
+    assert torch.allclose(scores, wanted.values)
+
+
+def test_half_precision_halves_the_bank_and_finds_nearly_the_same():
+    support, targets = world(8)
+    query, _ = world(2, seed=1)
+    full, half = (RetrievalProbe(dtype=dtype).partial_fit(support, targets) for dtype in ("float32", "float16"))
+    assert half.bank_.whole()[0].element_size() == 2
+    assert (full.predict(query) - half.predict(query)).abs().max() < 0.02
+
+
+def test_bad_input(monkeypatch):
+    support, targets = world()
+    with pytest.raises(NotFittedError, match="The support set is empty"):
+        RetrievalProbe().predict(support)
+    with pytest.raises(NotFittedError, match="Nothing to save"):
+        RetrievalProbe().state_dict()
+    with pytest.raises(InputError, match="No labelled pixel"):
+        RetrievalProbe().partial_fit(support, torch.full_like(targets, -1))
+    with pytest.raises(InputError, match="A target holds class 3; the probe was made for 2 classes"):
+        RetrievalProbe(classes=2).partial_fit(support, targets)
+    with pytest.raises(InputError, match=r"integers \[B, H, W\] with B = 5"):
+        RetrievalProbe().partial_fit(support, targets.float())
+    with pytest.raises(InputError, match=r"floats \[B, K, H, W\]"):
+        RetrievalProbe("regression").partial_fit(support, targets)
+    with pytest.raises(InputError, match="features have 3 dimensions; those in memory 12"):
+        RetrievalProbe().partial_fit(support, targets).retrieve(torch.randn(2, 3))
+    for args in ({"k": 0}, {"memory": 0}, {"temperature": 0.0}, {"mode": "fast"}, {"sampling": "all"}, {"dtype": "i8"}):
+        with pytest.raises(InputError, match=next(iter(args))):
+            RetrievalProbe(**args)
+    with pytest.raises(InputError, match="a bank of 2 keys, 2 values and 3 rows"):
+        Bank(9).restore(torch.ones(2, 1), torch.ones(2, 1), torch.tensor([3]))
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingDependencyError, match="pip install faiss-cpu"):
+        RetrievalProbe(engine="faiss").partial_fit(support, targets).predict(support)
+
+
+def test_memory_larger_than_the_support_keeps_it_whole():
+    support, targets = world()
+    probe = RetrievalProbe(memory=10_240_000, k=500).partial_fit(support, targets)
+    assert len(probe.bank_.whole()[0]) == 75
+    assert probe.retrieve(torch.randn(2, 12))[1].shape == (2, 75)  # fewer rows than k

@@ -1,10 +1,12 @@
 import json
+import re
+from xml.etree import ElementTree
 
 import pytest
 import tiny_datasets
 
 from dense_ctx import cli
-from dense_ctx.bench import Bench, BenchTask, markdown, run_bench
+from dense_ctx.bench import Bench, BenchTask, markdown, page, run_bench
 from dense_ctx.config import Part
 from dense_ctx.errors import ConfigError, UnknownNameError
 
@@ -48,6 +50,9 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(tmp_path):
     table = markdown(records)
     assert "| rgb-xy + maxa(width=12) | - | failed |" in table
     assert "maxa-depth rmse ↓" in table
+    report = page(records)
+    assert "heads divide" in report
+    assert report.count("<circle") == 1
 
 
 def test_the_best_of_a_column_is_bold():
@@ -89,5 +94,9 @@ def test_from_the_command_line(tmp_path, capsys):
     assert "maxa-normals mean" in capsys.readouterr().out
     assert not (tmp_path / "out" / "features").exists()
     assert (tmp_path / "out" / "table.md").read_text().count("\n") == 3
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for svg in re.findall(r"<svg.*?</svg>", report, re.S):
+        assert len(ElementTree.fromstring(svg).findall("circle")) == 1
+    assert report.count("<svg") == 3  # two tasks against speed, one against the other
     cells = [json.loads(path.read_text()) for path in (tmp_path / "out" / "cells").iterdir()]
     assert len(cells) == 2

@@ -8,7 +8,7 @@ from dense_ctx_maxa.attention import GaussianBias
 from dense_ctx_maxa.maxa import Maxa
 from dense_ctx_maxa.positions import cell_centres, encode
 
-from dense_ctx import AutoDenseModel, papers
+from dense_ctx import AutoDenseModel, papers, registry
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Features
 from dense_ctx.testing import check_decoder
@@ -147,6 +147,19 @@ def test_chunks_change_neither_values_nor_gradients(monkeypatch):
         assert torch.allclose(
             parameter.grad, gradients[name], rtol=1e-3, atol=1e-3 * float(gradients[name].abs().max())
         )
+
+
+@pytest.mark.parametrize("name", ["maxa", "cnn", "linear"])
+def test_training_in_mixed_precision(name):
+    torch.manual_seed(0)
+    args = {"size": (48, 64)} if name == "maxa" else {}
+    head = registry().create("decoder", name, dims=(12,), strides=(16,), dim=3, **args)
+    whole = head(scene(), None, (48, 64))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = head(scene(), None, (48, 64))
+        out.float().square().mean().backward()
+    assert float((out - whole).detach().abs().max()) < 0.05 * float(whole.detach().abs().max())
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in head.parameters())
 
 
 def test_the_output_size_does_not_follow_the_grid():

@@ -17,8 +17,7 @@ def markdown(records: Iterable[Record]) -> str:
         settings = record["settings"]
         task = settings["task"]["objective"]
         tasks += [] if task in tasks else [task]
-        name = f"{_spec(settings['backbone'])} + {_spec(settings['head'])}"
-        rows.setdefault(name, {}).setdefault(task, []).append(record)
+        rows.setdefault(row_name(record), {}).setdefault(task, []).append(record)
     best = {task: _best([row.get(task, []) for row in rows.values()]) for task in tasks}
     arrows = {task: _head([r for row in rows.values() for r in row.get(task, [])]) for task in tasks}
     lines = ["| backbone + head | learnt | " + " | ".join(f"{task} {arrows[task]}".strip() for task in tasks) + " |"]
@@ -29,6 +28,11 @@ def markdown(records: Iterable[Record]) -> str:
         cells = [_cell(columns.get(task, []), best[task]) for task in tasks]
         lines.append(f"| {name} | {learnt} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def row_name(record: Record) -> str:
+    """Backbone and head, with their arguments."""
+    return f"{_spec(record['settings']['backbone'])} + {_spec(record['settings']['head'])}"
 
 
 def _done(records: list[Record]) -> list[float]:

@@ -36,8 +36,8 @@ def add(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the cells and write table.md; 1 where one failed."""
-    from ..bench import Bench, BenchTask, markdown, run_bench
+    """Run the cells, write table.md and report.html; 1 where one failed."""
+    from ..bench import Bench, BenchTask, markdown, page, run_bench
     from ..config import Part
     from ._model import _part
 
@@ -67,5 +67,6 @@ def run(args: argparse.Namespace) -> int:
     records = run_bench(bench, report)
     table = markdown(records)
     (args.out / "table.md").write_text(table, encoding="utf-8")
-    print(f"\n{table}\n{args.out / 'table.md'}")
+    (args.out / "report.html").write_text(page(records), encoding="utf-8")
+    print(f"\n{table}\n{args.out / 'table.md'}, {args.out / 'report.html'}")
     return int(any(record["status"] != "done" for record in records))

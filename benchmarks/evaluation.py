@@ -40,7 +40,7 @@ def main():
         results = []
         for spec in args.models:
             out = args.out / protocol / spec.split("(")[0].replace("/", "_")
-            options = {"name": spec, "seeds": seeds, "cache": "8GB", "progress": bar}
+            options = {"name": spec, "seeds": seeds, "cache": "10GB", "progress": bar}
             result = evaluate(model_from_spec(spec), protocol, args.data / folder, out, **options)
             results.append(result)
             print(f"{protocol}  {spec}  {result.metric} {result.value:.4f}", file=sys.stderr)

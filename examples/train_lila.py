@@ -67,9 +67,18 @@ def small(settings, dry_run):
     config = TrainConfig.from_dict({**SMALL, "data": str(clips), "out": "runs/lila-small"}).override(settings)
     if dry_run:
         config = config.dry(Path(tempfile.mkdtemp()) / "dry-run")
-    before = score(AutoDenseModel.from_parts("efficientnet-lite0", "upsample"))
-    after = score(AutoDenseModel.from_pretrained(train(config)))
-    print(f"mean IoU on frames 60 and 119 of the demo's clip: frozen network {before:.3f}, LILA {after:.3f}")
+    torch.manual_seed(config.seed)
+    models = {
+        "the network's last map": AutoDenseModel.from_parts(
+            "efficientnet-lite0", "upsample", decoder_args={"layers": [-1]}
+        ),
+        "the decoder before training": AutoDenseModel.from_parts(config.model.backbone, config.model.decoder),
+    }
+    scores = {name: score(model) for name, model in models.items()}
+    scores["the decoder after training"] = score(AutoDenseModel.from_pretrained(train(config)))
+    print("mean IoU on frames 60 and 119 of the demo's clip, in context from frame 0:")
+    for name, value in scores.items():
+        print(f"  {value:.3f}  {name}")
 
 
 def score(model):

@@ -4,11 +4,17 @@ from xml.etree import ElementTree
 
 import pytest
 import tiny_datasets
+import torch
+from safetensors.torch import load_file
 
-from dense_ctx import cli
+from dense_ctx import AutoDenseModel, cli
 from dense_ctx.bench import Bench, BenchTask, markdown, page, run_bench
+from dense_ctx.bench.select import Best, hold_out
 from dense_ctx.config import Part
+from dense_ctx.datasets import ImageSet
 from dense_ctx.errors import ConfigError, UnknownNameError
+from dense_ctx.testing.tiny import tiny_model
+from dense_ctx.train.log import read_log
 
 
 def bench(tmp_path, **args):
@@ -65,6 +71,50 @@ def test_the_best_of_a_column_is_bold():
     lines = markdown([record("x", 1.0), record("x", 3.0, 1), record("y", 1.5)]).splitlines()
     assert lines[2] == "| b + x | 1,000 | 2 ± 1.4 |"
     assert lines[3] == "| b + y | 1,000 | **1.5** |"
+
+
+def test_the_held_out_images_choose_the_head(tmp_path):
+    record = run_bench(bench(tmp_path, held_out=0.5, steps=20, seeds=(0,), heads=(Part("maxa"),)))[0]
+    (run,) = (tmp_path / "out" / "runs").iterdir()
+    rows = [row for row in read_log(run / "log.jsonl") if "rmse" in str(row)]
+    assert record["selected"]["step"] in range(2, 21, 2)
+    values = [float(value) for value in re.findall(r"'rmse': ([\d.e-]+)", str(rows))]
+    assert record["selected"]["value"] == pytest.approx(min(values))
+    kept = load_file(run / "best.safetensors")
+    published = AutoDenseModel.from_pretrained(run / "model").decoder.state_dict()
+    assert all(torch.equal(value, kept[key]) for key, value in published.items())
+
+
+def test_the_best_is_kept_over_a_continued_run(tmp_path):
+    model = tiny_model()
+    first = {key: value.clone() for key, value in model.decoder.state_dict().items()}
+    best = Best(tmp_path, "rmse", lower=True)
+    best.offer(model, 1, 0.5)
+    with torch.no_grad():
+        model.decoder.project[0].weight.add_(1)
+    best.offer(model, 2, 0.5)  # no better
+    best.offer(model, 3, float("nan"))
+    Best(tmp_path, "rmse", lower=True).offer(model, 4, 0.7)
+    assert best.restore(model) == {"step": 1, "value": 0.5}
+    assert all(torch.equal(value, first[key]) for key, value in model.decoder.state_dict().items())
+    upwards = Best(tmp_path / "iou", "iou", lower=False)
+    for step, value in enumerate((0.1, 0.3, 0.2)):
+        upwards.offer(model, step, value)
+    assert upwards.record == {"step": 1, "value": 0.3}
+
+
+def test_images_are_held_out_once_and_for_all():
+    class Numbers(ImageSet):
+        names = [str(n) for n in range(25)]
+
+        def __getitem__(self, index):
+            return index
+
+    fit, held = hold_out(Numbers(), 0.1)
+    assert held.indices == [5, 15]
+    assert sorted(fit.indices + held.indices) == list(range(25))
+    assert fit[5] == 6
+    assert len(hold_out(Numbers(), 0)[1]) == 0
 
 
 def test_faults(tmp_path):

@@ -17,14 +17,16 @@ import torch
 
 from ..checkpoint import state_digest
 from ..config import Part
+from ..datasets import ImageSet, open_set
 from ..errors import ConfigError, DenseCtxError
 from ..evaluate.result import describe_environment, peak_memory_mb, read_json, write_json
 from ..interfaces import Objective, Size
 from ..model import AutoDenseModel, DenseModel, create_backbone
 from ..plugins import registry
 from ..train import TrainConfig, train
-from ..train.config import Save
+from ..train.config import Save, Validate
 from ..train.data import mix, seed_all
+from .select import Best, hold_out
 
 FORMAT = 1
 
@@ -47,7 +49,8 @@ class Bench:
     """What is run.
 
     size: (H, W) of the outputs, the same for all. image_size: of the inputs; None: each backbone's native size.
-    steps, batch_size: of the training of each head. cache: keep each backbone's features under `out`/features.
+    steps, batch_size: of the training of each head. held_out: share of the training images that chooses among ten of
+        its states; 0: the last one is scored. cache: keep each backbone's features under `out`/features.
     """
 
     out: Path
@@ -59,6 +62,7 @@ class Bench:
     image_size: Size | None = None
     steps: int = 1000
     batch_size: int = 16
+    held_out: float = 0.1
     cache: bool = True
 
     def __post_init__(self) -> None:
@@ -68,6 +72,8 @@ class Bench:
                 raise ConfigError(f"{name} is empty: there is nothing to run")
             if len({repr(value) for value in values}) != len(values):
                 raise ConfigError(f"{name} names one twice")
+        if not 0 <= self.held_out <= 0.5:
+            raise ConfigError(f"held_out={self.held_out}: expected a share from 0 to 0.5")
         for task in self.tasks:  # a typo is found before hours of work
             registry().get("objective", task.objective)
         for kind, parts in (("backbone", self.backbones), ("decoder", self.heads)):
@@ -132,6 +138,7 @@ def _settings(bench: Bench, cell: Cell) -> dict[str, Any]:
     values = {
         "backbone": asdict(cell.backbone), "head": asdict(cell.head), "task": asdict(cell.task), "seed": cell.seed,
         "size": bench.size, "image_size": bench.image_size, "steps": bench.steps, "batch_size": bench.batch_size,
+        "held_out": bench.held_out,
     }  # fmt: skip
     found: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return found
@@ -159,21 +166,29 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
     if not callable(getattr(objective, "score", None)) or not hasattr(objective, "metric"):
         raise ConfigError(f"{cell.task.objective} cannot score; a benchmark needs an objective with score() and metric")
     scored: Any = objective
-    dataset = objective.dataset({**cell.task.data, "split": cell.task.train})
+    fit, held = hold_out(_images(cell.task), bench.held_out)
+    dataset = objective.dataset(fit)
     seed_all(mix(cell.seed, "bench"))  # of the head's first weights
     model = AutoDenseModel.from_parts(
         cell.backbone, Part(cell.head.name, _head_args(cell.head, bench, backbone.strides, image_size, scored.outputs))
     )
     run = bench.out / "runs" / cell.name
+    every = max(1, bench.steps // 10) if len(held) else 0
     config = TrainConfig(
-        str(run),
-        bench.steps,
-        batch_size=bench.batch_size,
-        seed=cell.seed,
-        save=Save(200, 1),
-        log=max(1, bench.steps // 20),
-    )
-    train(config, model=model, objective=objective, dataset=dataset)
+        str(run), bench.steps, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
+        validate=Validate(every), log=max(1, bench.steps // 20),
+    )  # fmt: skip
+    best = Best(run, scored.metric, scored.lower_is_better)
+
+    def validate(trained: DenseModel, step: int) -> dict[str, float]:
+        kept = None if features is None else str(features / f"held-out-{layers}")
+        found: dict[str, float] = scored.score(trained, held, cache=kept)
+        best.offer(trained, step, found[scored.metric])
+        return found
+
+    train(config, model=model, objective=objective, dataset=dataset, validate=validate if every else None)
+    selected = best.restore(model)
+    model.save_pretrained(run / "model")
     val = {**cell.task.data, "split": cell.task.val}
     scores = scored.score(model, val, cache=None if features is None else str(features / f"val-{layers}"))
     shutil.rmtree(run / "state", ignore_errors=True)  # the model stays, what a continued run needs does not
@@ -183,6 +198,7 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
         "value": scores[scored.metric],
         "scores": scores,
         "n": int(scores.get("images", 0)),
+        "selected": selected,
         "learnt": sum(p.numel() for p in model.decoder.parameters()),
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights": state_digest(model.backbone.state_dict()),
@@ -193,6 +209,19 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
         "peak_memory_mb": peak_memory_mb(model.device),
         "environment": describe_environment(model.device),
     }
+
+
+def _images(task: BenchTask) -> ImageSet:
+    """The training images."""
+    options = {key: value for key, value in task.data.items() if key not in ("name", "root")}
+    if not {"name", "root"} <= set(task.data):
+        raise ConfigError(
+            f"{task.objective} needs name (of a data set) and root; got {', '.join(task.data) or 'nothing'}"
+        )
+    found = open_set(task.data["name"], task.data["root"], task.train, **options)
+    if not isinstance(found, ImageSet):
+        raise ConfigError(f"{task.data['name']} holds clips; a benchmark takes annotated images")
+    return found
 
 
 def _head_args(head: Part, bench: Bench, strides: tuple[int, ...], image_size: Size, outputs: int) -> dict[str, Any]:

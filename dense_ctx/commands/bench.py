@@ -31,6 +31,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help="default each backbone's native")
     parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of training (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="images a step (%(default)s)")
+    parser.add_argument(
+        "--held-out", type=float, default=0.1, metavar="SHARE", help="of the training images, to select by (0.1)"
+    )
     parser.add_argument("--no-cache", action="store_true", help="run the backbone in every step")
     parser.set_defaults(run=run)
 
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         None if args.image_size is None else (args.image_size[0], args.image_size[1]),
         args.steps,
         args.batch,
+        args.held_out,
         not args.no_cache,
     )
 

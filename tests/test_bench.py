@@ -105,7 +105,7 @@ def test_the_best_is_kept_over_a_continued_run(tmp_path):
 
 def test_images_are_held_out_once_and_for_all():
     class Numbers(ImageSet):
-        names = [str(n) for n in range(25)]
+        names = tuple(str(n) for n in range(25))
 
         def __getitem__(self, index):
             return index

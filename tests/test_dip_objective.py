@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import socket
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from dense_ctx_dip.objective import DipObjective
 from dense_ctx_dip.pairs import TaskPairs
 from dense_ctx_dip.what_trains import last_stage
@@ -183,6 +186,13 @@ def test_two_processes_are_one_with_the_joint_batch(tmp_path, data):
         assert bool(value.any()), name
         for each in pair:  # float32 sums in another order
             assert (each[name] - value).abs().max() <= 2e-5 * max(1e-3, float(value.abs().max())), name
+
+
+def test_the_pages_example_is_a_configuration():
+    page = (Path(__file__).parent.parent / "docs/dip.md").read_text(encoding="utf-8")
+    config = TrainConfig.from_dict(yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]))
+    assert config.batch_size // config.accumulate == 4
+    assert DipObjective(**config.objective.args).loss == "nll"
 
 
 # ---------------------------------------------------------------------- data and faults

@@ -127,7 +127,8 @@ def plan_features(
             f"The feature cache takes {size_left / 1e9:.2f} GB more; {place} has {free / 1e9:.2f} GB free. Fewer "
             "layers, a smaller size or another disk"
         )
-    mine = missing[rank::world]
+    # by number, not by place in the list: other processes may have finished files before this one looked
+    mine = [number for number in missing if number % world == rank]
     left = sum(min(SHARD, count - n * SHARD) for n in mine)
     return Plan(count, left, size_left, free, place, manifest, mine, images, backbone, batch)
 

@@ -49,8 +49,10 @@ def score(
     try:
         for batch in DataLoader(samples, batch_size=batch_size):  # type: ignore[var-annotated]
             predicted = objective.predict(model, batch, reader)
-            for row, index in enumerate(batch["index"].tolist()):
-                found.add(predicted[row], samples.target(index))
+            # instances are numbered from 0 over the data set, the rest is -1; scores want the background as 0
+            targets = batch["target"] + 1 if task.name == "instances" else batch["target"]
+            for row in range(len(predicted)):
+                found.add(predicted[row], targets[row])
     finally:
         model.train(was)
     return {**found.scores(), "images": float(found.images)}

@@ -101,18 +101,38 @@ def soft_predict(
     shares = values / total.clamp_min(1)[..., None]
     # [B, M]: how often an image supports a query; log m added to a score is that key taken m times
     times = functional.one_hot(support, len(keys)).sum(1)
+    if len(keys) <= support.shape[1]:  # most images support most queries: all at once
+        return _weighted(queries, keys.flatten(0, 1), shares.flatten(0, 1), times, total, temperature)
     rows, known = [], []
     for query, count in zip(queries, times, strict=True):
         used = count.nonzero()[:, 0]
-        weight = count[used].to(query.dtype).log()[:, None].masked_fill(total[used] == 0, float("-inf")).flatten()
-        scores = query @ keys[used].flatten(0, 1).T / temperature + weight
-        alive = bool(weight.isfinite().any())
+        found, alive = _weighted(
+            query[None],
+            keys[used].flatten(0, 1),
+            shares[used].flatten(0, 1),
+            count[None, used],
+            total[used],
+            temperature,
+        )
+        rows.append(found)
         known.append(alive)
-        if not alive:  # no labelled patch at all: nothing to say, and no NaN
-            rows.append(query.new_zeros(query.shape[0], values.shape[-1]) + 0.0 * scores.nan_to_num(0, 0, 0).sum())
-            continue
-        rows.append(scores.softmax(-1) @ shares[used].flatten(0, 1).to(query.dtype))
-    return torch.stack(rows), torch.tensor(known, device=queries.device)
+    return torch.cat(rows), torch.cat(known)
+
+
+def _weighted(
+    queries: Tensor, keys: Tensor, shares: Tensor, times: Tensor, total: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Means [B, N, K] of shares [R, K] of keys [R, D] for queries [B, N, D], images weighed by times [B, M].
+
+    total: labelled pixels [M, N'] of each key patch; M x N' = R.
+    """
+    weight = times.to(queries.dtype).log()[:, :, None].expand(-1, -1, total.shape[1])
+    weight = weight.masked_fill(total[None] == 0, float("-inf")).flatten(1)
+    known = weight.isfinite().any(1)
+    weight = weight.masked_fill(~known[:, None], 0)  # no labelled patch at all: nothing to say, and no NaN
+    scores = queries @ keys.T / temperature + weight[:, None]
+    predicted = scores.softmax(-1) @ shares.to(queries.dtype)
+    return predicted * known[:, None, None], known
 
 
 def prediction_loss(predicted: Tensor, counts: Tensor, kind: Loss, classes: int) -> tuple[Tensor, Tensor]:

@@ -88,21 +88,22 @@ def recursive_cut(
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights) or bool((weights < 0).any()):
         raise InputError(f"weights are [N, N], at least 0; got {list(weights.shape)}")
     count = len(weights)
-    labels = torch.full((count,), -1, dtype=torch.int64, device=weights.device)
+    labels = torch.full((count,), -1, dtype=torch.int64)
     cuts: list[Cut] = []
     parts = 0
-    waiting = [(torch.arange(count, device=weights.device), weights)]
+    waiting = [(torch.arange(count), weights)]
     while waiting:
         nodes, within = waiting.pop()
         if official_quirk and len(nodes) < count:
             whole = (within > 0).all(1)
             if not bool(whole.all()):
-                nodes, within = nodes[whole], within[whole][:, whole]
+                nodes, within = nodes[whole.cpu()], within[whole][:, whole]
         value, side = (float("inf"), None) if len(nodes) < 3 else _best_cut(within, tau, exact)
         if len(nodes) >= 3:
             full = None
             if side is not None:
-                full = torch.zeros(count, dtype=torch.bool, device=weights.device)
+                side = side.cpu()
+                full = torch.zeros(count, dtype=torch.bool)
                 full[nodes[side]] = True
             cuts.append(Cut(value, len(nodes), full))
         if side is None:
@@ -112,8 +113,11 @@ def recursive_cut(
             continue
         for part in (~side, side):  # the upper side comes off the stack first
             index = part.nonzero()[:, 0]
-            waiting.append((nodes[index], within[index][:, index]))
-    return labels, cuts
+            there = index.to(within.device)
+            inner = within[there][:, there]
+            # small parts are many: on an accelerator each would wait for its turn
+            waiting.append((nodes[index], inner.cpu() if len(index) <= _DENSE else inner))
+    return labels.to(weights.device), cuts
 
 
 def _best_cut(weights: Tensor, tau: float, exact: bool) -> tuple[float, Tensor | None]:

@@ -156,18 +156,19 @@ def _cached_features(reader: FeatureCache, batch: Batch, device: torch.device) -
 
 def cached(model: DenseModel, data: TaskData, folder: str) -> FeatureCache:
     """Compute what is missing of the maps the decoder reads, all processes together, then open them."""
-    from accelerate import PartialState
     from tqdm import tqdm
+
+    from dense_ctx.evaluate.folder import everyone, processes
 
     layers = tuple(getattr(model.decoder, "layers", range(len(model.backbone.dims))))
     config = model.model_config
     name = None if config is None else config.backbone.name
-    state = PartialState()
+    rank, world = processes()
     plan = plan_features(
         model.backbone, data.images, folder, data.image_size, layers,
-        name=name, rank=state.process_index, world=state.num_processes,
+        name=name, rank=rank, world=world,
     )  # fmt: skip
     with tqdm(total=plan.left, desc="features", unit="image", disable=not plan.left) as bar:
         plan.run(bar.update)
-    state.wait_for_everyone()
+    everyone()
     return FeatureCache(folder, model.backbone, data.images, data.image_size, layers, name=name)

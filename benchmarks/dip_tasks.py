@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import torch
-from dense_ctx_dip.tasks import SHARD, Tasks, TaskSettings, _write
+from dense_ctx_dip.task_files import write_shard
+from dense_ctx_dip.task_settings import TaskSettings
+from dense_ctx_dip.tasks import SHARD, Tasks
 
 from dense_ctx.evaluate.result import write_json
 
@@ -37,7 +39,7 @@ def main():
             rows = centres[kinds] + 0.5 * torch.randn(len(span), args.segments, args.dim, generator=draw)
             index = torch.tensor([[i, args.segments] for i in span])
             tensors = {"segments": rows.flatten(0, 1).half(), "images": rows.mean(1).half(), "index": index}
-            _write(tasks._embeddings(shard), tensors)
+            write_shard(tasks._embeddings(shard), tensors)
             share = 1 / args.segments
             votes = {str(i): {str(k): share for k in kind} for i, kind in zip(span, kinds.tolist(), strict=True)}
             write_json(tasks._votes(shard), votes)

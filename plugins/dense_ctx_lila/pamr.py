@@ -79,11 +79,17 @@ def affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
     def shifted(y: int, x: int) -> Tensor:
         return padded[:, :, reach + y : reach + y + height, reach + x : reach + x + width]
 
-    around = torch.stack([shifted(y * d, x * d) for d in dilations for y, x in _OFFSETS], 1)  # [B, K, 3, H, W]
-    values = torch.cat([around, image[:, None].expand(-1, len(dilations), -1, -1, -1)], 1)
-    std = values.std(1, correction=1)
-    scores = -(around - image[:, None]).abs() / (1e-8 + 0.1 * std[:, None])
-    return scores.mean(2).softmax(1)
+    # differences to the centre: nothing is lost when their squares are summed, and the spread is that of the values
+    away = [shifted(y * d, x * d) - image for d in dilations for y, x in _OFFSETS]
+    count = len(away) + len(dilations)  # and the centres, which differ from themselves by nothing
+    total, square = torch.zeros_like(image), torch.zeros_like(image)
+    for one in away:
+        total += one
+        square.addcmul_(one, one)
+    std = square.sub_(total.square_().div_(count)).clamp_min_(0).div_(count - 1).sqrt_()
+    scale = (1e-8 + 0.1 * std).reciprocal_().neg_()
+    scores = torch.stack([one.abs_().mul_(scale).mean(1) for one in away], 1)
+    return scores.softmax(1)
 
 
 def _iterate(features: Tensor, weights: Tensor, dilations: Sequence[int], count: int) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Sampling:
     frame_side: frames are read at this short side at most.
     cue_side: cues are computed on frames of this short side at most.
     same_frame: the query is the context frame itself (the ablation without time).
-    memory: bytes of decoded frames kept by each worker.
+    memory: bytes of decoded frames kept by each worker. Clips that fit into it as a whole are decoded whole, once.
     """
 
     gap: tuple[int, int] = (1, 5)
@@ -72,7 +73,8 @@ class Source:
 
     def check(self) -> None:
         """Decode the first pair, so that a broken file is found before training."""
-        self.read(0, self.sampling.gap[0])
+        first = self.read(0, self.sampling.gap[0])[0]
+        self.bytes = self.length * first.numel()  # of all its frames, made smaller
 
     def read(self, start: int, gap: int) -> dict[int, Tensor]:
         """Frames [3, H, W] uint8 by number, `start` and `start + gap` among them.
@@ -87,6 +89,13 @@ class Source:
             if len(pictures) <= gap:
                 raise FileError(f"{self.name} ends at frame {start + len(pictures) - 1}, before frame {start + gap}")
         return {i: self._small(torch.from_numpy(picture).permute(2, 0, 1)) for i, picture in pictures.items()}
+
+    def read_all(self) -> Iterator[tuple[int, Tensor]]:
+        """Frames with their numbers in one pass, up to the first damaged one."""
+        if self._video is not None:
+            with suppress(FileError):
+                for number, picture in enumerate(self._video):
+                    yield number, self._small(torch.from_numpy(picture).permute(2, 0, 1))
 
     def _small(self, frame: Tensor) -> Tensor:
         side = min(frame.shape[1:])
@@ -143,6 +152,8 @@ class FramePairs(Dataset[Mapping[str, Any]]):
         ]
         self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self._used = 0
+        self._whole = sum(source.bytes for source in self.sources) <= sampling.memory
+        self._seen: set[int] = set()  # clips decoded whole
 
     def __len__(self) -> int:
         return len(self._places)
@@ -180,6 +191,11 @@ class FramePairs(Dataset[Mapping[str, Any]]):
 
     def _pair(self, number: int, start: int, gap: int) -> tuple[Tensor, Tensor]:
         wanted = (number, start), (number, start + gap)
+        if self._whole and number not in self._seen:
+            # one pass over a clip costs what a few seeks into it do
+            self._seen.add(number)
+            for index, frame in self.sources[number].read_all():
+                self._keep((number, index), frame)
         if not all(key in self._kept for key in wanted):
             read = self.sources[number].read(start, gap)
             for index, frame in read.items():

@@ -1,0 +1,265 @@
+"""A training step of LILA by part, ours against the straightforward composition (`lila_plain.py`), in one run.
+
+python benchmarks/lila_step.py [--backbone dinov2-s14] [--batch 4] [--size 224] [--dim 128] [--precision no]
+python benchmarks/lila_step.py --device cuda --backbone dinov2-b14 --batch 32 --dim 192 --precision bf16
+
+Weights are random, the clip is drawn (or of --clips). The straightforward PAMR takes minutes a step on a CPU: one image
+and one iteration of each level are timed and multiplied, unless --full. With an accelerator (or --published) it goes on
+with `lila_gpu.py`: a step from cached cues and with cue networks on the way, against the published time of a step.
+"""
+
+import argparse
+import copy
+import tempfile
+import time
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from unittest import mock
+
+import lila_plain
+import torch
+from clock import Clock
+from common import in_process, machine, peak_mb_since, reset_peak
+from dense_ctx_lila import objective as ours
+from dense_ctx_lila.pamr import refine
+from PIL import Image
+from torch.nn import functional
+
+from dense_ctx import AutoDenseModel
+from dense_ctx.evaluate.compare import table
+from dense_ctx.numerics import ridge_fit
+from dense_ctx.train import TrainStep
+
+SOLVE, BACK_SOLVE = "solve (ridge fit)", "backward: solve"
+BACK_LOSS, BACK_DECODER = "backward: loss, prediction", "backward: decoder"
+PARTS = (
+    "data: reading, cropping", "cue flow:dis", "encoder", "cue features: PAMR", "cue features: scaling", "decoder",
+    SOLVE, "prediction", "loss", BACK_LOSS, BACK_SOLVE, BACK_DECODER, "optimizer", "other",
+)  # fmt: skip
+UNCOUNTED = "not counted"
+
+
+class Bench:
+    """Model, objective, optimisers and data."""
+
+    def __init__(self, args):
+        torch.manual_seed(0)
+        torch.set_num_threads(args.threads)
+        self.args, self.device = args, torch.device(args.device)
+        model = AutoDenseModel.from_parts(
+            args.backbone, "dpt", backbone_args={"weights": None}, decoder_args={"dim": args.dim}
+        ).to(self.device)
+        self.plain = copy.deepcopy(model.decoder).requires_grad_(True).train()
+        self.objective = ours.LilaObjective(size=args.size)
+        self.step = TrainStep(model, self.objective).train()
+        self.model, self.data = model, self.objective.dataset(args.clips)
+        rate = {"lr": 1e-4, "weight_decay": 1e-5}
+        self.optimizer = torch.optim.AdamW(self.step.groups, foreach=True, **rate)
+        self.plain_optimizer = torch.optim.AdamW(self.plain.parameters(), foreach=False, **rate)
+        self.data.sample(0, 0)  # the clip is decoded once and then kept
+
+    def precision(self):
+        return torch.autocast(self.device.type, torch.bfloat16) if self.args.precision == "bf16" else nullcontext()
+
+    def batch(self, clock):
+        """Samples of a step, flow on the way; the same for both sides."""
+        cue = self.objective.light["flow:dis"]
+        with clock.part(PARTS[0]), mock.patch.object(cue, "forward", clock.timed(PARTS[1], cue.forward)):
+            return self.objective.collate([self.data.sample(i % len(self.data), i) for i in range(self.args.batch)])
+
+    def ours(self, clock):
+        """A step as the training loop takes it, its parts wrapped in clocks: loss and gradients."""
+        batch = self.batch(clock)
+        with clock.part("other"), ExitStack() as stack:
+            for place, name, part, back in (
+                (self.model, "encode", "encoder", ()), (self.model, "decode", "decoder", (BACK_DECODER,)),
+                (ours, "refine", PARTS[3], ()), (ours, "normalize_cues", PARTS[4], ()),
+                (ours, "ridge_fit", SOLVE, (BACK_SOLVE, BACK_LOSS)), (ours, "ridge_apply", "prediction", ()),
+                (ours, "matching_loss", "loss", ()),
+            ):  # fmt: skip
+                stack.enter_context(mock.patch.object(place, name, clock.timed(part, getattr(place, name), *back)))
+            self.optimizer.zero_grad()
+            with self.precision():
+                total = self.step(batch).total
+            with clock.part(BACK_LOSS):
+                total.backward()
+            with clock.part("optimizer"):
+                self.optimizer.step()
+        return float(total.detach()), [p.grad for p in self.model.decoder.parameters()]
+
+    def straight(self, clock):
+        """The same step the long way."""
+        batch, settings = self.batch(clock), self.objective
+        images = [batch[role].to(self.device) for role in ("context", "query")]
+        flows = [batch[f"{role}/flow:dis"].to(self.device) for role in ("context", "query")]
+        with clock.part("other"):
+            self.plain_optimizer.zero_grad()
+            with self.precision():
+                with clock.part("encoder"), torch.no_grad():
+                    encoded = [self.model.encode(image) for image in images]
+                decode = clock.timed("decoder", self._decode, BACK_DECODER)
+                pixels = [decode(*one).float() for one in encoded]
+            own = self._refined([one.maps[-1].float() for one, _ in encoded], images, clock)
+            with clock.part(PARTS[4]):
+                own = lila_plain.standardized(*own)
+            known = torch.cat([own[0], flows[0]], 1)
+            offset, every = settings.stride // 2, settings.stride
+            rows, known = (x[:, :, offset::every, offset::every].flatten(2).mT for x in (pixels[0], known))
+            weights = clock.timed(SOLVE, lila_plain.ridge, BACK_SOLVE, BACK_LOSS)(rows, known, settings.penalty)
+            with clock.part("prediction"):
+                predicted = lila_plain.predict(pixels[1].flatten(2).mT, weights).mT.unflatten(-1, pixels[1].shape[-2:])
+            with clock.part("loss"):
+                total = lila_plain.loss(predicted, [own[1], flows[1]], settings.sigma, settings.gamma)
+            with clock.part(BACK_LOSS):
+                total.backward()
+            with clock.part("optimizer"):
+                self.plain_optimizer.step()
+        return float(total.detach()), [p.grad for p in self.plain.parameters()]
+
+    def _decode(self, features, padded):
+        side = self.args.size
+        return self.plain(features, padded, tuple(features.image_size))[:, :, :side, :side]
+
+    def _refined(self, maps, images, clock):
+        if self.args.full:
+            with clock.part(PARTS[3]):
+                return [lila_plain.pamr(x, image) for x, image in zip(maps, images, strict=True)]
+        with clock.part(UNCOUNTED):
+            clock.seconds[PARTS[3]] = 2 * len(maps[0]) * self._one_image(maps[0][:1], images[0][:1])
+            return [refine(x, image) for x, image in zip(maps, images, strict=True)]
+
+    def _one_image(self, x, image):
+        """Seconds the straightforward PAMR takes for an image, from one iteration of each level."""
+        total, first = 0.0, x
+        for (level, resize), count in zip(lila_plain.levels(x, image), self.objective.iterations, strict=True):
+            seconds = []
+            for _ in range(3):
+                clock = Clock(self.args.device, self.args.cpu_seconds)
+                with clock.part("before"):
+                    start, weights = resize(x), lila_plain.affinity(level)
+                with clock.part("iteration"):
+                    after = lila_plain.iterate(start, weights, 1)
+                seconds.append(clock.seconds["before"] + count * clock.seconds["iteration"])
+            total, x = total + min(seconds), after
+        self.pamr_error = float((x - refine(first, image, iterations=(1, 1, 1))).abs().max() / x.abs().max())
+        return total
+
+
+def write_clip(folder, frames=8):
+    """A smooth random picture, panned."""
+    draw = torch.Generator().manual_seed(0)
+    noise = [torch.rand(1, 3, 54 * n, 100 * n, generator=draw) for n in (1, 4)]
+    big = sum(functional.interpolate(one, size=(540, 1000), mode="bicubic") for one in noise) / 2
+    picture = (big[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+    (Path(folder) / "clip").mkdir()
+    for i in range(frames):
+        Image.fromarray(picture[3 * i : 3 * i + 480, 5 * i : 5 * i + 854]).save(Path(folder) / "clip" / f"{i:03d}.jpg")
+
+
+def peak(args, side):
+    """MB that a first step of one side adds to a fresh process."""
+    bench = Bench(args)
+    before = reset_peak()
+    if args.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 1e6
+    getattr(bench, side)(Clock(args.device, args.cpu_seconds))
+    return (torch.cuda.max_memory_allocated() / 1e6 if args.device == "cuda" else peak_mb_since()) - before
+
+
+def solve_alone(args, rounds=5, d=193, m=400):
+    """Seconds of the fit and of its gradient at the paper's sizes: d with the column of ones, m channels of cues."""
+    torch.manual_seed(0)
+    rows = torch.randn(args.batch, (args.size // 7) ** 2, d - 1, device=args.device, requires_grad=True)
+    known = torch.randn(*rows.shape[:2], m, device=args.device)
+    best = float("inf")
+    for _ in range(rounds):
+        clock = Clock(args.device, args.cpu_seconds)
+        with clock.part("fit"):
+            weights = ridge_fit(rows, known, 0.1)
+            weights.backward(torch.ones_like(weights))
+        best = min(best, clock.seconds["fit"])
+    return best
+
+
+def compare(args):
+    """Both sides in turn, the fastest of the rounds by part."""
+    bench = Bench(args)
+    sides, values = ("ours", "straight"), {}
+    best = {side: {} for side in sides}
+    for number in range(args.rounds + 1):
+        for side in sides:
+            clock = Clock(args.device, args.cpu_seconds)
+            result = getattr(bench, side)(clock)
+            values.setdefault(side, result if number else (result[0], [grad.clone() for grad in result[1]]))
+            clock.seconds.pop(UNCOUNTED, None)
+            total = sum(clock.seconds.values())
+            if number and total < sum(best[side].values() or [float("inf")]):  # the first round warms up
+                best[side] = dict.fromkeys(PARTS, 0.0) | clock.seconds
+    fast, slow = (sum(best[side].values()) for side in sides)
+    lines = [["part", "ours, s", "share", "straightforward, s"]]
+    for name in PARTS:
+        a, b = best["ours"][name], best["straight"][name]
+        lines.append([name, f"{a:.3f}", f"{100 * a / fast:.1f} %", f"{b:.3f}"])
+    lines.append(["step", f"{fast:.3f}", "100 %", f"{slow:.3f}"])
+    if not args.skip_memory:
+        peaks = [in_process(peak, args, side) for side in sides]
+        lines.append(["peak memory of a step, MB", f"{peaks[0]:.0f}", "", f"{peaks[1]:.0f}"])
+    print(table(lines))
+    scaled = "" if args.full else " (its PAMR: an iteration of each level of an image, multiplied)"
+    print(f"\nours {slow / fast:.1f} times faster than the straightforward step{scaled}: target 2")
+    data = sum(best["ours"][name] for name in PARTS[:2])
+    print(f"without data and flow, which are the same on both sides: {(slow - data) / (fast - data):.1f} times")
+    own, alone = best["ours"][SOLVE] + best["ours"][BACK_SOLVE], solve_alone(args)
+    print(
+        f"solve, forward and backward: {100 * own / fast:.2f} % of the step; with d = 193, m = 400: {alone:.4f} s, ",
+        end="",
+    )
+    print(f"{100 * alone / fast:.2f} %: target 2 %")
+    (loss, grads), (wanted, reference) = values["ours"], values["straight"]
+    a, b = (torch.cat([grad.flatten() for grad in each]) for each in (grads, reference))
+    # the derivative of |x| jumps at 0: rounding flips a few signs among millions
+    error = float((a - b).norm() / b.norm())
+    print(f"loss {loss:.6f} and {wanted:.6f}; gradients: |a - b| / |b| = {error:.1e}", end="")
+    print("" if args.full else f"; PAMR's after one iteration a level {bench.pamr_error:.1e}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="dinov2-s14")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", default="no", choices=["no", "bf16"], help="of both sides")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clips", help="a folder of clips instead of the drawn one")
+    parser.add_argument("--full", action="store_true", help="run the straightforward PAMR to its end")
+    parser.add_argument(
+        "--cpu-seconds", action="store_true", help="of this process: others on the machine do not count"
+    )
+    parser.add_argument("--skip-memory", action="store_true")
+    parser.add_argument("--published", action="store_true", help="the accelerator's part, on whatever device")
+    parser.add_argument(
+        "--cues", nargs="+", default=["depth:depth-anything-v2-small(weights=null)", "flow:raft-large(weights=null)"],
+        help="of that part, beside the features",
+    )  # fmt: skip
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the device in bfloat16, where its name does not say")
+    parser.add_argument("--profile", type=int, default=0, metavar="N", help="that part's N heaviest operations")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.clips is None:
+            args.clips = folder
+            write_clip(folder)
+        compare(args)
+        if args.published or args.device == "cuda":
+            from lila_gpu import published
+
+            published(args)
+    seconds = "CPU seconds of the process" if args.cpu_seconds else "seconds"
+    print(f"{vars(args) | {'clips': ''}}\n{seconds}; {machine()}; {time.strftime('%Y-%m-%d')}")
+
+
+if __name__ == "__main__":
+    main()

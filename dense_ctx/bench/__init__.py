@@ -1,7 +1,8 @@
 """What backbones' features know: every backbone x head x task x seed, cell by cell, with a table at the end."""
 
-from .cells import Bench, BenchTask, Cell, run_bench
+from .plan import Bench, BenchTask, Cell
 from .report import page
+from .run import run_bench
 from .table import markdown
 
 __all__ = ["Bench", "BenchTask", "Cell", "markdown", "page", "run_bench"]

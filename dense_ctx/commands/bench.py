@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ def add(verbs: Any) -> None:
         nargs="+",
         required=True,
         metavar="TASK",
-        help="OBJECTIVE(name=DATASET, root=PATH, ...), with train= and val= for other splits than those names",
+        help="OBJECTIVE(name=DATASET, root=PATH, ...), with train= and val= for other splits than those "
+        "names, steps= and lr= for this task's training",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="records, features and the table")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="(0)")
@@ -39,16 +42,18 @@ def add(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the cells, write table.md and report.html; 1 where one failed."""
+    """Run the cells, write table.md and report.html; 1 where one failed, 128 + the signal's number when stopped."""
     from ..bench import Bench, BenchTask, markdown, page, run_bench
     from ..config import Part
+    from ..errors import StoppedError
     from ._model import _part
 
     tasks = []
     for text in args.tasks:
         name, data = _part(text, text)
-        splits = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
-        tasks.append(BenchTask(name, data, **splits))
+        own: dict[str, Any] = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
+        own |= {key: data.pop(key) for key in ("steps", "lr") if key in data}
+        tasks.append(BenchTask(name, data, **own))
     bench = Bench(
         args.out,
         tuple(Part(*_part(text, text)) for text in args.backbones),
@@ -68,7 +73,13 @@ def run(args: argparse.Namespace) -> int:
         words = f"{cell.backbone.name} + {cell.head.name}, {cell.task.objective}, seed {cell.seed}"
         print(f"{words}: {value}", flush=True)
 
-    records = run_bench(bench, report)
+    try:
+        records = run_bench(bench, report)
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return 128 + error.signal
+    if int(os.environ.get("RANK", "0")):  # the first of several processes writes the table
+        return 0
     table = markdown(records)
     (args.out / "table.md").write_text(table, encoding="utf-8")
     (args.out / "report.html").write_text(page(records), encoding="utf-8")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from dense_ctx.interfaces import Size
 
+from .attend import attend, gaussian
 from .positions import CHANNELS, squared_distances
 
 Sigma = Literal["head", "shared", "none"]
@@ -51,10 +50,8 @@ class GaussianBias(nn.Module):
         """[1, heads, Q, K] for query points [Q, 2] and cell centres [K, 2]."""
         if self.log_sigma is None:
             return cell_bias.expand(-1, -1, len(queries), -1)
-        squared = squared_distances(queries, cells)  # float32, whatever the weights are
-        sigma = self.log_sigma.float().exp()[:, None, None]
-        gaussian = torch.exp(-squared / (2 * sigma.square())) / (sigma * math.sqrt(2 * math.pi))
-        return gaussian[None].to(cell_bias.dtype) + cell_bias
+        # in float32, whatever the weights are
+        return gaussian(squared_distances(queries, cells), self.log_sigma.float())[None].to(cell_bias.dtype) + cell_bias
 
 
 class CrossAttention(nn.Module):
@@ -93,25 +90,28 @@ class CrossAttention(nn.Module):
         """Queries [B or 1, Q, 16 or D] at points [Q, 2] to [B, Q, D]; `read` as `read` gives it."""
         keys, values = read
         queries = self._split(self.query(self.query_norm(x))).expand(len(keys), -1, -1, -1)
-        cell_bias = None if self.bias is None else self.bias.cell_bias(grid).to(queries.dtype)
-        rows = max(1, CHUNK_BYTES // (4 * len(keys) * self.heads * len(cells)))
-
-        def part(q: Tensor, where: Tensor) -> Tensor:
-            bias = None if self.bias is None or cell_bias is None else self.bias(where, cells, cell_bias)
-            return functional.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
-
-        run: Callable[[Tensor, Tensor], Tensor] = part
-        if torch.is_grad_enabled() and len(points) > rows:
-            # the weights of a part are made again for its gradient, not kept
-            def run(q: Tensor, where: Tensor) -> Tensor:
-                made: Tensor = checkpoint(part, q, where, use_reentrant=False)
-                return made
-
-        parts = [run(q, where) for q, where in zip(queries.split(rows, 2), points.split(rows), strict=True)]
-        attended = self.out(torch.cat(parts, dim=2).transpose(1, 2).flatten(2))
+        found = self._attended(queries, keys, values, points, cells, grid)
+        attended = self.out(found.transpose(1, 2).flatten(2))
         x = attended if self.first else x + attended
         out: Tensor = x + self.mlp(x)
         return out
+
+    def _attended(
+        self, queries: Tensor, keys: Tensor, values: Tensor, points: Tensor, cells: Tensor, grid: Size
+    ) -> Tensor:
+        if self.bias is None:
+            return functional.scaled_dot_product_attention(queries, keys, values)
+        cell_bias = self.bias.cell_bias(grid)
+        if torch.is_grad_enabled():  # scaled_dot_product_attention would keep the weights for the bias' gradient
+            return attend(queries, keys, values, points, cells, self.bias.log_sigma, cell_bias)
+        rows = max(1, CHUNK_BYTES // (4 * len(keys) * self.heads * len(cells)))
+        parts = [
+            functional.scaled_dot_product_attention(
+                some, keys, values, attn_mask=self.bias(where, cells, cell_bias.to(some.dtype))
+            )
+            for some, where in zip(queries.split(rows, 2), points.split(rows), strict=True)
+        ]
+        return torch.cat(parts, dim=2)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -22,6 +22,7 @@ def score(
     data: Any,
     *,
     cache: str | None = None,
+    targets: str | None = None,
     batch_size: int = 8,
     least: int = 1,
     seed: int = 0,
@@ -29,7 +30,7 @@ def score(
     """The task's metrics on the images that `data` names, at the objective's sizes; "images" says how many counted.
 
     Args:
-        cache: folder for the backbone's maps of these images; not the training images' one.
+        cache, targets: folders for the backbone's maps and the targets of these images; not the training images'.
         least, seed: see `Score`.
 
     Raises:
@@ -39,7 +40,7 @@ def score(
     task = objective.task
     images = open_images(data, task)
     tasks.outputs(task, len(images.classes), model.dim)
-    samples = TaskData(task, images, objective.image_size, objective.size)
+    samples = TaskData(task, images, objective.image_size, objective.size, folder=targets)
     reader = None
     if cache is not None:
         reader = samples.cache = cached(model, samples, cache)

@@ -80,10 +80,16 @@ class CrossAttention(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
-    def read(self, tokens: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, each [B, heads, K, D / heads], of features [B, K, C] and their positions [K, 16]."""
-        positions = encoded.to(tokens.dtype).expand(len(tokens), -1, -1)
-        inner = self.project(torch.cat([self.norm(tokens), positions], dim=-1))
+    def read(self, whitened: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, each [B, heads, K, D / heads], of features [B, K, C] and their positions [K, 16].
+
+        whitened: the features less their mean over channels, divided by their deviation, which all layers share. What
+        this layer's LayerNorm does beyond that goes into the projection's weights: the features are the largest tensor
+        there is, and neither a scaled copy of them nor one beside their positions is made.
+        """
+        wide, narrow = self.project.weight.split([whitened.shape[-1], CHANNELS], dim=1)
+        shift = functional.linear(encoded.to(wide.dtype), narrow, self.project.bias) + wide @ self.norm.bias
+        inner = functional.linear(whitened, wide * self.norm.weight) + shift
         return self._split(self.key(inner)), self._split(self.value(inner))
 
     def forward(self, x: Tensor, points: Tensor, cells: Tensor, grid: Size, read: tuple[Tensor, Tensor]) -> Tensor:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
@@ -144,7 +145,8 @@ class Maxa(Decoder):
         tokens, grid = joined(features, self.layers)
         cells = cell_centres(grid, tokens.device)
         encoded = encode(cells)
-        read = [layer.read(tokens, encoded) for layer in self.attention]  # type: ignore[operator]
+        whitened = functional.layer_norm(tokens, tokens.shape[-1:])
+        read = [layer.read(whitened, encoded) for layer in self.attention]  # type: ignore[operator]
         k = self.density
         if k == 1:
             return self._lattice(read, cells, grid, (0.0, 0.0), rows, columns)

@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,9 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from .checkpoint import write_tensors
-from .errors import FileError, InputError, WeightsError
+from .errors import FileError, InputError
+from .text_encoders import text_encoder
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "a {} in the scene.", "{}")
+RANDOM = "random"  # in place of a file: random directions, a control that knows nothing of the names
 
 
 @dataclass(frozen=True)
@@ -104,39 +105,22 @@ def embed_text(
     templates: Sequence[str] = TEMPLATES,
     device: str = "cpu",
 ) -> TextEmbeddings:
-    """Embed class names by a CLIP text encoder of transformers: mean over templates of unit vectors, scaled to unit.
+    """Embed class names by a CLIP text encoder: mean over templates of unit vectors, scaled to unit length.
 
     Args:
         classes: names as they should be read ("traffic light").
-        model: Hub repository or folder of a CLIP model (text tower, projection and tokenizer).
+        model: a CLIP model of transformers by Hub repository or folder (text tower, projection and tokenizer); or one
+            of open_clip: "open_clip:ViT-B-32/laion2b_s34b_b79k", "open_clip:hf-hub:OWNER/NAME",
+            "open_clip:local-dir:PATH".
         templates: sentences with {} for the name.
 
     Raises:
         InputError: no classes, or a template without {}.
         WeightsError: the model cannot be had.
+        MissingDependencyError: a model of open_clip without open_clip.
     """
     if not classes or any("{}" not in template for template in templates) or not templates:
         raise InputError("embed_text needs at least one class, and templates that hold {}")
-    from transformers import AutoTokenizer, CLIPTextModelWithProjection
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        loaded: Any = CLIPTextModelWithProjection.from_pretrained(model, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"The text encoder {model} cannot be had: {str(error).splitlines()[0]}. Give a folder or the name of a "
-            "CLIP model on the Hub, or use a file of embeddings made elsewhere"
-        ) from error
-    encoder, report = loaded
-    if report["missing_keys"]:  # transformers fills them with random numbers
-        raise WeightsError(
-            f"The text encoder {model} lacks {', '.join(sorted(report['missing_keys'])[:3])}: it needs the text tower "
-            "and the projection of a whole CLIP model"
-        )
-    encoder = encoder.to(device).eval()
-    vectors = []
-    for name in classes:
-        tokens = tokenizer([t.format(name) for t in templates], padding=True, truncation=True, return_tensors="pt")
-        each = functional.normalize(encoder(**tokens.to(device)).text_embeds.float(), dim=-1)
-        vectors.append(functional.normalize(each.mean(0), dim=0))
+    encode = text_encoder(model, device)
+    vectors = [functional.normalize(encode([t.format(name) for t in templates]).mean(0), dim=0) for name in classes]
     return TextEmbeddings(tuple(classes), torch.stack(vectors).cpu(), model, tuple(templates))

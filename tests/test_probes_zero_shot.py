@@ -7,8 +7,8 @@ from evaluation_data import image_folder, same_revision
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from dense_ctx import registry
-from dense_ctx.errors import InputError
+from dense_ctx import cli, registry
+from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.evaluate.tallies import tally
 from dense_ctx.interfaces import DenseFeatures
@@ -164,8 +164,6 @@ def test_evaluation_end_to_end(tmp_path, monkeypatch):
 
 def test_a_changed_file_of_embeddings_is_another_evaluation(tmp_path, monkeypatch):
     """The file's path is in the protocol, its content decides the number: no run goes on with another."""
-    from dense_ctx.errors import ConfigError
-
     same_revision(monkeypatch)
     root, path = image_folder(tmp_path / "mine"), tmp_path / "text.safetensors"
     settings = ["data.name=image-folder", "scoring.unseen=[yellow]", f"probe.args.embeddings={path}",
@@ -188,9 +186,31 @@ def test_arguments_are_checked(text):
         probe(text, class_names=["a", "z"])
 
 
-def test_without_text_random_directions_stand_in():
-    made = probe(updates=60, lr=1e-2)
+def test_random_directions_stand_in_where_they_are_asked_for(recwarn):
     features, targets = batch()
-    made.partial_fit(features, targets)
+    made = probe("random", lr=1e-2).partial_fit(features, targets)
     assert made.head_.text.shape == (CLASSES, 64)
     torch.testing.assert_close(made.head_.text.norm(dim=1), torch.ones(CLASSES))
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="random directions stand in for text, and no unseen class can be"):
+        silent = probe(lr=1e-2).partial_fit(features, targets)
+    assert torch.equal(silent.head_.text, made.head_.text)
+
+
+def test_an_evaluation_without_embeddings_is_refused_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    same_revision(monkeypatch)
+    root, out = image_folder(tmp_path / "mine"), tmp_path / "out"
+    settings = ["data.name=image-folder", "scoring.unseen=[yellow]", "image.short_side=null",
+                "train.steps=2", "train.batch=2", "train.crop=null"]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"needs text embeddings .* `dense-ctx text image-folder --data ROOT --out"):
+        evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out, overrides=settings)
+    with pytest.raises(FileError, match=r"No text embeddings at nowhere\.safetensors; make them with `dense-ctx text"):
+        evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
+                 overrides=[*settings, "probe.args.embeddings=nowhere.safetensors"])  # fmt: skip
+    words = ["evaluate", "no-such-model", "--protocol", "coco-stuff-zeroshot-v1", "--data", str(root)]
+    assert cli.main(words) == 2  # before the model is looked for
+    assert capsys.readouterr().err.startswith("error: coco-stuff-zeroshot-v1 needs text embeddings of the classes")
+    assert not out.exists()
+    result = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
+                      overrides=[*settings, "probe.args.embeddings=random"])  # fmt: skip
+    assert "probe.args.embeddings=random" in result.protocol_id

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from dense_ctx import cli
-from dense_ctx.errors import FileError, InputError, WeightsError
+from dense_ctx.errors import FileError, InputError, MissingDependencyError, WeightsError
 from dense_ctx.text import TEMPLATES, TextEmbeddings, embed_text
 
 CLASSES = ("cat", "traffic light", "wall-concrete")
@@ -102,8 +102,6 @@ def test_a_model_without_the_projection_is_refused(clip, tmp_path):
     """transformers would fill what is missing with random numbers."""
     import shutil
 
-    from safetensors.torch import load_file
-
     shutil.copytree(clip, tmp_path / "half")
     state = load_file(tmp_path / "half/model.safetensors")
     kept = {key: value for key, value in state.items() if "text_projection" not in key}
@@ -111,6 +109,69 @@ def test_a_model_without_the_projection_is_refused(clip, tmp_path):
     save_file(kept, tmp_path / "half/model.safetensors", {"format": "pt"})
     with pytest.raises(WeightsError, match=r"lacks text_projection\.weight"):
         embed_text(CLASSES, str(tmp_path / "half"))
+
+
+@pytest.fixture(scope="module")
+def other_clip(tmp_path_factory):
+    """A folder with a whole CLIP of open_clip, width 16, random weights; the tokenizer comes with the package."""
+    open_clip = pytest.importorskip("open_clip")
+    folder = tmp_path_factory.mktemp("open_clip")
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
+        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    torch.manual_seed(0)
+    model = open_clip.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_embeddings_of_an_open_clip_model(other_clip, tmp_path):
+    import open_clip
+
+    name = f"open_clip:local-dir:{other_clip}"
+    made = embed_text(CLASSES, name)
+    assert (made.vectors.shape, made.model) == ((3, 8), name)
+    model = open_clip.create_model(f"local-dir:{other_clip}").eval()
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{other_clip}")
+    for name, vector in zip(CLASSES, made.vectors, strict=True):
+        with torch.no_grad():
+            each = [model.encode_text(tokenizer(t.format(name)), normalize=True)[0] for t in TEMPLATES]
+        mean = torch.stack(each).mean(0)
+        torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(made.vectors[0], made.vectors[1], atol=1e-3)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    words = ["text", str(tmp_path / "classes.txt"), "--model", made.model, "--out", str(tmp_path / "t.safetensors")]
+    assert cli.main(words) == 0
+    torch.testing.assert_close(TextEmbeddings.load(tmp_path / "t.safetensors").vectors, made.vectors[:1])
+
+
+def test_an_open_clip_model_without_its_weights_is_refused(other_clip, tmp_path):
+    """open_clip would go on with random ones."""
+    import shutil
+
+    for name in ("none", "half"):
+        shutil.copytree(other_clip, tmp_path / name)
+    (tmp_path / "none/open_clip_model.safetensors").unlink()
+    state = load_file(other_clip / "open_clip_model.safetensors")
+    state.pop("text_projection")
+    save_file(state, tmp_path / "half/open_clip_model.safetensors")
+    for name in ("local-dir:" + str(tmp_path / "none"), "local-dir:" + str(tmp_path / "half"),
+                 "local-dir:" + str(tmp_path / "nowhere"), "ViT-B-32/no-such-tag", "no-such-model/openai"):  # fmt: skip
+        with pytest.raises(WeightsError, match=r"The text encoder open_clip:.* cannot be had: .*list_pretrained"):
+            embed_text(CLASSES, f"open_clip:{name}")
+    with pytest.raises(WeightsError, match="open_clip:ViT-B-32 names no weights: expected open_clip:NAME/TAG"):
+        embed_text(CLASSES, "open_clip:ViT-B-32")
+
+
+def test_open_clip_is_optional(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "dense-ctx\[open-clip\]"'):
+        embed_text(CLASSES, "open_clip:ViT-B-32/openai")
 
 
 def test_the_verb(clip, tmp_path, capsys):

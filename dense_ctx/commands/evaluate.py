@@ -47,10 +47,13 @@ def run(args: argparse.Namespace) -> int:
     if args.model is None or not args.protocol or args.data is None:
         raise InputError("evaluate needs MODEL, --protocol and --data; --list shows the protocols")
     from ..evaluate.folder import processes
+    from ..evaluate.probes import check_text
     from ..evaluate.run import evaluate
     from ._model import bar, model_from_spec
 
     chosen = [load_protocol(name, args.set) for name in args.protocol]  # a typo fails before the model loads
+    for protocol in chosen:
+        check_text(protocol)
     model = model_from_spec(args.model, args.device)
     for protocol in chosen:
         out = args.out / protocol.id if len(chosen) > 1 else args.out

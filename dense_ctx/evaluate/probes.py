@@ -10,9 +10,33 @@ from torch import Tensor
 
 from ..checkpoint import write_tensors
 from ..config import Part
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..interfaces import Probe, Task
 from ..plugins import registry
+from ..text import RANDOM, TextEmbeddings
+from .protocol import Protocol
+
+
+def check_text(protocol: Protocol) -> None:
+    """Refuse a protocol whose probe reads text embeddings and is given none, before anything is computed or written.
+
+    Raises:
+        ConfigError: no file is named.
+        FileError: the file is missing, or none of text embeddings.
+    """
+    entry, _ = registry().get("probe", protocol.probe.name)
+    if "embeddings" not in _arguments(registry().resolve(entry, Probe)):
+        return
+    path = protocol.probe.args.get("embeddings")
+    if path is None:
+        data = protocol.data.name
+        raise ConfigError(
+            f"{protocol.id} needs text embeddings of the classes. Make them once with `dense-ctx text {data} --data "
+            "ROOT --out text.safetensors` and set probe.args.embeddings=text.safetensors; "
+            "probe.args.embeddings=random measures random directions instead, from which no unseen class can be found"
+        )
+    if path != RANDOM:
+        TextEmbeddings.load(path)
 
 
 def make_probe(part: Part, task: Task, seed: int, **args: Any) -> Probe:
@@ -23,12 +47,16 @@ def make_probe(part: Part, task: Task, seed: int, **args: Any) -> Probe:
     """
     entry, _ = registry().get("probe", part.name)
     target = registry().resolve(entry, Probe)
-    # a subclass may pass its options on: look at what it inherits from too
-    inherited = target.__mro__ if isinstance(target, type) else ()
-    makers = [vars(cls)["__init__"] for cls in inherited if "__init__" in vars(cls)] or [target]
-    seeded = {"seed": seed} if any("seed" in inspect.signature(maker).parameters for maker in makers) else {}
+    seeded = {"seed": seed} if "seed" in _arguments(target) else {}
     made: Probe = registry().create("probe", part.name, base=Probe, task=task, **{**seeded, **part.args, **args})
     return made
+
+
+def _arguments(target: Any) -> set[str]:
+    """Names of what a probe takes; a subclass may pass its options on, so what it inherits from counts too."""
+    inherited = target.__mro__ if isinstance(target, type) else ()
+    makers = [vars(cls)["__init__"] for cls in inherited if "__init__" in vars(cls)] or [target]
+    return {name for maker in makers for name in inspect.signature(maker).parameters}
 
 
 def save_probe(probe: Probe, path: Path, extra: dict[str, Tensor] | None = None) -> None:

@@ -23,6 +23,7 @@ from ..model import DenseModel
 from ..tiling import parse_memory
 from .dense import DenseEvaluation
 from .folder import RunFolder, everyone, processes
+from .probes import check_text
 from .protocol import Protocol, load_protocol
 from .result import Result, describe_environment, describe_model, peak_memory_mb
 from .vos import VideoEvaluation
@@ -63,7 +64,7 @@ def evaluate(
         progress: (iterable, total, what) -> iterable, for bars.
 
     Raises:
-        UnknownNameError, ConfigError: the protocol; or `out` holds another evaluation.
+        UnknownNameError, ConfigError: the protocol, or text embeddings it lacks; or `out` holds another evaluation.
         FileError, InputError: the data.
     """
     began = time.monotonic()
@@ -76,6 +77,7 @@ def evaluate(
         budget = parse_memory(cache) if cache else 0
     except InputError:
         raise InputError(f'cache={cache!r} is not a size such as "2GB", or 0') from None
+    check_text(chosen)
     train, val = _open(chosen, data, limit)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
     described = describe_model(model, name)

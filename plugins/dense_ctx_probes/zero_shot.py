@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import DenseFeatures, Task
-from dense_ctx.text import TextEmbeddings
+from dense_ctx.text import RANDOM, TextEmbeddings
 
 from .heads import Reads
 from .trained import TrainedProbe
@@ -64,8 +65,8 @@ class ZeroShotProbe(TrainedProbe):
 
     Args:
         task: "segmentation" only.
-        embeddings: file of text embeddings (`dense_ctx.text`); without one, fixed random directions stand in
-            for text: a cosine classifier, from which nothing can transfer to unseen classes.
+        embeddings: file of text embeddings (`dense_ctx.text`); or "random": fixed random directions in place of text,
+            a cosine classifier from which nothing can transfer to unseen classes. None is "random" with a warning.
         class_names: the classes in the order of their ids; default the file's own order.
         unseen: class ids whose labels are not learned from.
         width: of the random directions.
@@ -84,7 +85,8 @@ class ZeroShotProbe(TrainedProbe):
         if task != "segmentation":
             raise InputError("zero-shot classifies pixels by class names: task='segmentation' only")
         self._text: Tensor | None = None
-        if embeddings is not None:
+        self._asked = embeddings is not None
+        if embeddings is not None and embeddings != RANDOM:
             file = TextEmbeddings.load(embeddings)
             self._text = file.pick(class_names if class_names is not None else file.classes)
             options["classes"] = len(self._text)
@@ -97,6 +99,13 @@ class ZeroShotProbe(TrainedProbe):
         """A `ZeroShotHead`."""
         text = self._text
         if text is None:
+            if not self._asked:
+                warnings.warn(
+                    "zero-shot without embeddings: random directions stand in for text, and no unseen class can be "
+                    'found. Give a file made by `dense-ctx text`, or embeddings="random" if that is meant',
+                    UserWarning,
+                    stacklevel=2,
+                )
             text = functional.normalize(torch.randn(outputs, self.width, generator=self._generator()), dim=1)
         return ZeroShotHead(dims, text[:outputs], self.reads)
 

@@ -26,9 +26,10 @@ from PIL import Image
 from torch.nn import functional
 
 from dense_ctx import AutoDenseModel
+from dense_ctx.config import Part
 from dense_ctx.evaluate.compare import table
 from dense_ctx.numerics import ridge_fit
-from dense_ctx.train import TrainStep
+from dense_ctx.train import TrainConfig, TrainStep
 
 SOLVE, BACK_SOLVE = "solve (ridge fit)", "backward: solve"
 BACK_LOSS, BACK_DECODER = "backward: loss, prediction", "backward: decoder"
@@ -46,11 +47,16 @@ class Bench:
         torch.manual_seed(0)
         torch.set_num_threads(args.threads)
         self.args, self.device = args, torch.device(args.device)
-        model = AutoDenseModel.from_parts(
-            args.backbone, "dpt", backbone_args={"weights": None}, decoder_args={"dim": args.dim}
-        ).to(self.device)
+        if args.config:
+            config = TrainConfig.load(args.config)
+            backbone, decoder, settings = config.model.backbone, config.model.decoder, dict(config.objective.args)
+            args.batch, args.precision, args.size = config.batch_size, config.mixed_precision, settings["size"]
+        else:
+            backbone, decoder = Part(args.backbone, {"weights": None}), Part("dpt", {"dim": args.dim})
+            settings = {"size": args.size}
+        model = AutoDenseModel.from_parts(backbone, decoder).to(self.device)
         self.plain = copy.deepcopy(model.decoder).requires_grad_(True).train()
-        self.objective = ours.LilaObjective(size=args.size)
+        self.objective = ours.LilaObjective(**settings)
         self.step = TrainStep(model, self.objective).train()
         self.model, self.data = model, self.objective.dataset(args.clips)
         rate = {"lr": 1e-4, "weight_decay": 1e-5}
@@ -99,7 +105,7 @@ class Bench:
                     encoded = [self.model.encode(image) for image in images]
                 decode = clock.timed("decoder", self._decode, BACK_DECODER)
                 pixels = [decode(*one).float() for one in encoded]
-            own = self._refined([one.maps[-1].float() for one, _ in encoded], images, clock)
+            own = self._refined([one.maps[settings.layers[0]].float() for one, _ in encoded], images, clock)
             with clock.part(PARTS[4]):
                 own = lila_plain.standardized(*own)
             known = torch.cat([own[0], flows[0]], 1)
@@ -226,6 +232,7 @@ def compare(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, help="a training configuration, in place of the next four and precision")
     parser.add_argument("--backbone", default="dinov2-s14")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=224)

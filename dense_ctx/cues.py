@@ -131,17 +131,24 @@ def normalize_cues(
         raise InputError(f"Cue maps are [B, C, h, w] of equal B and C; got {list(context.shape)}, {list(query.shape)}")
     if not floor > 0:
         raise InputError(f"floor={floor}: expected above 0")
-    channels = context.shape[1]
-    scale = context.new_ones(channels)
     if flow:
-        if size is None or min(size) < 1:
-            raise InputError(f"flow={list(flow)} needs size=(H, W) of the frame whose pixels it counts; got {size}")
-        wrong = [index for index in flow if not 0 <= index < channels - 1]
-        if wrong:
-            raise InputError(f"flow={list(flow)}: {wrong} are no x channels with y after, among {channels} channels")
-        for index in flow:
-            scale[index], scale[index + 1] = size[1], size[0]
-    context, query = context / scale[:, None, None], query / scale[:, None, None]
-    std, mean = torch.std_mean(context, dim=(2, 3), keepdim=True, correction=0)
-    std = std.clamp_min(floor)
-    return (context - mean) / std, (query - mean) / std
+        context, query = (_in_frames(maps, flow, size) for maps in (context, query))
+    mean = context.mean((2, 3), keepdim=True)
+    centred = context - mean
+    # a few passes in the order of memory, whatever that is: std_mean takes long over channels that lie side by side
+    scale = centred.square().mean((2, 3), keepdim=True).sqrt_().clamp_min_(floor).reciprocal_()
+    return centred.mul_(scale), (query - mean).mul_(scale)
+
+
+def _in_frames(maps: Tensor, flow: Sequence[int], size: Size | None) -> Tensor:
+    """Flow in pixels to shares of the frame."""
+    channels = maps.shape[1]
+    if size is None or min(size) < 1:
+        raise InputError(f"flow={list(flow)} needs size=(H, W) of the frame whose pixels it counts; got {size}")
+    wrong = [index for index in flow if not 0 <= index < channels - 1]
+    if wrong:
+        raise InputError(f"flow={list(flow)}: {wrong} are no x channels with y after, among {channels} channels")
+    scale = maps.new_ones(channels)
+    for index in flow:
+        scale[index], scale[index + 1] = size[1], size[0]
+    return maps / scale[:, None, None]

@@ -25,7 +25,7 @@ def test_edge_loss_equals_the_records(number):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.7])
-@pytest.mark.parametrize("shape", [(2, 7, 13, 17), (1, 3, 1, 9), (2, 40, 90, 100)])
+@pytest.mark.parametrize("shape", [(2, 7, 13, 17), (1, 3, 1, 9), (1, 2, 9, 1), (2, 40, 90, 100)])  # the last in chunks
 def test_one_pass_is_the_composition(shape, gamma):
     generator = torch.Generator().manual_seed(0)
     prediction = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)

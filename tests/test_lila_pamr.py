@@ -78,6 +78,27 @@ def test_linear_in_the_features_and_keeps_constants():
     assert torch.allclose(refine(torch.ones(1, 1, 3, 5), image), torch.ones(1, 1, 12, 20), atol=1e-5)
 
 
+def test_more_channels_than_cells():
+    torch.manual_seed(4)
+    image, a = torch.rand(2, 3, 12, 20), torch.randn(2, 40, 3, 5, requires_grad=True)
+    b = a.detach().clone().requires_grad_(True)
+    joined = refine(a, image)  # 15 cells: they are refined, and mixed by the 40 channels
+    parts = torch.cat([refine(part, image) for part in b.split(4, 1)], 1)  # 4 channels: themselves
+    assert torch.allclose(joined, parts, atol=1e-5)
+    weight = torch.randn_like(joined)
+    (joined * weight).sum().backward()
+    (parts * weight).sum().backward()
+    assert torch.allclose(a.grad, b.grad, atol=1e-4)
+
+
+def test_the_callers_features_stay():
+    torch.manual_seed(5)
+    image, x = torch.rand(1, 3, 12, 20), torch.randn(1, 2, 12, 20).to(memory_format=torch.channels_last)
+    before = x.clone()
+    refine(x, image, (1,), (3,))
+    assert torch.equal(x, before)
+
+
 def test_backward_is_the_transpose():
     torch.manual_seed(2)
     image, x = torch.rand(2, 3, 12, 20), torch.randn(2, 3, 6, 10, requires_grad=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 18  # values worked on at a time: they and their gradients stay in a core's cache
+_CHUNK = 1 << 16  # values worked on at a time: they and their gradients stay in a core's cache
 
 
 def edge_loss(prediction: Tensor, target: Tensor, sigma: float = 0.1, reduction: str = "mean") -> Tensor:
@@ -38,7 +38,7 @@ def matching_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L1 and edges of every channel in one pass, the gradient with them (eq. 3, 6).
 
-    Value and gradient are those of `l1.mean() + gamma * edge_loss()` per channel, weighted; a few channels at a time go
+    Value and gradient are those of `l1.mean() + gamma * edge_loss()` per channel, weighted; a few rows at a time go
     through the cache once, where the composition of whole-map operations goes through memory some twenty times.
 
     Args:
@@ -58,28 +58,32 @@ class _Matching(torch.autograd.Function):
         ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor, sigma: float, gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, channels, height, width = prediction.shape
+        # channels side by side, as the product that made the prediction left them
+        rows, wanted = prediction.permute(0, 2, 3, 1).contiguous(), target.permute(0, 2, 3, 1)
         fit = prediction.new_zeros(channels, dtype=torch.float32)
         edges = torch.zeros_like(fit)
-        wanted = ctx.needs_input_grad[0]
-        grad = torch.empty_like(prediction) if wanted else None
-        size = max(1, _CHUNK // (height * width))
+        grad = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        size = height if prediction.is_cuda else max(1, _CHUNK // (width * channels))
         pixels = batch * height * width
         # differences an axis has: one less than its pixels
         counts = (max(1, batch * height * (width - 1)), max(1, batch * (height - 1) * width))
+        share = weights / pixels
         for b in range(batch):
-            for start in range(0, channels, size):
-                part = slice(start, start + size)
-                p, t, w = prediction[b, part], target[b, part], weights[part, None, None]
-                off = p - t
-                fit[part] += off.abs().sum((1, 2)) / pixels
-                g = off.sign() * (w / pixels)
+            above = None  # what the last chunk leaves for the first row of this one
+            for start in range(0, height, size):
+                stop = min(start + size, height)
+                # and the first row of the next chunk, for the differences to it
+                p, t = rows[b, start : stop + 1], wanted[b, start : stop + 1].contiguous()
+                off = p[: stop - start] - t[: stop - start]
+                fit += torch.linalg.vector_norm(off, 1, (0, 1)) / pixels
+                g = off.sign_()
                 if gamma:
-                    _edges(p, t, edges[part], g, w * gamma, sigma, counts)
+                    above = _edges(p, t, edges, g, above, counts, gamma * pixels, sigma)
                 if grad is not None:
-                    grad[b, part] = g
+                    torch.mul(g, share, out=grad[b, start:stop])
         total = (weights * (fit + gamma * edges)).sum()
         if grad is not None:
-            ctx.save_for_backward(grad)
+            ctx.save_for_backward(grad.permute(0, 3, 1, 2))
         ctx.mark_non_differentiable(fit, edges)
         return total, fit, edges
 
@@ -90,17 +94,39 @@ class _Matching(torch.autograd.Function):
 
 
 def _edges(
-    prediction: Tensor, target: Tensor, sums: Tensor, grad: Tensor, scale: Tensor, sigma: float, counts: tuple[int, int]
-) -> None:
-    """Add both axes' terms to `sums` and their gradient to `grad`."""
-    for axis, count in zip((-1, -2), counts, strict=True):
-        change, wanted = prediction.diff(dim=axis), target.diff(dim=axis).abs_()
-        if not change.numel():
-            continue
-        weight = torch.expm1(wanted * (-1 / sigma)).neg_()
-        excess = change.abs().sub_(wanted)
-        sums += (weight * excess.abs()).sum((1, 2)) / count
-        pull = change.sign_().mul_(excess.sign_()).mul_(weight).mul_(scale / count)
-        length = prediction.shape[axis]
-        grad.narrow(axis, 1, length - 1).add_(pull)
-        grad.narrow(axis, 0, length - 1).sub_(pull)
+    prediction: Tensor,
+    target: Tensor,
+    sums: Tensor,
+    grad: Tensor,
+    above: Tensor | None,
+    counts: tuple[int, int],
+    factor: float,
+    sigma: float,
+) -> Tensor | None:
+    """Add both axes' terms [m] to `sums` and factor times their gradient to `grad` [rows, W, m].
+
+    prediction, target: [rows, W, m], or with the row below. Returns the pull on that row.
+    """
+    rows = len(grad)
+    if prediction.shape[1] > 1:
+        p, t = prediction[:rows], target[:rows]
+        pull = _pull(p[:, 1:] - p[:, :-1], t[:, 1:] - t[:, :-1], sums, counts[0], sigma)
+        grad[:, 1:].add_(pull, alpha=factor / counts[0])
+        grad[:, :-1].sub_(pull, alpha=factor / counts[0])
+    if above is not None:
+        grad[0].add_(above, alpha=factor / counts[1])
+    if len(prediction) == 1:
+        return None
+    pull = _pull(prediction[1:] - prediction[:-1], target[1:] - target[:-1], sums, counts[1], sigma)
+    grad[: len(pull)].sub_(pull, alpha=factor / counts[1])
+    grad[1:].add_(pull[: rows - 1], alpha=factor / counts[1])
+    return pull[-1] if len(prediction) > rows else None
+
+
+def _pull(change: Tensor, wanted: Tensor, sums: Tensor, count: int, sigma: float) -> Tensor:
+    """Derivative of weight * | |change| - |wanted| | by the change; both arguments are used up."""
+    excess = change.abs().sub_(wanted.abs_())
+    weight = wanted.mul_(-1 / sigma).expm1_().neg_()
+    change.mul_(excess).sign_().mul_(weight)
+    sums += torch.linalg.vector_norm(excess.mul_(weight), 1, (0, 1)) / count
+    return change

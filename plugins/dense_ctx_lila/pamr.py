@@ -2,7 +2,8 @@
 
 Each iteration replaces a pixel's features by a weighted mean of its neighbours', with weights that depend on the image
 alone. One iteration is therefore the product with one sparse matrix of 8 entries a row and dilation, built once and
-applied many times: the features pass through memory once an iteration, not once a neighbour.
+applied many times: the features pass through memory once an iteration, not once a neighbour. What it does is linear in
+the features, so that no more columns than the features have cells ever need it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dense_ctx.errors import InputError
 
 # rows of a 3 x 3 window, the centre left out
 _OFFSETS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
+# cells a channel up to which the cells are refined: an iteration saved on a column is worth the product at the end
+_FEW = 2 / 3
 
 
 def refine(
@@ -52,16 +55,32 @@ def refine(
         raise InputError(f"pyramid={list(pyramid)} and iterations={list(iterations)}: one number of each a level")
     if not dilations or min(dilations) < 1:
         raise InputError(f"dilations={list(dilations)}: at least one, each at least 1")
-    current = features.float()
+    features = features.float()
+    _, channels, height, width = features.shape
+    if height * width > _FEW * channels:
+        return _refine(features, image.float(), pyramid, iterations, dilations)
+    # fewer cells than channels: refine each cell's share of every pixel, and mix the cells' features by them
+    cells = torch.eye(height * width, device=image.device).view(1, height, width, -1).expand(len(image), -1, -1, -1)
+    shares = _refine(cells.permute(0, 3, 1, 2), image.float(), pyramid, iterations, dilations)
+    mixed = shares.flatten(2).mT @ features.flatten(2).mT
+    return mixed.mT.unflatten(-1, shares.shape[-2:])
+
+
+def _refine(
+    features: Tensor, image: Tensor, pyramid: Sequence[int], iterations: Sequence[int], dilations: Sequence[int]
+) -> Tensor:
+    current = features
     for factor, count in zip(pyramid, iterations, strict=True):
         size = (max(1, image.shape[-2] // factor), max(1, image.shape[-1] // factor))
-        level = image.float()
+        level = image
         if factor > 1:
-            level = functional.interpolate(level, size=size, mode="bilinear", align_corners=False, antialias=True)
+            level = functional.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
         if tuple(current.shape[-2:]) != size:
             current = functional.interpolate(current, size=size, mode="bilinear", align_corners=True)
         if count:
-            current = _iterate(current, affinity(level, dilations), dilations, count)
+            # memory of our own that no gradient needs is worked in
+            free = current is not features and not current.requires_grad
+            current = _iterate(current, affinity(level, dilations), dilations, count, free)
     return current
 
 
@@ -92,27 +111,27 @@ def affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
     return scores.softmax(1)
 
 
-def _iterate(features: Tensor, weights: Tensor, dilations: Sequence[int], count: int) -> Tensor:
+def _iterate(features: Tensor, weights: Tensor, dilations: Sequence[int], count: int, free: bool) -> Tensor:
     batch, channels, height, width = features.shape
     # pixels as rows, channels side by side: a row of the product reads a few whole rows of the features
     rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
     values = weights.permute(0, 2, 3, 1).reshape(-1)
     columns = _neighbours(batch, height, width, tuple(dilations), features.device)
-    result: Tensor = _Repeated.apply(rows, values, columns, count)
+    result: Tensor = _Repeated.apply(rows, values, columns, count, free)
     return result.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _neighbours(batch: int, height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
-    """Row of each neighbour of each pixel, [B * H * W, 8 * len(dilations)]."""
-    y = torch.arange(height, device=device)[:, None]
-    x = torch.arange(width, device=device)[None]
+    """Row of each neighbour of each pixel, int32 [B * H * W, 8 * len(dilations)]."""
+    y = torch.arange(height, device=device, dtype=torch.int32)[:, None]
+    x = torch.arange(width, device=device, dtype=torch.int32)[None]
     near = [
         (y + dy * d).clamp(0, height - 1) * width + (x + dx * d).clamp(0, width - 1)
         for d in dilations
         for dy, dx in _OFFSETS
     ]
     one = torch.stack(near, -1).view(1, height * width, -1)
-    first = torch.arange(batch, device=device)[:, None, None] * (height * width)
+    first = torch.arange(batch, device=device, dtype=torch.int32)[:, None, None] * (height * width)
     return (one + first).view(batch * height * width, -1)
 
 
@@ -120,23 +139,26 @@ class _Repeated(torch.autograd.Function):
     """A^n X for a sparse A that needs no gradient; backward is (A^T)^n."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, values: Tensor, columns: Tensor, count: int) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, values: Tensor, columns: Tensor, count: int, free: bool) -> Tensor:
         ctx.save_for_backward(values, columns)
         ctx.count = count
-        return _power(_csr(values, columns), rows, count)
+        return _power(_csr(values, columns), rows, count, free)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         values, columns = ctx.saved_tensors
         matrix = _csr(values, columns).to_sparse_coo().t().to_sparse_csr()
-        return _power(matrix, grads[0].contiguous(), ctx.count), None, None, None
+        return _power(matrix, grads[0].contiguous(), ctx.count, False), None, None, None, None
 
 
-def _power(matrix: Tensor, rows: Tensor, count: int) -> Tensor:
-    """A^n X, back and forth between two buffers: fresh memory an iteration would cost more than the product."""
+def _power(matrix: Tensor, rows: Tensor, count: int, free: bool) -> Tensor:
+    """A^n X, back and forth between two buffers: fresh memory an iteration would cost more than the product.
+
+    free: `rows` may be one of them.
+    """
     source, target = rows, torch.empty_like(rows)
     for _ in range(count):
-        spare = torch.empty_like(rows) if source is rows else source
+        spare = source if free or source is not rows else torch.empty_like(rows)
         torch.addmm(target, matrix, source, beta=0, out=target)
         source, target = target, spare
     return source
@@ -147,6 +169,4 @@ def _csr(values: Tensor, columns: Tensor) -> Tensor:
     starts = torch.arange(0, (count + 1) * near, near, device=columns.device, dtype=torch.int32)
     with warnings.catch_warnings():  # PyTorch says once that CSR tensors are new; what we use of them is tested
         warnings.filterwarnings("ignore", message="Sparse")
-        return torch.sparse_csr_tensor(
-            starts, columns.reshape(-1).int(), values, size=(count, count), check_invariants=False
-        )
+        return torch.sparse_csr_tensor(starts, columns.reshape(-1), values, size=(count, count), check_invariants=False)

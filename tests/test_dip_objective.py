@@ -37,7 +37,7 @@ def data(tmp_path):
 @pytest.mark.parametrize(
     "args",
     [{}, {"loss": "official"}, {"official_distractors": True}, {"out": 0}, {"distractors": 0}, {"train": "decoder"},
-     {"positives": "crops"}],
+     {"positives": "crops"}, {"direct": True}],
 )  # fmt: skip
 def test_contract(data, args):
     assert "frozen" in check_objective("dip", data, args={**ARGS, **args}, batch_size=2)
@@ -132,6 +132,31 @@ def test_the_loss_falls(data):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_direct_classification_is_cross_entropy_over_pixels(data):
+    """The ablation without a support: the classifier's scores, upsampled, against each pixel's pseudo-class."""
+    from torch.nn import functional
+
+    _, batch = batch_of(data)
+    objective = DipObjective(**ARGS, classes=4, direct=True)
+    step = TrainStep(model := tiny_model(), objective)
+    batch["query_labels"][1, :5] = -1
+    losses = objective(model, batch)
+    images, labels = (torch.cat([batch[f"query{end}"], batch[f"positive{end}"]]) for end in ("", "_labels"))
+    maps = model.encode(images)[0].maps[-1]
+    scores = objective.projector(maps.movedim(1, -1)).movedim(-1, 1)
+    large = functional.interpolate(scores, labels.shape[-2:], mode="nearest")
+    assert float(losses.total.detach()) == pytest.approx(
+        float(functional.cross_entropy(large, labels, ignore_index=-1)), rel=1e-5
+    )
+    right = (large.argmax(1) == labels)[labels >= 0].float().mean()
+    assert float(losses.logs["accuracy"]) == pytest.approx(float(right), abs=1e-6)
+    losses.total.backward()
+    assert all(bool(p.grad.any()) for p in step.parameters() if p.requires_grad)
+    assert not any("projector" in name for name in model.state_dict())
+    with pytest.raises(ConfigError, match="direct=true needs the number of pseudo-classes"):
+        DipObjective(**ARGS, direct=True).trainable(model)
 
 
 def test_padding_to_the_stride_is_ignored(data):
@@ -275,6 +300,7 @@ def test_faults_of_a_batch(data):
         ({"train": "all"}, "train='all'"),
         ({"positives": "none"}, "positives='none'"),
         ({"temperature": 0.0}, "temperature=0.0"),
+        ({"direct": True, "loss": "official"}, "direct=true classifies with cross-entropy; loss='official'"),
         ({"scale": [0.0, 1.0]}, r"scale=\[0.0, 1.0\]: expected"),
     ],
 )

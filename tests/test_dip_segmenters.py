@@ -40,6 +40,15 @@ def test_slic_finds_the_colours():
     assert purity(found, label[::2, ::2]) > 0.9
 
 
+def test_patches_are_segments_of_their_own():
+    image, _ = picture()
+    found = create_segmenter("patches")(image, torch.zeros(3, 6, 9), (48, 72))
+    assert torch.equal(found[::8, ::8].flatten(), torch.arange(54))
+    assert torch.equal(found, found[::8, ::8].repeat_interleave(8, 0).repeat_interleave(8, 1))
+    with pytest.raises(InputError, match="patches reads the backbone's features; got none"):
+        create_segmenter("patches")(image, None, (48, 72))
+
+
 def tiny_diffusion():
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ def add(verbs: Any) -> None:
         default="efficientnet-lite0+upsample",
         help="published model, or BACKBONE+DECODER, whose features make the pseudo-classes (%(default)s)",
     )
-    parser.add_argument("--segmenter", default="ncut", help="ncut (the default), slic or diffcut")
+    parser.add_argument("--segmenter", default="ncut", help="ncut (the default), slic, diffcut, or patches (none)")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of the segmenter: tau=0.4 alpha=10"
     )

@@ -225,7 +225,8 @@ def ncut_segments(
     unit = functional.normalize(rows, dim=1)
     means = unit.new_zeros(count, unit.shape[1]).index_add_(0, parts[known], unit[known])
     means = means / torch.bincount(parts[known], minlength=count)[:, None]
-    large = functional.interpolate(features[None], size=size, mode="bilinear", align_corners=False)[0]
-    scores = torch.einsum("kc,chw->khw", means, functional.normalize(large, dim=0))
-    found = scores.argmax(0)
+    # the mean of largest product with the unit pixel feature is that with the feature of any length, and products of
+    # upsampled features are upsampled products: as many channels as segments, in place of C
+    scores = torch.einsum("kc,chw->khw", means, features)
+    found = functional.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0].argmax(0)
     return torch.unique(found, return_inverse=True)[1].view(size)  # a segment may have lost all its pixels

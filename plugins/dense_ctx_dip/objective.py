@@ -44,6 +44,8 @@ class DipObjective(Objective):
         size: side of the square crops, pixels.
         scale: range of the crop's share of the image's area.
         positives: "pairs" (the data's), or "crops": two crops of the query in place of a neighbour (ablation).
+        direct: a linear classifier of the pseudo-classes, on patches of queries and positives, in place of the
+            support (ablation); `loss` is then "nll", and `projector_lr` the classifier's.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class DipObjective(Objective):
         size: int = 224,
         scale: Sequence[float] = (0.4, 1.0),
         positives: str = "pairs",
+        direct: bool = False,
     ) -> None:
         super().__init__()
         for value, known, name in (
@@ -79,10 +82,15 @@ class DipObjective(Objective):
             )
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise ConfigError(f"scale={list(scale)}: expected [low, high] within (0, 1]")
+        if direct and loss != "nll":
+            raise ConfigError(
+                f"direct=true classifies with cross-entropy; loss={loss!r} is of predictions from a support"
+            )
         self.loss, self.distractors, self.official_distractors = loss, distractors, official_distractors
         self.temperature, self.classes, self.hidden, self.out = temperature, classes, hidden, out
         self.projector_lr, self.what, self.blocks, self.rank, self.targets = projector_lr, train, blocks, rank, targets
         self.size, self.scale, self.positives = size, (scale[0], scale[1]), positives
+        self.direct = direct
         self.projector: nn.Module | None = None
 
     @staticmethod
@@ -133,13 +141,20 @@ class DipObjective(Objective):
         """What `train` says, and the projector, which is no part of the published model."""
         chosen = choose(model, self.what, self.blocks, self.rank, self.targets)
         groups: list[dict[str, Any]] = [{"params": chosen}]
-        if self.out and self.projector is None:
+        if self.projector is None and (self.out or self.direct):
             width = model.dim if self.what == "decoder" else model.backbone.dims[-1]
-            self.projector = Projector(width, self.hidden, self.out).to(model.device)
+            self.projector = self._head(width).to(model.device)
         if self.projector is not None:
             rate = {} if self.projector_lr is None else {"lr": self.projector_lr}
             groups.append({"params": list(self.projector.parameters()), **rate})
         return groups
+
+    def _head(self, width: int) -> nn.Module:
+        if not self.direct:
+            return Projector(width, self.hidden, self.out)
+        if self.classes is None:
+            raise ConfigError("direct=true needs the number of pseudo-classes: give classes, or open the data first")
+        return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.classes))
 
     # ------------------------------------------------------------------ one batch
 
@@ -167,16 +182,18 @@ class DipObjective(Objective):
         )  # the padding to the stride is nothing
         if self.projector is not None:
             rows = self.projector(rows)
-        with torch.autocast(device.type, enabled=False):
-            return self._losses(rows.float(), labels, grid, batch)
-
-    def _losses(self, rows: Tensor, labels: Tensor, grid: tuple[int, int], batch: Batch) -> Losses:
-        rank, processes = world()
         if self.classes is not None and int(labels.max()) >= self.classes:
             raise InputError(
                 f"label ids run up to {int(labels.max())}; expected 0 to {self.classes - 1}, or {IGNORED} for ignored "
                 "pixels"
             )
+        with torch.autocast(device.type, enabled=False):
+            if self.direct:
+                return self._classified(rows.float(), labels, grid)
+            return self._losses(rows.float(), labels, grid, batch)
+
+    def _losses(self, rows: Tensor, labels: Tensor, grid: tuple[int, int], batch: Batch) -> Losses:
+        rank, processes = world()
         queries, mine = rows.chunk(2)
         own, positive = labels.chunk(2)
         keys = gather(functional.normalize(mine, dim=-1))
@@ -191,6 +208,14 @@ class DipObjective(Objective):
         loss = loss / (total(pixels) / processes).clamp_min(1)
         right = counts.gather(-1, predicted.argmax(-1, keepdim=True)).sum() / pixels.clamp_min(1)
         return Losses(loss, {"accuracy": right, "unsupported": 1 - supported.float().mean()})
+
+    def _classified(self, scores: Tensor, labels: Tensor, grid: tuple[int, int]) -> Losses:
+        """Cross-entropy of patches' class scores [2B, N, classes], pixels weighing alike."""
+        counts = label_counts(labels, grid, scores.shape[-1])
+        pixels = counts.sum()
+        loss = -(counts * scores.log_softmax(-1)).sum() / (total(pixels) / world()[1]).clamp_min(1)
+        right = counts.gather(-1, scores.argmax(-1, keepdim=True)).sum() / pixels.clamp_min(1)
+        return Losses(loss, {"accuracy": right})
 
     def _rows(self, model: DenseModel, images: Tensor) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
         """Patch features [B, h * w, C], the grid (h, w), and the padded image's (H, W)."""

@@ -1,4 +1,4 @@
-"""Class-agnostic segments of an image: `ncut` on the backbone's own features, `slic`, `diffcut`."""
+"""Class-agnostic segments of an image: `ncut` on the backbone's own features, `slic`, `diffcut`; `patches`: none."""
 
 from __future__ import annotations
 
@@ -89,9 +89,25 @@ class SlicSegmenter(Segmenter):
         return torch.from_numpy(found).long()
 
 
+class PatchSegmenter(Segmenter):
+    """Each patch by itself: pseudo-classes are then k-means of features alone, without segments (DIP's ablation)."""
+
+    reads_features = True
+
+    def __call__(self, image: Tensor, features: Tensor | None, size: Size) -> Tensor:
+        """As `Segmenter`."""
+        if features is None:
+            raise InputError("patches reads the backbone's features; got none")
+        height, width = features.shape[-2:]
+        rows = torch.arange(size[0], device=features.device) * height // size[0]
+        columns = torch.arange(size[1], device=features.device) * width // size[1]
+        return rows[:, None] * width + columns
+
+
 _SEGMENTERS = {
     "ncut": "segmenters:NcutSegmenter",
     "slic": "segmenters:SlicSegmenter",
+    "patches": "segmenters:PatchSegmenter",
     "diffcut": "diffcut:DiffCutSegmenter",
 }
 

@@ -6,7 +6,8 @@
     vote      labels/IMAGE.png, votes/SHARD.json   nearest centroid of each patch, majority in each segment
     pair      pairs.jsonl                   neighbours that share a class
 
-A shard is 256 images; memory holds one image's features at a time, the sample for k-means, and the global features.
+A shard is 256 images; memory holds features of a few images (1 GB at most), the sample for k-means, and the global
+features.
 Finished files are kept whoever wrote them. Several processes share out the shards and meet after each stage.
 """
 
@@ -41,6 +42,7 @@ from .task_settings import TaskSettings, find_images
 
 SHARD = 256  # images
 MANY = 65535  # segments of an image, at most
+KEPT = 1 << 30  # bytes of feature maps kept from stage to stage, so that small sets are encoded once
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 Place: TypeAlias = "str | os.PathLike[str]"
 
@@ -62,18 +64,14 @@ class Tasks:
     """
 
     def __init__(
-        self,
-        images: Place,
-        out: Place,
-        model: DenseModel,
-        settings: TaskSettings,
-        name: str = "",
-        progress: Progress | None = None,
+        self, images: Place, out: Place, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
     ) -> None:
         self.images, self.out, self.model, self.settings = Path(images).resolve(), Path(out), model.eval(), settings
         self.names = find_images(self.images)
         self.rank, self.world = processes()
         self.progress: Progress = progress or (lambda items, total, what: items)
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._room = KEPT
         self.segmenter: Segmenter = create_segmenter(settings.segmenter, **settings.segmenter_args).to(model.device)
         weights = {"model": name, "weights": describe_model(model, name)["digest"]}
         listing = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
@@ -129,11 +127,18 @@ class Tasks:
         return height, width
 
     @torch.no_grad()
-    def _features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The deepest map [C, h, w] and the global feature [C']."""
-        features, _ = self.model.encode(image[None])
+    def _features(self, index: int, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The deepest map [C, h, w] and the global feature [C'] of an image (or of `image`, if it is read already)."""
+        if index in self._kept:
+            return self._kept[index]
+        features, _ = self.model.encode((self._image(index) if image is None else image)[None])
         deep = features.maps[-1][0].float()
-        return deep, deep.mean((1, 2)) if features.cls is None else features.cls[0].float()
+        found = deep, deep.mean((1, 2)) if features.cls is None else features.cls[0].float()
+        size = sum(item.numel() * item.element_size() for item in found)
+        if size <= self._room:
+            self._kept[index] = found
+            self._room -= size
+        return found
 
     # ------------------------------------------------------------------ stages
 
@@ -156,17 +161,13 @@ class Tasks:
                 warnings.warn(f"{self.names[index]} is left out: {error}", stacklevel=2)
                 broken, first = broken + 1, first or str(error)
                 continue
-            deep = self._features(image)[0] if self.segmenter.reads_features else None
+            deep = self._features(index, image)[0] if self.segmenter.reads_features else None
             found = self.segmenter(image.to(self.model.device), deep, (image.shape[-2], image.shape[-1]))
             if int(found.max()) >= MANY:
                 raise InputError(f"{self.names[index]} has {int(found.max()) + 1} segments; expected up to {MANY}")
             save_pseudo_labels(self._png("segments", index), found, max(1, int(found.max()) + 1))
         if self.world == 1 and mine and broken == len(mine):
             raise FileError(f"None of {len(mine)} images is usable; the first: {first}")
-
-    def _patches(self, segments: Tensor, grid: Size) -> Tensor:
-        """Pixels of each segment in each patch, [segments, h * w]."""
-        return label_counts(segments[None], grid, max(1, int(segments.max()) + 1))[0].T
 
     def embed(self) -> None:
         """Write a shard's mean features of segments, and global features; float16."""
@@ -175,9 +176,9 @@ class Tasks:
         kept: list[tuple[int, int]] = []
         for shard, index, last in self._todo(lambda name: self._embeddings(name).exists(), "embed"):
             if self._png("segments", index).exists():
-                deep, whole = self._features(self._image(index))
+                deep, whole = self._features(index)
                 segments = read_pseudo_labels(self._png("segments", index)).to(deep.device)
-                weights = self._patches(segments, (deep.shape[-2], deep.shape[-1]))
+                weights = _patches(segments, (deep.shape[-2], deep.shape[-1]))
                 total = weights.sum(1)
                 found = ((weights @ deep.flatten(1).T) / total.clamp_min(1)[:, None])[total > 0]
                 rows.append(found.cpu())
@@ -229,11 +230,11 @@ class Tasks:
                 shares = {}
 
     def _voted(self, index: int, centroids: Tensor) -> Tensor:
-        deep, _ = self._features(self._image(index))
+        deep, _ = self._features(index)
         segments = read_pseudo_labels(self._png("segments", index))
         if int(segments.max()) < 0:
             return segments  # no segment: nothing is labelled
-        weights = self._patches(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))
+        weights = _patches(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))
         nearest, _ = assign(deep.flatten(1).T, centroids)
         # pixels of each (segment, class); few of the classes occur
         present, place = nearest.unique(return_inverse=True)
@@ -282,13 +283,13 @@ class Tasks:
         return index, torch.stack(features) if features else torch.empty(0, 1), shares
 
 
+def _patches(segments: Tensor, grid: Size) -> Tensor:
+    """Pixels of each segment in each patch, [segments, h * w]."""
+    return label_counts(segments[None], grid, max(1, int(segments.max()) + 1))[0].T
+
+
 def make_tasks(
-    images: Place,
-    out: Place,
-    model: DenseModel,
-    settings: TaskSettings,
-    name: str = "",
-    progress: Progress | None = None,
+    images: Place, out: Place, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
 ) -> Path:
     """Make the tasks of a folder of images, with a report; arguments as `Tasks`."""
     from .report import write_report

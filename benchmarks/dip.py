@@ -1,0 +1,149 @@
+"""The table of docs/results/dip.md: DIP on EfficientNet-Lite0, its ablations, and the network as it was.
+
+python benchmarks/dip.py DATA --out DIR [--steps 150] [--seeds 0 1 2] [--only dip direct ...] [--set KEY=VALUE]
+
+DATA holds clips/ (unlabelled videos), camvid/ and rgbd/kitchen/. Post-training sees frames of the clips and CamVid's
+training images, without labels. A killed run goes on where it was: tasks, trainings and evaluations have folders of
+their own under DIR.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from common import machine
+from dense_ctx_dip.objective import DipObjective
+from PIL import Image
+
+from dense_ctx.commands._model import bar, model_from_spec
+from dense_ctx.evaluate import evaluate
+from dense_ctx.evaluate.compare import table
+from dense_ctx.train import TrainConfig, train
+from dense_ctx.video import Video
+
+CONFIG = Path(__file__).parent.parent / "examples" / "configs" / "dip_lite0.yaml"
+WHOLE = "efficientnet-lite0+upsample"
+BASE = "efficientnet-lite0(layers=[2,3])+upsample"  # up to the maps at stride 16
+SIDE = 320  # short side of the images
+TASKS = {  # what pseudo-labels are made of: features of the whole network's last map
+    "ncut": {"segmenter": "ncut", "segmenter_args": {"alpha": 4, "tau": 0.5}},
+    "patches": {"segmenter": "patches"},
+}
+TRAINED = {  # tasks, and settings on top of the configuration
+    "dip": ("ncut", []),
+    "no distractors": ("ncut", ["objective.args.distractors=0"]),
+    "two crops": ("ncut", ["objective.args.positives=crops"]),
+    "no segments": ("patches", []),
+    "direct": ("ncut", ["objective.args.direct=true"]),
+    "official loss": ("ncut", ["objective.args.loss=official"]),
+}
+SMALL = ("image.short_side=240", "probe.args.memory=30000")  # as shown to the network, rows of the bank
+PROTOCOLS = {  # title: protocol, folder, settings
+    "CamVid mIoU": ("camvid-retrieval-v2", "camvid", SMALL),
+    "CamVid mIoU, 1/8": ("camvid-retrieval-v2", "camvid", ("data.fraction=0.125", *SMALL)),
+    "kitchen depth RMSE": ("rgbd-retrieval-depth-v1", "rgbd/kitchen", SMALL),
+}
+
+
+def images(args):
+    """A folder of `args.frames` frames of each clip and of every fourth training image of CamVid."""
+    folder = args.out / "images"
+    if folder.is_dir():
+        return folder
+    partial = args.out / ".images"
+    partial.mkdir(parents=True, exist_ok=True)
+    for path in sorted((args.data / "clips").iterdir()):
+        clip = Video(path)
+        wanted = set(np.linspace(0, max(0, len(clip) - 3), args.frames).round().astype(int).tolist())
+        for number, frame in enumerate(clip):
+            if number in wanted:
+                write(Image.fromarray(frame), partial / f"{path.stem}-{number:05d}.jpg")
+    for path in sorted((args.data / "camvid" / "train" / "images").iterdir())[::4]:
+        write(Image.open(path).convert("RGB"), partial / f"camvid-{path.stem}.jpg")
+    return partial.rename(folder)
+
+
+def write(image, path):
+    scale = SIDE / min(image.size)
+    image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC).save(
+        path, quality=92
+    )
+
+
+def tasks(kind, args):
+    folder = args.out / "tasks" / kind
+    settings = {"side": SIDE, "classes": args.classes, **TASKS[kind]}
+    return DipObjective.prepare(images(args), folder, model_from_spec(WHOLE), name=WHOLE, progress=bar, **settings)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--classes", type=int, default=64)
+    parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=["base", *TRAINED])
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args()
+    lines = []
+    bases = {"base": BASE, "whole network, last map": WHOLE} if args.only is None or "base" in args.only else {}
+    for name, spec in bases.items():
+        lines.append(
+            [
+                name,
+                *cells([measured(spec, f"{name.replace(' ', '-').replace(',', '')}-{s}", s, args) for s in args.seeds]),
+            ]
+        )
+        print(lines[-1], flush=True)
+    rows = {name: [] for name in TRAINED if args.only is None or name in args.only}
+    for seed in args.seeds:  # every variant once before any comes again, so that a part of the table is of use
+        for name, scores in rows.items():
+            label = f"{name.replace(' ', '-')}-{seed}"
+            scores.append(measured(trained(name, seed, args), label, seed, args))
+            print(label, cells(scores[-1:]), flush=True)
+    lines += [[name, *cells(scores)] for name, scores in rows.items()]
+    print(f"\nmean ± sample standard deviation, seeds {args.seeds}\n\n" + table([["features", *PROTOCOLS], *lines]))
+    print(f"\n{args.steps} steps; {machine()}; {time.strftime('%Y-%m-%d')}")
+
+
+def trained(name, seed, args):
+    kind, changes = TRAINED[name]
+    out = args.out / "runs" / f"{name.replace(' ', '-')}-{seed}"
+    data = tasks(kind, args)
+    settings = [f"out={out}", f"data={data}", f"steps={args.steps}", f"seed={seed}", *changes, *args.set]
+    return train(TrainConfig.load(CONFIG, settings))
+
+
+def measured(spec, name, seed, args):
+    """Value by protocol."""
+    found = {}
+    for title, (protocol, folder, settings) in PROTOCOLS.items():
+        out = args.out / "results" / name / protocol_id(title)
+        model = model_from_spec(str(spec))
+        found[title] = evaluate(
+            model, protocol, args.data / folder, out, name=name, overrides=settings, seeds=[seed], progress=bar
+        ).value
+    return found
+
+
+def protocol_id(title):
+    return title.lower().replace(" ", "-").replace(",", "").replace("/", "-")
+
+
+def cells(scores):
+    """Table cells: IoU in %, depth in metres."""
+    found = []
+    for title in PROTOCOLS:
+        factor, digits = (100, 1) if "mIoU" in title else (1, 3)
+        values = [factor * score[title] for score in scores]
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        found.append(f"{statistics.mean(values):.{digits}f}{spread}")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Official DIP checkpoints: files of their keys and shapes, made here, become model folders."""
+
+import argparse
+
+import pytest
+import torch
+from dense_ctx_dip.convert import from_dip, projector_of, read_dip
+from dense_ctx_dip.projector import Projector
+
+from dense_ctx import AutoDenseModel, create_backbone
+from dense_ctx.errors import CheckpointError, FileError, WeightsError
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """ViT-S/14 with registers under the published code's names, with its pickle's companions; and our own network."""
+    torch.manual_seed(0)
+    own = create_backbone("dinov2-reg-s14", weights=None)
+    state = {f"feats_extractor.model.{key}": value for key, value in own.net.state_dict().items()}
+    encoder = "feats_extractor.model."
+    state[f"{encoder}register_tokens"] = state.pop(f"{encoder}reg_token")
+    position = state[f"{encoder}pos_embed"]
+    first = torch.randn(1, 1, 384)
+    state[f"{encoder}pos_embed"] = torch.cat([first, position], 1)
+    state[f"{encoder}mask_token"] = torch.zeros(1, 384)
+    with torch.no_grad():
+        own.net.cls_token.add_(first)  # timm keeps the class token with its position
+    projector = Projector(384, 7, 6144)
+    for key, value in projector.state_dict().items():
+        state[f"enc_norm.{key[5:]}" if key.startswith("norm.") else f"projector.{key}"] = value
+    path = tmp_path_factory.mktemp("dip") / "checkpoint-4.pth"
+    torch.save({"model": state, "epoch": 4, "args": argparse.Namespace(lr=1e-7)}, path)
+    return path, own, projector
+
+
+def test_an_official_checkpoint_becomes_a_model_folder(tmp_path, official):
+    path, own, _ = official
+    model = from_dip(path)
+    assert model.model_config.backbone.name == "dinov2-reg-s14"
+    image = torch.rand(1, 3, 42, 70)
+    shift, scale = (torch.tensor(values)[:, None, None] for values in (own.mean, own.std))
+    expected = own((image - shift) / scale).maps[-1]
+    assert torch.allclose(model(image).patches, expected, atol=1e-5)
+    model.save_pretrained(tmp_path / "dip")
+    again = AutoDenseModel.from_pretrained(tmp_path / "dip")
+    assert torch.equal(again(image).patches, model(image).patches)
+    assert not any("projector" in key or "enc_norm" in key for key in again.state_dict())
+
+
+def test_its_projector_goes_on(official):
+    path, _, projector = official
+    rows = torch.randn(3, 5, 384)
+    assert torch.equal(projector_of(path)(rows), projector(rows))
+
+
+def test_faults(tmp_path, official):
+    path, _, _ = official
+    with pytest.raises(FileError, match="No checkpoint at"):
+        from_dip(tmp_path / "none.pth")
+    torch.save({"model": {"blocks.0.weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"no tensor feats_extractor\.model\.\*: not a DIP checkpoint"):
+        read_dip(tmp_path / "other.pth")
+    torch.save({"model": {"feats_extractor.model.cls_token": torch.zeros(1, 1, 100)}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="width 100 is none of"):
+        from_dip(tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match="no projector that fits together"):
+        projector_of(tmp_path / "odd.pth")
+    (tmp_path / "cut.pth").write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(CheckpointError, match="is damaged, or holds more than tensors"):
+        read_dip(tmp_path / "cut.pth")
+    with pytest.raises(WeightsError, match="do not fit"):
+        from_dip(path, backbone="dinov2-s14")

@@ -16,6 +16,8 @@ from dense_ctx.errors import ConfigError, UnknownNameError
 from dense_ctx.testing.tiny import tiny_model
 from dense_ctx.train.log import read_log
 
+SVG = "{http://www.w3.org/2000/svg}"
+
 
 def bench(tmp_path, **args):
     root = tmp_path / "data"
@@ -54,11 +56,11 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(tmp_path):
     assert [record["status"] for record in records] == ["failed", "done"]
     assert "heads divide" in records[0]["error"]
     table = markdown(records)
-    assert "| rgb-xy + maxa(width=12) | - | failed |" in table
-    assert "maxa-depth rmse ↓" in table
+    assert "| rgb-xy | maxa(width=12) | - | failed |" in table
+    assert "maxa-depth: rmse ↓" in table
     report = page(records)
     assert "heads divide" in report
-    assert report.count("<circle") == 1
+    assert report.count("<title>rgb-xy + linear: ") == 1
 
 
 def test_the_best_of_a_column_is_bold():
@@ -69,8 +71,8 @@ def test_the_best_of_a_column_is_bold():
                 "learnt": 1000}  # fmt: skip
 
     lines = markdown([record("x", 1.0), record("x", 3.0, 1), record("y", 1.5)]).splitlines()
-    assert lines[2] == "| b + x | 1,000 | 2 ± 1.4 |"
-    assert lines[3] == "| b + y | 1,000 | **1.5** |"
+    assert lines[2] == "| b | x | 1,000 | 2 ± 1.4 |"
+    assert lines[3] == "| b | y | 1,000 | **1.5** |"
 
 
 def test_the_held_out_images_choose_the_head(tmp_path):
@@ -141,12 +143,17 @@ def test_from_the_command_line(tmp_path, capsys):
     ]
     words += ["--size", "16", "24", "--image-size", "12", "18", "--steps", "2", "--batch", "2"]
     assert cli.main([*words, "--out", str(tmp_path / "out"), "--no-cache"]) == 0
-    assert "maxa-normals mean" in capsys.readouterr().out
+    assert "maxa-normals: mean" in capsys.readouterr().out
     assert not (tmp_path / "out" / "features").exists()
     assert (tmp_path / "out" / "table.md").read_text().count("\n") == 3
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    for svg in re.findall(r"<svg.*?</svg>", report, re.S):
-        assert len(ElementTree.fromstring(svg).findall("circle")) == 1
-    assert report.count("<svg") == 3  # two tasks against speed, one against the other
+    legend, *plots = re.findall(r"<svg.*?</svg>", report, re.S)
+    assert "rgb-xy" in legend
+    assert "linear" in legend
+    for svg in plots:
+        assert len(ElementTree.fromstring(svg).findall(f"{SVG}g/{SVG}circle")) == 1
+    assert len(plots) == 3  # two tasks against speed, one against the other
+    files = {path.stem for path in (tmp_path / "out" / "plots").iterdir()}
+    assert files == {"legend", "speed-maxa-depth", "speed-maxa-normals", "maxa-depth-maxa-normals"}
     cells = [json.loads(path.read_text()) for path in (tmp_path / "out" / "cells").iterdir()]
     assert len(cells) == 2

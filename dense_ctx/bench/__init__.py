@@ -1,8 +1,8 @@
 """What backbones' features know: every backbone x head x task x seed, cell by cell, with a table at the end."""
 
 from .plan import Bench, BenchTask, Cell
-from .report import page
+from .report import page, plots
 from .run import run_bench
 from .table import markdown
 
-__all__ = ["Bench", "BenchTask", "Cell", "markdown", "page", "run_bench"]
+__all__ = ["Bench", "BenchTask", "Cell", "markdown", "page", "plots", "run_bench"]

@@ -4,88 +4,116 @@ from __future__ import annotations
 
 import html
 import itertools
+import re
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .table import markdown, row_name
+from .names import Names
+from .plot import Point, legend, scatter
+from .table import markdown, values
 
 Record = Mapping[str, Any]
-Point = tuple[float, float, str]
 
-WIDTH, HEIGHT, MARGIN = 420, 320, 56
-STYLE = "body{font:15px sans-serif;margin:2em}td,th{padding:.2em .8em;text-align:right}td:first-child{text-align:left}"
+STYLE = (
+    "body{font:15px/1.5 sans-serif;margin:2em;color:#2b2f33}table{border-collapse:collapse;margin:1em 0}"
+    "td,th{padding:.25em .9em;text-align:right;border-bottom:1px solid #e4e6e8}th{border-bottom:2px solid #8a9096}"
+    "td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}.plots{display:flex;flex-wrap:wrap;gap:1em}.quiet{color:#5f6670}"
+)
 
 
 def page(records: Iterable[Record]) -> str:
     """A page that needs no other file. Cells that failed are in the table and in no plot."""
     found = list(records)
-    done = [record for record in found if record["status"] == "done"]
-    means: dict[str, dict[str, float]] = {}
-    for task, group in _grouped(done, lambda r: r["settings"]["task"]["objective"]).items():
-        for name, seeds in _grouped(group, row_name).items():
-            means.setdefault(task, {})[name] = statistics.mean(record["value"] for record in seeds)
-    labels = {r["settings"]["task"]["objective"]: f"{r['settings']['task']['objective']}, {r['metric']}" for r in done}
-    plots = []
-    for task, scores in means.items():
-        group = [record for record in done if record["settings"]["task"]["objective"] == task]
-        speed = {
-            name: 1e3 * statistics.median(record["backbone_seconds"] + record["head_seconds"] for record in seeds)
-            for name, seeds in _grouped(group, row_name).items()
-        }
-        plots.append(scatter([(speed[n], v, n) for n, v in scores.items()], "ms for an image", labels[task]))
-    for one, two in itertools.combinations(means, 2):
-        both = [(means[one][name], means[two][name], name) for name in means[one] if name in means[two]]
-        plots.append(scatter(both, labels[one], labels[two]))
-    failed = [f"<li>{html.escape(row_name(r))}: {html.escape(r['error'])}</li>" for r in found if r["status"] != "done"]
+    names = Names.of(found)
+    drawn = plots(found)
+    failed = [
+        f"<li>{html.escape(' + '.join(names(r)[:2]))}, {html.escape(names(r)[2])}, seed {r['settings']['seed']}: "
+        f"{html.escape(r['error'])}</li>"
+        for r in found if r["status"] != "done"
+    ]  # fmt: skip
     parts = [
-        "<!doctype html><meta charset=utf-8><title>dense-ctx bench</title>", f"<style>{STYLE}</style>",
-        _table(markdown(found)), *(["<h2>Failed</h2><ul>", *failed, "</ul>"] if failed else []), *plots,
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>dense-ctx bench</title>',
+        f"<style>{STYLE}</style><h1>Backbones and heads compared</h1>", _table(markdown(found)),
+        f'<p class="quiet">{html.escape(_settings(found))}</p>',
+        *(["<h2>Failed</h2><ul>", *failed, "</ul>"] if failed else []),
+        *([f"<h2>Plots</h2><div>{drawn.pop('legend')}</div>", '<div class="plots">', *drawn.values(), "</div>"]
+          if drawn else []),
     ]  # fmt: skip
     return "\n".join(parts) + "\n"
 
 
-def scatter(points: list[Point], x: str, y: str) -> str:
-    """Points (x, y, name) as SVG; a name shows where the pointer rests on its point, and beside it."""
-    right, bottom = WIDTH - 110, HEIGHT - MARGIN
-    xs, ys = [point[0] for point in points], [point[1] for point in points]
-    marks = []
-    for px, py, name in points:
-        left, top, text = _place(px, xs, MARGIN, right), _place(py, ys, bottom, 16), html.escape(name)
-        marks.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="4"><title>{text}: {px:.4g}, {py:.4g}</title></circle>')
-        marks.append(f'<text x="{left + 7:.1f}" y="{top + 3:.1f}" font-size="9">{text}</text>')
-    ends = []
-    for values, spots in (
-        (xs, ((MARGIN, HEIGHT - 30, "start"), (right, HEIGHT - 30, "end"))),
-        (ys, ((MARGIN - 8, bottom, "end"), (MARGIN - 8, 20, "end"))),
-    ):
-        for value, (at, down, anchor) in zip((min(values), max(values)), spots, strict=True):
-            ends.append(f'<text x="{at}" y="{down}" text-anchor="{anchor}" font-size="10">{value:.3g}</text>')
-    return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" fill="#235">'
-        f'<path d="M{MARGIN} 10V{HEIGHT - 44}H{WIDTH - 100}" stroke="#999" fill="none"/>'
-        f'<text x="{WIDTH / 2:.0f}" y="{HEIGHT - 10}" text-anchor="middle" font-size="12">{html.escape(x)}</text>'
-        f'<text transform="translate(14 {HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle" font-size="12">'
-        f"{html.escape(y)}</text>{''.join(ends)}{''.join(marks)}</svg>"
-    )
+def plots(records: Iterable[Record]) -> dict[str, str]:
+    """SVG by a name fit for a file: "legend", "speed-TASK" and "TASK-TASK"; nothing where no cell is done."""
+    done = [record for record in records if record["status"] == "done"]
+    if not done:
+        return {}
+    names = Names.of(done)
+    groups: dict[str, dict[tuple[str, str], list[Record]]] = {}
+    for record in done:
+        backbone, head, task = names(record)
+        groups.setdefault(task, {}).setdefault((backbone, head), []).append(record)
+    axes = {names(r)[2]: f"{names(r)[2]}: {r['metric']} {'↓' if r['lower_is_better'] else '↑'}" for r in done}
+    backbones, heads = (list(dict.fromkeys(each.values())) for each in (names.backbones, names.heads))
+    found = {"legend": legend(backbones, heads)}
+    for task, rows in groups.items():
+        points = [Point(_milliseconds(some), _mean(some), *row, dy=_std(some)) for row, some in rows.items()]
+        found[f"speed-{_file(task)}"] = scatter(points, "ms for an image", axes[task], backbones, heads)
+    for one, two in itertools.combinations(groups, 2):
+        both = [(row, groups[one][row], groups[two][row]) for row in groups[one] if row in groups[two]]
+        points = [Point(_mean(x), _mean(y), *row, dx=_std(x), dy=_std(y)) for row, x, y in both]
+        if points:
+            found[f"{_file(one)}-{_file(two)}"] = scatter(points, axes[one], axes[two], backbones, heads)
+    return found
 
 
-def _place(value: float, values: list[float], first: float, last: float) -> float:
-    low, high = min(values), max(values)
-    return first + (last - first) * ((value - low) / (high - low) if high > low else 0.5)
+def _mean(records: list[Record]) -> float:
+    return statistics.mean(values(records))
 
 
-def _grouped(records: Iterable[Record], key: Any) -> dict[str, list[Record]]:
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(record)
-    return groups
+def _std(records: list[Record]) -> float:
+    return statistics.stdev(values(records)) if len(records) > 1 else 0.0
+
+
+def _milliseconds(records: list[Record]) -> float:
+    """For one image, backbone and head: the least of all cells, since other programs only add to it."""
+    return 1e3 * min(float(record["backbone_seconds"] + record["head_seconds"]) for record in records)
+
+
+def _file(task: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=-]+", "_", task).strip("_")
+
+
+def _settings(records: list[Record]) -> str:
+    """What a reader needs to know of the numbers: sizes, steps, seeds, machine."""
+    first = records[0]["settings"]
+    steps = sorted({record["settings"]["steps"] for record in records})
+    seeds = sorted({record["settings"]["seed"] for record in records})
+    words = [
+        f"{len(seeds)} seed{'s' * (len(seeds) > 1)}", f"outputs {first['size'][0]} x {first['size'][1]}",
+        f"{' or '.join(map(str, steps))} steps of {first['batch_size']} images", f"held out: {first['held_out']:g}",
+    ]  # fmt: skip
+    done = next((record for record in records if record["status"] == "done"), None)
+    if done is not None:
+        found = done.get("environment", {})
+        words += [str(found[key]) for key in ("machine", "device") if found.get(key)]
+        words += [
+            f"{name} {number}" for name, number in found.get("versions", {}).items() if name in ("dense-ctx", "torch")
+        ]
+    return "; ".join(words)
 
 
 def _table(text: str) -> str:
-    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    lines = ["<table><tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
+    head, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    notes = [line for line in text.splitlines() if line and not line.startswith("|")]
+    lines = [f"<table><tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in _split(head))}</tr>"]
     for row in rows:
-        cells = (f"<b>{html.escape(c.strip('*'))}</b>" if c.startswith("**") else html.escape(c) for c in row)
+        cells = (
+            f"<b>{html.escape(c.replace('*', ''))}</b>" if c.startswith("**") else html.escape(c) for c in _split(row)
+        )
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return "\n".join([*lines, "</table>"])
+    return "\n".join([*lines, "</table>", *(f'<p class="quiet">{html.escape(note)}</p>' for note in notes)])
+
+
+def _split(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]

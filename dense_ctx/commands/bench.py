@@ -43,7 +43,7 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cells, write table.md and report.html; 1 where one failed, 128 + the signal's number when stopped."""
-    from ..bench import Bench, BenchTask, markdown, page, run_bench
+    from ..bench import Bench, BenchTask, markdown, page, plots, run_bench
     from ..config import Part
     from ..errors import StoppedError
     from ._model import _part
@@ -83,5 +83,8 @@ def run(args: argparse.Namespace) -> int:
     table = markdown(records)
     (args.out / "table.md").write_text(table, encoding="utf-8")
     (args.out / "report.html").write_text(page(records), encoding="utf-8")
-    print(f"\n{table}\n{args.out / 'table.md'}, {args.out / 'report.html'}")
+    (args.out / "plots").mkdir(exist_ok=True)
+    for name, drawn in plots(records).items():
+        (args.out / "plots" / f"{name}.svg").write_text(drawn, encoding="utf-8")
+    print(f"\n{table}\n{args.out / 'table.md'}, {args.out / 'report.html'}, {args.out / 'plots'}")
     return int(any(record["status"] != "done" for record in records))

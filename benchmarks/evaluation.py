@@ -1,6 +1,6 @@
 """The tables of docs/results/evaluation.md: every protocol that fits two CPU cores, for a few models.
 
-python benchmarks/evaluation.py DATA --out DIR [--models SPEC ...]
+python benchmarks/evaluation.py DATA --out DIR [--models SPEC ...] [--protocols ID ...]
 
 DATA holds davis2016/, camvid/ and rgbd/kitchen/ in their official layouts. A killed run goes on where it was.
 """
@@ -25,6 +25,7 @@ RUNS = [
     ("camvid-retrieval-v1", "camvid", (0, 1, 2)),
     ("rgbd-normals-v1", "rgbd/kitchen", (0, 1, 2)),
     ("rgbd-depth-linear-v1", "rgbd/kitchen", (0, 1, 2)),
+    ("rgbd-depth-attention-v1", "rgbd/kitchen", (0, 1, 2)),
 ]
 
 
@@ -33,10 +34,13 @@ def main():
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("dense-ctx-results"))
     parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--protocols", nargs="+", choices=[run[0] for run in RUNS], help="some of them only")
     args = parser.parse_args()
     began = time.monotonic()
     tables = []
     for protocol, folder, seeds in RUNS:
+        if args.protocols and protocol not in args.protocols:
+            continue
         results = []
         for spec in args.models:
             out = args.out / protocol / spec.split("(")[0].replace("/", "_")

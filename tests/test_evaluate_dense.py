@@ -17,6 +17,7 @@ from dense_ctx.metrics import DepthErrors, NormalErrors, Segmentation, confusion
 from dense_ctx.testing import tiny_model
 
 SHORT = ["train.steps=6", "train.batch=2"]
+TRAINED = ["probe.name=conv", "reads=both", "train={steps: 6, batch: 2}"]  # in place of least squares
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +87,8 @@ def test_retrieval_equals_the_value_by_hand(root, tmp_path):
 def test_depth_equals_the_value_by_hand(tmp_path, align):
     root = rgbd(tmp_path / "walk")
     model = tiny_model()
-    settings = [*SHORT, "image.short_side=null", "probe.args.bins=16", f"scoring.align={align}"]
+    settings = ["image.short_side=null", f"scoring.align={align}", *TRAINED,
+                "probe.args={kernel: 1, loss: silog, bins: 16}"]  # fmt: skip
     result = evaluate(model, "rgbd-depth-linear-v1", root, tmp_path / "out", overrides=settings)
     probe = kept_probe(tmp_path / "out", "regression", loss="silog", bins=16, low=0.001, high=10.0)
     rows = []
@@ -103,13 +105,36 @@ def test_depth_equals_the_value_by_hand(tmp_path, align):
 def test_normals_equal_the_value_by_hand(tmp_path):
     root = rgbd(tmp_path / "walk")
     model = tiny_model()
-    result = evaluate(model, "rgbd-normals-v1", root, tmp_path / "out", overrides=[*SHORT, "image.short_side=null"])
+    settings = ["image.short_side=null", *TRAINED, "probe.args={kernel: 5, loss: cosine}"]
+    result = evaluate(model, "rgbd-normals-v1", root, tmp_path / "out", overrides=settings)
     probe = kept_probe(tmp_path / "out", "regression", kernel=5, loss="cosine")
     errors = NormalErrors()
     for sample in open_set("rgbd-folder", root, "val", target="normals"):
         errors.update(probe.predict(features_of(model, sample.image, 4), size=(H, W))[0], sample.target)
     assert result.scores == pytest.approx(errors.scores(), abs=1e-9)
     assert result.n["pixels"] == errors.count
+
+
+@pytest.mark.parametrize(("protocol", "target"), [("rgbd-depth-linear-v1", "depth"), ("rgbd-normals-v1", "normals")])
+def test_least_squares_equal_the_normal_equations(tmp_path, protocol, target):
+    """Ridge regression on standardised features and targets, of all labelled cells of the training part."""
+    root, model = rgbd(tmp_path / "walk"), tiny_model()
+    result = evaluate(model, protocol, root, tmp_path / "out", overrides=["image.short_side=null"], seeds=[0, 1])
+    assert result.std == 0.0  # fewer cells than the sample holds: nothing is drawn
+    rows, values = [], []
+    for sample in open_set("rgbd-folder", root, "train", target=target):
+        label = sample.target[:, 2::4, 2::4]
+        known = label.isfinite().all(0)
+        rows.append(features_of(model, sample.image, 4).pixels[0][:, known].T.double())
+        values.append(label[:, known].T.double())
+    x, y = torch.cat(rows), torch.cat(values)
+    mean, scale = x.mean(0), x.std(0, correction=0)
+    unit = (x - mean) / scale
+    system = unit.T @ unit / len(x) + 0.3 * y.shape[1] * torch.eye(x.shape[1], dtype=torch.float64)
+    weight = torch.linalg.solve(system, unit.T @ (y - y.mean(0)) / len(x)) / scale[:, None]
+    kept = kept_probe(tmp_path / "out", "regression", name="linear", penalty=0.3)
+    torch.testing.assert_close(kept.coef_[0], weight.float(), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(kept.coef_[1], (y.mean(0) - mean @ weight).float(), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("reads", ["pixels", "patches", "both"])
@@ -189,7 +214,7 @@ def test_an_interrupted_training_gives_the_same_probe_to_the_bit(tmp_path, monke
     monkeypatch.setattr(dense, "KEEP_EVERY", 2)
     settings = ["train.steps=7", "train.batch=2", "train.flip=true"]
     if data is rgbd:
-        settings += ["image.short_side=null", "probe.args.bins=8"]
+        settings += ["image.short_side=null", "probe.args.loss=silog", "probe.args.bins=8"]
     arguments = (tiny_model(), protocol, data(tmp_path / "data"))
     whole = evaluate(*arguments, tmp_path / "whole", overrides=settings)
     with monkeypatch.context() as patch:

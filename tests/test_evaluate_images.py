@@ -44,7 +44,7 @@ def test_predictions_are_kept_on_request(root, tmp_path):
 
 def test_values_are_kept_as_arrays(tmp_path):
     root = rgbd(tmp_path / "walk")
-    settings = [*SHORT, "image.short_side=null"]
+    settings = ["image.short_side=null"]
     evaluate(tiny_model(), "rgbd-normals-v1", root, tmp_path / "out", overrides=settings, keep=True)
     for sample in open_set("rgbd-folder", root, "val", target="normals"):
         assert np.load(tmp_path / f"out/predictions/{sample.name}.npy").shape == (3, H, W)

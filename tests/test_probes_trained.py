@@ -79,6 +79,18 @@ def test_every_probe_reads_what_it_is_told(name, reads):
     assert torch.equal(made.predict(encoder), out) == (reads == "pixels")
 
 
+@pytest.mark.parametrize("kernel", [1, 5])
+def test_directions_start_at_the_mean_whatever_the_width(kernel):
+    """Weights of a fixed size drown it: 25 x 400 of them summed to a direction at random."""
+    given = features(dims=(400, 10))
+    mean = functional.normalize(torch.tensor([0.2, -0.5, -1.0]), dim=0)
+    noise = 0.1 * torch.randn(2, 3, H, W, generator=torch.Generator().manual_seed(1))
+    normals = functional.normalize(mean[:, None, None] + noise, dim=1)
+    begun = probe(task="regression", kernel=kernel, loss="cosine", updates=1, lr=1e-9).partial_fit(given, normals)
+    cosine = (begun.predict(given) * mean[:, None, None]).sum(1)
+    assert float(cosine.mean()) > 0.95
+
+
 def test_regression_losses_by_hand():
     rng = np.random.default_rng(0)
     p, t = rng.uniform(0.5, 5, (2, 1, 4, 6)), rng.uniform(0.5, 5, (2, 1, 4, 6))

@@ -53,7 +53,8 @@ class ConvHead(nn.Module):
 
 def _conv(dim: int, outputs: int, kernel: int, norm: Norm) -> nn.Sequential:
     conv = nn.Conv2d(dim, outputs, kernel, padding=kernel // 2)
-    nn.init.normal_(conv.weight, std=0.01)  # small beside unit-variance features: predictions start undecided
+    # small beside unit-variance features, whatever the kernel: predictions start undecided
+    nn.init.normal_(conv.weight, std=0.01 / kernel)
     nn.init.zeros_(conv.bias if conv.bias is not None else torch.empty(0))
     return nn.Sequential(nn.BatchNorm2d(dim) if norm == "batch" else nn.Identity(), conv)
 

@@ -185,9 +185,9 @@ class TrainedProbe(Probe):
         if self.bins:
             centres = bin_centres(self.bins, self.low, self.high).to(scores)
             return (scores.softmax(1) * centres[:, None, None]).sum(1, keepdim=True)
-        if self.loss == "cosine":
-            return functional.normalize(scores, dim=1)
         centre, spread = self.affine_.to(scores)[..., None, None]
+        if self.loss == "cosine":  # from the mean direction on: a direction of small numbers would be a random one
+            return functional.normalize(scores + centre, dim=1)
         values = scores * spread + centre
         return functional.softplus(values) if self.loss == "silog" else values
 

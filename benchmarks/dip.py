@@ -39,7 +39,7 @@ TRAINED = {  # tasks, and settings on top of the configuration
     "direct": ("ncut", ["objective.args.direct=true"]),
     "official loss": ("ncut", ["objective.args.loss=official"]),
 }
-SMALL = ("image.short_side=240", "probe.args.memory=30000")  # as shown to the network, rows of the bank
+SMALL = ("image.short_side=192", "probe.args.memory=30000")  # as shown to the network, rows of the bank
 PROTOCOLS = {  # title: protocol, folder, settings
     "CamVid mIoU": ("camvid-retrieval-v2", "camvid", SMALL),
     "CamVid mIoU, 1/8": ("camvid-retrieval-v2", "camvid", ("data.fraction=0.125", *SMALL)),
@@ -82,7 +82,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--classes", type=int, default=64)
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -92,18 +92,13 @@ def main():
     lines = []
     bases = {"base": BASE, "whole network, last map": WHOLE} if args.only is None or "base" in args.only else {}
     for name, spec in bases.items():
-        lines.append(
-            [
-                name,
-                *cells([measured(spec, f"{name.replace(' ', '-').replace(',', '')}-{s}", s, args) for s in args.seeds]),
-            ]
-        )
+        lines.append([name, *cells(measured(spec, name.replace(" ", "-").replace(",", ""), args.seeds, args))])
         print(lines[-1], flush=True)
     rows = {name: [] for name in TRAINED if args.only is None or name in args.only}
     for seed in args.seeds:  # every variant once before any comes again, so that a part of the table is of use
         for name, scores in rows.items():
             label = f"{name.replace(' ', '-')}-{seed}"
-            scores.append(measured(trained(name, seed, args), label, seed, args))
+            scores += measured(trained(name, seed, args), label, [seed], args)
             print(label, cells(scores[-1:]), flush=True)
     lines += [[name, *cells(scores)] for name, scores in rows.items()]
     print(f"\nmean ± sample standard deviation, seeds {args.seeds}\n\n" + table([["features", *PROTOCOLS], *lines]))
@@ -118,15 +113,17 @@ def trained(name, seed, args):
     return train(TrainConfig.load(CONFIG, settings))
 
 
-def measured(spec, name, seed, args):
-    """Value by protocol."""
-    found = {}
+def measured(spec, name, seeds, args):
+    """Values by protocol, of each seed."""
+    found = [{} for _ in seeds]
     for title, (protocol, folder, settings) in PROTOCOLS.items():
         out = args.out / "results" / name / protocol_id(title)
-        model = model_from_spec(str(spec))
-        found[title] = evaluate(
-            model, protocol, args.data / folder, out, name=name, overrides=settings, seeds=[seed], progress=bar
-        ).value
+        result = evaluate(
+            model_from_spec(str(spec)), protocol, args.data / folder, out,
+            name=name, overrides=settings, seeds=seeds, cache="1GB", progress=bar,
+        )  # fmt: skip
+        for scores, seed in zip(found, seeds, strict=True):
+            scores[title] = result.per_seed[str(seed)][result.metric]
     return found
 
 

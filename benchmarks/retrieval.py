@@ -11,7 +11,8 @@ import time
 
 import torch
 from dense_ctx_probes.retrieval import RetrievalProbe
-from dense_ctx_probes.retrieval_bank import Bank, nearest
+from dense_ctx_probes.retrieval_bank import Bank
+from dense_ctx_probes.retrieval_search import nearest
 from torch.nn import functional
 
 from dense_ctx.interfaces import DenseFeatures

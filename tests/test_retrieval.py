@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_probes.retrieval import RetrievalProbe
-from dense_ctx_probes.retrieval_bank import Bank, nearest
+from dense_ctx_probes.retrieval_bank import Bank
+from dense_ctx_probes.retrieval_search import nearest
 from torch.nn import functional
 
-from dense_ctx.errors import InputError, MissingDependencyError, NotFittedError
+from dense_ctx.errors import FileError, InputError, MissingDependencyError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.metrics import Segmentation, confusion_matrix
 from dense_ctx.numerics import soft_knn
@@ -185,7 +186,92 @@ def test_half_precision_halves_the_bank_and_finds_nearly_the_same():
     assert (full.predict(query) - half.predict(query)).abs().max() < 0.02
 
 
-def test_bad_input(monkeypatch):
+def test_dips_own_mode_searches_by_distance(oracle):
+    """Neighbours at the least |q - k| of features as long as they are, weighed by cosine; void is class 0."""
+    probe = RetrievalProbe(mode="dip", sampling="uniform", classes=4, k=5, temperature=0.1, memory=10_000)
+    support, labels = oracle["train_features"], annotation(oracle["train_labels"])
+    probe.partial_fit(features(support), labels)
+    keys, values = probe.bank_.whole()
+    assert torch.equal(keys, support.flatten(0, 1))
+    queries = oracle["val_features"].flatten(0, 1)
+    order = torch.cdist(queries.double(), keys.double()).topk(5, 1, largest=False).indices
+    cosines = torch.einsum("qc,qkc->qk", functional.normalize(queries, dim=1), functional.normalize(keys[order], dim=2))
+    expected = torch.einsum("qk,qkm->qm", (cosines / 0.1).softmax(1), values[order])
+    found, index, scores = probe.retrieve(queries)
+    assert torch.equal(index, order)
+    assert torch.allclose(scores, cosines, atol=1e-5)
+    assert torch.allclose(found, expected, atol=1e-5)
+    unit = RetrievalProbe(mode="official", sampling="uniform", classes=4, k=5).partial_fit(features(support), labels)
+    assert torch.equal(unit.bank_.whole()[1], values)
+    assert not torch.equal(unit.retrieve(queries)[1], order)  # norms vary in this recording
+
+
+@pytest.mark.parametrize("count", [100, 70_000])
+def test_distance_by_each_exact_engine(count):
+    pytest.importorskip("faiss")
+    draw = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(9, 8, generator=draw), torch.randn(count, 8, generator=draw)
+    scores, found = nearest(queries, keys, 6, metric="l2", rows=4)
+    distance, order = torch.cdist(queries, keys).topk(6, 1, largest=False)
+    assert torch.equal(found, order)
+    assert torch.allclose((queries.square().sum(1, keepdim=True) - 2 * scores).sqrt(), distance, atol=1e-4)
+    again = nearest(queries, keys, 6, "faiss", metric="l2")
+    assert torch.equal(again[1], order)
+    assert torch.allclose(again[0], scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("memory", [7, 74, 10_000])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_bank_in_files_is_the_bank_in_memory(tmp_path, memory, dtype):
+    support, targets = world(6)
+    query, _ = world(2, seed=1)
+    probes = []
+    for folder in (None, tmp_path / "bank"):
+        probe = RetrievalProbe(memory=memory, dtype=dtype, classes=4, folder=folder)
+        for index in range(6):
+            one = DenseFeatures(support.pixels[index : index + 1], support.patches[index : index + 1])
+            probe.partial_fit(one, targets[index : index + 1])
+            if index == 3:  # looked at half-way, then saved and taken back
+                probe.predict(query)
+                state = {key: value.clone() for key, value in probe.state_dict().items()}
+                probe.load_state_dict(state)
+        probes.append(probe)
+    kept, mapped = probes
+    assert all(torch.equal(a, b) for a, b in zip(kept.bank_.whole(), mapped.bank_.whole(), strict=True))
+    assert torch.equal(kept.predict(query), mapped.predict(query))
+    files = list((tmp_path / "bank").iterdir())
+    assert len(files) == 2
+    rows = len(kept.bank_.whole()[0])
+    assert sum(file.stat().st_size for file in files) == rows * (12 + 4) * (2 if dtype == "float16" else 4)
+    del probe, probes, mapped
+    assert not list((tmp_path / "bank").iterdir())
+
+
+@pytest.mark.parametrize("engine", ["ivf", "ivfpq"])
+def test_an_approximate_index_says_how_much_it_finds(engine):
+    pytest.importorskip("faiss")
+    draw = torch.Generator().manual_seed(0)
+    centres = torch.randn(40, 16, generator=draw)
+    rows = centres[torch.randint(40, (40, 128), generator=draw)] + 0.3 * torch.randn(40, 128, 16, generator=draw)
+    support = DenseFeatures(torch.zeros(40, 1, 64, 128), rows.view(40, 8, 16, 16).permute(0, 3, 1, 2))
+    targets = torch.randint(3, (40, 64, 128), generator=draw)
+    exact = RetrievalProbe(k=5).partial_fit(support, targets)
+    probe = RetrievalProbe(k=5, engine=engine).partial_fit(support, targets)
+    queries = centres[:20] + 0.3 * torch.randn(20, 16, generator=draw)
+    with pytest.warns(UserWarning, match=rf"engine={engine} is approximate: of the true 5 nearest it finds"):
+        values, found, cosines = probe.retrieve(queries)
+    _, true, best = exact.retrieve(queries)
+    recall = float((true[:, :, None] == found[:, None]).any(2).float().mean())
+    assert probe.recall_ == pytest.approx(recall)
+    assert recall > (0.9 if engine == "ivf" else 0.2)
+    assert values.shape == (20, 3)
+    assert torch.allclose(values.sum(1), torch.ones(20), atol=1e-4)
+    assert bool((cosines <= best.amax(1, keepdim=True) + 1e-5).all())  # exact cosines of what was found
+    with pytest.raises(InputError, match=f"engine={engine} wants from 4096 rows of memory; there are 75"):
+        RetrievalProbe(engine=engine).partial_fit(*world()).retrieve(torch.randn(2, 12))
+
+
+def test_bad_input(monkeypatch, tmp_path):
     support, targets = world()
     with pytest.raises(NotFittedError, match="The support set is empty"):
         RetrievalProbe().predict(support)
@@ -204,6 +290,15 @@ def test_bad_input(monkeypatch):
     for args in ({"k": 0}, {"memory": 0}, {"temperature": 0.0}, {"mode": "fast"}, {"sampling": "all"}, {"dtype": "i8"}):
         with pytest.raises(InputError, match=next(iter(args))):
             RetrievalProbe(**args)
+    with pytest.raises(InputError, match="give classes, the number of them"):
+        RetrievalProbe(folder=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="Cannot keep a memory bank in"):
+        RetrievalProbe(folder=tmp_path / "file", classes=4)
+    bank = Bank(9, folder=tmp_path)
+    bank.add(torch.ones(2, 3), torch.ones(2, 1))
+    with pytest.raises(InputError, match="needs the number of classes from the start"):
+        bank.add(torch.ones(2, 3), torch.ones(2, 2))
     with pytest.raises(InputError, match="a bank of 2 keys, 2 values and 3 rows"):
         Bank(9).restore(torch.ones(2, 1), torch.ones(2, 1), torch.tensor([3]))
     monkeypatch.setitem(sys.modules, "faiss", None)

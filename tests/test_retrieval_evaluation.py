@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import tiny_datasets as tiny
 import yaml
 from evaluation_data import H, W, image_folder, rgbd, same_revision
 from tiny_datasets import labels
 
 from dense_ctx import AutoDenseModel
 from dense_ctx.datasets import open_set
-from dense_ctx.errors import InputError
+from dense_ctx.errors import FileError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
 
 
@@ -77,6 +78,21 @@ def test_depth(tmp_path):
     # brightness tells the distance; always the mean would be off by the spread of 1 to 3 metres
     assert result.value < 0.35
     assert result.metric == "rmse"
+
+
+def test_support_from_one_data_set_queries_from_another(tmp_path):
+    tiny.cityscapes(tmp_path / "cityscapes")
+    for folder in ("leftImg8bit", "gtFine"):
+        (tmp_path / "cityscapes" / folder / "val").rename(tmp_path / "cityscapes" / folder / "train")
+    tiny.acdc(tmp_path / "acdc")
+    settings = ["image.size=[16,24]", "grid=8", "data.options.condition=night"]
+    result = evaluate(model(), "cityscapes-acdc-retrieval-v1", tmp_path, tmp_path / "run", overrides=settings)
+    assert result.n["images"] == 1
+    assert result.data["training_samples"] == 2
+    with pytest.raises(InputError, match="condition"):
+        open_set("cityscapes-acdc", tmp_path, "val", condition="fogg")
+    with pytest.raises(FileError, match="cityscapes"):
+        open_set("cityscapes-acdc", tmp_path / "acdc", "train")
 
 
 def test_an_empty_support_set(tmp_path, segmentation):

@@ -45,6 +45,7 @@ _SETS = {
     "ade20k": ("ade20k", "ADE20K", "open_ade20k"),
     "camvid": ("driving", "CAMVID", "open_camvid"),
     "cityscapes": ("driving", "CITYSCAPES", "open_cityscapes"),
+    "cityscapes-acdc": ("driving", "CITYSCAPES_ACDC", "open_cityscapes_acdc"),
     "clips": ("clips", "CLIPS", "open_clips"),
     "coco-instances": ("coco", "INSTANCES", "open_instances"),
     "coco-stuff171": ("coco", "STUFF171", "open_stuff171"),

@@ -47,6 +47,21 @@ ACDC = Layout(
     options=(("condition", 'one of fog, night, rain, snow; default "all"'),),
 )
 
+CITYSCAPES_ACDC = Layout(
+    name="cityscapes-acdc",
+    title="Cityscapes to train, ACDC to score: clear weather to adverse conditions",
+    kind="segmentation",
+    url="https://www.cityscapes-dataset.com, https://acdc.vision.ee.ethz.ch",
+    licence="those of Cityscapes and ACDC",
+    splits=("val", "train"),
+    expected=(
+        ("cityscapes/...", "Cityscapes in its own layout: the split train"),
+        ("acdc/...", "ACDC in its own layout: the split val"),
+    ),
+    counts={"val": 406, "train": 2975},
+    options=(("condition", 'of ACDC: one of fog, night, rain, snow; default "all"'),),
+)
+
 CAMVID = Layout(
     name="camvid",
     title="CamVid, 11 classes (SegNet's subset)",
@@ -94,6 +109,13 @@ def _pairs(images: Path, targets: Path, image_end: str, target_end: str) -> list
 
 def _road(pairs: list[Pair], layout: Layout) -> ImageSet:
     return PairSet(pairs, partial(read_labels, classes=19, table=ROAD_TABLE), layout, classes=ROAD_CLASSES)
+
+
+def open_cityscapes_acdc(root: Path, split: str | None = None, condition: str = "all") -> ImageSet:
+    """19 classes; the split train is Cityscapes', val ACDC's."""
+    if choose(split, CITYSCAPES_ACDC) == "train":
+        return open_cityscapes(require(root / "cityscapes", CITYSCAPES_ACDC), "train")
+    return open_acdc(require(root / "acdc", CITYSCAPES_ACDC), "val", condition)
 
 
 def open_camvid(root: Path, split: str | None = None) -> ImageSet:

@@ -6,6 +6,8 @@ What it measures is the features alone.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -16,11 +18,14 @@ from torch.nn import functional
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
 
-from .retrieval_bank import Bank, Engine, nearest
+from .retrieval_bank import Bank
+from .retrieval_search import ApproximateIndex, Engine, Metric, nearest
 
-Mode = Literal["sound", "official"]
+Mode = Literal["sound", "official", "dip"]
 Sampling = Literal["balanced", "uniform"]
 _TYPES = {"float32": torch.float32, "float16": torch.float16}
+_CHUNK = 1024  # queries whose neighbours' values are gathered at a time
+_MEASURED = 256  # queries on which an approximate search's recall is measured
 
 
 class RetrievalProbe(Probe):
@@ -31,13 +36,17 @@ class RetrievalProbe(Probe):
         k, temperature: neighbours, and the softmax over their cosines.
         memory: patches kept, at most; each support image has an equal share of them.
         mode: "sound": unannotated pixels count nothing, patches without any annotation stay out of memory;
-            "official": they are class 0 in memory, as in open-hummingbird's evaluator.
+            "official": they are class 0 in memory, as in open-hummingbird's evaluator; "dip": so too, and features keep
+            their length: neighbours are those at the least Euclidean distance, weighed by cosine, as in DIP's own.
         sampling: which patches of an image are kept: "balanced" prefers classes that cover few of its patches (the
             evaluator's way; segmentation only), "uniform" any.
         reads: "patches" (encoder) or "pixels" (decoder, on the features' grid).
         classes: number of classes, where known; default: grows with what is seen.
         dtype: of the bank, "float32" or "float16".
-        engine: "torch" or "faiss"; both exact.
+        engine: "torch" or "faiss", both exact; or approximate by faiss: "ivf" (inverted lists, float16) or "ivfpq"
+            (codes of C / 4 bytes), whose recall is measured on the first queries, kept as `recall_` and warned of.
+        device: where the bank is: "cpu", "cuda" ...
+        folder: keep it in files there, mapped into memory; segmentation then needs `classes`.
         seed: of the sampling.
     """
 
@@ -56,23 +65,29 @@ class RetrievalProbe(Probe):
         classes: int | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         engine: Engine = "torch",
+        device: str = "cpu",
+        folder: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(task)
         if min(k, memory, 1 if classes is None else classes) < 1 or not temperature > 0:
             raise InputError(f"k={k}, memory={memory}, classes={classes}, temperature={temperature}: all above 0")
         for value, known, name in (
-            (mode, ("sound", "official"), "mode"),
+            (mode, ("sound", "official", "dip"), "mode"),
             (sampling, ("balanced", "uniform"), "sampling"),
             (reads, ("patches", "pixels"), "reads"),
             (dtype, tuple(_TYPES), "dtype"),
-            (engine, ("torch", "faiss"), "engine"),
+            (engine, ("torch", "faiss", "ivf", "ivfpq"), "engine"),
         ):
             if value not in known:
                 raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        if folder is not None and task == "segmentation" and classes is None:
+            raise InputError("folder=... keeps histograms of one width in a file: give classes, the number of them")
         self.k, self.temperature, self.mode, self.sampling = k, temperature, mode, sampling
         self.classes, self.engine, self.seed, self.reads = classes, engine, seed, reads
-        self.bank_ = Bank(memory, _TYPES[dtype])
+        self.bank_ = Bank(memory, _TYPES[dtype], unit=mode != "dip", device=device, folder=folder)
+        self.recall_: float | None = None
+        self._index: tuple[Tensor, ApproximateIndex] | None = None  # and the keys it was made of
         self.seen_ = 0  # images, those without an annotation among them
         self.width_ = classes or 0
 
@@ -91,7 +106,7 @@ class RetrievalProbe(Probe):
             patches = maps[index].flatten(1).T
             values, share = self._cells(targets[index], (maps.shape[-2], maps.shape[-1]), extent)
             keep = share > 0
-            if self.mode == "official" and self.task == "segmentation":
+            if self.mode != "sound" and self.task == "segmentation":
                 keep = torch.ones_like(keep)
             order = self._order(values, keep)
             self.seen_ += 1
@@ -132,7 +147,7 @@ class RetrievalProbe(Probe):
         patch = _patch_of((target.shape[-2], target.shape[-1]), grid, extent)
         cells = grid[0] * grid[1]
         if self.task == "segmentation":
-            if self.mode == "official":
+            if self.mode != "sound":
                 target = target.clamp_min(0)
             known = target >= 0
             place = (patch * self.width_ + target)[known]
@@ -175,19 +190,48 @@ class RetrievalProbe(Probe):
         return maps[:, :, :height, :width]
 
     def retrieve(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For query features [Q, C]: values [Q, K], their neighbours' indices [Q, k], nearest first, and cosines."""
+        """For query features [Q, C]: values [Q, K], their neighbours' indices [Q, k], nearest first, and cosines.
+
+        An index is -1 where an approximate search found fewer.
+        """
         keys, values = self.bank_.whole()
         if queries.shape[1] != keys.shape[1]:
             raise InputError(f"features have {queries.shape[1]} dimensions; those in memory {keys.shape[1]}")
-        scores, found = nearest(functional.normalize(queries.float(), dim=1), keys, self.k, self.engine)
-        weights = (scores / self.temperature).softmax(1)
-        # [Q, k, K] at once would be gigabytes for many classes
-        picked = [
-            torch.einsum("qk,qkm->qm", w, values[f.cpu()].to(w))
-            for w, f in zip(weights.split(1024), found.split(1024), strict=True)
-        ]
+        queries = queries.float()
+        unit = functional.normalize(queries, dim=1)
+        asked, metric = (queries, "l2") if self.mode == "dip" else (unit, "product")
+        if self.engine in ("ivf", "ivfpq"):
+            found, cosines = self._approximate(keys, asked, metric), None
+        else:
+            cosines, found = nearest(asked, keys, self.k, self.engine, metric=metric)
+        picked, scores = [], []
+        for part, places in zip(range(0, len(unit), _CHUNK), found.split(_CHUNK), strict=True):
+            inside = places.clamp_min(0)
+            if cosines is None or self.mode == "dip":
+                near = functional.normalize(keys[inside.to(keys.device)].to(unit), dim=-1)
+                score = torch.einsum("qc,qkc->qk", unit[part : part + _CHUNK], near)
+            else:
+                score = cosines[part : part + _CHUNK]
+            score = score.masked_fill(places < 0, -float("inf"))
+            weights = (score / self.temperature).softmax(1)
+            # [Q, k, K] at once would be gigabytes for many classes
+            picked.append(torch.einsum("qk,qkm->qm", weights, values[inside.to(values.device)].to(weights)))
+            scores.append(score)
         result = torch.cat(picked)
-        return functional.pad(result, (0, self.width_ - result.shape[1])), found, scores
+        return functional.pad(result, (0, self.width_ - result.shape[1])), found, torch.cat(scores)
+
+    def _approximate(self, keys: Tensor, queries: Tensor, metric: Metric) -> Tensor:
+        k = min(self.k, len(keys))
+        if self._index is None or self._index[0] is not keys:
+            made = ApproximateIndex(keys, self.engine, metric, self.seed)
+            self._index, measured = (keys, made), queries[:: max(1, len(queries) // _MEASURED)][:_MEASURED]
+            self.recall_ = made.recall(measured, keys, k)
+            warnings.warn(
+                f"engine={self.engine} is approximate: of the true {k} nearest it finds {self.recall_:.1%} "
+                f"({len(measured)} queries, {len(keys)} rows)",
+                stacklevel=2,
+            )
+        return self._index[1].search(queries, k)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The memory bank."""

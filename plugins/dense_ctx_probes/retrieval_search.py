@@ -1,0 +1,131 @@
+"""Nearest keys: exact, in blocks, by torch or faiss; or approximate, by a faiss index whose recall is measured."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.errors import InputError, MissingDependencyError
+
+Engine = Literal["torch", "faiss", "ivf", "ivfpq"]
+Metric = Literal["product", "l2"]
+_COLUMNS = 1 << 16  # keys compared at a time
+_GROUP = 64  # of which the best stands for all in the first look
+_PER_CELL = 64  # training rows of an inverted list
+_PROBED = 32  # inverted lists searched
+
+
+def nearest(
+    queries: Tensor, keys: Tensor, k: int, engine: Engine = "torch", rows: int = 2048, metric: Metric = "product"
+) -> tuple[Tensor, Tensor]:
+    """The k nearest keys of each query, exactly: scores [Q, k], falling, and indices [Q, k].
+
+    Args:
+        queries: [Q, C]; keys: [M, C], of any floating type; products are made in float32.
+        k: all M where there are fewer.
+        engine: "torch" (on the queries' device, a block of keys at a time) or "faiss".
+        rows: queries compared at a time.
+        metric: "product": scores are inner products q.k; "l2": q.k - |k|^2 / 2, largest where |q - k| is smallest.
+
+    Raises:
+        MissingDependencyError: engine="faiss" without it.
+    """
+    k = min(k, len(keys))
+    if engine == "faiss":
+        faiss = _faiss()
+        index = faiss.IndexFlatIP(keys.shape[1]) if metric == "product" else faiss.IndexFlatL2(keys.shape[1])
+        for part in keys.split(_COLUMNS):
+            index.add(part.float().cpu().numpy())
+        scores, found = (torch.from_numpy(item) for item in index.search(queries.float().cpu().numpy(), k))
+        if metric == "l2":
+            scores = (queries.float().cpu().square().sum(1, keepdim=True) - scores) / 2
+        return scores.to(queries.device), found.to(queries.device)
+    blocks = list(queries.float().split(rows))
+    best: list[tuple[Tensor, Tensor] | None] = [None] * len(blocks)
+    # keys outside: each of their blocks is converted and moved once
+    for start in range(0, len(keys), _COLUMNS):
+        part = keys[start : start + _COLUMNS].to(queries.device).float()
+        shift = part.square().sum(1) / 2 if metric == "l2" else None
+        for number, block in enumerate(blocks):
+            products = block @ part.T
+            if shift is not None:
+                products -= shift
+            scores, found = _top(products, min(k, len(part)))
+            found = found + start
+            before = best[number]
+            if before is not None:
+                scores, order = torch.cat([before[0], scores], 1).topk(min(k, before[0].shape[1] + scores.shape[1]), 1)
+                found = torch.cat([before[1], found], 1).gather(1, order)
+            best[number] = scores, found
+    pairs = [pair for pair in best if pair is not None]
+    return torch.cat([scores for scores, _ in pairs]), torch.cat([found for _, found in pairs])
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """topk along rows, in two looks: the k largest are in the k groups with the largest maxima."""
+    columns = scores.shape[1]
+    if columns < 8 * _GROUP * k:
+        return scores.topk(k, 1)
+    short = -columns % _GROUP
+    if short:
+        scores = functional.pad(scores, (0, short), value=-float("inf"))
+    groups = scores.view(len(scores), -1, _GROUP)
+    chosen = groups.amax(2).topk(k, 1).indices
+    inside = groups.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
+    values, place = inside.topk(k, 1)
+    return values, chosen.gather(1, place // _GROUP) * _GROUP + place % _GROUP
+
+
+class ApproximateIndex:
+    """An inverted file of faiss over keys [M, C]: "ivf" keeps them in float16, "ivfpq" as codes of C / 4 bytes or less.
+
+    Args:
+        keys: of any floating type; trained on a sample, added in blocks.
+        kind: "ivf" or "ivfpq".
+        metric: as in `nearest`.
+        seed: of the training sample.
+
+    Raises:
+        MissingDependencyError: faiss is not installed.
+        InputError: fewer keys than an index can be trained on.
+    """
+
+    def __init__(self, keys: Tensor, kind: Engine, metric: Metric = "product", seed: int = 0) -> None:
+        faiss = _faiss()
+        count, dim = keys.shape
+        lists = max(1, min(int(4 * count**0.5), count // _PER_CELL))
+        if count < 4096:
+            raise InputError(f"engine={kind} wants from 4096 rows of memory; there are {count}: take engine=torch")
+        codes = next(number for number in range(max(1, dim // 4), 0, -1) if dim % number == 0)
+        name = f"IVF{lists},{f'PQ{codes}' if kind == 'ivfpq' else 'SQfp16'}"
+        measure = faiss.METRIC_INNER_PRODUCT if metric == "product" else faiss.METRIC_L2
+        self.kind, self.metric, self.index = kind, metric, faiss.index_factory(dim, name, measure)
+        sample = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: max(4096, _PER_CELL * lists)]
+        self.index.train(keys[sample.sort().values.to(keys.device)].float().cpu().numpy())
+        for part in keys.split(_COLUMNS):
+            self.index.add(part.float().cpu().numpy())
+        self.index.nprobe = min(_PROBED, lists)
+
+    def search(self, queries: Tensor, k: int) -> Tensor:
+        """Indices [Q, k] of keys near to each query, nearest first; -1 where the lists looked into hold fewer."""
+        found: Any = self.index.search(queries.float().cpu().numpy(), k)[1]
+        return torch.from_numpy(found).to(queries.device)
+
+    def recall(self, queries: Tensor, keys: Tensor, k: int) -> float:
+        """Share of the true k nearest that it finds."""
+        _, true = nearest(queries, keys, k, metric=self.metric)
+        found = self.search(queries, k)
+        return float((true[:, :, None] == found[:, None]).any(2).float().mean())
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise MissingDependencyError(
+            "Search by faiss needs the package faiss-cpu: pip install faiss-cpu (engine=torch is as exact)"
+        ) from None
+    return faiss

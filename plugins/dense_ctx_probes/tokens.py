@@ -1,0 +1,106 @@
+"""A plain function from images to patch tokens in place of a model, so that retrieval can measure any network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Backbone, Decoder, Features, Size
+from dense_ctx.model import DenseModel
+
+Function = Callable[[Tensor], Tensor]
+
+
+class TokensBackbone(Backbone):
+    """A function of images [B, 3, H, W], normalised, that gives tokens [B, N, C] row by row, or maps [B, C, h, w].
+
+    Prefix tokens, where the function leaves them in, come first and are cut off: as many as N is above h * w.
+
+    Args:
+        function: called as it is, in whatever mode its network is.
+        stride: pixels to a patch.
+        mean, std: what images in [0, 1] are normalised by; default as they are.
+        device: where images are given to the function.
+
+    Raises:
+        InputError: the function gives something else, or too few tokens for the stride.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        stride: int,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__()
+        if stride < 1 or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise InputError(f"stride={stride}, mean={list(mean)}, std={list(std)}: at least 1, three, three above 0")
+        self.function, self.stride, self.strides = function, stride, (stride,)
+        self.mean, self.std, self.image_size = tuple(mean), tuple(std), (16 * stride, 16 * stride)  # type: ignore[assignment]
+        self.source = f"function {getattr(function, '__qualname__', type(function).__name__)}"
+        draw = torch.Generator().manual_seed(0)
+        probe = torch.rand(1, 3, 4 * stride, 4 * stride, generator=draw).to(device)
+        # what it does to one picture stands for its weights, so that two functions are never taken for one
+        self.fingerprint = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
+        self.dims = (0,)
+        with torch.no_grad():
+            seen = self._maps(probe)
+        self.dims = (seen.shape[1],)
+        self.fingerprint = nn.Parameter(seen.float().mean((0, 2, 3)), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Features:
+        """One map [B, C, H / stride, W / stride]; the global feature is its mean."""
+        maps = self._maps(images)
+        return Features((maps,), maps.mean((2, 3)), (images.shape[-2], images.shape[-1]))
+
+    def _maps(self, images: Tensor) -> Tensor:
+        grid = (images.shape[-2] // self.stride, images.shape[-1] // self.stride)
+        found = self.function(images)
+        if not isinstance(found, Tensor) or found.ndim not in (3, 4) or len(found) != len(images):
+            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"The function gave {shape} for images {list(images.shape)}; expected tokens [B, N, C] or maps "
+                "[B, C, h, w]"
+            )
+        if found.ndim == 3:
+            surplus = found.shape[1] - grid[0] * grid[1]
+            if surplus < 0:
+                raise InputError(
+                    f"The function gave {found.shape[1]} tokens for {list(images.shape[-2:])} pixels; at stride "
+                    f"{self.stride} there are {grid[0]} x {grid[1]}. Is the stride right?"
+                )
+            found = found[:, surplus:].transpose(1, 2).unflatten(2, grid)
+        elif tuple(found.shape[-2:]) != grid:
+            raise InputError(
+                f"The function gave maps of {list(found.shape[-2:])} for {list(images.shape[-2:])} pixels; at stride "
+                f"{self.stride} they are {list(grid)}"
+            )
+        if self.dims[0] not in (0, found.shape[1]):
+            raise InputError(f"The function gave {found.shape[1]} channels, {self.dims[0]} before")
+        return found
+
+
+class _Patches(Decoder):
+    """The map as it is: nearest patch of each pixel."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
+        return nn.functional.interpolate(features.maps[-1], size=size, mode="nearest")
+
+
+def model_of(function: Function, stride: int, **options: object) -> DenseModel:
+    """A model that `evaluate` and the probes take, of a function images -> patch tokens; see `TokensBackbone`.
+
+    model = model_of(lambda x: vit.forward_features(x), stride=14, mean=MEAN, std=STD)
+    evaluate(model, "voc2012-retrieval-v1", "data/VOC2012", "runs/mine")
+    """
+    backbone = TokensBackbone(function, stride, **options)  # type: ignore[arg-type]
+    return DenseModel(backbone, _Patches(backbone.dims[0]))

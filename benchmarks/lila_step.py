@@ -25,9 +25,10 @@ from dense_ctx_lila.pamr import refine
 from PIL import Image
 from torch.nn import functional
 
-from dense_ctx import AutoDenseModel
+from dense_ctx import AutoDenseModel, DenseModel
 from dense_ctx.config import Part
 from dense_ctx.evaluate.compare import table
+from dense_ctx.interfaces import Features
 from dense_ctx.numerics import ridge_fit
 from dense_ctx.train import TrainConfig, TrainStep
 
@@ -55,13 +56,13 @@ class Bench:
             backbone, decoder = Part(args.backbone, {"weights": None}), Part("dpt", {"dim": args.dim})
             settings = {"size": args.size}
         model = AutoDenseModel.from_parts(backbone, decoder).to(self.device)
-        self.plain = copy.deepcopy(model.decoder).requires_grad_(True).train()
+        self.plain = DenseModel(model.backbone, copy.deepcopy(model.decoder).requires_grad_(True)).train()
         self.objective = ours.LilaObjective(**settings)
         self.step = TrainStep(model, self.objective).train()
         self.model, self.data = model, self.objective.dataset(args.clips)
         rate = {"lr": 1e-4, "weight_decay": 1e-5}
         self.optimizer = torch.optim.AdamW(self.step.groups, foreach=True, **rate)
-        self.plain_optimizer = torch.optim.AdamW(self.plain.parameters(), foreach=False, **rate)
+        self.plain_optimizer = torch.optim.AdamW(self.plain.decoder.parameters(), foreach=False, **rate)
         self.data.sample(0, 0)  # the clip is decoded once and then kept
 
     def precision(self):
@@ -79,7 +80,7 @@ class Bench:
         with clock.part("other"), ExitStack() as stack:
             for place, name, part, back in (
                 (self.model, "encode", "encoder", ()), (self.model, "decode", "decoder", (BACK_DECODER,)),
-                (ours, "refine", PARTS[3], ()), (ours, "normalize_cues", PARTS[4], ()),
+                (ours, "refine", PARTS[3], ()), (ours, "_standardized", PARTS[4], ()),
                 (ours, "ridge_fit", SOLVE, (BACK_SOLVE, BACK_LOSS)), (ours, "ridge_apply", "prediction", ()),
                 (ours, "matching_loss", "loss", ()),
             ):  # fmt: skip
@@ -103,9 +104,10 @@ class Bench:
             with self.precision():
                 with clock.part("encoder"), torch.no_grad():
                     encoded = [self.model.encode(image) for image in images]
-                decode = clock.timed("decoder", self._decode, BACK_DECODER)
-                pixels = [decode(*one).float() for one in encoded]
-            own = self._refined([one.maps[settings.layers[0]].float() for one, _ in encoded], images, clock)
+                decode = clock.timed("decoder", self.plain.decode, BACK_DECODER)
+                size, side = (settings.sampling.size,) * 2, (settings.sampling.map_size,) * 2
+                pixels = [decode(*one, size, side).float() for one in encoded]
+            own = self._refined(*self._before_refining([one for one, _ in encoded], images), clock)
             with clock.part(PARTS[4]):
                 own = lila_plain.standardized(*own)
             known = torch.cat([own[0], flows[0]], 1)
@@ -120,11 +122,14 @@ class Bench:
                 total.backward()
             with clock.part("optimizer"):
                 self.plain_optimizer.step()
-        return float(total.detach()), [p.grad for p in self.plain.parameters()]
+        return float(total.detach()), [p.grad for p in self.plain.decoder.parameters()]
 
-    def _decode(self, features, padded):
-        side = self.args.size
-        return self.plain(features, padded, tuple(features.image_size))[:, :, :side, :side]
+    def _before_refining(self, encoded, images):
+        """What goes into PAMR, as the objective makes it: maps and pictures of contexts, then of queries."""
+        maps = tuple(torch.cat(pair) for pair in zip(*(one.maps for one in encoded), strict=True))
+        features = Features(maps, None, encoded[0].image_size)
+        with torch.no_grad(), mock.patch.object(ours, "refine", lambda maps, pictures, *_: (maps, pictures)):
+            return (part.chunk(2) for part in self.objective._own(features, torch.cat(images)))
 
     def _refined(self, maps, images, clock):
         if self.args.full:
@@ -208,9 +213,6 @@ def compare(args):
         a, b = best["ours"][name], best["straight"][name]
         lines.append([name, f"{a:.3f}", f"{100 * a / fast:.1f} %", f"{b:.3f}"])
     lines.append(["step", f"{fast:.3f}", "100 %", f"{slow:.3f}"])
-    if not args.skip_memory:
-        peaks = [in_process(peak, args, side) for side in sides]
-        lines.append(["peak memory of a step, MB", f"{peaks[0]:.0f}", "", f"{peaks[1]:.0f}"])
     print(table(lines))
     scaled = "" if args.full else " (its PAMR: an iteration of each level of an image, multiplied)"
     print(f"\nours {slow / fast:.1f} times faster than the straightforward step{scaled}: target 2")
@@ -228,6 +230,9 @@ def compare(args):
     error = float((a - b).norm() / b.norm())
     print(f"loss {loss:.6f} and {wanted:.6f}; gradients: |a - b| / |b| = {error:.1e}", end="")
     print("" if args.full else f"; PAMR's after one iteration a level {bench.pamr_error:.1e}")
+    if not args.skip_memory:
+        fast, slow = (in_process(peak, args, side) for side in sides)
+        print(f"a step adds at its peak {fast:.0f} MB to the process, the straightforward one {slow:.0f} MB")
 
 
 def main():

@@ -46,31 +46,43 @@ def normals_from_depth(
     height, width = z.shape
     x = (torch.arange(width, dtype=torch.float64, device=z.device) - cx)[None] / fx * z
     y = (torch.arange(height, dtype=torch.float64, device=z.device) - cy)[:, None] / fy * z
-    points = torch.stack([x, y, z])
-    # the sums of the normal equations A n = b, A = sum p p^T, b = sum p, over the near points
-    gram = z.new_zeros(6, height, width)
-    total = z.new_zeros(3, height, width)
-    count = z.new_zeros(height, width)
+    # the normal equations A n = b, A = sum p p^T, b = sum p, over the near points: ten sums, in one pass an offset
+    terms = torch.stack([x * x, x * y, x * z, y * y, y * z, z * z, x, y, z, known.double()])
+    sums = torch.zeros_like(terms)
     step = -(-radius // 3)
     offsets = [radius + k * step for k in range(-(radius // step), radius // step + 1)]
-    padded = functional.pad(points[None], (radius,) * 4)[0]
-    flags = functional.pad(known[None, None].double(), (radius,) * 4)[0, 0]
+    padded = functional.pad(terms[None], (radius,) * 4)[0]
+    limit = jump * z
     for dy in offsets:
         for dx in offsets:
-            p = padded[:, dy : dy + height, dx : dx + width]
-            near = flags[dy : dy + height, dx : dx + width] * ((p[2] - z).abs() < jump * z)
-            px, py, pz = p * near
-            gram += torch.stack([px * p[0], px * p[1], px * p[2], py * p[1], py * p[2], pz * p[2]])
-            total += torch.stack([px, py, pz])
-            count += near
-    xx, xy, xz, yy, yz, zz = gram
-    matrix = torch.stack([torch.stack([xx, xy, xz]), torch.stack([xy, yy, yz]), torch.stack([xz, yz, zz])])
-    matrix = matrix.permute(2, 3, 0, 1)
-    scale = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp_min(1e-12)
-    ridge = 1e-9 * torch.eye(3, dtype=torch.float64, device=z.device)  # against windows that see one line only
-    solved = torch.linalg.solve(matrix / scale + ridge, total.permute(1, 2, 0)[..., None] / scale)[..., 0]
-    normal = functional.normalize(solved.permute(2, 0, 1), dim=0)
+            shifted = padded[:, dy : dy + height, dx : dx + width]
+            # what is unknown has terms of 0 and adds nothing
+            sums.addcmul_(shifted, ((shifted[8] - z).abs_() < limit).double())
+    count = sums[9]
+    solved = _solve_symmetric(sums[:6], sums[6:9])
+    normal = functional.normalize(solved, dim=0)
     # n . X = 1 points away from the camera; the convention is towards it
-    facing = torch.where((normal * points).sum(0) > 0, -normal, normal)
+    facing = torch.where(normal[0] * x + normal[1] * y + normal[2] * z > 0, -normal, normal)
     enough = known & (count >= len(offsets))
     return torch.where(enough, facing, torch.nan).float()
+
+
+def _solve_symmetric(matrix: Tensor, right: Tensor) -> Tensor:
+    """A n = b for many 3 x 3 systems by the adjugate, up to a positive factor: A as xx, xy, xz, yy, yz, zz; [3, H, W].
+
+    A billionth of the trace is added against windows that see one line only. A is positive definite then, so that the
+    determinant, which a direction does not need, is a positive factor.
+    """
+    scale = (matrix[0] + matrix[3] + matrix[5]).clamp_min(1e-12)
+    a, b, c, d, e, f = matrix / scale
+    a, d, f = a + 1e-9, d + 1e-9, f + 1e-9
+    bx, by, bz = right / scale
+    ad_bb, ae_bc, af_cc = a * d - b * b, a * e - b * c, a * f - c * c
+    be_cd, bf_ce, df_ee = b * e - c * d, b * f - c * e, d * f - e * e
+    return torch.stack(
+        [
+            df_ee * bx - bf_ce * by + be_cd * bz,
+            -bf_ce * bx + af_cc * by - ae_bc * bz,
+            be_cd * bx - ae_bc * by + ad_bb * bz,
+        ]
+    )

@@ -4,8 +4,8 @@
     python benchmarks/maxa.py --grid 8 --channels 32 --batch 1 --size 64 --rounds 1      # a quick look
 
 Each in a process of its own. They take turns, a step each, and the least of all rounds counts: seconds on the clock,
-and CPU seconds of all threads, in which other programs on the machine do not show. Memory is the peak of one step above
-what is there before it, in a process whose freed memory goes back to the system at once.
+and CPU seconds of all threads, in which other programs on the machine do not show. Memory is the peak of a step above
+what is there before it; for that to be true, freed memory goes back to the system at once in all of them (glibc).
 
 The upsamplers are frozen and not trained through: the features are raised to the output's size without gradients, then
 a 1 x 1 convolution learns. They do one image and are multiplied by the batch, and their memory is that of one image;
@@ -168,19 +168,6 @@ class Worker:
         self.process.join()
 
 
-def memory(function, *arguments):
-    """MB of a step above what there is before."""
-    os.environ.update(SMALL_BLOCKS)
-    try:
-        worker = Worker(function, *arguments)
-    finally:
-        for name in SMALL_BLOCKS:
-            del os.environ[name]
-    found = max(worker.step()[3] for _ in range(2))
-    worker.close()
-    return found
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("grid", 37), ("channels", 768), ("batch", 8), ("size", 224), ("rounds", 5)):
@@ -191,12 +178,13 @@ def main():
     one = argparse.Namespace(**{**vars(args), "batch": 1})
     heads = [(maxa, (args,)), (full_matrices, (args,)), (cnn, (args,)), (windowed, (one,))]
     heads += [(bilateral, (one, channels)) for channels in PARTS]
-    peaks = [memory(function, *given) for function, given in heads]
+    os.environ.update(SMALL_BLOCKS)  # of the processes begun from here on
     workers = [Worker(function, *given) for function, given in heads]
     rounds = [[worker.step() for worker in workers] for _ in range(args.rounds)]
     for worker in workers:
         worker.close()
     best = [[min(found[k] for found in column) for k in (1, 2)] for column in zip(*rounds, strict=True)]
+    peaks = [max(found[3] for found in column) for column in zip(*rounds, strict=True)]
     losses = [column[0][0] for column in zip(*rounds, strict=True)]
     apart = abs(losses[0] - losses[1]) / abs(losses[1])
     print(f"loss with and without full matrices: apart by {apart:.1e} of it", flush=True)

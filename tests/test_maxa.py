@@ -237,6 +237,20 @@ def test_bad_arguments(args, words):
         Maxa((12,), (16,), **args)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("linear", {"dim": 0}, "dim=0: the head needs at least one output channel"),
+        ("cnn", {"dim": 0}, "dim=0, width=256.*expected at least 1"),
+        ("cnn", {"width": 12}, "a multiple of the heads"),
+        ("linear", {"layers": []}, "maps 0 to 0"),
+    ],
+)
+def test_bad_arguments_of_the_baselines(name, args, words):
+    with pytest.raises(InputError, match=words):
+        registry().create("decoder", name, dims=(12,), strides=(16,), **args)
+
+
 def test_bad_queries():
     head, features = adapter(), scene()
     with pytest.raises(InputError, match="start < stop <= 20"):

@@ -229,3 +229,30 @@ def test_label_ids_out_of_range():
 
     with pytest.raises(InputError, match="found -5"):
         objective("boundaries").dataset(Negative())
+
+
+@pytest.mark.parametrize("values", [0.0, -1.0, float("inf")])
+def test_depth_without_a_valid_pixel_is_refused(values):
+    class Empty(Boxes):
+        def annotation(self, ids):
+            return torch.full((1, *ids.shape), values)
+
+    with pytest.raises(
+        InputError, match="None of the 6 images has a known pixel: every target is void, invalid or inf"
+    ):
+        objective("depth").dataset(Empty("depth"))
+
+
+@pytest.mark.parametrize("task", ["boundaries", "distance", "instances"])
+def test_instances_of_one_pixel_train_and_score(task):
+    class Dots(Boxes):
+        def annotation(self, ids):
+            dots = torch.zeros_like(ids)
+            dots[5, 7], dots[20, 40] = 1, 2
+            return dots
+
+    whole, made, losses = trained(task, 3, images=Dots(), size=(40, 56))
+    assert all(loss == loss and loss < 100 for loss in losses)
+    found = score(whole, made, Dots())
+    assert found["images"] == 6
+    assert all(value == value for value in found.values())

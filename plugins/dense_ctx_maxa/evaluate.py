@@ -11,7 +11,7 @@ from dense_ctx.model import DenseModel
 
 from . import tasks
 from .data import TaskData, open_images
-from .objective import MaxaObjective, cached
+from .objective import MaxaObjective
 from .scoring import Score
 
 
@@ -43,7 +43,7 @@ def score(
     samples = TaskData(task, images, objective.image_size, objective.size, folder=targets)
     reader = None
     if cache is not None:
-        reader = samples.cache = cached(model, samples, cache)
+        reader = samples.cache = objective.reader(model, samples, cache)
     found = Score(task, len(images.classes), least, seed)
     was = model.training
     model.eval()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from dense_ctx.checkpoint import state_digest
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.feature_cache import FeatureCache, plan_features
 from dense_ctx.interfaces import Batch, Features, Losses, Objective, Size
@@ -64,6 +65,7 @@ class MaxaObjective(Objective):
         self.classifier: nn.Linear | None = None
         self._data: TaskData | None = None
         self._reader: FeatureCache | None = None
+        self._opened: dict[str, tuple[str, list[str], FeatureCache]] = {}
 
     def dataset(self, data: Any) -> Dataset[Any]:
         """Samples of what `data` names: an ImageSet or {name, root, split, options}; see `data.open_images`."""
@@ -131,6 +133,15 @@ class MaxaObjective(Objective):
         from .evaluate import score
 
         return score(model, self, data, **options)
+
+    def reader(self, model: DenseModel, samples: TaskData, folder: str) -> FeatureCache:
+        """The backbone's maps of `samples`; computed where they are missing, checked once for the same weights and
+        images: training that scores a held-out part now and then would look at the whole cache each time."""
+        weights, names = state_digest(model.backbone.state_dict()), list(samples.images.names)
+        known = self._opened.get(folder)
+        if known is None or known[:2] != (weights, names):
+            known = self._opened[folder] = weights, names, cached(model, samples, folder)
+        return known[2]
 
     def predict(self, model: DenseModel, batch: Batch, reader: FeatureCache | None = None) -> Tensor:
         """The decoder's output [B, dim, *size] for the images of a batch, or its maps from `reader` (default: the

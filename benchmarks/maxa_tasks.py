@@ -1,0 +1,82 @@
+"""Three heads on EfficientNet-Lite0, pretrained and untrained, and MAXA's ablations: three tasks, three seeds.
+
+    python benchmarks/maxa_tasks.py DATA --out DIR                      # DATA holds camvid/ and rgbd/kitchen/
+    accelerate launch --num_processes 2 benchmarks/maxa_tasks.py DATA --out DIR
+
+The same as `dense-ctx bench` twice, in an order in which the first seed's tables come first. Cells that are done are
+kept: run it again to go on, or with more --seeds. With --show nothing is run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dense_ctx.bench import Bench, BenchTask, markdown, page, plots, run_bench
+from dense_ctx.config import Part
+from dense_ctx.evaluate.result import read_json
+
+LAYERS = {"layers": [-2, -1]}  # strides 16 and 32: a grid of 14 x 14 for 224 x 224 pixels
+PRETRAINED, UNTRAINED = Part("efficientnet-lite0"), Part("efficientnet-lite0", {"weights": None})
+MAXA = Part("maxa", LAYERS)
+HEADS = (MAXA, Part("cnn", {**LAYERS, "width": 128}), Part("linear", LAYERS))
+SWITCHES = ({"width": 16}, {"sigma": "none"}, {"sigma": "shared"}, {"depth": 1})
+ABLATIONS = (MAXA, *(Part("maxa", {**LAYERS, **switch}) for switch in SWITCHES))
+
+
+def benches(args, seeds):
+    """Name and benchmark, in the order in which they are run."""
+    camvid = {"name": "camvid", "root": str(args.data / "camvid")}
+    kitchen = {"name": "rgbd-folder", "root": str(args.data / "rgbd" / "kitchen")}
+    depth = BenchTask("maxa-depth", kitchen, steps=args.room_steps, lr=args.lr)
+    normals = BenchTask("maxa-normals", {**kitchen, "target": "normals"}, steps=args.room_steps, lr=args.lr)
+    tasks = (BenchTask("maxa-semantic", camvid, lr=args.lr), depth, normals)
+    same = {"seeds": seeds, "size": (args.size, args.size), "steps": args.steps, "batch_size": args.batch}
+    return [
+        ("heads", Bench(args.out / "heads", (PRETRAINED,), HEADS, tasks, **same)),
+        ("ablations", Bench(args.out / "ablations", (PRETRAINED,), ABLATIONS, (depth,), **same)),
+        ("heads", Bench(args.out / "heads", (UNTRAINED,), HEADS, tasks, **same)),
+    ]
+
+
+def report(cell, record):
+    done = record["status"] == "done"
+    value = f"{record['metric']} {record['value']:.4g}, {record['seconds']:.0f} s" if done else record["error"]
+    words = f"{'untrained' if cell.backbone.args else 'pretrained'}, {cell.head.name} {dict(cell.head.args)}"
+    print(f"{words}, {cell.task.objective}, seed {cell.seed}: {value}", file=sys.stderr, flush=True)
+
+
+def write(args):
+    """The tables of all cells there are."""
+    for part in ("heads", "ablations"):
+        order, records = [], []
+        for name, bench in benches(args, tuple(args.seeds)):
+            order += [bench.out / "cells" / f"{cell.name}.json" for cell in bench.cells() if name == part]
+        records = [read_json(path) for path in order if path.exists()]
+        if records:
+            table = markdown(records)
+            print(f"{part}: {len(records)} of {len(order)} cells\n\n{table}")
+            folder = args.out / part
+            (folder / "table.md").write_text(table, encoding="utf-8")
+            (folder / "report.html").write_text(page(records), encoding="utf-8")
+            for name, drawn in plots(records).items():
+                (folder / f"{name}.svg").write_text(drawn, encoding="utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--show", action="store_true", help="only print the tables of what is done")
+    numbers = (("size", 112), ("steps", 300), ("room-steps", 120), ("batch", 8), ("lr", 0.004))
+    for name, value in numbers:
+        parser.add_argument(f"--{name}", type=type(value), default=value, help="(%(default)s)")
+    args = parser.parse_args()
+    for count in () if args.show else range(1, len(args.seeds) + 1):
+        for _, bench in benches(args, tuple(args.seeds[:count])):
+            run_bench(bench, report)
+    write(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -116,8 +116,8 @@ def features(model, path, count, layer):
 
 def write(path, page):
     """As JPEG below 300 KB."""
-    for quality in (92, 88, 84, 78, 70):
-        page.save(path, quality=quality, optimize=True, subsampling=0)
+    for quality in (90, 84, 78, 70, 60):
+        page.save(path, quality=quality, optimize=True)
         if path.stat().st_size < 300_000:
             break
     print(f"{path}: {page.width} x {page.height}, {path.stat().st_size // 1000} KB")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from dense_ctx_dip import ncut
 from dense_ctx_dip.ncut import affinity, ncut_segments, recursive_cut
+from dense_ctx_dip.ncut_batch import ncut_segments_of, recursive_cuts
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional
 
@@ -92,6 +93,29 @@ def test_as_with_dense_decompositions(seed):
     assert len(slow) == len(quick)
     assert int(dense.max()) >= 2
     assert agreement(fast.view(20, 28), bands) > 0.7
+
+
+@pytest.mark.parametrize("quirk", [False, True])
+def test_several_images_at_once(oracle, quirk):
+    """Of different sizes and settings: each as it is by itself, numbers and all."""
+    graphs = [affinity(oracle["features"].view(256, 32), 10.0)]
+    graphs += [affinity(regions(h, w, n, seed)[0].flatten(1).T, 10.0) for seed, (h, w, n) in
+               enumerate([(20, 28, 5), (9, 14, 3), (7, 5, 2), (4, 6, 4)])]  # fmt: skip
+    graphs += [torch.ones(5, 5), torch.ones(1, 1), torch.block_diag(torch.ones(4, 4), torch.ones(9, 9))]
+    found = recursive_cuts(graphs, 0.5, quirk)
+    for graph, labels in zip(graphs, found, strict=True):
+        alone, _ = recursive_cut(graph, 0.5, quirk)
+        assert int(labels.max()) == int(alone.max())
+        assert float((labels == alone).float().mean()) >= 0.98
+    assert max(int(labels.max()) for labels in found) > 3
+    pictures = [regions(9, 14, 3, 7)[0], regions(7, 5, 2, 8)[0]]
+    sizes = [(27, 42), (28, 20)]
+    for features, size, segments in zip(pictures, sizes, ncut_segments_of(pictures, sizes, alpha=4), strict=True):
+        assert torch.equal(segments, ncut_segments(features, size, alpha=4))
+    with pytest.raises(InputError, match=r"weights are \[N, N\]"):
+        recursive_cuts([torch.ones(2, 3)])
+    with pytest.raises(InputError, match=r"features are \[C, h, w\]"):
+        ncut_segments_of([torch.ones(4, 4)], [(8, 8)])
 
 
 def test_odd_graphs():

@@ -13,7 +13,7 @@ from dense_ctx_dip.neighbours import nearest_images, positive_pairs, shared_clas
 from dense_ctx_dip.objective import DipObjective
 from dense_ctx_dip.pairs import TaskPairs
 from dense_ctx_dip.report import class_statistics
-from dense_ctx_dip.segmenters import NcutSegmenter
+from dense_ctx_dip.segmenters import NcutSegmenter, Segmenter
 from dense_ctx_dip.task_files import read_pseudo_labels, save_pseudo_labels
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import Tasks, make_tasks
@@ -224,6 +224,8 @@ def test_an_image_without_segments_or_with_one(tmp_path, monkeypatch):
     wholes = iter([torch.full((48, 72), -1), torch.zeros(48, 72, dtype=torch.int64)])
 
     class Odd(NcutSegmenter):
+        batch = Segmenter.batch  # one at a time
+
         def __call__(self, image, features, size):
             return next(wholes, super().__call__(image, features, size))
 

@@ -98,7 +98,7 @@ def recursive_cut(
             whole = (within > 0).all(1)
             if not bool(whole.all()):
                 nodes, within = nodes[whole.cpu()], within[whole][:, whole]
-        value, side = (float("inf"), None) if len(nodes) < 3 else _best_cut(within, tau, exact)
+        value, side = (float("inf"), None) if len(nodes) < 3 else best_cut(within, tau, exact)
         if len(nodes) >= 3:
             full = None
             if side is not None:
@@ -120,7 +120,8 @@ def recursive_cut(
     return labels.to(weights.device), cuts
 
 
-def _best_cut(weights: Tensor, tau: float, exact: bool) -> tuple[float, Tensor | None]:
+def best_cut(weights: Tensor, tau: float, exact: bool = False) -> tuple[float, Tensor | None]:
+    """The normalised cut of a graph [N, N] and its upper side, bool [N]; None where its value is not below tau."""
     degree = weights.sum(1)
     if not bool((degree > 0).all()):  # a node without any neighbour is a part by itself
         lonely = degree <= 0
@@ -216,8 +217,13 @@ def ncut_segments(
     if features.ndim != 3:
         raise InputError(f"features are [C, h, w]; got {list(features.shape)}")
     features = features.float()
+    parts, _ = recursive_cut(affinity(features.flatten(1).T, alpha), tau, official_quirk)
+    return paint(features, parts, size)
+
+
+def paint(features: Tensor, parts: Tensor, size: Size) -> Tensor:
+    """Pixels' segments, int64 [*size], from the parts [h * w] of patches with features [C, h, w]."""
     rows = features.flatten(1).T
-    parts, _ = recursive_cut(affinity(rows, alpha), tau, official_quirk)
     known = parts >= 0
     count = int(parts.max()) + 1
     if count <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +16,7 @@ from dense_ctx.errors import InputError, MissingDependencyError, UnknownNameErro
 from dense_ctx.interfaces import Size
 
 from .ncut import ncut_segments
+from .ncut_batch import ncut_segments_of
 
 
 class Segmenter(ABC):
@@ -34,6 +36,10 @@ class Segmenter(ABC):
             features: [C, h, w] of the backbone, where `reads_features`.
             size: of the result.
         """
+
+    def batch(self, images: Sequence[Tensor], features: Sequence[Tensor | None], sizes: Sequence[Size]) -> list[Tensor]:
+        """Segments of several images, of any sizes; those of one at a time."""
+        return [self(image, found, size) for image, found, size in zip(images, features, sizes, strict=True)]
 
     def to(self, device: str | torch.device) -> Segmenter:
         """Move its networks, if it has any."""
@@ -59,6 +65,13 @@ class NcutSegmenter(Segmenter):
         if features is None:
             raise InputError("ncut reads the backbone's features; got none")
         return ncut_segments(features, size, self.tau, self.alpha, self.official_quirk)
+
+    def batch(self, images: Sequence[Tensor], features: Sequence[Tensor | None], sizes: Sequence[Size]) -> list[Tensor]:
+        """Small parts of all images are cut together; the segments are those of one at a time."""
+        given = [item for item in features if item is not None]
+        if len(given) != len(images):
+            raise InputError("ncut reads the backbone's features; got none")
+        return ncut_segments_of(given, sizes, self.tau, self.alpha, self.official_quirk)
 
 
 class SlicSegmenter(Segmenter):

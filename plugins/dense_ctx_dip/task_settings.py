@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from dense_ctx import images
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.evaluate.reading import resized
 
 from .kmeans import Engine
 
@@ -61,3 +65,16 @@ def find_images(root: Path) -> list[str]:
     if not names:
         raise FileError(f"{root} holds no images ({', '.join(SUFFIXES)})")
     return sorted(names)
+
+
+def read_image(path: Path, side: int, stride: int) -> Tensor:
+    """[3, H, W] with a short side of about `side` pixels, both multiples of the stride.
+
+    Raises:
+        FileError, InputError: as `dense_ctx.images.load`.
+    """
+    image = images.load(path)
+    size = (image.shape[-2], image.shape[-1])
+    scale = side / min(size)
+    height, width = (max(stride, round(length * scale / stride) * stride) for length in size)
+    return resized(image, (height, width))

@@ -6,8 +6,7 @@
     vote      labels/IMAGE.png, votes/SHARD.json   nearest centroid of each patch, majority in each segment
     pair      pairs.jsonl                   neighbours that share a class
 
-A shard is 256 images; memory holds features of a few images (1 GB at most), the sample for k-means, and the global
-features.
+A shard is 256 images; memory holds features of some images (1 GB), the sample for k-means, and the global features.
 Finished files are kept whoever wrote them. Several processes share out the shards and meet after each stage.
 """
 
@@ -24,10 +23,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from dense_ctx import images as image_io
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.evaluate.folder import everyone, processes
-from dense_ctx.evaluate.reading import resized
 from dense_ctx.evaluate.result import describe_model, read_json, write_json
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
@@ -38,9 +35,10 @@ from .manifest import claim, compare
 from .neighbours import positive_pairs
 from .segmenters import Segmenter, create_segmenter
 from .task_files import read_pseudo_labels, read_shard, save_pseudo_labels, write_shard
-from .task_settings import TaskSettings, find_images
+from .task_settings import TaskSettings, find_images, read_image
 
 SHARD = 256  # images
+BATCH = 8  # images cut into segments together
 MANY = 65535  # segments of an image, at most
 KEPT = 1 << 30  # bytes of feature maps kept from stage to stage, so that small sets are encoded once
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
@@ -117,14 +115,7 @@ class Tasks:
     # ------------------------------------------------------------------ one image
 
     def _image(self, index: int) -> Tensor:
-        """[3, H, W], sides multiples of the backbone's stride."""
-        image = image_io.load(self.images / self.names[index])
-        return resized(image, self._size((image.shape[-2], image.shape[-1])))
-
-    def _size(self, size: Size) -> Size:
-        stride, scale = self.model.backbone.stride, self.settings.side / min(size)
-        height, width = (max(stride, round(side * scale / stride) * stride) for side in size)
-        return height, width
+        return read_image(self.images / self.names[index], self.settings.side, self.model.backbone.stride)
 
     @torch.no_grad()
     def _features(self, index: int, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -154,20 +145,28 @@ class Tasks:
         broken, first = 0, ""
         mine = [i for span in list(self.shards().values())[self.rank :: self.world] for i in span]
         left = [index for index in mine if not self._png("segments", index).exists()]
+        waiting: list[tuple[int, Tensor]] = []
         for index in self.progress(left, len(left), "segment"):
             try:
-                image = self._image(index)
+                waiting.append((index, self._image(index)))
             except (FileError, InputError) as error:
                 warnings.warn(f"{self.names[index]} is left out: {error}", stacklevel=2)
                 broken, first = broken + 1, first or str(error)
-                continue
-            deep = self._features(index, image)[0] if self.segmenter.reads_features else None
-            found = self.segmenter(image.to(self.model.device), deep, (image.shape[-2], image.shape[-1]))
+            if len(waiting) == BATCH or index == left[-1]:
+                self._segmented(waiting)
+                waiting = []
+        if self.world == 1 and mine and broken == len(mine):
+            raise FileError(f"None of {len(mine)} images is usable; the first: {first}")
+
+    def _segmented(self, items: list[tuple[int, Tensor]]) -> None:
+        reads, device = self.segmenter.reads_features, self.model.device
+        features = [self._features(index, image)[0] if reads else None for index, image in items]
+        sizes = [(image.shape[-2], image.shape[-1]) for _, image in items]
+        made = self.segmenter.batch([image.to(device) for _, image in items], features, sizes)
+        for (index, _), found in zip(items, made, strict=True):
             if int(found.max()) >= MANY:
                 raise InputError(f"{self.names[index]} has {int(found.max()) + 1} segments; expected up to {MANY}")
             save_pseudo_labels(self._png("segments", index), found, max(1, int(found.max()) + 1))
-        if self.world == 1 and mine and broken == len(mine):
-            raise FileError(f"None of {len(mine)} images is usable; the first: {first}")
 
     def embed(self) -> None:
         """Write a shard's mean features of segments, and global features; float16."""

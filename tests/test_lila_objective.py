@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_dpt.dpt import DPT
 from dense_ctx_lila.crops import crop_image, crop_map
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
@@ -12,8 +13,9 @@ from torch.nn import functional
 
 from dense_ctx.cues import Cue
 from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.model import DenseModel
 from dense_ctx.numerics import ridge_apply, ridge_fit
-from dense_ctx.testing import check_objective, tiny_model
+from dense_ctx.testing import TinyBackbone, check_objective, tiny_model
 from dense_ctx.video import write_video
 
 ARGS = {"size": 32, "frame_side": 48, "cue_side": 48, "crop": (0.6, 0.9), "gap": (1, 2)}
@@ -75,6 +77,9 @@ def test_contract(clips):
         {"bias": "penalized"},
         {"balance": "channels"},
         {"layers": [0, -1]},
+        {"layers": [0, -1], "project": 3},
+        {"map_size": 16},
+        {"map_size": 16, "pamr": False, "context": "ema"},
     ],
 )
 def test_every_switch_trains(clips, args):
@@ -100,6 +105,19 @@ def test_the_loss_is_the_equations(clips):
         total = total + (predicted - gd).abs().mean() + 0.5 * edge_loss(predicted, gd, 0.2)
     assert loss.total.item() == pytest.approx(total.item() / 2, rel=1e-4)
     assert set(loss.logs) == {"flow:dis", "edges"}
+
+
+def test_the_decoder_starts_from_the_data(clips):
+    torch.manual_seed(0)
+    objective = LilaObjective(**ARGS, start=4)
+    backbone = TinyBackbone()
+    model = DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8, shortcut=True))
+    objective.dataset(clips)
+    before = model.decoder.shortcut[0].weight.clone()
+    objective.trainable(model)
+    assert not torch.equal(before, model.decoder.shortcut[0].weight)
+    with pytest.raises(ConfigError, match="shortcut=true, or start=0"):
+        LilaObjective(**ARGS, start=4).trainable(model)
 
 
 def gradient(context, clips):

@@ -6,8 +6,9 @@ not: odd patch grids, any number of prefix tokens (the backbone strips them), hi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +26,9 @@ class DPT(Decoder):
         width: channels of the fusion.
         projections: channels of each map after its 1x1 projection; default the backbone's own.
         norm: end with a LayerNorm over channels (eps 1e-6), as FlowFeat does.
+        shortcut: add a linear projection of the maps themselves, each standardised over its channels and upsampled. The
+            pyramid's path starts small, so that an untrained decoder gives about what the maps side by side give, the
+            more so after `fit_shortcut`; for short trainings. Neither FlowFeat nor LILA has it.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class DPT(Decoder):
         width: int = 128,
         projections: Sequence[int] | None = None,
         norm: bool = True,
+        shortcut: bool = False,
     ) -> None:
         super().__init__()
         if min(dim, width) < 1:
@@ -58,6 +63,13 @@ class DPT(Decoder):
         self.head = nn.Conv2d(width, width, 3, padding=1)
         self.project = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1))
         self.norm = nn.LayerNorm(dim, eps=1e-6) if norm else None
+        self.shortcut = nn.ModuleList(nn.Conv2d(channels, dim, 1, bias=False) for channels in dims if shortcut)
+        for layer in self.shortcut:
+            nn.init.orthogonal_(layer.weight)
+        if shortcut:
+            with torch.no_grad():
+                self.project[-1].weight.mul_(0.1)
+                self.project[-1].bias.zero_()
 
     def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The maps after reassembling and the 3x3 lateral convolution: each [B, width, h_l, w_l]."""
@@ -76,10 +88,70 @@ class DPT(Decoder):
             path = _resize(path, (skip.shape[-2], skip.shape[-1]))
             path = self.fuse[level](path + self.skip[level](skip))
         path = self.head(_resize(path, (2 * path.shape[-2], 2 * path.shape[-1])))
-        shrink = path.shape[-2] > size[0] or path.shape[-1] > size[1]
-        path = functional.interpolate(path, size=size, mode="bilinear", align_corners=False, antialias=shrink)
-        out: Tensor = self.project(path)
+        out: Tensor = self.project(_shown(path, size))
+        if self.shortcut:
+            out = out + _shown(self._shortcut(features.maps), size)
         return out if self.norm is None else self.norm(out.movedim(1, -1)).movedim(-1, 1)
+
+    def _shortcut(self, maps: Sequence[Tensor]) -> Tensor:
+        """Projections of all maps, added from coarse to fine, on the finest grid."""
+        joined: Tensor | None = None
+        for layer, item in zip(reversed(self.shortcut), reversed(maps), strict=True):
+            one: Tensor = layer(_standardized(item))
+            joined = one if joined is None else one + _shown(joined, (one.shape[-2], one.shape[-1]))
+        if joined is None:
+            raise InputError("This decoder has no shortcut")
+        return joined
+
+    @torch.no_grad()
+    def fit_shortcut(self, batches: Iterable[Sequence[Tensor]], whiten: float = 0.5) -> float:
+        """Start the shortcut with the principal components of the maps side by side, each map counting the same.
+
+        Args:
+            batches: maps [B, C_l, h_l, w_l] of some images, as the backbone gives them.
+            whiten: components are divided by their standard deviation to this power: 0 as they are, 1 all alike.
+
+        Returns:
+            the share of the variance they keep.
+
+        Raises:
+            InputError: no shortcut, or fewer channels than `dim`.
+        """
+        channels = [layer.in_channels for layer in self.shortcut]
+        if sum(channels) < self.dim:
+            raise InputError(f"fit_shortcut: {sum(channels)} channels of the maps (0: no shortcut) for dim={self.dim}")
+        gram = torch.zeros(sum(channels), sum(channels), dtype=torch.float64)
+        total, count = torch.zeros(sum(channels), dtype=torch.float64), 0
+        for maps in batches:
+            grid = maps[min(1, len(maps) - 1)].shape[-2:]
+            rows = torch.cat(
+                [_shown(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
+            )
+            rows = rows.movedim(1, -1).flatten(0, 2).double().cpu()
+            gram, total, count = gram + rows.T @ rows, total + rows.sum(0), count + len(rows)
+        mean = total / count
+        values, vectors = torch.linalg.eigh(gram / count - mean[:, None] * mean)
+        kept = values.flip(0)[: self.dim].clamp_min(1e-9)
+        basis = vectors.flip(1)[:, : self.dim] * kept ** (-whiten / 2)
+        basis *= (self.dim / (kept ** (1 - whiten)).sum()).sqrt()
+        for layer, part, n in zip(self.shortcut, basis.split(channels), channels, strict=True):
+            layer.weight.copy_((part.T / n**0.5)[:, :, None, None])
+        self.project[-1].bias.copy_(-(mean @ basis))
+        return float(kept.sum() / values.sum())
+
+
+def _standardized(item: Tensor) -> Tensor:
+    return functional.layer_norm(item.movedim(1, -1), (item.shape[1],)).movedim(-1, 1)
+
+
+def _shown(path: Tensor, size: Size) -> Tensor:
+    """[B, width, h, w] at the size asked for; what is smaller holds means, so that no detail turns into noise."""
+    shrink = path.shape[-2] / size[0], path.shape[-1] / size[1]
+    if min(shrink) >= 2:  # a tenth of the time of the antialiased filter, and little else at this factor
+        return functional.interpolate(path, size=size, mode="area")
+    if max(shrink) > 1:  # the antialiased filter knows no bfloat16 on the CPU
+        return functional.interpolate(path.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    return functional.interpolate(path, size=size, mode="bilinear", align_corners=False)
 
 
 class ResidualUnit(nn.Module):

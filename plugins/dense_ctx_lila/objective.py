@@ -8,17 +8,17 @@ predicted so, and their noise leaves no trace.
 from __future__ import annotations
 
 import copy
+import random
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from dense_ctx.cue_cache import CueCache
-from dense_ctx.cues import Cue, create_cue, cue_part, normalize_cues
+from dense_ctx.cues import Cue, create_cue, cue_part
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.interfaces import Batch, Features, Losses, Objective
 from dense_ctx.model import DenseModel
@@ -26,7 +26,7 @@ from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
 
 from .crops import crop_map
 from .losses import matching_loss
-from .pamr import refine
+from .own import OwnCue
 from .sampling import FramePairs, Sampling, normalized, open_clips
 
 FEATURES = "features"  # the cue that is the backbone's own
@@ -41,13 +41,15 @@ class LilaObjective(Objective):
         context: through which features the coefficients come: "shared" (gradients flow through the solve),
             "detached" (they do not) or "ema" (of a slow copy of the decoder).
         ema: momentum of that copy.
-        layers: maps of the backbone that make the features cue, joined on the finest grid of them.
-        pamr: refine the features cue by the image; pyramid, iterations, dilations: its settings.
+        layers, project, pamr, pyramid, iterations, dilations: of the features cue, see `OwnCue`.
         penalty: lambda of the ridge regression, on the Gram matrix divided by the number of pixels.
         bias: "free" (a column of ones that is not penalised, ours), "penalized" (FlowFeat) or "none" (eq. 2).
         stride: every stride-th pixel of the context enters the regression.
         sigma, gamma: of the edge loss; gamma 0 leaves it out.
         balance: "cues" (each cue counts the same) or "channels" (each channel does, as in one concatenated map).
+        start: this many pairs of the data give a decoder that has `fit_shortcut` its first weights (0: random ones).
+        map_size: side of the maps on which cues are predicted; 0: `size`, every pixel. Half of it lets a CNN see
+            crops at the scale of whole frames, with enough cells of its coarse maps, at a quarter of the cost.
         gap, crop, size, frame_side, cue_side, same_frame, memory: see `Sampling`.
         cue_cache: folder that `dense-ctx cues` wrote at this cue_side: maps are read, no cue network is built.
     """
@@ -59,6 +61,7 @@ class LilaObjective(Objective):
         context: Literal["shared", "detached", "ema"] = "shared",
         ema: float = 0.999,
         layers: Sequence[int] = (-1,),
+        project: int = 0,
         pamr: bool = True,
         pyramid: Sequence[int] = (4, 2, 1),
         iterations: Sequence[int] = (20, 10, 5),
@@ -69,9 +72,11 @@ class LilaObjective(Objective):
         sigma: float = 0.1,
         gamma: float = 1.0,
         balance: Literal["cues", "channels"] = "cues",
+        start: int = 0,
         gap: Sequence[int] = (1, 5),
         crop: Sequence[float] = (0.5, 0.75),
         size: int = 224,
+        map_size: int = 0,
         frame_side: int = 480,
         cue_side: int = 256,
         same_frame: bool = False,
@@ -88,16 +93,21 @@ class LilaObjective(Objective):
         ):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        if min(project, start) < 0:
+            raise ConfigError(f"project={project}, start={start}: a number of channels, of pairs; or 0")
         if not penalty > 0 or stride < 1 or not sigma > 0 or gamma < 0:
             raise ConfigError(
                 f"penalty={penalty}, stride={stride}, sigma={sigma}, gamma={gamma}: expected above 0, at least 1, "
                 "above 0, at least 0"
             )
-        self.mode, self.context, self.ema, self.layers = mode, context, ema, tuple(layers)
-        self.pamr, self.pyramid, self.iterations = pamr, tuple(pyramid), tuple(iterations)
-        self.dilations, self.penalty, self.bias = tuple(dilations), penalty, bias
+        self.mode, self.context, self.ema, self.penalty, self.bias = mode, context, ema, penalty, bias
+        self.own = OwnCue(tuple(layers), project, pamr, tuple(pyramid), tuple(iterations), tuple(dilations))
         self.stride, self.sigma, self.gamma, self.balance = stride, sigma, gamma, balance
-        self.sampling = Sampling((gap[0], gap[1]), (crop[0], crop[1]), size, frame_side, cue_side, same_frame, memory)
+        self.sampling = Sampling(
+            (gap[0], gap[1]), (crop[0], crop[1]), size, map_size, frame_side, cue_side, same_frame, memory
+        )
+        self.start = start
+        self._data: FramePairs | None = None
         self.cue_names = tuple(cues)
         self.cue_cache = cue_cache
         outside = [name for name in cues if name != FEATURES]
@@ -112,7 +122,8 @@ class LilaObjective(Objective):
 
     def dataset(self, data: Any) -> Dataset[Any]:
         """Frame pairs of the clips that `data` names; see `sampling.open_clips`."""
-        return FramePairs(open_clips(data), self.sampling, self.light, bool(self.heavy), self._cache)
+        self._data = FramePairs(open_clips(data), self.sampling, self.light, bool(self.heavy), self._cache)
+        return self._data
 
     def collate(self, samples: list[Any]) -> Batch:
         """Stack everything but the whole frames, which differ in size from clip to clip."""
@@ -123,7 +134,9 @@ class LilaObjective(Objective):
         return batch
 
     def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
-        """The decoder; with "erm" also the head."""
+        """The decoder, started from the data where asked; with "erm" also the head."""
+        if self.start:
+            self._start(model)
         if self.context == "ema" and self.slow is None:
             self.slow = copy.deepcopy(model.decoder).requires_grad_(False).eval()
         if self.mode == "erm" and self.head is None:
@@ -134,9 +147,22 @@ class LilaObjective(Objective):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return super().trainable(model)
 
+    def _start(self, model: DenseModel) -> None:
+        fit = getattr(model.decoder, "fit_shortcut", None)
+        if fit is None or self._data is None:
+            raise ConfigError(
+                f"start={self.start}: {type(model.decoder).__name__} has no fit_shortcut, or there is no data yet; "
+                "use decoder dpt with shortcut=true, or start=0"
+            )
+        data = self._data
+        chosen = random.Random(0).sample(range(len(data)), min(self.start, len(data)))
+        with torch.no_grad():
+            images = (torch.stack([data[i]["context"], data[i]["query"]]) for i in chosen)
+            fit(model.encode(pair.to(model.device))[0].maps for pair in images)
+
     def _channels(self, name: str, model: DenseModel) -> int:
         if name == FEATURES:
-            return sum(model.backbone.dims[layer] for layer in self.layers)
+            return self.own.channels(model.backbone.dims)
         if self._cache is not None:
             channels = self._cache.channels[cue_part(name).name]
             return channels.stop - channels.start
@@ -167,9 +193,10 @@ class LilaObjective(Objective):
         device = model.device
         images = torch.cat([batch["context"], batch["query"]]).to(device)
         size = (images.shape[-2], images.shape[-1])
+        side = self.sampling.map_size
         with torch.no_grad():
             features, padded = model.encode(images)
-        pixels = model.decode(features, padded, size).float()
+        pixels = model.decode(features, padded, size, (side, side)).float()
         context, query = pixels.chunk(2)
         if self.context == "detached":
             context = context.detach()
@@ -184,15 +211,19 @@ class LilaObjective(Objective):
     def _slow_pixels(self, features: Features, padded: Tensor, size: tuple[int, int]) -> Tensor:
         if self.slow is None:
             raise InputError("The slow copy is made by trainable(model)")
-        full = (features.image_size[0], features.image_size[1])
+        side = self.sampling.map_size
+        full = tuple(
+            max(side, round(side * whole / part)) for whole, part in zip(features.image_size, size, strict=True)
+        )
         pixels: Tensor = self.slow(features, padded, full)
-        return pixels[:, :, : size[0], : size[1]]
+        return pixels[:, :, :side, :side]
 
     @torch.no_grad()
     def _cues(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, context map, query map), each [B, c, S, S], standardised by the context's mean and std.
+        """(name, context map, query map), each [B, c, map_size, map_size], standardised.
 
-        The statistics of registered cues are those of whole frames; the features are known in the crops only.
+        Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
+        a crop may show one flat thing: they are standardised by the mean and std of both crops.
         """
         found = []
         whole: dict[str, tuple[Tensor, Tensor]] = {}
@@ -200,7 +231,7 @@ class LilaObjective(Objective):
             whole = self._heavy_maps(batch, images.device)
         for name in self.cue_names:
             if name == FEATURES:
-                context, query = normalize_cues(*self._own(features, images).chunk(2))
+                context, query = self.own(features, images, self.sampling.map_size).chunk(2)
             elif name in whole:
                 context, query = whole[name]
             else:
@@ -209,24 +240,10 @@ class LilaObjective(Objective):
             found.append((name, context.float(), query.float()))
         return found
 
-    def _own(self, features: Features, images: Tensor) -> Tensor:
-        """The backbone's maps on the pixel grid, [2B, C, S, S]."""
-        maps = [features.maps[layer].float() for layer in self.layers]
-        finest = max((item.shape[-2], item.shape[-1]) for item in maps)
-        joined = torch.cat([_resize(item, finest) for item in maps], 1)
-        size = (images.shape[-2], images.shape[-1])
-        # the padding to the stride is cut off with the cells that hold nothing else
-        rows = max(1, round(joined.shape[-2] * size[0] / features.image_size[0]))
-        columns = max(1, round(joined.shape[-1] * size[1] / features.image_size[1]))
-        joined = joined[:, :, :rows, :columns]
-        if not self.pamr:
-            return _resize(joined, size)
-        return refine(joined, images, self.pyramid, self.iterations, self.dilations)
-
     def _heavy_maps(self, batch: Batch, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
         if "frames" not in batch:
             raise InputError("The batch holds no whole frames for the cue networks; make it with this objective's data")
-        side = self.sampling.size
+        side = self.sampling.map_size
         found = {}
         for name in self.cue_names:
             if _key(name) not in self.heavy:
@@ -272,9 +289,3 @@ class LilaObjective(Objective):
 
 def _key(name: str) -> str:
     return re.sub(r"\W", "_", name)  # a module's name holds no dot
-
-
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -34,6 +34,7 @@ class Sampling:
     crop: side of the square crop as a share of the frame's short side, least and most; (1, 1): the largest square in
         the middle, the same for both frames (the ablation without crops).
     size: side of the crop as the network sees it, pixels.
+    map_size: side of the crop's cue maps; 0: `size`.
     frame_side: frames are read at this short side at most.
     cue_side: cues are computed on frames of this short side at most.
     same_frame: the query is the context frame itself (the ablation without time).
@@ -43,6 +44,7 @@ class Sampling:
     gap: tuple[int, int] = (1, 5)
     crop: tuple[float, float] = (0.5, 0.75)
     size: int = 224
+    map_size: int = 0
     frame_side: int = 480
     cue_side: int = 256
     same_frame: bool = False
@@ -53,9 +55,12 @@ class Sampling:
             raise InputError(f"gap={self.gap}: at least 1 frame, the least first")
         if not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise InputError(f"crop={self.crop}: shares of the short side in (0, 1], the least first")
-        if min(self.size, self.frame_side, self.cue_side) < 8:
+        if not self.map_size:
+            object.__setattr__(self, "map_size", self.size)
+        if min(self.size, self.map_size, self.frame_side, self.cue_side) < 8:
             raise InputError(
-                f"size={self.size}, frame_side={self.frame_side}, cue_side={self.cue_side}: at least 8 pixels"
+                f"size={self.size}, map_size={self.map_size}, "
+                f"frame_side={self.frame_side}, cue_side={self.cue_side}: at least 8 pixels"
             )
 
 
@@ -166,8 +171,8 @@ class FramePairs(Dataset[Mapping[str, Any]]):
 
         Returns:
             name; context, query: crops [3, S, S] in [0, 1]; context_box, query_box: [4], top, left, height, width as
-            shares of the frame; for each cue of the workers context/NAME and query/NAME: [c, S, S]; with `frames` the
-            frames themselves, [2, 3, H, W] at the cues' size.
+            shares of the frame; for each cue of the workers context/NAME and query/NAME: [c, map_size, map_size];
+            with `frames` the frames themselves, [2, 3, H, W] at the cues' size.
         """
         dice = random.Random(seed)
         for _ in range(20):
@@ -239,7 +244,7 @@ class FramePairs(Dataset[Mapping[str, Any]]):
             item[role] = crop_image(shown[side], box, sampling.size)
             item[f"{role}_box"] = torch.tensor(box)
             for cue_name, both in maps.items():
-                item[f"{role}/{cue_name}"] = crop_map(both[side], torch.tensor(box)[None], sampling.size)[0]
+                item[f"{role}/{cue_name}"] = crop_map(both[side], torch.tensor(box)[None], sampling.map_size)[0]
         if self.frames:
             item["frames"] = small
         return item

@@ -1,0 +1,74 @@
+"""The features cue: the frozen backbone's own maps, standardised and refined by the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.interfaces import Features
+
+from .pamr import refine
+
+
+@dataclass(frozen=True)
+class OwnCue:
+    """Maps of the backbone as a cue.
+
+    layers: maps that make it, joined on the finest grid of them.
+    project: channels: the standardised maps times a fixed random matrix with orthonormal columns, which keeps
+        distances; 0: all channels as they are (the paper).
+    pamr: refine by the image; pyramid, iterations, dilations: its settings.
+    """
+
+    layers: tuple[int, ...]
+    project: int
+    pamr: bool
+    pyramid: tuple[int, ...]
+    iterations: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+    def channels(self, dims: Sequence[int]) -> int:
+        """How many it has, of a backbone's."""
+        count = sum(dims[layer] for layer in self.layers)
+        return min(count, self.project) if self.project else count
+
+    @torch.no_grad()
+    def __call__(self, features: Features, images: Tensor, side: int) -> Tensor:
+        """Of images [2B, 3, S, S], contexts first, on a grid of `side`: [2B, C, side, side], standardised."""
+        maps = [features.maps[layer].float() for layer in self.layers]
+        finest = max((item.shape[-2], item.shape[-1]) for item in maps)
+        joined = torch.cat([_resize(item, finest) for item in maps], 1)
+        # the padding to the stride is cut off with the cells that hold nothing else
+        rows = max(1, round(joined.shape[-2] * images.shape[-2] / features.image_size[0]))
+        columns = max(1, round(joined.shape[-1] * images.shape[-1] / features.image_size[1]))
+        joined = joined[:, :, :rows, :columns]
+        if 0 < self.project < joined.shape[1]:
+            dice = torch.Generator().manual_seed(0)
+            basis = torch.linalg.qr(torch.randn(joined.shape[1], self.project, generator=dice))[0].to(joined)
+            joined = torch.einsum("bchw,cd->bdhw", standardized(joined), basis)
+        if not self.pamr:
+            return standardized(_resize(joined, (side, side)))
+        if side != images.shape[-1]:
+            images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+        return standardized(refine(joined, images, self.pyramid, self.iterations, self.dilations))
+
+
+def standardized(maps: Tensor) -> Tensor:
+    """[2B, C, h, w], contexts first: each channel of a pair by its mean and std over both crops.
+
+    Of both, for one crop may show one flat thing, and the other would then be anywhere.
+    """
+    pair = torch.stack(maps.chunk(2), 1)
+    std, mean = torch.std_mean(pair, dim=(1, 3, 4), correction=0)
+    mean, std = mean.repeat(2, 1)[..., None, None], std.clamp_min(1e-3).repeat(2, 1)[..., None, None]
+    return (maps - mean) / std
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)

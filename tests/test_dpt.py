@@ -117,11 +117,16 @@ def test_the_shortcut_starts_as_principal_components():
     torch.manual_seed(0)
     mix = torch.randn(5, 30)
     decoder = DPT((12, 18), (4, 8), dim=4, width=8, norm=False, shortcut=True)
-    maps = [torch.einsum("bkhw,kc->bchw", torch.randn(3, 5, 8, 12), mix[:, :12]), torch.randn(3, 18, 4, 6)]
+    maps = [
+        torch.einsum("bkhw,kc->bchw", torch.randn(3, 5, 8, 12), mix[:, :12]),
+        torch.randn(3, 18, 8, 12),
+    ]  # one grid: nothing is resampled
     share = decoder.fit_shortcut([maps], whiten=1.0)
     assert 0.3 < share < 1
     torch.nn.init.zeros_(decoder.project[-1].weight)
-    out = decoder(Features(tuple(maps), None, (32, 48)), torch.zeros(3, 3, 32, 48), (4, 6)).movedim(1, -1).flatten(0, 2)
+    out = (
+        decoder(Features(tuple(maps), None, (32, 48)), torch.zeros(3, 3, 32, 48), (8, 12)).movedim(1, -1).flatten(0, 2)
+    )
     spread = torch.cov(out.T, correction=0)
     assert out.mean(0).abs().max() < 1e-3
     assert (spread - torch.eye(4)).abs().max() < 1e-3

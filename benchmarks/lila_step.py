@@ -21,6 +21,7 @@ import torch
 from clock import Clock
 from common import in_process, machine, peak_mb_since, reset_peak
 from dense_ctx_lila import objective as ours
+from dense_ctx_lila import own
 from dense_ctx_lila.pamr import refine
 from PIL import Image
 from torch.nn import functional
@@ -80,7 +81,7 @@ class Bench:
         with clock.part("other"), ExitStack() as stack:
             for place, name, part, back in (
                 (self.model, "encode", "encoder", ()), (self.model, "decode", "decoder", (BACK_DECODER,)),
-                (ours, "refine", PARTS[3], ()), (ours, "_standardized", PARTS[4], ()),
+                (own, "refine", PARTS[3], ()), (own, "standardized", PARTS[4], ()),
                 (ours, "ridge_fit", SOLVE, (BACK_SOLVE, BACK_LOSS)), (ours, "ridge_apply", "prediction", ()),
                 (ours, "matching_loss", "loss", ()),
             ):  # fmt: skip
@@ -107,17 +108,17 @@ class Bench:
                 decode = clock.timed("decoder", self.plain.decode, BACK_DECODER)
                 size, side = (settings.sampling.size,) * 2, (settings.sampling.map_size,) * 2
                 pixels = [decode(*one, size, side).float() for one in encoded]
-            own = self._refined(*self._before_refining([one for one, _ in encoded], images), clock)
+            refined = self._refined(*self._before_refining([one for one, _ in encoded], images), clock)
             with clock.part(PARTS[4]):
-                own = lila_plain.standardized(*own)
-            known = torch.cat([own[0], flows[0]], 1)
+                refined = lila_plain.standardized(*refined)
+            known = torch.cat([refined[0], flows[0]], 1)
             offset, every = settings.stride // 2, settings.stride
             rows, known = (x[:, :, offset::every, offset::every].flatten(2).mT for x in (pixels[0], known))
             weights = clock.timed(SOLVE, lila_plain.ridge, BACK_SOLVE, BACK_LOSS)(rows, known, settings.penalty)
             with clock.part("prediction"):
                 predicted = lila_plain.predict(pixels[1].flatten(2).mT, weights).mT.unflatten(-1, pixels[1].shape[-2:])
             with clock.part("loss"):
-                total = lila_plain.loss(predicted, [own[1], flows[1]], settings.sigma, settings.gamma)
+                total = lila_plain.loss(predicted, [refined[1], flows[1]], settings.sigma, settings.gamma)
             with clock.part(BACK_LOSS):
                 total.backward()
             with clock.part("optimizer"):
@@ -128,8 +129,10 @@ class Bench:
         """What goes into PAMR, as the objective makes it: maps and pictures of contexts, then of queries."""
         maps = tuple(torch.cat(pair) for pair in zip(*(one.maps for one in encoded), strict=True))
         features = Features(maps, None, encoded[0].image_size)
-        with torch.no_grad(), mock.patch.object(ours, "refine", lambda maps, pictures, *_: (maps, pictures)):
-            return (part.chunk(2) for part in self.objective._own(features, torch.cat(images)))
+        given = []
+        with torch.no_grad(), mock.patch.object(own, "refine", lambda *parts: given.extend(parts[:2]) or parts[0]):
+            self.objective.own(features, torch.cat(images), self.objective.sampling.map_size)
+        return (part.chunk(2) for part in given)
 
     def _refined(self, maps, images, clock):
         if self.args.full:
@@ -142,7 +145,7 @@ class Bench:
     def _one_image(self, x, image):
         """Seconds the straightforward PAMR takes for an image, from one iteration of each level."""
         total, first = 0.0, x
-        for (level, resize), count in zip(lila_plain.levels(x, image), self.objective.iterations, strict=True):
+        for (level, resize), count in zip(lila_plain.levels(x, image), self.objective.own.iterations, strict=True):
             seconds = []
             for _ in range(3):
                 clock = Clock(self.args.device, self.args.cpu_seconds)

@@ -62,7 +62,9 @@ def refine(
     # fewer cells than channels: refine each cell's share of every pixel, and mix the cells' features by them
     cells = torch.eye(height * width, device=image.device).view(1, height, width, -1).expand(len(image), -1, -1, -1)
     shares = _refine(cells.permute(0, 3, 1, 2), image.float(), pyramid, iterations, dilations)
-    mixed = shares.flatten(2).mT @ features.flatten(2).mT
+    rows = features.flatten(2).mT
+    mean = rows.mean(1, keepdim=True)  # means are kept; what differs from them may be far smaller and needs the digits
+    mixed = shares.flatten(2).mT @ (rows - mean) + mean
     return mixed.mT.unflatten(-1, shares.shape[-2:])
 
 

@@ -44,6 +44,7 @@ def save(
     metrics: Sequence[Mapping[str, Any]] = (),
     trained_with: Mapping[str, Any] | None = None,
     license: str = "other",
+    dtype: torch.dtype | None = None,
 ) -> Path:
     """Write a model folder, whole or not at all.
 
@@ -52,13 +53,16 @@ def save(
         metrics: rows for the card: name, value, and the command that measured it.
         trained_with: what the card and config.json say of the training.
         license: of the trained weights, for the card.
+        dtype: to store floating-point tensors in, such as torch.float16 for half the size; default as they are. They
+            are loaded in the model's own.
 
     Raises:
         ConfigError: the model was made of modules, not names.
+        CheckpointError: NaN or infinity in its tensors, or out of the range of `dtype`.
         FileError: the folder holds something that is not a model, or cannot be written.
     """
     folder = Path(folder).absolute()
-    config, tensors = _describe(model, standalone, trained_with)
+    config, tensors = _describe(model, standalone, trained_with, dtype)
     recover(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists())):
         raise FileError(f"{folder} exists and is not a model folder; choose another or remove it")
@@ -121,7 +125,7 @@ def _build(config: ModelConfig, folder: Path) -> DenseModel:
 
 
 def _describe(
-    model: DenseModel, standalone: bool, trained_with: Mapping[str, Any] | None
+    model: DenseModel, standalone: bool, trained_with: Mapping[str, Any] | None, dtype: torch.dtype | None
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     config = model.model_config
     if config is None:
@@ -150,6 +154,8 @@ def _describe(
     )
     tensors = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
     tensors |= {f"backbone.{key}": backbone[key] for key in stored}
+    if dtype is not None:
+        tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
     bad = [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         raise CheckpointError(f"The model holds NaN or infinity, so it is not saved: {', '.join(bad[:4])}")

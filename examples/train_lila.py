@@ -24,10 +24,13 @@ from dense_ctx.video import Video
 
 SMALL = {
     "model": {
-        "backbone": {"name": "efficientnet-lite0", "args": {"layers": [0, 1, 2, 3, 4]}},
-        "decoder": {"name": "dpt", "args": {"dim": 48, "width": 48}},
+        "backbone": {"name": "efficientnet-lite0", "args": {"layers": [1, 2, 3, 4]}},
+        "decoder": {"name": "dpt", "args": {"dim": 64, "width": 48, "shortcut": True}},
     },
-    "objective": {"name": "lila", "args": {"layers": [3], "size": 112, "cue_side": 144}},
+    "objective": {
+        "name": "lila",
+        "args": {"layers": [2], "size": 224, "map_size": 112, "stride": 4, "cue_side": 144, "start": 32},
+    },
     "optimizer": {"lr": 0.001, "weight_decay": 1e-5},
     "schedule": {"name": "cosine", "warmup": 10},
     "steps": 120,

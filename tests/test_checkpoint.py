@@ -127,6 +127,19 @@ def rewrite(folder, tensors=None, config=None):
     (folder / "manifest.json").write_text(json.dumps({"sha256": digests}))
 
 
+def test_half_the_size(original, folder, tmp_path):
+    small = original.save_pretrained(tmp_path / "small", dtype=torch.float16)
+    assert (small / "model.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
+    loaded = AutoDenseModel.from_pretrained(small)
+    assert pixels(loaded).dtype == torch.float32
+    assert torch.allclose(pixels(loaded), pixels(original), atol=0.02)
+    large = AutoDenseModel.from_pretrained(folder)
+    with torch.no_grad():
+        large.decoder.head.weight[0] = 1e5
+    with pytest.raises(CheckpointError, match=r"infinity, so it is not saved: decoder\.head\.weight"):
+        large.save_pretrained(tmp_path / "small", dtype=torch.float16)
+
+
 def test_strict_about_tensors(folder):
     good = load_file(folder / "model.safetensors")
     cases = [

@@ -62,10 +62,13 @@ def standardized(maps: Tensor) -> Tensor:
 
     Of both, for one crop may show one flat thing, and the other would then be anywhere.
     """
-    pair = torch.stack(maps.chunk(2), 1)
-    std, mean = torch.std_mean(pair, dim=(1, 3, 4), correction=0)
-    mean, std = mean.repeat(2, 1)[..., None, None], std.clamp_min(1e-3).repeat(2, 1)[..., None, None]
-    return (maps - mean) / std
+    # pass by pass in memory order: std_mean over the pixels of channels-last maps takes twice as long
+    half = len(maps) // 2
+    mean = maps.mean((2, 3))
+    away = maps - ((mean[:half] + mean[half:]) / 2).repeat(2, 1)[..., None, None]
+    square = away.square().mean((2, 3))
+    std = ((square[:half] + square[half:]) / 2).sqrt().clamp_min(1e-3)
+    return away.mul_(std.reciprocal().repeat(2, 1)[..., None, None])
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:

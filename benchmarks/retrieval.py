@@ -19,11 +19,12 @@ from dense_ctx.interfaces import DenseFeatures
 
 
 def clock(work, repeats=3):
+    """Best processor seconds (all threads: what other programs take does not count), and the result."""
     best, result = float("inf"), None
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         result = work()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     return best, result
 
 
@@ -52,8 +53,8 @@ def building(classes=150, images=20, grid=32, patch=16, dim=384):
     plain, expected = clock(lambda: one_hot_bank(maps, targets, classes), 1)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(bank, expected, strict=True))
     return {
-        "build_seconds": round(seconds, 2),
-        "plain_build_seconds": round(plain, 2),
+        "build_cpu_seconds": round(seconds, 2),
+        "plain_build_cpu_seconds": round(plain, 2),
         "ratio": round(plain / seconds, 1),
     }
 
@@ -74,15 +75,20 @@ def main():
         bank.add(torch.randn(each, args.dim, generator=draw), torch.rand(each, args.classes, generator=draw))
     keys, _ = bank.whole()
     found = {"bank_seconds": round(time.perf_counter() - began, 1), "rows": len(keys)}
-    seconds, (_, index) = clock(lambda: nearest(queries, keys, 30), 1 if large else 3)
-    found["search_seconds"] = round(seconds, 2)
-    if not large:
+    if large:
+        found["search_cpu_seconds"] = round(clock(lambda: nearest(queries, keys, 30), 1)[0], 2)
+    else:
         import faiss
 
         flat = faiss.IndexFlatIP(args.dim)
         flat.add(keys.numpy())
-        seconds, (_, expected) = clock(lambda: flat.search(queries.numpy(), 30))
-        found["faiss_seconds"] = round(seconds, 2)
+        seconds, theirs = [], []
+        for _ in range(3):  # in turn
+            taken, (_, index) = clock(lambda: nearest(queries, keys, 30), 1)
+            seconds.append(taken)
+            taken, (_, expected) = clock(lambda: flat.search(queries.numpy(), 30), 1)
+            theirs.append(taken)
+        found["search_cpu_seconds"], found["faiss_cpu_seconds"] = round(min(seconds), 2), round(min(theirs), 2)
         found["same_neighbours"] = float((index == torch.from_numpy(expected)).float().mean())
         found |= building()
     found["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -12,7 +12,7 @@ from dense_ctx.errors import InputError, MissingDependencyError
 
 Engine = Literal["torch", "faiss", "ivf", "ivfpq"]
 Metric = Literal["product", "l2"]
-_COLUMNS = 1 << 16  # keys compared at a time
+_COLUMNS = 1 << 15  # keys compared at a time
 _GROUP = 64  # of which the best stands for all in the first look
 _PER_CELL = 64  # training rows of an inverted list
 _PROBED = 32  # inverted lists searched
@@ -43,14 +43,17 @@ def nearest(
         if metric == "l2":
             scores = (queries.float().cpu().square().sum(1, keepdim=True) - scores) / 2
         return scores.to(queries.device), found.to(queries.device)
-    blocks = list(queries.float().split(rows))
+    blocks = list(queries.detach().float().split(rows))
     best: list[tuple[Tensor, Tensor] | None] = [None] * len(blocks)
+    # one place for all products: memory asked for anew is cleared page by page, at a third of the products' own cost
+    room = blocks[0].new_empty(len(blocks[0]) * min(_COLUMNS, len(keys)))
     # keys outside: each of their blocks is converted and moved once
     for start in range(0, len(keys), _COLUMNS):
         part = keys[start : start + _COLUMNS].to(queries.device).float()
         shift = part.square().sum(1) / 2 if metric == "l2" else None
         for number, block in enumerate(blocks):
-            products = block @ part.T
+            shape = (len(block), len(part))
+            products = torch.mm(block, part.T, out=room[: shape[0] * shape[1]].view(shape))
             if shift is not None:
                 products -= shift
             scores, found = _top(products, min(k, len(part)))

@@ -12,7 +12,9 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser("text", help="embed class names with a CLIP text encoder, into a file")
     parser.add_argument("classes", help="a data set (its classes, by --data), or a text file with one class a line")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="root of the data set")
-    parser.add_argument("--model", default="openai/clip-vit-base-patch32", help="CLIP on the Hub, a folder, or open_clip:NAME/TAG")
+    parser.add_argument(
+        "--model", default="openai/clip-vit-base-patch32", help="CLIP on the Hub, a folder, or open_clip:NAME/TAG"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file")
     parser.set_defaults(run=run)
 

@@ -74,6 +74,7 @@ def test_contract(clips):
         {"context": "detached"},
         {"context": "ema", "ema": 0.9},
         {"bias": "none"},
+        {"relative": False},
         {"bias": "penalized"},
         {"balance": "channels"},
         {"layers": [0, -1]},
@@ -88,7 +89,7 @@ def test_every_switch_trains(clips, args):
 
 def test_the_loss_is_the_equations(clips):
     torch.manual_seed(0)
-    objective = LilaObjective(**ARGS, cues=["flow:dis"], stride=5, sigma=0.2, gamma=0.5)
+    objective = LilaObjective(**ARGS, cues=["flow:dis"], stride=5, sigma=0.2, gamma=0.5, relative=False)
     model = tiny_model()
     objective.trainable(model)
     data = objective.dataset(clips)
@@ -105,6 +106,23 @@ def test_the_loss_is_the_equations(clips):
         total = total + (predicted - gd).abs().mean() + 0.5 * edge_loss(predicted, gd, 0.2)
     assert loss.total.item() == pytest.approx(total.item() / 2, rel=1e-4)
     assert set(loss.logs) == {"flow:dis", "edges"}
+
+
+def test_a_constant_or_a_scale_changes_nothing(clips):
+    """Else a decoder could lower the loss by them; equal to rounding with the penalty in the features' own units."""
+    torch.manual_seed(0)
+    model = tiny_model()
+    losses = []
+    for factor, offset in ((1.0, 0.0), (7.0, 3.0)):
+        objective = LilaObjective(**ARGS, cues=["flow:dis"])
+        objective.trainable(model)
+        data = objective.dataset(clips)
+        batch = objective.collate([data.sample(0, 3)])
+        decode = model.decode
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "decode", lambda *args: decode(*args) * factor + offset)  # noqa: B023
+            losses.append(objective(model, batch).total.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_the_decoder_starts_from_the_data(clips):

@@ -43,6 +43,8 @@ class LilaObjective(Objective):
         ema: momentum of that copy.
         layers, project, pamr, pyramid, iterations, dilations: of the features cue, see `OwnCue`.
         penalty: lambda of the ridge regression, on the Gram matrix divided by the number of pixels.
+        relative: penalty in units of the context features' mean variance. Else a decoder lowers the loss by shrinking
+            what varies beside a constant, which the bias takes up: the regression generalises, cosines are useless.
         bias: "free" (a column of ones that is not penalised, ours), "penalized" (FlowFeat) or "none" (eq. 2).
         stride: every stride-th pixel of the context enters the regression.
         sigma, gamma: of the edge loss; gamma 0 leaves it out.
@@ -67,6 +69,7 @@ class LilaObjective(Objective):
         iterations: Sequence[int] = (20, 10, 5),
         dilations: Sequence[int] = (1, 3, 5),
         penalty: float = 0.1,
+        relative: bool = True,
         bias: Bias = "free",
         stride: int = 7,
         sigma: float = 0.1,
@@ -101,6 +104,7 @@ class LilaObjective(Objective):
                 "above 0, at least 0"
             )
         self.mode, self.context, self.ema, self.penalty, self.bias = mode, context, ema, penalty, bias
+        self.relative = relative
         self.own = OwnCue(tuple(layers), project, pamr, tuple(pyramid), tuple(iterations), tuple(dilations))
         self.stride, self.sigma, self.gamma, self.balance = stride, sigma, gamma, balance
         self.sampling = Sampling(
@@ -263,8 +267,11 @@ class LilaObjective(Objective):
         rows = context[:, :, offset::step, offset::step].flatten(2).transpose(1, 2)
         known = torch.cat([maps for _, maps, _ in cues], 1)[:, :, offset::step, offset::step]
         known = known.flatten(2).transpose(1, 2)
-        weights = ridge_fit(rows, known, self.penalty, bias=self.bias)
         pixels = query.flatten(2).transpose(1, 2)
+        if self.relative:
+            scale = rows.var(1, correction=0).mean(1).clamp_min(1e-12).rsqrt()[:, None, None]
+            rows, pixels = rows * scale, pixels * scale
+        weights = ridge_fit(rows, known, self.penalty, bias=self.bias)
         predicted = ridge_apply(pixels, weights).transpose(1, 2).unflatten(-1, query.shape[-2:])
         return self._losses(predicted, [(name, maps) for name, _, maps in cues])
 

@@ -38,7 +38,9 @@ def test_processes_share_the_cells_and_find_what_one_finds(tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dense_ctx.cli"]
     ran = subprocess.run(
         [sys.executable, *launch, *command, str(tmp_path / "two")],
-        capture_output=True, text=True, timeout=600, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
+        # torchrun gives each process one thread; sums over other numbers of threads round otherwise
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert ran.stdout.count(", seed ") == 8  # each cell once, by whoever ran it

@@ -150,7 +150,8 @@ def _shown(path: Tensor, size: Size) -> Tensor:
     if min(shrink) >= 2:  # a tenth of the time of the antialiased filter, and little else at this factor
         return functional.interpolate(path, size=size, mode="area")
     if max(shrink) > 1:  # the antialiased filter knows no bfloat16 on the CPU
-        return functional.interpolate(path.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+        wide = path.float()
+        return functional.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(path)
     return functional.interpolate(path, size=size, mode="bilinear", align_corners=False)
 
 

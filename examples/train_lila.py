@@ -75,10 +75,10 @@ def small(settings, dry_run):
         "the network's last map": AutoDenseModel.from_parts(
             "efficientnet-lite0", "upsample", decoder_args={"layers": [-1]}
         ),
-        "the decoder before training": AutoDenseModel.from_parts(config.model.backbone, config.model.decoder),
+        "the decoder with random weights": AutoDenseModel.from_parts(config.model.backbone, config.model.decoder),
     }
     scores = {name: score(model) for name, model in models.items()}
-    scores["the decoder after training"] = score(AutoDenseModel.from_pretrained(train(config)))
+    scores["the decoder started from the data and trained"] = score(AutoDenseModel.from_pretrained(train(config)))
     print("mean IoU on frames 60 and 119 of the demo's clip, in context from frame 0:")
     for name, value in scores.items():
         print(f"  {value:.3f}  {name}")

@@ -178,6 +178,17 @@ def test_search_is_exact(count, k):
     assert torch.allclose(scores, wanted.values)
 
 
+@pytest.mark.parametrize("order", ["rising", "falling", "alike"])
+def test_search_is_exact_whatever_block_holds_the_nearest(order):
+    keys = torch.linspace(-1, 1, 40_000)[:, None] if order == "rising" else torch.linspace(1, -1, 40_000)[:, None]
+    keys = torch.ones_like(keys) if order == "alike" else keys
+    queries = torch.tensor([[1.0], [-2.0], [0.5]])
+    scores, found = nearest(queries, keys, 30)
+    assert torch.equal(scores, (queries @ keys.T).topk(30, 1).values)
+    assert torch.equal(queries * keys[found, 0], scores)
+    assert all(len(set(row)) == 30 for row in found.tolist())
+
+
 def test_half_precision_halves_the_bank_and_finds_nearly_the_same():
     support, targets = world(8)
     query, _ = world(2, seed=1)

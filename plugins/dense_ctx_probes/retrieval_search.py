@@ -12,14 +12,14 @@ from dense_ctx.errors import InputError, MissingDependencyError
 
 Engine = Literal["torch", "faiss", "ivf", "ivfpq"]
 Metric = Literal["product", "l2"]
-_COLUMNS = 1 << 15  # keys compared at a time
+_COLUMNS = 1 << 14  # keys compared at a time
 _GROUP = 64  # of which the best stands for all in the first look
 _PER_CELL = 64  # training rows of an inverted list
 _PROBED = 32  # inverted lists searched
 
 
 def nearest(
-    queries: Tensor, keys: Tensor, k: int, engine: Engine = "torch", rows: int = 2048, metric: Metric = "product"
+    queries: Tensor, keys: Tensor, k: int, engine: Engine = "torch", rows: int = 1024, metric: Metric = "product"
 ) -> tuple[Tensor, Tensor]:
     """The k nearest keys of each query, exactly: scores [Q, k], falling, and indices [Q, k].
 
@@ -56,26 +56,59 @@ def nearest(
             products = torch.mm(block, part.T, out=room[: shape[0] * shape[1]].view(shape))
             if shift is not None:
                 products -= shift
-            scores, found = _top(products, min(k, len(part)))
-            found = found + start
-            before = best[number]
-            if before is not None:
-                scores, order = torch.cat([before[0], scores], 1).topk(min(k, before[0].shape[1] + scores.shape[1]), 1)
-                found = torch.cat([before[1], found], 1).gather(1, order)
-            best[number] = scores, found
+            best[number] = _merged(best[number], products, start, k)
     pairs = [pair for pair in best if pair is not None]
     return torch.cat([scores for scores, _ in pairs]), torch.cat([found for _, found in pairs])
 
 
-def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """topk along rows, in two looks: the k largest are in the k groups with the largest maxima."""
-    columns = scores.shape[1]
-    if columns < 8 * _GROUP * k:
-        return scores.topk(k, 1)
-    short = -columns % _GROUP
+def _merged(before: tuple[Tensor, Tensor] | None, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k best, scores and indices, of those before and of a block of scores [Q, n] of the keys from `start` on."""
+    if before is not None and before[0].shape[1] == k:
+        more = _above(scores, before[0][:, -1])
+    else:
+        more = _top(scores, min(k, scores.shape[1]))
+    if more is None:
+        return before  # type: ignore[return-value]
+    values, found = more[0], more[1] + start
+    if before is None:
+        return values, found
+    values, order = torch.cat([before[0], values], 1).topk(min(k, before[0].shape[1] + values.shape[1]), 1)
+    return values, torch.cat([before[1], found], 1).gather(1, order)
+
+
+def _above(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The scores of each row above its `least` [Q]: values and columns [Q, n], filled up with -inf; None: no score is.
+
+    After some blocks of keys few are: what this costs is one look at each score.
+    """
+    groups = _grouped(scores)
+    row, group = (groups.amax(2) > least[:, None]).nonzero(as_tuple=True)
+    values = groups[row, group]
+    hit, place = (values > least[row, None]).nonzero(as_tuple=True)
+    if not len(hit):
+        return None
+    row, column, values = row[hit], group[hit] * _GROUP + place, values[hit, place]
+    counts = torch.bincount(row, minlength=len(scores))
+    slot = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    made = scores.new_full((len(scores), int(counts.max())), -float("inf"))
+    columns = torch.zeros_like(made, dtype=torch.int64)
+    made[row, slot], columns[row, slot] = values, column
+    return made, columns
+
+
+def _grouped(scores: Tensor) -> Tensor:
+    """[Q, n] as [Q, n / 64, 64], filled up with -inf."""
+    short = -scores.shape[1] % _GROUP
     if short:
         scores = functional.pad(scores, (0, short), value=-float("inf"))
-    groups = scores.view(len(scores), -1, _GROUP)
+    return scores.view(len(scores), -1, _GROUP)
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """topk along rows, in two looks: the k largest are in the k groups with the largest maxima."""
+    if scores.shape[1] < 4 * _GROUP * k:
+        return scores.topk(k, 1)
+    groups = _grouped(scores)
     chosen = groups.amax(2).topk(k, 1).indices
     inside = groups.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
     values, place = inside.topk(k, 1)

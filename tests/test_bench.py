@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from xml.etree import ElementTree
 
@@ -28,7 +29,7 @@ def bench(tmp_path, **args):
         "backbones": (Part("rgb-xy"),), "heads": (Part("maxa"), Part("linear")), "tasks": (task,), "seeds": (0, 1),
         "size": (16, 24), "image_size": (12, 18), "steps": 2, "batch_size": 2,
     }  # fmt: skip
-    return Bench(tmp_path / "out", **{**values, **args})
+    return Bench(**{"out": tmp_path / "out", **values, **args})
 
 
 def test_every_cell_is_run_once(tmp_path):
@@ -57,7 +58,7 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(tmp_path):
     assert "heads divide" in records[0]["error"]
     table = markdown(records)
     assert "| rgb-xy | maxa(width=12) | - | failed |" in table
-    assert "maxa-depth: rmse ↓" in table
+    assert "maxa-depth: rmse (m) ↓" in table
     report = page(records)
     assert "heads divide" in report
     assert report.count("<title>rgb-xy + linear: ") == 1
@@ -129,8 +130,60 @@ def test_faults(tmp_path):
         bench(tmp_path, seeds=(1, 1))
     with pytest.raises(UnknownNameError, match="linaer"):
         bench(tmp_path, heads=(Part("linaer"),))
-    record = run_bench(bench(tmp_path, tasks=(BenchTask("lila", {"root": str(tmp_path)}),), seeds=(0,)))[0]
+    data = {"name": "rgbd-folder", "root": str(tmp_path)}
+    record = run_bench(bench(tmp_path, tasks=(BenchTask("lila", data),), seeds=(0,)))[0]
     assert record["status"] == "failed"
+    assert "lila cannot score" in record["error"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"tasks": (BenchTask("maxa-depth", {"root": "x"}),)}, "needs data, as in maxa-depth.*got root in its"),
+        ({"tasks": (BenchTask("maxa-depth", {"name": "rgbd-foldr", "root": "x"}),)}, "Closest: rgbd-folder"),
+        ({"tasks": (BenchTask("maxa-deep", {"name": "rgbd-folder", "root": "x"}),)}, "maxa-depth"),
+        ({"tasks": (BenchTask("maxa-depth", {"name": "rgbd-folder", "root": "x"}, steps=0),)}, "steps=0"),
+        ({"tasks": (BenchTask("maxa-depth", {"name": "rgbd-folder", "root": "x"}, lr=-1),)}, "lr=-1"),
+        ({"schedule": "step"}, "constant or cosine"),
+        ({"steps": 0}, "steps=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"size": (0, 8)}, r"size=\(0, 8\)"),
+        ({"held_out": 0.7}, "from 0 to 0.5"),
+    ],
+)
+def test_what_can_be_seen_to_be_wrong_is_said_before_any_work(tmp_path, args, message):
+    with pytest.raises((ConfigError, UnknownNameError), match=message):
+        bench(tmp_path, **args)
+
+
+def test_the_schedule_reaches_the_training(tmp_path):
+    for schedule in ("constant", "cosine"):
+        out = tmp_path / schedule
+        made = bench(tmp_path, out=out, heads=(Part("linear"),), seeds=(0,), steps=20, schedule=schedule)
+        assert run_bench(made)[0]["settings"]["schedule"] == schedule
+        (run,) = (out / "runs").iterdir()
+        rates = [row["lr"] for row in read_log(run / "log.jsonl") if "lr" in row]
+        assert rates == pytest.approx(
+            [2e-3 * (1 if schedule == "constant" else (1 + math.cos(math.pi * step / 20)) / 2) for step in range(20)]
+        )
+
+
+def test_the_command_line_says_which_cell_failed_and_why_once(tmp_path, capsys):
+    tiny_datasets.rgbd(tmp_path / "data")
+    words = ["bench", "--backbones", "rgb-xy", "--heads", "maxa(heads=5)", "linear(layers=[-1])"]
+    words += ["--tasks", f"maxa-depth(name=rgbd-folder, root={tmp_path / 'data'}, lr=1e-3)", "--size", "16", "24"]
+    words += ["--image-size", "12", "18", "--steps", "2", "--batch", "2", "--seeds", "0", "1"]
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) == 1
+    out, err = capsys.readouterr()
+    assert "cell 1 of 4: rgb-xy + maxa(heads=5), maxa-depth, seed 0\n" in err
+    assert "rgb-xy + maxa(heads=5), maxa-depth, seed 1: failed like cell 1\n" in out
+    assert out.count("expected a width of at least 4 that the heads divide") == 1
+    assert "rgb-xy + linear(layers=[-1]), maxa-depth, seed 0: rmse " in out
+    assert "2 of 4 cells failed; the same command tries them again" in err
+    for text, message in (("maxa-depth(name=a", "--tasks 'maxa-depth(name=a'"), ("maxa-depth(lr=x)", "needs data")):
+        assert cli.main(["bench", "--backbones", "rgb-xy", "--tasks", text, "--out", str(tmp_path / "x")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_from_the_command_line(tmp_path, capsys):

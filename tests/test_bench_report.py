@@ -97,3 +97,18 @@ def test_nothing_is_drawn_of_failures():
     assert list(drawn) == ["legend", "speed-maxa-depth", "speed-maxa-normals", "maxa-depth-maxa-normals"]
     assert "b + h: 30, 1.5" in drawn["speed-maxa-depth"]
     assert re.search(r"2 seeds; outputs 16 x 24; 5 steps of 2 images", page(both))
+
+
+def test_units_stand_beside_the_metric():
+    cells = [{**record(), "unit": "m"}, {**record(objective="maxa-boundaries"), "metric": "iou", "unit": ""}]
+    assert rows(markdown(cells))[0][3:] == ["maxa-depth: rmse (m) ↓", "maxa-boundaries: iou ↓"]
+    assert "maxa-depth: rmse (m) ↓" in plots(cells)["speed-maxa-depth"]
+
+
+def test_other_programs_slow_no_backbone_in_the_plot():
+    busy = {**record(("net", {"width": 2})), "backbone_seconds": 0.5}
+    untrained = {**record(("net", {"width": 2, "weights": None}), value=2.0), "backbone_seconds": 0.02}
+    wide = {**record(("net", {"width": 4}), value=3.0), "backbone_seconds": 0.08}
+    drawn = plots([busy, untrained, wide])["speed-maxa-depth"]
+    found = re.findall(r"<title>(net[^:]*) \+ h: ([\d.]+), ([\d.]+)", drawn)
+    assert [(ms, value) for _, ms, value in found] == [("30", "1"), ("30", "2"), ("90", "3")]

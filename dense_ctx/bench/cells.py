@@ -18,11 +18,13 @@ from ..interfaces import Objective, Size
 from ..model import DenseModel, create_backbone, create_decoder
 from ..plugins import registry
 from ..train import TrainConfig, train
-from ..train.config import Save, Validate
+from ..train.config import Save, Schedule, Validate
 from ..train.data import mix, seed_all
 from .plan import Bench, BenchTask, Cell
 from .select import Best, hold_out
 from .store import Store
+
+LEAST_ROUNDS, MEASURED_SECONDS = 5, 0.5  # of the speed: long enough for other programs to pause once
 
 
 def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
@@ -46,13 +48,7 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
     image_size = bench.image_size or backbone.image_size
     store = Store.of(bench, cell, backbone, image_size)
     steps = cell.task.steps or bench.steps
-    options: dict[str, Any] = {} if cell.task.lr is None else {"lr": cell.task.lr}
-    objective: Objective = registry().create(
-        "objective", cell.task.objective, base=Objective, size=bench.size, image_size=image_size,
-        cache=store.cache("train") if bench.cache else None, targets=store.kept("train"), **options,
-    )  # fmt: skip
-    if not callable(getattr(objective, "score", None)) or not hasattr(objective, "metric"):
-        raise ConfigError(f"{cell.task.objective} cannot score; a benchmark needs an objective with score() and metric")
+    objective = _objective(bench, cell, store, image_size)
     scored: Any = objective
     fit, held = hold_out(_images(cell.task, cell.task.train), bench.held_out)
     test = _images(cell.task, cell.task.val)
@@ -68,7 +64,7 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
     every = max(1, steps // 10) if len(held) else 0
     config = TrainConfig(
         str(run), steps, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
-        validate=Validate(every), log=max(1, steps // 20),
+        validate=Validate(every), log=max(1, steps // 20), schedule=Schedule(bench.schedule),
     )  # fmt: skip
     best = Best(run, scored.metric, scored.lower_is_better)
 
@@ -91,6 +87,7 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
     shutil.rmtree(run / "state", ignore_errors=True)  # the model stays, what a continued run needs does not
     return {
         "metric": scored.metric,
+        "unit": getattr(scored, "unit", ""),
         "lower_is_better": scored.lower_is_better,
         "value": scores[scored.metric],
         "scores": scores,
@@ -109,13 +106,23 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
     }
 
 
+def _objective(bench: Bench, cell: Cell, store: Store, image_size: Size) -> Objective:
+    """The task's objective, which can score."""
+    name, options = cell.task.objective, {} if cell.task.lr is None else {"lr": cell.task.lr}
+    entry, _ = registry().get("objective", name)
+    made: Any = registry().resolve(entry)
+    if isinstance(made, type) and not (hasattr(made, "score") and hasattr(made, "metric")):
+        raise ConfigError(f"{name} cannot score; a benchmark needs an objective with score() and metric, as maxa-depth")
+    objective: Objective = registry().create(
+        "objective", name, base=Objective, size=bench.size, image_size=image_size,
+        cache=store.cache("train") if bench.cache else None, targets=store.kept("train"), **options,
+    )  # fmt: skip
+    return objective
+
+
 def _images(task: BenchTask, split: str) -> ImageSet:
     """The images of a split."""
     options = {key: value for key, value in task.data.items() if key not in ("name", "root")}
-    if not {"name", "root"} <= set(task.data):
-        raise ConfigError(
-            f"{task.objective} needs name (of a data set) and root; got {', '.join(task.data) or 'nothing'}"
-        )
     found = open_set(task.data["name"], task.data["root"], split, **options)
     if not isinstance(found, ImageSet):
         raise ConfigError(f"{task.data['name']} holds clips; a benchmark takes annotated images")
@@ -137,15 +144,19 @@ def _head_args(head: Part, bench: Bench, strides: tuple[int, ...], image_size: S
 
 @torch.no_grad()
 def _measured(model: DenseModel, image_size: Size, size: Size) -> dict[str, Any]:
-    """Seconds of one image through backbone and head, the least of five, and the grid of the deepest map."""
+    """Seconds of one image through backbone and head, the least of many, and the grid of the deepest map."""
     image = torch.rand(1, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(model.device)
     model.eval()
-    backbone, head = [], []
-    for _ in range(5):
+    backbone: list[float] = []
+    head: list[float] = []
+    began = time.perf_counter()
+    while len(head) < LEAST_ROUNDS or time.perf_counter() - began < MEASURED_SECONDS:
         start = time.perf_counter()
         features, padded = model.encode(image)
+        _wait(model.device)
         middle = time.perf_counter()
         model.decode(features, padded, image_size, size)
+        _wait(model.device)
         backbone.append(middle - start)
         head.append(time.perf_counter() - middle)
     return {
@@ -153,3 +164,9 @@ def _measured(model: DenseModel, image_size: Size, size: Size) -> dict[str, Any]
         "backbone_seconds": min(backbone),  # other programs only add to it
         "head_seconds": min(head),
     }
+
+
+def _wait(device: torch.device) -> None:
+    """For what was asked of an accelerator, which works while the program goes on."""
+    if device.type in ("cuda", "mps", "xpu"):
+        getattr(torch, device.type).synchronize()

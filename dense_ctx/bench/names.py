@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..config import Part
+
 Record = Mapping[str, Any]
 
 
@@ -35,6 +37,11 @@ class Names:
         return (
             self.backbones[_key(found["backbone"])], self.heads[_key(found["head"])], self.tasks[_key(found["task"])],
         )  # fmt: skip
+
+
+def spec(part: Part) -> str:
+    """A part as the command line takes it: maxa(layers=[-1])."""
+    return _spec(part.name, part.args, {})
 
 
 def _short(parts: list[Mapping[str, Any]]) -> tuple[dict[str, str], str]:

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..config import Part
+from ..datasets import layout
 from ..errors import ConfigError
 from ..interfaces import Size
 from ..plugins import registry
@@ -20,8 +21,8 @@ from ..plugins import registry
 class BenchTask:
     """A registered objective that can score, such as maxa-depth, and the data it is trained and tested on.
 
-    data: what `objective.dataset` takes, without the split; train, val: the splits. steps, lr: of this task's
-    training; None: the benchmark's steps, the objective's rate.
+    data: {name: of a data set, root: its folder, options of the data set ...}; train, val: the splits. steps, lr: of
+    this task's training; None: the benchmark's steps, the objective's rate.
     """
 
     objective: str
@@ -31,6 +32,24 @@ class BenchTask:
     steps: int | None = None
     lr: float | None = None
 
+    def check(self) -> None:
+        """Refuse names that do not exist and numbers out of their range.
+
+        Raises:
+            ConfigError, UnknownNameError: says which.
+        """
+        registry().get("objective", self.objective)
+        if not {"name", "root"} <= set(self.data):
+            raise ConfigError(
+                f"{self.objective} needs data, as in {self.objective}(name=DATASET, root=PATH); got "
+                f"{', '.join(self.data) or 'nothing'} in its brackets. `dense-ctx datasets` lists the names"
+            )
+        layout(str(self.data["name"]))
+        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
+            raise ConfigError(f"{self.objective}: steps={self.steps}; expected a whole number of at least 1")
+        if self.lr is not None and (not isinstance(self.lr, (int, float)) or not self.lr > 0):
+            raise ConfigError(f"{self.objective}: lr={self.lr}; expected a number above 0")
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -39,6 +58,10 @@ class Bench:
     size: (H, W) of the outputs, the same for all. image_size: of the inputs; None: each backbone's native size.
     steps, batch_size: of the training of each head. held_out: share of the training images that chooses among ten of
         its states; 0: the last one is scored. cache: keep each backbone's features under `out`/features.
+    schedule: of the learning rate: "constant", or "cosine" down to 0.
+
+    Raises:
+        ConfigError, UnknownNameError: what can be seen to be wrong before hours of work.
     """
 
     out: Path
@@ -52,6 +75,7 @@ class Bench:
     batch_size: int = 16
     held_out: float = 0.1
     cache: bool = True
+    schedule: Literal["constant", "cosine"] = "constant"
 
     def __post_init__(self) -> None:
         for name in ("backbones", "heads", "tasks", "seeds"):
@@ -62,10 +86,16 @@ class Bench:
                 raise ConfigError(f"{name} names one twice")
         if not 0 <= self.held_out <= 0.5:
             raise ConfigError(f"held_out={self.held_out}: expected a share from 0 to 0.5")
-        for task in self.tasks:  # a typo is found before hours of work
-            registry().get("objective", task.objective)
-            if task.steps is not None and (not isinstance(task.steps, int) or task.steps < 1):
-                raise ConfigError(f"{task.objective}: steps={task.steps}; expected a whole number of at least 1")
+        if self.schedule not in ("constant", "cosine"):
+            raise ConfigError(f"schedule={self.schedule!r}: expected constant or cosine")
+        for name, number in (("steps", self.steps), ("batch_size", self.batch_size)):
+            if number < 1:
+                raise ConfigError(f"{name}={number}: expected at least 1")
+        for name, size in (("size", self.size), ("image_size", self.image_size or (1, 1))):
+            if len(size) != 2 or min(size) < 1:
+                raise ConfigError(f"{name}={size}: expected (H, W), each at least 1")
+        for task in self.tasks:
+            task.check()
         for kind, parts in (("backbone", self.backbones), ("decoder", self.heads)):
             for part in parts:
                 registry().get(kind, part.name)
@@ -83,7 +113,7 @@ class Bench:
         values = {
             "backbone": asdict(cell.backbone), "head": asdict(cell.head), "task": asdict(cell.task), "seed": cell.seed,
             "size": self.size, "image_size": self.image_size, "steps": cell.task.steps or self.steps,
-            "batch_size": self.batch_size, "held_out": self.held_out,
+            "batch_size": self.batch_size, "held_out": self.held_out, "schedule": self.schedule,
         }  # fmt: skip
         found: dict[str, Any] = json.loads(json.dumps(values, default=str))
         return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from .names import Names
 from .plot import Point, legend, scatter
-from .table import markdown, values
+from .table import markdown, score_name, values
 
 Record = Mapping[str, Any]
 
@@ -53,12 +53,14 @@ def plots(records: Iterable[Record]) -> dict[str, str]:
     for record in done:
         backbone, head, task = names(record)
         groups.setdefault(task, {}).setdefault((backbone, head), []).append(record)
-    axes = {names(r)[2]: f"{names(r)[2]}: {r['metric']} {'↓' if r['lower_is_better'] else '↑'}" for r in done}
+    axes = {task: f"{task}: {score_name(r for some in rows.values() for r in some)}" for task, rows in groups.items()}
     backbones, heads = (list(dict.fromkeys(each.values())) for each in (names.backbones, names.heads))
     found = {"legend": legend(backbones, heads)}
     for task, rows in groups.items():
-        points = [Point(_milliseconds(some), _mean(some), *row, dy=_std(some)) for row, some in rows.items()]
-        found[f"speed-{_file(task)}"] = scatter(points, "ms for an image", axes[task], backbones, heads)
+        points = [Point(_milliseconds(some, done), _mean(some), *row, dy=_std(some)) for row, some in rows.items()]
+        found[f"speed-{_file(task)}"] = scatter(
+            points, "backbone and head, ms for an image", axes[task], backbones, heads
+        )
     for one, two in itertools.combinations(groups, 2):
         both = [(row, groups[one][row], groups[two][row]) for row in groups[one] if row in groups[two]]
         points = [Point(_mean(x), _mean(y), *row, dx=_std(x), dy=_std(y)) for row, x, y in both]
@@ -75,9 +77,18 @@ def _std(records: list[Record]) -> float:
     return statistics.stdev(values(records)) if len(records) > 1 else 0.0
 
 
-def _milliseconds(records: list[Record]) -> float:
-    """For one image, backbone and head: the least of all cells, since other programs only add to it."""
-    return 1e3 * min(float(record["backbone_seconds"] + record["head_seconds"]) for record in records)
+def _milliseconds(records: list[Record], every: list[Record]) -> float:
+    """For one image: the least of these cells' heads and of all cells' passes of the same network, whatever its weights
+    and the task, since other programs only add to it."""
+    alike = (record for record in every if _network(record) == _network(records[0]))
+    backbone = min(float(record["backbone_seconds"]) for record in alike)
+    return 1e3 * (backbone + min(float(record["head_seconds"]) for record in records))
+
+
+def _network(record: Record) -> tuple[Any, ...]:
+    """What decides how long a backbone takes."""
+    part = record["settings"]["backbone"]
+    return part["name"], {k: v for k, v in part["args"].items() if k != "weights"}, record.get("image_size")
 
 
 def _file(task: str) -> str:
@@ -91,7 +102,8 @@ def _settings(records: list[Record]) -> str:
     seeds = sorted({record["settings"]["seed"] for record in records})
     words = [
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)}", f"outputs {first['size'][0]} x {first['size'][1]}",
-        f"{' or '.join(map(str, steps))} steps of {first['batch_size']} images", f"held out: {first['held_out']:g}",
+        f"{' or '.join(map(str, steps))} steps of {first['batch_size']} images",
+        *(["cosine schedule"] if first.get("schedule") == "cosine" else []), f"held out: {first['held_out']:g}",
     ]  # fmt: skip
     done = next((record for record in records if record["status"] == "done"), None)
     if done is not None:

@@ -24,7 +24,9 @@ _LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK",
 Report = Callable[[Cell, Mapping[str, Any]], object]
 
 
-def run_bench(bench: Bench, report: Report | None = None) -> list[dict[str, Any]]:
+def run_bench(
+    bench: Bench, report: Report | None = None, begin: Callable[[Cell], object] | None = None
+) -> list[dict[str, Any]]:
     """Run the cells that are not done; a cell that fails is written down as failed, and tried again next time.
 
     Processes started by torchrun or `accelerate launch`, and the same command given on other machines that see the
@@ -33,6 +35,7 @@ def run_bench(bench: Bench, report: Report | None = None) -> list[dict[str, Any]
 
     Args:
         report: called with each cell this process ran and its record; the first process reports done cells, too.
+        begin: called with each cell this process is about to run.
 
     Returns:
         The records, in the order of `Bench.cells`; "status" is "done" or "failed". Each process has all of them.
@@ -64,7 +67,7 @@ def run_bench(bench: Bench, report: Report | None = None) -> list[dict[str, Any]
             report(cell, records[cell.name])
     while left := [cell for cell in cells if cell.name not in records]:
         free = [cell for cell in left if not settled(cell)]
-        if not any(_take(bench, cell, paths[cell.name], settled, records, report) for cell in free) and free:
+        if not any(_take(bench, cell, paths[cell.name], settled, records, report, begin) for cell in free) and free:
             time.sleep(_POLL)  # the others are at all that is left
     return [records[cell.name] for cell in cells]
 
@@ -76,6 +79,7 @@ def _take(
     settled: Callable[[Cell], bool],
     records: dict[str, dict[str, Any]],
     report: Report | None,
+    begin: Callable[[Cell], object] | None,
 ) -> bool:
     """Run the cell unless another process is at it, or was quicker."""
     locks = bench.out / ".locks"
@@ -84,6 +88,8 @@ def _take(
         with FileLock(locks / path.stem, timeout=0):
             if settled(cell):
                 return True
+            if begin is not None:
+                begin(cell)
             with _alone():
                 found = run_cell(bench, cell)
             record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **found}

@@ -21,7 +21,8 @@ def markdown(records: Iterable[Record]) -> str:
         rows.setdefault((backbone, head), {}).setdefault(task, []).append(record)
     tasks = list(dict.fromkeys(names.tasks.values()))
     best = {task: _best([row.get(task, []) for row in rows.values()]) for task in tasks}
-    heads = [f"{task}: {_metric([r for row in rows.values() for r in row.get(task, [])])}" for task in tasks]
+    columns_of = {task: [r for row in rows.values() for r in row.get(task, [])] for task in tasks}
+    heads = [f"{task}: {score_name(some)}" for task, some in columns_of.items()]
     lines = [f"| backbone | head | learnt | {' | '.join(heads)} |", "|---|---|---:|" + "---:|" * len(tasks)]
     for (backbone, head), columns in rows.items():
         counts = sorted({r["learnt"] for part in columns.values() for r in part if r["status"] == "done"})
@@ -44,9 +45,13 @@ def _best(columns: list[list[Record]]) -> float | None:
     return (min if done["lower_is_better"] else max)(mean for mean, _ in found)
 
 
-def _metric(records: list[Record]) -> str:
-    done = [record for record in records if record["status"] == "done"]
-    return f"{done[0]['metric']} {'↓' if done[0]['lower_is_better'] else '↑'}" if done else "failed"
+def score_name(records: Iterable[Record]) -> str:
+    """What the values of a task's records are: the metric, its unit, and which way is better; "failed" if none is."""
+    done = next((record for record in records if record["status"] == "done"), None)
+    if done is None:
+        return "failed"
+    unit = f" ({done['unit']})" if done.get("unit") else ""
+    return f"{done['metric']}{unit} {'↓' if done['lower_is_better'] else '↑'}"
 
 
 def _cell(records: list[Record], best: float | None) -> str:

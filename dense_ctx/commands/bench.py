@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..bench import BenchTask
+    from ..config import Part
 
 
 def add(verbs: Any) -> None:
@@ -19,21 +27,28 @@ def add(verbs: Any) -> None:
         "--heads maxa linear --tasks 'maxa-semantic(name=camvid, root=CAMVID)' --seeds 0 1 2 --out runs/bench",
     )
     parser.add_argument("--backbones", nargs="+", required=True, metavar="NAME", help="NAME or NAME(key=value, ...)")
-    parser.add_argument("--heads", nargs="+", default=["maxa"], metavar="NAME", help="decoders (maxa)")
+    parser.add_argument(
+        "--heads", nargs="+", default=["maxa"], metavar="NAME", help="decoders, as the backbones (maxa)"
+    )
     parser.add_argument(
         "--tasks",
         nargs="+",
         required=True,
         metavar="TASK",
-        help="OBJECTIVE(name=DATASET, root=PATH, ...), with train= and val= for other splits than those "
-        "names, steps= and lr= for this task's training",
+        help="OBJECTIVE(name=DATASET, root=PATH, ...), in quotes; train= and val= name other splits than those, "
+        "steps= and lr= are of this task's training. `dense-ctx plugins` lists objectives, `dense-ctx datasets` data",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="records, features and the table")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="(0)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], metavar="N", help="of the first weights and the order (0)"
+    )
     parser.add_argument("--size", nargs=2, type=int, default=[224, 224], metavar=("H", "W"), help="outputs (224 224)")
     parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help="default each backbone's native")
     parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of training (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="images a step (%(default)s)")
+    parser.add_argument(
+        "--schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate (%(default)s)"
+    )
     parser.add_argument(
         "--held-out", type=float, default=0.1, metavar="SHARE", help="of the training images, to select by (0.1)"
     )
@@ -43,22 +58,14 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cells, write table.md and report.html; 1 where one failed, 128 + the signal's number when stopped."""
-    from ..bench import Bench, BenchTask, markdown, page, plots, run_bench
-    from ..config import Part
+    from ..bench import Bench, markdown, page, plots, run_bench, spec
     from ..errors import StoppedError
-    from ._model import _part
 
-    tasks = []
-    for text in args.tasks:
-        name, data = _part(text, text)
-        own: dict[str, Any] = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
-        own |= {key: data.pop(key) for key in ("steps", "lr") if key in data}
-        tasks.append(BenchTask(name, data, **own))
     bench = Bench(
         args.out,
-        tuple(Part(*_part(text, text)) for text in args.backbones),
-        tuple(Part(*_part(text, text)) for text in args.heads),
-        tuple(tasks),
+        tuple(_named("backbones", text) for text in args.backbones),
+        tuple(_named("heads", text) for text in args.heads),
+        tuple(_task(text) for text in args.tasks),
         tuple(args.seeds),
         (args.size[0], args.size[1]),
         None if args.image_size is None else (args.image_size[0], args.image_size[1]),
@@ -66,15 +73,27 @@ def run(args: argparse.Namespace) -> int:
         args.batch,
         args.held_out,
         not args.no_cache,
+        args.schedule,
     )
+    places = {cell.name: place for place, cell in enumerate(bench.cells(), start=1)}
+    errors: dict[str, str] = {}  # by the first cell that has it
+
+    def words(cell: Any) -> str:
+        return f"{spec(cell.backbone)} + {spec(cell.head)}, {cell.task.objective}, seed {cell.seed}"
+
+    def begin(cell: Any) -> None:
+        print(f"cell {places[cell.name]} of {len(places)}: {words(cell)}", file=sys.stderr, flush=True)
 
     def report(cell: Any, record: Any) -> None:
-        value = f"{record['metric']} {record['value']:.4g}" if record["status"] == "done" else record["error"]
-        words = f"{cell.backbone.name} + {cell.head.name}, {cell.task.objective}, seed {cell.seed}"
-        print(f"{words}: {value}", flush=True)
+        if record["status"] == "done":
+            value = f"{record['metric']} {record['value']:.4g}"
+        else:
+            first = errors.setdefault(record["error"], cell.name)
+            value = record["error"] if first == cell.name else f"failed like cell {places[first]}"
+        print(f"{words(cell)}: {value}", flush=True)
 
     try:
-        records = run_bench(bench, report)
+        records = run_bench(bench, report, begin)
     except StoppedError as error:
         print(error, file=sys.stderr)
         return 128 + error.signal
@@ -87,4 +106,35 @@ def run(args: argparse.Namespace) -> int:
     for name, drawn in plots(records).items():
         (args.out / "plots" / f"{name}.svg").write_text(drawn, encoding="utf-8")
     print(f"\n{table}\n{args.out / 'table.md'}, {args.out / 'report.html'}, {args.out / 'plots'}")
-    return int(any(record["status"] != "done" for record in records))
+    failed = sum(record["status"] != "done" for record in records)
+    if failed:
+        print(f"{failed} of {len(records)} cells failed; the same command tries them again", file=sys.stderr)
+    return int(failed > 0)
+
+
+def _named(option: str, text: str) -> Part:
+    """The part of NAME or NAME(key=value, ...).
+
+    Raises:
+        InputError: neither.
+    """
+    from ..config import Part
+    from ._model import _part
+
+    if not re.fullmatch(r"[^()]+(\(.*\))?", text):
+        raise InputError(f"--{option} {text!r}: expected NAME or NAME(key=value, ...), in quotes for the shell")
+    return Part(*_part(text, text))
+
+
+def _task(text: str) -> BenchTask:
+    """The task of OBJECTIVE(name=DATASET, root=PATH, ...)."""
+    from ..bench import BenchTask
+
+    part = _named("tasks", text)
+    data = dict(part.args)
+    own: dict[str, Any] = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
+    own |= {key: data.pop(key) for key in ("steps", "lr") if key in data}
+    if isinstance(own.get("lr"), str):
+        with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
+            own["lr"] = float(own["lr"])
+    return BenchTask(part.name, data, **own)

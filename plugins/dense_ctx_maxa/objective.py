@@ -92,6 +92,11 @@ class MaxaObjective(Objective):
         return self.task.metric
 
     @property
+    def unit(self) -> str:
+        """Of the headline; empty for a share or a number without one."""
+        return self.task.unit
+
+    @property
     def lower_is_better(self) -> bool:
         """Whether a smaller headline value is the better one."""
         return self.task.metric in ("mse", "rmse", "mean")

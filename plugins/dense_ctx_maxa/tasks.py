@@ -23,8 +23,8 @@ class Task:
     """One task.
 
     kind: of the data set. outputs: D_out; 0: the number of classes; -1: as many as the decoder has (a latent).
-    lr: of the paper, for Adam. metric: the headline among the scores. values: whether targets are floats [K, H, W]
-        (else labels [H, W]).
+    lr: of the paper, for Adam. metric: the headline among the scores. unit: of it. values: whether targets are floats
+        [K, H, W] (else labels [H, W]).
     """
 
     name: str
@@ -32,6 +32,7 @@ class Task:
     outputs: int
     lr: float
     metric: str
+    unit: str = ""
     values: bool = True
 
 
@@ -42,8 +43,8 @@ TASKS = {
         Task("distance", "instances", 1, 1e-3, "mse"),
         Task("instances", "instances", -1, 1e-3, "ari", values=False),
         Task("semantic", "segmentation", 0, 1e-3, "miou", values=False),
-        Task("depth", "depth", 1, 2e-3, "rmse"),
-        Task("normals", "normals", 3, 1e-3, "mean"),
+        Task("depth", "depth", 1, 2e-3, "rmse", "m"),
+        Task("normals", "normals", 3, 1e-3, "mean", "degrees"),
     )
 }
 

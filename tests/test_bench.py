@@ -144,6 +144,7 @@ def test_faults(tmp_path):
         ({"tasks": (BenchTask("maxa-deep", {"name": "rgbd-folder", "root": "x"}),)}, "maxa-depth"),
         ({"tasks": (BenchTask("maxa-depth", {"name": "rgbd-folder", "root": "x"}, steps=0),)}, "steps=0"),
         ({"tasks": (BenchTask("maxa-depth", {"name": "rgbd-folder", "root": "x"}, lr=-1),)}, "lr=-1"),
+        ({"heads": (Part("maxa", {"lr": "fast"}),)}, "maxa: lr=fast"),
         ({"schedule": "step"}, "constant or cosine"),
         ({"steps": 0}, "steps=0"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -154,6 +155,20 @@ def test_faults(tmp_path):
 def test_what_can_be_seen_to_be_wrong_is_said_before_any_work(tmp_path, args, message):
     with pytest.raises((ConfigError, UnknownNameError), match=message):
         bench(tmp_path, **args)
+
+
+def test_a_head_s_own_rate_stands_above_the_task_s(tmp_path):
+    heads = (Part("linear", {"lr": 0.3}), Part("linear"))
+    task = BenchTask("maxa-depth", {"name": "rgbd-folder", "root": str(tmp_path / "data")}, lr=0.2)
+    made = bench(tmp_path, heads=heads, seeds=(0,), tasks=(task,))
+    records = run_bench(made)
+    assert [record["status"] for record in records] == ["done", "done"]
+    rates = {}
+    for cell in made.cells():
+        rows = read_log(tmp_path / "out" / "runs" / cell.name / "log.jsonl")
+        rates[cell.head.args.get("lr")] = next(row["lr"] for row in rows if "lr" in row)
+    assert rates == {0.3: 0.3, None: 0.2}
+    assert "| linear(lr=0.3) |" in markdown(records)
 
 
 def test_the_schedule_reaches_the_training(tmp_path):

@@ -108,7 +108,8 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 def _objective(bench: Bench, cell: Cell, store: Store, image_size: Size) -> Objective:
     """The task's objective, which can score."""
-    name, options = cell.task.objective, {} if cell.task.lr is None else {"lr": cell.task.lr}
+    name, lr = cell.task.objective, cell.head.args.get("lr", cell.task.lr)
+    options = {} if lr is None else {"lr": lr}
     entry, _ = registry().get("objective", name)
     made: Any = registry().resolve(entry)
     if isinstance(made, type) and not (hasattr(made, "score") and hasattr(made, "metric")):
@@ -133,7 +134,7 @@ def _head_args(head: Part, bench: Bench, strides: tuple[int, ...], image_size: S
     """The head's arguments: as many channels as the task has outputs, and the sizes if it wants to know them."""
     entry, _ = registry().get("decoder", head.name)
     known = inspect.signature(registry().resolve(entry)).parameters
-    args: dict[str, Any] = {"dim": outputs, **head.args}
+    args: dict[str, Any] = {"dim": outputs, **{key: value for key, value in head.args.items() if key != "lr"}}
     if "size" in known:
         args.setdefault("size", list(bench.size))
     if "grid" in known:

@@ -47,14 +47,14 @@ class BenchTask:
         layout(str(self.data["name"]))
         if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
             raise ConfigError(f"{self.objective}: steps={self.steps}; expected a whole number of at least 1")
-        if self.lr is not None and (not isinstance(self.lr, (int, float)) or not self.lr > 0):
-            raise ConfigError(f"{self.objective}: lr={self.lr}; expected a number above 0")
+        _check_rate(self.objective, self.lr)
 
 
 @dataclass(frozen=True)
 class Bench:
     """What is run.
 
+    heads: decoders; an `lr` among a head's arguments is its learning rate, before the task's, and none of its own.
     size: (H, W) of the outputs, the same for all. image_size: of the inputs; None: each backbone's native size.
     steps, batch_size: of the training of each head. held_out: share of the training images that chooses among ten of
         its states; 0: the last one is scored. cache: keep each backbone's features under `out`/features.
@@ -96,6 +96,8 @@ class Bench:
                 raise ConfigError(f"{name}={size}: expected (H, W), each at least 1")
         for task in self.tasks:
             task.check()
+        for head in self.heads:
+            _check_rate(head.name, head.args.get("lr"))
         for kind, parts in (("backbone", self.backbones), ("decoder", self.heads)):
             for part in parts:
                 registry().get(kind, part.name)
@@ -133,6 +135,11 @@ class Cell:
         """Fit for a file: readable, and told apart from others by a digest of all arguments."""
         words = f"{self.backbone.name}-{self.head.name}-{self.task.objective}-{self.seed}"
         return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}-{digest(asdict(self))}"
+
+
+def _check_rate(name: str, lr: Any) -> None:
+    if lr is not None and (isinstance(lr, bool) or not isinstance(lr, (int, float)) or not lr > 0):
+        raise ConfigError(f"{name}: lr={lr}; expected a number above 0")
 
 
 def digest(value: Any) -> str:

@@ -28,7 +28,11 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--backbones", nargs="+", required=True, metavar="NAME", help="NAME or NAME(key=value, ...)")
     parser.add_argument(
-        "--heads", nargs="+", default=["maxa"], metavar="NAME", help="decoders, as the backbones (maxa)"
+        "--heads",
+        nargs="+",
+        default=["maxa"],
+        metavar="NAME",
+        help="decoders, as the backbones; lr= is the head's learning rate (maxa)",
     )
     parser.add_argument(
         "--tasks",
@@ -123,7 +127,11 @@ def _named(option: str, text: str) -> Part:
 
     if not re.fullmatch(r"[^()]+(\(.*\))?", text):
         raise InputError(f"--{option} {text!r}: expected NAME or NAME(key=value, ...), in quotes for the shell")
-    return Part(*_part(text, text))
+    name, found = _part(text, text)
+    if isinstance(found.get("lr"), str):
+        with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
+            found["lr"] = float(found["lr"])
+    return Part(name, found)
 
 
 def _task(text: str) -> BenchTask:
@@ -134,7 +142,4 @@ def _task(text: str) -> BenchTask:
     data = dict(part.args)
     own: dict[str, Any] = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
     own |= {key: data.pop(key) for key in ("steps", "lr") if key in data}
-    if isinstance(own.get("lr"), str):
-        with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
-            own["lr"] = float(own["lr"])
     return BenchTask(part.name, data, **own)

@@ -248,6 +248,9 @@ def test_faults(tmp_path, made):
         TaskPairs.open(tmp_path / "none")
     for failed in ("many", "none"):  # a stage that wrote nothing does not bind: the message's advice can be followed
         assert len(TaskPairs.open(make_tasks(images, tmp_path / failed, model(), TaskSettings(**SETTINGS))))
+    alone = pictures(tmp_path / "one", 1)
+    with pytest.raises(InputError, match=r"No positive pair: among 1 images .* Take more images$"):
+        make_tasks(alone, tmp_path / "alone", model(), TaskSettings(**{**SETTINGS, "classes": 2}))
     again = make_tasks  # a change of the last stage alone: what to remove is said
     with pytest.raises(ConfigError, match=r"stage pair: shared: 0.05 there, 0.99 now.*remove pairs.jsonl"):
         again(images, tmp_path / "none", model(), TaskSettings(**{**SETTINGS, "shared": 0.99}))

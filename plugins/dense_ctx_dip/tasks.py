@@ -252,8 +252,7 @@ class Tasks:
             return
         index, features, shares = self._whole()
         settings = self.settings
-        partial = path.with_name(".pairs.jsonl.partial")
-        found = 0
+        partial, found = path.with_name(".pairs.jsonl.partial"), 0
         pairs = positive_pairs(features, shares, settings.neighbours, settings.shared)
         with partial.open("w", encoding="utf-8") as file:
             for one, two, key, share in self.progress(pairs, len(index) * settings.neighbours, "pair"):
@@ -262,10 +261,11 @@ class Tasks:
                 found += 1
         if not found:
             partial.unlink()
+            advice = f"fewer classes than {settings.classes}, more neighbours, or a smaller share"
             raise InputError(
                 f"No positive pair: among {len(index)} images none has one of its {settings.neighbours} nearest that "
-                f"shares a pseudo-class over more than {settings.shared:.0%} of both. Take fewer classes than "
-                f"{settings.classes}, more neighbours, or a smaller share (--classes, --neighbours, --shared)"
+                f"shares a pseudo-class over more than {settings.shared:.0%} of both. Take "
+                + ("more images" if len(index) < 2 else f"{advice} (--classes, --neighbours, --shared)")
             )
         partial.replace(path)
 

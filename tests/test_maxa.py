@@ -241,8 +241,9 @@ def test_bad_arguments(args, words):
     ("name", "args", "words"),
     [
         ("linear", {"dim": 0}, "dim=0: the head needs at least one output channel"),
-        ("cnn", {"dim": 0}, "dim=0, width=256.*expected at least 1"),
-        ("cnn", {"width": 12}, "a multiple of the heads"),
+        ("cnn", {"dim": 0}, "dim=0: the head needs at least one output channel"),
+        ("cnn", {"width": 12}, "width=12, heads=8.*that the heads divide"),
+        ("cnn", {"cnn_width": 0}, "cnn_width=0: expected at least 1"),
         ("linear", {"layers": []}, "maps 0 to 0"),
     ],
 )

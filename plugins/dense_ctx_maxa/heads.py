@@ -39,11 +39,12 @@ class CnnHead(Decoder):
         layers: Sequence[int] = (-1,),
     ) -> None:
         super().__init__()
-        if dim < 1 or heads < 1 or width < 4 or width % heads or (cnn_width is not None and cnn_width < 1):
-            raise InputError(
-                f"dim={dim}, width={width}, heads={heads}, cnn_width={cnn_width}: expected at least 1, at least 4 and "
-                "a multiple of the heads, at least 1, at least 1"
-            )
+        if dim < 1:
+            raise InputError(f"dim={dim}: the head needs at least one output channel")
+        if heads < 1 or width < 4 or width % heads:
+            raise InputError(f"width={width}, heads={heads}: expected a width of at least 4 that the heads divide")
+        if cnn_width is not None and cnn_width < 1:
+            raise InputError(f"cnn_width={cnn_width}: expected at least 1")
         self.dim, self.layers, self.heads = dim, chosen(layers, len(dims)), heads
         channels = sum(dims[layer] for layer in self.layers)
         self.norm, self.project = nn.LayerNorm(channels), nn.Linear(channels, width)

@@ -69,7 +69,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--show", action="store_true", help="only print the tables of what is done")
-    numbers = (("size", 112), ("steps", 600), ("room-steps", 120), ("batch", 8))
+    numbers = (("size", 112), ("steps", 600), ("room-steps", 150), ("batch", 4))
     for name, value in numbers:
         parser.add_argument(f"--{name}", type=type(value), default=value, help="(%(default)s)")
     args = parser.parse_args()

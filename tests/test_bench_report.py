@@ -87,6 +87,14 @@ def test_ticks_are_round_and_reach_around(values):
     assert 2 <= len(ticks) <= 8
 
 
+def test_no_mark_lies_on_the_axis_but_at_zero():
+    for low, high in ((26.0, 34.0), (0.54, 0.56), (-2.0, 3.0)):
+        ticks = _ticks([low, high])
+        assert ticks[0] < low
+        assert ticks[-1] > high
+    assert _ticks([0.0, 0.4])[0] == 0
+
+
 def test_nothing_is_drawn_of_failures():
     bad = {**record(), "status": "failed", "error": "FileError: <gone>"}
     assert plots([bad]) == {}

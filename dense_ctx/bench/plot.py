@@ -107,6 +107,8 @@ def _ticks(values: list[float]) -> list[float]:
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
         low, high = low - 0.1 * max(abs(low), 1e-9), high + 0.1 * max(abs(high), 1e-9)
+    margin = 0.04 * (high - low)  # so that no mark is cut in half by the axis
+    low, high = low - margin if low < 0 else max(0.0, low - margin), high + margin
     raw = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(raw))
     step = unit * next(factor for factor in (1, 2, 5, 10) if unit * factor >= raw)

@@ -96,6 +96,17 @@ def test_it_goes_on_after_a_kill(tmp_path):
                        made(tmp_path / "d", images, backbone).batch([5]).maps[1])  # fmt: skip
 
 
+def test_an_open_data_set_is_read_once_to_be_known_again(tmp_path):
+    images, backbone = Pictures(), tiny()
+    made(tmp_path / "c", images, backbone)
+    images.reads.clear()
+    FeatureCache(tmp_path / "c", backbone, images, SIZE)
+    assert images.reads == []
+    other = Pictures()
+    FeatureCache(tmp_path / "c", backbone, other, SIZE)
+    assert other.reads == [0, 3, 6]
+
+
 def test_damaged_files_are_made_again(tmp_path):
     backbone, images = tiny(), Pictures()
     cache = made(tmp_path / "c", images, backbone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ..interfaces import Backbone, Size
 FORMAT = 1
 SHARD = 64  # images a file
 FILE = "manifest.json"
+
+_digests: weakref.WeakKeyDictionary[ImageSet, str] = weakref.WeakKeyDictionary()  # of open data sets, see _pixels
 
 
 def shown(image: Tensor, size: Size) -> Tensor:
@@ -50,10 +53,6 @@ def identity(
         raise InputError(f"size={size} is (H, W), each at least 1")
     if not layers or any(not -depth <= layer < depth for layer in layers):
         raise InputError(f"layers={list(layers)}: the backbone has maps 0 to {depth - 1} (or -{depth} to -1)")
-    pixels = hashlib.sha256()
-    for index in sorted({0, count // 2, count - 1}):
-        image = images[index].image
-        pixels.update(f"{list(image.shape)}".encode() + image.contiguous().view(torch.uint8).numpy().tobytes())
     return {
         "format": FORMAT,
         "backbone": name or type(backbone).__name__,
@@ -66,8 +65,21 @@ def identity(
         "shard": SHARD,
         "images": count,
         "names": hashlib.sha256(json.dumps(list(images.names)).encode()).hexdigest(),
-        "pixels": pixels.hexdigest(),
+        "pixels": _pixels(images),
     }
+
+
+def _pixels(images: ImageSet) -> str:
+    """Digest of the first, middle and last image, read once for each data set: its samples come with targets, which
+    may take longer to make than the maps of a small backbone."""
+    found = _digests.get(images)
+    if found is None:
+        pixels = hashlib.sha256()
+        for index in sorted({0, len(images) // 2, len(images) - 1}):
+            image = images[index].image
+            pixels.update(f"{list(image.shape)}".encode() + image.contiguous().view(torch.uint8).numpy().tobytes())
+        found = _digests[images] = pixels.hexdigest()
+    return found
 
 
 def compare(folder: Path, wanted: Mapping[str, Any]) -> bool:

@@ -7,8 +7,18 @@ from dense_ctx.datasets.base import Sample
 from dense_ctx.errors import InputError
 from dense_ctx.evaluate import load_protocol
 from dense_ctx.evaluate.dense import _batch
-from dense_ctx.evaluate.reading import FeatureCache, grid_size, model_size, nearest, resized, shown, training_target
+from dense_ctx.evaluate.reading import (
+    FeatureCache,
+    grid_size,
+    model_size,
+    nearest,
+    read,
+    resized,
+    shown,
+    training_target,
+)
 from dense_ctx.interfaces import DenseFeatures
+from dense_ctx.testing import tiny_model
 
 H, W = 12, 20
 
@@ -175,3 +185,17 @@ def test_stack_names_the_sizes():
 
     with pytest.raises(InputError, match=r"Images of one batch differ in size: \[\(3, 4\), \(3, 5\)\]"):
         stack([torch.zeros(3, 4), torch.zeros(3, 5)], "Images")
+
+
+def test_the_network_may_run_in_bfloat16_and_the_probe_reads_float32():
+    model, image = tiny_model(), torch.rand(1, 3, 32, 48)
+    exact, rough = read(model, image, protocol()), read(model, image, protocol("precision=bfloat16"))
+    assert rough.pixels.dtype == rough.patches.dtype == torch.float32
+    assert rough.extent == exact.extent
+    away = (rough.pixels - exact.pixels).norm() / exact.pixels.norm()
+    assert 1e-5 < away < 0.05
+
+
+def test_a_choice_of_precision_is_part_of_what_is_compared():
+    assert protocol().digest() != protocol("precision=bfloat16").digest()
+    assert protocol("precision=bfloat16").resolved_id.endswith("[precision=bfloat16]")

@@ -90,6 +90,7 @@ class Protocol:
 
     id: "davis2017-linear-v1"; with overrides the resolved id names them too, so that results cannot be mixed up.
     grid: pixels per cell of the features the probe reads. reads: "pixels" (decoder), "patches" (encoder) or "both".
+    precision: in which the network runs; probes and metrics are always in float32.
     source: where the settings come from. notes: what was chosen where the source is silent.
     """
 
@@ -102,6 +103,7 @@ class Protocol:
     image: ImageSpec = ImageSpec()
     grid: int = 4
     reads: Literal["pixels", "patches", "both"] = "pixels"
+    precision: Literal["float32", "bfloat16"] = "float32"
     train: Train | None = None
     scoring: Scoring = Scoring()
     source: str = ""
@@ -131,6 +133,8 @@ class Protocol:
         values = self.to_dict()
         for key in ("title", "source", "notes"):
             values.pop(key)
+        if self.precision == "float32":  # results made before there was a choice keep their digest
+            values.pop("precision")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def override(self, settings: Sequence[str]) -> Protocol:

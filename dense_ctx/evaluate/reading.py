@@ -53,7 +53,10 @@ def grid_size(size: Size, grid: int) -> Size:
 @torch.no_grad()
 def read(model: DenseModel, images: Tensor, protocol: Protocol) -> DenseFeatures:
     """Features of [B, 3, H, W] on the protocol's grid; `pixels` is what the protocol says the probe reads."""
-    features: DenseFeatures = model(images, size=grid_size((images.shape[-2], images.shape[-1]), protocol.grid))
+    size = grid_size((images.shape[-2], images.shape[-1]), protocol.grid)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=protocol.precision == "bfloat16"):
+        features: DenseFeatures = model(images, size=size)
+    features = features.to(torch.float32)
     if protocol.reads == "pixels" or protocol.train is not None:
         return features  # trained probes take both and choose themselves
     patches = features.on_pixels(features.patches)

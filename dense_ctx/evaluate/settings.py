@@ -27,6 +27,7 @@ def check(protocol: Protocol) -> None:
         ("id", p.id, lambda v: isinstance(v, str) and bool(v) and "/" not in v, "a name without /"),
         ("grid", p.grid, _whole, "a whole number of pixels, at least 1"),
         ("reads", p.reads, lambda v: v in READS, _words(READS)),
+        ("precision", p.precision, lambda v: v in PRECISIONS, _words(PRECISIONS)),
         ("data.name", data.name, lambda v: isinstance(v, str), "the name of a data set"),
         ("data.fraction", data.fraction, lambda v: _number(v) and 0 < v <= 1, "in (0, 1]"),
         ("data.options", data.options, lambda v: isinstance(v, dict), "a mapping"),
@@ -72,6 +73,7 @@ def yaml_problem(error: yaml.YAMLError) -> str:
     return str(problem) + (f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else "")
 
 
+PRECISIONS = ("float32", "bfloat16")
 READS = ("pixels", "patches", "both")
 MATCHINGS = ("none", "hungarian", "many_to_one")
 ABSENT = ("left_out", "zero")

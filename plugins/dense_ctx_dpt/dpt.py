@@ -104,12 +104,16 @@ class DPT(Decoder):
         return joined
 
     @torch.no_grad()
-    def fit_shortcut(self, batches: Iterable[Sequence[Tensor]], whiten: float = 0.5) -> float:
+    def fit_shortcut(self, batches: Iterable[Sequence[Tensor]], whiten: float = -0.5) -> float:
         """Start the shortcut with the principal components of the maps side by side, each map counting the same.
+
+        The components are then rotated at random (the same rotation every time): a probe that standardises its
+        channels would otherwise make the weakest component as loud as the strongest.
 
         Args:
             batches: maps [B, C_l, h_l, w_l] of some images, as the backbone gives them.
-            whiten: components are divided by their standard deviation to this power: 0 as they are, 1 all alike.
+            whiten: components are divided by their standard deviation to this power: 0 as they are, 1 all alike,
+                below 0 the strong ones stronger.
 
         Returns:
             the share of the variance they keep.
@@ -134,6 +138,8 @@ class DPT(Decoder):
         kept = values.flip(0)[: self.dim].clamp_min(1e-9)
         basis = vectors.flip(1)[:, : self.dim] * kept ** (-whiten / 2)
         basis *= (self.dim / (kept ** (1 - whiten)).sum()).sqrt()
+        dice = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0), dtype=basis.dtype)
+        basis = basis @ torch.linalg.qr(dice)[0]
         for layer, part, n in zip(self.shortcut, basis.split(channels), channels, strict=True):
             layer.weight.copy_((part.T / n**0.5)[:, :, None, None])
         self.project[-1].bias.copy_(-(mean @ basis))

@@ -149,6 +149,9 @@ class Objective(nn.Module, ABC):
     def after_step(self, model: DenseModel, step: int) -> None:
         """Run after each optimiser step (EMA teachers). Default: nothing."""
 
+    def finish(self, model: DenseModel) -> None:
+        """Run once after the last step, in the first process, before the model is written. Default: nothing."""
+
 
 class Probe(ABC):
     """Reads predictions out of features, with scikit-learn's verbs; fitted state ends in "_".

@@ -138,6 +138,27 @@ def test_the_decoder_starts_from_the_data(clips):
         LilaObjective(**ARGS, start=4).trainable(model)
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_in_the_end_features_are_centred_and_nothing_else_is_changed(clips, norm):
+    torch.manual_seed(0)
+    objective = LilaObjective(**ARGS, centre=6)
+    backbone = TinyBackbone()
+    model = DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8, norm=norm)).eval()
+    model.decoder.shift(torch.full((6,), 3.0))
+    data = objective.dataset(clips)
+    crops = torch.stack([data[i]["context"] for i in range(len(data))])
+    with torch.no_grad():
+        before = model(crops, size=(8, 8)).pixels
+        objective.finish(model)
+        after = model(crops, size=(8, 8)).pixels
+    shift = (after - before).mean((0, 2, 3))
+    assert torch.allclose(after - before, shift[None, :, None, None].expand_as(after), atol=1e-5)
+    assert before.mean((0, 2, 3)).norm() > 5
+    assert after.mean((0, 2, 3)).norm() < 0.2 * before.mean((0, 2, 3)).norm()
+    LilaObjective(**ARGS, centre=0).finish(model)
+    LilaObjective(**ARGS).finish(tiny_model())  # a decoder that cannot shift stays as it is
+
+
 def gradient(context, clips):
     torch.manual_seed(0)
     objective = LilaObjective(**ARGS, cues=["features"], context=context, ema=0.0)

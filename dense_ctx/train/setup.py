@@ -82,10 +82,15 @@ class Run:
         in_main(self.accelerator, work)
 
     def publish(self) -> Path:
-        """Write the model folder."""
+        """Let the objective finish the model and write its folder."""
         folder = self.out / "model"
         self.step.eval()
-        in_main(self.accelerator, lambda: self.step.model.save_pretrained(folder, trained_with=self._record()))
+
+        def work() -> None:
+            self.step.objective.finish(self.step.model)
+            self.step.model.save_pretrained(folder, trained_with=self._record())
+
+        in_main(self.accelerator, work)
         return folder
 
     def _record(self) -> dict[str, Any]:

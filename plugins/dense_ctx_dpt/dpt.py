@@ -145,6 +145,12 @@ class DPT(Decoder):
         self.project[-1].bias.copy_(-(mean @ basis))
         return float(kept.sum() / values.sum())
 
+    @torch.no_grad()
+    def shift(self, by: Tensor) -> None:
+        """Add a vector [dim] to every pixel of what is decoded."""
+        last = self.project[-1] if self.norm is None else self.norm
+        last.bias.add_(by.to(last.bias))
+
 
 def _standardized(item: Tensor) -> Tensor:
     return functional.layer_norm(item.movedim(1, -1), (item.shape[1],)).movedim(-1, 1)

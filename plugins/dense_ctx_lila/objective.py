@@ -8,7 +8,6 @@ predicted so, and their noise leaves no trace.
 from __future__ import annotations
 
 import copy
-import random
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from dense_ctx.interfaces import Batch, Features, Losses, Objective
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
 
+from . import calibrate
 from .crops import crop_map
 from .losses import matching_loss
 from .own import OwnCue
@@ -50,6 +50,9 @@ class LilaObjective(Objective):
         sigma, gamma: of the edge loss; gamma 0 leaves it out.
         balance: "cues" (each cue counts the same) or "channels" (each channel does, as in one concatenated map).
         start: this many pairs of the data give a decoder that has `fit_shortcut` its first weights (0: random ones).
+        centre: after training, take from the features their mean over so many crops of the data, where the decoder has
+            `shift`. A free bias leaves the mean to chance, and cosines between features that share a large one say
+            little; linear probes do not notice. 0: leave it.
         map_size: side of the maps on which cues are predicted; 0: `size`, every pixel. Half of it lets a CNN see
             crops at the scale of whole frames, with enough cells of its coarse maps, at a quarter of the cost.
         gap, crop, size, frame_side, cue_side, same_frame, memory: see `Sampling`.
@@ -76,6 +79,7 @@ class LilaObjective(Objective):
         gamma: float = 1.0,
         balance: Literal["cues", "channels"] = "cues",
         start: int = 0,
+        centre: int = 64,
         gap: Sequence[int] = (1, 5),
         crop: Sequence[float] = (0.5, 0.75),
         size: int = 224,
@@ -96,8 +100,10 @@ class LilaObjective(Objective):
         ):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
-        if min(project, start) < 0:
-            raise ConfigError(f"project={project}, start={start}: a number of channels, of pairs; or 0")
+        if min(project, start, centre) < 0:
+            raise ConfigError(
+                f"project={project}, start={start}, centre={centre}: a number of channels, of pairs, of crops; or 0"
+            )
         if not penalty > 0 or stride < 1 or not sigma > 0 or gamma < 0:
             raise ConfigError(
                 f"penalty={penalty}, stride={stride}, sigma={sigma}, gamma={gamma}: expected above 0, at least 1, "
@@ -110,7 +116,7 @@ class LilaObjective(Objective):
         self.sampling = Sampling(
             (gap[0], gap[1]), (crop[0], crop[1]), size, map_size, frame_side, cue_side, same_frame, memory
         )
-        self.start = start
+        self.start, self.centre = start, centre
         self._data: FramePairs | None = None
         self.cue_names = tuple(cues)
         self.cue_cache = cue_cache
@@ -140,7 +146,7 @@ class LilaObjective(Objective):
     def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
         """The decoder, started from the data where asked; with "erm" also the head."""
         if self.start:
-            self._start(model)
+            calibrate.start(model, self._data, self.start)
         if self.context == "ema" and self.slow is None:
             self.slow = copy.deepcopy(model.decoder).requires_grad_(False).eval()
         if self.mode == "erm" and self.head is None:
@@ -150,19 +156,6 @@ class LilaObjective(Objective):
         # channels side by side in memory: convolutions of small maps run up to four times as fast so
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return super().trainable(model)
-
-    def _start(self, model: DenseModel) -> None:
-        fit = getattr(model.decoder, "fit_shortcut", None)
-        if fit is None or self._data is None:
-            raise ConfigError(
-                f"start={self.start}: {type(model.decoder).__name__} has no fit_shortcut, or there is no data yet; "
-                "use decoder dpt with shortcut=true, or start=0"
-            )
-        data = self._data
-        chosen = random.Random(0).sample(range(len(data)), min(self.start, len(data)))
-        with torch.no_grad():
-            images = (torch.stack([data[i]["context"], data[i]["query"]]) for i in chosen)
-            fit(model.encode(pair.to(model.device))[0].maps for pair in images)
 
     def _channels(self, name: str, model: DenseModel) -> int:
         if name == FEATURES:
@@ -189,6 +182,10 @@ class LilaObjective(Objective):
         with torch.no_grad():
             for slow, fast in zip(self.slow.parameters(), model.decoder.parameters(), strict=True):
                 slow.lerp_(fast, 1 - self.ema)
+
+    def finish(self, model: DenseModel) -> None:
+        """Centre the features; see `centre`."""
+        calibrate.centre(model, self._data, self.centre)
 
     # ------------------------------------------------------------------ one batch
 

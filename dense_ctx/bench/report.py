@@ -103,7 +103,9 @@ def _settings(records: list[Record]) -> str:
     words = [
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)}", f"outputs {first['size'][0]} x {first['size'][1]}",
         f"{' or '.join(map(str, steps))} steps of {first['batch_size']} images",
-        *(["cosine schedule"] if first.get("schedule") == "cosine" else []), f"held out: {first['held_out']:g}",
+        *(["cosine schedule"] if first.get("schedule") == "cosine" else []),
+        f"{first['held_out']:.0%} of the training images held out",
+        *(["± is the standard deviation over seeds"] if len(seeds) > 1 else []),
     ]  # fmt: skip
     done = next((record for record in records if record["status"] == "done"), None)
     if done is not None:

@@ -51,3 +51,11 @@ def test_layers_choose_maps():
     for bad in ([], [2], [-3]):
         with pytest.raises(InputError, match="maps 0 to 1"):
             Upsample((4, 3), (8, 16), layers=bad)
+
+
+def test_bfloat16_maps_shrink_too():
+    item = features(torch.randn(1, 4, 8, 12))
+    exact = Upsample((4,), (8,))(item, torch.empty(0), (3, 5))
+    rough = Upsample((4,), (8,))(features(item.maps[0].bfloat16()), torch.empty(0), (3, 5))
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), exact, rtol=0.02, atol=0.02)

@@ -51,4 +51,6 @@ def _resize(x: Tensor, size: Size) -> Tensor:
         return x
     # going down, average: plain bilinear sampling would skip cells
     shrink = x.shape[-2] > size[0] or x.shape[-1] > size[1]
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=shrink)
+    if shrink:  # the antialiased filter knows no bfloat16 on the CPU
+        return functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(x)
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)

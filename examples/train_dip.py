@@ -32,7 +32,7 @@ SMALL = {
         "backbone": {"name": "efficientnet-lite0", "args": {"layers": [2, 3]}},  # to stride 16; its last stage trains
         "decoder": {"name": "upsample", "args": {}},
     },
-    "objective": {"name": "dip", "args": {"hidden": 4, "out": 512, "size": 160}},
+    "objective": {"name": "dip", "args": {"out": 0, "size": 160}},  # no projector: see docs/results/dip.md
     "optimizer": {"lr": 3e-4, "weight_decay": 0.05, "betas": [0.9, 0.95]},
     "schedule": {"name": "cosine", "warmup": 10},
     "steps": 80,
@@ -74,27 +74,33 @@ def main():
 def small(settings, dry_run):
     """Images, tasks, steps, and retrieval before and after."""
     with tempfile.TemporaryDirectory(prefix="dip-") as folder:
-        work = Path(folder)
+        work = Path(folder) if dry_run else Path("runs/dip-small-tasks")
         config = TrainConfig.from_dict({**SMALL, "data": str(work / "tasks"), "out": "runs/dip-small"})
         config = config.override(settings)
         if dry_run:
             config = config.dry(work / "dry-run")
-        count = collect(work / "images", 2 if dry_run else FRAMES)
-        print(f"{count} images")
+        if not (work / "images").is_dir():
+            collect(work / ".images", 2 if dry_run else FRAMES).rename(work / "images")
+        print(f"tasks from {sum(1 for _ in (work / 'images').iterdir())} images ...", flush=True)
         whole = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
         tasks = {**TASKS, "classes": 8} if dry_run else TASKS
         objective = registry().create("objective", "dip", base=Objective)
         objective.prepare(work / "images", work / "tasks", whole, name="efficientnet-lite0+upsample", **tasks)
+        if not dry_run:
+            print(f"look at {work / 'tasks' / 'report' / 'index.html'}", flush=True)
         torch.manual_seed(config.seed)
         before = score(AutoDenseModel.from_parts(config.model.backbone, config.model.decoder))
-        after = score(AutoDenseModel.from_pretrained(train(config)))
+        trained = train(config)
+        after = score(AutoDenseModel.from_pretrained(trained))
     print("mean IoU on frames 60 and 119 of the demo's clip, retrieved from frame 0:")
     print(f"  {before:.3f}  before\n  {after:.3f}  after {config.steps} steps")
+    if not dry_run:
+        print(f"model: {trained}")
 
 
 def collect(folder, frames):
-    """Write the photographs, and so many frames of each clip, to a folder; returns their number."""
-    folder.mkdir(parents=True)
+    """Write the photographs, and so many frames of each clip, to a folder; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
     for package, names in PICTURES.items():
         try:
             files = distribution(package).files or []
@@ -114,7 +120,7 @@ def collect(folder, frames):
                     image = Image.fromarray(frame)
                     image.thumbnail((640, 640))
                     image.save(folder / f"{file.stem}-{number:04d}.png")
-    return sum(1 for _ in folder.iterdir())
+    return folder
 
 
 @torch.no_grad()

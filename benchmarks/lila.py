@@ -1,9 +1,10 @@
 """The table of docs/results/lila.md: LILA on EfficientNet-Lite0, its ablations, and the frozen network below it.
 
-python benchmarks/lila.py CLIPS DATA --out DIR [--steps 1000] [--seeds 0 1 2] [--only lila erm ...] [--set KEY=VALUE]
+python benchmarks/lila.py CLIPS DATA --out DIR [--steps N] [--seeds 0 1 2] [--only lila erm ...] [--set KEY=VALUE]
 
 CLIPS is a folder of unlabelled clips; DATA holds davis2016/ and vos_multi/schoolgirls/. A killed run goes on where it
-was: every training and every evaluation has a folder of its own under DIR.
+was: every training and every evaluation has a folder of its own under DIR. Networks run in bfloat16 when measured,
+frozen and trained alike (`--precision float32`: as the protocols have it).
 """
 
 import argparse
@@ -32,7 +33,7 @@ TRAINED = {  # settings on top of the configuration
     "start, not trained": ["steps=1", "optimizer.lr=1e-12"],
     "lila": [],
     "erm": ["objective.args.mode=erm"],
-    "no PAMR": ["objective.args.pamr=false"],
+    "with PAMR": ["objective.args.pamr=true"],
     "no crops": ["objective.args.crop=[1.0,1.0]"],
     "no gap in time": ["objective.args.same_frame=true"],
     "no edge loss": ["objective.args.gamma=0.0"],
@@ -56,7 +57,10 @@ def measured(spec, name, args):
     for protocol, folder in PROTOCOLS:
         out = args.out / "results" / name / protocol
         model = model_from_spec(str(spec))
-        result = evaluate(model, protocol, args.data / folder, out, name=name, limit=args.limit, progress=bar)
+        precision = [] if args.precision == "float32" else [f"precision={args.precision}"]
+        result = evaluate(
+            model, protocol, args.data / folder, out, name=name, overrides=precision, limit=args.limit, progress=bar
+        )
         found[protocol] = 100 * result.value
     return found
 
@@ -67,7 +71,9 @@ def slug(name):
 
 def trained(name, seed, args):
     out = args.out / "runs" / f"{slug(name)}-{seed}"
-    settings = [f"out={out}", f"data={args.clips}", f"steps={args.steps}", f"seed={seed}", *args.set, *TRAINED[name]]
+    settings = [f"out={out}", f"data={args.clips}", f"seed={seed}", *args.set, *TRAINED[name]]
+    if args.steps and name != "start, not trained":
+        settings.append(f"steps={args.steps}")
     return train(TrainConfig.load(CONFIG, settings))
 
 
@@ -76,16 +82,18 @@ def main():
     parser.add_argument("clips", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, help="in place of the configuration's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=["frozen", *TRAINED])
+    parser.add_argument("--frozen", nargs="+", choices=list(FROZEN), default=list(FROZEN), metavar="MAPS")
     parser.add_argument("--limit", type=int, help="first so many sequences")
+    parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
     lines = [["features", *(protocol for protocol, _ in PROTOCOLS)]]
     if args.only is None or "frozen" in args.only:
-        for name, spec in FROZEN.items():
-            scores = measured(spec, f"frozen-{slug(name)}", args)
+        for name in args.frozen:
+            scores = measured(FROZEN[name], f"frozen-{slug(name)}", args)
             lines.append([f"frozen, {name}", *(f"{scores[protocol]:.1f}" for protocol, _ in PROTOCOLS)])
             print(lines[-1], flush=True)
     for name in args.only or TRAINED:
@@ -101,7 +109,7 @@ def main():
         lines.append([f"{name} ({len(seeds)} seeds)" if len(seeds) > 1 else name, *cells])
         print(lines[-1], flush=True)
     print("\nJ&F in %, mean ± sample standard deviation over seeds\n\n" + table(lines))
-    print(f"\n{args.steps} steps; {machine()}; {time.strftime('%Y-%m-%d')}")
+    print(f"\n{machine()}; {time.strftime('%Y-%m-%d')}")
 
 
 if __name__ == "__main__":

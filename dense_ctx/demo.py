@@ -101,7 +101,7 @@ def run(
 
 def fit(video: Video) -> InContext:
     """The demo's model, shown the first frame and its annotation."""
-    model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
+    model = AutoDenseModel.from_pretrained("lila-lite0")
     return InContext(model, method="ridge").fit(enlarge(video.first()), enlarge_labels(annotation(0)))
 
 

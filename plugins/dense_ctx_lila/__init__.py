@@ -5,7 +5,8 @@ from dense_ctx.hookspecs import Register, hookimpl
 
 @hookimpl
 def register_models(register: Register) -> None:
-    """Name the models. Their repositories hold no weights yet; the README says how they are made."""
+    """Name the models. `lila-lite0` is in this package; the repositories of the others hold no weights yet."""
+    register("lila-lite0", "dense_ctx_lila:models/lila-lite0")
     for name in ("lila-s14", "lila-b14", "lila-l14"):
         register(name, f"hub:dense-ctx/{name}")
 

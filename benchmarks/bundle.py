@@ -34,8 +34,15 @@ def main():
     rows = []
     for path in args.results:
         result = json.loads(path.read_text())
-        command = f"dense-ctx evaluate {args.out.name} --protocol {result['protocol']} --data ROOT"
-        rows.append({"name": f"{result['protocol']}, {result['metric']}", "value": result["value"], "command": command})
+        protocol = result["protocol"]
+        changed = f" --set {' '.join(protocol['overrides'])}" if protocol["overrides"] else ""
+        command = f"dense-ctx evaluate {args.out.name} --protocol {protocol['id']} --data ROOT{changed}"
+        samples = f"on {result['data']['samples']} samples"
+        rows.append({
+            "name": f"{result['protocol_id']}, {result['metric']}, {samples}",
+            "value": round(result["value"], 4),
+            "command": command,
+        })  # fmt: skip
     folder = model.save_pretrained(
         args.out,
         dtype=torch.float16,

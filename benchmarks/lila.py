@@ -71,9 +71,8 @@ def slug(name):
 
 def trained(name, seed, args):
     out = args.out / "runs" / f"{slug(name)}-{seed}"
-    settings = [f"out={out}", f"data={args.clips}", f"seed={seed}", *args.set, *TRAINED[name]]
-    if args.steps and name != "start, not trained":
-        settings.append(f"steps={args.steps}")
+    steps = [f"steps={args.steps}"] if args.steps else []
+    settings = [f"out={out}", f"data={args.clips}", f"seed={seed}", *steps, *args.set, *TRAINED[name]]
     return train(TrainConfig.load(CONFIG, settings))
 
 

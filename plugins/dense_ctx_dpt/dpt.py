@@ -15,6 +15,8 @@ from torch.nn import functional
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
 
+from .upsample import resize
+
 
 class DPT(Decoder):
     """Reassemble the maps to a pyramid, fuse it from coarse to fine, project to `dim` channels.
@@ -161,10 +163,7 @@ def _shown(path: Tensor, size: Size) -> Tensor:
     shrink = path.shape[-2] / size[0], path.shape[-1] / size[1]
     if min(shrink) >= 2:  # a tenth of the time of the antialiased filter, and little else at this factor
         return functional.interpolate(path, size=size, mode="area")
-    if max(shrink) > 1:  # the antialiased filter knows no bfloat16 on the CPU
-        wide = path.float()
-        return functional.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(path)
-    return functional.interpolate(path, size=size, mode="bilinear", align_corners=False)
+    return resize(path, size)
 
 
 class ResidualUnit(nn.Module):

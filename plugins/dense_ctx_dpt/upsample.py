@@ -42,11 +42,12 @@ class Upsample(Decoder):
         if self.normalize:
             maps = [functional.normalize(item, dim=1) for item in maps]
         finest = max((item.shape[-2], item.shape[-1]) for item in maps)
-        joined = torch.cat([_resize(item, finest) for item in maps], dim=1)
-        return _resize(joined, size)
+        joined = torch.cat([resize(item, finest) for item in maps], dim=1)
+        return resize(joined, size)
 
 
-def _resize(x: Tensor, size: Size) -> Tensor:
+def resize(x: Tensor, size: Size) -> Tensor:
+    """[B, C, h, w] at `size`: bilinear, going down antialiased."""
     if tuple(x.shape[-2:]) == size:
         return x
     # going down, average: plain bilinear sampling would skip cells

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from common import machine
 from dense_ctx_dip.objective import DipObjective
 from PIL import Image
@@ -126,8 +125,7 @@ def measured(spec, name, args):
         out = args.out / "results" / name / protocol_id(title)
         draws = DRAWS if "1/8" in title else DRAWS[:1]
         found[title] = evaluate(
-            model_from_spec(str(spec)).to(memory_format=torch.channels_last), protocol,  # convolutions twice as fast
-            args.data / folder, out,
+            model_from_spec(str(spec)), protocol, args.data / folder, out,
             name=name, overrides=settings, seeds=draws, cache="1GB", progress=bar,
         ).value  # fmt: skip
     return found

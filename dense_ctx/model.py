@@ -57,6 +57,12 @@ class DenseModel(nn.Module):
         self.decoder = decoder
         self.model_config = model_config
         self.backbone.requires_grad_(False)
+        # a pixel's channels side by side in memory: the same values, convolutions up to three times as fast on a CPU.
+        # Not on Apple's GPU, where several releases of PyTorch compute some of these convolutions wrongly
+        if not torch.backends.mps.is_available():
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(memory_format=torch.channels_last)
         self.eval()
 
     @classmethod

@@ -153,8 +153,6 @@ class LilaObjective(Objective):
             channels = sum(self._channels(name, model) for name in self.cue_names)
             self.head = nn.Conv2d(model.dim, channels, 1).to(model.device)
         self.heavy.eval()
-        # channels side by side in memory: convolutions of small maps run up to four times as fast so
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return super().trainable(model)
 
     def _channels(self, name: str, model: DenseModel) -> int:

@@ -62,14 +62,20 @@ def standardized(context, query, floor=1e-3):
     return (pair - mean) / std
 
 
-def ridge(rows, known, penalty):
-    """(X'X / N + penalty I)^-1 X'Y / N; the column of ones is not penalised."""
+def ridge(rows, known, penalty, relative=True):
+    """(X'X / N + penalty I)^-1 X'Y / N; the column of ones is not penalised.
+
+    relative: the penalty counts in the features' mean variance. In float64: the inverse of a matrix in which the
+    features' mean outweighs what varies keeps three digits in float32, and its gradient none.
+    """
+    rows, known = rows.double(), known.double()
+    unit = rows.var(1, correction=0).mean(1) if relative else rows.new_ones(len(rows))
+    penalties = penalty * unit[:, None].expand(-1, rows.shape[-1])
+    penalties = torch.cat([penalties, torch.zeros_like(penalties[:, :1])], 1)
     rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
     count = rows.shape[-2]
-    free = torch.full((rows.shape[-1],), penalty, device=rows.device)
-    free[-1] = 0
-    inverse = torch.linalg.inv(rows.mT @ rows / count + torch.diag(free))
-    return inverse @ (rows.mT @ known / count)
+    inverse = torch.linalg.inv(rows.mT @ rows / count + torch.diag_embed(penalties))
+    return (inverse @ (rows.mT @ known / count)).float()
 
 
 def predict(pixels, weights):

@@ -114,7 +114,8 @@ class Bench:
             known = torch.cat([refined[0], flows[0]], 1)
             offset, every = settings.stride // 2, settings.stride
             rows, known = (x[:, :, offset::every, offset::every].flatten(2).mT for x in (pixels[0], known))
-            weights = clock.timed(SOLVE, lila_plain.ridge, BACK_SOLVE, BACK_LOSS)(rows, known, settings.penalty)
+            solve = clock.timed(SOLVE, lila_plain.ridge, BACK_SOLVE, BACK_LOSS)
+            weights = solve(rows, known, settings.penalty, settings.relative)
             with clock.part("prediction"):
                 predicted = lila_plain.predict(pixels[1].flatten(2).mT, weights).mT.unflatten(-1, pixels[1].shape[-2:])
             with clock.part("loss"):

@@ -57,10 +57,10 @@ class Bench:
             backbone, decoder = Part(args.backbone, {"weights": None}), Part("dpt", {"dim": args.dim})
             settings = {"size": args.size}
         model = AutoDenseModel.from_parts(backbone, decoder).to(self.device)
-        self.plain = DenseModel(model.backbone, copy.deepcopy(model.decoder).requires_grad_(True)).train()
         self.objective = ours.LilaObjective(**settings)
-        self.step = TrainStep(model, self.objective).train()
         self.model, self.data = model, self.objective.dataset(args.clips)
+        self.step = TrainStep(model, self.objective).train()
+        self.plain = DenseModel(model.backbone, copy.deepcopy(model.decoder).requires_grad_(True)).train()
         rate = {"lr": 1e-4, "weight_decay": 1e-5}
         self.optimizer = torch.optim.AdamW(self.step.groups, foreach=True, **rate)
         self.plain_optimizer = torch.optim.AdamW(self.plain.decoder.parameters(), foreach=False, **rate)
@@ -108,7 +108,7 @@ class Bench:
                 decode = clock.timed("decoder", self.plain.decode, BACK_DECODER)
                 size, side = (settings.sampling.size,) * 2, (settings.sampling.map_size,) * 2
                 pixels = [decode(*one, size, side).float() for one in encoded]
-            refined = self._refined(*self._before_refining([one for one, _ in encoded], images), clock)
+            refined = self._refined([one for one, _ in encoded], images, clock)
             with clock.part(PARTS[4]):
                 refined = lila_plain.standardized(*refined)
             known = torch.cat([refined[0], flows[0]], 1)
@@ -126,22 +126,32 @@ class Bench:
                 self.plain_optimizer.step()
         return float(total.detach()), [p.grad for p in self.plain.decoder.parameters()]
 
+    def _refined(self, encoded, images, clock):
+        """The features cue before it is scaled: context, query."""
+        maps, pictures = self._before_refining(encoded, images)
+        if not self.objective.own.pamr:
+            return maps
+        if self.args.full:
+            with clock.part(PARTS[3]):
+                return [lila_plain.pamr(x, image) for x, image in zip(maps, pictures, strict=True)]
+        with clock.part(UNCOUNTED):
+            clock.seconds[PARTS[3]] = 2 * len(maps[0]) * self._one_image(maps[0][:1], pictures[0][:1])
+            return [refine(x, image) for x, image in zip(maps, pictures, strict=True)]
+
     def _before_refining(self, encoded, images):
         """What goes into PAMR, as the objective makes it: maps and pictures of contexts, then of queries."""
         maps = tuple(torch.cat(pair) for pair in zip(*(one.maps for one in encoded), strict=True))
-        features = Features(maps, None, encoded[0].image_size)
-        given = []
-        with torch.no_grad(), mock.patch.object(own, "refine", lambda *parts: given.extend(parts[:2]) or parts[0]):
-            self.objective.own(features, torch.cat(images), self.objective.sampling.map_size)
-        return (part.chunk(2) for part in given)
-
-    def _refined(self, maps, images, clock):
-        if self.args.full:
-            with clock.part(PARTS[3]):
-                return [lila_plain.pamr(x, image) for x, image in zip(maps, images, strict=True)]
-        with clock.part(UNCOUNTED):
-            clock.seconds[PARTS[3]] = 2 * len(maps[0]) * self._one_image(maps[0][:1], images[0][:1])
-            return [refine(x, image) for x, image in zip(maps, images, strict=True)]
+        features, pictures = Features(maps, None, encoded[0].image_size), torch.cat(images)
+        refined, scaled = [pictures], []
+        with (
+            torch.no_grad(),
+            mock.patch.object(own, "refine", lambda maps, image, *_: refined.append(image) or maps),
+            mock.patch.object(
+                own, "standardized", lambda maps, real=own.standardized: scaled.append(maps) or real(maps.clone())
+            ),
+        ):
+            self.objective.own(features, pictures, self.objective.sampling.map_size)
+        return scaled[-1].chunk(2), refined[-1].chunk(2)
 
     def _one_image(self, x, image):
         """Seconds the straightforward PAMR takes for an image, from one iteration of each level."""
@@ -218,7 +228,11 @@ def compare(args):
         lines.append([name, f"{a:.3f}", f"{100 * a / fast:.1f} %", f"{b:.3f}"])
     lines.append(["step", f"{fast:.3f}", "100 %", f"{slow:.3f}"])
     print(table(lines))
-    scaled = "" if args.full else " (its PAMR: an iteration of each level of an image, multiplied)"
+    scaled = (
+        ""
+        if args.full or not bench.objective.own.pamr
+        else " (its PAMR: an iteration of each level of an image, multiplied)"
+    )
     print(f"\nours {slow / fast:.1f} times faster than the straightforward step{scaled}: target 2")
     data = sum(best["ours"][name] for name in PARTS[:2])
     print(f"without data and flow, which are the same on both sides: {(slow - data) / (fast - data):.1f} times")
@@ -233,7 +247,11 @@ def compare(args):
     # the derivative of |x| jumps at 0: rounding flips a few signs among millions
     error = float((a - b).norm() / b.norm())
     print(f"loss {loss:.6f} and {wanted:.6f}; gradients: |a - b| / |b| = {error:.1e}", end="")
-    print("" if args.full else f"; PAMR's after one iteration a level {bench.pamr_error:.1e}")
+    print(
+        ""
+        if args.full or not bench.objective.own.pamr
+        else f"; PAMR's after one iteration a level {bench.pamr_error:.1e}"
+    )
     if not args.skip_memory:
         fast, slow = (in_process(peak, args, side) for side in sides)
         print(f"a step adds at its peak {fast:.0f} MB to the process, the straightforward one {slow:.0f} MB")

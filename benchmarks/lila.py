@@ -43,24 +43,25 @@ TRAINED = {  # settings on top of the configuration
     "context ema": ["objective.args.context=ema"],
 }
 EVERY_SEED = ("start, not trained", "lila", "erm")
-PROTOCOLS = (
-    ("davis2016-linear-v1", "davis2016"),
-    ("davis2016-knn-v1", "davis2016"),
-    ("vos-folder-linear-v1", "vos_multi/schoolgirls"),
-    ("vos-folder-knn-v1", "vos_multi/schoolgirls"),
-)
+PROTOCOLS = {  # and their data
+    "davis2016-linear-v1": "davis2016",
+    "davis2016-knn-v1": "davis2016",
+    "vos-folder-linear-v1": "vos_multi/schoolgirls",
+    "vos-folder-knn-v1": "vos_multi/schoolgirls",
+}
 
 
 def measured(spec, name, args):
     """J&F x 100 by protocol."""
     found = {}
-    for protocol, folder in PROTOCOLS:
+    for protocol in args.protocols:
         out = args.out / "results" / name / protocol
         model = model_from_spec(str(spec))
         precision = [] if args.precision == "float32" else [f"precision={args.precision}"]
         result = evaluate(
-            model, protocol, args.data / folder, out, name=name, overrides=precision, limit=args.limit, progress=bar
-        )
+            model, protocol, args.data / PROTOCOLS[protocol], out,
+            name=name, overrides=precision, limit=args.limit, progress=bar,
+        )  # fmt: skip
         found[protocol] = 100 * result.value
     return found
 
@@ -85,15 +86,16 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=["frozen", *TRAINED])
     parser.add_argument("--frozen", nargs="+", choices=list(FROZEN), default=list(FROZEN), metavar="MAPS")
+    parser.add_argument("--protocols", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="ID")
     parser.add_argument("--limit", type=int, help="first so many sequences")
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
-    lines = [["features", *(protocol for protocol, _ in PROTOCOLS)]]
+    lines = [["features", *args.protocols]]
     if args.only is None or "frozen" in args.only:
         for name in args.frozen:
             scores = measured(FROZEN[name], f"frozen-{slug(name)}", args)
-            lines.append([f"frozen, {name}", *(f"{scores[protocol]:.1f}" for protocol, _ in PROTOCOLS)])
+            lines.append([f"frozen, {name}", *(f"{scores[protocol]:.1f}" for protocol in args.protocols)])
             print(lines[-1], flush=True)
     for name in args.only or TRAINED:
         if name == "frozen":
@@ -101,7 +103,7 @@ def main():
         seeds = args.seeds if name in EVERY_SEED else args.seeds[:1]
         rows = [measured(trained(name, s, args), f"{slug(name)}-{s}", args) for s in seeds]
         cells = []
-        for protocol, _ in PROTOCOLS:
+        for protocol in args.protocols:
             values = [row[protocol] for row in rows]
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")

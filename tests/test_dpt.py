@@ -132,3 +132,26 @@ def test_the_shortcut_starts_as_principal_components():
     assert (spread - torch.eye(4)).abs().max() < 1e-3
     with pytest.raises(InputError, match="0: no shortcut"):
         DPT((12, 18), (4, 8), dim=4, width=8).fit_shortcut([maps])
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_recolour_gives_what_it_says_and_shift_still_adds(norm):
+    torch.manual_seed(0)
+    maps = (torch.randn(1, 12, 8, 8), torch.randn(1, 18, 4, 4))
+    features, image = Features(maps, None, (32, 32)), torch.rand(1, 3, 32, 32)
+    decoder = DPT((12, 18), (4, 8), dim=5, width=8, norm=norm, mix=True).eval()
+    with torch.no_grad():
+        before = decoder(features, image, (8, 8))
+        plain = DPT((12, 18), (4, 8), dim=5, width=8, norm=norm).eval()
+        plain.load_state_dict({k: v for k, v in decoder.state_dict().items() if k not in ("mix", "offset")})
+        assert torch.equal(before, plain(features, image, (8, 8)))  # it starts as nothing
+        mean, matrix, by = torch.randn(5), torch.randn(5, 5), torch.randn(5)
+        decoder.recolour(mean, matrix)
+        decoder.recolour(torch.zeros(5), matrix)
+        decoder.shift(by)
+        after = decoder(features, image, (8, 8))
+    wanted = (before.movedim(1, -1) - mean) @ matrix @ matrix + by
+    assert torch.allclose(after.movedim(1, -1), wanted, atol=1e-4)
+    assert set(decoder.state_dict()) - set(plain.state_dict()) == {"mix", "offset"}
+    with pytest.raises(InputError, match="mix=true"):
+        plain.recolour(mean, matrix)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_dpt.dpt import DPT
+from dense_ctx_lila.calibrate import drawn
 from dense_ctx_lila.crops import crop_image, crop_map
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
@@ -136,6 +137,39 @@ def test_the_decoder_starts_from_the_data(clips):
     assert not torch.equal(before, model.decoder.shortcut[0].weight)
     with pytest.raises(ConfigError, match="shortcut=true, or start=0"):
         LilaObjective(**ARGS, start=4).trainable(model)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_in_the_end_the_spectrum_is_the_power_asked_for(clips, norm):
+    torch.manual_seed(0)
+    objective = LilaObjective(**ARGS, centre=6, spectrum=1.5)
+    backbone = TinyBackbone()
+    model = DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8, norm=norm, mix=True)).eval()
+    objective.dataset(clips)
+    side = max(1, objective.sampling.map_size // 4)
+
+    def features():
+        crops = [pair["context"][None] for pair in drawn(objective._data, 6)]
+        with torch.no_grad():
+            return torch.cat([model(crop, size=(side, side)).pixels[0].flatten(1).T for crop in crops])
+
+    before = features()
+    objective.finish(model)
+    after = features()
+    assert after.mean(0).abs().max() < 1e-4 * after.std()
+    was, now = (torch.linalg.eigvalsh(torch.cov(rows.double().T)).flip(0)[:4] for rows in (before, after))
+    assert torch.allclose(now / now[0], (was / was[0]) ** 1.5, rtol=1e-2)
+    assert torch.isclose(after.var(0).sum(), before.var(0).sum(), rtol=1e-3)
+    assert not any(parameter.shape == (6, 6) for parameter in model.decoder.parameters())  # no gradient reaches it
+
+
+def test_a_spectrum_is_refused_before_the_training(clips):
+    with pytest.raises(ConfigError, match="needs centre > 0"):
+        LilaObjective(**ARGS, centre=0, spectrum=1.5)
+    objective = LilaObjective(**ARGS, spectrum=1.5)
+    backbone = TinyBackbone()
+    with pytest.raises(ConfigError, match="mix=true, or spectrum=1"):
+        objective.trainable(DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8)))
 
 
 @pytest.mark.parametrize("norm", [True, False])

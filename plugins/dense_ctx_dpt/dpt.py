@@ -31,7 +31,11 @@ class DPT(Decoder):
         shortcut: add a linear projection of the maps themselves, each standardised over its channels and upsampled. The
             pyramid's path starts small, so that an untrained decoder gives about what the maps side by side give, the
             more so after `fit_shortcut`; for short trainings. Neither FlowFeat nor LILA has it.
+        mix: end with a square matrix over the channels, which gradients leave alone and `recolour` sets.
     """
+
+    mix: Tensor | None
+    offset: Tensor | None
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class DPT(Decoder):
         projections: Sequence[int] | None = None,
         norm: bool = True,
         shortcut: bool = False,
+        mix: bool = False,
     ) -> None:
         super().__init__()
         if min(dim, width) < 1:
@@ -65,6 +70,8 @@ class DPT(Decoder):
         self.head = nn.Conv2d(width, width, 3, padding=1)
         self.project = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1))
         self.norm = nn.LayerNorm(dim, eps=1e-6) if norm else None
+        self.register_buffer("mix", torch.eye(dim) if mix else None)
+        self.register_buffer("offset", torch.zeros(dim) if mix else None)
         self.shortcut = nn.ModuleList(nn.Conv2d(channels, dim, 1, bias=False) for channels in dims if shortcut)
         for layer in self.shortcut:
             nn.init.orthogonal_(layer.weight)
@@ -93,7 +100,12 @@ class DPT(Decoder):
         out: Tensor = self.project(_shown(path, size))
         if self.shortcut:
             out = out + _shown(self._shortcut(features.maps), size)
-        return out if self.norm is None else self.norm(out.movedim(1, -1)).movedim(-1, 1)
+        out = out.movedim(1, -1)
+        if self.norm is not None:
+            out = self.norm(out)
+        if self.mix is not None:
+            out = functional.linear(out, self.mix, self.offset)
+        return out.movedim(-1, 1)
 
     def _shortcut(self, maps: Sequence[Tensor]) -> Tensor:
         """Projections of all maps, added from coarse to fine, on the finest grid."""
@@ -150,8 +162,22 @@ class DPT(Decoder):
     @torch.no_grad()
     def shift(self, by: Tensor) -> None:
         """Add a vector [dim] to every pixel of what is decoded."""
-        last = self.project[-1] if self.norm is None else self.norm
-        last.bias.add_(by.to(last.bias))
+        last = self.project[-1].bias if self.norm is None else self.norm.bias
+        last = last if self.offset is None else self.offset
+        last.add_(by.to(last))
+
+    @torch.no_grad()
+    def recolour(self, mean: Tensor, matrix: Tensor) -> None:
+        """From now on give (y - mean) @ matrix, [dim] and [dim, dim], where y was given for a pixel.
+
+        Raises:
+            InputError: the decoder was made without `mix`.
+        """
+        if self.mix is None or self.offset is None:
+            raise InputError("This decoder has no matrix to set; make it with mix=true")
+        turned = matrix.T.to(self.mix)
+        self.offset.copy_(turned @ (self.offset - mean.to(self.mix)))
+        self.mix.copy_(turned @ self.mix)
 
 
 def _standardized(item: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a decoder takes from the data outside of gradient steps: its first weights, and in the end its mean."""
+"""What a decoder takes from the data outside of gradient steps: its first weights; in the end mean and spectrum."""
 
 from __future__ import annotations
 
@@ -38,11 +38,35 @@ def start(model: DenseModel, data: FramePairs | None, count: int) -> None:
 
 
 @torch.no_grad()
-def centre(model: DenseModel, data: FramePairs | None, count: int) -> None:
-    """Take from a decoder that has `shift` the mean of its features over `count` crops; others stay as they are."""
-    shift = getattr(model.decoder, "shift", None)
-    if shift is None or data is None or not count:
+def finish(model: DenseModel, data: FramePairs | None, count: int, spectrum: float) -> None:
+    """Take from the features their mean over `count` crops, and set their spectrum; see `LilaObjective`.
+
+    Decoders without `shift` stay as they are.
+    """
+    decoder: Any = model.decoder
+    if not hasattr(decoder, "shift") or data is None or not count:
         return
     side = max(1, data.sampling.map_size // 4)
     crops = (pair["context"][None].to(model.device) for pair in drawn(data, count))
-    shift(-torch.stack([model(crop, size=(side, side)).pixels.float().mean((0, 2, 3)) for crop in crops]).mean(0))
+    rows = torch.cat([model(crop, size=(side, side)).pixels[0].flatten(1).T.double().cpu() for crop in crops])
+    mean = rows.mean(0)
+    if spectrum == 1:
+        decoder.shift(-mean)
+        return
+    values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+    values = values.clamp_min(1e-9 * float(values[-1]))
+    wanted = values**spectrum * (values.sum() / (values**spectrum).sum())
+    decoder.recolour(mean, vectors * (wanted / values).sqrt() @ vectors.T)
+
+
+def needs_mix(model: DenseModel, spectrum: float) -> None:
+    """Refuse a spectrum that the decoder cannot take, before the training and not after it.
+
+    Raises:
+        ConfigError: it has no `mix`.
+    """
+    if spectrum != 1 and getattr(model.decoder, "mix", None) is None:
+        raise ConfigError(
+            f"spectrum={spectrum}: {type(model.decoder).__name__} has no matrix to set; use decoder dpt with mix=true, "
+            "or spectrum=1"
+        )

@@ -53,6 +53,9 @@ class LilaObjective(Objective):
         centre: after training, take from the features their mean over so many crops of the data, where the decoder has
             `shift`. A free bias leaves the mean to chance, and cosines between features that share a large one say
             little; linear probes do not notice. 0: leave it.
+        spectrum: after training, the variance of each principal component of the features is taken to this power, the
+            sum kept; 1 leaves it. Above 1 strong components get stronger: a probe that learns from one image is then
+            less led by the weak ones. Needs a decoder with `mix`, and `centre`, whose crops it reads.
         map_size: side of the maps on which cues are predicted; 0: `size`, every pixel. Half of it lets a CNN see
             crops at the scale of whole frames, with enough cells of its coarse maps, at a quarter of the cost.
         gap, crop, size, frame_side, cue_side, same_frame, memory: see `Sampling`.
@@ -80,6 +83,7 @@ class LilaObjective(Objective):
         balance: Literal["cues", "channels"] = "cues",
         start: int = 0,
         centre: int = 64,
+        spectrum: float = 1.0,
         gap: Sequence[int] = (1, 5),
         crop: Sequence[float] = (0.5, 0.75),
         size: int = 224,
@@ -116,7 +120,11 @@ class LilaObjective(Objective):
         self.sampling = Sampling(
             (gap[0], gap[1]), (crop[0], crop[1]), size, map_size, frame_side, cue_side, same_frame, memory
         )
-        self.start, self.centre = start, centre
+        if not spectrum > 0 or (spectrum != 1 and not centre):
+            raise ConfigError(
+                f"spectrum={spectrum}, centre={centre}: a power above 0; other than 1 it needs centre > 0"
+            )
+        self.start, self.centre, self.spectrum = start, centre, spectrum
         self._data: FramePairs | None = None
         self.cue_names = tuple(cues)
         self.cue_cache = cue_cache
@@ -145,6 +153,7 @@ class LilaObjective(Objective):
 
     def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
         """The decoder, started from the data where asked; with "erm" also the head."""
+        calibrate.needs_mix(model, self.spectrum)
         if self.start:
             calibrate.start(model, self._data, self.start)
         if self.context == "ema" and self.slow is None:
@@ -182,8 +191,8 @@ class LilaObjective(Objective):
                 slow.lerp_(fast, 1 - self.ema)
 
     def finish(self, model: DenseModel) -> None:
-        """Centre the features; see `centre`."""
-        calibrate.centre(model, self._data, self.centre)
+        """Centre the features and set their spectrum; see `centre` and `spectrum`."""
+        calibrate.finish(model, self._data, self.centre, self.spectrum)
 
     # ------------------------------------------------------------------ one batch
 

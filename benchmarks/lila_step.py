@@ -228,11 +228,8 @@ def compare(args):
         lines.append([name, f"{a:.3f}", f"{100 * a / fast:.1f} %", f"{b:.3f}"])
     lines.append(["step", f"{fast:.3f}", "100 %", f"{slow:.3f}"])
     print(table(lines))
-    scaled = (
-        ""
-        if args.full or not bench.objective.own.pamr
-        else " (its PAMR: an iteration of each level of an image, multiplied)"
-    )
+    multiplied = bench.objective.own.pamr and not args.full
+    scaled = " (its PAMR: an iteration of each level of an image, multiplied)" if multiplied else ""
     print(f"\nours {slow / fast:.1f} times faster than the straightforward step{scaled}: target 2")
     data = sum(best["ours"][name] for name in PARTS[:2])
     print(f"without data and flow, which are the same on both sides: {(slow - data) / (fast - data):.1f} times")
@@ -247,11 +244,7 @@ def compare(args):
     # the derivative of |x| jumps at 0: rounding flips a few signs among millions
     error = float((a - b).norm() / b.norm())
     print(f"loss {loss:.6f} and {wanted:.6f}; gradients: |a - b| / |b| = {error:.1e}", end="")
-    print(
-        ""
-        if args.full or not bench.objective.own.pamr
-        else f"; PAMR's after one iteration a level {bench.pamr_error:.1e}"
-    )
+    print(f"; PAMR's after one iteration a level {bench.pamr_error:.1e}" if multiplied else "")
     if not args.skip_memory:
         fast, slow = (in_process(peak, args, side) for side in sides)
         print(f"a step adds at its peak {fast:.0f} MB to the process, the straightforward one {slow:.0f} MB")

@@ -170,15 +170,23 @@ class DenseModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
             return backbone(padded), padded
 
-    def decode(self, features: Features, padded: Tensor, image_size: Size, size: Size | None = None) -> Tensor:
-        """Run the decoder and cut off the padding: [B, dim, *size] for the part `image_size` of `padded`."""
+    def decode(
+        self,
+        features: Features,
+        padded: Tensor,
+        image_size: Size,
+        size: Size | None = None,
+        decoder: nn.Module | None = None,
+    ) -> Tensor:
+        """Run the decoder, or the one given, and cut off the padding: [B, dim, *size] for `image_size` of `padded`."""
         height, width = size or image_size
         # the padded frame at the asked scale: exact at the image's own size, within half a cell otherwise
         full = (
             max(height, round(height * features.image_size[0] / image_size[0])),
             max(width, round(width * features.image_size[1] / image_size[1])),
         )
-        return cast(Tensor, self.decoder(features, padded, full))[:, :, :height, :width]
+        run = self.decoder if decoder is None else decoder
+        return cast(Tensor, run(features, padded, full))[:, :, :height, :width]
 
     @overload
     def forward(

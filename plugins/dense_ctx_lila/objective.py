@@ -210,21 +210,11 @@ class LilaObjective(Objective):
             context = context.detach()
         elif self.slow is not None:
             with torch.no_grad():
-                context = self._slow_pixels(features, padded, size).float().chunk(2)[0]
+                context = model.decode(features, padded, size, (side, side), self.slow).float().chunk(2)[0]
         # the networks may run in bfloat16; sums over thousands of pixels and a solve may not
         with torch.autocast(device.type, enabled=False):
             cues = self._cues(features, images, batch)
             return self._erm(pixels, cues) if self.mode == "erm" else self._in_context(context, query, cues)
-
-    def _slow_pixels(self, features: Features, padded: Tensor, size: tuple[int, int]) -> Tensor:
-        if self.slow is None:
-            raise InputError("The slow copy is made by trainable(model)")
-        side = self.sampling.map_size
-        full = tuple(
-            max(side, round(side * whole / part)) for whole, part in zip(features.image_size, size, strict=True)
-        )
-        pixels: Tensor = self.slow(features, padded, full)
-        return pixels[:, :, :side, :side]
 
     @torch.no_grad()
     def _cues(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:

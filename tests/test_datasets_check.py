@@ -67,6 +67,15 @@ def test_unknown_splits_and_options(name, tmp_path):
         datasets.check_root(name, tmp_path, limit=0)
 
 
+@pytest.mark.parametrize("split", [None, "train"])
+def test_splits_inside_images_are_told_from_a_folder_without_images(split, tmp_path):
+    tiny.folder(tmp_path / "train")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "train" / "images").rename(tmp_path / "images" / "train")
+    with pytest.raises(FileError, match=r"has images/train where train/images is expected"):
+        datasets.open_set("image-folder", tmp_path, split, classes=3)
+
+
 def test_an_unknown_name_is_answered_with_the_closest():
     with pytest.raises(UnknownNameError, match=r"Closest: davis201"):
         datasets.layout("davis")

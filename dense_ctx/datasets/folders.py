@@ -87,6 +87,9 @@ def _depth(path: Path, scale: float | None) -> Tensor:
 
 
 def _split(root: Path, split: str | None) -> Path:
+    swapped = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
+    if swapped and not images_in(root / "images"):
+        raise refuse(IMAGE_FOLDER, f"{root} has images/{swapped[0]} where {swapped[0]}/images is expected")
     if split in (None, "all") and (root / "images").is_dir():
         return root
     found = sorted(path.name for path in root.iterdir() if (path / "images").is_dir())

@@ -33,7 +33,7 @@ TRAINED = {  # settings on top of the configuration
     "start, not trained": ["steps=1", "optimizer.lr=1e-12"],
     "lila": [],
     "erm": ["objective.args.mode=erm"],
-    "with PAMR": ["objective.args.pamr=true"],
+    "no PAMR": ["objective.args.pamr=false"],
     "no crops": ["objective.args.crop=[1.0,1.0]"],
     "no gap in time": ["objective.args.same_frame=true"],
     "no edge loss": ["objective.args.gamma=0.0"],

@@ -71,7 +71,7 @@ class Bench:
 
     def batch(self, clock):
         """Samples of a step, flow on the way; the same for both sides."""
-        cue = self.objective.light["flow:dis"]
+        cue = self.objective.cues.light["flow:dis"]
         with clock.part(PARTS[0]), mock.patch.object(cue, "forward", clock.timed(PARTS[1], cue.forward)):
             return self.objective.collate([self.data.sample(i % len(self.data), i) for i in range(self.args.batch)])
 
@@ -129,7 +129,7 @@ class Bench:
     def _refined(self, encoded, images, clock):
         """The features cue before it is scaled: context, query."""
         maps, pictures = self._before_refining(encoded, images)
-        if not self.objective.own.pamr:
+        if not self.objective.cues.own.pamr:
             return maps
         if self.args.full:
             with clock.part(PARTS[3]):
@@ -150,13 +150,13 @@ class Bench:
                 own, "standardized", lambda maps, real=own.standardized: scaled.append(maps) or real(maps.clone())
             ),
         ):
-            self.objective.own(features, pictures, self.objective.sampling.map_size)
+            self.objective.cues.own(features, pictures, self.objective.sampling.map_size)
         return scaled[-1].chunk(2), refined[-1].chunk(2)
 
     def _one_image(self, x, image):
         """Seconds the straightforward PAMR takes for an image, from one iteration of each level."""
         total, first = 0.0, x
-        for (level, resize), count in zip(lila_plain.levels(x, image), self.objective.own.iterations, strict=True):
+        for (level, resize), count in zip(lila_plain.levels(x, image), self.objective.cues.own.iterations, strict=True):
             seconds = []
             for _ in range(3):
                 clock = Clock(self.args.device, self.args.cpu_seconds)
@@ -228,7 +228,7 @@ def compare(args):
         lines.append([name, f"{a:.3f}", f"{100 * a / fast:.1f} %", f"{b:.3f}"])
     lines.append(["step", f"{fast:.3f}", "100 %", f"{slow:.3f}"])
     print(table(lines))
-    multiplied = bench.objective.own.pamr and not args.full
+    multiplied = bench.objective.cues.own.pamr and not args.full
     scaled = " (its PAMR: an iteration of each level of an image, multiplied)" if multiplied else ""
     print(f"\nours {slow / fast:.1f} times faster than the straightforward step{scaled}: target 2")
     data = sum(best["ours"][name] for name in PARTS[:2])

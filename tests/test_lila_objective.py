@@ -367,8 +367,8 @@ def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
         for key in ("context/flow:dis", "query/flow:dis"):
             assert (a[key] - b[key]).abs().max() < 0.05  # float16, in standard deviations
     objective = LilaObjective(**args, cue_cache=str(tmp_path))
-    assert not objective.light
-    assert not objective.heavy
+    assert not objective.cues.light
+    assert not objective.cues.heavy
     assert "step" in check_objective(objective, clips, steps=1)
     with pytest.raises(ConfigError, match="gaps"):
         LilaObjective(**{**args, "gap": (1, 4)}, cue_cache=str(tmp_path))

@@ -8,7 +8,6 @@ predicted so, and their noise leaves no trace.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,20 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dense_ctx.cue_cache import CueCache
-from dense_ctx.cues import Cue, create_cue, cue_part
 from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.interfaces import Batch, Features, Losses, Objective
+from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
 
 from . import calibrate
-from .crops import crop_map
 from .losses import matching_loss
+from .maps import FEATURES, CueMaps
 from .own import OwnCue
-from .sampling import FramePairs, Sampling, normalized, open_clips
-
-FEATURES = "features"  # the cue that is the backbone's own
+from .sampling import FramePairs, Sampling, open_clips
 
 
 class LilaObjective(Objective):
@@ -95,8 +90,6 @@ class LilaObjective(Objective):
         cue_cache: str | None = None,
     ) -> None:
         super().__init__()
-        if not cues or len(set(cues)) != len(cues):
-            raise ConfigError(f"cues={list(cues)}: at least one, each once")
         for value, known, name in (
             (mode, ("in-context", "erm"), "mode"),
             (context, ("shared", "detached", "ema"), "context"),
@@ -115,7 +108,6 @@ class LilaObjective(Objective):
             )
         self.mode, self.context, self.ema, self.penalty, self.bias = mode, context, ema, penalty, bias
         self.relative = relative
-        self.own = OwnCue(tuple(layers), project, pamr, tuple(pyramid), tuple(iterations), tuple(dilations))
         self.stride, self.sigma, self.gamma, self.balance = stride, sigma, gamma, balance
         self.sampling = Sampling(
             (gap[0], gap[1]), (crop[0], crop[1]), size, map_size, frame_side, cue_side, same_frame, memory
@@ -126,21 +118,15 @@ class LilaObjective(Objective):
             )
         self.start, self.centre, self.spectrum = start, centre, spectrum
         self._data: FramePairs | None = None
-        self.cue_names = tuple(cues)
-        self.cue_cache = cue_cache
-        outside = [name for name in cues if name != FEATURES]
-        self._cache = CueCache(cue_cache, outside, cue_side, range(gap[0], gap[1] + 1)) if cue_cache else None
-        made = {} if self._cache else {name: create_cue(name) for name in outside}
-        # those with weights run beside the model, the others in the data workers
-        self.heavy = nn.ModuleDict({_key(n): c for n, c in made.items() if any(True for _ in c.parameters())})
-        self.light: dict[str, Cue] = {n: c for n, c in made.items() if _key(n) not in self.heavy}
-        self.heavy.requires_grad_(False)
+        own = OwnCue(tuple(layers), project, pamr, tuple(pyramid), tuple(iterations), tuple(dilations))
+        self.cues = CueMaps(cues, own, self.sampling, cue_cache)
         self.slow: nn.Module | None = None
         self.head: nn.Conv2d | None = None
 
     def dataset(self, data: Any) -> Dataset[Any]:
         """Frame pairs of the clips that `data` names; see `sampling.open_clips`."""
-        self._data = FramePairs(open_clips(data), self.sampling, self.light, bool(self.heavy), self._cache)
+        cues = self.cues
+        self._data = FramePairs(open_clips(data), self.sampling, cues.light, bool(cues.heavy), cues.cache)
         return self._data
 
     def collate(self, samples: list[Any]) -> Batch:
@@ -159,25 +145,12 @@ class LilaObjective(Objective):
         if self.context == "ema" and self.slow is None:
             self.slow = copy.deepcopy(model.decoder).requires_grad_(False).eval()
         if self.mode == "erm" and self.head is None:
-            channels = sum(self._channels(name, model) for name in self.cue_names)
-            self.head = nn.Conv2d(model.dim, channels, 1).to(model.device)
-        self.heavy.eval()
+            self.head = nn.Conv2d(model.dim, self.cues.channels(model.backbone.dims), 1).to(model.device)
         return super().trainable(model)
-
-    def _channels(self, name: str, model: DenseModel) -> int:
-        if name == FEATURES:
-            return self.own.channels(model.backbone.dims)
-        if self._cache is not None:
-            channels = self._cache.channels[cue_part(name).name]
-            return channels.stop - channels.start
-        cue = self.light.get(name) or self.heavy[_key(name)]
-        count: int = cue.channels  # type: ignore[assignment]
-        return count
 
     def train(self, mode: bool = True) -> LilaObjective:
         """Cue networks and the slow copy stay in eval."""
         super().train(mode)
-        self.heavy.eval()
         if self.slow is not None:
             self.slow.eval()
         return self
@@ -213,48 +186,8 @@ class LilaObjective(Objective):
                 context = model.decode(features, padded, size, (side, side), self.slow).float().chunk(2)[0]
         # the networks may run in bfloat16; sums over thousands of pixels and a solve may not
         with torch.autocast(device.type, enabled=False):
-            cues = self._cues(features, images, batch)
+            cues = self.cues(features, images, batch)
             return self._erm(pixels, cues) if self.mode == "erm" else self._in_context(context, query, cues)
-
-    @torch.no_grad()
-    def _cues(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, context map, query map), each [B, c, map_size, map_size], standardised.
-
-        Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
-        a crop may show one flat thing: they are standardised by the mean and std of both crops.
-        """
-        found = []
-        whole: dict[str, tuple[Tensor, Tensor]] = {}
-        if self.heavy:
-            whole = self._heavy_maps(batch, images.device)
-        for name in self.cue_names:
-            if name == FEATURES:
-                context, query = self.own(features, images, self.sampling.map_size).chunk(2)
-            elif name in whole:
-                context, query = whole[name]
-            else:
-                key = name if self._cache is None else cue_part(name).name
-                context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
-            found.append((name, context.float(), query.float()))
-        return found
-
-    def _heavy_maps(self, batch: Batch, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
-        if "frames" not in batch:
-            raise InputError("The batch holds no whole frames for the cue networks; make it with this objective's data")
-        side = self.sampling.map_size
-        found = {}
-        for name in self.cue_names:
-            if _key(name) not in self.heavy:
-                continue
-            rows: tuple[list[Tensor], list[Tensor]] = ([], [])
-            for index, frames in enumerate(batch["frames"]):
-                pair = frames.to(device)
-                maps = normalized(self.heavy[_key(name)], pair[:1], pair[1:])  # type: ignore[arg-type]
-                used = (maps[0], maps[0] if self.sampling.same_frame else maps[1])
-                for row, one, role in zip(rows, used, ("context", "query"), strict=True):
-                    row.append(crop_map(one, batch[f"{role}_box"][index : index + 1], side))
-            found[name] = (torch.cat(rows[0]), torch.cat(rows[1]))
-        return found
 
     def _in_context(self, context: Tensor, query: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:
         offset, step = self.stride // 2, self.stride
@@ -286,7 +219,3 @@ class LilaObjective(Objective):
         if self.gamma:
             logs["edges"] = (weights * edges).sum()
         return Losses(total, logs)
-
-
-def _key(name: str) -> str:
-    return re.sub(r"\W", "_", name)  # a module's name holds no dot

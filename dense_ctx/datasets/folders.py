@@ -62,10 +62,10 @@ def open_image_folder(
     if scale is not None and not scale > 0:
         raise InputError(f"scale is above 0; got {scale}")
     folder = _split(require(root, IMAGE_FOLDER), split)
-    targets = require(folder / "labels", IMAGE_FOLDER)
     images = images_in(folder / "images")
     if not images:
-        raise refuse(IMAGE_FOLDER, f"{folder / 'images'} holds no images")
+        raise refuse(IMAGE_FOLDER, _swapped(folder) or f"{folder / 'images'} holds no images")
+    targets = require(folder / "labels", IMAGE_FOLDER)
     present = {path.name for path in targets.iterdir()}
     pairs = []
     for path in images:
@@ -87,19 +87,22 @@ def _depth(path: Path, scale: float | None) -> Tensor:
 
 
 def _split(root: Path, split: str | None) -> Path:
-    swapped = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
-    if swapped and not images_in(root / "images"):
-        raise refuse(IMAGE_FOLDER, f"{root} has images/{swapped[0]} where {swapped[0]}/images is expected")
     if split in (None, "all") and (root / "images").is_dir():
         return root
     found = sorted(path.name for path in root.iterdir() if (path / "images").is_dir())
     if not found:
-        raise refuse(IMAGE_FOLDER, f"{root} holds no folder images")
+        raise refuse(IMAGE_FOLDER, _swapped(root) or f"{root} holds no folder images")
     if split is None:
         return root / ("val" if "val" in found else found[0])
     if split not in found:
         raise InputError(f"image-folder: {root} has no split {split!r}; it has {', '.join(found)}")
     return root / split
+
+
+def _swapped(root: Path) -> str:
+    """What to say where splits lie inside of images; nothing where they do not."""
+    inside = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
+    return f"{root} has images/{inside[0]} where {inside[0]}/images is expected" if inside else ""
 
 
 def _classes(classes: int | str | Sequence[str] | None, root: Path) -> tuple[str, ...]:

@@ -47,6 +47,18 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Average:
+    """Publish and validate the weights' mean over the steps from `start` on, in place of the last weights (0: do not).
+
+    momentum: 0: every step counts the same (Polyak and Juditsky 1992); else an exponential mean, which comes to
+        span about 1 / (1 - momentum) steps.
+    """
+
+    start: int = 0
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True)
 class Validate:
     """Every so many steps (0: never), and after the last: a protocol on a data root, or the caller's function."""
 
@@ -88,6 +100,7 @@ class TrainConfig:
     data: Any = None
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    average: Average = Average()
     batch_size: int = 8
     accumulate: int = 1
     clip_norm: float | None = 1.0
@@ -110,6 +123,8 @@ class TrainConfig:
             "validate.every": (self.validate.every, 0),
             "schedule.warmup": (self.schedule.warmup, 0),
             "schedule.floor": (self.schedule.floor, 0),
+            "average.start": (self.average.start, 0),
+            "average.momentum": (self.average.momentum, 0),
             "workers": (self.workers, 0),
             "seed": (self.seed, 0),
             "optimizer.weight_decay": (self.optimizer.weight_decay, 0),
@@ -123,6 +138,13 @@ class TrainConfig:
                 raise ConfigError(f"{key} is {number}; expected more than 0")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.average.momentum >= 1 or (self.average.momentum and not self.average.start):
+            raise ConfigError(
+                f"average.momentum is {self.average.momentum} and average.start {self.average.start}; expected a "
+                "momentum below 1, and a first step to average, from 1 on"
+            )
+        if self.average.start > self.steps:
+            raise ConfigError(f"average.start is {self.average.start}, later than the last of {self.steps} steps")
         if self.validate.protocol is not None and self.validate.data is None:
             raise ConfigError(f"validate.protocol is {self.validate.protocol}; give validate.data, its data set's root")
         if not self.out:
@@ -180,12 +202,18 @@ class TrainConfig:
 
     def dry(self, out: Path) -> TrainConfig:
         """Two steps that leave nothing but `out`, and validate nothing."""
-        return replace(self, out=str(out), steps=2, log=1, save=Save(0, 1), validate=Validate(), resume="never")
+        average = replace(self.average, start=min(self.average.start, 2))
+        return replace(
+            self, out=str(out), steps=2, log=1, save=Save(0, 1), average=average, validate=Validate(), resume="never"
+        )
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Dotted keys, of those that may not change in a continued run, that differ from `other` (a `to_dict`)."""
+        known = asdict(
+            TrainConfig(out=self.out, steps=self.steps)
+        )  # a key that the other's version had not: its default
         mine = {key: value for key, value in self.to_dict().items() if key not in FREE}
-        theirs = {key: value for key, value in other.items() if key not in FREE}
+        theirs = {key: value for key, value in {**json.loads(json.dumps(known)), **other}.items() if key not in FREE}
         return list(_differing(mine, theirs, ""))
 
 

@@ -92,6 +92,7 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         run.optimizer.step()
         if not scaled:
             run.step.after_step(step)
+        run.averaged.update(step)
         run.seconds = before + time.monotonic() - began
         log.advance(step, mean)
         if step % config.log == 0 or step == config.steps:

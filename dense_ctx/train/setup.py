@@ -18,6 +18,7 @@ from ..interfaces import Objective
 from ..model import AutoDenseModel, DenseModel
 from ..plugins import registry
 from . import state
+from .average import Averaged
 from .config import TrainConfig
 from .data import Order, count, loader, mix, seed_all
 from .log import Log
@@ -40,6 +41,7 @@ class Run:
     frozen: str
     start: int
     seconds: float
+    averaged: Averaged
 
     def __post_init__(self) -> None:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -72,6 +74,7 @@ class Run:
                     folder,
                     self.step,
                     self.optimizer.optimizer,
+                    self.averaged.tensors,
                     state.Meta(
                         done, round(self.seconds, 3), self.samples, self.config.to_dict(), self.frozen,
                         None if scaler is None else scaler.state_dict(),
@@ -85,6 +88,7 @@ class Run:
         """Let the objective finish the model and write its folder."""
         folder = self.out / "model"
         self.step.eval()
+        self.averaged.swap()
 
         def work() -> None:
             self.step.objective.finish(self.step.model)
@@ -175,16 +179,17 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     )
     step.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(step, made)
+    averaged = Averaged(step, config.average)
     if found is not None and meta is not None:
         if meta.frozen != frozen:
             raise ConfigError(f"{found} was trained on other backbone weights than {model.backbone.source} gives")
-        state.load(found, step, made)
+        averaged.tensors = state.load(found, step, made)
         if accelerator.scaler is not None and meta.scaler:
             accelerator.scaler.load_state_dict(dict(meta.scaler))
     in_main(accelerator, lambda: state.discard_after(out, start))
     in_main(accelerator, lambda: config.save_yaml(out / "config.yaml"))
     seconds = 0.0 if meta is None else meta.seconds
-    return Run(config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, start, seconds)
+    return Run(config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, start, seconds, averaged)
 
 
 def _claim(config: TrainConfig, out: Path) -> None:

@@ -1,7 +1,8 @@
 """state/step_N: all a run needs to go on. Tensors in safetensors, numbers in JSON, never a pickle.
 
     state.json          step, seconds, configuration, names of what follows, the loss scaler
-    state.safetensors   module.*: what was trained, all buffers, the objective's own; optimizer.*: by parameter name
+    state.safetensors   module.*: what was trained, all buffers, the objective's own; optimizer.*, average.*: by
+                        parameter name
     manifest.json       sha256 of the two
 
 No random state is in it: every random number comes from the seed and the step (`dense_ctx.train.data`).
@@ -118,8 +119,8 @@ def _parameter_names(step: TrainStep, optimizer: Optimizer) -> list[str]:
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def write(folder: Path, step: TrainStep, optimizer: Optimizer, meta: Meta) -> None:
-    """Write a state, whole or not at all.
+def write(folder: Path, step: TrainStep, optimizer: Optimizer, average: Mapping[str, Tensor], meta: Meta) -> None:
+    """Write a state, whole or not at all; `average` holds the weights' means by name.
 
     Raises:
         FileError: it cannot be written.
@@ -128,6 +129,7 @@ def write(folder: Path, step: TrainStep, optimizer: Optimizer, meta: Meta) -> No
     names = _parameter_names(step, optimizer)
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[index]}/{key}": torch.as_tensor(value) for key, value in values.items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
     def fill(partial: Path) -> None:
@@ -157,8 +159,8 @@ def discard_after(out: Path, step: int) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> None:
-    """Put a state's tensors into the modules and the optimizer, strictly.
+def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Put a state's tensors into the modules and the optimizer, strictly; returns the weights' means by name.
 
     Raises:
         CheckpointError: damaged, or of other modules.
@@ -178,9 +180,13 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> None:
     names = _parameter_names(step, optimizer)
     places = {name: index for index, name in enumerate(names)}
     moments: dict[int, dict[str, Tensor]] = {}
+    average: dict[str, Tensor] = {}
     for name in sorted(set(tensors) - there):
-        parameter, _, key = name.removeprefix("optimizer.").rpartition("/")
-        if parameter in places:
+        kind, _, rest = name.partition(".")
+        parameter, _, key = rest.rpartition("/")
+        if kind == "average" and rest in places:
+            average[rest] = tensors[name].to(own[f"module.{rest}"])
+        elif kind == "optimizer" and parameter in places:
             moments.setdefault(places[parameter], {})[key] = tensors[name]
         else:
             faults.append(f"left over {name}")
@@ -190,3 +196,4 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> None:
         for name, wanted in own.items():
             wanted.copy_(tensors[name])
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return average

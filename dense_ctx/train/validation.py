@@ -35,7 +35,7 @@ def validator(
     def check(step: int) -> dict[str, float]:
         run.step.eval()
         seed_all(mix(config.seed, "validate", step))
-        with torch.no_grad():
+        with torch.no_grad(), run.averaged.shown():
             return _protocol(run, step) if function is None else _call(run, function, step)
 
     return check

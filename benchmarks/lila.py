@@ -30,7 +30,7 @@ FROZEN = {
     "map at stride 32, the last": "efficientnet-lite0(layers=[4])+upsample",
 }
 TRAINED = {  # settings on top of the configuration
-    "start, not trained": ["steps=1", "optimizer.lr=1e-12"],
+    "start, not trained": ["steps=1", "average.start=0", "optimizer.lr=1e-12"],
     "lila": [],
     "erm": ["objective.args.mode=erm"],
     "no PAMR": ["objective.args.pamr=false"],

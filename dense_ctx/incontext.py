@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .checkpoint import write_tensors
 from .errors import CheckpointError, FileError, InputError, NotFittedError
+from .files import new_file
 from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
 from .plugins import registry
@@ -220,18 +221,10 @@ class InContext:
             "model": _identity(self.model),
         }
         tensors = {key: value.contiguous().cpu() for key, value in self.probe_.state_dict().items()}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_tensors(folder / ".probe.partial", tensors)
-            (folder / ".json.partial").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            (folder / ".probe.partial").replace(folder / "probe.safetensors")
-            (folder / ".json.partial").replace(folder / "probe.json")
-        except OSError as error:
-            raise FileError(f"Cannot save to {folder}: {error}") from error
-        finally:
-            if folder.is_dir():
-                for name in (".probe.partial", ".json.partial"):
-                    (folder / name).unlink(missing_ok=True)
+        # neither gets its name before both are written
+        with new_file(folder / "probe.json") as numbers, new_file(folder / "probe.safetensors") as weights:
+            write_tensors(weights, tensors)
+            numbers.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         return folder
 
     @classmethod

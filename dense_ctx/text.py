@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from torch.nn import functional
 
 from .checkpoint import write_tensors
 from .errors import FileError, InputError
+from .files import new_file
 from .text_encoders import text_encoder
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "a {} in the scene.", "{}")
@@ -38,22 +38,14 @@ class TextEmbeddings:
             FileError: it cannot be written.
         """
         path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
         meta = {
             "classes": json.dumps(self.classes),
             "model": self.model,
             "templates": json.dumps(self.templates),
             "format": "dense_ctx text embeddings 1",
         }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path, f"the text embeddings to {path}") as partial:
             write_tensors(partial, {"vectors": self.vectors.float().contiguous()}, meta)
-            partial.replace(path)
-        except OSError as error:
-            raise FileError(f"Cannot write the text embeddings to {path}: {error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
         return path
 
     @classmethod

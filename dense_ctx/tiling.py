@@ -8,7 +8,6 @@ so its windows see less context than the whole image would give, and the feature
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import FileError, InputError, MemoryBudgetError
+from .errors import InputError, MemoryBudgetError
+from .files import new_file
 from .images import ImageLike, load, padded_size
 from .interfaces import DenseFeatures, Size
 
@@ -256,10 +256,8 @@ def write_features(
     pixels = load(image)[None]
     size = (pixels.shape[-2], pixels.shape[-1])
     windows = plan(model, size, max_memory)
-    partial = path.with_name(f".{path.name}.partial")
     needed = size[0] * size[1] * model.dim * np.dtype(dtype).itemsize
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path, f"{needed / 1e9:.3g} GB of features to {path}") as partial:
         _reserve(partial, needed)
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=(*size, model.dim))
         for place, cells, weights in windows.tiles(size):
@@ -270,12 +268,6 @@ def write_features(
             array[cells[0], cells[1]] += values
             array.flush()
             del array
-        partial.replace(path)
-    except OSError as error:
-        raise FileError(f"Cannot write {needed / 1e9:.3g} GB of features to {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import FileError, InputError
+from .files import new_file
 from .images import open_image
 from .interfaces import Size
 
@@ -155,31 +155,25 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: floa
         FileError: the file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix or '.mp4'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(partial), "w") as container:
-            stream: Any = None
-            shape: tuple[int, ...] = ()
-            for frame in frames:
-                if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-                    raise InputError(f"A frame is uint8 [H, W, 3]; got {frame.dtype} {list(frame.shape)}")
-                if stream is None:
-                    shape = frame.shape
-                    stream = _stream(container, shape, fps)
-                if frame.shape != shape:
-                    raise InputError(f"Frames of one video have one size; got {list(shape)}, then {list(frame.shape)}")
-                even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+    with (
+        new_file(path, f"the video {path}", faults=(av.FFmpegError,), sync=False) as partial,
+        av.open(str(partial), "w", format=None if path.suffix else "mp4") as container,
+    ):
+        stream: Any = None
+        shape: tuple[int, ...] = ()
+        for frame in frames:
+            if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+                raise InputError(f"A frame is uint8 [H, W, 3]; got {frame.dtype} {list(frame.shape)}")
             if stream is None:
-                raise InputError(f"No frames to write to {path}")
-            container.mux(stream.encode())
-        partial.replace(path)
-    except (av.FFmpegError, OSError) as error:
-        raise FileError(f"Cannot write the video {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+                shape = frame.shape
+                stream = _stream(container, shape, fps)
+            if frame.shape != shape:
+                raise InputError(f"Frames of one video have one size; got {list(shape)}, then {list(frame.shape)}")
+            even = np.pad(frame, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        if stream is None:
+            raise InputError(f"No frames to write to {path}")
+        container.mux(stream.encode())
     return path
 
 

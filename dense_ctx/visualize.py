@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import FileError, InputError
+from .errors import InputError
+from .files import new_file
 from .interfaces import Size
 from .numerics import pca
 
@@ -99,16 +99,8 @@ def save_picture(path: str | os.PathLike[str], picture: Picture | Image.Image) -
     """
     path = Path(path)
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path, f"the picture {path}", faults=(ValueError,), sync=False) as partial:
         image.save(partial)
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        raise FileError(f"Cannot write the picture {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path
 
 

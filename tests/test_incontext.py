@@ -170,7 +170,7 @@ def test_save_and_load_faults(tmp_path, model):
     with pytest.raises(FileError, match=r"probe\.safetensors"):
         InContext.load(folder, model)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="Cannot save"):
+    with pytest.raises(FileError, match="Cannot write"):
         context.save(tmp_path / "file" / "c")
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from ..checkpoint import write_tensors
 from ..datasets.base import ImageSet, Sample
 from ..evaluate.result import read_json, write_json
+from ..files import new_file
 from ..model import DenseModel
 
 
@@ -61,12 +62,9 @@ class Best:
             return
         if before is not None and not (value < before["value"] if self.lower else value > before["value"]):
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.decoder.state_dict().items()}
-        path = self.folder / "best.safetensors"
-        partial = path.with_name(".best.partial")
-        write_tensors(partial, state)
-        partial.replace(path)
+        with new_file(self.folder / "best.safetensors") as partial:
+            write_tensors(partial, state)
         write_json(self.folder / "best.json", {"step": step, "value": value})
 
     def restore(self, model: DenseModel) -> dict[str, Any] | None:

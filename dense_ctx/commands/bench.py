@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import write_text
 
 if TYPE_CHECKING:
     from ..bench import BenchTask
@@ -104,11 +105,10 @@ def run(args: argparse.Namespace) -> int:
     if int(os.environ.get("RANK", "0")):  # the first of several processes writes the table
         return 0
     table = markdown(records)
-    (args.out / "table.md").write_text(table, encoding="utf-8")
-    (args.out / "report.html").write_text(page(records), encoding="utf-8")
-    (args.out / "plots").mkdir(exist_ok=True)
+    write_text(args.out / "table.md", table)
+    write_text(args.out / "report.html", page(records))
     for name, drawn in plots(records).items():
-        (args.out / "plots" / f"{name}.svg").write_text(drawn, encoding="utf-8")
+        write_text(args.out / "plots" / f"{name}.svg", drawn)
     print(f"\n{table}\n{args.out / 'table.md'}, {args.out / 'report.html'}, {args.out / 'plots'}")
     failed = sum(record["status"] != "done" for record in records)
     if failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from .. import images, visualize
-    from ..errors import FileError, InputError
+    from ..checkpoint import write_tensors
+    from ..errors import InputError
+    from ..files import new_file
     from ..tiling import write_features
 
     if not 0 < args.scale <= 8:
@@ -38,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     for path in progress(args.images, len(args.images), "features"):
         name = unique_stem(path, taken)
         if args.npy:
-            args.out.mkdir(parents=True, exist_ok=True)
             written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
             print(f"{path} -> {written}")
             continue
@@ -51,11 +51,8 @@ def run(args: argparse.Namespace) -> int:
         if features.cls is not None:
             tensors["cls"] = features.cls[0]
         tensors = {key: (t.half() if args.half else t).cpu().contiguous() for key, t in tensors.items()}
-        try:
-            args.out.mkdir(parents=True, exist_ok=True)
-            _save(tensors, args.out / f"{name}.safetensors", {"image": path.name, "size": f"{height}x{width}"})
-        except OSError as error:
-            raise FileError(f"Cannot write to {args.out}: {error}") from error
+        with new_file(args.out / f"{name}.safetensors") as partial:
+            write_tensors(partial, tensors, {"image": path.name, "size": f"{height}x{width}"})
         print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")
         # the picture needs no more than a screen's worth of pixels
         step = max(1, round(max(size) / 1024))
@@ -64,15 +61,3 @@ def run(args: argparse.Namespace) -> int:
     for name, picture in zip(names, visualize.pca_pictures(maps) if maps else [], strict=True):
         print(f"picture {visualize.save_picture(args.out / f'{name}.png', picture)}")
     return 0
-
-
-def _save(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
-    from ..checkpoint import write_tensors
-
-    partial = path.with_suffix(".partial")
-    try:
-        write_tensors(partial, tensors, metadata)
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

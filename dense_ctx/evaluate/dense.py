@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import visualize
 from ..datasets.base import ImageSet, Sample
 from ..errors import ConfigError, InputError
+from ..files import new_file
 from ..interfaces import DenseFeatures, Probe, Task
 from ..model import DenseModel
 from .folder import RunFolder
@@ -215,10 +216,8 @@ class DenseEvaluation:
         if path.suffix == ".png":
             visualize.save_labels(path, prediction.argmax(0))
         else:
-            partial = path.with_name(f".{path.stem}.partial.npy")  # a file that is there is taken for whole
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(partial, prediction.float().cpu().numpy())
-            partial.replace(path)
+            with new_file(path) as partial:  # a file that is there is taken for whole
+                np.save(partial, prediction.float().cpu().numpy())
 
     def _pictures(self, probe: Probe) -> None:
         """Image, annotation and prediction of up to four images, spread over the set."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..checkpoint import write_tensors
 from ..config import Part
 from ..errors import CheckpointError, ConfigError
+from ..files import new_file
 from ..interfaces import Probe, Task
 from ..plugins import registry
 from ..text import RANDOM, TextEmbeddings
@@ -60,11 +61,9 @@ def _arguments(target: Any) -> set[str]:
 
 
 def save_probe(probe: Probe, path: Path, extra: dict[str, Tensor] | None = None) -> None:
-    """Write a probe's state, and further tensors, to a safetensors file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(partial, {k: v.contiguous() for k, v in {**probe.state_dict(), **(extra or {})}.items()}, {})
-    partial.replace(path)
+    """Write a probe's state, and further tensors, to a safetensors file, whole or not at all; raises FileError."""
+    with new_file(path) as partial:
+        write_tensors(partial, {k: v.contiguous() for k, v in {**probe.state_dict(), **(extra or {})}.items()}, {})
 
 
 def load_probe_state(path: Path) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoint import state_digest
 from ..config import from_dict
 from ..errors import ConfigError, FileError
+from ..files import write_text
 
 if TYPE_CHECKING:
     from ..model import DenseModel
@@ -116,20 +117,7 @@ def write_json(path: Path, data: Any) -> Path:
     Raises:
         FileError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1, sort_keys=True, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", shared=True)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from ..checkpoint import write_tensors
 from ..datasets.base import ImageSet
 from ..errors import FileError, InputError
 from ..evaluate.result import write_json
+from ..files import new_file
 from ..images import prepare
 from ..interfaces import Backbone, Size
 from .manifest import FILE, SHARD, compare, identity, shown
@@ -58,18 +58,9 @@ class Plan:
         for number in self._missing:
             tensors = self._compute(number, progress or (lambda images: None))
             path = shard_path(self._folder, number)
-            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-            try:
+            with new_file(path, then=". Finished files are kept; run it again", shared=True) as partial:
                 write_tensors(partial, tensors, {"weights": self._manifest["weights"]})
-                with partial.open("rb+") as file:
-                    os.fsync(file.fileno())
                 written += partial.stat().st_size
-                partial.replace(path)
-            except OSError as error:
-                raise FileError(f"Cannot write {path}: {error}. Finished files are kept; run it again") from error
-            finally:
-                with contextlib.suppress(OSError):
-                    partial.unlink(missing_ok=True)
         return written
 
     def _compute(self, number: int, progress: Callable[[int], object]) -> dict[str, Tensor]:

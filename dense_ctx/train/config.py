@@ -196,7 +196,7 @@ class TrainConfig:
 
     def save_yaml(self, path: Path) -> None:
         """Write what `load` reads, whole or not at all; raises FileError."""
-        from .files import write_text
+        from ..files import write_text
 
         write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import FileError
-from .files import write_text
+from ..files import write_text
 
 NAME = "log.jsonl"
 

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from ..checkpoint import file_digest, state_digest, write_tensors
 from ..config import from_dict
 from ..errors import CheckpointError, FileError
-from .files import write_folder
+from ..files import write_folder
 from .step import TrainStep
 
 FORMAT = 1

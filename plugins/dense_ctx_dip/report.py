@@ -12,6 +12,7 @@ import numpy as np
 from dense_ctx import images as image_io
 from dense_ctx import visualize
 from dense_ctx.evaluate.result import read_json
+from dense_ctx.files import write_text
 
 from .manifest import read_manifest
 from .task_files import read_pairs, read_pseudo_labels
@@ -31,7 +32,7 @@ def write_report(root: Path, rows: int = 12, seed: int = 0) -> Path:
     visualize.save_picture(folder / "tasks.png", picture)
     statistics = class_statistics(root)
     page = folder / "index.html"
-    page.write_text(_page(manifest, statistics, len(pairs)), encoding="utf-8")
+    write_text(page, _page(manifest, statistics, len(pairs)))
     return page
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dense_ctx.checkpoint import write_tensors
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.files import new_file
 from dense_ctx.images import open_image
 from dense_ctx.visualize import palette, save_picture
 
@@ -113,13 +114,8 @@ def _pairs(text: str, suffix: str) -> Iterator[tuple[str, str]]:
 
 def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors to a safetensors file, whole or not at all; raises FileError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path, then=". What is finished is kept; run it again") as partial:
         write_tensors(partial, {name: value.cpu().contiguous() for name, value in tensors.items()})
-        partial.replace(path)
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {error}. What is finished is kept; run it again") from error
 
 
 def read_shard(path: Path, *names: str) -> tuple[Tensor, ...]:

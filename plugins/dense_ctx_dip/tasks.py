@@ -26,6 +26,7 @@ from torch import Tensor
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.evaluate.folder import everyone, processes
 from dense_ctx.evaluate.result import describe_model, read_json, write_json
+from dense_ctx.files import new_file
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 
@@ -252,22 +253,20 @@ class Tasks:
             return
         index, features, shares = self._whole()
         settings = self.settings
-        partial, found = path.with_name(".pairs.jsonl.partial"), 0
-        pairs = positive_pairs(features, shares, settings.neighbours, settings.shared)
-        with partial.open("w", encoding="utf-8") as file:
-            for one, two, key, share in self.progress(pairs, len(index) * settings.neighbours, "pair"):
-                row = {"query": self.names[index[one]], "positive": self.names[index[two]]}
-                file.write(json.dumps({**row, "class": key, "shared": round(share, 4)}) + "\n")
-                found += 1
-        if not found:
-            partial.unlink()
-            advice = f"fewer classes than {settings.classes}, more neighbours, or a smaller share"
-            raise InputError(
-                f"No positive pair: among {len(index)} images none has one of its {settings.neighbours} nearest that "
-                f"shares a pseudo-class over more than {settings.shared:.0%} of both. Take "
-                + ("more images" if len(index) < 2 else f"{advice} (--classes, --neighbours, --shared)")
-            )
-        partial.replace(path)
+        pairs, found = positive_pairs(features, shares, settings.neighbours, settings.shared), 0
+        with new_file(path) as partial:
+            with partial.open("w", encoding="utf-8") as file:
+                for one, two, key, share in self.progress(pairs, len(index) * settings.neighbours, "pair"):
+                    row = {"query": self.names[index[one]], "positive": self.names[index[two]]}
+                    file.write(json.dumps({**row, "class": key, "shared": round(share, 4)}) + "\n")
+                    found += 1
+            if not found:
+                advice = f"fewer classes than {settings.classes}, more neighbours, or a smaller share"
+                raise InputError(
+                    f"No positive pair: among {len(index)} images none has one of its {settings.neighbours} nearest "
+                    f"that shares a pseudo-class over more than {settings.shared:.0%} of both. Take "
+                    + ("more images" if len(index) < 2 else f"{advice} (--classes, --neighbours, --shared)")
+                )
 
     def _whole(self) -> tuple[list[int], Tensor, Sequence[Mapping[int, float]]]:
         """Indices, global features, and shares of classes of all usable images."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -14,8 +13,9 @@ from torch import Tensor
 
 from dense_ctx.checkpoint import write_tensors
 from dense_ctx.datasets import ImageSet
-from dense_ctx.errors import ConfigError, FileError
+from dense_ctx.errors import ConfigError
 from dense_ctx.evaluate.result import read_json, write_json
+from dense_ctx.files import new_file
 from dense_ctx.interfaces import Size
 
 from .tasks import Task
@@ -74,14 +74,8 @@ class TargetCache:
         """
         dtype = _STORED.get(self.task.name) or (torch.int16 if int(target.max()) < 32768 else torch.int32)
         path = self._path(index)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path, f"a target to {path}", shared=True, sync=False) as partial:
             write_tensors(partial, {"target": target.to(dtype).contiguous()})
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise FileError(f"Cannot keep a target at {path}: {error}") from error
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index // 1000:05d}" / f"{index:08d}.safetensors"

@@ -1,0 +1,87 @@
+"""Files and folders that appear under their name only when complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .errors import DenseCtxError, FileError
+
+
+@contextlib.contextmanager
+def new_file(
+    path: Path,
+    what: str = "",
+    then: str = "",
+    *,
+    faults: tuple[type[Exception], ...] = (),
+    shared: bool = False,
+    sync: bool = True,
+) -> Iterator[Path]:
+    """Give a path to write to; what lies there becomes `path` when the block ends, and is removed if it fails.
+
+    Args:
+        what: what is written, for the error; default the path.
+        then: the error's last words.
+        faults: errors of the block, beside OSError, that mean that the file cannot be written.
+        shared: several processes may write this file at once; the last one stays.
+        sync: wait for the disk, so that no loss of power leaves an empty file.
+
+    Raises:
+        FileError: it cannot be written. Errors of dense_ctx within the block pass as they are.
+    """
+    unwritable: tuple[type[Exception], ...] = (OSError, *faults)
+    process = f".{os.getpid()}" if shared else ""
+    partial = path.with_name(f".{path.stem}{process}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if sync:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except DenseCtxError:
+        raise
+    except unwritable as error:
+        raise FileError(f"Cannot write {what or path}: {error}{then}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, shared: bool = False) -> None:
+    """Write a text file in UTF-8, whole or not at all; raises FileError."""
+    with new_file(path, shared=shared) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write into a new folder, which gets its name when all its files are on disk; raises FileError."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        fill(partial)
+        for path in partial.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        _sync_folder(partial)
+        partial.replace(folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise FileError(f"Cannot write {folder}: {error}. What was there before is unchanged") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder; its rename is durable
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

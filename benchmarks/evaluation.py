@@ -22,6 +22,7 @@ RUNS = [
     ("davis2016-linear-v1", "davis2016", (0,)),
     ("davis2016-knn-v1", "davis2016", (0,)),
     ("camvid-linear-v1", "camvid", (0, 1, 2)),
+    ("camvid-linear-v2", "camvid", (0, 1, 2)),
     ("camvid-retrieval-v1", "camvid", (0, 1, 2)),
     ("rgbd-normals-v1", "rgbd/kitchen", (0, 1, 2)),
     ("rgbd-depth-linear-v1", "rgbd/kitchen", (0, 1, 2)),

@@ -1,6 +1,7 @@
 """How the command ends: statuses, one-line errors, tracebacks on request."""
 
 import json
+import os
 
 import pytest
 
@@ -41,3 +42,13 @@ def test_plugins_lists_our_parts(capsys):
     assert listed["failures"] == listed["unavailable"] == []
     assert {"backbone", "decoder"} <= {entry["kind"] for entry in listed["entries"]}
     assert {entry["distribution"] for entry in listed["entries"]} == {"dense-ctx"}
+
+
+def test_waiting_threads_leave_the_core_to_others(monkeypatch, capsys):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    cli.main(["plugins"])
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # whoever sets it is obeyed
+    cli.main(["plugins"])
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+    capsys.readouterr()

@@ -144,7 +144,9 @@ class TrainConfig:
                 "momentum below 1, and a first step to average, from 1 on"
             )
         if self.average.start > self.steps:
-            raise ConfigError(f"average.start is {self.average.start}, later than the last of {self.steps} steps")
+            raise ConfigError(
+                f"average.start is {self.average.start}, later than the last of {self.steps} steps; 0 averages nothing"
+            )
         if self.validate.protocol is not None and self.validate.data is None:
             raise ConfigError(f"validate.protocol is {self.validate.protocol}; give validate.data, its data set's root")
         if not self.out:
@@ -209,11 +211,9 @@ class TrainConfig:
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Dotted keys, of those that may not change in a continued run, that differ from `other` (a `to_dict`)."""
-        known = asdict(
-            TrainConfig(out=self.out, steps=self.steps)
-        )  # a key that the other's version had not: its default
+        defaults = TrainConfig(out=self.out, steps=self.steps).to_dict()  # of keys that the other's version had not
         mine = {key: value for key, value in self.to_dict().items() if key not in FREE}
-        theirs = {key: value for key, value in {**json.loads(json.dumps(known)), **other}.items() if key not in FREE}
+        theirs = {key: value for key, value in {**defaults, **other}.items() if key not in FREE}
         return list(_differing(mine, theirs, ""))
 
 

@@ -216,7 +216,7 @@ class DenseEvaluation:
         if path.suffix == ".png":
             visualize.save_labels(path, prediction.argmax(0))
         else:
-            with new_file(path) as partial:  # a file that is there is taken for whole
+            with new_file(path, sync=False) as partial:  # a file that is there is taken for whole
                 np.save(partial, prediction.float().cpu().numpy())
 
     def _pictures(self, probe: Probe) -> None:

@@ -18,10 +18,10 @@ from dense_ctx_dip.objective import DipObjective
 from PIL import Image
 
 from dense_ctx.commands._model import bar, model_from_spec
+from dense_ctx.data.video import Video
 from dense_ctx.evaluate import evaluate
-from dense_ctx.evaluate.compare import table
 from dense_ctx.train import TrainConfig, train
-from dense_ctx.video import Video
+from dense_ctx.visualize import text_table as table
 
 CONFIG = Path(__file__).parent.parent / "examples" / "configs" / "dip_lite0.yaml"
 WHOLE = "efficientnet-lite0+upsample"

@@ -15,7 +15,7 @@ from dense_ctx_dip.task_files import write_shard
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import SHARD, Tasks
 
-from dense_ctx.evaluate.result import write_json
+from dense_ctx.files import write_json
 
 
 def main():

@@ -16,8 +16,8 @@ from common import machine
 
 from dense_ctx.commands._model import bar, model_from_spec
 from dense_ctx.evaluate import evaluate
-from dense_ctx.evaluate.compare import table
 from dense_ctx.train import TrainConfig, train
+from dense_ctx.visualize import text_table as table
 
 CONFIG = Path(__file__).parent.parent / "examples" / "configs" / "lila_lite0.yaml"
 FROZEN = {

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import torch
+from dense_ctx_lila.cue_cache import plan_cues
 from dense_ctx_lila.objective import LilaObjective
 from torch.utils.flop_counter import FlopCounterMode
 
 from dense_ctx import AutoDenseModel
-from dense_ctx.cue_cache import plan_cues
-from dense_ctx.evaluate.compare import table
 from dense_ctx.train import TrainStep
+from dense_ctx.visualize import text_table as table
 
 PUBLISHED = 24 * 3600 / 30_000
 # dense bfloat16 TFLOP/s of the makers' data sheets, by a word of the device's name

@@ -20,18 +20,18 @@ import lila_plain
 import torch
 from clock import Clock
 from common import in_process, machine, peak_mb_since, reset_peak
+from dense_ctx_lila import feature_cue as own
 from dense_ctx_lila import objective as ours
-from dense_ctx_lila import own
 from dense_ctx_lila.pamr import refine
 from PIL import Image
 from torch.nn import functional
 
 from dense_ctx import AutoDenseModel, DenseModel
 from dense_ctx.config import Part
-from dense_ctx.evaluate.compare import table
 from dense_ctx.interfaces import Features
 from dense_ctx.numerics import ridge_fit
 from dense_ctx.train import TrainConfig, TrainStep
+from dense_ctx.visualize import text_table as table
 
 SOLVE, BACK_SOLVE = "solve (ridge fit)", "backward: solve"
 BACK_LOSS, BACK_DECODER = "backward: loss, prediction", "backward: decoder"

@@ -48,7 +48,7 @@ def full_matrices(args):
     """The same numbers, with all attention weights of both layers at once and kept for the backward pass."""
     import torch
     from dense_ctx_maxa import attention
-    from dense_ctx_maxa.attend import gaussian
+    from dense_ctx_maxa.fused_attention import gaussian
     from dense_ctx_maxa.positions import squared_distances
 
     def plain(query, key, value, bias=0.0):

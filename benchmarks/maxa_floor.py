@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from dense_ctx_maxa import tasks
-from dense_ctx_maxa.data import TaskData, open_images
+from dense_ctx_maxa.dataset import TaskData, open_images
 from dense_ctx_maxa.scoring import Score
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
 

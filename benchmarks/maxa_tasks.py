@@ -11,9 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from dense_ctx.bench import Bench, BenchTask, markdown, page, plots, run_bench
+from dense_ctx_bench import Bench, BenchTask, markdown, page, plots, run_bench
+
 from dense_ctx.config import Part
-from dense_ctx.evaluate.result import read_json
+from dense_ctx.files import read_json
 
 LAYERS = {"layers": [-2, -1]}  # strides 16 and 32: a grid of 14 x 14 for 224 x 224 pixels
 PRETRAINED, UNTRAINED = Part("efficientnet-lite0"), Part("efficientnet-lite0", {"weights": None})

@@ -52,7 +52,7 @@ def dense(height: int, width: int, dim: int, frames: int) -> tuple[float, float,
 
 
 def ours(height: int, width: int, dim: int, frames: int) -> tuple[float, float, Any]:
-    from dense_ctx.propagation import Propagator, _normalized, _propagate
+    from dense_ctx_probes.local_knn import Propagator, _normalized, _propagate
 
     features, labels = _data(height, width, dim, frames)
     propagator = Propagator(features[0], labels[0], n_last_frames=frames - 1)

@@ -18,8 +18,7 @@ HEIGHT, WIDTH, STRIDE, CONTEXT = 480, 1152, 8, 8
 def step(dim: int) -> tuple[float, str]:
     """What a propagator with a full context adds, at its largest."""
     import torch
-
-    from dense_ctx.propagation import Propagator
+    from dense_ctx_probes.local_knn import Propagator
 
     height, width = HEIGHT // STRIDE, WIDTH // STRIDE
     generator = torch.Generator().manual_seed(0)
@@ -38,7 +37,7 @@ def clip(frames: int) -> tuple[float, str]:
     import torch
 
     from dense_ctx import AutoDenseModel
-    from dense_ctx.propagation import track
+    from dense_ctx.tracking import track
 
     model = AutoDenseModel.from_parts("rgb-xy", "upsample")
     mask = torch.zeros(HEIGHT, WIDTH, dtype=torch.int64)

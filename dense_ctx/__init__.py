@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .incontext import InContext
     from .interfaces import Backbone, Batch, Decoder, DenseFeatures, Features, Losses, Objective, Probe
     from .model import AutoDenseModel, DenseModel, create_backbone, create_decoder
-    from .propagation import track
+    from .tracking import track
 
 _LAZY = {
     "AutoDenseModel": "model",

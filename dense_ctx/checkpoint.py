@@ -11,7 +11,6 @@ run leaves the old model or the new one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialize
 from torch import Tensor
 
 from .card import model_card
 from .config import ModelConfig
 from .errors import CheckpointError, ConfigError, FileError, UnknownNameError
+from .files import file_digest, state_digest, write_tensors
 from .plugins import registry
 
 if TYPE_CHECKING:
@@ -230,25 +229,6 @@ def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
     return data
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def state_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and values, in order of names."""
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        value = tensors[key].detach().cpu().contiguous()
-        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _beside(folder: Path, role: str) -> Path:
     return folder.with_name(f".{folder.name}.{role}")
 
@@ -258,11 +238,6 @@ def recover(folder: Path) -> None:
     previous = _beside(folder, "previous") if folder.name else folder
     if not folder.exists() and previous.is_dir():
         previous.replace(folder)
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file as any file: safetensors' own writer leaves it readable by its owner alone."""
-    path.write_bytes(serialize(tensors, metadata))
 
 
 def _write(path: Path, text: str) -> None:

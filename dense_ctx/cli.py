@@ -1,17 +1,16 @@
-"""The command `dense-ctx`: parse, run a verb of `dense_ctx.commands`, turn errors of ours into one line."""
+"""The command `dense-ctx`: parse, run a registered verb, turn errors of ours into one line."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from .commands import VERBS
-from .errors import DenseCtxError, PluginWarning
+from .errors import DenseCtxError, PluginError, PluginWarning
+from .plugins import registry
 
 DEBUG_VARIABLE = "DENSE_CTX_DEBUG"  # "1": show the traceback of an error, as --debug does
 
@@ -24,8 +23,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in VERBS:
-        importlib.import_module(f".commands.{verb}", __package__).add(verbs)
+    for verb in registry().names("command"):
+        try:
+            command = registry().create("command", verb)
+        except PluginError:  # said in a warning; the other verbs keep working
+            continue
+        options = verbs.add_parser(
+            verb, help=command.help, description=command.description or command.help, epilog=command.epilog
+        )
+        command.add_arguments(options)
+        options.set_defaults(run=command.run)
     return parser
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .errors import DenseCtxError, FileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -85,3 +91,66 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_json(path: Path, data: Any) -> Path:
+    """Write JSON; it appears under its name only when complete.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", shared=True)
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        FileError: missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {error}") from None
+    except ValueError as error:
+        raise FileError(f"{path} is not JSON: {error}") from None
+
+
+def clean(value: Any) -> Any:
+    """Values as JSON has them: NaN becomes null, tuples lists."""
+    if isinstance(value, dict):
+        return {str(k): clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def state_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and values, in order of names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file as any file: safetensors' own writer leaves it readable by its owner alone."""
+    from safetensors.torch import save
+
+    path.write_bytes(save(tensors, metadata))

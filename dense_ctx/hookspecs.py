@@ -1,16 +1,27 @@
 """The whole plugin contract, on one screen.
 
-A plugin is a module named by an entry point of group `dense_ctx`. It implements any of the six hooks below with
-`@hookimpl`, and in each calls `register(name, "package.module:attribute")`. The target is imported at first use, so
-a plugin's `__init__` should import nothing but `hookimpl`.
+A plugin is a module named by an entry point of group `dense_ctx`. It implements one or both hooks below with
+`@hookimpl`. Targets are imported at first use, so a plugin's `__init__` should import nothing but `hookimpl`.
 
-    register(name, target, *, args=None, extra=None)
+    register(kind, name, target, *, args=None, extra=None)
 
+kind    one of the table's, or one that another plugin defines; `dense-ctx plugins` lists all.
 name    what users type. A name that ends in ":" is a family: "timm:" answers to "timm:NAME", and NAME becomes
         the target's first argument.
-target  "package.module:attribute": the class, or a function that builds it.
+target  "package.module:attribute", the class or a function that builds it; for a kind of files "package:path".
 args    keyword arguments always passed to the target, below the user's own.
 extra   the optional extra ("dip" for `pip install yours[dip]`) that brings packages the target imports.
+
+    kind        what a part does                            its base class, with the contract
+    backbone    images to feature maps                      dense_ctx.interfaces:Backbone
+    decoder     feature maps to a vector for every pixel    dense_ctx.interfaces:Decoder
+    objective   what to learn from what                     dense_ctx.interfaces:Objective (ScoredObjective: bench)
+    probe       features and labels to predictions          dense_ctx.interfaces:Probe
+    metric      predictions and targets to scores           dense_ctx.interfaces:Metric
+    dataset     a folder to annotated images or clips       dense_ctx.data.base:DatasetReader
+    command     a verb of `dense-ctx`                       dense_ctx.commands.base:Command
+    model       a published model                           "hub:owner/repo[@revision]", or a folder "package:path"
+    protocol    a benchmark                                 a file "package:path.yaml"
 """
 
 from __future__ import annotations
@@ -28,36 +39,33 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 class Register(Protocol):
-    """The callback handed to every hook."""
+    """The callback of `register_parts`."""
 
     def __call__(  # noqa: D102  described at the top of this file
-        self, name: str, target: str, *, args: Mapping[str, Any] | None = None, extra: str | None = None
+        self, kind: str, name: str, target: str, *, args: Mapping[str, Any] | None = None, extra: str | None = None
     ) -> None: ...
 
 
+class DefineKind(Protocol):
+    """The callback of `define_kinds`."""
+
+    def __call__(self, kind: str, base: str | None = None, *, suffix: str | None = None) -> None:
+        """Add a kind of parts.
+
+        Args:
+            kind: its name, in the singular.
+            base: "package.module:Class" that every part is an instance of; imported at first use.
+            suffix: parts are files of a package, "package:path", that end so (".json"); there is no base then.
+        """
+
+
 class HookSpecs:
-    """The six hooks."""
+    """The two hooks."""
 
-    @hookspec(historic=True)
-    def register_backbones(self, register: Register) -> None:
-        """Name encoders: targets give a `dense_ctx.Backbone` and accept `weights=`."""
+    @hookspec
+    def define_kinds(self, define: DefineKind) -> None:
+        """Add kinds of parts: define("cue", "dense_ctx_lila.cues.base:Cue"). All kinds come before any part."""
 
-    @hookspec(historic=True)
-    def register_decoders(self, register: Register) -> None:
-        """Name decoders: targets are called with `dims=`, `strides=` and give a `dense_ctx.Decoder`."""
-
-    @hookspec(historic=True)
-    def register_objectives(self, register: Register) -> None:
-        """Name training objectives: targets give a `dense_ctx.Objective`."""
-
-    @hookspec(historic=True)
-    def register_probes(self, register: Register) -> None:
-        """Name probes: targets are called with `task=` and give a `dense_ctx.Probe`."""
-
-    @hookspec(historic=True)
-    def register_models(self, register: Register) -> None:
-        """Name published models: the target is "hub:owner/repo[@revision]" or "package:folder" inside a wheel."""
-
-    @hookspec(historic=True)
-    def register_cues(self, register: Register) -> None:
-        """Name supervision maps (depth, flow ...): targets turn frames into maps."""
+    @hookspec
+    def register_parts(self, register: Register) -> None:
+        """Name parts: register("backbone", "dinov2-s14", "pkg.vit:Vit", args={...})."""

@@ -183,3 +183,21 @@ def prepare(
 def padded_size(size: Size, stride: int) -> Size:
     """The next multiples of `stride`."""
     return -(-size[0] // stride) * stride, -(-size[1] // stride) * stride
+
+
+def resized(image: Tensor, size: Size) -> Tensor:
+    """[3, H, W] at `size`: bilinear, antialiased."""
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    small = functional.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+    return small.clamp(0, 1)
+
+
+def nearest(target: Tensor, size: Size) -> Tensor:
+    """A target [H, W] or [K, H, W] at `size`: the value a pixel's centre falls on, so that no label is invented."""
+    height, width = target.shape[-2:]
+    if (height, width) == tuple(size):
+        return target
+    rows = ((torch.arange(size[0], device=target.device) + 0.5) * height / size[0]).long()
+    columns = ((torch.arange(size[1], device=target.device) + 0.5) * width / size[1]).long()
+    return target[..., rows, :][..., columns]

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import write_tensors
 from .errors import CheckpointError, FileError, InputError, NotFittedError
-from .files import new_file
+from .files import new_file, write_tensors
 from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
 from .plugins import registry
@@ -101,9 +100,7 @@ class InContext:
         size = (pixels.shape[-2], pixels.shape[-1])
         encoded = self._encode(target, size)
         if self.probe_ is None:
-            self.probe_ = cast(
-                Probe, registry().create("probe", self.method, base=Probe, task=self.task_, **self.options)
-            )
+            self.probe_ = cast(Probe, registry().create("probe", self.method, task=self.task_, **self.options))
         if max_memory is None:
             self.probe_.partial_fit(self.model(pixels), encoded)
             return
@@ -255,7 +252,7 @@ class InContext:
         context.classes_, context.channels_ = list(facts["classes"]), int(facts["channels"])
         context.probe_ = cast(
             Probe,
-            registry().create("probe", context.method, base=Probe, task=context.task_, **context.options),
+            registry().create("probe", context.method, task=context.task_, **context.options),
         )
         context.probe_.load_state_dict(tensors)
         return context

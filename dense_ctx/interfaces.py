@@ -1,12 +1,14 @@
-"""The four roles (Backbone, Decoder, Objective, Probe) and what passes between them.
+"""The contract of every part (Backbone, Decoder, Objective, Probe, Metric) and what passes between them.
 
-Axes are always [B, C, H, W], sizes (H, W), flow [B, 2, H, W] as (x, y) in pixels.
+Axes are always [B, C, H, W], sizes (H, W), flow [B, 2, H, W] as (x, y) in pixels. What a part may be asked for is
+written here and nowhere else; `dense_ctx.testing` has a check for each class. Data sets and commands are described
+where no torch is loaded: `dense_ctx.data.base`, `dense_ctx.commands.base`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,14 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from .errors import ConfigError
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .data.base import ImageSet
+    from .feature_cache import FeatureCache
     from .model import DenseModel
 
 Size = tuple[int, int]
 Batch = Mapping[str, Any]  # what an Objective's data set collates to: names to tensors [B, ...] or lists
 Task = Literal["segmentation", "regression"]
+Reads = Literal["pixels", "patches", "both"]  # the decoder's features, the encoder's, or both
 
 
 @dataclass(frozen=True)
@@ -108,23 +115,66 @@ class Backbone(nn.Module, ABC):
         """
         return []
 
+    def adapters(self) -> list[str]:
+        """Names of parameters made to be trained while the rest stays frozen (LoRA), under any objective.
+
+        They train with the decoder and are stored in the checkpoint. Default: none.
+        """
+        return []
+
 
 class Decoder(nn.Module, ABC):
     """From a backbone's maps to features or predictions at any size.
 
     The registry calls `Decoder(dims=..., strides=..., **args)` with the backbone's own values.
-    `dim` is the number of output channels.
+
+    Attributes set by the subclass:
+        dim: number of output channels.
+        layers: indices of the maps that `forward` reads, negative ones from the end; None: all. A cache of features
+            holds those alone.
     """
 
     dim: int
+    layers: tuple[int, ...] | None = None
 
     @abstractmethod
     def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
         """Decode to [B, dim, *size]. `images` is the normalised tensor [B, 3, H, W] that was encoded."""
 
+    @classmethod
+    def size_args(cls, size: Size, image_size: Size, strides: Sequence[int], args: Mapping[str, Any]) -> dict[str, Any]:
+        """Constructor arguments that follow from the sizes a model is made for; default none.
+
+        Args:
+            size: (H, W) of the outputs.
+            image_size: (H, W) of the images.
+            strides: the backbone's.
+            args: what the user gave; it stands above what is returned.
+        """
+        return {}
+
+    def initialise(self, batches: Iterable[Sequence[Tensor]]) -> bool:
+        """Set the first weights from data: the maps [B, C_l, h_l, w_l] of some images, as the backbone gives them.
+
+        Returns:
+            False: not supported, nothing was read and nothing changed (the default).
+        """
+        return False
+
+    def shift(self, offset: Tensor) -> bool:
+        """Add a vector [dim] to every pixel decoded from now on.
+
+        Returns:
+            False: not supported, nothing changed (the default).
+        """
+        return False
+
 
 class Objective(nn.Module, ABC):
-    """What to learn from what. May own parameters (a projector); they are dropped from the published model."""
+    """What to learn from what. May own parameters (a projector); they are dropped from the published model.
+
+    The order of calls is `dataset`, `setup` once, then `forward` and `after_step` for each step, `finish` once.
+    """
 
     @abstractmethod
     def dataset(self, data: Any) -> Dataset[Any]:
@@ -136,6 +186,27 @@ class Objective(nn.Module, ABC):
 
         batch: Batch = default_collate(samples)
         return batch
+
+    def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
+        """Prepare for training, once: make heads, slow copies, adapters and caches.
+
+        Args:
+            model: on its device; may be changed.
+            dataset: what `dataset` gave.
+            fresh: the decoder has the random weights it was made with, so it may be initialised from data. False for
+                a published model and for a run that resumes: their weights must stay as they are.
+
+        Returns:
+            Parameter groups for the optimiser, as torch.optim takes them. Default: the decoder's, the backbone's
+            adapters and this objective's own parameters.
+        """
+        adapters = set(model.backbone.adapters())
+        parts: list[list[nn.Parameter]] = [
+            [p for p in model.decoder.parameters() if p.requires_grad],
+            [p.requires_grad_(True) for name, p in model.backbone.named_parameters() if name in adapters],
+            [p for p in self.parameters() if p.requires_grad],
+        ]
+        return [{"params": parameters} for parameters in parts if parameters]
 
     def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser. Default: the decoder's and this objective's parameters."""
@@ -153,20 +224,105 @@ class Objective(nn.Module, ABC):
         """Run once after the last step, in the first process, before the model is written. Default: nothing."""
 
 
+class ScoredObjective(Objective):
+    """An objective that can measure a model on held-out images: what `dense-ctx bench` takes as a task.
+
+    Attributes set by the subclass:
+        metric: the headline among the scores. unit: of it; "" for a share or a number without one.
+        lower_is_better: whether a smaller headline value is the better one.
+        size: (H, W) of the outputs. image_size: (H, W) images are resized to. A benchmark sets both before `dataset`.
+        lr: learning rate of the objective's parameter groups; None: the objective's own. A benchmark may set it
+            before `setup`.
+    """
+
+    metric: str
+    unit: str = ""
+    lower_is_better: bool = False
+    size: Size
+    image_size: Size
+    lr: float | None = None
+
+    @abstractmethod
+    def outputs(self, dataset: Dataset[Any]) -> int:
+        """Channels the decoder needs for this data set (as `dataset` gave it)."""
+
+    @abstractmethod
+    def score(self, model: DenseModel, images: ImageSet, *, features: FeatureCache | None = None) -> dict[str, float]:
+        """The scores of a model on annotated images, `metric` among them, and "images": how many counted.
+
+        Args:
+            images: not the training images.
+            features: the backbone's maps of these images, to be read in place of running the backbone.
+        """
+
+    def use_features(self, features: FeatureCache) -> None:
+        """Train on the backbone's maps of the training images from disk, in place of running the backbone.
+
+        Called after `dataset`, before `setup`.
+        """
+        raise NotImplementedError
+
+    def use_folder(self, folder: str) -> None:
+        """Keep what is slow to make again (targets) in a folder that outlives this run. Default: nothing is kept.
+
+        Called before `dataset`; a folder belongs to one task, size and set of images.
+        """
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """All that an evaluation knows before it gives a probe its first batch.
+
+    classes: names, in the order of their ids; () where the targets are values.
+    unseen: those that the probe will see no label of (zero-shot).
+    reads: which features the protocol wants read.
+    steps: gradient steps, each one call of `partial_fit`; None: the probe is not to be trained by steps.
+    seed: of all that is random in the probe, below a seed of its own arguments.
+    """
+
+    classes: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    reads: Reads = "pixels"
+    steps: int | None = None
+    seed: int = 0
+
+
 class Probe(ABC):
     """Reads predictions out of features, with scikit-learn's verbs; fitted state ends in "_".
 
     Args:
         task: "segmentation" (targets [B, H, W] int64 class indices, -1 is ignored) or
             "regression" (targets [B, K, H, W] float, NaN is ignored).
+        seed: of all that is random in it; None: an evaluation's, else 0.
     """
 
     # True: targets at the image's own size are welcome, however coarse the grid of the pixel features
     pixel_targets: ClassVar[bool] = False
-    incremental: ClassVar[bool] = True  # False: each partial_fit starts from what it stored, at a cost that grows
 
-    def __init__(self, task: Task = "segmentation") -> None:
+    def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
         self.task = task
+        self.seed = 0 if seed is None else seed
+        self._own_seed = seed is not None
+
+    def configure(self, context: FitContext) -> None:
+        """Take what an evaluation knows, before the first `partial_fit` and before any work.
+
+        The default takes the seed, and suits a closed-form probe.
+
+        Raises:
+            ConfigError: the probe cannot do what the context asks: it is not trained by steps, knows nothing of
+                classes without labels, or lacks what it needs (text embeddings).
+        """
+        name = type(self).__name__
+        if context.steps is not None:
+            raise ConfigError(
+                f"{name} is fitted in closed form, not by steps: leave `train` out of the protocol (train=null), or "
+                "name a probe that is trained, such as linear"
+            )
+        if context.unseen:
+            raise ConfigError(f"{name} cannot predict classes it sees no label of; use a zero-shot probe")
+        if not self._own_seed:
+            self.seed = context.seed
 
     @abstractmethod
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> Self:
@@ -183,3 +339,66 @@ class Probe(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take a fitted state back."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a Metric computes.
+
+    values: each of the metric's scores. parts: the headline's parts (per class, per object), None where there is
+    none. counts: how many images, pixels ... were scored.
+    """
+
+    values: Mapping[str, float]
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Metric(ABC):
+    """Scores over a data set, accumulated image by image; accumulators of shards merge, in any split of the work.
+
+    Attributes set by the subclass:
+        target: kind of data set whose targets it takes: "segmentation", "depth", "normals", "instances" or "video".
+        higher_is_better: the scores it computes, and which way each is better.
+    """
+
+    target: ClassVar[str]
+    higher_is_better: ClassVar[Mapping[str, bool]]
+
+    def __init__(self, classes: Sequence[str] = (), **options: Any) -> None:
+        """Start with nothing.
+
+        Args:
+            classes: names of the data set's classes; () where the targets are values.
+            options: the conventions that a protocol's `scoring` sets, those the metric names as keywords.
+        """
+        self.classes = tuple(classes)
+
+    def start(self, name: str, target: Tensor) -> None:
+        """Begin a clip whose first frame is annotated by `target` (video only). Default: nothing."""
+        return None
+
+    @abstractmethod
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add one image, or a clip's next frame.
+
+        Args:
+            prediction: [K, H, W] class probabilities or values; of a clip's frame the labels, int64 [H, W].
+            target: as `dense_ctx.data.base.Sample` has it.
+        """
+
+    @abstractmethod
+    def state(self) -> Any:
+        """The accumulated sums as JSON values."""
+
+    @abstractmethod
+    def merge(self, state: Any) -> None:
+        """Add another accumulator's `state`."""
+
+    @abstractmethod
+    def compute(self) -> Scores:
+        """The scores over everything added.
+
+        Raises:
+            InputError: nothing could be scored.
+        """

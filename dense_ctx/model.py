@@ -32,12 +32,12 @@ def create_backbone(name: str, **args: Any) -> Backbone:
         UnknownNameError: no such backbone; the closest names are listed.
         WeightsError: the pretrained weights cannot be had.
     """
-    return cast(Backbone, registry().create("backbone", name, base=Backbone, **args))
+    return cast(Backbone, registry().create("backbone", name, **args))
 
 
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
-    made = registry().create("decoder", name, base=Decoder, dims=backbone.dims, strides=backbone.strides, **args)
+    made = registry().create("decoder", name, dims=backbone.dims, strides=backbone.strides, **args)
     return cast(Decoder, made)
 
 

@@ -7,8 +7,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pluggy
 
 from .errors import PluginError, PluginWarning
 from .hookspecs import API_VERSION, GROUP, HookSpecs
-from .registry import KINDS, Entry, Owner, Registry
+from .registry import Entry, Kind, Owner, Registry
 
 OWN_DISTRIBUTION = "dense-ctx"
 SKIP_VARIABLE = "DENSE_CTX_SKIP_PLUGINS"  # comma-separated entry-point names, or "all" for every third party
@@ -66,12 +65,14 @@ def load_plugins(strict: bool | None = None) -> Registry:
         _loading = True
         try:
             loader = _Loader(strict)
+            points = []
             for point in _points():
                 owner = _owner(point)
                 if point.name in skip or ("all" in skip and owner.distribution != OWN_DISTRIBUTION):
                     loader.registry.skipped.append(owner)
                 else:
-                    loader.load(point)
+                    points.append(point)
+            loader.load(points)
             return loader.registry
         finally:
             _loading = False
@@ -110,24 +111,36 @@ def _order(point: EntryPoint) -> tuple[bool, str, str]:
 
 
 class _Loader:
-    """Loads one plugin at a time; its names are staged and taken over only when every hook succeeded."""
+    """Loads one plugin at a time, first the kinds of all, then their parts.
+
+    What a plugin registers is staged and taken over only when every hook of it succeeded.
+    """
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
         self.registry = Registry()
         self.registry.on_failure = self.failed
         self._owner: Owner | None = None
-        self._staged: dict[tuple[str, str], Entry] = {}
+        self._parts: dict[tuple[str, str], Entry] = {}
+        self._kinds: dict[str, Kind] = {}
         self._seen: dict[str, Owner] = {}
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(HookSpecs)
-        for kind in KINDS:
-            hook = getattr(self._manager.hook, f"register_{kind}s")
-            hook.call_historic(partial(_no_result, hook.name), {"register": partial(self._register, kind)})
 
-    def load(self, point: EntryPoint) -> None:
-        owner = _owner(point)
-        self._owner, self._staged = owner, {}
+    def load(self, points: Iterable[EntryPoint]) -> None:
+        plugins = [
+            (owner, name) for point in points if (owner := _owner(point)) and (name := self._import(point, owner))
+        ]
+        for hook, arguments in (
+            (self._manager.hook.define_kinds, {"define": self._define}),
+            (self._manager.hook.register_parts, {"register": self._register}),
+        ):
+            for owner, name in plugins:
+                if owner not in self.registry.failures:
+                    self._call(hook, arguments, owner, name)
+
+    def _import(self, point: EntryPoint, owner: Owner) -> str | None:
+        """Import a plugin's module and hand it to pluggy; its name there, None where that failed."""
         name = f"{owner.distribution}:{point.name}"
         try:
             if point.name in self._seen:
@@ -136,15 +149,33 @@ class _Loader:
             _check_module(plugin)
             self._manager.register(plugin, name=name)
             self._manager.check_pending()  # a hookimpl no spec knows: a misspelt hook
-            self.registry.commit(self._staged)
-            self._seen[point.name] = owner
         except (Exception, SystemExit) as error:
-            # pluggy keeps a plugin registered when one of its historic hooks raises
-            if self._manager.has_plugin(name):
-                self._manager.unregister(name=name)
-            self.failed(owner, error)
+            self._drop(owner, name, error)
+            return None
+        self._seen[point.name] = owner
+        return name
+
+    def _call(self, hook: pluggy.HookCaller, arguments: dict[str, Any], owner: Owner, name: str) -> None:
+        """Call one hook of one plugin, and take over what it registers."""
+        self._owner, self._parts, self._kinds = owner, {}, {}
+        try:
+            for implementation in hook.get_hookimpls():
+                if implementation.plugin_name == name:
+                    result = implementation.function(*[arguments[key] for key in implementation.argnames])
+                    if result is not None:
+                        raise PluginError(
+                            f"{hook.name} returned {result!r}; a hook calls its callback and returns nothing"
+                        )
+            self.registry.commit(self._parts, self._kinds)
+        except (Exception, SystemExit) as error:
+            self._drop(owner, name, error)
         finally:
-            self._owner, self._staged = None, {}
+            self._owner, self._parts, self._kinds = None, {}, {}
+
+    def _drop(self, owner: Owner, name: str, error: BaseException) -> None:
+        if self._manager.has_plugin(name):
+            self._manager.unregister(name=name)
+        self.failed(owner, error)
 
     def failed(self, owner: Owner, error: BaseException) -> None:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
@@ -154,6 +185,13 @@ class _Loader:
         if self.strict:
             raise PluginError(f"{owner} failed: {cause}") from error
         warnings.warn(f"dense_ctx skipped {owner}: {cause}", PluginWarning, stacklevel=_callers_level())
+
+    def _define(self, kind: str, base: str | None = None, *, suffix: str | None = None) -> None:
+        if self._owner is None:
+            raise PluginError("define() works only while dense_ctx loads the plugin; do not keep it for later")
+        definition = Kind(kind, base, suffix, self._owner)
+        self.registry.check_kind(definition, self._kinds)
+        self._kinds[kind] = definition
 
     def _register(
         self,
@@ -167,8 +205,8 @@ class _Loader:
         if self._owner is None:
             raise PluginError("register() works only while dense_ctx loads the plugin; do not keep it for later")
         entry = Entry(kind, name, target, self._owner, dict(args or {}), extra)
-        self.registry.check(entry, self._staged)
-        self._staged[kind, name] = entry
+        self.registry.check(entry, self._parts)
+        self._parts[kind, name] = entry
 
 
 def _check_module(plugin: Any) -> None:
@@ -176,14 +214,10 @@ def _check_module(plugin: Any) -> None:
     wanted = getattr(plugin, "DENSE_CTX_API", API_VERSION)
     if not isinstance(wanted, int) or wanted > API_VERSION:
         raise PluginError(f"it is written for plugin API {wanted}; this dense_ctx has {API_VERSION}")
-    for kind in KINDS:
-        hook = getattr(plugin, f"register_{kind}s", None)
+    for name in ("define_kinds", "register_parts"):
+        hook = getattr(plugin, name, None)
         if callable(hook) and not hasattr(hook, f"{GROUP}_impl"):
-            raise PluginError(f"register_{kind}s lacks the decorator @dense_ctx.hookimpl")
-
-
-def _no_result(hook: str, result: object) -> None:
-    raise PluginError(f"{hook} returned {result!r}; a hook calls register(name, target) and returns nothing")
+            raise PluginError(f"{name} lacks the decorator @dense_ctx.hookimpl")
 
 
 def _callers_level() -> int:

@@ -1,4 +1,4 @@
-"""Names to lazy targets: who registered what, and the import at first use."""
+"""Kinds of parts, and names to lazy targets: who registered what, and the import at first use."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, MissingDependencyError, PluginError, UnknownNameError
 
-KINDS = ("backbone", "decoder", "objective", "probe", "model", "cue")
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+_KIND = re.compile(r"[a-z][a-z0-9-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*")
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_FILE = re.compile(r"[A-Za-z_][\w.]*:[\w./-]+")
 _MODEL = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|(?!hub:)[A-Za-z_][\w.]*:[\w./-]+")
 
 
@@ -32,6 +37,47 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """One kind of parts.
+
+    base: "package.module:Class" that its parts are instances of. suffix: its parts are files that end so. A model has
+    neither: it is a folder of a package, or a Hub repository. owner: the plugin that defines it, None for the core.
+    """
+
+    name: str
+    base: str | None = None
+    suffix: str | None = None
+    owner: Owner | None = None
+
+    def problem(self, target: object) -> str | None:
+        """What a target should be, if it is not that."""
+        if self.base is not None:
+            pattern, expected = _OBJECT, "'package.module:attribute'"
+        elif self.suffix is not None:
+            pattern, expected = _FILE, f"'package:path/of/file{self.suffix}'"
+        else:
+            pattern, expected = _MODEL, "'hub:owner/repo' or 'package:folder'"
+        right = isinstance(target, str) and pattern.fullmatch(target) and target.endswith(self.suffix or "")
+        return None if right else f"target {target!r} is not {expected}"
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("backbone", "dense_ctx.interfaces:Backbone"),
+        Kind("decoder", "dense_ctx.interfaces:Decoder"),
+        Kind("objective", "dense_ctx.interfaces:Objective"),
+        Kind("probe", "dense_ctx.interfaces:Probe"),
+        Kind("model"),
+        Kind("dataset", "dense_ctx.data.base:DatasetReader"),
+        Kind("metric", "dense_ctx.interfaces:Metric"),
+        Kind("protocol", suffix=".yaml"),
+        Kind("command", "dense_ctx.commands.base:Command"),
+    )
+}
+
+
+@dataclass(frozen=True)
 class Entry:
     """One registered name."""
 
@@ -44,41 +90,66 @@ class Entry:
 
 
 class Registry:
-    """All registered names, by kind. Nothing is imported before `resolve`."""
+    """All kinds and registered names. Nothing is imported before `resolve`."""
 
     def __init__(self) -> None:
+        self.kinds: dict[str, Kind] = dict(KINDS)
         self._entries: dict[tuple[str, str], Entry] = {}
         self.failures: dict[Owner, str] = {}
         self.skipped: list[Owner] = []  # left out on purpose, by DENSE_CTX_SKIP_PLUGINS
         self.on_failure: Callable[[Owner, BaseException], None] | None = None
 
+    # ------------------------------------------------------------------ filling
+
+    def check_kind(self, kind: Kind, staged: Mapping[str, Kind]) -> None:
+        """Refuse a kind whose name is malformed or taken, or whose base class is in no module."""
+        if not isinstance(kind.name, str) or not _KIND.fullmatch(kind.name):
+            raise PluginError(f"kind {kind.name!r} is not lower-case letters, digits and - only")
+        other = self.kinds.get(kind.name) or staged.get(kind.name)
+        if other is not None:
+            raise PluginError(f"kind {kind.name!r} is already defined by {other.owner or 'dense_ctx itself'}")
+        if (kind.base is None) == (kind.suffix is None):
+            raise PluginError(f"kind {kind.name!r}: give a base class or the suffix of its files, one of the two")
+        if kind.base is not None and not _OBJECT.fullmatch(str(kind.base)):
+            raise PluginError(f"kind {kind.name!r}: base {kind.base!r} is not 'package.module:Class'")
+        if kind.base is not None and not _module_exists(kind.base.partition(":")[0]):
+            raise PluginError(f"kind {kind.name!r}: there is no module {kind.base.partition(':')[0]!r}")
+
     def check(self, entry: Entry, staged: Mapping[tuple[str, str], Entry]) -> None:
-        """Refuse a name or target that is malformed, taken, or whose module does not exist."""
-        pattern = _MODEL if entry.kind == "model" else _TARGET
-        expected = "'hub:owner/repo' or 'package:folder'" if entry.kind == "model" else "'package.module:attribute'"
+        """Refuse an unknown kind, and a name or target that is malformed, taken, or whose module does not exist."""
+        kind = self.kinds.get(entry.kind) if isinstance(entry.kind, str) else None
+        if kind is None:
+            raise PluginError(
+                f"{entry.name!r} is registered as a {entry.kind!r}, a kind that no plugin here defines; the kinds are "
+                f"{', '.join(self.kinds)}"
+            )
         if not isinstance(entry.name, str) or not _NAME.fullmatch(entry.name):
             raise PluginError(f"{entry.kind} name {entry.name!r} is not letters, digits and . _ : + - only")
-        if not isinstance(entry.target, str) or not pattern.fullmatch(entry.target):
-            raise PluginError(f"{entry.kind} {entry.name!r}: target {entry.target!r} is not {expected}")
+        if problem := kind.problem(entry.target):
+            raise PluginError(f"{entry.kind} {entry.name!r}: {problem}")
         key = (entry.kind, entry.name)
-        taken = self._entries.get(key) or staged.get(key)
-        if taken is not None:
-            raise PluginError(f"{entry.kind} {entry.name!r} is already registered by {taken.owner} as {taken.target}")
+        other = self._entries.get(key) or staged.get(key)
+        if other is not None:
+            raise PluginError(f"{entry.kind} {entry.name!r} is already registered by {other.owner} as {other.target}")
         module = entry.target.partition(":")[0]
         if module != "hub" and not _module_exists(module):
             raise PluginError(f"{entry.kind} {entry.name!r}: there is no module {module!r} (target {entry.target!r})")
 
-    def commit(self, staged: Mapping[tuple[str, str], Entry]) -> None:
-        """Take over a plugin's names, all at once."""
+    def commit(self, staged: Mapping[tuple[str, str], Entry], kinds: Mapping[str, Kind]) -> None:
+        """Take over a plugin's kinds and names, all at once."""
+        self.kinds.update(kinds)
         self._entries.update(staged)
 
     def remove(self, owner: Owner) -> None:
-        """Forget every name of one plugin."""
+        """Forget every name of one plugin; its kinds stay, for the parts of others."""
         self._entries = {key: entry for key, entry in self._entries.items() if entry.owner != owner}
+
+    # ------------------------------------------------------------------ looking up
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
         """Entries in order of kind and name."""
-        for key in sorted(self._entries, key=lambda key: (KINDS.index(key[0]), key[1])):
+        order = list(self.kinds)
+        for key in sorted(self._entries, key=lambda key: (order.index(key[0]), key[1])):
             if kind is None or key[0] == kind:
                 yield self._entries[key]
 
@@ -99,28 +170,48 @@ class Registry:
         family, colon, rest = name.partition(":")
         if colon and rest and (kind, family + ":") in self._entries:
             return self._entries[kind, family + ":"], (rest,)
+        if kind not in self.kinds:
+            raise UnknownNameError(f"Unknown kind {kind!r}. The kinds are {', '.join(self.kinds)}.")
         names = self.names(kind)
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
         hint = f" Closest: {', '.join(close)}." if close else f" No {kind} is registered."
-        hint += f" `dense-ctx plugins` lists all {len(names)}."
+        hint += f" `dense-ctx plugins {kind}` lists all {len(names)}."
         if self.failures:
             hint += " Skipped plugins: " + "; ".join(f"{owner} ({cause})" for owner, cause in self.failures.items())
         raise UnknownNameError(f"Unknown {kind} {name!r}.{hint}")
 
-    def resolve(self, entry: Entry, base: type | None = None) -> Any:
-        """Import an entry's target. A target that cannot be had takes its whole plugin out of the registry.
+    def base(self, kind: str) -> type | None:
+        """The class that parts of a kind are instances of; imports its module. None for kinds of files and models.
+
+        Raises:
+            PluginError: the plugin that defines the kind has no such class.
+        """
+        definition = self.kinds[kind]
+        if definition.base is None:
+            return None
+        try:
+            found = _attribute(definition.base)
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"The base class {definition.base} of kind {kind!r} cannot be imported: {error}"
+            ) from error
+        if not isinstance(found, type):
+            raise PluginError(f"The base class {definition.base} of kind {kind!r} is a {type(found).__name__}")
+        return found
+
+    def resolve(self, entry: Entry) -> Any:
+        """Import an entry's target. If that fails, the whole plugin is unregistered.
 
         Raises:
             MissingDependencyError: the target's optional extra is not installed (the plugin stays).
             PluginError: anything else, naming plugin, distribution, version and cause.
         """
-        module_name, _, attribute = entry.target.partition(":")
+        base = self.base(entry.kind)
+        module_name = entry.target.partition(":")[0]
         try:
-            target: Any = importlib.import_module(module_name)
-            for part in attribute.split("."):
-                target = getattr(target, part)
+            target = _attribute(entry.target)
             if base is not None and isinstance(target, type) and not issubclass(target, base):
-                raise TypeError(f"{entry.target} is not a subclass of dense_ctx.{base.__name__}")
+                raise TypeError(f"{entry.target} is not a subclass of {base.__module__}.{base.__name__}")
             if not callable(target):
                 raise TypeError(f"{entry.target} is a {type(target).__name__}, not a class or function")
         except ModuleNotFoundError as error:
@@ -134,10 +225,14 @@ class Registry:
             raise self._fail(entry, error) from error
         return target
 
-    def create(self, kind: str, name: str, *, base: type | None = None, **args: Any) -> Any:
-        """Build what `name` stands for, with the entry's own arguments below `args`."""
+    def create(self, kind: str, name: str, /, **args: Any) -> Any:
+        """Build what `name` stands for, with the entry's own arguments below `args`.
+
+        Raises:
+            UnknownNameError: no such name. InputError: arguments it does not take. PluginError: as `resolve`.
+        """
         entry, positional = self.get(kind, name)
-        target = self.resolve(entry, base)
+        target = self.resolve(entry)
         arguments = {**entry.args, **args}
         try:
             signature = inspect.signature(target)
@@ -149,11 +244,28 @@ class Registry:
             except TypeError as error:
                 message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {error}"
                 raise InputError(message) from None
-        made = target(*positional, **arguments)
-        if base is not None and not isinstance(made, base):
-            wrong = TypeError(f"{entry.target} gave a {type(made).__name__}, not a dense_ctx.{base.__name__}")
+        part = target(*positional, **arguments)
+        base = self.base(kind)
+        if base is not None and not isinstance(part, base):
+            wrong = TypeError(f"{entry.target} gave a {type(part).__name__}, not a {base.__module__}.{base.__name__}")
             raise self._fail(entry, wrong) from None
-        return made
+        return part
+
+    def file(self, kind: str, name: str) -> Traversable:
+        """The file that a name of a kind of files stands for.
+
+        Raises:
+            UnknownNameError: no such name. PluginError: the package has no such file.
+        """
+        entry, _ = self.get(kind, name)
+        package, _, path = entry.target.partition(":")
+        try:
+            found = resources.files(package).joinpath(path)
+            if not found.is_file():
+                raise FileNotFoundError(f"the package {package} has no file {path}")
+        except (Exception, SystemExit) as error:
+            raise self._fail(entry, error) from error
+        return found
 
     def _fail(self, entry: Entry, error: BaseException) -> PluginError:
         self.remove(entry.owner)
@@ -161,6 +273,14 @@ class Registry:
             self.on_failure(entry.owner, error)
         cause = f"{type(error).__name__}: {error}"
         return PluginError(f"{entry.kind} {entry.name!r} cannot be used: {entry.owner} failed ({cause})")
+
+
+def _attribute(target: str) -> Any:
+    module, _, path = target.partition(":")
+    value: Any = importlib.import_module(module)
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _module_exists(name: str) -> bool:

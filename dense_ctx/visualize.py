@@ -159,3 +159,11 @@ def normals_picture(normals: Tensor) -> Picture:
     picture = ((normals.nan_to_num(1.0).permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).numpy().astype(np.uint8)
     picture[~known] = 255
     return picture
+
+
+def text_table(lines: Sequence[Sequence[str]]) -> str:
+    """An aligned Markdown table; the first line is the head."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    rule = "| " + " | ".join("-" * w for w in widths) + " |"
+    return "\n".join([rows[0], rule, *rows[1:]])

@@ -18,14 +18,14 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
+from dense_ctx_demo import demo
 from PIL import Image
 
-from dense_ctx import AutoDenseModel, demo, registry
+from dense_ctx import AutoDenseModel, registry
+from dense_ctx.data.video import Video
 from dense_ctx.errors import DenseCtxError, StoppedError
-from dense_ctx.interfaces import Objective, Probe
 from dense_ctx.metrics import confusion_matrix, iou
 from dense_ctx.train import TrainConfig, train
-from dense_ctx.video import Video
 
 SMALL = {
     "model": {
@@ -84,7 +84,7 @@ def small(settings, dry_run):
         print(f"tasks from {sum(1 for _ in (work / 'images').iterdir())} images ...", flush=True)
         whole = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
         tasks = {**TASKS, "classes": 8} if dry_run else TASKS
-        objective = registry().create("objective", "dip", base=Objective)
+        objective = registry().create("objective", "dip")
         objective.prepare(work / "images", work / "tasks", whole, name="efficientnet-lite0+upsample", **tasks)
         if not dry_run:
             print(f"look at {work / 'tasks' / 'report' / 'index.html'}", flush=True)
@@ -128,7 +128,7 @@ def score(model):
     """Mean IoU of the annotated later frames of the demo's clip, by the nearest patches of its first."""
     frames = {number: demo.enlarge(frame) for number, frame in enumerate(Video(demo.clip_path()))}
     first, *later = demo.ANNOTATED
-    probe = registry().create("probe", "retrieval", base=Probe, k=10)
+    probe = registry().create("probe", "retrieval", k=10)
     probe.partial_fit(model(frames[first]), demo.enlarge_labels(demo.annotation(first))[None])
     scores = []
     for number in later:

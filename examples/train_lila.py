@@ -15,12 +15,13 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import torch
+from dense_ctx_demo import demo
 
-from dense_ctx import AutoDenseModel, InContext, demo
+from dense_ctx import AutoDenseModel, InContext
+from dense_ctx.data.video import Video
 from dense_ctx.errors import DenseCtxError, StoppedError
 from dense_ctx.metrics import confusion_matrix, iou
 from dense_ctx.train import TrainConfig, train
-from dense_ctx.video import Video
 
 SMALL = {
     "model": {

@@ -2,7 +2,7 @@
 
 import torch
 
-from dense_ctx.datasets import ImageSet, Sample
+from dense_ctx.data import ImageSet, Sample
 
 H, W = 40, 56
 

@@ -6,13 +6,13 @@ from xml.etree import ElementTree
 import pytest
 import tiny_datasets
 import torch
+from dense_ctx_bench import Bench, BenchTask, markdown, page, run_bench
+from dense_ctx_bench.select import Best, hold_out
 from safetensors.torch import load_file
 
 from dense_ctx import AutoDenseModel, cli
-from dense_ctx.bench import Bench, BenchTask, markdown, page, run_bench
-from dense_ctx.bench.select import Best, hold_out
 from dense_ctx.config import Part
-from dense_ctx.datasets import ImageSet
+from dense_ctx.data import ImageSet
 from dense_ctx.errors import ConfigError, UnknownNameError
 from dense_ctx.testing.tiny import tiny_model
 from dense_ctx.train.log import read_log

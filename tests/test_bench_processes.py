@@ -10,11 +10,11 @@ import threading
 import pytest
 import tiny_datasets
 import torch
+from dense_ctx_bench import cells, run_bench
 from filelock import FileLock
 from test_bench import bench
 
 from dense_ctx import cli
-from dense_ctx.bench import cells, run_bench
 from dense_ctx.config import Part
 from dense_ctx.errors import StoppedError
 from dense_ctx.testing.tiny import TinyBackbone

@@ -4,9 +4,8 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-
-from dense_ctx.bench import markdown, page, plots
-from dense_ctx.bench.plot import Point, _ticks, scatter
+from dense_ctx_bench import markdown, page, plots
+from dense_ctx_bench.plot import Point, _ticks, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
 

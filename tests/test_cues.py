@@ -6,10 +6,10 @@ import types
 
 import pytest
 import torch
+from dense_ctx_lila.cues.base import create_cue, cue_part, normalize_cues
 from torch.nn import functional
 
 from dense_ctx import Part, registry
-from dense_ctx.cues import Cue, create_cue, cue_part, normalize_cues
 from dense_ctx.errors import InputError, MissingDependencyError, PluginError, WeightsError
 
 TINY_DEPTH = {
@@ -360,4 +360,4 @@ def test_a_target_that_is_no_cue_is_refused():
     own = Registry()
     own.commit({("cue", "wrong"): Entry("cue", "wrong", "torch.nn:Identity", Owner("p", "d", "1"))})
     with pytest.raises(PluginError, match="not a subclass"):
-        own.create("cue", "wrong", base=Cue)
+        own.create("cue", "wrong")

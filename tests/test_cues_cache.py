@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_ctx_lila.cue_cache import CueCache, find_clips, plan_cues, precompute, short_side
+from dense_ctx_lila.cue_cache.shards import row, rows
+from dense_ctx_lila.cues.base import Cue, create_cue, normalize_cues
 from PIL import Image
 from safetensors.torch import load_file
 
 from dense_ctx import registry
 from dense_ctx.cli import main
-from dense_ctx.cue_cache import CueCache, find_clips, plan_cues, precompute, short_side
-from dense_ctx.cue_cache.shards import row, rows
-from dense_ctx.cues import Cue, create_cue, normalize_cues
-from dense_ctx.datasets import open_set
+from dense_ctx.data import open_set
+from dense_ctx.data.video import Video, write_video
 from dense_ctx.errors import ConfigError, FileError, InputError
-from dense_ctx.evaluate import folder as folder_module
+from dense_ctx.evaluate import workdir as folder_module
 from dense_ctx.registry import Entry, Owner
-from dense_ctx.video import Video, write_video
 
 
 class Brightness(Cue):
@@ -206,8 +206,9 @@ def test_a_stale_cache_is_refused_by_name(videos, tmp_path, monkeypatch):
 
 def test_a_changed_weights_file_is_another_cue(tmp_path, videos):
     """What an argument names is part of the identity, not its path alone."""
+    from dense_ctx_lila.cue_cache.manifest import identity
+
     from dense_ctx.config import Part
-    from dense_ctx.cue_cache.manifest import identity
 
     file = tmp_path / "weights.pth"
     file.write_bytes(b"one")
@@ -305,7 +306,7 @@ def test_killed_in_the_middle_and_run_again(videos, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "dense_ctx.cli", "cues", str(videos), "--cues", "flow:dis", "--out", str(out)]
     slow = (  # the third clip never ends
-        "import sys, time\nfrom dense_ctx.cue_cache import precompute\nread = precompute.read_frames\n"
+        "import sys, time\nfrom dense_ctx_lila.cue_cache import precompute\nread = precompute.read_frames\n"
         "def slow(path, side):\n"
         "    for index, frame in enumerate(read(path, side)):\n"
         "        if path.name == 'fox.mkv' and index == 4:\n            time.sleep(600)\n"

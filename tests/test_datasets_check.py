@@ -12,7 +12,8 @@ import tiny_datasets as tiny
 from PIL import Image
 from tiny_datasets import H, W
 
-from dense_ctx import cli, datasets
+from dense_ctx import cli
+from dense_ctx import data as datasets
 from dense_ctx.errors import FileError, InputError, UnknownNameError
 
 NAMES = datasets.names()

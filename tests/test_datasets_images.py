@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tiny_datasets as tiny
 import torch
+from dense_ctx_datasets import coco_labels
 from tiny_datasets import H, W, stripes
 
-from dense_ctx import datasets
-from dense_ctx.datasets import coco_labels
+from dense_ctx import data as datasets
 from dense_ctx.errors import FileError, InputError, MissingDependencyError
 
 

@@ -6,10 +6,10 @@ import tiny_datasets as tiny
 from PIL import Image
 from tiny_datasets import H, W
 
-from dense_ctx import datasets
-from dense_ctx.datasets.base import read_mask
+from dense_ctx import data as datasets
+from dense_ctx.data.base import read_mask
+from dense_ctx.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, write_video
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video, write_video
 
 
 def clip_of(found, index=0):
@@ -127,7 +127,9 @@ def test_vos_folder_of_one_or_several_sequences(tmp_path):
 
 
 def test_suffixes_are_those_the_readers_take():
-    from dense_ctx.datasets import clips, pairs
+    from dense_ctx_datasets import clips
+
+    from dense_ctx.data import pairs
 
     assert frozenset(pairs.IMAGE_SUFFIXES) == IMAGE_SUFFIXES
     assert clips.VIDEO_SUFFIXES == VIDEO_SUFFIXES

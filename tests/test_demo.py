@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
+from dense_ctx_demo import demo
 from PIL import Image
 
-from dense_ctx import cli, demo
-from dense_ctx.video import Video
+from dense_ctx import cli
+from dense_ctx.data.video import Video
 
 
 def test_annotations_cover_their_classes():

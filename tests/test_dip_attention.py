@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_ctx_dip.attention import blocks_of, compact, label_counts, prediction_loss, soft_predict
-from dense_ctx_dip.batch import draw_distractors
+from dense_ctx_dip.distributed import draw_distractors
 from dense_ctx_dip.projector import Projector
+from dense_ctx_dip.soft_labels import blocks_of, compact, label_counts, prediction_loss, soft_predict
 from torch.nn import functional
 
 from dense_ctx.errors import InputError

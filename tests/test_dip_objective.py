@@ -11,7 +11,7 @@ import torch
 import yaml
 from dense_ctx_dip.objective import DipObjective
 from dense_ctx_dip.pairs import TaskPairs
-from dense_ctx_dip.what_trains import last_stage
+from dense_ctx_dip.trainable import last_stage
 from dip_data import tasks
 from torch import multiprocessing
 

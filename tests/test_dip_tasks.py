@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_dip.kmeans import assign, kmeans
-from dense_ctx_dip.neighbours import nearest_images, positive_pairs, shared_class
 from dense_ctx_dip.objective import DipObjective
 from dense_ctx_dip.pairs import TaskPairs
+from dense_ctx_dip.positives import nearest_images, positive_pairs, shared_class
 from dense_ctx_dip.report import class_statistics
 from dense_ctx_dip.segmenters import NcutSegmenter, Segmenter
 from dense_ctx_dip.task_files import read_pseudo_labels, save_pseudo_labels

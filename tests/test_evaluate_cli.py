@@ -114,7 +114,7 @@ def test_compare_and_score_errors(davis, tmp_path, capsys):
 
 
 def test_interruption_is_status_130_and_the_command_goes_on(tmp_path, capsys, monkeypatch):
-    from dense_ctx.evaluate import dense
+    from dense_ctx.evaluate import images as dense
 
     root = camvid(tmp_path / "camvid")
     words = ["evaluate", MODEL, "--protocol", "camvid-linear-v1", "--data", root, "--out", tmp_path / "out"]

@@ -9,10 +9,11 @@ from evaluation_data import H, W, camvid, rgbd, same_revision
 from safetensors.torch import load_file
 
 from dense_ctx import registry
-from dense_ctx.datasets import open_set
+from dense_ctx.data import open_set
 from dense_ctx.errors import CheckpointError, FileError, InputError
-from dense_ctx.evaluate import dense, evaluate, load_protocol
-from dense_ctx.evaluate.reading import read
+from dense_ctx.evaluate import evaluate, load_protocol
+from dense_ctx.evaluate import images as dense
+from dense_ctx.evaluate.samples import read
 from dense_ctx.metrics import DepthErrors, NormalErrors, Segmentation, confusion_matrix
 from dense_ctx.testing import tiny_model
 

@@ -13,8 +13,8 @@ from evaluation_data import camvid, davis2016
 
 from dense_ctx import cli
 from dense_ctx.errors import ConfigError, FileError
-from dense_ctx.evaluate.folder import RunFolder
-from dense_ctx.evaluate.result import read_json, write_json
+from dense_ctx.evaluate.workdir import RunFolder
+from dense_ctx.files import read_json, write_json
 
 
 def together(*works):

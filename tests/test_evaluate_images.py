@@ -6,10 +6,10 @@ import torch
 from evaluation_data import H, W, camvid, fixed_model, image_folder, rgbd, same_revision
 from PIL import Image
 
-from dense_ctx.datasets import open_set
+from dense_ctx.data import open_set
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import Result, evaluate, load_protocol
-from dense_ctx.evaluate.reading import read
+from dense_ctx.evaluate.samples import read
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.metrics import Segmentation, confusion_matrix
 from dense_ctx.testing import tiny_model

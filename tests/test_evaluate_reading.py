@@ -3,20 +3,12 @@
 import pytest
 import torch
 
-from dense_ctx.datasets.base import Sample
+from dense_ctx.data.base import Sample
 from dense_ctx.errors import InputError
 from dense_ctx.evaluate import load_protocol
-from dense_ctx.evaluate.dense import _batch
-from dense_ctx.evaluate.reading import (
-    FeatureCache,
-    grid_size,
-    model_size,
-    nearest,
-    read,
-    resized,
-    shown,
-    training_target,
-)
+from dense_ctx.evaluate.images import _batch
+from dense_ctx.evaluate.samples import FeatureCache, grid_size, model_size, read, shown, training_target
+from dense_ctx.images import nearest, resized
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import tiny_model
 
@@ -181,7 +173,7 @@ def test_the_cache_keeps_within_its_budget():
 
 
 def test_stack_names_the_sizes():
-    from dense_ctx.evaluate.reading import stack
+    from dense_ctx.evaluate.samples import stack
 
     with pytest.raises(InputError, match=r"Images of one batch differ in size: \[\(3, 4\), \(3, 5\)\]"):
         stack([torch.zeros(3, 4), torch.zeros(3, 5)], "Images")

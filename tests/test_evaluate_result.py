@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from dense_ctx_benchmarks import compare, papers
 from evaluation_data import camvid, same_revision
 
-from dense_ctx import papers
+from dense_ctx.environment import describe_environment, git_revision
 from dense_ctx.errors import ConfigError, FileError, InputError, UnknownNameError
-from dense_ctx.evaluate import Result, compare, evaluate, load_protocol
-from dense_ctx.evaluate.result import describe_environment, git_revision
+from dense_ctx.evaluate import Result, evaluate, load_protocol
 from dense_ctx.testing import tiny_model
 
 

@@ -10,10 +10,11 @@ from PIL import Image
 from tiny_datasets import labels
 
 from dense_ctx import registry
-from dense_ctx.datasets import open_set
-from dense_ctx.datasets.base import Clip, VideoSet
+from dense_ctx.data import open_set
+from dense_ctx.data.base import Clip, VideoSet
 from dense_ctx.errors import ConfigError, FileError, InputError
-from dense_ctx.evaluate import evaluate, vos
+from dense_ctx.evaluate import clips as vos
+from dense_ctx.evaluate import evaluate
 from dense_ctx.images import load, load_mask
 from dense_ctx.metrics import SequenceScorer, score_folders, summarize
 from dense_ctx.testing import tiny_model
@@ -267,7 +268,7 @@ def test_wrong_roots(tmp_path, davis):
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
 def test_the_largest_score_wins_and_the_first_of_equals(classes):
-    from dense_ctx.evaluate.vos import _largest
+    from dense_ctx.evaluate.clips import _largest
 
     scores = torch.randint(0, 4, (classes, 7, 11), generator=torch.Generator().manual_seed(0)).float()
     expected = np.argmax(scores.numpy(), axis=0)  # numpy promises the first

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 
-from dense_ctx.datasets import ImageSet, Sample
+from dense_ctx.data import ImageSet, Sample
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.feature_cache import FeatureCache, plan_features
 from dense_ctx.feature_cache import manifest as manifest_module

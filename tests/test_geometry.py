@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from dense_ctx_datasets.normals_from_depth import normals_from_depth
 
 from dense_ctx.errors import InputError
-from dense_ctx.geometry import normals_from_depth
 
 H, W = 24, 32
 CAMERA = (40.0, 38.0, 15.5, 11.5)

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_dpt.dpt import DPT
-from dense_ctx_lila.calibrate import drawn
 from dense_ctx_lila.crops import crop_image, crop_map
+from dense_ctx_lila.cues.base import Cue
+from dense_ctx_lila.decoder_init import drawn
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.sampling import FramePairs, Sampling, open_clips
 from PIL import Image
 from torch.nn import functional
 
-from dense_ctx.cues import Cue
+from dense_ctx.data.video import write_video
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import ridge_apply, ridge_fit
 from dense_ctx.testing import TinyBackbone, check_objective, tiny_model
-from dense_ctx.video import write_video
 
 ARGS = {"size": 32, "frame_side": 48, "cue_side": 48, "crop": (0.6, 0.9), "gap": (1, 2)}
 
@@ -248,7 +248,7 @@ def test_flow_of_a_moving_scene_is_the_same_in_every_crop(tmp_path):
     (tmp_path / "moving").mkdir()
     for i in range(4):
         Image.fromarray(scene(2 * i)).save(tmp_path / "moving" / f"{i:05d}.png")
-    from dense_ctx.cues import create_cue
+    from dense_ctx_lila.cues.base import create_cue
 
     cue = create_cue("flow:dis")
     frames = [torch.from_numpy(scene(shift)).permute(2, 0, 1)[None].float() / 255 for shift in (0, 2)]

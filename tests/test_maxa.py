@@ -4,11 +4,12 @@ import sys
 
 import pytest
 import torch
+from dense_ctx_benchmarks import papers
 from dense_ctx_maxa.attention import GaussianBias
 from dense_ctx_maxa.maxa import Maxa
 from dense_ctx_maxa.positions import cell_centres, encode
 
-from dense_ctx import AutoDenseModel, papers, registry
+from dense_ctx import AutoDenseModel, registry
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Features
 from dense_ctx.testing import check_decoder

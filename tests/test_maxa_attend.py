@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from dense_ctx_maxa import attend as attending
-from dense_ctx_maxa.attend import attend
+from dense_ctx_maxa import fused_attention as attending
+from dense_ctx_maxa.fused_attention import attend
 from dense_ctx_maxa.positions import cell_centres
 
 NAMES = ("query", "key", "value", "log_sigma", "cell_bias")

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from dense_ctx_measures import Crop, Flip, Scale, feature_invariance
+from dense_ctx_measures.similarity import Centre, PairSums, sample
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
-from dense_ctx.measures import Crop, Flip, Scale, feature_invariance
-from dense_ctx.measures.similarity import Centre, PairSums, sample
 from dense_ctx.testing import tiny_model
 
 

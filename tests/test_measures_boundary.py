@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from dense_ctx_measures import boundary_quality, edge_strength, label_boundaries
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
-from dense_ctx.measures import boundary_quality, edge_strength, label_boundaries
 from dense_ctx.testing import tiny_model
 
 SIZE = (60, 84)

@@ -36,7 +36,7 @@ def test_boundaries_and_invariance(files, capsys):
 
 def test_consistency_of_a_clip(files, capsys):
     pytest.importorskip("cv2")
-    from dense_ctx.video import write_video
+    from dense_ctx.data.video import write_video
 
     picture = np.asarray(Image.open(files / "image.png"))
     write_video(files / "clip.mp4", [np.roll(picture, i, 1) for i in range(5)])

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from dense_ctx_measures import dis_flow, temporal_consistency
 from torch.nn import functional
 
 from dense_ctx.errors import InputError, MissingDependencyError
-from dense_ctx.measures import dis_flow, temporal_consistency
 from dense_ctx.testing import tiny_model
 
 SPEED = (3, -2)  # pixels a frame, (x, y), of what is seen

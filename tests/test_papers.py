@@ -4,9 +4,9 @@ import json
 from importlib import resources
 
 import pytest
+from dense_ctx_benchmarks import papers
 
 import dense_ctx
-from dense_ctx import papers
 
 TABLES = papers.names()
 # What a number can be in these papers, by metric and unit: a decimal point in the wrong place falls outside.

@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from dense_ctx_benchmarks import papers
 
-from dense_ctx import papers
 from dense_ctx.errors import InputError, UnknownNameError
 
 ROOT = Path(__file__).parent.parent

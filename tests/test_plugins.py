@@ -13,7 +13,7 @@ import pytest
 import torch
 from plugin_sandbox import AT_LOAD, AT_USE, bad, distribution, good, hook, lazy_bad
 
-from dense_ctx import Decoder, Features
+from dense_ctx import Features
 from dense_ctx import plugins as plugin_module
 from dense_ctx.errors import MissingDependencyError, PluginError, PluginWarning, UnknownNameError
 from dense_ctx.plugins import load_plugins
@@ -46,7 +46,7 @@ def recorded(call):
 
 
 def assert_good_works(registry: Registry):
-    decoder = registry.create("decoder", "good-mean", base=Decoder, dims=(4,), strides=(8,))
+    decoder = registry.create("decoder", "good-mean", dims=(4,), strides=(8,))
     features = Features((torch.ones(2, 4, 3, 5),), None, (24, 40))
     assert decoder(features, torch.zeros(2, 3, 24, 40), (7, 9)).shape == (2, 1, 7, 9)
 
@@ -88,11 +88,11 @@ def test_broken_when_used(site, case):
 
     def use():
         with pytest.raises(PluginError, match="cannot be used") as error:
-            registry.create("decoder", case, base=Decoder, dims=(4,), strides=(8,))
+            registry.create("decoder", case, dims=(4,), strides=(8,))
         for word in (case, f"bad-{case} 3.2", cause):
             assert word in str(error.value)
         with pytest.raises(UnknownNameError, match="Skipped plugins"):  # and no second warning
-            registry.create("decoder", case, base=Decoder, dims=(4,), strides=(8,))
+            registry.create("decoder", case, dims=(4,), strides=(8,))
 
     _, caught = recorded(use)
     assert_skipped_whole(registry, case, cause, caught)
@@ -104,7 +104,7 @@ def test_optional_dependency_keeps_the_plugin(site):
     bad(site, "extra", init, {"part.py": "import a_package_nobody_has\n"})
     registry, caught = recorded(load_plugins)
     with pytest.raises(MissingDependencyError, match=r'pip install "bad-extra\[more\]"'):
-        registry.create("decoder", "needy", base=Decoder, dims=(4,), strides=(8,))
+        registry.create("decoder", "needy", dims=(4,), strides=(8,))
     assert not caught
     assert {"needy", "plain"} < set(registry.names("decoder"))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_probes.text import TextEmbeddings
 from evaluation_data import image_folder, same_revision
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -14,7 +15,6 @@ from dense_ctx.evaluate.tallies import tally
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.metrics import confusion_matrix, harmonic, iou
 from dense_ctx.testing import tiny_model
-from dense_ctx.text import TextEmbeddings
 
 H, W, CLASSES, UNSEEN = 8, 12, 5, (1, 4)
 
@@ -147,7 +147,7 @@ def test_evaluation_end_to_end(tmp_path, monkeypatch):
     state = load_file(tmp_path / "out/parts/probe-0.safetensors")
     torch.testing.assert_close(state["head.text"], vectors)  # in the data set's order, whatever the file's
     probe.load_state_dict(state)
-    from dense_ctx.datasets import open_set
+    from dense_ctx.data import open_set
 
     counts = torch.zeros(4, 4, dtype=torch.int64)
     for sample in open_set("image-folder", root, "val"):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dense_ctx_benchmarks import papers
 
-from dense_ctx import datasets, papers, registry
+from dense_ctx import data as datasets
+from dense_ctx import registry
 from dense_ctx.errors import ConfigError, FileError, UnknownNameError
 from dense_ctx.evaluate import load_protocol, protocols
 from dense_ctx.evaluate.probes import make_probe

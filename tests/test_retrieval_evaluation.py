@@ -8,7 +8,7 @@ from evaluation_data import H, W, image_folder, rgbd, same_revision
 from tiny_datasets import labels
 
 from dense_ctx import AutoDenseModel
-from dense_ctx.datasets import open_set
+from dense_ctx.data import open_set
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
 

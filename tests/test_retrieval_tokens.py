@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dense_ctx_probes.tokens import TokensBackbone, model_of
+from dense_ctx_backbones.from_function import TokensBackbone, model_of
 from evaluation_data import image_folder
 from test_retrieval_evaluation import protocol
 

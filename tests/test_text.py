@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from dense_ctx_probes.text import TEMPLATES, TextEmbeddings, embed_text
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from dense_ctx import cli
 from dense_ctx.errors import FileError, InputError, MissingDependencyError, WeightsError
-from dense_ctx.text import TEMPLATES, TextEmbeddings, embed_text
 
 CLASSES = ("cat", "traffic light", "wall-concrete")
 

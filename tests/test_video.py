@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from dense_ctx_demo.demo import clip_path
 from PIL import Image
 
-from dense_ctx.demo import clip_path
+from dense_ctx.data.video import Video, is_video, write_video
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.video import Video, is_video, write_video
 
 
 def frames(count, height=36, width=52):

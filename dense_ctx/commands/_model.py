@@ -81,7 +81,7 @@ def _part(text: str, spec: str) -> tuple[str, dict[str, Any]]:
         pairs = re.sub(r"(^|,)\s*(\w+)\s*=", r"\1 \2: ", match[2] or "")
         args = yaml.safe_load("{" + pairs + "}")
     except yaml.YAMLError as error:
-        from ..evaluate.settings import yaml_problem
+        from ..config import yaml_problem
 
         raise InputError(f"{spec!r}: the arguments of {match[1]} are not key=value: {yaml_problem(error)}") from None
     return match[1], args

@@ -8,49 +8,52 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .base import Command
+
 if TYPE_CHECKING:
-    from ..datasets import Layout
+    from ..data import Layout
 
 
-def add(verbs: Any) -> None:
-    """Describe the verb."""
-    parser = verbs.add_parser(
-        "datasets",
-        help="list data sets, show a layout, check a root (nothing is downloaded)",
-        description="Without arguments: all data sets. NAME: its expected layout. NAME ROOT: check the files.",
-    )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a data set")
-    parser.add_argument("root", nargs="?", type=Path, metavar="ROOT", help="its folder, to check")
-    parser.add_argument("--split", metavar="S", help="train, val ...; default: the first that NAME lists")
-    parser.add_argument("--limit", type=int, metavar="N", help="read N samples, evenly spread; default all")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="write a sample with its annotation here")
-    parser.add_argument("--complete", action="store_true", help="fewer or more samples than published: status 1 too")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option that NAME lists; repeatable"
-    )
-    parser.set_defaults(run=run)
+class Datasets(Command):
+    """`dense-ctx datasets`."""
 
+    help = "list data sets, show a layout, check a root (nothing is downloaded)"
+    description = "Without arguments: all data sets. NAME: its expected layout. NAME ROOT: check the files."
 
-def run(args: argparse.Namespace) -> int:
-    """Print; 1 if the check finds problems."""
-    from .. import datasets
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument("name", nargs="?", metavar="NAME", help="a data set")
+        parser.add_argument("root", nargs="?", type=Path, metavar="ROOT", help="its folder, to check")
+        parser.add_argument("--split", metavar="S", help="train, val ...; default: the first that NAME lists")
+        parser.add_argument("--limit", type=int, metavar="N", help="read N samples, evenly spread; default all")
+        parser.add_argument("--picture", type=Path, metavar="FILE", help="write a sample with its annotation here")
+        parser.add_argument(
+            "--complete", action="store_true", help="fewer or more samples than published: status 1 too"
+        )
+        parser.add_argument(
+            "--option", action="append", default=[], metavar="KEY=VALUE", help="an option that NAME lists; repeatable"
+        )
 
-    if args.name is None:
-        _list([datasets.layout(name) for name in datasets.names()])
-        return 0
-    if args.root is None:
-        _show(datasets.layout(args.name))
-        return 0
-    options = dict(parse_option(text) for text in args.option)
-    report = datasets.check_root(args.name, args.root, args.split, args.limit, _progress, **options)
-    print(report.text())
-    if args.picture is not None and report.picture is not None:
-        from ..visualize import save_picture
+    def run(self, args: argparse.Namespace) -> int:
+        """Print; 1 if the check finds problems."""
+        from .. import data as datasets
 
-        print(f"  {'picture':<9} {save_picture(args.picture, report.picture)}")
-    elif args.picture is not None:
-        print(f"  {'picture':<9} none: no sample could be read")
-    return 1 if report.problems or (args.complete and not report.complete) else 0
+        if args.name is None:
+            _list([datasets.layout(name) for name in datasets.names()])
+            return 0
+        if args.root is None:
+            _show(datasets.layout(args.name))
+            return 0
+        options = dict(parse_option(text) for text in args.option)
+        report = datasets.check_root(args.name, args.root, args.split, args.limit, _progress, **options)
+        print(report.text())
+        if args.picture is not None and report.picture is not None:
+            from ..visualize import save_picture
+
+            print(f"  {'picture':<9} {save_picture(args.picture, report.picture)}")
+        elif args.picture is not None:
+            print(f"  {'picture':<9} none: no sample could be read")
+        return 1 if report.problems or (args.complete and not report.complete) else 0
 
 
 def parse_option(text: str) -> tuple[str, Any]:

@@ -4,77 +4,81 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from .base import Command
 
 
-def add(verbs: Any) -> None:
-    """Describe the verb."""
-    parser = verbs.add_parser(
-        "evaluate",
-        help="measure a model under a named protocol, with a result file",
-        epilog="Killed? The same command goes on where it was. Several processes: torchrun --nproc-per-node 2 "
-        "-m dense_ctx.cli evaluate ..., or accelerate launch on several GPUs",
+class Evaluate(Command):
+    """`dense-ctx evaluate`."""
+
+    help = "measure a model under a named protocol, with a result file"
+    epilog = (
+        "Killed? The same command goes on where it was. Several processes: torchrun --nproc-per-node 2 "
+        "-m dense_ctx.cli evaluate ..., or accelerate launch on several GPUs"
     )
-    parser.add_argument(
-        "model",
-        nargs="?",
-        metavar="MODEL",
-        help="short name, Hub repository, folder, or BACKBONE+DECODER such as dinov2-s14+upsample or "
-        "'efficientnet-lite0+upsample(layers=[-1])'",
-    )
-    parser.add_argument("--protocol", nargs="+", metavar="ID", help="shipped protocols, or YAML files")
-    parser.add_argument("--data", type=Path, metavar="ROOT", help="root of the protocol's data set")
-    parser.add_argument("--out", type=Path, default=Path("dense-ctx-evaluation"), help="folder (%(default)s)")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0], metavar="N", help="one probe each (0); reported as mean ± std"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="first N clips, or images of each split")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the protocol: grid=8")
-    parser.add_argument("--cache", default="2GB", metavar="SIZE", help="keep training features in memory (2GB), or 0")
-    parser.add_argument("--keep-predictions", action="store_true", help="write predictions as PNG or .npy")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
-    parser.add_argument("--list", action="store_true", help="list the protocols; with --protocol, show one")
-    parser.set_defaults(run=run)
 
-
-def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the headline and where the result is."""
-    from ..errors import InputError
-    from ..evaluate.protocol import load_protocol
-
-    if args.list:
-        return _list(args.protocol or [])
-    if args.model is None or not args.protocol or args.data is None:
-        raise InputError("evaluate needs MODEL, --protocol and --data; --list shows the protocols")
-    from ..evaluate.folder import processes
-    from ..evaluate.probes import check_text
-    from ..evaluate.run import evaluate
-    from ._model import bar, model_from_spec
-
-    chosen = [load_protocol(name, args.set) for name in args.protocol]  # a typo fails before the model loads
-    for protocol in chosen:
-        check_text(protocol)
-    model = model_from_spec(args.model, args.device)
-    for protocol in chosen:
-        out = args.out / protocol.id if len(chosen) > 1 else args.out
-        result = evaluate(
-            model,
-            protocol,
-            args.data,
-            out,
-            name=args.model,
-            seeds=args.seeds,
-            limit=args.limit,
-            cache=0 if args.cache == "0" else args.cache,
-            keep=args.keep_predictions,
-            progress=bar,
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument(
+            "model",
+            nargs="?",
+            metavar="MODEL",
+            help="short name, Hub repository, folder, or BACKBONE+DECODER such as dinov2-s14+upsample or "
+            "'efficientnet-lite0+upsample(layers=[-1])'",
         )
-        if processes()[0] == 0:
-            spread = f" ± {result.std:.4f}" if result.std is not None else ""
-            print(f"{result.protocol_id}  {args.model}  {result.metric} {result.value:.4f}{spread}")
-            print("  " + "  ".join(f"{key} {value:.4f}" for key, value in result.scores.items()))
-            print(f"  {out / 'result.json'}")
-    return 0
+        parser.add_argument("--protocol", nargs="+", metavar="ID", help="shipped protocols, or YAML files")
+        parser.add_argument("--data", type=Path, metavar="ROOT", help="root of the protocol's data set")
+        parser.add_argument("--out", type=Path, default=Path("dense-ctx-evaluation"), help="folder (%(default)s)")
+        parser.add_argument(
+            "--seeds", nargs="+", type=int, default=[0], metavar="N", help="one probe each (0); reported as mean ± std"
+        )
+        parser.add_argument("--limit", type=int, metavar="N", help="first N clips, or images of each split")
+        parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the protocol: grid=8")
+        parser.add_argument(
+            "--cache", default="2GB", metavar="SIZE", help="keep training features in memory (2GB), or 0"
+        )
+        parser.add_argument("--keep-predictions", action="store_true", help="write predictions as PNG or .npy")
+        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
+        parser.add_argument("--list", action="store_true", help="list the protocols; with --protocol, show one")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Evaluate, print the headline and where the result is."""
+        from ..errors import InputError
+        from ..evaluate.protocol import load_protocol
+
+        if args.list:
+            return _list(args.protocol or [])
+        if args.model is None or not args.protocol or args.data is None:
+            raise InputError("evaluate needs MODEL, --protocol and --data; --list shows the protocols")
+        from ..environment import processes
+        from ..evaluate.probes import make_probe
+        from ..evaluate.run import evaluate
+        from ._model import bar, model_from_spec
+
+        chosen = [load_protocol(name, args.set) for name in args.protocol]  # a typo fails before the model loads
+        for protocol in chosen:
+            make_probe(protocol, 0)
+        model = model_from_spec(args.model, args.device)
+        for protocol in chosen:
+            out = args.out / protocol.id if len(chosen) > 1 else args.out
+            result = evaluate(
+                model,
+                protocol,
+                args.data,
+                out,
+                name=args.model,
+                seeds=args.seeds,
+                limit=args.limit,
+                cache=0 if args.cache == "0" else args.cache,
+                keep=args.keep_predictions,
+                progress=bar,
+            )
+            if processes()[0] == 0:
+                spread = f" ± {result.std:.4f}" if result.std is not None else ""
+                print(f"{result.protocol_id}  {args.model}  {result.metric} {result.value:.4f}{spread}")
+                print("  " + "  ".join(f"{key} {value:.4f}" for key, value in result.scores.items()))
+                print(f"  {out / 'result.json'}")
+        return 0
 
 
 def _list(names: list[str]) -> int:

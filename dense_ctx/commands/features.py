@@ -4,60 +4,61 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from ._model import add_model_arguments, open_model, progress, unique_stem
+from .base import Command
 
 
-def add(verbs: Any) -> None:
-    """Describe the verb."""
-    parser = verbs.add_parser("features", help="dense features of images, as safetensors and PCA pictures")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--out", type=Path, default=Path("dense-ctx-features"), help="folder (%(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="pixel grid as a share of the image size (1.0)")
-    parser.add_argument("--half", action="store_true", help="store float16: half the size, about 3 digits")
-    parser.add_argument("--npy", action="store_true", help="large images: one memory-mapped .npy, written in tiles")
-    add_model_arguments(parser)
-    parser.set_defaults(run=run)
+class Features(Command):
+    """`dense-ctx features`."""
 
+    help = "dense features of images, as safetensors and PCA pictures"
 
-def run(args: argparse.Namespace) -> int:
-    """Write NAME.safetensors (pixels, patches, cls) and NAME.png (joint PCA) for each image."""
-    import torch
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+        parser.add_argument("--out", type=Path, default=Path("dense-ctx-features"), help="folder (%(default)s)")
+        parser.add_argument("--scale", type=float, default=1.0, help="pixel grid as a share of the image size (1.0)")
+        parser.add_argument("--half", action="store_true", help="store float16: half the size, about 3 digits")
+        parser.add_argument("--npy", action="store_true", help="large images: one memory-mapped .npy, written in tiles")
+        add_model_arguments(parser)
 
-    from .. import images, visualize
-    from ..checkpoint import write_tensors
-    from ..errors import InputError
-    from ..files import new_file
-    from ..tiling import write_features
+    def run(self, args: argparse.Namespace) -> int:
+        """Write NAME.safetensors (pixels, patches, cls) and NAME.png (joint PCA) for each image."""
+        import torch
 
-    if not 0 < args.scale <= 8:
-        raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
-    model = open_model(args)
-    taken: set[str] = set()
-    maps, names = [], []
-    for path in progress(args.images, len(args.images), "features"):
-        name = unique_stem(path, taken)
-        if args.npy:
-            written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
-            print(f"{path} -> {written}")
-            continue
-        image = images.load(path)
-        height, width = image.shape[1:]
-        size = (max(1, round(height * args.scale)), max(1, round(width * args.scale)))
-        with torch.inference_mode():
-            features = model(image, size=size, max_memory=args.max_memory)
-        tensors = {"pixels": features.pixels[0], "patches": features.patches[0]}
-        if features.cls is not None:
-            tensors["cls"] = features.cls[0]
-        tensors = {key: (t.half() if args.half else t).cpu().contiguous() for key, t in tensors.items()}
-        with new_file(args.out / f"{name}.safetensors") as partial:
-            write_tensors(partial, tensors, {"image": path.name, "size": f"{height}x{width}"})
-        print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")
-        # the picture needs no more than a screen's worth of pixels
-        step = max(1, round(max(size) / 1024))
-        maps.append(tensors["pixels"][:, ::step, ::step].float())
-        names.append(name)
-    for name, picture in zip(names, visualize.pca_pictures(maps) if maps else [], strict=True):
-        print(f"picture {visualize.save_picture(args.out / f'{name}.png', picture)}")
-    return 0
+        from .. import images, visualize
+        from ..errors import InputError
+        from ..files import new_file, write_tensors
+        from ..tiling import write_features
+
+        if not 0 < args.scale <= 8:
+            raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
+        model = open_model(args)
+        taken: set[str] = set()
+        maps, names = [], []
+        for path in progress(args.images, len(args.images), "features"):
+            name = unique_stem(path, taken)
+            if args.npy:
+                written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
+                print(f"{path} -> {written}")
+                continue
+            image = images.load(path)
+            height, width = image.shape[1:]
+            size = (max(1, round(height * args.scale)), max(1, round(width * args.scale)))
+            with torch.inference_mode():
+                features = model(image, size=size, max_memory=args.max_memory)
+            tensors = {"pixels": features.pixels[0], "patches": features.patches[0]}
+            if features.cls is not None:
+                tensors["cls"] = features.cls[0]
+            tensors = {key: (t.half() if args.half else t).cpu().contiguous() for key, t in tensors.items()}
+            with new_file(args.out / f"{name}.safetensors") as partial:
+                write_tensors(partial, tensors, {"image": path.name, "size": f"{height}x{width}"})
+            print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")
+            # the picture needs no more than a screen's worth of pixels
+            step = max(1, round(max(size) / 1024))
+            maps.append(tensors["pixels"][:, ::step, ::step].float())
+            names.append(name)
+        for name, picture in zip(names, visualize.pca_pictures(maps) if maps else [], strict=True):
+            print(f"picture {visualize.save_picture(args.out / f'{name}.png', picture)}")
+        return 0

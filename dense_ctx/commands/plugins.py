@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DenseCtxError, PluginWarning
+from .base import Command
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -16,36 +17,38 @@ if TYPE_CHECKING:
     from ..registry import Entry, Registry
 
 
-def add(verbs: Any) -> None:
-    """Describe the verb."""
-    parser = verbs.add_parser("plugins", help="list backbones, decoders ... with their distributions, and failures")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--check", action="store_true", help="import every target too (loads torch)")
-    parser.set_defaults(run=run)
+class Plugins(Command):
+    """`dense-ctx plugins`."""
 
+    help = "list backbones, decoders ... with their distributions, and failures"
 
-def run(args: argparse.Namespace) -> int:
-    """Print the registry; 1 if a plugin failed or, with --check, a target cannot be had."""
-    from ..plugins import SKIP_VARIABLE, load_plugins
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument("--check", action="store_true", help="import every target too (loads torch)")
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PluginWarning)  # every failure is listed below
-        found = load_plugins(strict=False)
-        entries = list(found.entries())
-        problems = check_targets(found) if args.check else []
-    if args.json:
-        print(json.dumps(_document(found, entries, problems), indent=2))
-    else:
-        _print_table(entries)
-        for owner in found.skipped:
-            print(f"skipped by {SKIP_VARIABLE}: {owner}")
-        for entry, cause in problems:
-            print(f"UNAVAILABLE {entry.kind} {entry.name}: {cause}")
-        for owner, cause in found.failures.items():
-            print(f"FAILED {owner}: {cause}")
-        if args.check:
-            print(f"{len(entries) - len(problems)} of {len(entries)} targets can be had")
-    return 1 if found.failures or problems else 0
+    def run(self, args: argparse.Namespace) -> int:
+        """Print the registry; 1 if a plugin failed or, with --check, a target cannot be had."""
+        from ..plugins import SKIP_VARIABLE, load_plugins
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PluginWarning)  # every failure is listed below
+            found = load_plugins(strict=False)
+            entries = list(found.entries())
+            problems = check_targets(found) if args.check else []
+        if args.json:
+            print(json.dumps(_document(found, entries, problems), indent=2))
+        else:
+            _print_table(entries)
+            for owner in found.skipped:
+                print(f"skipped by {SKIP_VARIABLE}: {owner}")
+            for entry, cause in problems:
+                print(f"UNAVAILABLE {entry.kind} {entry.name}: {cause}")
+            for owner, cause in found.failures.items():
+                print(f"FAILED {owner}: {cause}")
+            if args.check:
+                print(f"{len(entries) - len(problems)} of {len(entries)} targets can be had")
+        return 1 if found.failures or problems else 0
 
 
 def check_targets(found: Registry) -> list[tuple[Entry, str]]:
@@ -54,21 +57,15 @@ def check_targets(found: Registry) -> list[tuple[Entry, str]]:
     Returns:
         The entries that cannot be had, and why. A plugin with a broken target is in `found.failures` too.
     """
-    from ..interfaces import Backbone, Decoder, Objective, Probe
-
-    bases: dict[str, type] = {
-        "backbone": Backbone,
-        "decoder": Decoder,
-        "objective": Objective,
-        "probe": Probe,
-    }
     problems = []
     for entry in list(found.entries()):
         try:
             if entry.owner in found.failures:
                 problems.append((entry, "its plugin failed"))
+            elif found.kinds[entry.kind].suffix is not None:
+                found.file(entry.kind, entry.name)
             elif entry.kind != "model":
-                found.resolve(entry, bases.get(entry.kind))
+                found.resolve(entry)
             elif not entry.target.startswith("hub:") and not _packaged(entry.target).is_dir():
                 problems.append((entry, f"there is no folder {_packaged(entry.target)}"))
         except DenseCtxError as error:

@@ -5,52 +5,55 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._model import add_model_arguments, open_model, progress, split_pair, unique_stem
+from .base import Command
 
 if TYPE_CHECKING:
+    from ..data.video import Frame, Video
     from ..incontext import InContext
-    from ..video import Frame, Video
 
 
-def add(verbs: Any) -> None:
-    """Describe the verb."""
-    parser = verbs.add_parser("segment", help="segment images or videos in context, from annotated examples")
-    parser.add_argument(
-        "--support",
-        nargs="+",
-        required=True,
-        metavar="IMG:MASK",
-        help="annotated examples; masks hold class ids",
-    )
-    parser.add_argument(
-        "--query", nargs="+", required=True, type=Path, metavar="PATH", help="images, videos or folders"
-    )
-    parser.add_argument("--out", type=Path, default=Path("dense-ctx-masks"), help="folder (%(default)s)")
-    parser.add_argument("--method", default="ridge", help="ridge, knn, linear or another probe (%(default)s)")
-    parser.add_argument("--ignore-index", type=int, default=255, help="mask value left out (%(default)s)")
-    add_model_arguments(parser)
-    parser.set_defaults(run=run)
+class Segment(Command):
+    """`dense-ctx segment`."""
 
+    help = "segment images or videos in context, from annotated examples"
 
-def run(args: argparse.Namespace) -> int:
-    """Write NAME.png (palette labels) and NAME_overlay.png for images; a folder of PNGs and an mp4 for videos."""
-    from ..incontext import InContext
-    from ..video import Video, is_video
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument(
+            "--support",
+            nargs="+",
+            required=True,
+            metavar="IMG:MASK",
+            help="annotated examples; masks hold class ids",
+        )
+        parser.add_argument(
+            "--query", nargs="+", required=True, type=Path, metavar="PATH", help="images, videos or folders"
+        )
+        parser.add_argument("--out", type=Path, default=Path("dense-ctx-masks"), help="folder (%(default)s)")
+        parser.add_argument("--method", default="ridge", help="ridge, knn, linear or another probe (%(default)s)")
+        parser.add_argument("--ignore-index", type=int, default=255, help="mask value left out (%(default)s)")
+        add_model_arguments(parser)
 
-    pairs = [split_pair(text) for text in args.support]
-    queries = [(path, Video(path) if is_video(path) else None) for path in args.query]  # fail before the work
-    context = InContext(open_model(args), method=args.method, ignore_index=args.ignore_index)
-    context.fit([image for image, _ in pairs], [mask for _, mask in pairs], max_memory=args.max_memory)
-    taken: set[str] = set()
-    for path, video in queries:
-        name = unique_stem(path, taken)
-        if video is None:
-            _image(context, path, args.out, name, args.max_memory)
-        else:
-            _video(context, video, args.out, name, args.max_memory)
-    return 0
+    def run(self, args: argparse.Namespace) -> int:
+        """Write NAME.png (palette labels) and NAME_overlay.png for images; a folder of PNGs and an mp4 for videos."""
+        from ..data.video import Video, is_video
+        from ..incontext import InContext
+
+        pairs = [split_pair(text) for text in args.support]
+        queries = [(path, Video(path) if is_video(path) else None) for path in args.query]  # fail before the work
+        context = InContext(open_model(args), method=args.method, ignore_index=args.ignore_index)
+        context.fit([image for image, _ in pairs], [mask for _, mask in pairs], max_memory=args.max_memory)
+        taken: set[str] = set()
+        for path, video in queries:
+            name = unique_stem(path, taken)
+            if video is None:
+                _image(context, path, args.out, name, args.max_memory)
+            else:
+                _video(context, video, args.out, name, args.max_memory)
+        return 0
 
 
 def _image(context: InContext, path: Path, out: Path, name: str, max_memory: str | None) -> None:
@@ -66,7 +69,7 @@ def _image(context: InContext, path: Path, out: Path, name: str, max_memory: str
 
 def _video(context: InContext, video: Video, out: Path, name: str, max_memory: str | None) -> None:
     from .. import visualize
-    from ..video import write_video
+    from ..data.video import write_video
 
     def overlays() -> Iterator[Frame]:
         for index, frame in enumerate(progress(video, len(video), "frames")):

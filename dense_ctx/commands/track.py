@@ -5,50 +5,53 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._model import add_model_arguments, open_model, progress
+from .base import Command
 
 if TYPE_CHECKING:
-    from ..video import Frame
+    from ..data.video import Frame
 
 
-def add(verbs: Any) -> None:
-    """Describe the verb."""
-    parser = verbs.add_parser("track", help="propagate the first frame's mask through a video (local k-NN)")
-    parser.add_argument("video", type=Path, help="a video file or a folder of frames")
-    parser.add_argument("--mask", type=Path, required=True, help="object ids of the first frame, 0 is background")
-    parser.add_argument("--out", type=Path, default=Path("dense-ctx-track"), help="folder (%(default)s)")
-    parser.add_argument("--stride", type=int, default=8, help="pixels per feature cell (%(default)s)")
-    add_model_arguments(parser)
-    parser.set_defaults(run=run)
+class Track(Command):
+    """`dense-ctx track`."""
 
+    help = "propagate the first frame's mask through a video (local k-NN)"
 
-def run(args: argparse.Namespace) -> int:
-    """Write one palette PNG a frame, as DAVIS' evaluators read them, and an overlay mp4."""
-    from .. import visualize
-    from ..images import load_mask
-    from ..propagation import track
-    from ..video import Video, write_video
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument("video", type=Path, help="a video file or a folder of frames")
+        parser.add_argument("--mask", type=Path, required=True, help="object ids of the first frame, 0 is background")
+        parser.add_argument("--out", type=Path, default=Path("dense-ctx-track"), help="folder (%(default)s)")
+        parser.add_argument("--stride", type=int, default=8, help="pixels per feature cell (%(default)s)")
+        add_model_arguments(parser)
 
-    video = Video(args.video)
-    mask = load_mask(args.mask, video.size)
-    model = open_model(args)
-    folder = args.out / args.video.stem
+    def run(self, args: argparse.Namespace) -> int:
+        """Write one palette PNG a frame, as DAVIS' evaluators read them, and an overlay mp4."""
+        from .. import visualize
+        from ..data.video import Video, write_video
+        from ..images import load_mask
+        from ..tracking import track
 
-    def overlays() -> Iterator[Frame]:
-        frames = iter(progress(video, len(video), "frames"))
-        kept: list[Frame] = []
+        video = Video(args.video)
+        mask = load_mask(args.mask, video.size)
+        model = open_model(args)
+        folder = args.out / args.video.stem
 
-        def remember() -> Iterator[Frame]:
-            for frame in frames:
-                kept.append(frame)
-                yield frame
+        def overlays() -> Iterator[Frame]:
+            frames = iter(progress(video, len(video), "frames"))
+            kept: list[Frame] = []
 
-        for index, labels in enumerate(track(model, remember(), mask, stride=args.stride)):
-            visualize.save_labels(folder / f"{index:05d}.png", labels)
-            yield visualize.overlay(kept.pop(0), labels)
+            def remember() -> Iterator[Frame]:
+                for frame in frames:
+                    kept.append(frame)
+                    yield frame
 
-    written = write_video(args.out / f"{args.video.stem}_overlay.mp4", overlays(), video.fps)
-    print(f"{args.video} -> {folder}/00000.png ..., {written}")
-    return 0
+            for index, labels in enumerate(track(model, remember(), mask, stride=args.stride)):
+                visualize.save_labels(folder / f"{index:05d}.png", labels)
+                yield visualize.overlay(kept.pop(0), labels)
+
+        written = write_video(args.out / f"{args.video.stem}_overlay.mp4", overlays(), video.fps)
+        print(f"{args.video} -> {folder}/00000.png ..., {written}")
+        return 0

@@ -1,9 +1,8 @@
 """Benchmarks: a model under a named protocol gives a Result that can be believed, compared and made again."""
 
-from .compare import compare
 from .protocol import Protocol, load_protocol
 from .protocol import names as protocols
 from .result import Result
 from .run import evaluate
 
-__all__ = ["Protocol", "Result", "compare", "evaluate", "load_protocol", "protocols"]
+__all__ = ["Protocol", "Result", "evaluate", "load_protocol", "protocols"]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from ..config import Part, from_dict, strict_keys
-from ..errors import ConfigError, FileError, UnknownNameError
-from .settings import check, yaml_problem
+from ..config import Part, from_dict, strict_keys, yaml_problem
+from ..errors import ConfigError, FileError
+from ..plugins import registry
+from .settings import check
 
 TaskName = Literal["segmentation", "zero-shot", "depth", "normals", "video"]
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -31,7 +29,7 @@ LOWER_IS_BETTER = frozenset({"rmse", "abs_rel", "log10", "silog", "mean"})
 
 @dataclass(frozen=True)
 class Data:
-    """Which data set (`dense_ctx.datasets`), which splits, and its options."""
+    """Which data set (`dense_ctx.data`), which splits, and its options."""
 
     name: str
     train: str | None = None
@@ -197,23 +195,13 @@ def _parse(data: Mapping[str, Any], where: str) -> Protocol:
         raise ConfigError(f"{where}: {error}") from None
 
 
-@cache
-def _shipped() -> dict[str, str]:
-    folder = resources.files("dense_ctx").joinpath("protocols")
-    return {
-        item.name.removesuffix(".yaml"): item.read_text(encoding="utf-8")
-        for item in sorted(folder.iterdir(), key=lambda i: i.name)
-        if item.name.endswith(".yaml")
-    }
-
-
 def names() -> list[str]:
-    """Ids of the protocols that come with the library."""
-    return list(_shipped())
+    """Ids of the registered protocols."""
+    return registry().names("protocol")
 
 
 def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protocol:
-    """A shipped protocol by id, or one from a YAML file.
+    """A registered protocol by id, or one from a YAML file (a path that ends in .yaml).
 
     Raises:
         UnknownNameError: no such id; the closest are listed.
@@ -226,14 +214,8 @@ def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protoc
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"Cannot read the protocol {name}: {error}") from None
-    elif name in _shipped():
-        text = _shipped()[name]
     else:
-        near = difflib.get_close_matches(name, names(), 3)
-        raise UnknownNameError(
-            f"No protocol {name!r}. " + (f"Did you mean {', '.join(near)}? " if near else "")
-            + "`dense-ctx evaluate --list` shows all; a path ending in .yaml reads your own"
-        )  # fmt: skip
+        text = registry().file("protocol", name).read_text(encoding="utf-8")
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint import state_digest
 from ..config import from_dict
-from ..errors import ConfigError, FileError
-from ..files import write_text
+from ..errors import ConfigError
+from ..files import clean, read_json, state_digest, write_json
 
 if TYPE_CHECKING:
     from ..model import DenseModel
@@ -100,41 +94,6 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def clean(value: Any) -> Any:
-    """Values as JSON has them: NaN becomes null, tuples lists."""
-    if isinstance(value, dict):
-        return {str(k): clean(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(v) for v in value]
-    if isinstance(value, float) and value != value:
-        return None
-    return value
-
-
-def write_json(path: Path, data: Any) -> Path:
-    """Write JSON; it appears under its name only when complete.
-
-    Raises:
-        FileError: it cannot be written.
-    """
-    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", shared=True)
-    return path
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        FileError: missing, unreadable or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"Cannot read {path}: {error}") from None
-    except ValueError as error:
-        raise FileError(f"{path} is not JSON: {error}") from None
-
-
 def describe_model(model: DenseModel, name: str) -> dict[str, Any]:
     """Name, parts, width, parameters, and a digest over all weights."""
     config = model.model_config
@@ -147,55 +106,3 @@ def describe_model(model: DenseModel, name: str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "digest": state_digest(model.state_dict()),
     }
-
-
-def describe_environment(device: Any = None) -> dict[str, Any]:
-    """Versions, machine and git revision."""
-    import torch
-
-    versions = {}
-    for package in ("dense-ctx", "torch", "timm", "transformers", "numpy", "scipy"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    device = torch.device("cpu") if device is None else torch.device(device)
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "git": git_revision(),
-    }
-
-
-def git_revision() -> str | None:
-    """Commit of the source tree this package runs from, "+changes" if it differs; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=root, capture_output=True, text=True, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    if head.returncode:
-        return None
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
-
-
-def peak_memory_mb(device: Any = None) -> dict[str, float]:
-    """Peak of the process so far, and of the accelerator, in MB; {} where the system does not say."""
-    import torch
-
-    peaks = {}
-    try:
-        import resource
-    except ImportError:  # Windows
-        pass
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peaks["process"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
-    if device is not None and torch.device(device).type == "cuda":
-        peaks["accelerator"] = torch.cuda.max_memory_allocated(device) / 1e6
-    return {key: round(value, 1) for key, value in peaks.items()}

@@ -16,17 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..datasets import open_set
-from ..datasets.base import ImageSet, VideoSet
+from ..data import open_set
+from ..data.base import ImageSet, VideoSet
+from ..environment import describe_environment, peak_memory_mb, processes
+from ..environment import wait_for_everyone as everyone
 from ..errors import ConfigError, InputError
 from ..model import DenseModel
 from ..tiling import parse_memory
-from .dense import DenseEvaluation
-from .folder import RunFolder, everyone, processes
-from .probes import check_text
+from .clips import VideoEvaluation
+from .images import DenseEvaluation
+from .probes import make_probe
 from .protocol import Protocol, load_protocol
-from .result import Result, describe_environment, describe_model, peak_memory_mb
-from .vos import VideoEvaluation
+from .result import Result, describe_model
+from .workdir import RunFolder
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -77,7 +79,7 @@ def evaluate(
         budget = parse_memory(cache) if cache else 0
     except InputError:
         raise InputError(f'cache={cache!r} is not a size such as "2GB", or 0') from None
-    check_text(chosen)
+    make_probe(chosen, 0)  # refused before any work
     train, val = _open(chosen, data, limit)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
     described = describe_model(model, name)

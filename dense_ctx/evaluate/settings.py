@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
-import yaml
-
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,14 +61,6 @@ def check(protocol: Protocol) -> None:
         raise ConfigError(
             f"{p.id}: metric {p.metric!r} is not one of the {p.task} task's: {', '.join(defined.METRICS[p.task])}"
         )
-
-
-def yaml_problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, on one line; PyYAML's own message draws the place."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    if problem is None:
-        return " ".join(str(error).split())
-    return str(problem) + (f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else "")
 
 
 PRECISIONS = ("float32", "bfloat16")

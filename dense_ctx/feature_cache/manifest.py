@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..checkpoint import state_digest
-from ..datasets.base import ImageSet
+from ..data.base import ImageSet
 from ..errors import ConfigError, FileError, InputError
-from ..evaluate.result import read_json
+from ..files import read_json, state_digest
 from ..images import padded_size
 from ..interfaces import Backbone, Size
 

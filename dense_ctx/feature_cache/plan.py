@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import write_tensors
-from ..datasets.base import ImageSet
+from ..data.base import ImageSet
 from ..errors import FileError, InputError
-from ..evaluate.result import write_json
-from ..files import new_file
+from ..files import new_file, write_json, write_tensors
 from ..images import prepare
 from ..interfaces import Backbone, Size
 from .manifest import FILE, SHARD, compare, identity, shown

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..datasets.base import ImageSet
+from ..data.base import ImageSet
 from ..errors import ConfigError, FileError, InputError
 from ..interfaces import Backbone, Features, Size
 from .manifest import SHARD, compare, identity

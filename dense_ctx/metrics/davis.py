@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.base import read_mask
+from ..data.base import read_mask
 from ..errors import FileError, InputError
 from .vos import Array, object_scores, statistics
 

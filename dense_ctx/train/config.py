@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
-from ..config import Part
+from ..config import Loader, Part, assign, typed
 from ..errors import ConfigError, FileError
-from .reading import Loader, assign, typed
 
 # what may change between a run and its continuation: none of it alters a step that lies behind
 FREE = ("steps", "accumulate", "workers", "validate", "save", "log", "out", "resume")

@@ -19,7 +19,7 @@ from . import state
 from .config import TrainConfig
 from .data import kept_generators, mix, seed_all
 from .log import Log
-from .setup import Run, open_run
+from .run import Run, open_run
 from .signals import Signals
 from .validation import Validator, validator
 

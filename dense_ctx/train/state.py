@@ -24,10 +24,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..checkpoint import file_digest, state_digest, write_tensors
 from ..config import from_dict
 from ..errors import CheckpointError, FileError
-from ..files import write_folder
+from ..files import file_digest, state_digest, write_folder, write_tensors
 from .step import TrainStep
 
 FORMAT = 1

@@ -11,7 +11,7 @@ from ..errors import ConfigError, InputError
 from ..model import DenseModel
 from .config import TrainConfig
 from .data import mix, seed_all
-from .setup import Run, in_main
+from .run import Run, in_main
 
 Validator: TypeAlias = "Callable[[int], dict[str, float]]"
 

@@ -47,18 +47,20 @@ def timm_names() -> dict[str, str]:
 
 
 @hookimpl
-def register_backbones(register: Register) -> None:
-    """Name the encoders."""
+def register_parts(register: Register) -> None:
+    """Name the parts."""
     for name, model in timm_names().items():
-        register(name, "dense_ctx_backbones.timm_backbone:TimmBackbone", args={"model": model})
+        register("backbone", name, "dense_ctx_backbones.timm_backbone:TimmBackbone", args={"model": model})
     for size in ("tiny", "small", "base", "base_plus", "large", "huge"):
         model = f"hiera_{size}_224.mae"
         register(
+            "backbone",
             f"hiera-{size.replace('_', '-')}",
             "dense_ctx_backbones.hiera:HieraBackbone",
             args={"model": model},
         )
-    register("efficientnet-lite0", "dense_ctx_backbones.lite0:EfficientNetLite0")
-    register("rgb-xy", "dense_ctx_backbones.rgb_xy:RgbXy")
-    register("timm:", "dense_ctx_backbones.timm_backbone:TimmBackbone")
-    register("hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")
+    register("backbone", "efficientnet-lite0", "dense_ctx_backbones.lite0:EfficientNetLite0")
+    register("backbone", "rgb-xy", "dense_ctx_backbones.rgb_xy:RgbXy")
+    register("backbone", "timm:", "dense_ctx_backbones.timm_backbone:TimmBackbone")
+    register("backbone", "lora:", "dense_ctx_backbones.lora:LoraBackbone")
+    register("backbone", "hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")

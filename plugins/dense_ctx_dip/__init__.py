@@ -4,19 +4,9 @@ from dense_ctx.hookspecs import Register, hookimpl
 
 
 @hookimpl
-def register_objectives(register: Register) -> None:
-    """Name the objective."""
-    register("dip", "dense_ctx_dip.objective:DipObjective")
-
-
-@hookimpl
-def register_backbones(register: Register) -> None:
-    """Name the family of backbones with low-rank adapters."""
-    register("lora:", "dense_ctx_dip.lora:LoraBackbone")
-
-
-@hookimpl
-def register_models(register: Register) -> None:
-    """Name the models. Their repositories hold no weights yet; the README says how they are made."""
+def register_parts(register: Register) -> None:
+    """Name the parts."""
+    register("objective", "dip", "dense_ctx_dip.objective:DipObjective")
+    register("command", "pseudo-label", "dense_ctx_dip.command:PseudoLabel")
     for name in ("dip-s14", "dip-b14"):
-        register(name, f"hub:dense-ctx/{name}")
+        register("model", name, f"hub:dense-ctx/{name}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dense_ctx.errors import ConfigError, FileError
-from dense_ctx.evaluate.result import read_json, write_json
+from dense_ctx.files import read_json, write_json
 
 FORMAT = 1
 STAGES = ("segment", "embed", "cluster", "vote", "pair")

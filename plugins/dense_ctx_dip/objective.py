@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dense_ctx_backbones.lora import TARGETS
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -20,12 +21,11 @@ from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
 
-from .attention import IGNORED, Loss, blocks_of, compact, label_counts, prediction_loss, soft_predict
-from .batch import draw_distractors, gather, total, world
-from .lora import TARGETS
+from .distributed import draw_distractors, gather, total, world
 from .pairs import TaskPairs
 from .projector import Projector
-from .what_trains import Train, choose
+from .soft_labels import IGNORED, Loss, blocks_of, compact, label_counts, prediction_loss, soft_predict
+from .trainable import Train, choose
 
 
 class DipObjective(Objective):

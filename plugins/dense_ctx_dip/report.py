@@ -11,8 +11,7 @@ import numpy as np
 
 from dense_ctx import images as image_io
 from dense_ctx import visualize
-from dense_ctx.evaluate.result import read_json
-from dense_ctx.files import write_text
+from dense_ctx.files import read_json, write_text
 
 from .manifest import read_manifest
 from .task_files import read_pairs, read_pseudo_labels

@@ -14,9 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from dense_ctx.checkpoint import write_tensors
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.files import new_file
+from dense_ctx.files import new_file, write_tensors
 from dense_ctx.images import open_image
 from dense_ctx.visualize import palette, save_picture
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dense_ctx import images
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.evaluate.reading import resized
+from dense_ctx.images import resized
 
 from .kmeans import Engine
 

@@ -23,18 +23,19 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from dense_ctx.environment import processes
+from dense_ctx.environment import wait_for_everyone as everyone
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.evaluate.folder import everyone, processes
-from dense_ctx.evaluate.result import describe_model, read_json, write_json
-from dense_ctx.files import new_file
+from dense_ctx.evaluate.result import describe_model
+from dense_ctx.files import new_file, read_json, write_json
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 
-from .attention import label_counts
 from .kmeans import SAMPLE, assign, kmeans
 from .manifest import claim, compare
-from .neighbours import positive_pairs
+from .positives import positive_pairs
 from .segmenters import Segmenter, create_segmenter
+from .soft_labels import label_counts
 from .task_files import read_pseudo_labels, read_shard, save_pseudo_labels, write_shard
 from .task_settings import TaskSettings, find_images, read_image
 

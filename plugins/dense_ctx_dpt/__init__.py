@@ -4,7 +4,7 @@ from dense_ctx.hookspecs import Register, hookimpl
 
 
 @hookimpl
-def register_decoders(register: Register) -> None:
-    """Name the decoders."""
-    register("dpt", "dense_ctx_dpt.dpt:DPT")
-    register("upsample", "dense_ctx_dpt.upsample:Upsample")
+def register_parts(register: Register) -> None:
+    """Name the parts."""
+    register("decoder", "dpt", "dense_ctx_dpt.dpt:DPT")
+    register("decoder", "upsample", "dense_ctx_dpt.upsample:Upsample")

@@ -20,10 +20,10 @@ from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
 
-from . import calibrate
+from . import decoder_init as calibrate
+from .cue_targets import FEATURES, CueMaps
+from .feature_cue import OwnCue
 from .losses import matching_loss
-from .maps import FEATURES, CueMaps
-from .own import OwnCue
 from .sampling import FramePairs, Sampling, open_clips
 
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dense_ctx.cue_cache import CueCache
-from dense_ctx.cues import Cue, normalize_cues
-from dense_ctx.datasets import Clip, VideoSet
+from dense_ctx.data import Clip, VideoSet
+from dense_ctx.data.video import Video
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import open_image
-from dense_ctx.video import Video
 
 from .crops import crop_image, crop_map, draw_box, scaled
+from .cue_cache import CueCache
+from .cues.base import Cue, normalize_cues
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class FramePairs(Dataset[Mapping[str, Any]]):
     """One item a frame of every clip that can be read; what is drawn around it depends on the seed alone.
 
     Args:
-        clips: from `dense_ctx.datasets`.
+        clips: from `dense_ctx.data`.
         sampling: how.
         cues: those that need no accelerator; computed here, by the workers.
         frames: hand over the whole frames too, for cues computed on the accelerator.
@@ -267,12 +267,12 @@ def open_clips(data: Any) -> VideoSet:
 
     Args:
         data: a folder of clips; or {"root": ..., "layout": ..., "split": ...} with a layout of
-            `dense_ctx.datasets` ("clips", "youtube-vos", "kinetics700"); or a VideoSet.
+            `dense_ctx.data` ("clips", "youtube-vos", "kinetics700"); or a VideoSet.
 
     Raises:
         InputError: something else.
     """
-    from dense_ctx.datasets import open_set
+    from dense_ctx.data import open_set
 
     if isinstance(data, VideoSet):
         return data

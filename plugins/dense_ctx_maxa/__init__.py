@@ -6,15 +6,10 @@ TASKS = ("boundaries", "distance", "instances", "semantic", "depth", "normals")
 
 
 @hookimpl
-def register_decoders(register: Register) -> None:
-    """Name the adapter and its two baselines."""
-    register("maxa", "dense_ctx_maxa.maxa:Maxa")
-    register("cnn", "dense_ctx_maxa.heads:CnnHead")
-    register("linear", "dense_ctx_maxa.heads:LinearHead")
-
-
-@hookimpl
-def register_objectives(register: Register) -> None:
-    """Name one objective for each task."""
+def register_parts(register: Register) -> None:
+    """Name the parts."""
+    register("decoder", "maxa", "dense_ctx_maxa.maxa:Maxa")
+    register("decoder", "cnn", "dense_ctx_maxa.heads:CnnHead")
+    register("decoder", "linear", "dense_ctx_maxa.heads:LinearHead")
     for task in TASKS:
-        register(f"maxa-{task}", "dense_ctx_maxa.objective:MaxaObjective", args={"task": task})
+        register("objective", f"maxa-{task}", "dense_ctx_maxa.objective:MaxaObjective", args={"task": task})

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dense_ctx.interfaces import Size
 
-from .attend import attend, gaussian
+from .fused_attention import attend, gaussian
 from .positions import CHANNELS, squared_distances
 
 Sigma = Literal["head", "shared", "none"]

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from dense_ctx.model import DenseModel
 
 from . import tasks
-from .data import TaskData, open_images
+from .dataset import TaskData, open_images
 from .objective import MaxaObjective
 from .scoring import Score
 

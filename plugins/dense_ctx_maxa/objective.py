@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dense_ctx.checkpoint import state_digest
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.feature_cache import FeatureCache, plan_features
+from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Batch, Features, Losses, Objective, Size
 from dense_ctx.model import DenseModel
 
 from . import tasks
-from .data import TaskData, open_images
+from .dataset import TaskData, open_images
 from .losses import drawn_pixels, labels_loss, values_loss
 
 
@@ -174,7 +174,8 @@ def cached(model: DenseModel, data: TaskData, folder: str) -> FeatureCache:
     """Compute what is missing of the maps the decoder reads, all processes together, then open them."""
     from tqdm import tqdm
 
-    from dense_ctx.evaluate.folder import everyone, processes
+    from dense_ctx.environment import processes
+    from dense_ctx.environment import wait_for_everyone as everyone
 
     layers = tuple(getattr(model.decoder, "layers", range(len(model.backbone.dims))))
     config = model.model_config

@@ -11,11 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dense_ctx.checkpoint import write_tensors
-from dense_ctx.datasets import ImageSet
+from dense_ctx.data import ImageSet
 from dense_ctx.errors import ConfigError
-from dense_ctx.evaluate.result import read_json, write_json
-from dense_ctx.files import new_file
+from dense_ctx.files import new_file, read_json, write_json, write_tensors
 from dense_ctx.interfaces import Size
 
 from .tasks import Task

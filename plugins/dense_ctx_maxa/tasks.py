@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dense_ctx.datasets import ImageSet, Kind
+from dense_ctx.data import ImageSet, Kind
 from dense_ctx.errors import ConfigError, InputError, UnknownNameError
-from dense_ctx.evaluate.reading import nearest
+from dense_ctx.images import nearest
 from dense_ctx.interfaces import Size
 
 from . import targets

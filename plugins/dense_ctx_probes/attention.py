@@ -9,11 +9,11 @@ from torch import nn
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Task
 
+from .gradient import GradientProbe
 from .heads import AttentionSum
-from .trained import TrainedProbe
 
 
-class AttentionProbe(TrainedProbe):
+class AttentionProbe(GradientProbe):
     """LILA's segmentation probe: attention logits of the decoder plus linear logits of the encoder.
 
     Args:
@@ -21,7 +21,7 @@ class AttentionProbe(TrainedProbe):
         heads: of the attention; the largest number up to it that divides the channels.
         downscale: keys and values are taken from a map smaller by this factor.
         with_norm: LayerNorms, as in FlowFeat's probe.
-        **options: of `TrainedProbe`.
+        **options: of `GradientProbe`.
     """
 
     def __init__(

@@ -9,18 +9,18 @@ from torch import nn
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Task
 
+from .gradient import GradientProbe
 from .heads import ConvHead, Norm
-from .trained import TrainedProbe
 
 
-class ConvProbe(TrainedProbe):
+class ConvProbe(GradientProbe):
     """A k x k convolution of the pixels plus a 1 x 1 convolution of the patches, trained by AdamW.
 
     Args:
         task: see `dense_ctx.Probe`.
         kernel: side of the pixels' convolution, odd (LILA's normals: 5).
         norm: "batch" (BatchNorm before each convolution) or "none".
-        **options: of `TrainedProbe`.
+        **options: of `GradientProbe`.
     """
 
     def __init__(self, task: Task = "segmentation", kernel: int = 1, norm: Norm = "batch", **options: Any) -> None:

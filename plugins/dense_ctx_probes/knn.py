@@ -39,16 +39,15 @@ class KnnProbe(Probe):
         temperature: float = 0.02,
         stride: int | None = None,
         memory: int = 65_536,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, seed)
         if min(k, 1 if stride is None else stride, memory) < 1 or not temperature > 0:
             raise InputError(f"k={k}, stride={stride}, memory={memory}, temperature={temperature}: all above 0")
         self.k, self.temperature, self.stride, self.memory = k, temperature, stride, memory
         self.keys_: Tensor | None = None
         self.values_ = torch.empty(0)
         self.seen_ = 0
-        self._seed = seed
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> KnnProbe:
         """Add the cells of B images that hold a labelled pixel."""
@@ -65,7 +64,7 @@ class KnnProbe(Probe):
         rest = torch.arange(room, len(keys))
         if len(rest):
             # seeded by the count, so that a probe saved and loaded half-way samples the same
-            generator = torch.Generator().manual_seed(self._seed + self.seen_)
+            generator = torch.Generator().manual_seed(self.seed + self.seen_)
             slots = (torch.rand(len(rest), generator=generator, dtype=torch.float64) * (self.seen_ + rest + 1)).long()
             kept = slots < self.memory
             self.keys_[slots[kept]] = keys[rest[kept]]

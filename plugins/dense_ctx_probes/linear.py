@@ -27,18 +27,16 @@ class LinearProbe(Probe):
         seed: of the sample.
     """
 
-    incremental = False
-
     def __init__(
         self,
         task: Task = "segmentation",
         penalty: float = 1e-4,
         samples: int = 32_768,
         iterations: int = 60,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(task)
-        self.penalty, self.samples, self.iterations, self._seed = penalty, samples, iterations, seed
+        super().__init__(task, seed)
+        self.penalty, self.samples, self.iterations = penalty, samples, iterations
         self.rows_: Tensor | None = None
         self.targets_ = torch.empty(0)
         self.keys_ = torch.empty(0)
@@ -48,7 +46,7 @@ class LinearProbe(Probe):
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> LinearProbe:
         """Add the labelled pixels of B images; training waits for the first prediction."""
         rows, values = rows_of(features, targets, self.task, self.targets_.shape[-1] if self.rows_ is not None else 0)
-        generator = torch.Generator().manual_seed(self._seed + self.seen_)
+        generator = torch.Generator().manual_seed(self.seed + self.seen_)
         # each pixel draws a number; those with the smallest stay, whatever the order of the calls' sizes
         draws = torch.rand(len(rows), generator=generator)
         if len(rows) > self.samples:

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
-from dense_ctx.propagation import Propagator, upsampled_votes
 
+from .local_knn import Propagator, upsampled_votes
 from .targets import check
 
 
@@ -24,10 +24,9 @@ class PropagationProbe(Probe):
 
     Args:
         task: "segmentation" only.
-        n_last_frames, size_mask_neighborhood, topk, temperature: see `dense_ctx.propagation.Propagator`.
+        n_last_frames, size_mask_neighborhood, topk, temperature: see `dense_ctx_probes.local_knn.Propagator`.
+        stride: pixels of a cell; None: the least that covers the size asked for.
     """
-
-    incremental = False
 
     def __init__(
         self,
@@ -36,10 +35,12 @@ class PropagationProbe(Probe):
         size_mask_neighborhood: int = 12,
         topk: int = 5,
         temperature: float = 0.1,
+        stride: int | None = None,
     ) -> None:
         super().__init__(task)
         if task != "segmentation":
             raise InputError("propagation carries class votes from frame to frame: task='segmentation' only")
+        self.stride = stride
         self.options = (n_last_frames, size_mask_neighborhood, topk, temperature)
         self.keys_: Tensor | None = None
         self.labels_ = torch.empty(0)
@@ -75,7 +76,7 @@ class PropagationProbe(Probe):
             self._propagator = Propagator(self.keys_, self.labels_, *self.options)
         height, width = features.pixels.shape[-2:]
         size = size or (height, width)
-        cell = max(1, -(-size[0] // height))
+        cell = self.stride or max(1, -(-size[0] // height))
         votes = [upsampled_votes(self._propagator.step(frame), size, cell) for frame in features.pixels.float()]
         stacked = torch.stack(votes)
         total = stacked.sum(1, keepdim=True)

@@ -50,7 +50,6 @@ class RetrievalProbe(Probe):
         seed: of the sampling.
     """
 
-    incremental: ClassVar[bool] = True
     pixel_targets: ClassVar[bool] = True  # histograms want annotations as fine as they are, whatever the grid
 
     def __init__(
@@ -67,9 +66,9 @@ class RetrievalProbe(Probe):
         engine: Engine = "torch",
         device: str = "cpu",
         folder: str | os.PathLike[str] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(task)
+        super().__init__(task, seed)
         if min(k, memory, 1 if classes is None else classes) < 1 or not temperature > 0:
             raise InputError(f"k={k}, memory={memory}, classes={classes}, temperature={temperature}: all above 0")
         for value, known, name in (
@@ -84,7 +83,7 @@ class RetrievalProbe(Probe):
         if folder is not None and task == "segmentation" and classes is None:
             raise InputError("folder=... keeps histograms of one width in a file: give classes, the number of them")
         self.k, self.temperature, self.mode, self.sampling = k, temperature, mode, sampling
-        self.classes, self.engine, self.seed, self.reads = classes, engine, seed, reads
+        self.classes, self.engine, self.reads = classes, engine, reads
         self.bank_ = Bank(memory, _TYPES[dtype], unit=mode != "dip", device=device, folder=folder)
         self.recall_: float | None = None
         self._index: tuple[Tensor, ApproximateIndex] | None = None  # and the keys it was made of

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dense_ctx.errors import InputError
-from dense_ctx.interfaces import DenseFeatures, Task
-from dense_ctx.text import RANDOM, TextEmbeddings
+from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.interfaces import DenseFeatures, FitContext, Task
 
+from .gradient import GradientProbe
 from .heads import Reads
-from .trained import TrainedProbe
+from .text import RANDOM, TextEmbeddings
 
 
 class ZeroShotHead(nn.Module):
@@ -57,7 +58,7 @@ def _projection(dim: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(dim), nn.Conv2d(dim, width, 1))
 
 
-class ZeroShotProbe(TrainedProbe):
+class ZeroShotProbe(GradientProbe):
     """Trained on pixels of seen classes, tested on all.
 
     Loss (eq. 9-11): cross-entropy over all classes on pixels of seen ones; on pixels of unseen ones, whose label is not
@@ -65,12 +66,13 @@ class ZeroShotProbe(TrainedProbe):
 
     Args:
         task: "segmentation" only.
-        embeddings: file of text embeddings (`dense_ctx.text`); or "random": fixed random directions in place of text,
-            a cosine classifier from which nothing can transfer to unseen classes. None is "random" with a warning.
+        embeddings: file of text embeddings (`dense_ctx_probes.text`); or "random": fixed random directions in place of
+            text, a cosine classifier from which nothing can transfer to unseen classes. None is "random", with a
+            warning.
         class_names: the classes in the order of their ids; default the file's own order.
         unseen: class ids whose labels are not learned from.
         width: of the random directions.
-        **options: of `TrainedProbe`.
+        **options: of `GradientProbe`.
     """
 
     def __init__(
@@ -86,14 +88,38 @@ class ZeroShotProbe(TrainedProbe):
             raise InputError("zero-shot classifies pixels by class names: task='segmentation' only")
         self._text: Tensor | None = None
         self._asked = embeddings is not None
-        if embeddings is not None and embeddings != RANDOM:
-            file = TextEmbeddings.load(embeddings)
-            self._text = file.pick(class_names if class_names is not None else file.classes)
-            options["classes"] = len(self._text)
+        self._file = TextEmbeddings.load(embeddings) if embeddings not in (None, RANDOM) else None
         super().__init__(task, **options)
+        self.width = width
+        if self._file is not None:
+            self._name(class_names if class_names is not None else self._file.classes)
         if self._text is not None and any(not 0 <= index < len(self._text) for index in unseen):
             raise InputError(f"unseen={list(unseen)}: class ids are 0 to {len(self._text) - 1}")
-        self.unseen, self.width = tuple(unseen), width
+        self.unseen = tuple(unseen)
+
+    def configure(self, context: FitContext) -> None:
+        """Take the classes' names, which pick their embeddings, and which of them are unseen.
+
+        Raises:
+            ConfigError: no text embeddings were given.
+            InputError: the file lacks a class.
+        """
+        if not self._asked:
+            raise ConfigError(
+                "it needs text embeddings of the classes. Make them once with `dense-ctx text DATASET --data ROOT "
+                "--out text.safetensors` and set probe.args.embeddings=text.safetensors; probe.args.embeddings=random "
+                "measures random directions instead, from which no unseen class can be found"
+            )
+        super().configure(replace(context, unseen=()))
+        if context.classes:
+            if self._file is not None:
+                self._name(context.classes)
+            self.unseen = tuple(i for i, name in enumerate(context.classes) if name in context.unseen)
+
+    def _name(self, classes: Sequence[str]) -> None:
+        if self._file is not None:
+            self._text = self._file.pick(classes)
+            self.classes = len(self._text)
 
     def build(self, dims: tuple[int, int], outputs: int) -> nn.Module:
         """A `ZeroShotHead`."""

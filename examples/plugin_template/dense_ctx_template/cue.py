@@ -1,9 +1,8 @@
 """A small supervision cue: where a frame has edges."""
 
 import torch
+from dense_ctx_lila.cues.base import Cue
 from torch.nn import functional
-
-from dense_ctx.cues import Cue
 
 
 class Edges(Cue):

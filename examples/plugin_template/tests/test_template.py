@@ -1,9 +1,9 @@
 import torch
+from dense_ctx_lila.cue_cache import CueCache, plan_cues
+from dense_ctx_lila.cues.base import create_cue
 from PIL import Image
 
 from dense_ctx import DenseModel, create_decoder, registry
-from dense_ctx.cue_cache import CueCache, plan_cues
-from dense_ctx.cues import create_cue
 from dense_ctx.testing import TinyBackbone, check_decoder, check_objective
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.cues import Cue
 from dense_ctx.errors import InputError, WeightsError
 
+from .base import Cue
 from .weights import snapshot
 
 PATCH = 14

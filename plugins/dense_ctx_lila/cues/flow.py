@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.cues import Cue
 from dense_ctx.images import padded_size
+
+from .base import Cue
 
 
 class FlowCue(Cue):

@@ -1,0 +1,10 @@
+"""What the core itself registers: its verbs."""
+
+from .hookspecs import Register, hookimpl
+
+
+@hookimpl
+def register_parts(register: Register) -> None:
+    """Name the parts."""
+    for verb in ("datasets", "evaluate", "features", "plugins", "segment", "track", "train"):
+        register("command", verb, f"dense_ctx.commands.{verb}:{verb.capitalize()}")

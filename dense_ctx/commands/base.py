@@ -1,0 +1,29 @@
+"""Command: a verb of `dense-ctx`."""
+
+from __future__ import annotations
+
+import argparse
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+
+class Command(ABC):
+    """A verb; its registered name is what users type.
+
+    Its module imports what it needs inside `run`, so that `--help` stays quick.
+
+    Attributes set by the subclass:
+        help: one line for `dense-ctx --help`. description, epilog: of `dense-ctx VERB --help`.
+    """
+
+    help: ClassVar[str]
+    description: ClassVar[str | None] = None
+    epilog: ClassVar[str | None] = None
+
+    @abstractmethod
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the verb's arguments."""
+
+    @abstractmethod
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; the exit status. Errors of `dense_ctx.errors` become one line on stderr and status 2."""

@@ -1,0 +1,273 @@
+"""What a data set is to the library: images with dense targets, or clips with masks, in their official layout.
+
+Importing this module loads no torch; reading a sample does.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ..errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["segmentation", "depth", "normals", "instances", "video"]
+
+IGNORED = -1  # in every segmentation target, whatever number the files use
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated image.
+
+    name: unique in its set, fit for a file name.
+    image: float32 [3, H, W] in [0, 1].
+    target: segmentation and instances: int64 [H, W], -1 ignored (instances: 0 background, 1..n);
+        depth: float32 [1, H, W] in metres, NaN where there is none;
+        normals: float32 [3, H, W], unit length, x right, y down, z into the scene, NaN where there is none; a
+        surface faces the camera, so a wall seen head-on is (0, 0, -1).
+    """
+
+    name: str
+    image: Tensor
+    target: Tensor
+
+
+class ImageSet(ABC):
+    """Annotated images; indexing reads one from disk.
+
+    Attributes:
+        kind: what the targets are.
+        classes: names of the classes, in the order of their ids; () where the targets are no classes.
+        names: of the samples, in a fixed order.
+        problems: what was found wrong while listing the files; `open_set` refuses a set that has any.
+    """
+
+    kind: Kind = "segmentation"
+    classes: tuple[str, ...] = ()
+    names: Sequence[str] = ()
+    problems: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample.
+
+        Raises:
+            FileError: a file is missing or damaged.
+            InputError: labels outside the classes, or of another size than the image.
+            IndexError: no such sample.
+        """
+
+    def verify(self) -> list[str]:
+        """Problems that only show across files, beyond reading each sample; none by default."""
+        return []
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video: image files in order (or one video file), with a mask file or None for each frame.
+
+    objects: ids annotated in the first mask are tracked; binary: any value above 0 is object 1 (DAVIS-2016).
+    Read a mask with `read_mask(path, clip.binary)`.
+    """
+
+    name: str
+    frames: tuple[Path, ...] = ()
+    masks: tuple[Path | None, ...] = ()
+    video: Path | None = None
+    binary: bool = False
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """Clips of a data set, in a fixed order; problems: as those of `ImageSet`."""
+
+    clips: tuple[Clip, ...]
+    kind: Kind = "video"
+    classes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is expected where, for `dense-ctx datasets` and for error messages.
+
+    name, title: "davis2017", "DAVIS 2017 ...".
+    url, licence: where it is had, and under which terms; nothing is downloaded by this library.
+    splits: valid values of `split`, the default first.
+    expected: (path pattern under the root, what it holds) rows.
+    counts: official number of samples (or clips) per split, to compare a root with.
+    options: (name of a keyword of `open_set`, what it does) rows.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    url: str
+    licence: str
+    splits: tuple[str, ...]
+    expected: tuple[tuple[str, str], ...]
+    counts: dict[str, int] = field(default_factory=dict)
+    options: tuple[tuple[str, str], ...] = ()
+
+    def describe(self) -> str:
+        """The layout as lines of text."""
+        width = max(len(path) for path, _ in self.expected)
+        return "\n".join(f"  {path:<{width}}  {what}".rstrip() for path, what in self.expected)
+
+
+class DatasetReader(ABC):
+    """A data set in one folder layout; nothing is downloaded.
+
+    Attributes set by the subclass:
+        layout: what lies where under the root.
+    """
+
+    layout: ClassVar[Layout]
+
+    @abstractmethod
+    def open(self, root: Path, split: str | None = None, **options: Any) -> ImageSet | VideoSet:
+        """List the samples under `root`; each is read when it is asked for.
+
+        Args:
+            split: one of `layout.splits`; None: the first.
+            options: keywords that the subclass names.
+
+        Raises:
+            FileError: the root has not the layout. Files that are missing are listed in `problems` of what is returned.
+            InputError: no such split, or a value that an option does not take.
+            MissingDependencyError: the files are read by a package that is not installed.
+        """
+
+
+def require(path: Path, layout: Layout, kind: Literal["file", "folder"] = "folder") -> Path:
+    """`path`, if it is there; else an error that shows the whole expected layout.
+
+    Raises:
+        FileError: it is not there, or a file where a folder belongs.
+    """
+    if (path.is_dir() if kind == "folder" else path.is_file()) is False:
+        raise refuse(layout, f"{path} is missing" if not path.exists() else f"{path} is not a {kind}")
+    return path
+
+
+def refuse(layout: Layout, problem: str) -> FileError:
+    """The error for a root that does not have the layout."""
+    return FileError(
+        f"{layout.title}: {problem}. Expected under the root:\n{layout.describe()}\nGet it from {layout.url}"
+    )
+
+
+def choose(split: str | None, layout: Layout) -> str:
+    """The split asked for, or the default.
+
+    Raises:
+        InputError: the data set has no such split.
+    """
+    if split is None:
+        return layout.splits[0]
+    if split not in layout.splits:
+        raise InputError(f"{layout.name} has no split {split!r}; it has {', '.join(layout.splits)}")
+    return split
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Class names from one text with commas between."""
+    return tuple(text.split(","))
+
+
+def pick(value: str, allowed: Sequence[str], option: str, layout: Layout) -> str:
+    """The value of an option that is one of a few words.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if value not in allowed:
+        raise InputError(f"{layout.name}: {option} is one of {', '.join(allowed)}; got {value!r}")
+    return value
+
+
+def read_image(path: Path) -> Tensor:
+    """An image file as float32 [3, H, W] in [0, 1]."""
+    from ..images import load
+
+    return load(path)
+
+
+def read_labels(
+    path: Path, classes: int, ignore: Sequence[int] = (255,), table: Sequence[int] | Tensor | None = None
+) -> Tensor:
+    """A label file as int64 [H, W]: ids 0..classes-1, -1 where ignored.
+
+    Args:
+        ignore: values of the file that mean "not annotated".
+        table: maps the file's values 0..len(table)-1 to ids (or -1), after `ignore`.
+
+    Raises:
+        FileError: missing or damaged.
+        InputError: an RGB picture, or values that are no class, not in the table and not ignored.
+    """
+    import torch
+
+    from ..images import load_mask
+
+    values = load_mask(path)
+    known = classes if table is None else len(table)
+    void = torch.isin(values, torch.tensor(list(ignore), dtype=torch.int64))
+    beyond = (values < 0) | (values >= known)
+    bad = values[beyond & ~void]
+    if len(bad):
+        ids = torch.unique(bad)
+        shown = ", ".join(str(int(value)) for value in ids[:5]) + (", ..." if len(ids) > 5 else "")
+        raise InputError(
+            f"{path} holds the values {shown} in {len(bad)} pixels; expected 0 to {known - 1}"
+            + (f", and {', '.join(map(str, ignore))} for pixels that are not annotated" if ignore else "")
+        )
+    inside = values.clamp(0, known - 1)
+    labels = inside if table is None else torch.as_tensor(table, dtype=torch.int64)[inside]
+    return torch.where(void, IGNORED, labels)
+
+
+def read_mask(path: Path, binary: bool = False) -> Tensor:
+    """Object ids of a video frame as int64 [H, W], 0 background.
+
+    Args:
+        binary: every value above 0 is object 1; a few official DAVIS-2016 masks are grey RGB pictures, taken too.
+
+    Raises:
+        FileError: missing or damaged.
+        InputError: a coloured picture; only indices say which object a pixel is of.
+    """
+    from ..images import load_mask, open_image
+
+    image = open_image(path)
+    if binary and image.mode in ("RGB", "RGBA"):
+        bands = image.split()
+        if bands[0].tobytes() == bands[1].tobytes() == bands[2].tobytes():
+            image = bands[0]
+    if image.mode in ("RGB", "RGBA"):
+        raise InputError(
+            f"{path} is a {image.mode} picture; expected object ids: a palette (P), 8-bit (L) or 16-bit image"
+        )
+    labels = load_mask(image)
+    return (labels > 0).long() if binary else labels
+
+
+def same_size(image: Tensor, target: Tensor, name: str) -> None:
+    """Refuse a target of another size than its image."""
+    if image.shape[-2:] != target.shape[-2:]:
+        raise InputError(
+            f"{name}: the image is {image.shape[-2]} x {image.shape[-1]} (H x W), its annotation "
+            f"{target.shape[-2]} x {target.shape[-1]}"
+        )

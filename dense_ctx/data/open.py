@@ -1,0 +1,66 @@
+"""Open a registered data set by name."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import FileError, InputError
+from ..plugins import registry
+from .base import DatasetReader, ImageSet, Layout, VideoSet
+
+
+def names() -> list[str]:
+    """Names of all data sets."""
+    return registry().names("dataset")
+
+
+def layout(name: str) -> Layout:
+    """What a data set's root holds, and where to get the data set.
+
+    Raises:
+        UnknownNameError: no such data set; with the closest names.
+    """
+    return _reader(name).layout
+
+
+def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:
+    """Open a data set that lies under `root` in its official layout.
+
+    Args:
+        split: one of `layout(name).splits`; default the first.
+        options: of this data set, see `layout(name).options`.
+
+    Raises:
+        UnknownNameError: no such data set.
+        FileError: the root has not the layout, or files are missing; the message names the first ones.
+        InputError: no such split or option.
+        MissingDependencyError: the data set's files are read by a package that is not installed.
+    """
+    opened = list_set(name, root, split, **options)
+    if opened.problems:
+        more = f"\n  ... and {len(opened.problems) - 5} more" if len(opened.problems) > 5 else ""
+        listed = "\n  ".join(opened.problems[:5])
+        raise FileError(
+            f"{name} under {root} is incomplete:\n  {listed}{more}\n"
+            f"`dense-ctx datasets {name} {root}` lists everything that is wrong"
+        )
+    return opened
+
+
+def list_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:
+    """As `open_set`, but missing files stay in `.problems` and the rest can be read."""
+    reader = _reader(name)
+    parameters = inspect.signature(reader.open).parameters.values()
+    allowed = [p.name for p in parameters if p.name not in ("root", "split") and p.kind is not p.VAR_KEYWORD]
+    unknown = [key for key in options if key not in allowed]
+    if unknown:
+        raise InputError(f"{name} has no option {unknown[0]!r}; it has {', '.join(allowed) or 'none'}")
+    return reader.open(Path(root), split, **options)
+
+
+def _reader(name: str) -> DatasetReader:
+    reader: DatasetReader = registry().create("dataset", name)
+    return reader

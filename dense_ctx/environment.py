@@ -1,0 +1,88 @@
+"""Where a run takes place: versions, machine, memory, and the processes that share it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+def describe_environment(device: Any = None) -> dict[str, Any]:
+    """Versions, machine and git revision."""
+    import torch
+
+    versions = {}
+    for package in ("dense-ctx", "torch", "timm", "transformers", "numpy", "scipy"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    device = torch.device("cpu") if device is None else torch.device(device)
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "git": git_revision(),
+    }
+
+
+def git_revision() -> str | None:
+    """Commit of the source tree this package runs from, "+changes" if it differs; None for an installed package."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root, capture_output=True, text=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def peak_memory_mb(device: Any = None) -> dict[str, float]:
+    """Peak of the process so far, and of the accelerator, in MB; {} where the system does not say."""
+    import torch
+
+    peaks = {}
+    try:
+        import resource
+    except ImportError:  # Windows
+        pass
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peaks["process"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
+    if device is not None and torch.device(device).type == "cuda":
+        peaks["accelerator"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return {key: round(value, 1) for key, value in peaks.items()}
+
+
+def processes() -> tuple[int, int]:
+    """This process' number and how many `torchrun` or `accelerate launch` started."""
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return 0, 1
+    state = _state()
+    return state.process_index, state.num_processes
+
+
+def wait_for_everyone() -> None:
+    """Wait until all processes are here."""
+    if processes()[1] > 1:
+        _state().wait_for_everyone()
+
+
+def _state() -> Any:
+    """Accelerate's view of the processes. They exchange nothing but "I am here", so the CPU's backend does.
+
+    Without cpu=True every process of a machine that has no accelerator would take itself for the only one.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu=True)

@@ -1,0 +1,129 @@
+"""From samples to what a probe reads: resizing, augmentation, features on the protocol's grid."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..data.base import Sample
+from ..errors import InputError
+from ..images import nearest, resized
+from ..interfaces import DenseFeatures, Size
+from ..model import DenseModel
+from .protocol import Protocol, Train
+
+
+def model_size(size: Size, protocol: Protocol) -> Size:
+    """(H, W) at which the protocol shows an image of `size` to the model."""
+    spec = protocol.image
+    if spec.size is not None:
+        return spec.size[0], spec.size[1]
+    if spec.short_side is None:
+        return size
+    scale = spec.short_side / min(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def grid_size(size: Size, grid: int) -> Size:
+    """Cells for an image of `size`."""
+    return max(1, round(size[0] / grid)), max(1, round(size[1] / grid))
+
+
+@torch.no_grad()
+def read(model: DenseModel, images: Tensor, protocol: Protocol) -> DenseFeatures:
+    """Features of [B, 3, H, W] on the protocol's grid; `pixels` is what the protocol says the probe reads."""
+    size = grid_size((images.shape[-2], images.shape[-1]), protocol.grid)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=protocol.precision == "bfloat16"):
+        features: DenseFeatures = model(images, size=size)
+    features = features.to(torch.float32)
+    if protocol.reads == "pixels" or protocol.train is not None:
+        return features  # trained probes take both and choose themselves
+    patches = features.on_pixels(features.patches)
+    pixels = patches if protocol.reads == "patches" else torch.cat([features.pixels, patches], 1)
+    return DenseFeatures(pixels, features.patches, features.cls, features.extent)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A training sample as the model sees it."""
+
+    image: Tensor
+    target: Tensor
+
+
+def shown(sample: Sample, protocol: Protocol, kind: str, seed: int) -> Shown:
+    """Resize, and augment where the protocol says so; the same seed gives the same pixels."""
+    size = model_size((sample.image.shape[-2], sample.image.shape[-1]), protocol)
+    train = protocol.train
+    dice = random.Random(seed)
+    if train is not None and tuple(train.scale) != (1.0, 1.0):
+        factor = dice.uniform(*train.scale)
+        size = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+    image, target = resized(sample.image, size), nearest(sample.target, size)
+    if train is not None and train.crop is not None:
+        image, target = _crop(image, target, train.crop, dice)
+    if train is not None and train.flip and dice.random() < 0.5:
+        image, target = image.flip(-1), target.flip(-1)
+        if kind == "normals":  # mirrored in x, as the surface is
+            target = target * target.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+    return Shown(image, target)
+
+
+def _crop(image: Tensor, target: Tensor, size: Size, dice: random.Random) -> tuple[Tensor, Tensor]:
+    height, width = image.shape[-2:]
+    down, right = max(0, size[0] - height), max(0, size[1] - width)
+    if down or right:
+        image = functional.pad(image, (0, right, 0, down))
+        blank = float("nan") if target.is_floating_point() else -1
+        target = functional.pad(target, (0, right, 0, down), value=blank)
+        height, width = image.shape[-2:]
+    top, left = dice.randint(0, height - size[0]), dice.randint(0, width - size[1])
+    window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
+    return image[window], target[window]
+
+
+def training_target(target: Tensor, grid: Size, train: Train | None) -> Tensor:
+    """What the probe's loss sees: the grid's cells for closed-form probes, every n-th pixel for trained ones."""
+    if train is None:
+        return nearest(target, grid)
+    if train.label_stride == 1:
+        return target
+    return nearest(target, grid_size((target.shape[-2], target.shape[-1]), train.label_stride))
+
+
+def stack(items: list[Tensor], what: str) -> Tensor:
+    """Join tensors of one shape.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    shapes = {tuple(item.shape) for item in items}
+    if len(shapes) > 1:
+        raise InputError(
+            f"{what} of one batch differ in size: {sorted(shapes)}. Set train.crop=[H,W] or image.size=[H,W] in the "
+            "protocol"
+        )
+    return torch.stack(items)
+
+
+class FeatureCache:
+    """Features of training images by index, in memory, up to a budget in bytes; without one it keeps nothing."""
+
+    def __init__(self, budget: int = 0) -> None:
+        self.budget, self.used = budget, 0
+        self._kept: dict[int, tuple[DenseFeatures, Tensor]] = {}
+
+    def get(self, index: int) -> tuple[DenseFeatures, Tensor] | None:
+        """What was kept for an image."""
+        return self._kept.get(index)
+
+    def put(self, index: int, features: DenseFeatures, target: Tensor) -> None:
+        """Keep the features [1, ...] and target of an image, if there is room."""
+        size = sum(t.numel() * t.element_size() for t in (features.pixels, features.patches, target))
+        if self.used + size <= self.budget:
+            self._kept[index] = (features, target)
+            self.used += size

@@ -1,0 +1,134 @@
+"""The folder of an evaluation: pieces of work, written whole, that a later or another process finds done.
+
+run.json         what this is an evaluation of; another one is refused
+parts/           one JSON a sequence or shard of images, and the trained probes
+result.json      the result
+pictures.png     what was predicted
+predictions/     on request
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, FileError
+from ..files import read_json, write_json
+
+_POLL = 0.2  # seconds
+
+
+class RunFolder:
+    """Shared by the processes of one evaluation; they meet through its files.
+
+    Args:
+        path: the folder.
+        identity: what decides the numbers.
+        rank, world: this process' number, and how many there are.
+        meet: returns when every process has called it.
+
+    Raises:
+        ConfigError: the folder holds the evaluation of something else.
+        FileError: it cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        rank: int = 0,
+        world: int = 1,
+        meet: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self.path, self.rank, self.world = path, rank, world
+        self.parts = path / "parts"
+        self.predictions = path / "predictions"
+        # before anyone writes: a folder of someone's own is refused by every process alike, and left as it is
+        if not (path / "run.json").exists() and _in_use(path):
+            raise FileError(f"{path} exists and holds no evaluation; choose another --out")
+        with contextlib.suppress(OSError):
+            self._failure(rank).unlink(missing_ok=True)
+        meet()  # from here on, what the folder says of a failure is news
+        if rank == 0:
+            with self.guarded():
+                self._claim(identity)
+        else:
+            self.wait([path / "run.json"])
+            self._compare(identity)
+
+    def _claim(self, identity: Mapping[str, Any]) -> None:
+        if (self.path / "run.json").exists():
+            self._compare(identity)
+        else:
+            write_json(self.path / "run.json", identity)
+
+    def _compare(self, identity: Mapping[str, Any]) -> None:
+        there = read_json(self.path / "run.json")
+        differing = [key for key in identity if there.get(key) != identity[key]]
+        if differing:
+            shown = "; ".join(
+                f"{key}: {_short(there.get(key))} there, {_short(identity[key])} now" for key in differing
+            )
+            raise ConfigError(f"{self.path} holds another evaluation ({shown}). Choose another --out or remove it")
+
+    def part(self, name: str) -> Path:
+        """Where the piece `name` is kept."""
+        return self.parts / f"{name}.json"
+
+    def mine(self, names: Sequence[str], complete: Callable[[str], bool] = lambda name: True) -> Iterator[str]:
+        """This process' share of the pieces that are not done yet; `complete` says whether what goes with one is."""
+        for index, name in enumerate(names):
+            if index % self.world == self.rank and not (self.part(name).exists() and complete(name)):
+                yield name
+
+    def done(self, name: str) -> Any:
+        """Read a piece back."""
+        return read_json(self.part(name))
+
+    def wait(self, paths: Sequence[Path]) -> None:
+        """Until all files are there.
+
+        Raises:
+            FileError: another process failed.
+        """
+        missing = list(paths)
+        while missing:
+            missing = [path for path in missing if not path.exists()]
+            for rank in range(self.world):
+                if rank != self.rank and self._failure(rank).exists() and missing:
+                    raise FileError(f"process {rank} failed: {read_json(self._failure(rank))['error']}")
+            if missing:
+                time.sleep(_POLL)
+
+    def _failure(self, rank: int) -> Path:
+        return self.path / f".failed-{os.environ.get('MASTER_PORT', '0')}-{rank}.json"
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Tell the other processes when this one fails."""
+        try:
+            yield
+        except BaseException as error:
+            if self.world > 1:
+                with contextlib.suppress(FileError):
+                    write_json(self._failure(self.rank), {"error": f"{type(error).__name__}: {error}"})
+            raise
+
+    def once(self, target: Path, work: Callable[[], None]) -> None:
+        """Process 0 makes `target`, unless it is there; the others wait for it."""
+        if self.rank == 0 and not target.exists():
+            work()
+        self.wait([target])
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _in_use(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir()))

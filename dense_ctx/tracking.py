@@ -1,0 +1,81 @@
+"""Masks through a clip, frame by frame: the registered probe "propagation" (local k-nearest neighbours)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .images import ImageLike, load, load_mask, nearest
+from .interfaces import DenseFeatures, Probe
+from .plugins import registry
+
+if TYPE_CHECKING:
+    from .model import DenseModel
+
+
+@torch.no_grad()
+def track(
+    model: DenseModel,
+    video: Iterable[ImageLike],
+    first_mask: ImageLike,
+    *,
+    stride: int = 8,
+    n_last_frames: int = 7,
+    size_mask_neighborhood: int = 12,
+    topk: int = 5,
+    temperature: float = 0.1,
+    max_memory: str | int | None = None,
+) -> Iterator[Tensor]:
+    """Propagate the first frame's mask through a clip, one frame at a time.
+
+    Memory does not grow with the clip: nine frames' features on the grid, and one frame at full size.
+
+    Args:
+        model: its pixel features are read on a grid of one cell per `stride` pixels.
+        video: frames of one size: a `dense_ctx.data.video.Video`, or any iterable of images.
+        first_mask: object ids of the first frame, [H, W]; any ids, 0 usually the background.
+        stride, n_last_frames, size_mask_neighborhood, topk, temperature: DINO's values by default.
+        max_memory: tile the model's forward, as `DenseModel.forward`.
+
+    Yields:
+        int64 [H, W] for each frame; the first is `first_mask` itself.
+
+    Raises:
+        InputError: a mask of another size or with a single label, frames that change size, no frames.
+    """
+    if stride < 1:
+        raise InputError(f"stride={stride} is not at least 1")
+    probe: Probe = registry().create(
+        "probe", "propagation", n_last_frames=n_last_frames, topk=topk, temperature=temperature,
+        size_mask_neighborhood=size_mask_neighborhood, stride=stride,
+    )  # fmt: skip
+    size: tuple[int, int] | None = None
+    ids = torch.empty(0)
+    for number, frame in enumerate(video):
+        image = load(frame)
+        height, width = image.shape[1:]
+        grid = (max(1, round(height / stride)), max(1, round(width / stride)))
+        if size is not None and (height, width) != size:
+            raise InputError(
+                f"Frame {number} is {height} x {width} (H x W); the first was {size[0]} x {size[1]}. One clip, one size"
+            )
+        if size is None:
+            mask = load_mask(first_mask, (height, width))
+            ids, indices = mask.unique(return_inverse=True)
+            if len(ids) < 2:
+                raise InputError(
+                    f"The first mask holds only label {int(ids[0])}: nothing to track. Expected objects and background"
+                )
+            size = (height, width)
+            features: DenseFeatures = model(image, size=grid, max_memory=max_memory)
+            probe.partial_fit(features, nearest(indices, grid)[None])
+            yield mask
+            continue
+        votes = probe.predict(model(image, size=grid, max_memory=max_memory), size)[0]
+        yield ids[votes.argmax(0).cpu()]
+    if size is None:
+        raise InputError("The video has no frames")

@@ -1,0 +1,269 @@
+"""What a run consists of: parts made from the configuration, put back to the newest state, wrapped for Accelerate."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ..errors import ConfigError, DenseCtxError, FileError
+from ..interfaces import Objective
+from ..model import AutoDenseModel, DenseModel
+from ..plugins import registry
+from . import state
+from .average import Averaged
+from .config import TrainConfig
+from .data import Order, count, loader, mix, seed_all
+from .log import Log
+from .schedule import factor
+from .step import TrainStep
+
+
+@dataclass
+class Run:
+    """The moving parts of one run, in one process."""
+
+    config: TrainConfig
+    out: Path
+    accelerator: Any
+    step: TrainStep
+    wrapped: Any
+    optimizer: Any
+    loader: Any
+    samples: int
+    frozen: str
+    start: int
+    seconds: float
+    averaged: Averaged
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.lrs = [group["lr"] for group in self.optimizer.param_groups]
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return bool(self.accelerator.is_main_process)
+
+    def set_lr(self, done: int) -> float:
+        """Set the learning rates for the step after `done` steps; returns the first group's."""
+        scale = factor(self.config.schedule, done, self.config.steps)
+        for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
+            group["lr"] = lr * scale
+        return float(self.lrs[0] * scale)
+
+    def log(self) -> Log:
+        """The run's log, from where it starts."""
+        return Log(self.out, self.start, self.config.steps, self.config.batch_size, self.main)
+
+    def save(self, done: int) -> None:
+        """Write state/step_N, then remove what is more than `save.keep`."""
+
+        def work() -> None:
+            folder = state.folder_of(self.out, done)
+            if not folder.exists():
+                scaler = self.accelerator.scaler
+                state.write(
+                    folder,
+                    self.step,
+                    self.optimizer.optimizer,
+                    self.averaged.tensors,
+                    state.Meta(
+                        done, round(self.seconds, 3), self.samples, self.config.to_dict(), self.frozen,
+                        None if scaler is None else scaler.state_dict(),
+                    ),
+                )  # fmt: skip
+            state.prune(self.out, self.config.save.keep)
+
+        in_main(self.accelerator, work)
+
+    def publish(self) -> Path:
+        """Let the objective finish the model and write its folder."""
+        folder = self.out / "model"
+        self.step.eval()
+        self.averaged.swap()
+
+        def work() -> None:
+            self.step.objective.finish(self.step.model)
+            self.step.model.save_pretrained(folder, trained_with=self._record())
+
+        in_main(self.accelerator, work)
+        return folder
+
+    def _record(self) -> dict[str, Any]:
+        from ..environment import describe_environment
+
+        config, around = self.config.to_dict(), describe_environment(self.accelerator.device)
+        words = ["dense-ctx" if Path(sys.argv[0]).stem == "cli" else Path(sys.argv[0]).name, *sys.argv[1:]]
+        return {
+            "objective": config["objective"] or type(self.step.objective).__name__,
+            "data": config["data"],
+            "samples": self.samples,
+            "steps": config["steps"],
+            "batch_size": config["batch_size"],
+            "config": {key: config[key] for key in config if key not in ("out", "resume", "log", "save", "validate")},
+            "seconds": round(self.seconds, 1),
+            "processes": self.accelerator.num_processes,
+            "machine": around["machine"],
+            "device": around["device"],
+            "command": " ".join(json.dumps(word) if " " in word else word for word in words),
+            "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+            "versions": around["versions"],
+            "git": around["git"],
+        }
+
+
+def in_main(accelerator: Any, work: Callable[[], object]) -> None:
+    """Do it in the first process while the others wait; if it fails, it fails in all of them."""
+    failure: DenseCtxError | None = None
+    if accelerator.is_main_process:
+        try:
+            work()
+        except DenseCtxError as error:
+            failure = error
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        told = broadcast_object_list([None if failure is None else f"{type(failure).__name__}: {failure}"])
+        if failure is None and told[0] is not None:
+            raise FileError(f"process 0 failed: {told[0]}")
+    if failure is not None:
+        raise failure
+
+
+def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective | None, dataset: Any) -> Run:
+    """Make or take the parts, find the state to go on from, and put it in place."""
+    accelerator = _accelerator(config)
+    out = Path(config.out)
+    in_main(accelerator, lambda: _claim(config, out))
+    found = _find(config, out, accelerator)
+    meta = None if found is None else state.check(found)
+    if meta is not None:
+        differing = config.differences(meta.config)
+        if differing:
+            raise ConfigError(
+                f"{out} holds the run of another configuration: {'; '.join(differing)}. "
+                "Undo the change, or choose another out"
+            )
+        if meta.step > config.steps:
+            raise ConfigError(f"{found} has {meta.step} steps already, more than steps={config.steps}")
+    seed_all(mix(config.seed, "model"))
+    model = _model(config) if model is None else model
+    objective = _objective(config) if objective is None else objective
+    if model.model_config is None:
+        raise ConfigError(
+            "The model was made of modules, so it could not be saved when trained. Register its parts in a plugin and "
+            "use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
+        )
+    dataset = objective.dataset(config.data) if dataset is None else dataset
+    samples = count(dataset)
+    if meta is not None and meta.samples != samples:
+        raise ConfigError(f"{found} was trained on {meta.samples} samples, the data set now has {samples}")
+    world, rank = accelerator.num_processes, accelerator.process_index
+    order = Order(samples, config.seed, config.batch_size, config.accumulate, rank, world)
+    start = 0 if meta is None else meta.step
+    step = TrainStep(model, objective)
+    frozen = state.frozen_digest(step)
+    pin = accelerator.device.type == "cuda"
+    batches = loader(dataset, objective, order.between(start, config.steps), config.seed, config.workers, pin)
+    spec = config.optimizer
+    made = torch.optim.AdamW(
+        step.groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay, foreach=True
+    )
+    step.to(accelerator.device)
+    wrapped, optimizer = accelerator.prepare(step, made)
+    averaged = Averaged(step, config.average)
+    if found is not None and meta is not None:
+        if meta.frozen != frozen:
+            raise ConfigError(f"{found} was trained on other backbone weights than {model.backbone.source} gives")
+        averaged.tensors = state.load(found, step, made)
+        if accelerator.scaler is not None and meta.scaler:
+            accelerator.scaler.load_state_dict(dict(meta.scaler))
+    in_main(accelerator, lambda: state.discard_after(out, start))
+    in_main(accelerator, lambda: config.save_yaml(out / "config.yaml"))
+    seconds = 0.0 if meta is None else meta.seconds
+    return Run(config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, start, seconds, averaged)
+
+
+def _claim(config: TrainConfig, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FileError(f"Cannot write to {out}: {error}. Choose another out") from error
+    if config.resume == "never" and state.listed(out):
+        raise FileError(f"{out} holds a run and resume=never; choose another out, or resume=auto to go on with it")
+
+
+def _find(config: TrainConfig, out: Path, accelerator: Any) -> Path | None:
+    if config.resume == "never":
+        return None
+    if config.resume != "auto":
+        return Path(config.resume)
+    found: list[Path | None] = [None]
+
+    def look() -> None:
+        found[0] = state.newest(out)
+
+    in_main(accelerator, look)
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        broadcast_object_list(found)
+    return found[0]
+
+
+def _model(config: TrainConfig) -> DenseModel:
+    if config.model is None:
+        raise ConfigError(
+            "model is missing: {backbone: {name: ...}, decoder: {name: ...}}, or a published model's name"
+        )
+    if isinstance(config.model, str):
+        return AutoDenseModel.from_pretrained(config.model)
+    return DenseModel.from_parts(config.model.backbone, config.model.decoder)
+
+
+def _objective(config: TrainConfig) -> Objective:
+    if config.objective is None:
+        raise ConfigError(f"objective is missing: {{name: ...}}, one of {', '.join(registry().names('objective'))}")
+    made = registry().create("objective", config.objective.name, **config.objective.args)
+    return cast(Objective, made)
+
+
+def _any_accelerator() -> bool:
+    mps = getattr(torch.backends, "mps", None)
+    return torch.cuda.is_available() or bool(mps and mps.is_available())
+
+
+def _accelerator(config: TrainConfig) -> Any:
+    from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _any_accelerator():
+        # left alone, Accelerate takes each process of a CPU machine for the only one
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    # the first process may validate or save for long while the others wait
+    patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3))
+    try:
+        made = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    except ValueError as error:
+        raise ConfigError(f"mixed_precision={config.mixed_precision} does not go here: {error}") from error
+    if config.mixed_precision == "fp16" and made.scaler is None:  # Accelerate would train in float32 and not say so
+        raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {made.device.type}; use bf16, or no")
+    if made.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise ConfigError(
+            f"Accelerate is set to {made.distributed_type.value}, whose sharded states this loop cannot save. Use DDP: "
+            "only the trained part has gradients and optimizer states, the frozen backbone has neither"
+        )
+    return made

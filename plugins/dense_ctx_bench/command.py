@@ -1,0 +1,155 @@
+"""dense-ctx bench: what backbones' features know, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dense_ctx.commands.base import Command
+from dense_ctx.errors import InputError
+from dense_ctx.files import write_text
+
+if TYPE_CHECKING:
+    from dense_ctx.config import Part
+
+    from . import BenchTask
+
+
+class BenchCommand(Command):
+    """`dense-ctx bench`."""
+
+    help = "train a small head on every backbone for every task, and tabulate the scores"
+    epilog = (
+        "A cell that is done is kept, one that failed is tried again: run the same command after an "
+        "interruption. Example: dense-ctx bench --backbones efficientnet-lite0 'efficientnet-lite0(weights=null)' "
+        "--heads maxa linear --tasks 'maxa-semantic(name=camvid, root=CAMVID)' --seeds 0 1 2 --out runs/bench"
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument(
+            "--backbones", nargs="+", required=True, metavar="NAME", help="NAME or NAME(key=value, ...)"
+        )
+        parser.add_argument(
+            "--heads",
+            nargs="+",
+            default=["maxa"],
+            metavar="NAME",
+            help="decoders, as the backbones; lr= is the head's learning rate (maxa)",
+        )
+        parser.add_argument(
+            "--tasks",
+            nargs="+",
+            required=True,
+            metavar="TASK",
+            help="OBJECTIVE(name=DATASET, root=PATH, ...), in quotes; train= and val= name other splits than those, "
+            "steps= and lr= are of its training. `dense-ctx plugins` lists objectives, `dense-ctx datasets` data",
+        )
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="records, features and the table")
+        parser.add_argument(
+            "--seeds", nargs="+", type=int, default=[0], metavar="N", help="of the first weights and the order (0)"
+        )
+        parser.add_argument(
+            "--size", nargs=2, type=int, default=[224, 224], metavar=("H", "W"), help="of outputs (224)"
+        )
+        parser.add_argument(
+            "--image-size", nargs=2, type=int, metavar=("H", "W"), help="default each backbone's native"
+        )
+        parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of training (%(default)s)")
+        parser.add_argument("--batch", type=int, default=16, metavar="N", help="images a step (%(default)s)")
+        parser.add_argument(
+            "--schedule", choices=["constant", "cosine"], default="constant", help="of the learning rate (%(default)s)"
+        )
+        parser.add_argument(
+            "--held-out", type=float, default=0.1, metavar="SHARE", help="of the training images, to select by (0.1)"
+        )
+        parser.add_argument("--no-cache", action="store_true", help="run the backbone in every step")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Run the cells, write table.md and report.html; 1 where one failed, 128 + the signal's number when stopped."""
+        from dense_ctx.errors import StoppedError
+
+        from . import Bench, markdown, page, plots, run_bench, spec
+
+        bench = Bench(
+            args.out,
+            tuple(_named("backbones", text) for text in args.backbones),
+            tuple(_named("heads", text) for text in args.heads),
+            tuple(_task(text) for text in args.tasks),
+            tuple(args.seeds),
+            (args.size[0], args.size[1]),
+            None if args.image_size is None else (args.image_size[0], args.image_size[1]),
+            args.steps,
+            args.batch,
+            args.held_out,
+            not args.no_cache,
+            args.schedule,
+        )
+        places = {cell.name: place for place, cell in enumerate(bench.cells(), start=1)}
+        errors: dict[str, str] = {}  # by the first cell that has it
+
+        def words(cell: Any) -> str:
+            return f"{spec(cell.backbone)} + {spec(cell.head)}, {cell.task.objective}, seed {cell.seed}"
+
+        def begin(cell: Any) -> None:
+            print(f"cell {places[cell.name]} of {len(places)}: {words(cell)}", file=sys.stderr, flush=True)
+
+        def report(cell: Any, record: Any) -> None:
+            if record["status"] == "done":
+                value = f"{record['metric']} {record['value']:.4g}"
+            else:
+                first = errors.setdefault(record["error"], cell.name)
+                value = record["error"] if first == cell.name else f"failed like cell {places[first]}"
+            print(f"{words(cell)}: {value}", flush=True)
+
+        try:
+            records = run_bench(bench, report, begin)
+        except StoppedError as error:
+            print(error, file=sys.stderr)
+            return 128 + error.signal
+        if int(os.environ.get("RANK", "0")):  # the first of several processes writes the table
+            return 0
+        table = markdown(records)
+        write_text(args.out / "table.md", table)
+        write_text(args.out / "report.html", page(records))
+        for name, drawn in plots(records).items():
+            write_text(args.out / "plots" / f"{name}.svg", drawn)
+        print(f"\n{table}\n{args.out / 'table.md'}, {args.out / 'report.html'}, {args.out / 'plots'}")
+        failed = sum(record["status"] != "done" for record in records)
+        if failed:
+            print(f"{failed} of {len(records)} cells failed; the same command tries them again", file=sys.stderr)
+        return int(failed > 0)
+
+
+def _named(option: str, text: str) -> Part:
+    """The part of NAME or NAME(key=value, ...).
+
+    Raises:
+        InputError: neither.
+    """
+    from dense_ctx.commands._model import _part
+    from dense_ctx.config import Part
+
+    if not re.fullmatch(r"[^()]+(\(.*\))?", text):
+        raise InputError(f"--{option} {text!r}: expected NAME or NAME(key=value, ...), in quotes for the shell")
+    name, found = _part(text, text)
+    if isinstance(found.get("lr"), str):
+        with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
+            found["lr"] = float(found["lr"])
+    return Part(name, found)
+
+
+def _task(text: str) -> BenchTask:
+    """The task of OBJECTIVE(name=DATASET, root=PATH, ...)."""
+    from . import BenchTask
+
+    part = _named("tasks", text)
+    data = dict(part.args)
+    own: dict[str, Any] = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
+    own |= {key: data.pop(key) for key in ("steps", "lr") if key in data}
+    return BenchTask(part.name, data, **own)

@@ -1,0 +1,89 @@
+"""Short names of a benchmark's backbones, heads and tasks: what all of one kind share is said once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dense_ctx.config import Part
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Names:
+    """Call it with a record for (backbone, head, task). shared: what was left out, "heads: layers=[-2, -1]"."""
+
+    backbones: Mapping[str, str] = field(default_factory=dict)
+    heads: Mapping[str, str] = field(default_factory=dict)
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Names:
+        """The names that tell these records apart."""
+        settings = [record["settings"] for record in records]
+        backbones, one = _short([each["backbone"] for each in settings])
+        heads, two = _short([each["head"] for each in settings])
+        tasks = _tasks([each["task"] for each in settings])
+        shared = tuple(f"{kind}: {words}" for kind, words in (("backbones", one), ("heads", two)) if words)
+        return cls(backbones, heads, tasks, shared)
+
+    def __call__(self, record: Record) -> tuple[str, str, str]:
+        """Backbone, head and task of a record."""
+        found = record["settings"]
+        return (
+            self.backbones[_key(found["backbone"])], self.heads[_key(found["head"])], self.tasks[_key(found["task"])],
+        )  # fmt: skip
+
+
+def spec(part: Part) -> str:
+    """A part as the command line takes it: maxa(layers=[-1])."""
+    return _spec(part.name, part.args, {})
+
+
+def _short(parts: list[Mapping[str, Any]]) -> tuple[dict[str, str], str]:
+    distinct = {_key(part): part for part in parts}
+    common: dict[str, Any] = {}
+    if len(distinct) > 1:
+        first, *others = distinct.values()
+        common = {k: v for k, v in first["args"].items() if all(other["args"].get(k, ...) == v for other in others)}
+    names = {key: _spec(part["name"], part["args"], common) for key, part in distinct.items()}
+    return names, _pairs(common)
+
+
+def _tasks(parts: list[Mapping[str, Any]]) -> dict[str, str]:
+    """The objective; where several tasks have it, with what tells them apart: the data set's name, if that does."""
+    distinct = {_key(part): part for part in parts}
+    names = {}
+    for objective in dict.fromkeys(part["objective"] for part in distinct.values()):
+        alike = {key: _flat(part) for key, part in distinct.items() if part["objective"] == objective}
+        known = list(dict.fromkeys(k for values in alike.values() for k in values))
+        choices: tuple[list[str], ...] = ([], ["name"], [k for k in known if k != "root"], known)
+        chosen = next(c for c in choices if len({_key({k: v.get(k) for k in c}) for v in alike.values()}) == len(alike))
+        for key, values in alike.items():
+            common = {k: v for k, v in values.items() if all(other.get(k, ...) == v for other in alike.values())}
+            own = {k: v for k, v in values.items() if k in chosen and v is not None}
+            words = values["name"] if chosen == ["name"] else _pairs({k: own[k] for k in own if k not in common})
+            names[key] = f"{objective}({words})" if words and chosen else objective
+    return names
+
+
+def _flat(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {**task.get("data", {}), **{key: task.get(key) for key in ("train", "val", "steps", "lr")}}
+
+
+def _spec(name: str, args: Mapping[str, Any], common: Mapping[str, Any]) -> str:
+    own = _pairs({key: value for key, value in args.items() if key not in common})
+    return f"{name}({own})" if own else name
+
+
+def _pairs(args: Mapping[str, Any]) -> str:
+    """As the command line takes them."""
+    return ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in args.items())
+
+
+def _key(part: Mapping[str, Any]) -> str:
+    return json.dumps(part, sort_keys=True)

@@ -1,0 +1,147 @@
+"""What a benchmark runs: backbones x heads x tasks x seeds, and what each combination is called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dense_ctx.config import Part
+from dense_ctx.data import layout
+from dense_ctx.errors import ConfigError
+from dense_ctx.interfaces import Size
+from dense_ctx.plugins import registry
+
+
+@dataclass(frozen=True)
+class BenchTask:
+    """A registered objective that can score, such as maxa-depth, and the data it is trained and tested on.
+
+    data: {name: of a data set, root: its folder, options of the data set ...}; train, val: the splits. steps, lr: of
+    this task's training; None: the benchmark's steps, the objective's rate.
+    """
+
+    objective: str
+    data: Mapping[str, Any]
+    train: str = "train"
+    val: str = "val"
+    steps: int | None = None
+    lr: float | None = None
+
+    def check(self) -> None:
+        """Refuse names that do not exist and numbers out of their range.
+
+        Raises:
+            ConfigError, UnknownNameError: says which.
+        """
+        registry().get("objective", self.objective)
+        if not {"name", "root"} <= set(self.data):
+            raise ConfigError(
+                f"{self.objective} needs data, as in {self.objective}(name=DATASET, root=PATH); got "
+                f"{', '.join(self.data) or 'nothing'} in its brackets. `dense-ctx datasets` lists the names"
+            )
+        layout(str(self.data["name"]))
+        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
+            raise ConfigError(f"{self.objective}: steps={self.steps}; expected a whole number of at least 1")
+        _check_rate(self.objective, self.lr)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is run.
+
+    heads: decoders; an `lr` among a head's arguments is its learning rate, before the task's, and none of its own.
+    size: (H, W) of the outputs, the same for all. image_size: of the inputs; None: each backbone's native size.
+    steps, batch_size: of the training of each head. held_out: share of the training images that chooses among ten of
+        its states; 0: the last one is scored. cache: keep each backbone's features under `out`/features.
+    schedule: of the learning rate: "constant", or "cosine" down to 0.
+
+    Raises:
+        ConfigError, UnknownNameError: what can be seen to be wrong before hours of work.
+    """
+
+    out: Path
+    backbones: tuple[Part, ...]
+    heads: tuple[Part, ...]
+    tasks: tuple[BenchTask, ...]
+    seeds: tuple[int, ...] = (0,)
+    size: Size = (224, 224)
+    image_size: Size | None = None
+    steps: int = 1000
+    batch_size: int = 16
+    held_out: float = 0.1
+    cache: bool = True
+    schedule: Literal["constant", "cosine"] = "constant"
+
+    def __post_init__(self) -> None:
+        for name in ("backbones", "heads", "tasks", "seeds"):
+            values = getattr(self, name)
+            if not values:
+                raise ConfigError(f"{name} is empty: there is nothing to run")
+            if len({repr(value) for value in values}) != len(values):
+                raise ConfigError(f"{name} names one twice")
+        if not 0 <= self.held_out <= 0.5:
+            raise ConfigError(f"held_out={self.held_out}: expected a share from 0 to 0.5")
+        if self.schedule not in ("constant", "cosine"):
+            raise ConfigError(f"schedule={self.schedule!r}: expected constant or cosine")
+        for name, number in (("steps", self.steps), ("batch_size", self.batch_size)):
+            if number < 1:
+                raise ConfigError(f"{name}={number}: expected at least 1")
+        for name, size in (("size", self.size), ("image_size", self.image_size or (1, 1))):
+            if len(size) != 2 or min(size) < 1:
+                raise ConfigError(f"{name}={size}: expected (H, W), each at least 1")
+        for task in self.tasks:
+            task.check()
+        for head in self.heads:
+            _check_rate(head.name, head.args.get("lr"))
+        for kind, parts in (("backbone", self.backbones), ("decoder", self.heads)):
+            for part in parts:
+                registry().get(kind, part.name)
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells, seed by seed: a run that was stopped has a table of fewer seeds, not of fewer backbones."""
+        for seed in self.seeds:
+            for backbone in self.backbones:
+                for task in self.tasks:
+                    for head in self.heads:
+                        yield Cell(backbone, head, task, seed)
+
+    def settings(self, cell: Cell) -> dict[str, Any]:
+        """All that decides a cell's numbers, JSON-ready."""
+        values = {
+            "backbone": asdict(cell.backbone), "head": asdict(cell.head), "task": asdict(cell.task), "seed": cell.seed,
+            "size": self.size, "image_size": self.image_size, "steps": cell.task.steps or self.steps,
+            "batch_size": self.batch_size, "held_out": self.held_out, "schedule": self.schedule,
+        }  # fmt: skip
+        found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+        return found
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One head on one backbone for one task from one seed."""
+
+    backbone: Part
+    head: Part
+    task: BenchTask
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Fit for a file: readable, and told apart from others by a digest of all arguments."""
+        words = f"{self.backbone.name}-{self.head.name}-{self.task.objective}-{self.seed}"
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}-{digest(asdict(self))}"
+
+
+def _check_rate(name: str, lr: Any) -> None:
+    if lr is not None and (isinstance(lr, bool) or not isinstance(lr, (int, float)) or not lr > 0):
+        raise ConfigError(f"{name}: lr={lr}; expected a number above 0")
+
+
+def digest(value: Any) -> str:
+    """Eight characters that differ where the value differs."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]

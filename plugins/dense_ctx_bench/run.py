@@ -1,0 +1,133 @@
+"""All cells of a benchmark, by one process or by several that meet in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dense_ctx.errors import ConfigError
+from dense_ctx.files import read_json, write_json
+
+from .cells import run_cell
+from .plan import Bench, Cell
+
+FORMAT = 1
+_POLL = 0.2  # seconds
+# what torchrun and `accelerate launch` tell a process of its place among the others
+_LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+Report = Callable[[Cell, Mapping[str, Any]], object]
+
+
+def run_bench(
+    bench: Bench, report: Report | None = None, begin: Callable[[Cell], object] | None = None
+) -> list[dict[str, Any]]:
+    """Run the cells that are not done; a cell that fails is written down as failed, and tried again next time.
+
+    Processes started by torchrun or `accelerate launch`, and the same command given on other machines that see the
+    folder, share the cells: whoever is free takes the next one, and trains it alone. The records are those of one
+    process. A lock that its process leaves behind by dying is free again, so the others take its cell over.
+
+    Args:
+        report: called with each cell this process ran and its record; the first process reports done cells, too.
+        begin: called with each cell this process is about to run.
+
+    Returns:
+        The records, in the order of `Bench.cells`; "status" is "done" or "failed". Each process has all of them.
+
+    Raises:
+        ConfigError: `out` holds a cell that was run with other settings.
+        StoppedError: SIGINT or SIGTERM came in training; the same command goes on from there.
+    """
+    first = _rank() == 0
+    cells = list(bench.cells())
+    paths = {cell.name: bench.out / "cells" / f"{cell.name}.json" for cell in cells}
+    earlier = {name: _stamp(path) for name, path in paths.items()}
+    records: dict[str, dict[str, Any]] = {}
+
+    def settled(cell: Cell) -> bool:
+        """Whether the cell is done, or failed since this process began."""
+        path = paths[cell.name]
+        if not path.exists():
+            return False
+        record = read_json(path)
+        _check(record, bench.settings(cell), path)
+        if record["status"] != "done" and _stamp(path) == earlier[cell.name]:
+            return False
+        records[cell.name] = record
+        return True
+
+    for cell in cells:  # of other settings: refused before any work
+        if settled(cell) and first and report is not None:
+            report(cell, records[cell.name])
+    while left := [cell for cell in cells if cell.name not in records]:
+        free = [cell for cell in left if not settled(cell)]
+        if not any(_take(bench, cell, paths[cell.name], settled, records, report, begin) for cell in free) and free:
+            time.sleep(_POLL)  # the others are at all that is left
+    return [records[cell.name] for cell in cells]
+
+
+def _take(
+    bench: Bench,
+    cell: Cell,
+    path: Path,
+    settled: Callable[[Cell], bool],
+    records: dict[str, dict[str, Any]],
+    report: Report | None,
+    begin: Callable[[Cell], object] | None,
+) -> bool:
+    """Run the cell unless another process is at it, or was quicker."""
+    locks = bench.out / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(locks / path.stem, timeout=0):
+            if settled(cell):
+                return True
+            if begin is not None:
+                begin(cell)
+            with _alone():
+                found = run_cell(bench, cell)
+            record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **found}
+            write_json(path, record)
+    except Timeout:
+        return False
+    records[cell.name] = record
+    if report is not None:
+        report(cell, record)
+    return True
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let the training loop take this process for the only one, on the accelerator that is its own."""
+    place = os.environ.get("LOCAL_RANK")
+    if place is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(place) % torch.cuda.device_count())
+    told = {name: os.environ.pop(name) for name in _LAUNCH if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(told)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _stamp(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _check(record: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+    differing = [key for key, value in settings.items() if record["settings"].get(key) != value]
+    if differing:
+        raise ConfigError(f"{path} was run with another {', '.join(differing)}; choose another --out or remove it")

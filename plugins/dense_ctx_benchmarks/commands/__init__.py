@@ -1,0 +1,1 @@
+"""The verbs `compare` and `score`."""

@@ -1,0 +1,121 @@
+"""Results side by side, and beside the published rows of the same protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from dense_ctx.errors import InputError
+from dense_ctx.evaluate.protocol import LOWER_IS_BETTER, load_protocol, names
+from dense_ctx.evaluate.result import Result
+from dense_ctx.visualize import text_table
+
+from . import papers
+
+# a protocol's metric -> the words of the papers' columns, and what to multiply by for their unit
+_COLUMNS = {
+    ("video", "J&F-Mean"): "J&F",
+    ("video", "J-Mean"): "J",
+    ("video", "F-Mean"): "F",
+    ("normals", "rmse"): "RMSE",
+    ("normals", "delta1"): "within 11.25 deg",
+    ("normals", "delta2"): "within 22.5 deg",
+    ("normals", "delta3"): "within 30 deg",
+    ("depth", "rmse"): "RMSE",
+    ("segmentation", "miou"): "mIoU",
+    ("segmentation", "pixel_accuracy"): "pixel accuracy",
+    ("zero-shot", "seen"): "seen mIoU",
+    ("zero-shot", "unseen"): "unseen mIoU",
+    ("zero-shot", "harmonic"): "harmonic mIoU",
+}
+
+
+def compare(results: Sequence[Result], paper: str | None = None) -> str:
+    """A Markdown table of results of one protocol, best first; with `paper`, the published table and ours below.
+
+    Args:
+        results: one or more.
+        paper: "lila:table1" and the like; then results of several protocols may fill several columns.
+
+    Raises:
+        InputError: results of different protocols, settings or data; or of none of the paper's columns.
+        UnknownNameError: no such table.
+    """
+    if not results:
+        raise InputError("No result to compare")
+    if paper is not None:
+        return _beside(results, paper)
+    first = results[0]
+    for other in results[1:]:
+        if other.protocol_id != first.protocol_id or other.protocol_digest != first.protocol_digest:
+            raise InputError(
+                f"Different protocols cannot be compared: {first.model['name']} was measured under "
+                f"{first.protocol_id}, {other.model['name']} under {other.protocol_id}"
+                + (" of another version of its settings" if other.protocol_id == first.protocol_id else "")
+            )
+        if other.data["names_digest"] != first.data["names_digest"]:
+            raise InputError(
+                f"Different data: {first.model['name']} was measured on {first.data['samples']} samples of "
+                f"{first.data['name']}, {other.model['name']} on {other.data['samples']} others"
+            )
+        if other.data.get("training_names_digest") != first.data.get("training_names_digest"):
+            raise InputError(
+                f"Different data: the probes of {first.model['name']} and {other.model['name']} were trained on "
+                f"different images of {first.data['name']}"
+            )
+    lower = _lower(first)
+    ordered = sorted(results, key=lambda r: (math.isnan(r.value), r.value if lower else -r.value))
+    metrics = [first.metric, *(key for key in first.scores if key != first.metric)]
+    head = ["model", *metrics, "seeds", "seconds"]
+    lines = [
+        [
+            r.model["name"],
+            _number(r.value) + (f" ± {_number(r.std)}" if r.std is not None else ""),
+            *(_number(r.scores[key]) for key in metrics[1:]),
+            str(len(r.per_seed)),
+            str(r.run.get("seconds", "-")),
+        ]
+        for r in ordered
+    ]
+    count = ", ".join(f"{value} {key}" for key, value in first.n.items())
+    direction = "lower is better" if lower else "higher is better"
+    return f"{first.protocol_id}: {first.metric} ({direction}); {count}\n\n" + text_table([head, *lines])
+
+
+def _lower(result: Result) -> bool:
+    return result.metric in LOWER_IS_BETTER
+
+
+def _beside(results: Sequence[Result], paper: str) -> str:
+    published = papers.table(paper)
+    rows: dict[str, dict[str, float | None]] = {}
+    used = set()
+    for result in results:
+        task = result.protocol["task"]
+        if result.protocol_id in names() and result.protocol_digest != load_protocol(result.protocol_id).digest():
+            raise InputError(
+                f"{result.model['name']} was measured with other settings than the {result.protocol_id} that is "
+                "shipped: a file of your own with its id, or another version of dense_ctx"
+            )
+        for name, column in published.columns.items():
+            if column.protocol is None or column.protocol != result.protocol_id or column.condition is not None:
+                continue
+            for metric, value in result.scores.items():
+                if _COLUMNS.get((task, metric)) == column.metric:
+                    cell = None if math.isnan(value) else value * (100 if column.unit == "%" else 1)
+                    rows.setdefault(result.model["name"], {})[name] = cell
+                    used.add(result.protocol_id)
+    missing = sorted({result.protocol_id for result in results} - used)
+    if missing:
+        known = sorted({column.protocol for column in published.columns.values() if column.protocol})
+        raise InputError(
+            f"{paper} has no column measured by {', '.join(missing)}; its protocols: {', '.join(known) or 'none'}. "
+            "A limit or an override makes another protocol"
+        )
+    return published.render(extra_rows=list(rows.items()))
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"

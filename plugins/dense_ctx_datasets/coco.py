@@ -1,0 +1,181 @@
+"""COCO 2017 images (Lin et al. 2014) with COCO-Stuff's pixel maps (Caesar et al. 2018) or COCO's instances."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dense_ctx.data.base import (
+    IGNORED,
+    DatasetReader,
+    ImageSet,
+    Layout,
+    Sample,
+    choose,
+    read_image,
+    read_labels,
+    refuse,
+    require,
+)
+from dense_ctx.data.pairs import PairSet, Present, first_folder, images_in, read_list, same_stem
+from dense_ctx.errors import FileError, InputError, MissingDependencyError
+
+from .coco_labels import COARSE, FINE, TO_COARSE, TO_FINE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LICENCE = "annotations CC BY 4.0; images from Flickr under its terms of use"
+_IMAGES = ("[images/]<split>2017/*.jpg", "images")
+_STUFF: dict[str, Any] = {
+    "kind": "segmentation",
+    "url": "https://github.com/nightrome/cocostuff (stuffthingmaps_trainval2017.zip), https://cocodataset.org (images)",
+    "licence": _LICENCE,
+    "splits": ("val", "train"),
+    "expected": (
+        _IMAGES,
+        ("stuffthingmaps/<split>2017/*.png", "0..181, 255 unlabelled; annotations/<split>2017 is taken too"),
+    ),
+    "counts": {"val": 5000, "train": 118287},
+    "options": (("names_file", "text file of image names (curated subsets): only those"),),
+}
+STUFF27 = Layout(name="coco-stuff27", title="COCO-Stuff, 27 super-categories", **_STUFF)
+STUFF171 = Layout(name="coco-stuff171", title="COCO-Stuff, 171 classes", **_STUFF)
+INSTANCES = Layout(
+    name="coco-instances",
+    title="COCO 2017 instances",
+    kind="instances",
+    url="https://cocodataset.org",
+    licence=_LICENCE,
+    splits=("val", "train"),
+    expected=(_IMAGES, ("annotations/instances_<split>2017.json", "instances, read through pycocotools")),
+    counts={"val": 5000, "train": 118287},
+)
+
+
+def open_stuff27(root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:
+    """12 thing and 15 stuff super-categories, things first."""
+    return _stuff(root, split, STUFF27, TO_COARSE, COARSE, names_file)
+
+
+def open_stuff171(root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:
+    """80 thing and 91 stuff classes, in the order of their ids."""
+    return _stuff(root, split, STUFF171, TO_FINE, FINE, names_file)
+
+
+def _stuff(
+    root: Path,
+    split: str | None,
+    layout: Layout,
+    table: tuple[int, ...],
+    classes: tuple[str, ...],
+    names_file: str | None,
+) -> ImageSet:
+    folder = f"{choose(split, layout)}2017"
+    images = first_folder([root / "images" / folder, root / folder], layout)
+    targets = first_folder([root / "stuffthingmaps" / folder, root / "annotations" / folder], layout)
+    found = images_in(images)
+    if names_file is not None:
+        found = [images / f"{Path(line.split()[0]).stem}.jpg" for line in read_list(Path(names_file))]
+    read = partial(read_labels, classes=len(classes), table=table)
+    return PairSet(same_stem(found, targets), read, layout, classes=classes)
+
+
+class InstanceSet(ImageSet):
+    """Instances as a label map: 1..n from the largest to the smallest, which lies on top; crowds are ignored.
+
+    Every image of the annotation file is a sample, those without objects too (all 0).
+    """
+
+    kind = "instances"
+
+    def __init__(self, images: Path, annotations: Path) -> None:
+        self._coco = _load(annotations)
+        present = Present()
+        self._ids, names, problems = [], [], []
+        for index in sorted(self._coco.imgs):
+            path = images / self._coco.imgs[index]["file_name"]
+            if path in present:
+                self._ids.append(index)
+                names.append(path.stem)
+            else:
+                problems.append(f"{annotations} names {path.name}, but {path} is missing")
+        self._images, self.names, self.problems = images, names, problems
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self._coco.imgs[self._ids[index]]
+        path = self._images / record["file_name"]
+        image = read_image(path)
+        if tuple(image.shape[1:]) != (record["height"], record["width"]):
+            raise InputError(
+                f"{path} is {image.shape[1]} x {image.shape[2]} (H x W), its annotation "
+                f"{record['height']} x {record['width']}"
+            )
+        return Sample(self.names[index], image, self._target(self._ids[index], (record["height"], record["width"])))
+
+    def _target(self, image_id: int, size: tuple[int, int]) -> Tensor:
+        import torch
+
+        target = torch.zeros(size, dtype=torch.int64)
+        found = self._coco.loadAnns(self._coco.getAnnIds(imgIds=[image_id]))
+        masks = [(torch.from_numpy(self._coco.annToMask(item)).bool(), bool(item.get("iscrowd"))) for item in found]
+        for mask, crowd in masks:
+            if crowd:
+                target[mask] = IGNORED
+        objects = sorted((mask for mask, crowd in masks if not crowd), key=lambda mask: -int(mask.sum()))
+        for number, mask in enumerate(objects, start=1):
+            target[mask] = number
+        return target
+
+
+def open_instances(root: Path, split: str | None = None) -> ImageSet:
+    """Instances of COCO 2017.
+
+    Raises:
+        MissingDependencyError: pycocotools is not installed.
+    """
+    split = choose(split, INSTANCES)
+    annotations = require(root / "annotations" / f"instances_{split}2017.json", INSTANCES, "file")
+    images = first_folder([root / "images" / f"{split}2017", root / f"{split}2017"], INSTANCES)
+    found = InstanceSet(images, annotations)
+    if not found.names and not found.problems:
+        raise refuse(INSTANCES, f"{annotations} names no images")
+    return found
+
+
+def _load(annotations: Path) -> Any:
+    try:
+        from pycocotools.coco import COCO
+    except ImportError as error:
+        raise MissingDependencyError(
+            'coco-instances reads annotations through pycocotools; install it: pip install "dense-ctx[datasets]"'
+        ) from error
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            return COCO(str(annotations))
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise FileError(f"{annotations} is not a COCO annotation file: {error!r}") from error
+
+
+class CocoInstances(DatasetReader):
+    """`coco-instances`."""
+
+    layout = INSTANCES
+    open = staticmethod(open_instances)
+
+
+class CocoStuff171(DatasetReader):
+    """`coco-stuff171`."""
+
+    layout = STUFF171
+    open = staticmethod(open_stuff171)
+
+
+class CocoStuff27(DatasetReader):
+    """`coco-stuff27`."""
+
+    layout = STUFF27
+    open = staticmethod(open_stuff27)

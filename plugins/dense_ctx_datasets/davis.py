@@ -1,0 +1,120 @@
+"""DAVIS 2016 (one object) and 2017 (several), Perazzi et al. 2016, Pont-Tuset et al. 2017."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose, pick, refuse, require
+from dense_ctx.data.pairs import Present, images_in, read_list
+
+_TERMS = "BSD, as the authors' repositories state; the site may state its own"
+_OPTIONS = (("resolution", '"480p" (default) or "Full-Resolution" (2016: "1080p")'),)
+_EXPECTED = (
+    ("JPEGImages/480p/<sequence>/00000.jpg", "frames"),
+    ("Annotations/480p/<sequence>/00000.png", "masks, one a frame (test splits: the first frame only)"),
+)
+
+DAVIS2016 = Layout(
+    name="davis2016",
+    title="DAVIS 2016",
+    kind="video",
+    url="https://davischallenge.org",
+    licence=_TERMS,
+    splits=("val", "train", "trainval"),
+    expected=(
+        *_EXPECTED,
+        ("ImageSets/2016/<split>.txt", 'sequence names, or "/JPEGImages/... /Annotations/..." lines'),
+        ("ImageSets/480p/<split>.txt", "taken when the former is missing (the 2016 archive)"),
+    ),
+    counts={"val": 20, "train": 30, "trainval": 50},
+    options=_OPTIONS,
+)
+
+DAVIS2017 = Layout(
+    name="davis2017",
+    title="DAVIS 2017",
+    kind="video",
+    url="https://davischallenge.org",
+    licence=_TERMS,
+    splits=("val", "train", "test-dev", "test-challenge"),
+    expected=(*_EXPECTED, ("ImageSets/2017/<split>.txt", "sequence names")),
+    counts={"val": 30, "train": 60, "test-dev": 30, "test-challenge": 30},
+    options=_OPTIONS,
+)
+
+
+def open_2016(root: Path, split: str | None = None, resolution: str = "480p") -> VideoSet:
+    """DAVIS 2016: every annotated pixel is object 1."""
+    return _open(root, DAVIS2016, ("2016", resolution), choose(split, DAVIS2016), resolution, binary=True)
+
+
+def open_2017(root: Path, split: str | None = None, resolution: str = "480p") -> VideoSet:
+    """DAVIS 2017: objects 1..n of each sequence."""
+    return _open(root, DAVIS2017, ("2017",), choose(split, DAVIS2017), resolution, binary=False)
+
+
+def _open(root: Path, layout: Layout, lists: tuple[str, ...], split: str, resolution: str, binary: bool) -> VideoSet:
+    pick(resolution, ("480p", "Full-Resolution", "1080p"), "resolution", layout)
+    frames = require(root / "JPEGImages" / resolution, layout)
+    masks = require(root / "Annotations" / resolution, layout)
+    files = [root / "ImageSets" / folder / f"{split}.txt" for folder in lists]
+    source = next((file for file in files if file.is_file()), None)
+    if source is None and split == "trainval":
+        parts = [root / "ImageSets" / lists[0] / f"{part}.txt" for part in ("train", "val")]
+        names = sequences([line for part in parts for line in read_list(require(part, layout, "file"))])
+    elif source is None:
+        raise refuse(layout, f"{files[0]} is missing")
+    else:
+        names = sequences(read_list(source))
+    clips, problems = [], []
+    whole = not split.startswith("test")  # the test splits publish first masks only
+    for name in names:
+        if not (frames / name).is_dir():
+            problems.append(f"{source or split} names the sequence {name!r}, but {frames / name} is missing")
+            continue
+        clip, found = sequence(name, frames / name, masks / name, every=whole, binary=binary)
+        problems += found
+        if clip is not None:
+            clips.append(clip)
+    return VideoSet(tuple(clips), problems=tuple(problems))
+
+
+def sequences(lines: list[str]) -> list[str]:
+    """Names in a list: one a line, or of each line's first path the folder that holds the frame."""
+    names = [Path(line.split()[0]).parent.name if "/" in line else line for line in lines]
+    return list(dict.fromkeys(names))
+
+
+def sequence(name: str, frames: Path, masks: Path, every: bool, binary: bool = False) -> tuple[Clip | None, list[str]]:
+    """A clip of two folders whose files share their stems, and what is wrong with it.
+
+    Args:
+        every: a frame without a mask is a problem; otherwise only a clip without any.
+    """
+    images = images_in(frames)
+    if not images:
+        return None, [f"the clip {name!r} has no frames in {frames}"]
+    present = Present()
+    paths = [masks / f"{image.stem}.png" for image in images]
+    found = tuple(path if path in present else None for path in paths)
+    problems = []
+    missing = [path for path, there in zip(paths, found, strict=True) if there is None]
+    if len(missing) == len(images):
+        problems.append(f"the clip {name!r} has no masks; expected {paths[0]}")
+    elif every and missing:
+        problems.append(f"the clip {name!r}: {len(missing)} of {len(images)} masks are missing, {missing[0]} first")
+    return Clip(name, tuple(images), found, binary=binary), problems
+
+
+class Davis2016(DatasetReader):
+    """`davis2016`."""
+
+    layout = DAVIS2016
+    open = staticmethod(open_2016)
+
+
+class Davis2017(DatasetReader):
+    """`davis2017`."""
+
+    layout = DAVIS2017
+    open = staticmethod(open_2017)

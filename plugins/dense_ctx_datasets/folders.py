@@ -1,0 +1,125 @@
+"""Images with masks, depth, normals or instances in two folders: anyone's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dense_ctx.data.base import DatasetReader, ImageSet, Layout, pick, read_labels, refuse, require
+from dense_ctx.data.pairs import Pair, PairSet, images_in, read_list
+from dense_ctx.errors import InputError
+
+from .geometric import read_depth, read_normals, signed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGE_FOLDER = Layout(
+    name="image-folder",
+    title="Images with annotations of your own",
+    kind="segmentation",
+    url="your own files",
+    licence="your own files",
+    splits=("all", "train", "val", "test"),
+    expected=(
+        ("images/*.jpg, labels/*", "without splits; labels have their image's stem"),
+        ("<split>/images/*.jpg, <split>/labels/*", "with splits, of any names"),
+        ("classes.txt", "names of the classes, one a line; or the option classes"),
+    ),
+    options=(
+        ("kind", '"segmentation" (default: PNG of ids), "instances", "depth" (.npy or 16-bit PNG) or "normals"'),
+        ("classes", "their number, or their names (a list, or text with commas)"),
+        ("ignore", "value of the masks that means not annotated, 255"),
+        ("scale", "values of the depth files per metre, 1 for .npy, 1000 for PNG"),
+        ("signs", 'signs of the normals\' x, y, z, "+++" for x right, y down, z into the scene'),
+    ),
+)
+_SUFFIXES = {
+    "segmentation": (".png",),
+    "instances": (".png",),
+    "depth": (".npy", ".png"),
+    "normals": (".npy", ".png"),
+}
+
+
+def open_image_folder(
+    root: Path,
+    split: str | None = None,
+    kind: str = "segmentation",
+    classes: int | str | Sequence[str] | None = None,
+    ignore: int = 255,
+    scale: float | None = None,
+    signs: str = "+++",
+) -> ImageSet:
+    """Your own images with annotations; see `IMAGE_FOLDER.expected`.
+
+    Raises:
+        InputError: no such split, segmentation without classes.
+        FileError: no images.
+    """
+    pick(kind, tuple(_SUFFIXES), "kind", IMAGE_FOLDER)
+    if scale is not None and not scale > 0:
+        raise InputError(f"scale is above 0; got {scale}")
+    folder = _split(require(root, IMAGE_FOLDER), split)
+    images = images_in(folder / "images")
+    if not images:
+        raise refuse(IMAGE_FOLDER, _swapped(folder) or f"{folder / 'images'} holds no images")
+    targets = require(folder / "labels", IMAGE_FOLDER)
+    present = {path.name for path in targets.iterdir()}
+    pairs = []
+    for path in images:
+        files = [f"{path.stem}{suffix}" for suffix in _SUFFIXES[kind]]
+        pairs.append(Pair(path.stem, path, targets / next((name for name in files if name in present), files[0])))
+    names = _classes(classes, root) if kind == "segmentation" else ()
+    read: Callable[[Path], Tensor]
+    if kind == "depth":
+        read = partial(_depth, scale=scale)
+    elif kind == "normals":
+        read = partial(read_normals, signs=signed(signs, "image-folder"))
+    else:
+        read = partial(read_labels, classes=len(names) if names else 65535, ignore=(ignore,))
+    return PairSet(pairs, read, IMAGE_FOLDER, kind=kind, classes=names)  # type: ignore[arg-type]  # checked by pick
+
+
+def _depth(path: Path, scale: float | None) -> Tensor:
+    return read_depth(path, scale or (1.0 if path.suffix == ".npy" else 1000.0))
+
+
+def _split(root: Path, split: str | None) -> Path:
+    if split in (None, "all") and (root / "images").is_dir():
+        return root
+    found = sorted(path.name for path in root.iterdir() if (path / "images").is_dir())
+    if not found:
+        raise refuse(IMAGE_FOLDER, _swapped(root) or f"{root} holds no folder images")
+    if split is None:
+        return root / ("val" if "val" in found else found[0])
+    if split not in found:
+        raise InputError(f"image-folder: {root} has no split {split!r}; it has {', '.join(found)}")
+    return root / split
+
+
+def _swapped(root: Path) -> str:
+    """What to say where splits lie inside of images; nothing where they do not."""
+    inside = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
+    return f"{root} has images/{inside[0]} where {inside[0]}/images is expected" if inside else ""
+
+
+def _classes(classes: int | str | Sequence[str] | None, root: Path) -> tuple[str, ...]:
+    if classes is None and (root / "classes.txt").is_file():
+        return tuple(read_list(root / "classes.txt"))
+    if isinstance(classes, str):
+        classes = int(classes) if classes.isdigit() else [name.strip() for name in classes.split(",")]
+    if isinstance(classes, int) and not 1 <= classes <= 65535:
+        raise InputError(f"image-folder: the number of classes is 1 to 65535; got {classes}")
+    if not classes:
+        raise InputError("image-folder needs classes=NUMBER, classes=[names] or a file classes.txt in the root")
+    return tuple(f"class {index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
+
+
+class ImageFolder(DatasetReader):
+    """`image-folder`."""
+
+    layout = IMAGE_FOLDER
+    open = staticmethod(open_image_folder)

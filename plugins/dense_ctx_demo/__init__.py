@@ -1,0 +1,9 @@
+"""The main job on a real clip, offline: `dense-ctx demo`."""
+
+from dense_ctx.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def register_parts(register: Register) -> None:
+    """Name the verb."""
+    register("command", "demo", "dense_ctx_demo.command:Demo")

@@ -1,0 +1,31 @@
+"""dense-ctx demo: the main job on a real clip, offline."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dense_ctx.commands._model import progress
+from dense_ctx.commands.base import Command
+
+
+class Demo(Command):
+    """`dense-ctx demo`."""
+
+    help = "segment a real clip from one annotated frame (no downloads)"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument("--out", type=Path, default=Path("dense-ctx-demo"), help="folder (%(default)s)")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Run the demo and print where things are."""
+        from . import demo
+
+        result = demo.run(args.out, lambda frames, total: progress(frames, total, "frames"))
+        print("\nIoU against the drawn annotations (frame 0 is the annotated example itself)")
+        print(f"{'frame':>10}" + "".join(f"{name:>12}" for name in (*demo.CLASSES, "mean")))
+        for frame, scores in result.iou.items():
+            print(f"{frame:>10}" + "".join(f"{score:>12.3f}" for score in (*scores, sum(scores) / len(scores))))
+        print(f"\noverlay video  {result.video}\ncontact sheet  {result.sheet}")
+        return 0

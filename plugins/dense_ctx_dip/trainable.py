@@ -1,0 +1,105 @@
+"""Which of a model's weights DIP trains: the backbone's last blocks, LoRA's, or the decoder's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from dense_ctx_backbones.lora import LoraBackbone
+from torch import nn
+
+from dense_ctx.config import Part
+from dense_ctx.errors import ConfigError
+from dense_ctx.interfaces import Backbone
+from dense_ctx.model import DenseModel
+
+Train = Literal["blocks", "lora", "decoder"]
+
+
+def choose(
+    model: DenseModel, train: Train, blocks: int | None, rank: int, targets: Sequence[str]
+) -> list[nn.Parameter]:
+    """Unfreeze and return the parameters that train; with "lora" the model's backbone gets its adapters.
+
+    Args:
+        train: "blocks", "lora" or "decoder".
+        blocks: how many, from the end, with the final norm; None: 3 of a plain ViT, the last stage of a hierarchy.
+        rank, targets: see `LoraBackbone`.
+
+    Raises:
+        ConfigError: the backbone has no blocks, or fewer.
+    """
+    if train == "decoder":
+        chosen = list(model.decoder.parameters())
+        if not chosen:
+            raise ConfigError(
+                f"train=decoder, but {type(model.decoder).__name__} has no parameters: train blocks or lora, or take "
+                "another decoder"
+            )
+        return chosen
+    if train == "lora":
+        return _adapters(model, rank, targets)
+    hierarchical = len(set(model.backbone.strides)) > 1
+    if hierarchical and blocks is None:
+        names = last_stage(model.backbone)
+    else:
+        names = last_blocks(model.backbone, 3 if blocks is None else blocks)
+    unfrozen = set(model.unfreeze(*names))
+    return [p for name, p in model.backbone.named_parameters() if name in unfrozen]
+
+
+def last_blocks(backbone: Backbone, count: int) -> list[str]:
+    """Prefixes of the last `count` blocks and of the final norm.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    names = backbone.blocks()
+    norm = [name for name in names[-1:] if "norm" in name.rpartition(".")[2] or name.endswith(("_ln", ".ln"))]
+    blocks = names[: len(names) - len(norm)]
+    if not 1 <= count <= len(blocks):
+        raise ConfigError(
+            f"blocks={count}, but {type(backbone).__name__} names {len(blocks)} blocks"
+            + (": ask for 1 to that many" if blocks else ": train=lora or train=decoder")
+        )
+    return blocks[-count:] + norm
+
+
+def last_stage(backbone: Backbone) -> list[str]:
+    """Names of the parameters that reach the deepest map and none of the others.
+
+    Found by gradients: what a network calls its blocks and where a stage begins differ from family to family.
+    """
+    before = {name: p.requires_grad for name, p in backbone.named_parameters()}
+    side = 2 * backbone.stride
+    reference = next(backbone.parameters())
+    image = torch.zeros(1, 3, side, side, device=reference.device, dtype=reference.dtype)
+    backbone.requires_grad_(True)
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            maps = backbone(image).maps
+            named = dict(backbone.named_parameters())
+            parameters = list(named.values())
+            shallow = torch.autograd.grad(
+                sum(item.sum() for item in maps[:-1]), parameters, allow_unused=True, retain_graph=True
+            )
+            deep = torch.autograd.grad(maps[-1].sum(), parameters, allow_unused=True)
+    finally:
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(before[name])
+    pairs = zip(named, shallow, deep, strict=True)
+    return [name for name, other, own in pairs if own is not None and other is None]
+
+
+def _adapters(model: DenseModel, rank: int, targets: Sequence[str]) -> list[nn.Parameter]:
+    if not isinstance(model.backbone, LoraBackbone):
+        wrapped = LoraBackbone(model.backbone, rank=rank, targets=targets)
+        config = model.model_config
+        if config is not None:
+            args = {"args": dict(config.backbone.args), "rank": rank, "targets": list(targets)}
+            model.model_config = replace(config, backbone=Part(f"lora:{config.backbone.name}", args))
+        model.backbone = wrapped.requires_grad_(False)
+    model.unfreeze(*model.backbone.adapters())
+    return [p for p in model.backbone.parameters() if p.requires_grad]

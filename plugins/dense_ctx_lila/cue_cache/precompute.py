@@ -1,0 +1,266 @@
+"""plan_cues: what is to be computed and how large it gets; Plan.run computes it, clip by clip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dense_ctx.config import Part
+from dense_ctx.data.video import Video
+from dense_ctx.errors import FileError, InputError
+
+from ..cues.base import Cue, create_cue, cue_part
+from .clips import ClipFile, find_clips, read_frames, short_size, stamp
+from .manifest import check, claim, folder_of, identity
+from .shards import HEADER, Shard, ShardWriter, rows
+
+_PROBED = 64  # clips opened for the estimate
+
+
+@dataclass
+class Report:
+    """What `Plan.run` did, in this process: clips computed, found done, and left out with the reason; bytes written."""
+
+    computed: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    written: int = 0
+
+
+@dataclass
+class Plan:
+    """What is to be done.
+
+    clips: all of them. share: this process'. frames: about how many the share has left. bytes: about how many all
+    processes will write. free: bytes of the disk.
+    """
+
+    clips: list[ClipFile]
+    share: list[ClipFile]
+    frames: int
+    bytes: int
+    free: int
+    _cues: dict[str, Cue]
+    _folders: dict[str, Path]
+    _gaps: tuple[int, ...]
+    _size: int | None
+    _batch: int
+    _device: torch.device
+    _alone: bool
+
+    def run(
+        self,
+        progress: Callable[[int], object] | None = None,
+        broken: Callable[[str, Exception], object] | None = None,
+    ) -> Report:
+        """Compute the share; clips that are complete and unchanged are passed over.
+
+        Args:
+            progress: called with the number of frames just finished.
+            broken: called with a clip's name and error when it is left out; default a warning.
+
+        Raises:
+            FileError: the disk is full or not writable, or no clip at all is usable.
+        """
+        report = Report()
+        for clip in self.share:
+            try:
+                self._one(clip, report, progress or (lambda frames: None))
+            except (FileError, InputError) as error:  # the writer's own failures are plain OSErrors
+                report.broken[clip.name] = str(error)
+                if broken is not None:
+                    broken(clip.name, error)
+                else:
+                    warnings.warn(f"{clip.name} is left out: {error}", stacklevel=2)
+            except OSError as error:
+                raise FileError(
+                    f"Cannot write the cue cache: {error}. Finished clips are kept; run it again"
+                ) from error
+        if self._alone and self.share and len(report.broken) == len(self.share):
+            first = next(iter(report.broken.values()))
+            raise FileError(f"None of {len(self.share)} clips is usable; the first: {first}")
+        return report
+
+    def _one(self, clip: ClipFile, report: Report, progress: Callable[[int], object]) -> None:
+        video = stamp(clip.path)
+        missing = [name for name in self._cues if not _complete(self._path(name, clip), video)]
+        if not missing:
+            report.found.append(clip.name)
+            return
+        with ExitStack() as stack:
+            tracks = [
+                _Track(self._cues[name], stack.enter_context(ShardWriter(self._path(name, clip))), self._batch)
+                for name in missing
+            ]
+            window: deque[Tensor] = deque(maxlen=max(self._gaps) + 1)
+            count = 0
+            for frame in read_frames(clip.path, self._size):
+                window.append(frame.to(self._device))
+                for track in tracks:
+                    track.add(window, self._gaps)
+                count += 1
+                progress(1)
+            if any(track.cue.pair for track in tracks) and count <= min(self._gaps):
+                raise FileError(f"{clip.path} has {count} frame(s); a gap of {min(self._gaps)} needs more")
+            metadata = {"frames": str(count), "video": json.dumps(video), "clip": clip.name[-512:]}
+            for track in tracks:
+                track.flush()
+            for track in tracks:
+                report.written += track.writer.finish(metadata)
+        report.computed.append(clip.name)
+
+    def _path(self, cue: str, clip: ClipFile) -> Path:
+        return self._folders[cue] / f"{clip.name}.safetensors"
+
+
+class _Track:
+    """One cue's way through a clip: gathers frames or pairs, computes a batch, appends it."""
+
+    def __init__(self, cue: Cue, writer: ShardWriter, batch: int) -> None:
+        self.cue, self.writer, self.batch = cue, writer, batch
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._frames: list[Tensor] = []
+
+    def add(self, window: deque[Tensor], gaps: Sequence[int]) -> None:
+        """Take the newest frame of the window, with its pairs."""
+        if not self.cue.pair:
+            self._frames.append(window[-1])
+        else:
+            self._pairs += [(window[-1 - gap], window[-1]) for gap in gaps if gap < len(window)]
+        if max(len(self._pairs), len(self._frames)) >= self.batch:
+            self.flush()
+
+    def flush(self) -> None:
+        """Compute what was gathered."""
+        if self._frames:
+            count = len(self._frames)
+            frames = torch.stack(self._frames + self._frames[-1:] * (count % 2))  # both places of the cue are used
+            maps = torch.cat(self.cue(*frames.chunk(2)))[:count, None]
+            self.writer.append(self._checked(maps, 1))
+            self._frames = []
+        if self._pairs:
+            context, query = (torch.stack(frames) for frames in zip(*self._pairs, strict=True))
+            both = list(self.cue(context, query))
+            both += [] if self.cue.antisymmetric else self.cue(query, context)
+            self.writer.append(self._checked(torch.stack(both, dim=1), len(both)))
+            self._pairs = []
+
+    def _checked(self, maps: Tensor, kinds: int) -> Tensor:
+        if maps.ndim != 5 or tuple(maps.shape[1:3]) != (kinds, self.cue.channels):
+            raise InputError(
+                f"{type(self.cue).__name__} says channels={self.cue.channels} and gave maps {list(maps.shape[2:])}"
+            )
+        return maps
+
+
+def plan_cues(
+    videos: Sequence[str | os.PathLike[str]],
+    cues: Sequence[str | Part],
+    out: str | os.PathLike[str],
+    *,
+    gaps: Sequence[int] = (1, 2, 3, 4, 5),
+    size: int | None = None,
+    batch: int = 8,
+    device: str | torch.device = "cpu",
+    rank: int = 0,
+    world: int = 1,
+) -> Plan:
+    """Find the clips, build the cues, claim the folders, and reckon the disk space.
+
+    Args:
+        videos: files, folders of frames, folders of either.
+        cues: names or "NAME(key=value, ...)".
+        out: the cache; what it holds already of the same cues is kept.
+        gaps: between the frames of a pair; both directions are served.
+        size: short side of the frames, at most; None: their own.
+        batch: frames or pairs computed at once.
+        rank, world: this process' number, and how many share the clips.
+
+    Raises:
+        FileError: no clip, none of the probed ones readable, or the disk is too small.
+        ConfigError: `out` holds maps of other arguments, version, size or gaps.
+        InputError: gaps or numbers that make no sense; also what `create_cue` raises.
+    """
+    steps = tuple(sorted(set(gaps)))
+    if not steps or steps[0] < 1 or batch < 1 or (size is not None and size < 8) or not 0 <= rank < world:
+        raise InputError(
+            f"gaps={list(gaps)}, size={size}, batch={batch}, rank={rank} of {world}: gaps and batch from 1, size from 8"
+        )
+    parts = [cue_part(cue) for cue in cues]
+    if not parts or len({part.name for part in parts}) < len(parts):
+        raise InputError(f"cues={[part.name for part in parts]}: at least one, each once")
+    root = Path(out)
+    clips = find_clips(videos)
+    where = torch.device(device)
+    made = {part.name: create_cue(part).to(where) for part in parts}
+    folders = {part.name: folder_of(root, part) for part in parts}
+    wanted = {part.name: identity(part, size) for part in parts}
+    for name, folder in folders.items():
+        check(folder, wanted[name], made[name], steps)
+    left = [c for c in clips if not all((folders[n] / f"{c.name}.safetensors").exists() for n in folders)]
+    frames, total, reason = _estimate(left, list(made.values()), steps, size)
+    if reason and len(left) == len(clips):
+        raise FileError(f"None of {len(clips)} clips is usable; the first: {reason}")
+    free = _free(root)
+    if total > free:
+        raise FileError(
+            f"The cue cache needs about {total / 1e9:.1f} GB in {root}, where {free / 1e9:.1f} GB are free: "
+            "lower size, use fewer gaps or cues, or another disk"
+        )
+    for part in parts:
+        claim(folders[part.name], wanted[part.name], made[part.name], steps)
+    share = clips[rank::world]
+    return Plan(clips, share, round(frames / world), total, free, made, folders, steps, size, batch, where, world == 1)
+
+
+def _estimate(clips: list[ClipFile], cues: list[Cue], gaps: Sequence[int], size: int | None) -> tuple[int, int, str]:
+    """Frames and bytes of the clips that are left, from at most 64 of them, evenly spread.
+
+    The third is why the first of them cannot be read, where none of all the clips can.
+    """
+    if not clips:
+        return 0, 0, ""
+    chosen = [clips[i * len(clips) // min(_PROBED, len(clips))] for i in range(min(_PROBED, len(clips)))]
+    frames, total, readable = 0, 0, 0
+    reason = ""
+    for clip in chosen:
+        try:
+            video = Video(clip.path)
+            length, (height, width) = len(video), short_size(video.size, size)
+        except FileError as error:
+            reason = reason or str(error)
+            continue
+        readable += 1
+        frames += length
+        for cue in cues:
+            maps = rows(length, gaps) * (2 if cue.antisymmetric else 4) if cue.pair else length
+            total += maps * cue.channels * height * width * 2 + HEADER
+    scale = len(clips) / len(chosen)
+    nothing = not readable and len(chosen) == len(clips)
+    return round(frames * scale), round(total * scale), reason if nothing else ""
+
+
+def _free(folder: Path) -> int:
+    there = folder.resolve()
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free
+
+
+def _complete(path: Path, video: dict[str, str]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        return Shard(path).video == video
+    except FileError:  # damaged: computed again
+        return False

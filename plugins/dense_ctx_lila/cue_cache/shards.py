@@ -1,0 +1,118 @@
+"""One clip's maps in one safetensors file, written as they come: the memory does not grow with the clip.
+
+The tensor "maps" is float16 [N, k, c, H, W]. A single-frame cue has N = frames, k = 1. A pair cue has one row a pair
+(t, t + g), ordered by the later frame, then by g; k = 2, (context, query), or 4 where the swapped pair does not follow
+from these: (context, query) of (t, t + g), then of (t + g, t).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dense_ctx.errors import FileError, InputError
+from dense_ctx.interfaces import Size
+
+HEADER = 4096  # bytes kept for the header, which is known only at the end
+
+
+def row(t: int, gap: int, gaps: Sequence[int]) -> int:
+    """The row of the pair (t, t + gap), with gap one of `gaps` (sorted, above 0)."""
+    later = t + gap
+    return sum(max(0, later - g) for g in gaps) + sum(g < gap for g in gaps)
+
+
+def rows(frames: int, gaps: Sequence[int]) -> int:
+    """How many pairs a clip has."""
+    return sum(max(0, frames - g) for g in gaps)
+
+
+class ShardWriter:
+    """Appends maps to `path`, which appears when `finish` is called; use as a context manager.
+
+    Raises:
+        OSError: it cannot be written (no space ...).
+        InputError: maps that float16 cannot hold: NaN, infinity, beyond 65504.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = path.with_name(f".{path.name}.partial")  # one process a clip: a later run overwrites it
+        self.shape: tuple[int, ...] = ()
+        self.count = 0
+
+    def __enter__(self) -> ShardWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.partial.open("wb")
+        self._file.write(b" " * HEADER)
+        return self
+
+    def append(self, maps: Tensor) -> None:
+        """Add rows [n, k, c, H, W]."""
+        half = maps.to(device="cpu", dtype=torch.float16).contiguous()
+        if not bool(half.isfinite().all()):
+            raise InputError(
+                f"row {self.count} and on: maps with NaN, infinity or values beyond 65504 cannot be kept as float16"
+            )
+        self.shape = tuple(half.shape[1:])
+        self.count += len(half)
+        self._file.write(half.numpy().tobytes())
+
+    def finish(self, metadata: Mapping[str, str]) -> int:
+        """Write the header and give the file its name; returns its bytes."""
+        size = self._file.tell() - HEADER
+        header = {
+            "__metadata__": dict(metadata),
+            "maps": {"dtype": "F16", "shape": [self.count, *self.shape], "data_offsets": [0, size]},
+        }
+        text = json.dumps(header).encode()
+        self._file.seek(0)
+        self._file.write((HEADER - 8).to_bytes(8, "little") + text.ljust(HEADER - 8))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.partial.replace(self.path)
+        return size + HEADER
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self.partial.unlink(missing_ok=True)
+
+
+class Shard:
+    """A clip's file, mapped into memory: `frames`, `size` (H, W), `video` (its stamp), and rows.
+
+    Raises:
+        FileError: missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            opened: Any = safe_open
+            self._file = opened(str(path), framework="pt")
+            self.metadata: dict[str, str] = self._file.metadata() or {}
+            self._maps = self._file.get_slice("maps")
+            shape = self._maps.get_shape()
+            self.frames = int(self.metadata["frames"])
+            self.size: Size = (shape[-2], shape[-1])
+            self.video: dict[str, str] = json.loads(self.metadata["video"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise FileError(
+                f"{path} is missing or damaged ({type(error).__name__}: {error}); run `dense-ctx cues` again"
+            ) from error
+
+    def read(self, index: int) -> Tensor:
+        """Row `index`: float32 [k, c, H, W]."""
+        values: Tensor = self._maps[index : index + 1]
+        return values[0].float()

@@ -1,0 +1,104 @@
+"""What the features of a pair of crops must explain: every cue's map of both, standardised, on one grid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.interfaces import Batch, Features
+
+from .crops import crop_map
+from .cue_cache import CueCache
+from .cues.base import Cue, create_cue, cue_part
+from .feature_cue import OwnCue
+from .sampling import Sampling, normalized
+
+FEATURES = "features"  # the cue that is the backbone's own
+
+
+class CueMaps(nn.Module):
+    """Cues by name, and how each comes to a batch.
+
+    The backbone's own are made of its maps of the crops. Of the registered ones those with weights run here, beside
+    the model (`heavy`); the others in the data workers (`light`). With a cache all are read, and no network is built.
+
+    Raises:
+        ConfigError: no cue, one twice, or a name that is not known.
+    """
+
+    def __init__(self, names: Sequence[str], own: OwnCue, sampling: Sampling, folder: str | None) -> None:
+        super().__init__()
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f"cues={list(names)}: at least one, each once")
+        self.names, self.own, self.sampling = tuple(names), own, sampling
+        outside = [name for name in names if name != FEATURES]
+        low, high = sampling.gap
+        self.cache = CueCache(folder, outside, sampling.cue_side, range(low, high + 1)) if folder else None
+        made = {} if self.cache else {name: create_cue(name) for name in outside}
+        self.heavy = nn.ModuleDict({_key(n): c for n, c in made.items() if any(True for _ in c.parameters())})
+        self.light: dict[str, Cue] = {n: c for n, c in made.items() if _key(n) not in self.heavy}
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> CueMaps:
+        """Cue networks stay in eval."""
+        return super().train(False)
+
+    def channels(self, dims: Sequence[int]) -> int:
+        """Of all cues, above a backbone whose maps have `dims`."""
+        return sum(self._channels(name, dims) for name in self.names)
+
+    def _channels(self, name: str, dims: Sequence[int]) -> int:
+        if name == FEATURES:
+            return self.own.channels(dims)
+        if self.cache is not None:
+            channels = self.cache.channels[cue_part(name).name]
+            return channels.stop - channels.start
+        cue = self.light.get(name) or self.heavy[_key(name)]
+        count: int = cue.channels  # type: ignore[assignment]
+        return count
+
+    @torch.no_grad()
+    def forward(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
+        """(name, context map, query map), each [B, c, map_size, map_size], standardised.
+
+        Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
+        a crop may show one flat thing: they are standardised by the mean and std of both crops.
+        """
+        found = []
+        whole = self._heavy_maps(batch, images.device)
+        for name in self.names:
+            if name == FEATURES:
+                context, query = self.own(features, images, self.sampling.map_size).chunk(2)
+            elif name in whole:
+                context, query = whole[name]
+            else:
+                key = name if self.cache is None else cue_part(name).name
+                context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
+            found.append((name, context.float(), query.float()))
+        return found
+
+    def _heavy_maps(self, batch: Batch, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
+        if self.heavy and "frames" not in batch:
+            raise InputError("The batch holds no whole frames for the cue networks; make it with this objective's data")
+        side = self.sampling.map_size
+        found = {}
+        for name in self.names:
+            if _key(name) not in self.heavy:
+                continue
+            rows: tuple[list[Tensor], list[Tensor]] = ([], [])
+            for index, frames in enumerate(batch["frames"]):
+                pair = frames.to(device)
+                maps = normalized(self.heavy[_key(name)], pair[:1], pair[1:])  # type: ignore[arg-type]
+                used = (maps[0], maps[0] if self.sampling.same_frame else maps[1])
+                for row, one, role in zip(rows, used, ("context", "query"), strict=True):
+                    row.append(crop_map(one, batch[f"{role}_box"][index : index + 1], side))
+            found[name] = (torch.cat(rows[0]), torch.cat(rows[1]))
+        return found
+
+
+def _key(name: str) -> str:
+    return re.sub(r"\W", "_", name)  # a module's name holds no dot

@@ -1,0 +1,254 @@
+"""What the probes trained by gradient descent share: one `partial_fit` is `updates` steps on the images given."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+
+from .heads import Reads, check_reads
+from .losses import Loss, bin_centres, check_loss, regression_loss
+from .targets import at_size, check
+
+
+class GradientProbe(Probe):
+    """A head trained by AdamW on batches of images.
+
+    For a few images, one `partial_fit` each trains it; images before it are replayed, so that they are not forgotten.
+    Targets may be finer than the features' grid: scores are upsampled to them.
+    For a data set, `updates=1, replay=0` makes each call one step, and `total_steps` sets the schedule.
+
+    Args:
+        task: see `dense_ctx.Probe`.
+        reads: "pixels" (decoder), "patches" (encoder) or "both", summed.
+        classes: number of classes, where known; default: grows with what is seen.
+        updates: gradient steps of one `partial_fit`.
+        replay: earlier calls whose images join those steps, at most.
+        lr, weight_decay: of AdamW.
+        total_steps: of the cosine schedule with 5 % warm-up; default a constant rate.
+        loss: regression: "mse", "l1", "cosine" (directions) or "silog" (positive values).
+        bins: regression of one value: predict a distribution over so many intervals of low..high and take its mean
+            (AdaBins; DINOv2's depth probe); 0: predict the value.
+        low, high: range of the bins, in the targets' unit.
+        seed: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        task: Task = "segmentation",
+        reads: Reads = "both",
+        classes: int | None = None,
+        updates: int = 200,
+        replay: int = 8,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-3,
+        total_steps: int | None = None,
+        loss: Loss = "mse",
+        bins: int = 0,
+        low: float = 0.001,
+        high: float = 10.0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(task, seed)
+        check_reads(reads)
+        check_loss(loss)
+        if updates < 1 or replay < 0 or not lr > 0 or weight_decay < 0 or (bins and not low < high) or bins < 0:
+            raise InputError(
+                f"updates={updates}, replay={replay}, lr={lr}, weight_decay={weight_decay}, bins={bins}, "
+                f"low={low}, high={high}: expected at least 1, 0, above 0, at least 0, at least 0, and low below high"
+            )
+        self.reads, self.classes, self.updates, self.replay = reads, classes, updates, replay
+        self.lr, self.weight_decay, self.total_steps = lr, weight_decay, total_steps
+        self.loss, self.bins, self.low, self.high = loss, bins, low, high
+        self.head_: nn.Module | None = None
+        self.step_ = 0
+        self.outputs_ = 0
+        self.dims_ = (0, 0)
+        self.affine_ = torch.empty(0)  # regression without bins: [2, K], centre and spread of the first targets
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._memory: list[tuple[DenseFeatures, Tensor]] = []
+
+    def configure(self, context: FitContext) -> None:
+        """With steps each `partial_fit` is one of them, under their schedule, reading what the protocol says."""
+        super().configure(replace(context, steps=None))
+        if context.steps is not None:
+            self.updates, self.replay, self.total_steps, self.reads = 1, 0, context.steps, context.reads
+            if context.classes and self.task == "segmentation":
+                self.classes = len(context.classes)
+
+    @abstractmethod
+    def build(self, dims: tuple[int, int], outputs: int) -> nn.Module:
+        """Make the head for (pixel, patch) channels; called under the probe's own seed."""
+
+    # ------------------------------------------------------------------ learning
+
+    def partial_fit(self, features: DenseFeatures, targets: Tensor) -> GradientProbe:
+        """Take `updates` steps on B images (and replayed ones)."""
+        check(features, targets, self.task, any_size=True)
+        known = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
+        if not bool(known.any()):
+            raise InputError("No labelled pixel: every target is ignored (-1) or NaN")
+        with torch.inference_mode(False), torch.enable_grad():
+            features = _plain(features)
+            targets = targets.clone().to(features.pixels.device)
+            head = self._head(features, targets, known)
+            head.train()
+            batches = [*self._memory, (features, targets)]
+            for update in range(self.updates):
+                self._step(head, *batches[(len(batches) - 1 - update) % len(batches)])
+            head.eval()
+        if self.replay:
+            kept = DenseFeatures(features.pixels.detach(), features.patches.detach(), features.cls, features.extent)
+            self._memory = [*self._memory, (kept, targets)][-self.replay :]
+        return self
+
+    def _head(self, features: DenseFeatures, targets: Tensor, known: Tensor) -> nn.Module:
+        if self.task == "segmentation":
+            outputs = max(int(targets.max()) + 1, self.classes or 0, self.outputs_)
+            if self.classes is not None and outputs > self.classes:
+                raise InputError(f"A target holds class {outputs - 1}; the probe was made for {self.classes} classes")
+        else:
+            outputs = self.bins or targets.shape[1]
+            if self.bins and targets.shape[1] != 1:
+                raise InputError(f"bins={self.bins} predict one value a pixel; the targets have {targets.shape[1]}")
+        if self.task == "regression" and not len(self.affine_):
+            values = targets.movedim(1, -1)[known.to(targets.device)].float()
+            self.affine_ = torch.stack([values.mean(0), values.std(0, correction=0).clamp_min(1e-6)]).cpu()
+        dims = (features.pixels.shape[1], features.patches.shape[1])
+        if self.head_ is None or outputs > self.outputs_:
+            self._grow(dims, outputs, features.pixels.device)
+        if dims != self.dims_:
+            raise InputError(f"The probe reads features of {self.dims_} channels (pixels, patches); got {dims}")
+        if self._optimizer is None and self.head_ is not None:
+            self._optimizer = torch.optim.AdamW(self.head_.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        if self.head_ is None:
+            raise NotFittedError("The probe has no head")
+        head = self.head_.to(features.pixels.device)
+        for parameter, moments in self._optimizer.state.items() if self._optimizer is not None else ():
+            for key, value in moments.items():  # those of a loaded state are still where they were loaded
+                if value.ndim and value.device != parameter.device:
+                    moments[key] = value.to(parameter.device)
+        return head
+
+    def _grow(self, dims: tuple[int, int], outputs: int, device: torch.device) -> None:
+        """Make the head, or one with more outputs that keeps the trained ones."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            head = self.build(dims, outputs)
+        if self.head_ is not None:
+            old, new = self.head_.state_dict(), head.state_dict()
+            for name, value in new.items():
+                part = tuple(slice(0, size) for size in old[name].shape)
+                value[part] = old[name].cpu()
+            head.load_state_dict(new)
+        self.head_, self.outputs_, self.dims_, self._optimizer = head.to(device), outputs, dims, None
+
+    def _step(self, head: nn.Module, features: DenseFeatures, targets: Tensor) -> None:
+        optimizer = self._optimizer
+        if optimizer is None:
+            raise NotFittedError("The probe has no optimiser")
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr * self._schedule()
+        loss = self.objective(head(features), targets)
+        if not bool(loss.isfinite()):
+            raise InputError(f"The probe's loss is {float(loss.detach())} at step {self.step_}: lower lr={self.lr}?")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        self.step_ += 1
+
+    def _schedule(self) -> float:
+        if self.total_steps is None:
+            return 1.0
+        warm = max(1, round(0.05 * self.total_steps))
+        if self.step_ < warm:
+            return (self.step_ + 1) / warm
+        done = min(1.0, (self.step_ - warm) / max(1, self.total_steps - warm))
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+    def objective(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Loss [] of the head's output [B, outputs, h, w]; targets [B, H, W] or [B, K, H, W]."""
+        if scores.shape[-2:] != targets.shape[-2:]:
+            size = (targets.shape[-2], targets.shape[-1])
+            scores = functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+        if self.task == "segmentation":
+            return functional.cross_entropy(scores, targets, ignore_index=-1)
+        values = self._values(scores)
+        if self.loss == "mse" or self.loss == "l1":  # in units of the targets' spread, so that lr means the same
+            spread = self.affine_[1].to(values)[:, None, None]
+            return regression_loss(values / spread, targets / spread, self.loss)
+        return regression_loss(values, targets, self.loss)
+
+    def _values(self, scores: Tensor) -> Tensor:
+        if self.bins:
+            centres = bin_centres(self.bins, self.low, self.high).to(scores)
+            return (scores.softmax(1) * centres[:, None, None]).sum(1, keepdim=True)
+        centre, spread = self.affine_.to(scores)[..., None, None]
+        if self.loss == "cosine":  # from the mean direction on: a direction of small numbers would be a random one
+            return functional.normalize(scores + centre, dim=1)
+        values = scores * spread + centre
+        return functional.softplus(values) if self.loss == "silog" else values
+
+    # ------------------------------------------------------------------ reading
+
+    @torch.no_grad()
+    def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
+        """[B, K, *size]: probabilities or values."""
+        if self.head_ is None:
+            raise NotFittedError("The probe is not trained: call fit first")
+        self.head_.eval()
+        scores = at_size(self.head_.to(features.pixels.device)(features), size, features.pixels)
+        return scores.softmax(1) if self.task == "segmentation" else self._values(scores)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The head, the optimiser's moments and the step: training goes on where it was (without replayed images)."""
+        if self.head_ is None:
+            raise NotFittedError("Nothing to save: call fit first")
+        state = {f"head.{name}": value.detach().cpu() for name, value in self.head_.state_dict().items()}
+        state["meta"] = torch.tensor([self.step_, self.outputs_, *self.dims_])
+        if len(self.affine_):
+            state["affine"] = self.affine_
+        if self._optimizer is not None:
+            for index, moments in self._optimizer.state_dict()["state"].items():
+                state |= {f"optimizer.{index}.{key}": value.detach().cpu() for key, value in moments.items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take a state back."""
+        step, outputs, pixels, patches = (int(value) for value in state["meta"])
+        self.head_ = None
+        self._grow((pixels, patches), outputs, torch.device("cpu"))
+        head = self.head_
+        if head is None:
+            raise NotFittedError("The probe has no head")
+        head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
+        head.eval()
+        self.step_ = step
+        self.affine_ = state["affine"].clone() if "affine" in state else torch.empty(0)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                moments.setdefault(int(index), {})[name] = value.clone()
+        if moments:
+            self._optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+            groups = self._optimizer.state_dict()["param_groups"]
+            self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _plain(features: DenseFeatures) -> DenseFeatures:
+    """Copies of tensors made in inference mode, which autograd refuses."""
+    return DenseFeatures(
+        features.pixels.clone() if features.pixels.is_inference() else features.pixels.detach(),
+        features.patches.clone() if features.patches.is_inference() else features.patches.detach(),
+        None,
+        features.extent,
+    )

@@ -1,0 +1,84 @@
+"""Text encoders that `dense_ctx_probes.text` embeds class names with: CLIP models of transformers and of open_clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.errors import MissingDependencyError, WeightsError
+
+OPEN_CLIP = "open_clip:"
+Encoder: TypeAlias = Callable[[Sequence[str]], Tensor]
+
+
+def text_encoder(model: str, device: str) -> Encoder:
+    """Sentences -> unit vectors [N, E], by the encoder `model` names; see `dense_ctx_probes.text.embed_text`.
+
+    Raises:
+        WeightsError: it cannot be had, or lacks weights.
+        MissingDependencyError: open_clip is asked for and not installed.
+    """
+    return _open_clip(model, device) if model.startswith(OPEN_CLIP) else _transformers(model, device)
+
+
+def _transformers(model: str, device: str) -> Encoder:
+    from transformers import AutoTokenizer, CLIPTextModelWithProjection
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        loaded: Any = CLIPTextModelWithProjection.from_pretrained(model, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise _not_had(model, error, "Give a folder or the name of a CLIP model on the Hub") from error
+    encoder, report = loaded
+    if report["missing_keys"]:  # transformers fills them with random numbers
+        raise WeightsError(
+            f"The text encoder {model} lacks {', '.join(sorted(report['missing_keys'])[:3])}: it needs the text tower "
+            "and the projection of a whole CLIP model"
+        )
+    encoder = encoder.to(device).eval()
+
+    def encode(sentences: Sequence[str]) -> Tensor:
+        tokens = tokenizer(list(sentences), padding=True, truncation=True, return_tensors="pt")
+        return functional.normalize(encoder(**tokens.to(device)).text_embeds.float(), dim=-1)
+
+    return encode
+
+
+def _open_clip(model: str, device: str) -> Encoder:
+    try:
+        import open_clip
+    except ImportError:
+        raise MissingDependencyError(
+            f'{model} needs open_clip, which is not installed: pip install "dense-ctx[open-clip]"'
+        ) from None
+    name = model.removeprefix(OPEN_CLIP)
+    tag: str | None = None
+    if not name.startswith(("hf-hub:", "local-dir:")):
+        name, slash, tag = name.rpartition("/")
+        if not slash or not name or not tag:
+            raise WeightsError(
+                f"{model} names no weights: expected open_clip:NAME/TAG such as open_clip:ViT-B-32/laion2b_s34b_b79k, "
+                "open_clip:hf-hub:OWNER/NAME or open_clip:local-dir:PATH"
+            )
+    try:
+        # without require_pretrained open_clip goes on with random weights where it finds none
+        clip = open_clip.create_model(name, pretrained=tag, device=device, require_pretrained=True)
+        tokenizer = open_clip.get_tokenizer(name)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise _not_had(model, error, "`open_clip.list_pretrained()` names all") from error
+    clip = clip.eval()
+
+    def encode(sentences: Sequence[str]) -> Tensor:
+        return functional.normalize(clip.encode_text(tokenizer(list(sentences)).to(device)).float(), dim=-1)
+
+    return encode
+
+
+def _not_had(model: str, error: Exception, hint: str) -> WeightsError:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return WeightsError(
+        f"The text encoder {model} cannot be had: {first}. {hint}, or use a file of embeddings made elsewhere"
+    )

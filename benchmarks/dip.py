@@ -17,7 +17,7 @@ from common import machine
 from dense_ctx_dip.objective import DipObjective
 from PIL import Image
 
-from dense_ctx.commands._model import bar, model_from_spec
+from dense_ctx.commands.arguments import bar, model_from_spec
 from dense_ctx.data.video import Video
 from dense_ctx.evaluate import evaluate
 from dense_ctx.train import TrainConfig, train

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import torch
-from dense_ctx_benchmarks import compare
+from dense_ctx_benchmarks.compare import compare
 
-from dense_ctx.commands._model import bar, model_from_spec
+from dense_ctx.commands.arguments import bar, model_from_spec
 from dense_ctx.evaluate import evaluate
 
 MODELS = ["rgb-xy+upsample(normalize=False)", "efficientnet-lite0+upsample"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common import machine
 
-from dense_ctx.commands._model import bar, model_from_spec
+from dense_ctx.commands.arguments import bar, model_from_spec
 from dense_ctx.evaluate import evaluate
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.visualize import text_table as table

@@ -15,7 +15,20 @@ from .plugins import registry  # at once: the module dense_ctx.registry would hi
 if TYPE_CHECKING:
     from .config import ModelConfig, Part
     from .incontext import InContext
-    from .interfaces import Backbone, Batch, Decoder, DenseFeatures, Features, Losses, Objective, Probe
+    from .interfaces import (
+        Backbone,
+        Batch,
+        Decoder,
+        DenseFeatures,
+        Features,
+        FitContext,
+        Losses,
+        Metric,
+        Objective,
+        Probe,
+        ScoredObjective,
+        Scores,
+    )
     from .model import AutoDenseModel, DenseModel, create_backbone, create_decoder
     from .tracking import track
 
@@ -27,15 +40,19 @@ _LAZY = {
     "DenseFeatures": "interfaces",
     "DenseModel": "model",
     "Features": "interfaces",
+    "FitContext": "interfaces",
     "InContext": "incontext",
     "Losses": "interfaces",
+    "Metric": "interfaces",
     "ModelConfig": "config",
     "Objective": "interfaces",
     "Part": "config",
     "Probe": "interfaces",
+    "ScoredObjective": "interfaces",
+    "Scores": "interfaces",
     "create_backbone": "model",
     "create_decoder": "model",
-    "track": "propagation",
+    "track": "tracking",
 }
 
 __all__ = [
@@ -47,12 +64,16 @@ __all__ = [
     "DenseFeatures",
     "DenseModel",
     "Features",
+    "FitContext",
     "InContext",
     "Losses",
+    "Metric",
     "ModelConfig",
     "Objective",
     "Part",
     "Probe",
+    "ScoredObjective",
+    "Scores",
     "create_backbone",
     "create_decoder",
     "hookimpl",

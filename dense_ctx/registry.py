@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, MissingDependencyError, PluginError, UnknownNameError
@@ -135,7 +136,7 @@ class Registry:
         if module != "hub" and not _module_exists(module):
             raise PluginError(f"{entry.kind} {entry.name!r}: there is no module {module!r} (target {entry.target!r})")
 
-    def commit(self, staged: Mapping[tuple[str, str], Entry], kinds: Mapping[str, Kind]) -> None:
+    def commit(self, staged: Mapping[tuple[str, str], Entry], kinds: Mapping[str, Kind] = MappingProxyType({})) -> None:
         """Take over a plugin's kinds and names, all at once."""
         self.kinds.update(kinds)
         self._entries.update(staged)

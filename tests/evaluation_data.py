@@ -92,7 +92,7 @@ def rgbd(root, frames=8):
 
 def same_revision(monkeypatch):
     """The git revision is part of a result; two results of one test must not differ by a commit in between."""
-    monkeypatch.setattr("dense_ctx.evaluate.result.git_revision", lambda: "0000000")
+    monkeypatch.setattr("dense_ctx.environment.git_revision", lambda: "0000000")
 
 
 def fixed_model(seed=0):

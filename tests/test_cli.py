@@ -11,14 +11,14 @@ from dense_ctx.errors import InputError
 
 
 def raising(error):
-    def run(args):
+    def run(self, args):
         raise error
 
     return run
 
 
 def test_our_errors_are_one_line_and_status_2(monkeypatch, capsys):
-    monkeypatch.setattr(plugins, "run", raising(InputError("given 3, expected 4")))
+    monkeypatch.setattr(plugins.Plugins, "run", raising(InputError("given 3, expected 4")))
     assert cli.main(["plugins"]) == 2
     assert capsys.readouterr().err == "error: given 3, expected 4\n"
     with pytest.raises(InputError):
@@ -29,9 +29,9 @@ def test_our_errors_are_one_line_and_status_2(monkeypatch, capsys):
 
 
 def test_interruption_is_status_130_and_a_bug_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(plugins, "run", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(plugins.Plugins, "run", raising(KeyboardInterrupt()))
     assert cli.main(["plugins"]) == 130
-    monkeypatch.setattr(plugins, "run", raising(ZeroDivisionError()))
+    monkeypatch.setattr(plugins.Plugins, "run", raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         cli.main(["plugins"])
 

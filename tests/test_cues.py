@@ -355,9 +355,10 @@ def test_sea_raft_contract(name):
 
 
 def test_a_target_that_is_no_cue_is_refused():
-    from dense_ctx.registry import Entry, Owner, Registry
+    from dense_ctx.registry import Entry, Kind, Owner, Registry
 
     own = Registry()
+    own.commit({}, {"cue": Kind("cue", "dense_ctx_lila.cues.base:Cue")})
     own.commit({("cue", "wrong"): Entry("cue", "wrong", "torch.nn:Identity", Owner("p", "d", "1"))})
     with pytest.raises(PluginError, match="not a subclass"):
         own.create("cue", "wrong")

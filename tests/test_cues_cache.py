@@ -18,13 +18,12 @@ from dense_ctx_lila.cues.base import Cue, create_cue, normalize_cues
 from PIL import Image
 from safetensors.torch import load_file
 
-from dense_ctx import registry
+from dense_ctx import environment, registry
 from dense_ctx.cli import main
 from dense_ctx.data import open_set
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.errors import ConfigError, FileError, InputError
-from dense_ctx.evaluate import workdir as folder_module
-from dense_ctx.registry import Entry, Owner
+from dense_ctx.registry import Entry, Kind, Owner
 
 
 class Brightness(Cue):
@@ -63,7 +62,7 @@ def _test_cues():
         ("cue", f"test:{name}"): Entry("cue", f"test:{name}", f"{__name__}:{name.title()}", Owner("t", "tests", "1"))
         for name in ("brightness", "ratio", "broken")
     }
-    own.commit(entries)
+    own.commit(entries, {"cue": Kind("cue", "dense_ctx_lila.cues.base:Cue")})
     yield
     for key in entries:
         own._entries.pop(key, None)
@@ -341,7 +340,7 @@ def test_killed_in_the_middle_and_run_again(videos, tmp_path):
 def test_two_processes_share_the_clips(videos, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     monkeypatch.setattr(  # what accelerate would say, without its process group
-        folder_module, "processes", lambda: (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        environment, "processes", lambda: (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
     seen = []

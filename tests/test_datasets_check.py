@@ -21,7 +21,7 @@ NAMES = datasets.names()
 
 def test_listing_loads_no_torch():
     code = (
-        "import sys; from dense_ctx import datasets; [datasets.layout(n) for n in datasets.names()];"
+        "import sys; from dense_ctx import data; [data.layout(n) for n in data.names()];"
         "from dense_ctx import cli; assert cli.main(['datasets']) == 0; assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -83,7 +83,7 @@ def test_evaluate_errors(davis, tmp_path, capsys):
     start = ["evaluate", MODEL, "--device", "cpu", "--out", tmp_path / "out"]
     data = ["--data", davis]
     assert "needs MODEL, --protocol and --data" in fails(capsys, "evaluate")
-    assert "Did you mean davis2016-ridge-v1" in fails(capsys, *start, *data, "--protocol", "davis2016-ridge")
+    assert "Closest: davis2016-ridge-v1" in fails(capsys, *start, *data, "--protocol", "davis2016-ridge")
     ridge = ["--protocol", "davis2016-ridge-v1"]
     assert "the protocol has no gird" in fails(capsys, *start, *data, *ridge, "--set", "gird=3")
     assert "Cannot read the protocol" in fails(capsys, *start, *data, "--protocol", tmp_path / "none.yaml")

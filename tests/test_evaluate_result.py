@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from dense_ctx_benchmarks import compare, papers
+from dense_ctx_benchmarks import papers
+from dense_ctx_benchmarks.compare import compare
 from evaluation_data import camvid, same_revision
 
 from dense_ctx.environment import describe_environment, git_revision

@@ -28,9 +28,9 @@ OF_GRADIENTS = 1e-3  # relative
 
 
 def protocol_files():
-    import dense_ctx
+    import dense_ctx_benchmarks
 
-    return sorted((Path(dense_ctx.__file__).parent / "protocols").glob("*.yaml"))
+    return sorted((Path(dense_ctx_benchmarks.__file__).parent / "protocols").glob("*.yaml"))
 
 
 def load_protocol(name):
@@ -46,7 +46,7 @@ def bundled_weights():
 
 
 def state_digest(model):
-    from dense_ctx.checkpoint import state_digest
+    from dense_ctx.files import state_digest
 
     return state_digest(model.state_dict())
 
@@ -89,7 +89,7 @@ def first_row(out):
 
 
 def save_text_embeddings(names, vectors, path):
-    from dense_ctx.text import TextEmbeddings
+    from dense_ctx_probes.text import TextEmbeddings
 
     return TextEmbeddings(names, vectors, "made up").save(path)
 

@@ -204,7 +204,7 @@ def test_register_kept_for_later_is_refused(site):
     bad(site, "later", hook().replace("    pass", "    global kept\n    kept = register"))
     registry, _ = recorded(load_plugins)
     with pytest.raises(PluginError, match="only while dense_ctx loads the plugin"):
-        sys.modules["bad_later"].kept("late", "good_parts.decoder:Mean")
+        sys.modules["bad_later"].kept("decoder", "late", "good_parts.decoder:Mean")
     assert "late" not in registry.names("decoder")
 
 

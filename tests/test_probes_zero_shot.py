@@ -202,14 +202,16 @@ def test_an_evaluation_without_embeddings_is_refused_and_leaves_nothing(tmp_path
     root, out = image_folder(tmp_path / "mine"), tmp_path / "out"
     settings = ["data.name=image-folder", "scoring.unseen=[yellow]", "image.short_side=null",
                 "train.steps=2", "train.batch=2", "train.crop=null"]  # fmt: skip
-    with pytest.raises(ConfigError, match=r"needs text embeddings .* `dense-ctx text image-folder --data ROOT --out"):
+    with pytest.raises(ConfigError, match=r"needs text embeddings .* `dense-ctx text DATASET --data ROOT --out"):
         evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out, overrides=settings)
     with pytest.raises(FileError, match=r"No text embeddings at nowhere\.safetensors; make them with `dense-ctx text"):
         evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
                  overrides=[*settings, "probe.args.embeddings=nowhere.safetensors"])  # fmt: skip
     words = ["evaluate", "no-such-model", "--protocol", "coco-stuff-zeroshot-v1", "--data", str(root)]
     assert cli.main(words) == 2  # before the model is looked for
-    assert capsys.readouterr().err.startswith("error: coco-stuff-zeroshot-v1 needs text embeddings of the classes")
+    assert capsys.readouterr().err.startswith(
+        "error: coco-stuff-zeroshot-v1: probe 'zero-shot': it needs text embeddings of the classes"
+    )
     assert not out.exists()
     result = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
                       overrides=[*settings, "probe.args.embeddings=random"])  # fmt: skip

@@ -4,13 +4,14 @@ import pytest
 
 import dense_ctx
 from dense_ctx.errors import InputError, PluginError, UnknownNameError
-from dense_ctx.registry import Entry, Owner, Registry
+from dense_ctx.registry import Entry, Kind, Owner, Registry
 
 OWNER = Owner("mine", "my-parts", "1.0")
 
 
 def made(*names, kind="decoder", target="collections:OrderedDict", **more):
     registry = Registry()
+    registry.commit({}, {"thing": Kind("thing", "builtins:object")})
     for name in names:
         entry = Entry(kind, name, target, OWNER, **more)
         registry.check(entry, {})
@@ -41,15 +42,15 @@ def test_family_names_carry_their_argument():
 
 
 def test_arguments_below_the_users_own():
-    registry = made("dict", target="builtins:dict", args={"a": 1, "b": 2})
-    assert registry.create("decoder", "dict", b=3) == {"a": 1, "b": 3}
+    registry = made("dict", kind="thing", target="builtins:dict", args={"a": 1, "b": 2})
+    assert registry.create("thing", "dict", b=3) == {"a": 1, "b": 3}
 
 
 def test_wrong_argument_names_part_and_target():
-    registry = made("fraction", target="fractions:Fraction.from_float")
-    with pytest.raises(InputError, match=r"decoder 'fraction' \(fractions:Fraction.from_float\) does not take"):
-        registry.create("decoder", "fraction", depth=3)
-    assert registry.names("decoder") == ["fraction"]  # the user's mistake is not the plugin's
+    registry = made("fraction", kind="thing", target="fractions:Fraction.from_float")
+    with pytest.raises(InputError, match=r"thing 'fraction' \(fractions:Fraction.from_float\) does not take"):
+        registry.create("thing", "fraction", depth=3)
+    assert registry.names("thing") == ["fraction"]  # the user's mistake is not the plugin's
 
 
 def test_a_name_must_be_a_string():

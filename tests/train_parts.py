@@ -16,17 +16,11 @@ INIT = """
 from dense_ctx import hookimpl
 
 @hookimpl
-def register_backbones(register):
-    register("sandbox", "sandbox_train.parts:Backbone")
-
-@hookimpl
-def register_decoders(register):
-    register("sandbox", "dense_ctx.testing.tiny:TinyDecoder")
-
-@hookimpl
-def register_objectives(register):
-    register("sandbox", "sandbox_train.parts:Shift")
-    register("colours", "dense_ctx_template.objective:Colours")
+def register_parts(register):
+    register("backbone", "sandbox", "sandbox_train.parts:Backbone")
+    register("decoder", "sandbox", "dense_ctx.testing.tiny:TinyDecoder")
+    register("objective", "sandbox", "sandbox_train.parts:Shift")
+    register("objective", "colours", "dense_ctx_template.objective:Colours")
 """
 
 PARTS = '''

@@ -53,7 +53,7 @@ class Evaluate(Command):
         from ..environment import processes
         from ..evaluate.probes import make_probe
         from ..evaluate.run import evaluate
-        from ._model import bar, model_from_spec
+        from .arguments import bar, model_from_spec
 
         chosen = [load_protocol(name, args.set) for name in args.protocol]  # a typo fails before the model loads
         for protocol in chosen:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ._model import add_model_arguments, open_model, progress, unique_stem
+from .arguments import add_model_arguments, open_model, progress, unique_stem
 from .base import Command
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._model import add_model_arguments, open_model, progress
+from .arguments import add_model_arguments, open_model, progress
 from .base import Command
 
 if TYPE_CHECKING:

@@ -116,7 +116,7 @@ def _objective(bench: Bench, cell: Cell, store: Store, image_size: Size) -> Obje
     if isinstance(made, type) and not (hasattr(made, "score") and hasattr(made, "metric")):
         raise ConfigError(f"{name} cannot score; a benchmark needs an objective with score() and metric, as maxa-depth")
     objective: Objective = registry().create(
-        "objective", name, base=Objective, size=bench.size, image_size=image_size,
+        "objective", name, size=bench.size, image_size=image_size,
         cache=store.cache("train") if bench.cache else None, targets=store.kept("train"), **options,
     )  # fmt: skip
     return objective

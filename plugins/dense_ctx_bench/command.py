@@ -132,7 +132,7 @@ def _named(option: str, text: str) -> Part:
     Raises:
         InputError: neither.
     """
-    from dense_ctx.commands._model import _part
+    from dense_ctx.commands.arguments import _part
     from dense_ctx.config import Part
 
     if not re.fullmatch(r"[^()]+(\(.*\))?", text):

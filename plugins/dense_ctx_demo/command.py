@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dense_ctx.commands._model import progress
+from dense_ctx.commands.arguments import progress
 from dense_ctx.commands.base import Command
 
 

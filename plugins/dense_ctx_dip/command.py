@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dense_ctx.commands._model import model_from_spec
+from dense_ctx.commands.arguments import model_from_spec
 from dense_ctx.commands.base import Command
 
 

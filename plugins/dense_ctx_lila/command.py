@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dense_ctx.commands._model import pick_device
+from dense_ctx.commands.arguments import pick_device
 from dense_ctx.commands.base import Command
 
 

@@ -35,7 +35,7 @@ class Measure(Command):
         """Measure what there is material for, and print it."""
         from dataclasses import asdict
 
-        from dense_ctx.commands._model import model_from_spec, split_pair
+        from dense_ctx.commands.arguments import model_from_spec, split_pair
         from dense_ctx.errors import InputError
         from dense_ctx.visualize import text_table as table
 

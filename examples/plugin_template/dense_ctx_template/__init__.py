@@ -4,18 +4,8 @@ from dense_ctx import hookimpl
 
 
 @hookimpl
-def register_decoders(register):
-    """Name the decoder."""
-    register("template-conv", "dense_ctx_template.decoder:ConvDecoder")
-
-
-@hookimpl
-def register_objectives(register):
-    """Name the objective."""
-    register("template-colours", "dense_ctx_template.objective:Colours")
-
-
-@hookimpl
-def register_cues(register):
-    """Name the cue."""
-    register("template-edges", "dense_ctx_template.cue:Edges")
+def register_parts(register):
+    """Name the parts."""
+    register("decoder", "template-conv", "dense_ctx_template.decoder:ConvDecoder")
+    register("objective", "template-colours", "dense_ctx_template.objective:Colours")
+    register("cue", "template-edges", "dense_ctx_template.cue:Edges")

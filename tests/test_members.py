@@ -1,0 +1,121 @@
+"""Static: parts are asked for nothing but what their interface names."""
+
+import ast
+from pathlib import Path
+
+import dense_ctx
+
+ROOT = Path(dense_ctx.__file__).parent.parent
+REFLECTION = {"getattr", "hasattr", "setattr", "vars", "dir", "getattr_static", "getmembers", "signature",
+              "getfullargspec", "get_type_hints", "methodcaller", "attrgetter"}  # fmt: skip
+DUNDERS = {"__mro__", "__dict__", "__code__", "__bases__", "__subclasses__", "__annotations__", "__abstractmethods__"}
+PARTS = {
+    "backbone",
+    "decoder",
+    "objective",
+    "scored",
+    "probe",
+    "metric",
+    "cue",
+    "segmenter",
+    "head",
+    "task",
+    "registry",
+}
+# "file:function" -> why what is asked there is no part's, or is one that the interface names
+ALLOWED = {
+    "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
+    "dense_ctx/plugins.py:_check_module": "a plugin is a module; its hooks are optional",
+    "dense_ctx/registry.py:resolve": "a target is an attribute of its module",
+    "dense_ctx/registry.py:create": "the arguments that a user gave are compared with what the target takes",
+    "plugins/dense_ctx_backbones/convert.py:to_timm": "a network of timm",
+    "plugins/dense_ctx_backbones/convert_hf.py:hf_to_timm": "a network of timm",
+    "plugins/dense_ctx_backbones/hf_backbone.py:__init__": "a configuration of transformers",
+    "plugins/dense_ctx_backbones/hf_backbone.py:_configure": "a configuration of transformers",
+    "plugins/dense_ctx_backbones/hf_backbone.py:_final_norm": "a network of transformers",
+    "plugins/dense_ctx_backbones/hiera.py:_geometry": "a network of timm",
+    "plugins/dense_ctx_backbones/hiera.py:forward": "a network of timm",
+    "plugins/dense_ctx_backbones/timm_backbone.py:_configure": "a network of timm",
+    "plugins/dense_ctx_dip/diffcut.py:_condition": "a configuration of diffusers",
+    "plugins/dense_ctx_lila/cues/dis.py:flow": "a constant of OpenCV",
+}
+
+
+def findings(path: Path) -> list[tuple[str, int, str]]:
+    """(function, line, code) of each place in a file that asks an object for what its class may not have."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):  # inner ones come later and stand
+            functions.update(dict.fromkeys(range(node.lineno, (node.end_lineno or 0) + 1), node.name))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    modules = {alias.asname or alias.name.split(".")[0] for node in imports for alias in node.names}
+    errors = {node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name}
+    harmless = modules | errors | {"self", "args", "error"}  # modules, errors, oneself, what argparse gives
+    return [
+        (functions.get(node.lineno, "module"), node.lineno, ast.unparse(node).splitlines()[0])
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.expr, ast.ExceptHandler, ast.AnnAssign)) and _asks(node, harmless)
+    ]
+
+
+def _asks(node: ast.AST, harmless: set[str]) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr in DUNDERS and _root(node.value) not in harmless
+    if isinstance(node, ast.ExceptHandler):
+        types = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        return any(isinstance(one, ast.Name) and one.id == "AttributeError" for one in types)
+    if isinstance(node, ast.AnnAssign):
+        words = {getattr(word, "id", getattr(word, "attr", "")) for word in ast.walk(node.value or node.target)}
+        return ast.unparse(node.annotation) == "Any" and bool(words & PARTS)
+    if not isinstance(node, ast.Call):
+        return False
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    if name not in REFLECTION or (name == "vars" and not node.args):
+        return False
+    if isinstance(node.func, ast.Attribute) and _root(node.func) not in ("inspect", "operator", "typing"):
+        return False  # a method of that name
+    asked = ast.unparse(node.args[1]) if len(node.args) > 1 else ""
+    return bool(node.args) and _root(node.args[0]) not in harmless and asked not in ("'__name__'", "'__file__'")
+
+
+def _root(node: ast.AST) -> str:
+    """The first name of a.b.c."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def test_no_member_is_asked_for_that_no_interface_names():
+    """Search dense_ctx/ and plugins/ for code that asks a part for more than its base class has.
+
+    Searched for: getattr, hasattr, setattr, vars(x), dir, inspect.signature and its like, operator.attrgetter and
+    methodcaller; __mro__, __dict__, __code__, __bases__ and other insides of a class; `except AttributeError`; and a
+    name annotated `Any` that is given a part (`scored: Any = objective`), which hides from mypy what is asked of it.
+    Left out: what is asked of an imported module (`getattr(torch, dtype)`), of an exception, of `self`, of argparse's
+    `args`; and `__name__` for a message. Not searched for: a member that an interface lacks but mypy sees, as mypy
+    refuses it. Every other place is a part's own, and goes, or stands in ALLOWED with a reason.
+    """
+    places: dict[str, list[str]] = {}
+    for path in sorted([*(ROOT / "dense_ctx").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]):
+        for function, line, code in findings(path):
+            key = f"{path.relative_to(ROOT).as_posix()}:{function}"
+            places.setdefault(key, []).append(f"{key}:{line}: {code}")
+    wrong = [line for key, lines in places.items() if key not in ALLOWED for line in lines]
+    assert not wrong, f"{len(wrong)} places that are not in ALLOWED:\n" + "\n".join(wrong)
+    assert not set(ALLOWED) - set(places), "places in ALLOWED that are gone"
+
+
+def test_the_search_sees_each_form(tmp_path):
+    lines = [
+        "import inspect, torch",
+        "def f(part, objective, args):",
+        "    hasattr(part.decoder, 'shift'), getattr(part, 'unit', ''), inspect.signature(part)",
+        "    [vars(one) for one in part.__mro__]",
+        "    scored: Any = objective",
+        "    try: part.score()",
+        "    except (AttributeError, KeyError) as error: getattr(error, 'name', None)",
+        "    getattr(torch, 'float32'), getattr(args, 'x'), getattr(part, '__name__', ''), part.signature(1)",
+    ]
+    (tmp_path / "asks.py").write_text("\n".join(lines), encoding="utf-8")
+    assert [line for _, line, _ in sorted(findings(tmp_path / "asks.py"))] == [3, 3, 3, 4, 4, 5, 7]

@@ -209,9 +209,8 @@ def test_an_evaluation_without_embeddings_is_refused_and_leaves_nothing(tmp_path
                  overrides=[*settings, "probe.args.embeddings=nowhere.safetensors"])  # fmt: skip
     words = ["evaluate", "no-such-model", "--protocol", "coco-stuff-zeroshot-v1", "--data", str(root)]
     assert cli.main(words) == 2  # before the model is looked for
-    assert capsys.readouterr().err.startswith(
-        "error: coco-stuff-zeroshot-v1: probe 'zero-shot': it needs text embeddings of the classes"
-    )
+    err = capsys.readouterr().err
+    assert err.startswith("error: coco-stuff-zeroshot-v1: probe 'zero-shot': it needs text embeddings of the classes")
     assert not out.exists()
     result = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
                       overrides=[*settings, "probe.args.embeddings=random"])  # fmt: skip

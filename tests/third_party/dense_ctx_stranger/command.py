@@ -3,7 +3,6 @@
 import argparse
 
 from dense_ctx.commands.base import Command
-
 from dense_ctx.errors import InputError
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dense_ctx.commands.base import Command
-from dense_ctx.errors import InputError
+from dense_ctx.config import parse_part
 from dense_ctx.files import write_text
 
 if TYPE_CHECKING:
-    from dense_ctx.config import Part
-
     from . import BenchTask
 
 
@@ -78,8 +74,8 @@ class BenchCommand(Command):
 
         bench = Bench(
             args.out,
-            tuple(_named("backbones", text) for text in args.backbones),
-            tuple(_named("heads", text) for text in args.heads),
+            tuple(map(parse_part, args.backbones)),
+            tuple(map(parse_part, args.heads)),
             tuple(_task(text) for text in args.tasks),
             tuple(args.seeds),
             (args.size[0], args.size[1]),
@@ -126,29 +122,11 @@ class BenchCommand(Command):
         return int(failed > 0)
 
 
-def _named(option: str, text: str) -> Part:
-    """The part of NAME or NAME(key=value, ...).
-
-    Raises:
-        InputError: neither.
-    """
-    from dense_ctx.commands.arguments import _part
-    from dense_ctx.config import Part
-
-    if not re.fullmatch(r"[^()]+(\(.*\))?", text):
-        raise InputError(f"--{option} {text!r}: expected NAME or NAME(key=value, ...), in quotes for the shell")
-    name, found = _part(text, text)
-    if isinstance(found.get("lr"), str):
-        with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
-            found["lr"] = float(found["lr"])
-    return Part(name, found)
-
-
 def _task(text: str) -> BenchTask:
     """The task of OBJECTIVE(name=DATASET, root=PATH, ...)."""
     from . import BenchTask
 
-    part = _named("tasks", text)
+    part = parse_part(text)
     data = dict(part.args)
     own: dict[str, Any] = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
     own |= {key: data.pop(key) for key in ("steps", "lr") if key in data}

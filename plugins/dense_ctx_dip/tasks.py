@@ -30,11 +30,12 @@ from dense_ctx.evaluate.result import describe_model
 from dense_ctx.files import new_file, read_json, write_json
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
+from dense_ctx.plugins import registry
 
 from .kmeans import SAMPLE, assign, kmeans
 from .manifest import claim, compare
 from .positives import positive_pairs
-from .segmenters import Segmenter, create_segmenter
+from .segmenters import Segmenter
 from .soft_labels import label_counts
 from .task_files import read_pseudo_labels, read_shard, save_pseudo_labels, write_shard
 from .task_settings import TaskSettings, find_images, read_image
@@ -72,13 +73,14 @@ class Tasks:
         self.progress: Progress = progress or (lambda items, total, what: items)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._room = KEPT
-        self.segmenter: Segmenter = create_segmenter(settings.segmenter, **settings.segmenter_args).to(model.device)
+        part = settings.segmenter
+        self.segmenter: Segmenter = registry().create("segmenter", part.name, **part.args).to(model.device)
         weights = {"model": name, "weights": describe_model(model, name)["digest"]}
         listing = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
         self.identity: dict[str, dict[str, Any]] = {
             "segment": {
                 "images": str(self.images), "names": listing, "count": len(self.names), "side": settings.side,
-                "segmenter": settings.segmenter, "args": json.loads(json.dumps(dict(settings.segmenter_args))),
+                "segmenter": part.name, "args": json.loads(json.dumps(dict(part.args))),
                 "stride": model.backbone.stride, **(weights if self.segmenter.reads_features else {}),
             },
             "embed": weights,
@@ -266,7 +268,7 @@ class Tasks:
                 raise InputError(
                     f"No positive pair: among {len(index)} images none has one of its {settings.neighbours} nearest "
                     f"that shares a pseudo-class over more than {settings.shared:.0%} of both. Take "
-                    + ("more images" if len(index) < 2 else f"{advice} (--classes, --neighbours, --shared)")
+                    + ("more images" if len(index) < 2 else f"{advice} (classes, neighbours, shared)")
                 )
 
     def _whole(self) -> tuple[list[int], Tensor, Sequence[Mapping[int, float]]]:

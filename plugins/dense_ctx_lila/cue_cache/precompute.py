@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dense_ctx.config import Part
+from dense_ctx.config import Part, parse_part
 from dense_ctx.data.video import Video
 from dense_ctx.errors import FileError, InputError
 
-from ..cues.base import Cue, create_cue, cue_part
+from ..cues.base import Cue, create_cue
 from .clips import ClipFile, find_clips, read_frames, short_size, stamp
 from .manifest import check, claim, folder_of, identity
 from .shards import HEADER, Shard, ShardWriter, rows
@@ -196,7 +196,7 @@ def plan_cues(
         raise InputError(
             f"gaps={list(gaps)}, size={size}, batch={batch}, rank={rank} of {world}: gaps and batch from 1, size from 8"
         )
-    parts = [cue_part(cue) for cue in cues]
+    parts = [parse_part(cue) for cue in cues]
     if not parts or len({part.name for part in parts}) < len(parts):
         raise InputError(f"cues={[part.name for part in parts]}: at least one, each once")
     root = Path(out)

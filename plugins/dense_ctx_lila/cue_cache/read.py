@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dense_ctx.config import Part
+from dense_ctx.config import Part, parse_part
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.interfaces import Size
 
-from ..cues.base import cue_part
 from .clips import stamp
 from .manifest import compare, folder_of, identity
 from .shards import Shard, row
@@ -60,7 +59,7 @@ class CueCache:
         if not cues:
             raise InputError("CueCache needs at least one cue")
         start = 0
-        for part in map(cue_part, cues):
+        for part in map(parse_part, cues):
             found = compare(folder_of(self.folder, part) / "manifest.json", identity(part, size))
             absent = sorted({abs(gap) for gap in gaps or ()} - set(found["gaps"] or ())) if found["pair"] else []
             if absent:

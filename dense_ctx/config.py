@@ -182,9 +182,9 @@ def _expected(hint: Any) -> str:
     """A type in words."""
     origin, choices = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return " or ".join(map(str, choices))
+        return f"one of {', '.join(map(str, choices))}"
     if origin is tuple:
-        return f"a list of {_expected(choices[0])}" if choices[-1] is Ellipsis else f"a list of {len(choices)}"
+        return f"a list{'' if choices[-1] is Ellipsis else f' of {len(choices)}'}, each {_expected(choices[0])}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping of names to values"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

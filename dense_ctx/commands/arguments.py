@@ -59,7 +59,8 @@ class VerbParser(argparse.ArgumentParser):
         named = {word.partition("=")[0] for word in others}
         found.given = {action.dest: text for text, action in self._option_string_actions.items() if text in named}
         for action in self._actions:
-            if not action.option_strings and getattr(found, action.dest, action.default) != action.default:
+            value = getattr(found, action.dest, None)
+            if not action.option_strings and value not in (action.default, None, []):
                 found.given[action.dest] = str(action.metavar or action.dest)
         return found, unknown
 

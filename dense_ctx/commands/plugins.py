@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DenseCtxError, PluginWarning, UnknownNameError
+from ..errors import DenseCtxError, FileError, MissingDependencyError, PluginError, PluginWarning, UnknownNameError
 from .base import Command
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Plugins(Command):
         parser.add_argument("--check", action="store_true", help="import every target too (loads torch)")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print the registry; 1 if a plugin failed or, with --check, a target cannot be had."""
+        """Print the registry; 1 if a plugin failed or, with --check, a target that needs no further extra."""
         from ..plugins import SKIP_VARIABLE, load_plugins
 
         with warnings.catch_warnings():
@@ -50,7 +50,7 @@ class Plugins(Command):
         else:
             _print_table(entries)
             counts = Counter(entry.kind for entry in entries)
-            print("\n" + ", ".join(f"{counts[kind]} {kind}" for kind in found.kinds if args.kind in (None, kind)))
+            print("\n" + ", ".join(f"{kind} {counts[kind]}" for kind in found.kinds if args.kind in (None, kind)))
             for owner in found.skipped:
                 print(f"skipped by {SKIP_VARIABLE}: {owner}")
             for entry, cause in problems:
@@ -59,28 +59,29 @@ class Plugins(Command):
                 print(f"FAILED {owner}: {cause}")
             if args.check:
                 print(f"{len(entries) - len(problems)} of {len(entries)} targets can be had")
-        return 1 if found.failures or problems else 0
+        broken = [entry for entry, cause in problems if not isinstance(cause, MissingDependencyError)]
+        return 1 if found.failures or broken else 0
 
 
-def check_targets(found: Registry, entries: Iterable[Entry]) -> list[tuple[Entry, str]]:
+def check_targets(found: Registry, entries: Iterable[Entry]) -> list[tuple[Entry, DenseCtxError]]:
     """Import every entry's target; of a packaged model look up the folder, take a Hub model on trust.
 
     Returns:
         The entries that cannot be had, and why. A plugin with a broken target is in `found.failures` too.
     """
-    problems = []
+    problems: list[tuple[Entry, DenseCtxError]] = []
     for entry in entries:
         try:
             if entry.owner in found.failures:
-                problems.append((entry, "its plugin failed"))
+                problems.append((entry, PluginError("its plugin failed")))
             elif found.kinds[entry.kind].suffix is not None:
                 found.file(entry.kind, entry.name)
             elif entry.kind != "model":
                 found.resolve(entry)
             elif not entry.target.startswith("hub:") and not _packaged(entry.target).is_dir():
-                problems.append((entry, f"there is no folder {_packaged(entry.target)}"))
+                problems.append((entry, FileError(f"there is no folder {_packaged(entry.target)}")))
         except DenseCtxError as error:
-            problems.append((entry, str(error)))
+            problems.append((entry, error))
     return problems
 
 
@@ -89,7 +90,7 @@ def _packaged(target: str) -> Traversable:
     return importlib.resources.files(package).joinpath(*folder.split("/"))
 
 
-def _document(found: Registry, entries: list[Entry], problems: list[tuple[Entry, str]]) -> dict[str, Any]:
+def _document(found: Registry, entries: list[Entry], problems: list[tuple[Entry, DenseCtxError]]) -> dict[str, Any]:
     return {
         "kinds": [_kind(kind, found) for kind in found.kinds.values()],
         "entries": [_describe(entry) for entry in entries],
@@ -97,7 +98,7 @@ def _document(found: Registry, entries: list[Entry], problems: list[tuple[Entry,
             {"plugin": o.plugin, "distribution": o.distribution, "version": o.version, "cause": cause}
             for o, cause in found.failures.items()
         ],
-        "unavailable": [{"kind": e.kind, "name": e.name, "cause": cause} for e, cause in problems],
+        "unavailable": [{"kind": e.kind, "name": e.name, "cause": str(cause)} for e, cause in problems],
         "skipped": [owner.plugin for owner in found.skipped],
     }
 

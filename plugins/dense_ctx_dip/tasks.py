@@ -23,11 +23,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from dense_ctx.data.cache import Shard, write_shard
 from dense_ctx.environment import processes
 from dense_ctx.environment import wait_for_everyone as everyone
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.evaluate.result import describe_model
-from dense_ctx.files import new_file, read_json, write_json
+from dense_ctx.files import new_file, read_json, state_digest, write_json
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 
@@ -36,7 +36,7 @@ from .manifest import claim, compare
 from .positives import positive_pairs
 from .segmenters import Segmenter, create_segmenter
 from .soft_labels import label_counts
-from .task_files import read_pseudo_labels, read_shard, save_pseudo_labels, write_shard
+from .task_files import read_pseudo_labels, save_pseudo_labels
 from .task_settings import TaskSettings, find_images, read_image
 
 SHARD = 256  # images
@@ -73,7 +73,7 @@ class Tasks:
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._room = KEPT
         self.segmenter: Segmenter = create_segmenter(settings.segmenter, **settings.segmenter_args).to(model.device)
-        weights = {"model": name, "weights": describe_model(model, name)["digest"]}
+        weights = {"model": name, "weights": state_digest(model.state_dict())}
         listing = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
         self.identity: dict[str, dict[str, Any]] = {
             "segment": {
@@ -202,12 +202,13 @@ class Tasks:
         chosen = torch.zeros(len(self.names), dtype=torch.bool)
         chosen[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
         # no more rows are kept than k-means looks at: a share of each image's, drawn as they are read
-        listed = [read_shard(self._embeddings(shard), "index")[0] for shard in self.shards()]
+        listed = [Shard(self._embeddings(shard)).tensor("index") for shard in self.shards()]
         count = sum(int(index[chosen[index[:, 0]], 1].sum()) for index in listed)
         share = min(1.0, SAMPLE * settings.classes / max(1, count))
         rows = []
         for shard in self.progress(self.shards(), len(listed), "cluster"):
-            segments, index = read_shard(self._embeddings(shard), "segments", "index")
+            embeddings = Shard(self._embeddings(shard))
+            segments, index = embeddings.tensor("segments"), embeddings.tensor("index")
             use = chosen[index[:, 0]].repeat_interleave(index[:, 1])
             if share < 1:
                 use &= torch.rand(len(use), generator=generator) < share
@@ -217,8 +218,7 @@ class Tasks:
 
     def vote(self) -> None:
         """Write each image's pseudo-classes, and which share of it each covers."""
-        (centroids,) = read_shard(self.out / "centroids.safetensors", "centroids")
-        centroids = centroids.to(self.model.device)
+        centroids = Shard(self.out / "centroids.safetensors").tensor("centroids").to(self.model.device)
         shares: dict[str, dict[int, float]] = {}
         for shard, index, last in self._todo(lambda name: self._votes(name).exists(), "vote"):
             if self._png("segments", index).exists():
@@ -273,9 +273,11 @@ class Tasks:
         """Indices, global features, and shares of classes of all usable images."""
         index, features, shares = [], [], []
         for shard in self.shards():
-            images, rows = read_shard(self._embeddings(shard), "images", "index")
+            embeddings = Shard(self._embeddings(shard))
             votes = read_json(self._votes(shard))
-            for feature, (place, _) in zip(images, rows.tolist(), strict=True):
+            for feature, (place, _) in zip(
+                embeddings.tensor("images"), embeddings.tensor("index").tolist(), strict=True
+            ):
                 index.append(place)
                 features.append(feature)
                 shares.append({int(key): share for key, share in votes.get(str(place), {}).items()})

@@ -49,7 +49,7 @@ class RunFolder:
         self.parts = path / "parts"
         self.predictions = path / "predictions"
         run = Identity(path / "run.json", "evaluation", "Choose another --out or remove it")
-        run.read()  # before anyone writes: a folder of someone's own is refused by every process alike, and left as it is
+        run.read()  # before anyone writes: a folder of other files is refused by every process and left as it is
         with contextlib.suppress(OSError):
             self._failure(rank).unlink(missing_ok=True)
         meet()  # from here on, a failure file in the folder is of this run

@@ -210,7 +210,7 @@ class TrainConfig:
         )
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """ "KEY: X there, Y now" of the keys that may not change in a continued run and differ in `other`, a `to_dict`."""
+        """ "KEY: X there, Y now" for keys that differ in `other` (a `to_dict`) and may not change on resume."""
         defaults = TrainConfig(out=self.out, steps=self.steps).to_dict()  # of keys that the other's version had not
         mine = {key: value for key, value in self.to_dict().items() if key not in FREE}
         theirs = {key: value for key, value in {**defaults, **other}.items() if key not in FREE}

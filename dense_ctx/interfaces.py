@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .data.base import ImageSet
-    from .feature_cache import FeatureCache
+    from .data.features import FeatureCache
     from .model import DenseModel
 
 Size = tuple[int, int]

@@ -29,7 +29,7 @@ class RunFolder:
     Args:
         path: the folder.
         identity: what decides the numbers.
-        rank, world: this process' number, and how many there are.
+        rank, world: this process' number, and how many share the work.
         meet: returns when every process has called it.
 
     Raises:
@@ -57,7 +57,7 @@ class RunFolder:
             run.claim(identity)
 
     def part(self, name: str) -> Path:
-        """Where the piece `name` is kept."""
+        """The file of the piece `name`."""
         return self.parts / f"{name}.json"
 
     def mine(self, names: Sequence[str], complete: Callable[[str], bool] = lambda name: True) -> Iterator[str]:
@@ -71,7 +71,7 @@ class RunFolder:
         return read_json(self.part(name))
 
     def wait(self, paths: Sequence[Path]) -> None:
-        """Until all files are there.
+        """Wait until all files exist.
 
         Raises:
             FileError: another process failed.
@@ -100,7 +100,7 @@ class RunFolder:
             raise
 
     def once(self, target: Path, work: Callable[[], None]) -> None:
-        """Process 0 makes `target`, unless it is there; the others wait for it."""
+        """Process 0 makes `target`, unless it exists; the others wait for it."""
         if self.rank == 0 and not target.exists():
             work()
         self.wait([target])

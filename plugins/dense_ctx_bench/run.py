@@ -93,8 +93,8 @@ def _take(
             if begin is not None:
                 begin(cell)
             with _alone():
-                found = run_cell(bench, cell)
-            record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **found}
+                scores = run_cell(bench, cell)
+            record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **scores}
             write_json(path, record)
     except Timeout:
         return False
@@ -106,7 +106,7 @@ def _take(
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Let the training loop take this process for the only one, on the accelerator that is its own."""
+    """Hide the distributed environment so this cell trains as a single process on its own accelerator."""
     place = os.environ.get("LOCAL_RANK")
     if place is not None:
         import torch

@@ -14,9 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +28,13 @@ from .card import model_card
 from .config import ModelConfig, Part
 from .errors import CheckpointError, ConfigError, FileError, UnknownNameError
 from .files import file_digest, state_digest, write_tensors
+from .links import is_whole, opened, refuse_own_link
 from .plugins import registry
 
 if TYPE_CHECKING:
     from .model import DenseModel
 
 CONFIG, WEIGHTS, MANIFEST, CARD = "config.json", "model.safetensors", "manifest.json", "README.md"
-
-_chain: ContextVar[tuple[Path, ...]] = ContextVar("folders of models being opened, each on the next", default=())
 
 
 def save(
@@ -67,7 +64,7 @@ def save(
         FileError: the folder holds something that is not a model, or cannot be written.
     """
     folder = Path(folder).absolute()
-    check_links(model, folder, standalone)
+    refuse_own_link(model, folder, standalone)
     config, tensors = _describe(model, standalone, trained_with, dtype)
     recover(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists())):
@@ -101,55 +98,20 @@ def save(
     return folder
 
 
-def check_links(model: DenseModel, folder: Path, standalone: bool = False) -> None:
-    """Refuse a folder whose own model is what `model` is built on; raises ConfigError."""
-    if not is_whole(model, standalone) and folder.resolve() in {link.folder.resolve() for link in model.backbone.links}:
-        raise ConfigError(
-            f"The model is built on the one in {folder}: saved there, it would refer to itself. Choose another folder, "
-            "or store everything with standalone=True"
-        )
-
-
-def is_whole(model: DenseModel, standalone: bool = False) -> bool:
-    """Whether a checkpoint of the model holds all tensors of its backbone."""
-    return standalone or model.backbone.source is None
-
-
-def opening() -> Path | None:
-    """The folder of the model that is being opened: names of models within it may be relative to it."""
-    chain = _chain.get()
-    return chain[-1] if chain else None
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[None]:
-    chain, folder = _chain.get(), folder.resolve()
-    if folder in chain:
-        names = " -> ".join(map(str, (*chain[chain.index(folder) :], folder)))
-        raise CheckpointError(
-            f"The model refers to itself: {names}. One of them was saved or copied over a model that it is built on: "
-            "put the older one back, and save with standalone=True where a model must not depend on others"
-        )
-    token = _chain.set((*chain, folder))
-    try:
-        yield
-    finally:
-        _chain.reset(token)
-
-
 def read(folder: Path, *, weights: bool = True) -> DenseModel:
     """Build the model of a folder and load its tensors; errors as `dense_ctx.hub.load`.
 
     Args:
         weights: False: random ones, nothing but the configuration is read.
     """
-    with _opened(folder):
+    with opened(folder):
         config = ModelConfig.from_dict(_read_json(folder, CONFIG), str(folder / CONFIG))
         if not weights:
             return build(config, str(folder / CONFIG), random=True)
         _check_digests(folder)
         model = build(config, str(folder / CONFIG), random=bool(config.backbone_tensors) and not config.backbone_digest)
         _load_tensors(model, config, folder)
+        model.fresh = False
     return model
 
 
@@ -276,7 +238,7 @@ def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         inner = folder / "model"
-        hint = f". {inner} is one" if (inner / CONFIG).exists() else ""
+        hint = f" {inner} is one" if (inner / CONFIG).exists() else ""
         raise FileError(f"{folder} has no {name}: is it a dense_ctx model folder?{hint}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, is_whole, opening, read, recover, save
-from .errors import ConfigError, FileError, UnknownNameError, WeightsError
+from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
+from .errors import FileError, UnknownNameError, WeightsError
+from .links import opening, refuse_local_links
 from .plugins import registry
 
 if TYPE_CHECKING:
@@ -66,12 +67,7 @@ def push(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    local = [link.name for link in model.backbone.links if link.local]
-    if local and not is_whole(model, bool(options.get("standalone"))):
-        raise ConfigError(
-            f"The model is built on {local[0]}, a folder of this machine, so nobody else could open it. Publish that "
-            "one first and build on its Hub name, or store everything with standalone=True"
-        )
+    refuse_local_links(model, bool(options.get("standalone")))
     api = HfApi(token=token, library_name="dense_ctx")
     with tempfile.TemporaryDirectory() as place:
         folder = save(model, Path(place) / repo_id.rpartition("/")[2], **options)

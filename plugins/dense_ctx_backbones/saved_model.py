@@ -20,6 +20,7 @@ from dense_ctx.config import ModelConfig
 from dense_ctx.errors import CheckpointError, InputError
 from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Backbone, Features, Link
+from dense_ctx.links import opening
 from dense_ctx.model import DenseModel
 
 Maps = Literal["backbone", "decoder", "both"]
@@ -67,7 +68,7 @@ class ModelBackbone(Backbone):
         self.digest = None if weights is None else self._digest()
         if digest and self.digest and digest != self.digest:
             raise CheckpointError(
-                f"{checkpoint.opening() or 'The configuration'} is built on the model {name!r} with digest "
+                f"{opening() or 'The configuration'} is built on the model {name!r} with digest "
                 f"{digest[:12]}, but {self.links[0].folder} has digest {self.digest[:12]}: its weights or its "
                 "configuration changed. Put the old one back (revision= names one on the Hub) or train on the new one; "
                 "a model saved with standalone=True needs no other"

@@ -280,7 +280,7 @@ def test_faults_of_the_data(tmp_path, data):
 def test_faults_of_a_batch(data):
     objective, batch = batch_of(data, count=1)
     objective.setup(model := tiny_model(), (), fresh=True)
-    with pytest.raises(InputError, match=r"the joint batch of all processes is of 1 sample"):
+    with pytest.raises(InputError, match=r"the joint batch of all processes has 1 sample"):
         objective(model, batch)
     _, batch = batch_of(data)
     batch["positive_labels"][0, 0, 0] = 4

@@ -29,7 +29,7 @@ _PROBED = 64  # clips opened for the estimate
 
 @dataclass
 class Report:
-    """What `Plan.run` did, in this process: clips computed, already complete, and left out with the reason; bytes written."""
+    """What `Plan.run` did in this process: clips computed, complete before, left out with the reason; bytes written."""
 
     computed: list[str] = field(default_factory=list)
     complete: list[str] = field(default_factory=list)

@@ -35,13 +35,17 @@ META, TENSORS, MANIFEST = "state.json", "state.safetensors", "manifest.json"
 
 @dataclass(frozen=True)
 class Meta:
-    """state.json: `step` steps are done, in `seconds`; `frozen` is the digest of the weights that do not train."""
+    """state.json: `step` steps are done, in `seconds`; `frozen` is the digest of the weights that do not train.
+
+    fresh: whether the model was when the run began.
+    """
 
     step: int
     seconds: float
     samples: int
     config: Mapping[str, Any]
     frozen: str
+    fresh: bool = False
     scaler: Mapping[str, Any] | None = None
     format: int = FORMAT
 

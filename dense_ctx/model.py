@@ -60,7 +60,8 @@ class DenseModel(nn.Module):
 
     Attributes:
         fresh: the decoder has the weights it was made with, so a training may initialise it from data. False for a
-            model that was opened, and from the first training step on.
+            model that was opened, and from the first training step on. While a run that resumes is set up: whether it
+            was when that run began.
     """
 
     def __init__(self, backbone: Backbone, decoder: Decoder, model_config: ModelConfig | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +106,8 @@ def _differences(stored: Any, value: Any, path: str) -> list[str]:
         return []
     one, two = ("nothing" if item is _ABSENT else repr(item) for item in (stored, value))
     # long values begin shortly before they part, else two of them might look the same
-    start = max(0, len(os.path.commonprefix([one, two])) - _LONGEST // 3)
+    shared = next((n for n, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), 0)
+    start = max(0, shared - _LONGEST // 3)
     return [f"{path}: {_shortened(one, start)} there, {_shortened(two, start)} now"]
 
 

@@ -117,7 +117,7 @@ def test_training_from_the_cache_is_training_from_images(tmp_path, head):
     other = model("depth", head)
     with torch.no_grad():
         other.backbone.deep.weight.add_(1.0)
-    with pytest.raises(ConfigError, match=r"stale.*weights"):
+    with pytest.raises(ConfigError, match=r"another feature cache.*weights"):
         TrainStep(other, again, data)
 
 

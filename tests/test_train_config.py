@@ -88,7 +88,7 @@ def test_files_that_are_no_configuration(tmp_path):
 def test_keys_that_differ_are_named_and_free_ones_are_not(file):
     config = TrainConfig.load(file)
     other = config.override(["optimizer.lr=1", "data.new=1", "objective.name=dip", "seed=4"])
-    found = [text.split()[0] for text in config.differences(other.to_dict())]
+    found = [text.split(":")[0] for text in config.differences(other.to_dict())]
     assert sorted(found) == ["data.new", "objective.name", "optimizer.lr", "seed"]
     free = ["steps=200", "accumulate=2", "workers=3", "save.every=5", "log=3", "out=b", "resume=never"]
     assert config.differences(config.override(free).to_dict()) == []

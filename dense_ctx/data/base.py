@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..errors import FileError, InputError
+from ..errors import DenseCtxError, FileError, InputError, PluginError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +69,29 @@ class ImageSet(ABC):
     def verify(self) -> list[str]:
         """Check what reading single samples cannot show, such as consistency between files; returns problems."""
         return []
+
+
+def read_sample(images: ImageSet, index: int, title: str) -> Sample:
+    """`images[index]`, for an index below the length.
+
+    Args:
+        title: name of the data set, for errors.
+
+    Raises:
+        FileError, InputError: as `ImageSet.__getitem__` raises them.
+        PluginError: the data set fails in another way; the message names it, the sample and the cause.
+    """
+    try:
+        sample = images[index]
+        if not isinstance(sample, Sample):
+            raise TypeError(f"it gave a {type(sample).__name__}, not a Sample")
+    except DenseCtxError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"data set {title!r}: sample {images.names[index]!r} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    return sample
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ class Shard:
             self.shapes: dict[str, list[int]] = {key: list(part.get_shape()) for key, part in self._slices.items()}
             self.metadata: dict[str, str] = self._file.metadata() or {}
         except (SafetensorError, OSError, ValueError) as error:
-            raise FileError(f"{path} is missing or damaged ({type(error).__name__}: {error}); make it again") from error
+            raise FileError(
+                f"{path} is missing or damaged ({type(error).__name__}: {error}); remove it and make it again"
+            ) from error
 
     def row(self, key: str, index: int) -> Tensor:
         """One index of a tensor's first axis; only its bytes are read.
@@ -67,7 +69,7 @@ class Shard:
             FileError: damaged, or there is no such tensor.
         """
         if key not in self._slices:
-            raise FileError(f"{self.path} holds no tensor {key!r} (it has {', '.join(self._slices)}); make it again")
+            raise FileError(f"{self.path} holds no tensor {key!r} (it has {', '.join(self._slices)}); remove it")
         return self._verified(key, self._file.get_tensor(key), 0)
 
     def _verified(self, key: str, values: Tensor, start: int) -> Tensor:
@@ -113,7 +115,8 @@ def disk_space(folder: Path, needed: int, what: str, advice: str) -> int:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise FileError(
-            f"The {what} needs about {needed / 1e9:.2f} GB more in {folder}, where {free / 1e9:.2f} GB are free: {advice}"
+            f"The {what} needs about {needed / 1e9:.2f} GB more in {folder}, where {free / 1e9:.2f} GB are free: "
+            f"{advice}"
         )
     return free
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DenseCtxError, FileError, InputError
-from .base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask
+from ..errors import DenseCtxError, FileError, InputError, PluginError
+from .base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask, read_sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,8 +156,8 @@ def _attempt(action: Callable[[], list[str]]) -> list[str]:
 
 def _image(found: ImageSet, index: int, report: Report) -> None:
     try:
-        sample = found[index]
-    except (FileError, InputError) as error:
+        sample = read_sample(found, index, report.layout.name)
+    except (FileError, InputError, PluginError) as error:
         report.problems.append(str(error))
         return
     report.sizes[(sample.image.shape[-2], sample.image.shape[-1])] += 1

@@ -163,7 +163,9 @@ def _open(
         )
     for part in (val,) if isinstance(val, VideoSet) else (train, val):
         if part is not None and part.kind != scorer.target:
-            raise ConfigError(f"{protocol.id} is about {scorer.target}; the targets of {protocol.data.name} are {part.kind}")
+            raise ConfigError(
+                f"{protocol.id} is about {scorer.target}; the targets of {protocol.data.name} are {part.kind}"
+            )
     if limit is not None:
         val = VideoSet(val.clips[:limit], val.kind, val.classes) if isinstance(val, VideoSet) else _First(val, limit)
         train = None if train is None else _First(train, limit)

@@ -133,7 +133,11 @@ def typed(cls: type[T], data: Any, where: str, path: str = "") -> T:
     if missing:
         raise ConfigError(f"{at}: missing key(s) {', '.join(missing)}")
     hints, prefix = get_type_hints(cls), f"{path}." if path else ""
-    return cls(**{key: _value(hints[key], value, where, f"{prefix}{key}") for key, value in data.items()})
+    values = {key: _value(hints[key], value, where, f"{prefix}{key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:  # of its own check
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def unknown_keys(unknown: Iterable[str], names: Iterable[str]) -> str:

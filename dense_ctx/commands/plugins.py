@@ -53,13 +53,13 @@ class Plugins(Command):
             print("\n" + ", ".join(f"{kind} {counts[kind]}" for kind in found.kinds if args.kind in (None, kind)))
             for owner in found.skipped:
                 print(f"skipped by {SKIP_VARIABLE}: {owner}")
-            for entry, cause in problems:
-                print(f"UNAVAILABLE {entry.kind} {entry.name}: {cause}")
+            for entry, problem in problems:
+                print(f"UNAVAILABLE {entry.kind} {entry.name}: {problem}")
             for owner, cause in found.failures.items():
                 print(f"FAILED {owner}: {cause}")
             if args.check:
                 print(f"{len(entries) - len(problems)} of {len(entries)} targets can be had")
-        broken = [entry for entry, cause in problems if not isinstance(cause, MissingDependencyError)]
+        broken = [entry for entry, problem in problems if not isinstance(problem, MissingDependencyError)]
         return 1 if found.failures or broken else 0
 
 

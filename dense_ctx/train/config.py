@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, typed
 from ..errors import ConfigError, FileError
+from ..identity import differences
 
-# Keys that may change on resume; none of them alters a completed step.
+# keys that may change on resume; none affects completed steps
 FREE = ("steps", "epochs", "accumulate", "workers", "validate", "save", "log", "out", "resume")
 
 
@@ -204,11 +205,11 @@ class TrainConfig:
         return replace(short, out=str(out), log=1, save=Save(0, 1), validate=Validate(), resume="never")
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Dotted keys, of those that may not change in a continued run, that differ from `other` (a `to_dict`)."""
+        """ "KEY: X there, Y now" for keys that differ in `other` (a `to_dict`) and may not change on resume."""
         defaults = TrainConfig(out=self.out, steps=1).to_dict()  # of keys that the other's version had not
         mine = {key: value for key, value in self.to_dict().items() if key not in FREE}
         theirs = {key: value for key, value in {**defaults, **other}.items() if key not in FREE}
-        return list(_differing(mine, theirs, ""))
+        return differences(theirs, mine)
 
 
 def _parts(model: str) -> Parts | str:
@@ -216,14 +217,3 @@ def _parts(model: str) -> Parts | str:
 
     spec = parse_model(model)
     return spec if isinstance(spec, Parts) else model
-
-
-def _differing(one: Any, two: Any, path: str) -> list[str]:
-    if isinstance(one, dict) and isinstance(two, dict):
-        keys = [*one, *(key for key in two if key not in one)]
-        return [
-            found
-            for key in keys
-            for found in _differing(one.get(key), two.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if one == two else [f"{path} ({two!r} there, {one!r} now)"]

@@ -1,4 +1,4 @@
-"""dense-ctx measure: properties of features that need few labels or none."""
+"""dense-ctx measure: measures of features that need few labels or none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Measure(Command):
         parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Measure what there is material for, and print it."""
+        """Compute the measures whose inputs are given, and print them."""
         from dataclasses import asdict
 
         from dense_ctx.errors import InputError
@@ -46,7 +46,7 @@ class Measure(Command):
             refuse(args, ["frames", "scales", "gaps"], "without --clip")
         pairs = [split_pair(text) for text in args.pairs]
         model = model_of(args)
-        found: dict[str, Any] = {"model": args.model}
+        results: dict[str, Any] = {"model": args.model}
         if args.clip:
             from dense_ctx.data.video import Video
 
@@ -54,7 +54,7 @@ class Measure(Command):
 
             frames = itertools.islice(Video(args.clip), args.frames)
             clip = temporal_consistency(model, frames, scales=args.scales, gaps=args.gaps)
-            found["temporal"] = asdict(clip)
+            results["temporal"] = asdict(clip)
             lines = [[f"{s.scale:g}", str(s.gap), _number(s.consistency), _number(s.drop), _number(s.valid)]
                      for s in clip.settings]  # fmt: skip
             print(table([["scale", "gap", "consistency", "drop", "valid"], *lines]) + "\n")
@@ -62,19 +62,19 @@ class Measure(Command):
             from . import boundary_quality
 
             edges = boundary_quality(model, pairs)
-            found["boundary"] = asdict(edges)
+            results["boundary"] = asdict(edges)
             lines = [[_number(v) for v in (edges.ods, edges.ois, edges.precision, edges.recall, edges.floor)]]
             print(table([["boundary F (ODS)", "OIS", "precision", "recall", "floor"], *lines]) + "\n")
         if args.images:
             from . import feature_invariance
 
             same = feature_invariance(model, args.images)
-            found["invariance"] = asdict(same)
+            results["invariance"] = asdict(same)
             print(table([["transform", "invariance"], *([s.transform, _number(s.invariance)] for s in same.settings)]))
         if args.json:
             from dense_ctx.files import clean, write_json
 
-            print(f"\n{write_json(args.json, clean(found))}")
+            print(f"\n{write_json(args.json, clean(results))}")
         return 0
 
 

@@ -15,7 +15,9 @@ SOURCES = sorted([*(ROOT / "dense_ctx").rglob("*.py"), *(ROOT / "plugins").rglob
 DOTTED = re.compile(r"(?<![\w./-])dense_ctx\w*(?:\.[A-Za-z_]\w*)+")
 IMPORT = re.compile(r"^\s*from (dense_ctx[\w.]*) import ([\w, ]+)", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([\w./-]+\.\w+)")
-FILE = re.compile(r"(?<![\w./:-])(?:dense_ctx|plugins|examples|benchmarks|docs|tests)(?:/[\w.-]+)+\.(?:py|md|yaml|json)")
+FILE = re.compile(
+    r"(?<![\w./:-])(?:dense_ctx|plugins|examples|benchmarks|docs|tests)(?:/[\w.-]+)+\.(?:py|md|yaml|json)"
+)
 INVENTED = ("dense_ctx_yours", "dense_ctx_template", "tests/test_yours")  # of the plugin template
 MARKS = re.compile(r"`[^`\n]*`")
 
@@ -77,7 +79,9 @@ def test_links_and_files_on_a_page_exist(page):
 
 
 def test_the_search_sees_what_is_gone():
-    text = "`dense_ctx.datasets` and dense_ctx.interfaces.Probe.incremental\n  from dense_ctx.evaluate import evaluate, gone"
+    text = (
+        "`dense_ctx.datasets`, dense_ctx.interfaces.Probe.incremental\n  from dense_ctx.evaluate import evaluate, gone"
+    )
     assert [name for name in names(text) if not resolves(name)] == [
         "dense_ctx.datasets", "dense_ctx.evaluate.gone", "dense_ctx.interfaces.Probe.incremental"]  # fmt: skip
     assert resolves("dense_ctx.evaluate.evaluate")
@@ -92,7 +96,7 @@ def test_the_architecture_page_names_every_room_and_kind():
         assert f"  {name}/ " in text, name
     table = re.findall(r"^\| `([\w-]+)` \| .* \| (.*) \| .* \|$", text, re.MULTILINE)
     kinds = dense_ctx.registry().kinds
-    assert [kind for kind, _ in table] and {kind for kind, _ in table} == set(kinds)
+    assert {kind for kind, _ in table} == set(kinds)
     for kind, interface in table:
         base = kinds[kind].base
         assert base is None or f"`{base.replace(':', '.')}`" == interface

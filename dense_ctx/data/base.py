@@ -132,6 +132,7 @@ class Layout:
     expected: (path pattern under the root, what it holds) rows.
     counts: published number of samples (or clips) per split.
     options: (name of a keyword of `open_set`, what it does) rows.
+    own_splits: a root may have splits of other names, which the reader looks for.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Layout:
     expected: tuple[tuple[str, str], ...]
     counts: dict[str, int] = field(default_factory=dict)
     options: tuple[tuple[str, str], ...] = ()
+    own_splits: bool = False
 
     def describe(self) -> str:
         """Format the expected layout as lines of text."""
@@ -200,13 +202,13 @@ def choose(split: str | None, layout: Layout) -> str:
     """
     if split is None:
         return layout.splits[0]
-    if split not in layout.splits:
+    if split not in layout.splits and not layout.own_splits:
         raise InputError(f"{layout.name} has no split {split!r}; it has {', '.join(layout.splits)}")
     return split
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Split comma-separated class names."""
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Class names from one text with commas between."""
     return tuple(text.split(","))
 
 

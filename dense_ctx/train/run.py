@@ -15,6 +15,7 @@ import torch
 
 from ..errors import ConfigError, DenseCtxError, FileError
 from ..interfaces import Objective
+from ..links import refuse_own_link
 from ..model import AutoDenseModel, DenseModel
 from ..plugins import registry
 from . import state
@@ -39,6 +40,7 @@ class Run:
     loader: Any
     samples: int
     frozen: str
+    fresh: bool
     start: int
     seconds: float
     averaged: Averaged
@@ -76,7 +78,7 @@ class Run:
                     self.optimizer.optimizer,
                     self.averaged.tensors,
                     state.Meta(
-                        done, round(self.seconds, 3), self.samples, self.config.to_dict(), self.frozen,
+                        done, round(self.seconds, 3), self.samples, self.config.to_dict(), self.frozen, self.fresh,
                         None if scaler is None else scaler.state_dict(),
                     ),
                 )  # fmt: skip
@@ -162,6 +164,7 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
             "The model was made of modules, so it could not be saved when trained. Register its parts in a plugin and "
             "use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
         )
+    refuse_own_link(model, out / "model")
     dataset = objective.dataset(config.data) if dataset is None else dataset
     samples = count(dataset)
     if meta is not None and meta.samples != samples:
@@ -169,7 +172,11 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     world, rank = accelerator.num_processes, accelerator.process_index
     order = Order(samples, config.seed, config.batch_size, config.accumulate, rank, world)
     start = 0 if meta is None else meta.step
-    step = TrainStep(model, objective)
+    model.to(accelerator.device)
+    if meta is not None:  # what an objective does in the end may depend on how the run began
+        model.fresh = meta.fresh
+    fresh = model.fresh
+    step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
     frozen = state.frozen_digest(step)
     pin = accelerator.device.type == "cuda"
     batches = loader(dataset, objective, order.between(start, config.steps), config.seed, config.workers, pin)
@@ -184,12 +191,15 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
         if meta.frozen != frozen:
             raise ConfigError(f"{found} was trained on other backbone weights than {model.backbone.source} gives")
         averaged.tensors = state.load(found, step, made)
+        model.fresh = False
         if accelerator.scaler is not None and meta.scaler:
             accelerator.scaler.load_state_dict(dict(meta.scaler))
     in_main(accelerator, lambda: state.discard_after(out, start))
     in_main(accelerator, lambda: config.save_yaml(out / "config.yaml"))
     seconds = 0.0 if meta is None else meta.seconds
-    return Run(config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, start, seconds, averaged)
+    return Run(
+        config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, fresh, start, seconds, averaged
+    )
 
 
 def _claim(config: TrainConfig, out: Path) -> None:

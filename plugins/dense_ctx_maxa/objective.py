@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from dense_ctx.data.features import FeatureCache, plan_features
 from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.feature_cache import FeatureCache, plan_features
 from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Batch, Features, Losses, Objective, Size
 from dense_ctx.model import DenseModel
@@ -101,7 +101,7 @@ class MaxaObjective(Objective):
         """Whether a smaller headline value is the better one."""
         return self.task.metric in ("mse", "rmse", "mean")
 
-    def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
+    def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
         """The decoder, for "instances" with a classifier. Fills the feature cache, if there is to be one.
 
         Raises:
@@ -115,7 +115,7 @@ class MaxaObjective(Objective):
             self.classifier = nn.Linear(model.dim, self._data.offsets[-1]).to(model.device)
         if self.cache is not None and self._reader is None:
             self._reader = self._data.cache = cached(model, self._data, self.cache)
-        return [{**group, "lr": self.lr, "weight_decay": 0.0} for group in super().trainable(model)]
+        return [{**group, "lr": self.lr, "weight_decay": 0.0} for group in super().setup(model, dataset, fresh=fresh)]
 
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
         """Loss of a batch; logs the share of known pixels."""
@@ -157,7 +157,7 @@ class MaxaObjective(Objective):
         else:
             reader = reader or self._reader
             if reader is None:
-                raise InputError("The batch holds cached maps, but trainable(model) has opened no cache")
+                raise InputError("The batch holds cached maps, but setup has opened no cache")
             features, padded = _cached_features(reader, batch, model.device)
         return model.decode(features, padded, self.image_size, self.size)
 

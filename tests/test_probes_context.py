@@ -56,9 +56,9 @@ def test_each_field_changes_what_is_predicted(name, changes, text):
 
 
 def test_retrieval_reads_what_the_evaluation_reads():
-    def read(reads, **args):
+    def read(evaluation, **args):
         probe = registry().create("probe", "retrieval", task="segmentation", k=3, **args)
-        probe.configure(FitContext(CLASSES, reads=reads))
+        probe.configure(FitContext(CLASSES, reads=evaluation))
         return probe.partial_fit(*scene()).predict(scene(9)[0])
 
     assert not torch.allclose(read("pixels"), read("patches"))

@@ -16,6 +16,7 @@ NAMES = {
     ("objective", "stranger-scored"), ("objective", "stranger-torn-score"), ("objective", "stranger-colours"),
     ("probe", "stranger-mean"), ("probe", "stranger-steps"), ("metric", "stranger-share"),
     ("dataset", "stranger-stripes"), ("protocol", "stranger-stripes-v1"), ("command", "stranger-hello"),
+    ("paper", "stranger"),
     ("cue", "stranger-grey"), ("segmenter", "stranger-tiles"), ("greeting", "plain"), ("greeting", "loud"),
 }  # fmt: skip
 CORE = ["data.name=stranger-stripes", "probe.name=stranger-steps", "probe.args={}", "image.size=[16,32]",
@@ -107,6 +108,20 @@ def test_evaluate_under_its_protocol(site, data, tmp_path):
     assert set(result["parts"]) == {"red", "green", "blue"}
     assert f"share {result['value']:.4f}" in out
     assert result["protocol"]["scorer"] == {"name": "stranger-share", "args": {"border": 2}}
+
+
+def test_its_paper_is_listed_and_a_result_stands_beside_it(site, data, tmp_path):
+    assert re.search(r"^stranger:stripes +Nearest means on stripes$", site.run("compare", "--tables")[1], re.MULTILINE)
+    assert "a ruler" in site.run("compare", "--paper", "stranger:stripes")[1]
+    status, _, error = site.run(*spell("evaluate", tmp_path / "out", data))
+    assert status == 0, error
+    value = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["value"]
+    status, out, error = site.run("compare", tmp_path / "out", "--paper", "stranger:stripes")
+    assert status == 0, error
+    (line,) = [line for line in out.splitlines() if "(ours, dense_ctx)" in line]
+    assert f"{100 * value:.1f}" in line
+    status, out, error = site.run("compare", tmp_path / "out")
+    assert (status, "share (higher is better)" in out) == (0, True), error
 
 
 def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_path):

@@ -8,7 +8,8 @@ cache = FeatureCache("cache/dinov2-b14", model.backbone, train, (518, 518), name
 cache.batch([3, 17])    # Features of two images
 """
 
+from .fill import cache_features
 from .plan import Plan, plan_features
 from .read import FeatureCache
 
-__all__ = ["FeatureCache", "Plan", "plan_features"]
+__all__ = ["FeatureCache", "Plan", "cache_features", "plan_features"]

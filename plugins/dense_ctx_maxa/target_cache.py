@@ -1,4 +1,4 @@
-"""Targets kept on disk: made once, read by every epoch, worker and backbone."""
+"""Targets on disk: made once, read by every epoch, worker and backbone."""
 
 from __future__ import annotations
 
@@ -19,61 +19,62 @@ from dense_ctx.interfaces import Size
 from .tasks import Task
 
 FORMAT = 1
-_STORED = {"boundaries": torch.float16, "distance": torch.float16, "normals": torch.float16, "depth": torch.float32}
 
 
 class TargetCache:
-    """A file for each image under `folder`, float16 or the labels' smallest integers.
+    """A file for each image, in a folder of its own for each set of images.
 
     Args:
-        folder: holds the targets of one data set, task and size.
+        folder: of one task, size and data set; training and held-out images may share it.
 
     Raises:
-        ConfigError: it holds those of another; what differs is named.
+        ConfigError: it holds targets of another task or size; what differs is named.
         FileError: it cannot be written.
     """
 
     def __init__(self, folder: str | Path, task: Task, images: ImageSet, size: Size) -> None:
-        self.folder, self.task = Path(folder), task
-        wanted = {
+        names = hashlib.sha256(json.dumps(list(images.names)).encode()).hexdigest()
+        self.folder, self.task = Path(folder) / names[:16], task
+        identity = {
             "format": FORMAT,
             "task": task.name,
             "size": list(size),
             "images": len(images),
-            "names": hashlib.sha256(json.dumps(list(images.names)).encode()).hexdigest(),
+            "names": names,
+            **({"args": json.loads(json.dumps(dict(task.args), default=str))} if task.args else {}),
         }
         path = self.folder / "targets.json"
-        if path.exists():
-            there = read_json(path)
-            differing = [f"{k}: {there.get(k)!r} there, {v!r} now" for k, v in wanted.items() if there.get(k) != v]
-            if differing:
-                raise ConfigError(
-                    f"The targets in {self.folder} are stale: {'; '.join(differing)}. Choose another folder"
-                )
-        else:
-            write_json(path, wanted)
+        if not path.exists():
+            write_json(path, identity)
+            return
+        before = read_json(path)
+        keys = sorted({*identity, *before})
+        differing = [f"{k}: {before.get(k)!r} there, {identity.get(k)!r} now" for k in keys if before.get(k) != identity.get(k)]
+        if differing:
+            raise ConfigError(f"The targets in {self.folder} are stale: {'; '.join(differing)}. Choose another folder")
 
     def get(self, index: int) -> Tensor | None:
-        """An image's target, if it is there and whole."""
+        """An image's target, if its file exists and is whole."""
         path = self._path(index)
         if not path.exists():
             return None
         try:
-            found = load_file(str(path))["target"]
+            target = load_file(str(path))["target"]
         except (SafetensorError, OSError, KeyError):  # damaged: made again
             return None
-        return found.float() if self.task.values else found.long()
+        return target.float() if self.task.values else target.long()
 
     def put(self, index: int, target: Tensor) -> None:
-        """Keep an image's target.
+        """Write an image's target: of values in the task's type, of labels in the smallest integers.
 
         Raises:
             FileError: the disk is full or not writable.
         """
-        dtype = _STORED.get(self.task.name) or (torch.int16 if int(target.max()) < 32768 else torch.int32)
+        labels = torch.int32 if not self.task.values and int(target.max()) > 32767 else torch.int16
+        stored = target.to(self.task.stored if self.task.values else labels).contiguous()
         path = self._path(index)
         with new_file(path, f"a target to {path}", shared=True, sync=False) as partial:
-            write_tensors(partial, {"target": target.to(dtype).contiguous()})
+            write_tensors(partial, {"target": stored})
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index // 1000:05d}" / f"{index:08d}.safetensors"

@@ -56,7 +56,7 @@ def measure(form, args, out):
     torch.set_num_threads(args.threads)
     model = AutoDenseModel.from_parts(args.backbone, "upsample", backbone_args={"weights": None})
     objective = DipObjective(loss="official", classes=args.classes, size=args.size)
-    step = TrainStep(model, objective)
+    step = TrainStep(model, objective, ())
     batch = batch_of(args.batch, args.size, args.classes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, loss = [], None

@@ -54,7 +54,7 @@ def whole_step(args, cues, settings):
     )
     objective = LilaObjective(cues=cues, size=args.size, **settings)
     data = objective.dataset(args.clips)
-    step = TrainStep(model, objective).to(device).train()
+    step = TrainStep(model, objective, data).to(device).train()
     optimizer = torch.optim.AdamW(step.groups, lr=1e-4, weight_decay=1e-5, foreach=True)
     data.sample(0, 0)
     began = time.perf_counter()

@@ -59,7 +59,7 @@ class Bench:
         model = AutoDenseModel.from_parts(backbone, decoder).to(self.device)
         self.objective = ours.LilaObjective(**settings)
         self.model, self.data = model, self.objective.dataset(args.clips)
-        self.step = TrainStep(model, self.objective).train()
+        self.step = TrainStep(model, self.objective, self.data).train()
         self.plain = DenseModel(model.backbone, copy.deepcopy(model.decoder).requires_grad_(True)).train()
         rate = {"lr": 1e-4, "weight_decay": 1e-5}
         self.optimizer = torch.optim.AdamW(self.step.groups, foreach=True, **rate)

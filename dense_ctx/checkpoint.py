@@ -101,6 +101,7 @@ def read(folder: Path) -> DenseModel:
     model = _build(config, folder)
     _load_tensors(model, config, folder)
     model.model_config = config
+    model.fresh = False
     return model
 
 

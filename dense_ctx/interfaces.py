@@ -200,18 +200,16 @@ class Objective(nn.Module, ABC):
             Parameter groups for the optimiser, as torch.optim takes them. Default: the decoder's, the backbone's
             adapters and this objective's own parameters.
         """
-        adapters = set(model.backbone.adapters())
-        parts: list[list[nn.Parameter]] = [
+        names = set(model.backbone.adapters())
+        adapters = [p for name, p in model.backbone.named_parameters() if name in names]
+        for parameter in adapters:
+            parameter.requires_grad_(True)
+        parts = [
             [p for p in model.decoder.parameters() if p.requires_grad],
-            [p.requires_grad_(True) for name, p in model.backbone.named_parameters() if name in adapters],
+            adapters,
             [p for p in self.parameters() if p.requires_grad],
         ]
         return [{"params": parameters} for parameters in parts if parameters]
-
-    def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser. Default: the decoder's and this objective's parameters."""
-        groups = [{"params": [p for p in part.parameters() if p.requires_grad]} for part in (model.decoder, self)]
-        return [group for group in groups if group["params"]]
 
     @abstractmethod
     def forward(self, model: DenseModel, batch: Batch) -> Losses:

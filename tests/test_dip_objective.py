@@ -55,7 +55,7 @@ def batch_of(data, count=4, size=32, seed=0):
 
 
 def trained_names(model, **args):
-    step = TrainStep(model, DipObjective(**{**ARGS, **args}))
+    step = TrainStep(model, DipObjective(**{**ARGS, **args}), ())
     return [name for name, p in step.model.backbone.named_parameters() if p.requires_grad]
 
 
@@ -81,7 +81,7 @@ def test_lora_starts_as_the_bare_backbone_and_is_stored_alone(tmp_path, data):
     model, image = vit(), torch.rand(1, 3, 32, 48)
     plain = model(image).patches
     objective = DipObjective(**ARGS, train="lora", rank=2)
-    step = TrainStep(model, objective)
+    step = TrainStep(model, objective, ())
     assert torch.allclose(model(image).patches, plain, atol=1e-6)
     names = [name for name, p in model.backbone.named_parameters() if p.requires_grad]
     assert len(names) == 8
@@ -97,9 +97,9 @@ def test_lora_starts_as_the_bare_backbone_and_is_stored_alone(tmp_path, data):
     again = AutoDenseModel.from_pretrained(tmp_path / "model")
     assert torch.allclose(again(image).patches, model(image).patches, atol=1e-6)
     with pytest.raises(ConfigError, match=r"no such linear layer; it has fc1, fc2, .*proj, qkv"):
-        TrainStep(vit(), DipObjective(**ARGS, train="lora", targets=["query_key"]))
+        TrainStep(vit(), DipObjective(**ARGS, train="lora", targets=["query_key"]), ())
     with pytest.raises(ConfigError, match="none at all: train=blocks"):
-        TrainStep(tiny_model(), DipObjective(**ARGS, train="lora"))
+        TrainStep(tiny_model(), DipObjective(**ARGS, train="lora"), ())
 
 
 @pytest.mark.parametrize("what", ["blocks", "lora"])
@@ -121,7 +121,7 @@ def test_the_loss_falls(data):
     """The colours are the classes: what an encoder must learn is there to be learnt."""
     torch.manual_seed(0)
     model = tiny_model()
-    step = TrainStep(model, DipObjective(**ARGS, classes=4))
+    step = TrainStep(model, DipObjective(**ARGS, classes=4), ())
     _, batch = batch_of(data)
     optimizer = torch.optim.Adam(step.groups, lr=1e-2)
     losses = []
@@ -140,7 +140,7 @@ def test_direct_classification_is_cross_entropy_over_pixels(data):
 
     _, batch = batch_of(data)
     objective = DipObjective(**ARGS, classes=4, direct=True)
-    step = TrainStep(model := tiny_model(), objective)
+    step = TrainStep(model := tiny_model(), objective, ())
     batch["query_labels"][1, :5] = -1
     losses = objective(model, batch)
     images, labels = (torch.cat([batch[f"query{end}"], batch[f"positive{end}"]]) for end in ("", "_labels"))
@@ -156,13 +156,13 @@ def test_direct_classification_is_cross_entropy_over_pixels(data):
     assert all(bool(p.grad.any()) for p in step.parameters() if p.requires_grad)
     assert not any("projector" in name for name in model.state_dict())
     with pytest.raises(ConfigError, match="direct=true needs the number of pseudo-classes"):
-        DipObjective(**ARGS, direct=True).trainable(model)
+        DipObjective(**ARGS, direct=True).setup(model, (), fresh=True)
 
 
 def test_padding_to_the_stride_is_ignored(data):
     """30 pixels at stride 8 are padded to 32; the loss is that of labels which say so themselves."""
     objective, batch = batch_of(data, size=30)
-    objective.trainable(model := tiny_model())
+    objective.setup(model := tiny_model(), (), fresh=True)
     loss = objective(model, batch).total
     batch["query_labels"][0, :, :] = -1
     other = objective(model, batch).total
@@ -185,7 +185,7 @@ def gradients(rank, world, data, folder, port):
     batch["query_labels"][0, :9] = -1  # unequal numbers of labelled pixels
     if world > 1:
         batch = {key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}
-    step = TrainStep(model, objective)
+    step = TrainStep(model, objective, ())
     wrapped = torch.nn.parallel.DistributedDataParallel(step) if world > 1 else step
     total = wrapped(batch).total
     total.backward()
@@ -279,7 +279,7 @@ def test_faults_of_the_data(tmp_path, data):
 
 def test_faults_of_a_batch(data):
     objective, batch = batch_of(data, count=1)
-    objective.trainable(model := tiny_model())
+    objective.setup(model := tiny_model(), (), fresh=True)
     with pytest.raises(InputError, match=r"the joint batch of all processes is of 1 sample"):
         objective(model, batch)
     _, batch = batch_of(data)

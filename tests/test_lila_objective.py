@@ -92,8 +92,8 @@ def test_the_loss_is_the_equations(clips):
     torch.manual_seed(0)
     objective = LilaObjective(**ARGS, cues=["flow:dis"], stride=5, sigma=0.2, gamma=0.5, relative=False)
     model = tiny_model()
-    objective.trainable(model)
     data = objective.dataset(clips)
+    objective.setup(model, data, fresh=True)
     batch = objective.collate([data.sample(0, 3), data.sample(4, 4)])
     loss = objective(model, batch)
     total = 0.0
@@ -116,8 +116,8 @@ def test_a_constant_or_a_scale_changes_nothing(clips):
     losses = []
     for factor, offset in ((1.0, 0.0), (7.0, 3.0)):
         objective = LilaObjective(**ARGS, cues=["flow:dis"])
-        objective.trainable(model)
         data = objective.dataset(clips)
+        objective.setup(model, data, fresh=True)
         batch = objective.collate([data.sample(0, 3)])
         decode = model.decode
         with pytest.MonkeyPatch.context() as patch:
@@ -131,12 +131,10 @@ def test_the_decoder_starts_from_the_data(clips):
     objective = LilaObjective(**ARGS, start=4)
     backbone = TinyBackbone()
     model = DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8, shortcut=True))
-    objective.dataset(clips)
+    data = objective.dataset(clips)
     before = model.decoder.shortcut[0].weight.clone()
-    objective.trainable(model)
+    objective.setup(model, data, fresh=True)
     assert not torch.equal(before, model.decoder.shortcut[0].weight)
-    with pytest.raises(ConfigError, match="shortcut=true, or start=0"):
-        LilaObjective(**ARGS, start=4).trainable(model)
 
 
 @pytest.mark.parametrize("norm", [True, False])
@@ -169,7 +167,7 @@ def test_a_spectrum_is_refused_before_the_training(clips):
     objective = LilaObjective(**ARGS, spectrum=1.5)
     backbone = TinyBackbone()
     with pytest.raises(ConfigError, match="mix=true, or spectrum=1"):
-        objective.trainable(DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8)))
+        objective.setup(DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8)), (), fresh=True)
 
 
 @pytest.mark.parametrize("norm", [True, False])
@@ -197,8 +195,8 @@ def gradient(context, clips):
     torch.manual_seed(0)
     objective = LilaObjective(**ARGS, cues=["features"], context=context, ema=0.0)
     model = tiny_model()
-    objective.trainable(model)
     data = objective.dataset(clips)
+    objective.setup(model, data, fresh=True)
     objective(model, objective.collate([data.sample(1, 5)])).total.backward()
     return torch.cat([p.grad.flatten() for p in model.decoder.parameters() if p.grad is not None])
 
@@ -211,7 +209,7 @@ def test_gradients_flow_through_the_solve_only_if_shared(clips):
 
 def test_the_slow_copy_follows(clips):
     objective, model = LilaObjective(**ARGS, context="ema", ema=0.75), tiny_model()
-    objective.trainable(model)
+    objective.setup(model, (), fresh=True)
     first = [p.clone() for p in model.decoder.parameters()]
     with torch.no_grad():
         for p in model.decoder.parameters():

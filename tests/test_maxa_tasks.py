@@ -34,7 +34,7 @@ def trained(task, steps, head="maxa", images=None, made=None, **args):
     images = images or Boxes(KINDS[task])
     data = made.dataset(images)
     whole = model(task, head)
-    step = TrainStep(whole, made)
+    step = TrainStep(whole, made, data)
     optimizer = torch.optim.AdamW(step.groups)
     step.train()
     losses = []
@@ -79,8 +79,8 @@ def test_the_paper_s_learning_rates():
     rates = {}
     for task in TASKS:
         made = objective(task)
-        made.dataset(Boxes(KINDS[task]))
-        rates[task] = {(group["lr"], group["weight_decay"]) for group in TrainStep(model(task), made).groups}
+        data = made.dataset(Boxes(KINDS[task]))
+        rates[task] = {(group["lr"], group["weight_decay"]) for group in TrainStep(model(task), made, data).groups}
     assert {task for task, rate in rates.items() if rate == {(2e-3, 0.0)}} == {"boundaries", "depth"}
     assert {task for task, rate in rates.items() if rate == {(1e-3, 0.0)}} == set(TASKS) - {"boundaries", "depth"}
 
@@ -89,7 +89,7 @@ def test_instances_are_classes_over_the_whole_data_set():
     made = objective("instances")
     data = made.dataset(Boxes(empty=(1,), count=4))
     assert data.offsets == [0, 2, 2, 4, 6]
-    TrainStep(model("instances"), made)
+    TrainStep(model("instances"), made, data)
     assert made.classifier.out_features == 6
     assert sorted(torch.unique(data[2]["target"]).tolist()) == [-1, 2, 3]
     assert torch.unique(data[1]["target"]).tolist() == [-1]
@@ -98,7 +98,7 @@ def test_instances_are_classes_over_the_whole_data_set():
 def test_at_most_so_many_pixels_of_an_image_enter_the_loss():
     made = objective("instances", pixels=5)
     data = made.dataset(Boxes())
-    step = TrainStep(model("instances"), made)
+    step = TrainStep(model("instances"), made, data)
     seen = []
     made.classifier.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
     step(made.collate([data[0], data[1]]))
@@ -113,12 +113,12 @@ def test_training_from_the_cache_is_training_from_images(tmp_path, head):
     assert torch.allclose(torch.tensor(cached), torch.tensor(images), rtol=5e-3)
     assert "image" not in made._data[0]
     again = objective("depth", cache=str(tmp_path / "features"))
-    again.dataset(Boxes("depth"))
+    data = again.dataset(Boxes("depth"))
     other = model("depth", head)
     with torch.no_grad():
         other.backbone.deep.weight.add_(1.0)
     with pytest.raises(ConfigError, match=r"stale.*weights"):
-        TrainStep(other, again)
+        TrainStep(other, again, data)
 
 
 def test_scores_from_a_cache(tmp_path):
@@ -167,7 +167,7 @@ def test_an_image_with_nothing_known_gives_a_loss_of_zero_and_no_nan():
         sample["target"] = torch.full_like(
             sample["target"], float("nan") if sample["target"].is_floating_point() else -1
         )
-        losses = (step := TrainStep(model(task), made))(made.collate([sample, sample]))
+        losses = (step := TrainStep(model(task), made, data))(made.collate([sample, sample]))
         assert float(losses.total.detach()) == 0
         assert float(losses.logs["known"]) == 0
         losses.total.backward()
@@ -209,10 +209,10 @@ def test_faults(tmp_path):
         objective("depth").dataset(Boxes("depth", count=0))
     made = objective("normals")
     with pytest.raises(InputError, match=r"Call dataset\(data\) first"):
-        TrainStep(model("normals"), made)
-    made.dataset(Boxes("normals"))
+        TrainStep(model("normals"), made, ())
+    data = made.dataset(Boxes("normals"))
     with pytest.raises(ConfigError, match=r"needs a decoder with 3 output channel\(s\); this one has dim=1"):
-        TrainStep(model("normals", dim=1), made)
+        TrainStep(model("normals", dim=1), made, data)
 
 
 def test_label_ids_out_of_range():

@@ -248,8 +248,10 @@ class Regress(Objective):
     def collate(self, samples):
         return samples if self.fault == "collate" else {"images": torch.stack(samples)}
 
-    def trainable(self, model):
-        return [] if self.fault == "trainable" else super().trainable(model)
+    def setup(self, model, dataset, *, fresh):
+        if self.fault != "step" and (fresh or self.fault == "opened"):
+            model.decoder.load_state_dict({k: v + 0.1 for k, v in model.decoder.state_dict().items()})
+        return [] if self.fault == "setup" else super().setup(model, dataset, fresh=fresh)
 
     def forward(self, model, batch):
         images = batch["images"]
@@ -283,7 +285,7 @@ class Regress(Objective):
         return super().load_state_dict(state_dict, strict, assign)
 
 
-OBJECTIVE = ["dataset", "collate", "trainable", "losses", "gradients", "after_step", "frozen", "state_dict"]
+OBJECTIVE = ["dataset", "collate", "opened", "setup", "losses", "gradients", "after_step", "frozen", "state_dict"]
 IMAGES = [torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(n)) for n in range(4)]
 
 
@@ -307,11 +309,11 @@ def test_objective_that_undoes_its_steps():
 
 def test_train_step_freezes_what_is_not_trainable():
     class Half(Regress):
-        def trainable(self, model):
+        def setup(self, model, dataset, *, fresh):
             return [{"params": [self.head.weight], "lr": 0.1}]
 
     model, objective = tiny_model(), Half()
-    step = TrainStep(model, objective)
+    step = TrainStep(model, objective, IMAGES)
     assert [n for n, p in step.named_parameters() if p.requires_grad] == ["objective.head.weight"]
     assert step.groups[0]["lr"] == 0.1
     step.train()
@@ -328,11 +330,11 @@ def test_train_step_freezes_what_is_not_trainable():
 )
 def test_train_step_refuses(params, message):
     class Wrong(Regress):
-        def trainable(self, model):
+        def setup(self, model, dataset, *, fresh):
             return [{"params": [self.head.weight] * 2 if params == "twice" else params}]
 
     with pytest.raises(InputError, match=message):
-        TrainStep(tiny_model(), Wrong())
+        TrainStep(tiny_model(), Wrong(), IMAGES)
 
 
 def test_dense_features_is_what_probes_see():

@@ -27,7 +27,7 @@ class Mean(Objective):
 def worker(rank, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    step = TrainStep(tiny_model(), Mean())
+    step = TrainStep(tiny_model(), Mean(), ())
     optimizer = torch.optim.SGD(step.groups, lr=0.1)
     wrapped = DistributedDataParallel(step)
     for seed in range(2):
@@ -44,6 +44,6 @@ def test_two_processes_keep_the_same_weights(tmp_path):
     multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    untrained = dict(TrainStep(tiny_model(), Mean()).named_parameters())
+    untrained = dict(TrainStep(tiny_model(), Mean(), ()).named_parameters())
     assert not torch.equal(one["model.decoder.project.0.weight"], untrained["model.decoder.project.0.weight"])
     assert torch.equal(one["model.backbone.deep.weight"], untrained["model.backbone.deep.weight"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..errors import ConfigError
 from ..interfaces import Losses, Objective
 from ..model import DenseModel
 from ..train import TrainStep
@@ -36,8 +37,9 @@ def check_objective(
         batch_size: samples in each.
 
     Returns:
-        The clauses verified: construction, dataset, collate, trainable, losses, gradients, after_step, step,
-        frozen, state_dict.
+        The clauses verified: construction, dataset, collate, setup, losses, gradients, after_step, step,
+        frozen, state_dict, opened (`setup` leaves the weights of a model that is not fresh as they are; an objective
+        that cannot go on from those may refuse with a ConfigError).
 
     Raises:
         ContractError: a clause is broken.
@@ -59,13 +61,28 @@ def check_objective(
             batches += list(DataLoader(dataset, batch_size=batch_size, collate_fn=made.collate))[:steps]
             require(len(batches) > before, "the data loader gave no batch")
         require(all(isinstance(b, Mapping) for b in batches), f"collate gave a {type(batches[0]).__name__}")
-    with check.clause("trainable") as require:
-        step = TrainStep(model, made)
+    copies = copy.deepcopy(model), copy.deepcopy(made)
+    with check.clause("setup") as require:
+        step = TrainStep(model, made, dataset, fresh=True)
         require(all("params" in group for group in step.groups), "each group needs the key 'params'")
+    _opened(check, *copies, dataset)
     _train(check, step, batches[:steps])
     with check.clause("state_dict"):
         copy.deepcopy(made).load_state_dict(made.state_dict(), strict=True)
     return tuple(check.done)
+
+
+def _opened(check: Clauses, model: DenseModel, objective: Objective, dataset: Any) -> None:
+    """Set up as if the model had been opened from a folder."""
+    with check.clause("opened") as require:
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        try:
+            TrainStep(model, objective, dataset, fresh=False)
+        except ConfigError:
+            return
+        after = model.state_dict()
+        changed = [name for name, value in before.items() if not torch.equal(value, after.get(name, value))]
+        require(not changed, f"setup with fresh=False changed weights of a trained model: {', '.join(changed[:3])}")
 
 
 def _tensors(step: TrainStep, chosen: set[int]) -> dict[str, Tensor]:

@@ -140,8 +140,8 @@ def _check_reached(run: Run) -> None:
     idle = [name for name, p in run.step.named_parameters() if p.requires_grad and p.grad is None]
     if idle and run.accelerator.num_processes > 1:
         raise InputError(
-            f"{type(run.step.objective).__name__}.trainable lists {', '.join(idle[:4])}, which no loss depends on; "
-            "several processes would wait for its gradient for ever. Leave it out of trainable()"
+            f"{type(run.step.objective).__name__}.setup lists {', '.join(idle[:4])}, which no loss depends on; "
+            "several processes would wait for its gradient for ever. Leave it out of setup()"
         )
 
 

@@ -169,7 +169,8 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     world, rank = accelerator.num_processes, accelerator.process_index
     order = Order(samples, config.seed, config.batch_size, config.accumulate, rank, world)
     start = 0 if meta is None else meta.step
-    step = TrainStep(model, objective)
+    model.to(accelerator.device)
+    step = TrainStep(model, objective, dataset, fresh=model.fresh and meta is None)
     frozen = state.frozen_digest(step)
     pin = accelerator.device.type == "cuda"
     batches = loader(dataset, objective, order.between(start, config.steps), config.seed, config.workers, pin)
@@ -184,6 +185,7 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
         if meta.frozen != frozen:
             raise ConfigError(f"{found} was trained on other backbone weights than {model.backbone.source} gives")
         averaged.tensors = state.load(found, step, made)
+        model.fresh = False
         if accelerator.scaler is not None and meta.scaler:
             accelerator.scaler.load_state_dict(dict(meta.scaler))
     in_main(accelerator, lambda: state.discard_after(out, start))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..interfaces import Batch, Losses, Objective
@@ -19,31 +20,40 @@ class TrainStep(nn.Module):
     synchronised only through the wrapped module's own forward, so an objective that called an unwrapped
     model's decoder would train each process alone, without an error.
 
-    Making it freezes every parameter of model and objective that `objective.trainable(model)` leaves out:
-    DistributedDataParallel waits for the gradient of each parameter that asks for one.
+    Making it calls `objective.setup`, the one time in a training, and freezes every parameter of model and objective
+    that is in none of its groups: DistributedDataParallel waits for the gradient of each parameter that asks for one.
+
+    Args:
+        model: on its device.
+        objective: what trains it.
+        dataset: what `objective.dataset` gave.
+        fresh: whether the decoder may be initialised from data; default `model.fresh`. False for a run that resumes.
 
     Attributes:
         groups: the parameter groups, for the optimiser.
 
     Raises:
-        InputError: nothing is trainable, or a parameter is listed twice or is not the model's or objective's.
+        InputError: nothing is to be trained, or a parameter is listed twice or is not the model's or objective's.
     """
 
-    def __init__(self, model: DenseModel, objective: Objective) -> None:
+    def __init__(
+        self, model: DenseModel, objective: Objective, dataset: Dataset[Any], *, fresh: bool | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
-        groups = [{**group, "params": list(group["params"])} for group in objective.trainable(model)]
-        chosen = [p for group in groups for p in group["params"]]
+        setup = objective.setup(model, dataset, fresh=model.fresh if fresh is None else fresh)
+        groups = [{**group, "params": list(group["params"])} for group in setup]
+        parameters = [p for group in groups for p in group["params"]]
         own = {id(p) for p in self.parameters()}
-        if not chosen:
-            raise InputError(f"{type(objective).__name__}.trainable gave no parameters: nothing to train")
-        if len({id(p) for p in chosen}) != len(chosen):
-            raise InputError(f"{type(objective).__name__}.trainable lists a parameter twice")
-        if any(id(p) not in own for p in chosen):
-            raise InputError(f"{type(objective).__name__}.trainable lists a parameter neither of the model nor its own")
+        if not parameters:
+            raise InputError(f"{type(objective).__name__}.setup gave no parameters: nothing to train")
+        if len({id(p) for p in parameters}) != len(parameters):
+            raise InputError(f"{type(objective).__name__}.setup lists a parameter twice")
+        if any(id(p) not in own for p in parameters):
+            raise InputError(f"{type(objective).__name__}.setup lists a parameter neither of the model nor its own")
         self.requires_grad_(False)
-        for parameter in chosen:
+        for parameter in parameters:
             parameter.requires_grad_(True)
         self.groups: list[dict[str, Any]] = groups
 
@@ -55,4 +65,5 @@ class TrainStep(nn.Module):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Tell the objective that the optimiser has taken step number `step`, counted from 1."""
+        self.model.fresh = False
         self.objective.after_step(self.model, step)

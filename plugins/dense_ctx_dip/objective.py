@@ -137,7 +137,7 @@ class DipObjective(Objective):
             raise ConfigError(f"classes={self.classes}, but {made.name} was made with {made.classes} pseudo-classes")
         return made
 
-    def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
+    def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
         """What `train` says, and the projector, which is no part of the published model."""
         chosen = choose(model, self.what, self.blocks, self.rank, self.targets)
         groups: list[dict[str, Any]] = [{"params": chosen}]

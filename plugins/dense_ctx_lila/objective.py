@@ -137,16 +137,16 @@ class LilaObjective(Objective):
             batch[key] = values if key in ("name", "frames") else torch.stack(values)
         return batch
 
-    def trainable(self, model: DenseModel) -> list[dict[str, Any]]:
+    def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
         """The decoder, started from the data where asked; with "erm" also the head."""
         calibrate.needs_mix(model, self.spectrum)
-        if self.start:
+        if self.start and fresh:
             calibrate.start(model, self._data, self.start)
         if self.context == "ema" and self.slow is None:
             self.slow = copy.deepcopy(model.decoder).requires_grad_(False).eval()
         if self.mode == "erm" and self.head is None:
             self.head = nn.Conv2d(model.dim, self.cues.channels(model.backbone.dims), 1).to(model.device)
-        return super().trainable(model)
+        return super().setup(model, dataset, fresh=fresh)
 
     def train(self, mode: bool = True) -> LilaObjective:
         """Cue networks and the slow copy stay in eval."""
@@ -204,7 +204,7 @@ class LilaObjective(Objective):
 
     def _erm(self, pixels: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:
         if self.head is None:
-            raise InputError("The linear head is made by trainable(model)")
+            raise InputError("The linear head is made by setup")
         targets = [(name, torch.cat([context, query])) for name, context, query in cues]
         return self._losses(self.head(pixels), targets)
 

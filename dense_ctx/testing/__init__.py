@@ -17,6 +17,7 @@ from .backbone import check_backbone
 from .decoder import check_decoder
 from .objective import check_objective
 from .probe import check_probe
+from .scored import check_scored_objective
 from .tiny import TinyBackbone, TinyDecoder, tiny_model
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "check_decoder",
     "check_objective",
     "check_probe",
+    "check_scored_objective",
     "tiny_model",
 ]

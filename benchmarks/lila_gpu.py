@@ -52,7 +52,7 @@ def whole_step(args, cues, settings):
     model = AutoDenseModel.from_parts(
         args.backbone, "dpt", backbone_args={"weights": None}, decoder_args={"dim": args.dim}
     )
-    objective = LilaObjective(cues=cues, size=args.size, **settings)
+    objective = LilaObjective(cues=cues, sampling={"size": args.size}, **settings)
     data = objective.dataset(args.clips)
     step = TrainStep(model, objective, data).to(device).train()
     optimizer = torch.optim.AdamW(step.groups, lr=1e-4, weight_decay=1e-5, foreach=True)

@@ -20,7 +20,7 @@ import lila_plain
 import torch
 from clock import Clock
 from common import in_process, machine, peak_mb_since, reset_peak
-from dense_ctx_lila import feature_cue as own
+from dense_ctx_lila import feature_cue, regression
 from dense_ctx_lila import objective as ours
 from dense_ctx_lila.pamr import refine
 from PIL import Image
@@ -52,10 +52,14 @@ class Bench:
         if args.config:
             config = TrainConfig.load(args.config)
             backbone, decoder, settings = config.model.backbone, config.model.decoder, dict(config.objective.args)
-            args.batch, args.precision, args.size = config.batch_size, config.mixed_precision, settings["size"]
+            args.batch, args.precision, args.size = (
+                config.batch_size,
+                config.mixed_precision,
+                settings["sampling"]["size"],
+            )
         else:
             backbone, decoder = Part(args.backbone, {"weights": None}), Part("dpt", {"dim": args.dim})
-            settings = {"size": args.size}
+            settings = {"sampling": {"size": args.size}}
         model = AutoDenseModel.from_parts(backbone, decoder).to(self.device)
         self.objective = ours.LilaObjective(**settings)
         self.model, self.data = model, self.objective.dataset(args.clips)
@@ -81,9 +85,9 @@ class Bench:
         with clock.part("other"), ExitStack() as stack:
             for place, name, part, back in (
                 (self.model, "encode", "encoder", ()), (self.model, "decode", "decoder", (BACK_DECODER,)),
-                (own, "refine", PARTS[3], ()), (own, "standardized", PARTS[4], ()),
-                (ours, "ridge_fit", SOLVE, (BACK_SOLVE, BACK_LOSS)), (ours, "ridge_apply", "prediction", ()),
-                (ours, "matching_loss", "loss", ()),
+                (feature_cue, "refine", PARTS[3], ()), (feature_cue, "standardized", PARTS[4], ()),
+                (regression, "ridge_fit", SOLVE, (BACK_SOLVE, BACK_LOSS)),
+                (regression, "ridge_apply", "prediction", ()), (ours, "matching_loss", "loss", ()),
             ):  # fmt: skip
                 stack.enter_context(mock.patch.object(place, name, clock.timed(part, getattr(place, name), *back)))
             self.optimizer.zero_grad()
@@ -112,10 +116,11 @@ class Bench:
             with clock.part(PARTS[4]):
                 refined = lila_plain.standardized(*refined)
             known = torch.cat([refined[0], flows[0]], 1)
-            offset, every = settings.stride // 2, settings.stride
+            every = settings.regression.stride
+            offset = every // 2
             rows, known = (x[:, :, offset::every, offset::every].flatten(2).mT for x in (pixels[0], known))
             solve = clock.timed(SOLVE, lila_plain.ridge, BACK_SOLVE, BACK_LOSS)
-            weights = solve(rows, known, settings.penalty, settings.relative)
+            weights = solve(rows, known, settings.regression.penalty, settings.regression.relative)
             with clock.part("prediction"):
                 predicted = lila_plain.predict(pixels[1].flatten(2).mT, weights).mT.unflatten(-1, pixels[1].shape[-2:])
             with clock.part("loss"):
@@ -129,7 +134,7 @@ class Bench:
     def _refined(self, encoded, images, clock):
         """The features cue before it is scaled: context, query."""
         maps, pictures = self._before_refining(encoded, images)
-        if not self.objective.cues.own.pamr:
+        if not self.objective.cues.feature_cue.pamr:
             return maps
         if self.args.full:
             with clock.part(PARTS[3]):
@@ -145,18 +150,22 @@ class Bench:
         refined, scaled = [pictures], []
         with (
             torch.no_grad(),
-            mock.patch.object(own, "refine", lambda maps, image, *_: refined.append(image) or maps),
+            mock.patch.object(feature_cue, "refine", lambda maps, image, *_: refined.append(image) or maps),
             mock.patch.object(
-                own, "standardized", lambda maps, real=own.standardized: scaled.append(maps) or real(maps.clone())
+                feature_cue,
+                "standardized",
+                lambda maps, real=feature_cue.standardized: scaled.append(maps) or real(maps.clone()),
             ),
         ):
-            self.objective.cues.own(features, pictures, self.objective.sampling.map_size)
+            self.objective.cues.feature_cue(features, pictures, self.objective.sampling.map_size)
         return scaled[-1].chunk(2), refined[-1].chunk(2)
 
     def _one_image(self, x, image):
         """Seconds the straightforward PAMR takes for an image, from one iteration of each level."""
         total, first = 0.0, x
-        for (level, resize), count in zip(lila_plain.levels(x, image), self.objective.cues.own.iterations, strict=True):
+        for (level, resize), count in zip(
+            lila_plain.levels(x, image), self.objective.cues.feature_cue.iterations, strict=True
+        ):
             seconds = []
             for _ in range(3):
                 clock = Clock(self.args.device, self.args.cpu_seconds)
@@ -228,7 +237,7 @@ def compare(args):
         lines.append([name, f"{a:.3f}", f"{100 * a / fast:.1f} %", f"{b:.3f}"])
     lines.append(["step", f"{fast:.3f}", "100 %", f"{slow:.3f}"])
     print(table(lines))
-    multiplied = bench.objective.cues.own.pamr and not args.full
+    multiplied = bench.objective.cues.feature_cue.pamr and not args.full
     scaled = " (its PAMR: an iteration of each level of an image, multiplied)" if multiplied else ""
     print(f"\nours {slow / fast:.1f} times faster than the straightforward step{scaled}: target 2")
     data = sum(best["ours"][name] for name in PARTS[:2])

@@ -165,7 +165,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif hint in (int, str) and isinstance(value, hint) and not isinstance(value, bool):
+    elif hint in (int, str, bool) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     elif origin is not None and isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
         return dict(value)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .data.base import ImageSet
-    from .feature_cache import FeatureCache
+    from .data.features import FeatureCache
     from .model import DenseModel
 
 Size = tuple[int, int]
@@ -84,6 +85,14 @@ class Losses:
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class Link(NamedTuple):
+    """A saved model that a backbone is built from: name as given, resolved folder, whether only this machine has it."""
+
+    name: str
+    folder: Path
+    local: bool
+
+
 class Backbone(nn.Module, ABC):
     """An encoder from images to a pyramid of feature maps.
 
@@ -94,6 +103,7 @@ class Backbone(nn.Module, ABC):
         mean, std: per-channel normalisation of an image in [0, 1].
         image_size: (H, W) of pre-training, where position embeddings need no interpolation.
         source: where the weights came from ("timm/vit_...", a file), or None when they are random.
+        links: the saved models it is built from, nearest first.
     """
 
     dims: tuple[int, ...]
@@ -103,6 +113,7 @@ class Backbone(nn.Module, ABC):
     std: tuple[float, float, float]
     image_size: Size
     source: str | None = None
+    links: tuple[Link, ...] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
@@ -121,6 +132,20 @@ class Backbone(nn.Module, ABC):
         They train with the decoder and are stored in the checkpoint. Default: none.
         """
         return []
+
+    @classmethod
+    def random_args(cls) -> dict[str, Any]:
+        """Arguments that build it with random weights, without reading or fetching any. Default: none are needed."""
+        return {}
+
+    def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+        """The arguments to write into a model's config.json. Default: `args` as they are.
+
+        Args:
+            args: those it was built with. What they leave to a default or to a file that may change is made explicit.
+            whole: the checkpoint holds all its tensors: these and `random_args` must suffice to build it.
+        """
+        return dict(args)
 
 
 class Decoder(nn.Module, ABC):

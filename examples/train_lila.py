@@ -30,7 +30,12 @@ SMALL = {
     },
     "objective": {
         "name": "lila",
-        "args": {"layers": [2], "size": 224, "map_size": 112, "stride": 4, "cue_side": 144, "start": 32},
+        "args": {
+            "features": {"layers": [2]},
+            "regression": {"stride": 4},
+            "sampling": {"size": 224, "map_size": 112, "cue_side": 144},
+            "start": 32,
+        },
     },
     "optimizer": {"lr": 0.001, "weight_decay": 1e-5},
     "schedule": {"name": "cosine", "warmup": 10},

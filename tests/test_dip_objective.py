@@ -266,7 +266,7 @@ def test_faults_of_the_data(tmp_path, data):
     (tmp_path / "one.txt").write_text("0.png\n")
     with pytest.raises(FileError, match="a line with one name"):
         TaskPairs.open({**data, "pairs": str(tmp_path / "one.txt")})
-    with pytest.raises(FileError, match="labels2 is no folder"):
+    with pytest.raises(FileError, match="labels2 is not a folder"):
         TaskPairs.open({**data, "labels": str(tmp_path / "labels2")})
     with pytest.raises(InputError, match="the tasks were made with 2, 0 to 1"):
         [TaskPairs.open({**data, "classes": 2}).sample(index, 0) for index in range(8)]
@@ -280,7 +280,7 @@ def test_faults_of_the_data(tmp_path, data):
 def test_faults_of_a_batch(data):
     objective, batch = batch_of(data, count=1)
     objective.setup(model := tiny_model(), (), fresh=True)
-    with pytest.raises(InputError, match=r"the joint batch of all processes is of 1 sample"):
+    with pytest.raises(InputError, match=r"the joint batch of all processes has 1 sample"):
         objective(model, batch)
     _, batch = batch_of(data)
     batch["positive_labels"][0, 0, 0] = 4

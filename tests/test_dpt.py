@@ -8,6 +8,7 @@ import torch
 from dense_ctx_dpt.convert import from_flowfeat
 from dense_ctx_dpt.dpt import DPT
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from dense_ctx.errors import CheckpointError, InputError
 from dense_ctx.interfaces import Features
@@ -113,7 +114,7 @@ def test_wrong_arguments():
 
 
 def test_the_shortcut_starts_as_principal_components():
-    """Untrained, and with the other path silenced, the decoder gives the maps' components, each about unit variance."""
+    """Untrained, and with the other path silenced, the decoder gives the maps' components, rotated."""
     torch.manual_seed(0)
     mix = torch.randn(5, 30)
     decoder = DPT((12, 18), (4, 8), dim=4, width=8, norm=False, shortcut=True)
@@ -121,37 +122,26 @@ def test_the_shortcut_starts_as_principal_components():
         torch.einsum("bkhw,kc->bchw", torch.randn(3, 5, 8, 12), mix[:, :12]),
         torch.randn(3, 18, 8, 12),
     ]  # one grid: nothing is resampled
-    share = decoder.fit_shortcut([maps], whiten=1.0)
-    assert 0.3 < share < 1
+    assert decoder.initialise([maps]) is True
     torch.nn.init.zeros_(decoder.project[-1].weight)
     out = (
         decoder(Features(tuple(maps), None, (32, 48)), torch.zeros(3, 3, 32, 48), (8, 12)).movedim(1, -1).flatten(0, 2)
     )
-    spread = torch.cov(out.T, correction=0)
     assert out.mean(0).abs().max() < 1e-3
-    assert (spread - torch.eye(4)).abs().max() < 1e-3
-    with pytest.raises(InputError, match="0: no shortcut"):
-        DPT((12, 18), (4, 8), dim=4, width=8).fit_shortcut([maps])
+    rows = torch.cat([functional.layer_norm(m.movedim(1, -1), (m.shape[1],)) / m.shape[1] ** 0.5 for m in maps], -1)
+    variances = torch.linalg.eigvalsh(torch.cov(rows.flatten(0, 2).T, correction=0)).flip(0)[:4] ** 1.5
+    spread = torch.linalg.eigvalsh(torch.cov(out.T, correction=0)).flip(0)
+    assert torch.allclose(spread, 4 * variances / variances.sum(), rtol=1e-3)
+    with pytest.raises(InputError, match="30 channels, fewer than dim=31"):
+        DPT((12, 18), (4, 8), dim=31, width=8, shortcut=True).initialise([maps])
+    with pytest.raises(InputError, match="No image"):
+        decoder.initialise([])
 
 
-@pytest.mark.parametrize("norm", [True, False])
-def test_recolour_gives_what_it_says_and_shift_still_adds(norm):
-    torch.manual_seed(0)
-    maps = (torch.randn(1, 12, 8, 8), torch.randn(1, 18, 4, 4))
-    features, image = Features(maps, None, (32, 32)), torch.rand(1, 3, 32, 32)
-    decoder = DPT((12, 18), (4, 8), dim=5, width=8, norm=norm, mix=True).eval()
-    with torch.no_grad():
-        before = decoder(features, image, (8, 8))
-        plain = DPT((12, 18), (4, 8), dim=5, width=8, norm=norm).eval()
-        plain.load_state_dict({k: v for k, v in decoder.state_dict().items() if k not in ("mix", "offset")})
-        assert torch.equal(before, plain(features, image, (8, 8)))  # it starts as nothing
-        mean, matrix, by = torch.randn(5), torch.randn(5, 5), torch.randn(5)
-        decoder.recolour(mean, matrix)
-        decoder.recolour(torch.zeros(5), matrix)
-        decoder.shift(by)
-        after = decoder(features, image, (8, 8))
-    wanted = (before.movedim(1, -1) - mean) @ matrix @ matrix + by
-    assert torch.allclose(after.movedim(1, -1), wanted, atol=1e-4)
-    assert set(decoder.state_dict()) - set(plain.state_dict()) == {"mix", "offset"}
-    with pytest.raises(InputError, match="mix=true"):
-        plain.recolour(mean, matrix)
+def test_without_a_shortcut_nothing_is_initialised_or_read():
+    decoder = DPT((12, 18), (4, 8), dim=4, width=8)
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    maps = iter([[torch.randn(1, 12, 8, 8), torch.randn(1, 18, 4, 4)]])
+    assert decoder.initialise(maps) is False
+    assert len(list(maps)) == 1
+    assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())

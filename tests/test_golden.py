@@ -125,7 +125,7 @@ ZERO_SHOT = ("coco-stuff-zeroshot-v1", [
 ])  # fmt: skip
 
 OBJECTIVES = {  # name: arguments that make it cheap, all others are the defaults
-    "lila": {"size": 64},
+    "lila": {"sampling": {"size": 64}},
     "dip": {"size": 64, "out": 16},
     "maxa-depth": {"size": [48, 64], "image_size": [96, 128]},
 }

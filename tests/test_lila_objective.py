@@ -6,7 +6,6 @@ import torch
 from dense_ctx_dpt.dpt import DPT
 from dense_ctx_lila.crops import crop_image, crop_map
 from dense_ctx_lila.cues.base import Cue
-from dense_ctx_lila.decoder_init import drawn
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.sampling import FramePairs, Sampling, open_clips
@@ -18,8 +17,22 @@ from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import ridge_apply, ridge_fit
 from dense_ctx.testing import TinyBackbone, check_objective, tiny_model
+from dense_ctx.train import TrainStep
 
-ARGS = {"size": 32, "frame_side": 48, "cue_side": 48, "crop": (0.6, 0.9), "gap": (1, 2)}
+SAMPLING = {"size": 32, "frame_side": 48, "cue_side": 48, "crop": (0.6, 0.9), "gap": (1, 2)}
+ARGS = {"sampling": SAMPLING}
+
+
+def sampled(**more):
+    """Arguments of another sampling."""
+    return {"sampling": {**SAMPLING, **more}}
+
+
+def dpt(**args):
+    """A model of a tiny backbone and a DPT decoder."""
+    torch.manual_seed(0)
+    backbone = TinyBackbone()
+    return DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8, **args)).eval()
 
 
 def scene(shift, height=48, width=80):
@@ -68,20 +81,20 @@ def test_contract(clips):
         {"cues": ["features"]},
         {"cues": ["flow:dis"]},
         {"mode": "erm"},
-        {"pamr": False},
-        {"crop": (1, 1)},
-        {"same_frame": True},
+        {"features": {"pamr": False}},
+        sampled(crop=(1, 1)),
+        sampled(same_frame=True),
         {"gamma": 0.0},
         {"context": "detached"},
         {"context": "ema", "ema": 0.9},
-        {"bias": "none"},
-        {"relative": False},
-        {"bias": "penalized"},
+        {"regression": {"bias": "none"}},
+        {"regression": {"relative": False}},
+        {"regression": {"bias": "penalized"}},
         {"balance": "channels"},
-        {"layers": [0, -1]},
-        {"layers": [0, -1], "project": 3},
-        {"map_size": 16},
-        {"map_size": 16, "pamr": False, "context": "ema"},
+        {"features": {"layers": [0, -1]}},
+        {"features": {"layers": [0, -1], "project": 3}},
+        sampled(map_size=16),
+        {**sampled(map_size=16), "features": {"pamr": False}, "context": "ema"},
     ],
 )
 def test_every_switch_trains(clips, args):
@@ -90,7 +103,9 @@ def test_every_switch_trains(clips, args):
 
 def test_the_loss_is_the_equations(clips):
     torch.manual_seed(0)
-    objective = LilaObjective(**ARGS, cues=["flow:dis"], stride=5, sigma=0.2, gamma=0.5, relative=False)
+    objective = LilaObjective(
+        **ARGS, cues=["flow:dis"], sigma=0.2, gamma=0.5, regression={"stride": 5, "relative": False}
+    )
     model = tiny_model()
     data = objective.dataset(clips)
     objective.setup(model, data, fresh=True)
@@ -126,58 +141,38 @@ def test_a_constant_or_a_scale_changes_nothing(clips):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_the_decoder_starts_from_the_data(clips):
-    torch.manual_seed(0)
-    objective = LilaObjective(**ARGS, start=4)
-    backbone = TinyBackbone()
-    model = DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8, shortcut=True))
-    data = objective.dataset(clips)
+def test_a_fresh_decoder_starts_from_the_data(clips):
+    objective, model = LilaObjective(**ARGS, start=4), dpt(shortcut=True)
     before = model.decoder.shortcut[0].weight.clone()
-    objective.setup(model, data, fresh=True)
+    TrainStep(model, objective, objective.dataset(clips), fresh=False)
+    assert torch.equal(before, model.decoder.shortcut[0].weight), "a run that resumes has its weights"
+    TrainStep(model, objective, objective.dataset(clips))
     assert not torch.equal(before, model.decoder.shortcut[0].weight)
 
 
-@pytest.mark.parametrize("norm", [True, False])
-def test_in_the_end_the_spectrum_is_the_power_asked_for(clips, norm):
-    torch.manual_seed(0)
-    objective = LilaObjective(**ARGS, centre=6, spectrum=1.5)
-    backbone = TinyBackbone()
-    model = DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8, norm=norm, mix=True)).eval()
-    objective.dataset(clips)
-    side = max(1, objective.sampling.map_size // 4)
+def test_a_decoder_that_cannot_start_from_data_is_refused_and_no_frame_read(clips):
+    class Unread(list):
+        def __getitem__(self, index):
+            raise AssertionError("a pair was read")
 
-    def features():
-        crops = [pair["context"][None] for pair in drawn(objective._data, 6)]
-        with torch.no_grad():
-            return torch.cat([model(crop, size=(side, side)).pixels[0].flatten(1).T for crop in crops])
-
-    before = features()
-    objective.finish(model)
-    after = features()
-    assert after.mean(0).abs().max() < 1e-4 * after.std()
-    was, now = (torch.linalg.eigvalsh(torch.cov(rows.double().T)).flip(0)[:4] for rows in (before, after))
-    assert torch.allclose(now / now[0], (was / was[0]) ** 1.5, rtol=1e-2)
-    assert torch.isclose(after.var(0).sum(), before.var(0).sum(), rtol=1e-3)
-    assert not any(parameter.shape == (6, 6) for parameter in model.decoder.parameters())  # no gradient reaches it
+    for model, name in ((dpt(), "DPT"), (tiny_model(), "TinyDecoder")):
+        with pytest.raises(ConfigError, match=f"start=4: the decoder {name} cannot be initialised"):
+            LilaObjective(**ARGS, start=4).setup(model, Unread(range(9)), fresh=True)
 
 
-def test_a_spectrum_is_refused_before_the_training(clips):
-    with pytest.raises(ConfigError, match="needs centre > 0"):
-        LilaObjective(**ARGS, centre=0, spectrum=1.5)
-    objective = LilaObjective(**ARGS, spectrum=1.5)
-    backbone = TinyBackbone()
-    with pytest.raises(ConfigError, match="mix=true, or spectrum=1"):
-        objective.setup(DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8)), (), fresh=True)
+def test_start_is_refused_for_a_model_that_was_opened(clips):
+    model = dpt(shortcut=True)
+    model.fresh = False
+    with pytest.raises(ConfigError, match="published weights would be overwritten"):
+        TrainStep(model, LilaObjective(**ARGS, start=4), ())
 
 
 @pytest.mark.parametrize("norm", [True, False])
 def test_in_the_end_features_are_centred_and_nothing_else_is_changed(clips, norm):
-    torch.manual_seed(0)
-    objective = LilaObjective(**ARGS, centre=6)
-    backbone = TinyBackbone()
-    model = DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8, norm=norm)).eval()
+    objective, model = LilaObjective(**ARGS, centre=6), dpt(norm=norm)
     model.decoder.shift(torch.full((6,), 3.0))
     data = objective.dataset(clips)
+    objective.setup(model, data, fresh=True)
     crops = torch.stack([data[i]["context"] for i in range(len(data))])
     with torch.no_grad():
         before = model(crops, size=(8, 8)).pixels
@@ -187,8 +182,23 @@ def test_in_the_end_features_are_centred_and_nothing_else_is_changed(clips, norm
     assert torch.allclose(after - before, shift[None, :, None, None].expand_as(after), atol=1e-5)
     assert before.mean((0, 2, 3)).norm() > 5
     assert after.mean((0, 2, 3)).norm() < 0.2 * before.mean((0, 2, 3)).norm()
-    LilaObjective(**ARGS, centre=0).finish(model)
-    LilaObjective(**ARGS).finish(tiny_model())  # a decoder that cannot shift stays as it is
+
+
+@pytest.mark.parametrize(("centre", "opened"), [(0, False), (6, True)])
+def test_features_stay_where_nobody_asks_or_the_model_was_opened(clips, centre, opened):
+    objective, model = LilaObjective(**ARGS, centre=centre), dpt()
+    model.fresh = not opened
+    objective.setup(model, objective.dataset(clips), fresh=model.fresh)
+    before = model.decoder.norm.bias.clone()
+    objective.finish(model)
+    assert torch.equal(before, model.decoder.norm.bias)
+
+
+def test_a_decoder_that_cannot_be_centred_is_named(clips):
+    objective, model = LilaObjective(**ARGS, centre=6), tiny_model()
+    objective.setup(model, objective.dataset(clips), fresh=True)
+    with pytest.warns(UserWarning, match=r"^centre=6: the decoder TinyDecoder cannot be shifted, so [^\n]*$"):
+        objective.finish(model)
 
 
 def gradient(context, clips):
@@ -320,10 +330,17 @@ def test_a_frame_damaged_further_on_is_replaced(clips, tmp_path):
         ({"cues": []}, ConfigError, "at least one"),
         ({"mode": "distil"}, ConfigError, "in-context, erm"),
         ({"context": "frozen"}, ConfigError, "shared, detached, ema"),
-        ({"penalty": 0}, ConfigError, "penalty=0"),
-        ({"gap": (3, 1)}, InputError, "the least first"),
-        ({"crop": (0.5, 1.5)}, InputError, "short side"),
-        ({"size": 4}, InputError, "at least 8 pixels"),
+        ({"regression": {"penalty": 0}}, ConfigError, "penalty=0"),
+        (sampled(gap=(3, 1)), InputError, "the least first"),
+        (sampled(crop=(0.5, 1.5)), InputError, "short side"),
+        (sampled(size=4), InputError, "at least 8 pixels"),
+        (sampled(gap=3), ConfigError, r"objective: sampling.+gap is 3; expected"),
+        (sampled(gap=(1, 2.5)), ConfigError, r"objective: sampling.+gap.* is 2\.5; expected"),
+        (sampled(gaps=(1, 2)), ConfigError, r"objective: sampling.+gaps"),
+        ({"features": {"pamr": 1}}, ConfigError, r"objective: features.+pamr is 1; expected"),
+        ({"features": {"layers": []}}, ConfigError, "at least one map"),
+        ({"regression": {"bias": "half"}}, ConfigError, "objective: regression.+bias is .*half.*; expected"),
+        ({"regression": 5}, ConfigError, "objective: regression.* is 5; expected a mapping"),
         ({"cues": ["features", "flow:dsi"]}, Exception, "flow:dis"),
     ],
 )
@@ -369,7 +386,7 @@ def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
     assert not objective.cues.heavy
     assert "step" in check_objective(objective, clips, steps=1)
     with pytest.raises(ConfigError, match="gaps"):
-        LilaObjective(**{**args, "gap": (1, 4)}, cue_cache=str(tmp_path))
+        LilaObjective(**{**args, **sampled(gap=(1, 4))}, cue_cache=str(tmp_path))
     write_video(clips / "new.mp4", [scene(i) for i in range(4)])
     try:
         with pytest.raises(FileError, match="lacks 1 clip"):

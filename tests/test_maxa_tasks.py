@@ -9,7 +9,7 @@ from maxa_scenes import KINDS, OUTPUTS, Boxes
 
 from dense_ctx import DenseModel, create_decoder, registry
 from dense_ctx.errors import ConfigError, InputError, UnknownNameError
-from dense_ctx.feature_cache import cache_features
+from dense_ctx.data.model_features import cache_features
 from dense_ctx.interfaces import ScoredObjective
 from dense_ctx.testing import check_objective, check_scored_objective
 from dense_ctx.testing.tiny import TinyBackbone
@@ -106,7 +106,7 @@ def test_a_task_with_arguments(tmp_path):
     with pytest.raises(InputError, match="none of 6 images has what ClusterScores needs"):
         made.score(model("instances").eval(), Boxes())
     objective("instances", targets=str(tmp_path)).dataset(Boxes())
-    with pytest.raises(ConfigError, match="args: None there, {'least': 3} now"):
+    with pytest.raises(ConfigError, match="args.least: nothing there, 3 now"):
         objective({"name": "instances", "args": {"least": 3}}, targets=str(tmp_path)).dataset(Boxes())
 
 
@@ -164,7 +164,7 @@ def test_training_from_the_cache_is_training_from_images(tmp_path, head):
     other = model("depth", head)
     with torch.no_grad():
         other.backbone.deep.weight.add_(1.0)
-    with pytest.raises(ConfigError, match=r"stale.*weights"):
+    with pytest.raises(ConfigError, match=r"another feature cache.*weights"):
         TrainStep(other, again, data)
 
 

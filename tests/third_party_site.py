@@ -110,7 +110,7 @@ def lila(out: Path, clips: Path, decoder: str, **args: Any) -> Path:
     """A configuration of two steps of LILA, written beside `out`: features and the stranger's cue, no flow."""
     sampling = {"size": 32, "frame_side": 48, "cue_side": 48, "crop": [0.6, 0.9], "gap": [1, 2]}
     backbone = {"name": "stranger-blocks", "args": {"adapt": True}}
-    objective = {"cues": ["features", "stranger-grey"], "start": 0, "centre": 0, **sampling, **args}
+    objective = {"cues": ["features", "stranger-grey"], "start": 0, "centre": 0, "sampling": sampling, **args}
     config = {
         "out": str(out), "steps": 2, "batch_size": 2, "log": 1, "optimizer": {"lr": 1e-3}, "data": str(clips),
         "model": {"backbone": backbone, "decoder": {"name": decoder, "args": {"dim": 4}}},

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..data.base import ImageSet
 from ..errors import ConfigError
-from ..feature_cache import cache_features
+from ..data.model_features import cache_features
 from ..interfaces import ScoredObjective, Size
 from ..model import DenseModel
 from .common import Clauses, factory

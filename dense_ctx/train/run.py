@@ -39,6 +39,7 @@ class Run:
     loader: Any
     samples: int
     frozen: str
+    fresh: bool
     start: int
     seconds: float
     averaged: Averaged
@@ -76,7 +77,7 @@ class Run:
                     self.optimizer.optimizer,
                     self.averaged.tensors,
                     state.Meta(
-                        done, round(self.seconds, 3), self.samples, self.config.to_dict(), self.frozen,
+                        done, round(self.seconds, 3), self.samples, self.config.to_dict(), self.frozen, self.fresh,
                         None if scaler is None else scaler.state_dict(),
                     ),
                 )  # fmt: skip
@@ -170,7 +171,10 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     order = Order(samples, config.seed, config.batch_size, config.accumulate, rank, world)
     start = 0 if meta is None else meta.step
     model.to(accelerator.device)
-    step = TrainStep(model, objective, dataset, fresh=model.fresh and meta is None)
+    if meta is not None:  # what an objective does in the end may depend on how the run began
+        model.fresh = meta.fresh
+    fresh = model.fresh
+    step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
     frozen = state.frozen_digest(step)
     pin = accelerator.device.type == "cuda"
     batches = loader(dataset, objective, order.between(start, config.steps), config.seed, config.workers, pin)
@@ -191,7 +195,9 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     in_main(accelerator, lambda: state.discard_after(out, start))
     in_main(accelerator, lambda: config.save_yaml(out / "config.yaml"))
     seconds = 0.0 if meta is None else meta.seconds
-    return Run(config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, start, seconds, averaged)
+    return Run(
+        config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, fresh, start, seconds, averaged
+    )
 
 
 def _claim(config: TrainConfig, out: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Backbone, Features
-from dense_ctx.model import create_backbone
+from dense_ctx.model import create_backbone, random_args
 
 # the attention's projections, as timm and transformers call them
 TARGETS = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
@@ -24,7 +24,7 @@ class LoraBackbone(Backbone):
     Args:
         of: name of a registered backbone, or the module.
         args: arguments of the named one.
-        weights: of the named one, above `args`; None: random.
+        weights: of the named one: "pretrained" (as `args` say), a file, or None (random).
         rank: of the adapters; their scale is 1 (alpha = rank).
         targets: endings of the names of the linear layers.
 
@@ -38,14 +38,17 @@ class LoraBackbone(Backbone):
         args: Mapping[str, Any] | None = None,
         rank: int = 8,
         targets: Sequence[str] = TARGETS,
-        **more: Any,
+        weights: str | None = "pretrained",
     ) -> None:
         super().__init__()
         from peft import LoraConfig, inject_adapter_in_model
 
         if rank < 1:
             raise ConfigError(f"rank={rank} is not at least 1")
-        made = create_backbone(of, **{**(args or {}), **more}) if isinstance(of, str) else of
+        if isinstance(of, str):
+            own = random_args(of) if weights is None else {} if weights == "pretrained" else {"weights": weights}
+            of = create_backbone(of, **{**(args or {}), **own})
+        made = of
         linear = [name for name, part in made.named_modules() if isinstance(part, nn.Linear)]
         chosen = [name for name in linear if name.rpartition(".")[2] in tuple(targets)]
         if not chosen:
@@ -58,7 +61,7 @@ class LoraBackbone(Backbone):
             torch.manual_seed(0)  # a model built again for its checkpoint starts alike
             config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=chosen)
             self.net = inject_adapter_in_model(config, made)
-        for name in ("dims", "strides", "stride", "mean", "std", "image_size", "source"):
+        for name in ("dims", "strides", "stride", "mean", "std", "image_size", "source", "links"):
             setattr(self, name, getattr(made, name))
         self.eval()
 
@@ -74,3 +77,13 @@ class LoraBackbone(Backbone):
     def blocks(self) -> list[str]:
         """The bare backbone's."""
         return [f"net.{name}" for name in self.net.blocks()]
+
+    @classmethod
+    def random_args(cls) -> dict[str, Any]:
+        """weights=None."""
+        return {"weights": None}
+
+    def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+        """The bare backbone's, within `args`."""
+        inner = self.net.stored_args(args.get("args") or {}, whole=whole)
+        return {**args, "args": inner} if inner else dict(args)

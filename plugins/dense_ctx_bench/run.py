@@ -11,14 +11,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dense_ctx.errors import ConfigError
 from dense_ctx.files import read_json, write_json
+from dense_ctx.identity import require_equal
 
 from .cells import run_cell
 from .check import check_parts
 from .plan import Bench, Cell
 
 FORMAT = 1
+ADVICE = "Choose another --out or remove the file"
 _POLL = 0.2  # seconds
 # the distributed environment that torchrun and `accelerate launch` set
 _LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -66,7 +67,7 @@ def run_bench(
         if not path.exists():
             return False
         record = read_json(path)
-        _check(record, bench.settings(cell), path)
+        require_equal(record["settings"], bench.settings(cell), f"{path} holds another cell", ADVICE)
         if record["status"] != "done" and _stamp(path) == earlier[cell.name]:
             return False
         records[cell.name] = record
@@ -136,9 +137,3 @@ def _rank() -> int:
 
 def _stamp(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
-
-
-def _check(record: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
-    differing = [key for key, value in settings.items() if record["settings"].get(key) != value]
-    if differing:
-        raise ConfigError(f"{path} was run with another {', '.join(differing)}; choose another --out or remove it")

@@ -8,7 +8,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from dense_ctx.data import ImageSet
-from dense_ctx.feature_cache import FeatureCache, cache_features
+from dense_ctx.data.features import FeatureCache
+from dense_ctx.data.model_features import cache_features
 from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Backbone, Size
 from dense_ctx.model import DenseModel
@@ -48,7 +49,7 @@ class Store:
             None of no images.
 
         Raises:
-            FileError, InputError: as `dense_ctx.feature_cache.cache_features`.
+            FileError, InputError: as `dense_ctx.data.model_features.cache_features`.
         """
         if not len(images):
             return None

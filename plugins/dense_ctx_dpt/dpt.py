@@ -17,6 +17,8 @@ from dense_ctx.interfaces import Decoder, Features, Size
 
 from .upsample import resize
 
+STRENGTH = 0.5  # of a principal component at the start: its standard deviation to this power beside its own
+
 
 class DPT(Decoder):
     """Reassemble the maps to a pyramid, fuse it from coarse to fine, project to `dim` channels.
@@ -30,12 +32,8 @@ class DPT(Decoder):
         norm: end with a LayerNorm over channels (eps 1e-6), as FlowFeat does.
         shortcut: add a linear projection of the maps themselves, each standardised over its channels and upsampled. The
             pyramid's path starts small, so that an untrained decoder gives about what the maps side by side give, the
-            more so after `fit_shortcut`; for short trainings. Neither FlowFeat nor LILA has it.
-        mix: end with a square matrix over the channels, which gradients leave alone and `recolour` sets.
+            more so after `initialise`; for short trainings. Neither FlowFeat nor LILA has it.
     """
-
-    mix: Tensor | None
-    offset: Tensor | None
 
     def __init__(
         self,
@@ -46,7 +44,6 @@ class DPT(Decoder):
         projections: Sequence[int] | None = None,
         norm: bool = True,
         shortcut: bool = False,
-        mix: bool = False,
     ) -> None:
         super().__init__()
         if min(dim, width) < 1:
@@ -70,8 +67,6 @@ class DPT(Decoder):
         self.head = nn.Conv2d(width, width, 3, padding=1)
         self.project = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1))
         self.norm = nn.LayerNorm(dim, eps=1e-6) if norm else None
-        self.register_buffer("mix", torch.eye(dim) if mix else None)
-        self.register_buffer("offset", torch.zeros(dim) if mix else None)
         self.shortcut = nn.ModuleList(nn.Conv2d(channels, dim, 1, bias=False) for channels in dims if shortcut)
         for layer in self.shortcut:
             nn.init.orthogonal_(layer.weight)
@@ -103,8 +98,6 @@ class DPT(Decoder):
         out = out.movedim(1, -1)
         if self.norm is not None:
             out = self.norm(out)
-        if self.mix is not None:
-            out = functional.linear(out, self.mix, self.offset)
         return out.movedim(-1, 1)
 
     def _shortcut(self, maps: Sequence[Tensor]) -> Tensor:
@@ -118,66 +111,63 @@ class DPT(Decoder):
         return joined
 
     @torch.no_grad()
-    def fit_shortcut(self, batches: Iterable[Sequence[Tensor]], whiten: float = -0.5) -> float:
+    def initialise(self, batches: Iterable[Sequence[Tensor]]) -> bool:
         """Start the shortcut with the principal components of the maps side by side, each map counting the same.
 
-        The components are then rotated at random (the same rotation every time): a probe that standardises its
-        channels would otherwise make the weakest component as loud as the strongest.
-
-        Args:
-            batches: maps [B, C_l, h_l, w_l] of some images, as the backbone gives them.
-            whiten: components are divided by their standard deviation to this power: 0 as they are, 1 all alike,
-                below 0 the strong ones stronger.
+        The strong components are made stronger still, by the square root of their standard deviation. All are then
+        rotated at random (the same rotation every time): a probe that standardises its channels would otherwise make
+        the weakest component as loud as the strongest.
 
         Returns:
-            the share of the variance they keep.
+            False: there is no shortcut, and nothing was read.
 
         Raises:
-            InputError: no shortcut, or fewer channels than `dim`.
+            InputError: the maps have fewer channels than `dim`.
         """
+        if not self.shortcut:
+            return False
         channels = [layer.in_channels for layer in self.shortcut]
         if sum(channels) < self.dim:
-            raise InputError(f"fit_shortcut: {sum(channels)} channels of the maps (0: no shortcut) for dim={self.dim}")
-        gram = torch.zeros(sum(channels), sum(channels), dtype=torch.float64)
-        total, count = torch.zeros(sum(channels), dtype=torch.float64), 0
-        for maps in batches:
-            grid = maps[min(1, len(maps) - 1)].shape[-2:]
-            rows = torch.cat(
-                [_shown(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
-            )
-            rows = rows.movedim(1, -1).flatten(0, 2).double().cpu()
-            gram, total, count = gram + rows.T @ rows, total + rows.sum(0), count + len(rows)
-        mean = total / count
-        values, vectors = torch.linalg.eigh(gram / count - mean[:, None] * mean)
-        kept = values.flip(0)[: self.dim].clamp_min(1e-9)
-        basis = vectors.flip(1)[:, : self.dim] * kept ** (-whiten / 2)
-        basis *= (self.dim / (kept ** (1 - whiten)).sum()).sqrt()
-        dice = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0), dtype=basis.dtype)
-        basis = basis @ torch.linalg.qr(dice)[0]
+            raise InputError(f"The maps have {sum(channels)} channels, fewer than dim={self.dim}: make dim smaller")
+        mean, covariance = _moments(batches)
+        values, vectors = torch.linalg.eigh(covariance)
+        variances = values.flip(0)[: self.dim].clamp_min(1e-9)
+        basis = vectors.flip(1)[:, : self.dim] * variances ** (STRENGTH / 2)
+        basis *= (self.dim / (variances ** (1 + STRENGTH)).sum()).sqrt()
+        noise = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0), dtype=basis.dtype)
+        basis = basis @ torch.linalg.qr(noise)[0]
         for layer, part, n in zip(self.shortcut, basis.split(channels), channels, strict=True):
             layer.weight.copy_((part.T / n**0.5)[:, :, None, None])
         self.project[-1].bias.copy_(-(mean @ basis))
-        return float(kept.sum() / values.sum())
+        return True
 
     @torch.no_grad()
-    def shift(self, by: Tensor) -> None:
-        """Add a vector [dim] to every pixel of what is decoded."""
+    def shift(self, offset: Tensor) -> bool:
+        """Add a vector [dim] to every pixel from now on."""
         last = self.project[-1].bias if self.norm is None else self.norm.bias
-        last = last if self.offset is None else self.offset
-        last.add_(by.to(last))
+        last.add_(offset.to(last))
+        return True
 
-    @torch.no_grad()
-    def recolour(self, mean: Tensor, matrix: Tensor) -> None:
-        """From now on give (y - mean) @ matrix, [dim] and [dim, dim], where y was given for a pixel.
 
-        Raises:
-            InputError: the decoder was made without `mix`.
-        """
-        if self.mix is None or self.offset is None:
-            raise InputError("This decoder has no matrix to set; make it with mix=true")
-        turned = matrix.T.to(self.mix)
-        self.offset.copy_(turned @ (self.offset - mean.to(self.mix)))
-        self.mix.copy_(turned @ self.mix)
+def _moments(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean [C] and covariance [C, C], float64, of all maps side by side on the second one's grid.
+
+    Each is standardised over its channels and divided by the square root of their number.
+    """
+    gram, total, count = torch.zeros(0), torch.zeros(0), 0
+    for maps in batches:
+        grid = maps[min(1, len(maps) - 1)].shape[-2:]
+        rows = torch.cat(
+            [_shown(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
+        )
+        rows = rows.movedim(1, -1).flatten(0, 2).double().cpu()
+        if not count:
+            gram, total = rows.new_zeros(rows.shape[1], rows.shape[1]), rows.new_zeros(rows.shape[1])
+        gram, total, count = gram + rows.T @ rows, total + rows.sum(0), count + len(rows)
+    if not count:
+        raise InputError("No image to initialise the decoder from")
+    mean = total / count
+    return mean, gram / count - mean[:, None] * mean
 
 
 def _standardized(item: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dense_ctx.interfaces import Batch, Features
 from .crops import crop_map
 from .cue_cache import CueCache
 from .cues.base import Cue, create_cue, cue_part
-from .feature_cue import OwnCue
+from .feature_cue import FeatureCue
 from .sampling import Sampling, normalized
 
 FEATURES = "features"  # the cue that is the backbone's own
@@ -30,11 +30,11 @@ class CueMaps(nn.Module):
         ConfigError: no cue, one twice, or a name that is not known.
     """
 
-    def __init__(self, names: Sequence[str], own: OwnCue, sampling: Sampling, folder: str | None) -> None:
+    def __init__(self, names: Sequence[str], feature_cue: FeatureCue, sampling: Sampling, folder: str | None) -> None:
         super().__init__()
         if not names or len(set(names)) != len(names):
             raise ConfigError(f"cues={list(names)}: at least one, each once")
-        self.names, self.own, self.sampling = tuple(names), own, sampling
+        self.names, self.feature_cue, self.sampling = tuple(names), feature_cue, sampling
         outside = [name for name in names if name != FEATURES]
         low, high = sampling.gap
         self.cache = CueCache(folder, outside, sampling.cue_side, range(low, high + 1)) if folder else None
@@ -53,7 +53,7 @@ class CueMaps(nn.Module):
 
     def _channels(self, name: str, dims: Sequence[int]) -> int:
         if name == FEATURES:
-            return self.own.channels(dims)
+            return self.feature_cue.channels(dims)
         if self.cache is not None:
             channels = self.cache.channels[cue_part(name).name]
             return channels.stop - channels.start
@@ -72,7 +72,7 @@ class CueMaps(nn.Module):
         whole = self._heavy_maps(batch, images.device)
         for name in self.names:
             if name == FEATURES:
-                context, query = self.own(features, images, self.sampling.map_size).chunk(2)
+                context, query = self.feature_cue(features, images, self.sampling.map_size).chunk(2)
             elif name in whole:
                 context, query = whole[name]
             else:

@@ -1,72 +1,54 @@
-"""What a decoder takes from the data outside of gradient steps: its first weights; in the end mean and spectrum."""
+"""What a decoder takes from the data outside of gradient steps: its first weights, and in the end the mean."""
 
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
 from dense_ctx.errors import ConfigError
 from dense_ctx.model import DenseModel
 
-from .sampling import FramePairs
 
-
-def drawn(data: FramePairs, count: int) -> Iterator[Any]:
-    """`count` pairs, the same every time."""
-    for index in random.Random(0).sample(range(len(data)), min(count, len(data))):
-        yield data[index]
+def sample_pairs(dataset: Dataset[Any], count: int) -> Iterator[Any]:
+    """`count` pairs, the same every time; fewer where there are fewer."""
+    samples: int = len(dataset)  # type: ignore[arg-type]
+    for index in random.Random(0).sample(range(samples), min(count, samples)):
+        yield dataset[index]
 
 
 @torch.no_grad()
-def start(model: DenseModel, data: FramePairs | None, count: int) -> None:
-    """Give a decoder that has `fit_shortcut` its first weights, from both crops of `count` pairs.
+def initialise(model: DenseModel, dataset: Dataset[Any], count: int) -> None:
+    """Give the decoder its first weights from the maps of both crops of `count` pairs.
 
     Raises:
-        ConfigError: it has none, or there is no data.
+        ConfigError: it cannot be initialised from data.
     """
-    fit = getattr(model.decoder, "fit_shortcut", None)
-    if fit is None or data is None:
+    images = (torch.stack([pair["context"], pair["query"]]) for pair in sample_pairs(dataset, count))
+    if not model.decoder.initialise(model.encode(pair.to(model.device))[0].maps for pair in images):
         raise ConfigError(
-            f"start={count}: {type(model.decoder).__name__} has no fit_shortcut, or there is no data yet; "
-            "use decoder dpt with shortcut=true, or start=0"
+            f"start={count}: the decoder {_name(model)} cannot be initialised from data as it was made; take one that "
+            "can, such as dpt with shortcut=true, or leave out start"
         )
-    images = (torch.stack([pair["context"], pair["query"]]) for pair in drawn(data, count))
-    fit(model.encode(pair.to(model.device))[0].maps for pair in images)
 
 
 @torch.no_grad()
-def finish(model: DenseModel, data: FramePairs | None, count: int, spectrum: float) -> None:
-    """Take from the features their mean over `count` crops, and set their spectrum; see `LilaObjective`.
-
-    Decoders without `shift` stay as they are.
-    """
-    decoder: Any = model.decoder
-    if not hasattr(decoder, "shift") or data is None or not count:
-        return
-    side = max(1, data.sampling.map_size // 4)
-    crops = (pair["context"][None].to(model.device) for pair in drawn(data, count))
+def centre(model: DenseModel, dataset: Dataset[Any], count: int, side: int) -> None:
+    """Take from the features their mean over `count` crops, decoded at side x side; warn of a decoder that cannot."""
+    crops = (pair["context"][None].to(model.device) for pair in sample_pairs(dataset, count))
     rows = torch.cat([model(crop, size=(side, side)).pixels[0].flatten(1).T.double().cpu() for crop in crops])
-    mean = rows.mean(0)
-    if spectrum == 1:
-        decoder.shift(-mean)
-        return
-    values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
-    values = values.clamp_min(1e-9 * float(values[-1]))
-    wanted = values**spectrum * (values.sum() / (values**spectrum).sum())
-    decoder.recolour(mean, vectors * (wanted / values).sqrt() @ vectors.T)
-
-
-def needs_mix(model: DenseModel, spectrum: float) -> None:
-    """Refuse a spectrum that the decoder cannot take, before the training and not after it.
-
-    Raises:
-        ConfigError: it has no `mix`.
-    """
-    if spectrum != 1 and getattr(model.decoder, "mix", None) is None:
-        raise ConfigError(
-            f"spectrum={spectrum}: {type(model.decoder).__name__} has no matrix to set; use decoder dpt with mix=true, "
-            "or spectrum=1"
+    if not model.decoder.shift(-rows.mean(0)):
+        warnings.warn(
+            f"centre={count}: the decoder {_name(model)} cannot be shifted, so the mean of its features stays; "
+            "cosines between them may say little. centre=0 asks for nothing",
+            stacklevel=2,
         )
+
+
+def _name(model: DenseModel) -> str:
+    config = model.model_config
+    return type(model.decoder).__name__ if config is None else config.decoder.name

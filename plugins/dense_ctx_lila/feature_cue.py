@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Features
 
 from .pamr import refine
 
 
 @dataclass(frozen=True)
-class OwnCue:
+class FeatureCue:
     """Maps of the backbone as a cue.
 
     layers: maps that make it, joined on the finest grid of them.
@@ -24,12 +25,16 @@ class OwnCue:
     pamr: refine by the image; pyramid, iterations, dilations: its settings.
     """
 
-    layers: tuple[int, ...]
-    project: int
-    pamr: bool
-    pyramid: tuple[int, ...]
-    iterations: tuple[int, ...]
-    dilations: tuple[int, ...]
+    layers: tuple[int, ...] = (-1,)
+    project: int = 0
+    pamr: bool = True
+    pyramid: tuple[int, ...] = (4, 2, 1)
+    iterations: tuple[int, ...] = (20, 10, 5)
+    dilations: tuple[int, ...] = (1, 3, 5)
+
+    def __post_init__(self) -> None:
+        if not self.layers or self.project < 0:
+            raise ConfigError(f"layers={self.layers}, project={self.project}: at least one map; channels, or 0 for all")
 
     def channels(self, dims: Sequence[int]) -> int:
         """How many it has, of a backbone's."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dense_ctx.data import ImageSet, open_set
+from dense_ctx.data.features import FeatureCache
 from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.feature_cache import FeatureCache
 from dense_ctx.images import resized
 from dense_ctx.interfaces import Size
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dense_ctx.data import ImageSet
-from dense_ctx.errors import ConfigError
-from dense_ctx.files import new_file, read_json, write_json, write_tensors
+from dense_ctx.data.cache import DiskCache, Shard
+from dense_ctx.errors import FileError
+from dense_ctx.files import json_digest
+from dense_ctx.identity import Identity
 from dense_ctx.interfaces import Size
 
 from .tasks import Task
@@ -29,38 +27,28 @@ class TargetCache:
 
     Raises:
         ConfigError: it holds targets of another task or size; what differs is named.
-        FileError: it cannot be written.
+        FileError: it holds other files, or cannot be written.
     """
 
     def __init__(self, folder: str | Path, task: Task, images: ImageSet, size: Size) -> None:
-        names = hashlib.sha256(json.dumps(list(images.names)).encode()).hexdigest()
-        self.folder, self.task = Path(folder) / names[:16], task
-        identity = {
+        self.task, names = task, json_digest(list(images.names))
+        settings = {
             "format": FORMAT,
             "task": task.name,
+            "args": dict(task.args),
             "size": list(size),
             "images": len(images),
             "names": names,
-            **({"args": json.loads(json.dumps(dict(task.args), default=str))} if task.args else {}),
         }
-        path = self.folder / "targets.json"
-        if not path.exists():
-            write_json(path, identity)
-            return
-        before = read_json(path)
-        keys = sorted({*identity, *before})
-        differing = [f"{k}: {before.get(k)!r} there, {identity.get(k)!r} now" for k in keys if before.get(k) != identity.get(k)]
-        if differing:
-            raise ConfigError(f"The targets in {self.folder} are stale: {'; '.join(differing)}. Choose another folder")
+        identity = Identity(Path(folder) / names[:16] / "targets.json", "target cache")
+        self._cache = DiskCache(identity, settings, Shard)
+        self._cache.claim()
 
     def get(self, index: int) -> Tensor | None:
-        """An image's target, if its file exists and is whole."""
-        path = self._path(index)
-        if not path.exists():
-            return None
+        """An image's target; None where it is missing or damaged, so that it is made again."""
         try:
-            target = load_file(str(path))["target"]
-        except (SafetensorError, OSError, KeyError):  # damaged: made again
+            target = self._cache.shard(_name(index)).tensor("target")
+        except FileError:
             return None
         return target.float() if self.task.values else target.long()
 
@@ -71,10 +59,8 @@ class TargetCache:
             FileError: the disk is full or not writable.
         """
         labels = torch.int32 if not self.task.values and int(target.max()) > 32767 else torch.int16
-        stored = target.to(self.task.stored if self.task.values else labels).contiguous()
-        path = self._path(index)
-        with new_file(path, f"a target to {path}", shared=True, sync=False) as partial:
-            write_tensors(partial, {"target": stored})
+        self._cache.write(_name(index), {"target": target.to(self.task.stored if self.task.values else labels)}, sync=False)
 
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index // 1000:05d}" / f"{index:08d}.safetensors"
+
+def _name(index: int) -> str:
+    return f"{index // 1000:05d}/{index:08d}"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from ..data.base import ImageSet
 from ..environment import processes, wait_for_everyone
 from ..interfaces import Size
 from ..model import DenseModel
-from .plan import plan_features
-from .read import FeatureCache
+from .base import ImageSet
+from .features import FeatureCache, plan_features
 
 
 def cache_features(model: DenseModel, images: ImageSet, folder: str | os.PathLike[str], size: Size) -> FeatureCache:

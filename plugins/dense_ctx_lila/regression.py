@@ -1,0 +1,50 @@
+"""The regression of LILA: what the features of a frame have to do with its cues, carried over to another frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dense_ctx.errors import ConfigError
+from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Ridge regression of cues on features.
+
+    penalty: lambda, on the Gram matrix divided by the number of pixels.
+    relative: penalty in units of the context features' mean variance. Else a decoder lowers the loss by shrinking
+        what varies beside a constant, which the bias takes up: the regression generalises, cosines are useless.
+    bias: "free" (a column of ones that is not penalised, ours), "penalized" (FlowFeat) or "none" (eq. 2).
+    stride: every stride-th pixel of the context enters.
+    """
+
+    penalty: float = 0.1
+    relative: bool = True
+    bias: Bias = "free"
+    stride: int = 7
+
+    def __post_init__(self) -> None:
+        if not self.penalty > 0 or self.stride < 1:
+            raise ConfigError(f"penalty={self.penalty}, stride={self.stride}: expected above 0 and at least 1")
+
+    def predict(self, context: Tensor, query: Tensor, maps: Tensor) -> Tensor:
+        """Predict the query's maps [B, K, h, w].
+
+        Args:
+            context, query: features [B, D, h, w].
+            maps: of the context, [B, K, h, w].
+        """
+        rows, targets = self._pixels(context), self._pixels(maps)
+        pixels = query.flatten(2).transpose(1, 2)
+        if self.relative:
+            scale = rows.var(1, correction=0).mean(1).clamp_min(1e-12).rsqrt()[:, None, None]
+            rows, pixels = rows * scale, pixels * scale
+        weights = ridge_fit(rows, targets, self.penalty, bias=self.bias)
+        return ridge_apply(pixels, weights).transpose(1, 2).unflatten(-1, query.shape[-2:])
+
+    def _pixels(self, maps: Tensor) -> Tensor:
+        offset = self.stride // 2
+        return maps[:, :, offset :: self.stride, offset :: self.stride].flatten(2).transpose(1, 2)

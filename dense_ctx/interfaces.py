@@ -264,7 +264,7 @@ class ScoredObjective(Objective):
     """
 
     reads_features: ClassVar[bool] = False
-    metric: str
+    metric: str = ""
     unit: str = ""
     lower_is_better: bool = False
     size: Size

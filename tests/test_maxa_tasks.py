@@ -8,8 +8,8 @@ from dense_ctx_maxa.tasks import create_task, make_target
 from maxa_scenes import KINDS, OUTPUTS, Boxes
 
 from dense_ctx import DenseModel, create_decoder, registry
-from dense_ctx.errors import ConfigError, InputError, UnknownNameError
 from dense_ctx.data.model_features import cache_features
+from dense_ctx.errors import ConfigError, InputError, UnknownNameError
 from dense_ctx.interfaces import ScoredObjective
 from dense_ctx.testing import check_objective, check_scored_objective
 from dense_ctx.testing.tiny import TinyBackbone
@@ -94,7 +94,7 @@ def test_contract_of_a_task(task):
 
 
 def test_every_task_is_registered_and_has_an_objective():
-    assert TASKS == sorted(KINDS)
+    assert sorted(KINDS) == TASKS
     objectives = [name for name in registry().names("objective") if name.startswith("maxa-")]
     assert objectives == [f"maxa-{task}" for task in TASKS]
     assert isinstance(registry().create("objective", "maxa", task="depth"), ScoredObjective)
@@ -106,7 +106,7 @@ def test_a_task_with_arguments(tmp_path):
     with pytest.raises(InputError, match="none of 6 images has what ClusterScores needs"):
         made.score(model("instances").eval(), Boxes())
     objective("instances", targets=str(tmp_path)).dataset(Boxes())
-    with pytest.raises(ConfigError, match="args.least: nothing there, 3 now"):
+    with pytest.raises(ConfigError, match=r"args\.least: nothing there, 3 now"):
         objective({"name": "instances", "args": {"least": 3}}, targets=str(tmp_path)).dataset(Boxes())
 
 

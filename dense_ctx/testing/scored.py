@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..data.base import ImageSet
-from ..errors import ConfigError
 from ..data.model_features import cache_features
-from ..interfaces import ScoredObjective, Size
+from ..errors import ConfigError
+from ..interfaces import Losses, ScoredObjective, Size
 from ..model import DenseModel
 from .common import Clauses, factory
 from .tiny import TinyBackbone, TinyDecoder
@@ -54,11 +54,11 @@ def check_scored_objective(
         built = bench.build()
         require(isinstance(built, ScoredObjective), f"gave a {type(built).__name__}, not a ScoredObjective")
     with check.clause("declarations") as require:
-        metric, lower = getattr(built, "metric", None), built.lower_is_better
+        metric, lower, reads = built.metric, built.lower_is_better, built.reads_features
         require(isinstance(metric, str) and bool(metric), f"metric is {metric!r}, not the name of a score")
         require(isinstance(built.unit, str), f"unit is {built.unit!r}, not a str")
         require(isinstance(lower, bool), f"lower_is_better is {lower!r}, not a bool")
-        require(isinstance(built.reads_features, bool), f"reads_features is {built.reads_features!r}, not a bool")
+        require(isinstance(reads, bool), f"reads_features is {reads!r}, not a bool")
     with check.clause("outputs") as require:
         opened, dataset = bench.open()
         outputs = opened.outputs(dataset)
@@ -99,7 +99,8 @@ class _Bench:
         objective.setup(model, dataset, fresh=True)
         batch = next(iter(DataLoader(dataset, batch_size=2, collate_fn=objective.collate)))
         torch.manual_seed(1)
-        return objective(model, batch).total.detach()
+        losses: Losses = objective(model, batch)
+        return losses.total.detach()
 
 
 def _model(outputs: int) -> DenseModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
 
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError, DenseCtxError, InputError, PluginError
@@ -60,10 +59,13 @@ def create_objective(task: BenchTask) -> ScoredObjective:
 
 
 def _check_task(objective: ScoredObjective, task: BenchTask, cache: bool) -> None:
-    declared = cast(Any, objective)
-    for name, kind in (("metric", str), ("unit", str), ("lower_is_better", bool)):
-        value = getattr(declared, name, None)
-        if not isinstance(value, kind) or (name == "metric" and not value):
+    declared: tuple[tuple[str, object, type], ...] = (
+        ("metric", objective.metric or None, str),
+        ("unit", objective.unit, str),
+        ("lower_is_better", objective.lower_is_better, bool),
+    )
+    for name, value, kind in declared:
+        if not isinstance(value, kind):
             raise ConfigError(f"{task.objective}: its {name} is {value!r}, not a {kind.__name__}")
     if cache and not objective.reads_features:
         raise ConfigError(

@@ -78,9 +78,8 @@ class BenchCommand(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the cells, write table.md and report.html; 1 where one failed, 128 + the signal's number when stopped."""
-        from dense_ctx.errors import StoppedError
-
         from dense_ctx.config import Part
+        from dense_ctx.errors import StoppedError
 
         from . import Bench, markdown, page, plots, run_bench, spec
 

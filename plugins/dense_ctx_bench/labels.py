@@ -62,7 +62,9 @@ def _tasks(parts: list[Mapping[str, Any]]) -> dict[str, str]:
         alike = {key: _flat(part) for key, part in distinct.items() if _objective(part) == objective}
         keys = list(dict.fromkeys(k for values in alike.values() for k in values))
         choices: tuple[list[str], ...] = ([], ["name"], [k for k in keys if k != "root"], keys)
-        telling = next(c for c in choices if len({_key({k: v.get(k) for k in c}) for v in alike.values()}) == len(alike))
+        telling = next(
+            c for c in choices if len({_key({k: v.get(k) for k in c}) for v in alike.values()}) == len(alike)
+        )
         for key, values in alike.items():
             common = {k: v for k, v in values.items() if all(other.get(k, ...) == v for other in alike.values())}
             own = {k: v for k, v in values.items() if k in telling and v is not None and k not in common}

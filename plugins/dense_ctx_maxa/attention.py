@@ -42,7 +42,7 @@ class GaussianBias(nn.Module):
 
     def cell_bias(self, grid: Size) -> Tensor:
         """The learned numbers on a grid, [1, heads, 1, h * w]."""
-        cells = self.cells
+        cells: Tensor = self.cells
         if tuple(cells.shape[-2:]) != tuple(grid):
             cells = functional.interpolate(cells, size=grid, mode="bilinear", align_corners=False)
         return rearrange(cells, "one heads h w -> one heads 1 (h w)")

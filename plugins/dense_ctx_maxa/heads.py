@@ -29,6 +29,8 @@ class CnnHead(Decoder):
         layers: maps to read, joined on the finest grid of them.
     """
 
+    layers: tuple[int, ...]
+
     def __init__(
         self,
         dims: Sequence[int],
@@ -72,6 +74,8 @@ class LinearHead(Decoder):
         dim: output channels.
         layers: maps to read, joined on the finest grid of them.
     """
+
+    layers: tuple[int, ...]
 
     def __init__(
         self, dims: Sequence[int], strides: Sequence[int], dim: int = 32, layers: Sequence[int] = (-1,)

@@ -55,6 +55,8 @@ class Maxa(Decoder):
         InputError: an argument out of its range.
     """
 
+    layers: tuple[int, ...]
+
     def __init__(
         self,
         dims: Sequence[int],
@@ -190,4 +192,5 @@ class Maxa(Decoder):
         for layer, seen in zip(self.attention, read, strict=True):
             x = layer(x, points, cells, grid, seen)
         x = rearrange(x, "b (h w) c -> b c h w", h=len(centres[0]))
-        return self.upscale(x)[:, :, cut[0], cut[1]]
+        pixels: Tensor = self.upscale(x)
+        return pixels[:, :, cut[0], cut[1]]

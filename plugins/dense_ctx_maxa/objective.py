@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from dense_ctx.data import ImageSet
-from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.data.features import FeatureCache
 from dense_ctx.data.model_features import cache_features
+from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.interfaces import Batch, Features, Losses, ScoredObjective, Size
 from dense_ctx.model import DenseModel
 

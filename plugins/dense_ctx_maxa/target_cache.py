@@ -59,7 +59,9 @@ class TargetCache:
             FileError: the disk is full or not writable.
         """
         labels = torch.int32 if not self.task.values and int(target.max()) > 32767 else torch.int16
-        self._cache.write(_name(index), {"target": target.to(self.task.stored if self.task.values else labels)}, sync=False)
+        self._cache.write(
+            _name(index), {"target": target.to(self.task.stored if self.task.values else labels)}, sync=False
+        )
 
 
 def _name(index: int) -> str:

@@ -311,7 +311,8 @@ class FitContext:
 
     classes: names, in the order of their ids; () where the targets are values.
     unseen: those that the probe will see no label of (zero-shot).
-    reads: which features the protocol wants read.
+    reads: which features the protocol wants read. A probe that is trained by steps is given all of them and reads
+        these; any other finds them in `DenseFeatures.pixels`: the decoder's, the encoder's, or both joined.
     steps: gradient steps, each one call of `partial_fit`; None: the probe is not to be trained by steps.
     seed: of all that is random in the probe, below a seed of its own arguments.
     """
@@ -381,8 +382,8 @@ class Probe(ABC):
 class Scores:
     """What a Metric computes.
 
-    values: each of the metric's scores. parts: the headline's parts (per class, per object), None where there is
-    none. counts: how many images, pixels ... were scored.
+    values: each of the metric's scores, NaN where one does not exist. parts: the headline's parts (per class, per
+    object), None where there is none. counts: how many images, pixels ... were scored.
     """
 
     values: Mapping[str, float]
@@ -393,25 +394,25 @@ class Scores:
 class Metric(ABC):
     """Scores over a data set, accumulated image by image; accumulators of shards merge, in any split of the work.
 
+    A subclass names its conventions as keyword arguments with defaults, below `classes`; an argument that it does not
+    name is refused. What it is registered under is the class itself.
+
     Attributes set by the subclass:
         target: kind of data set whose targets it takes: "segmentation", "depth", "normals", "instances" or "video".
         higher_is_better: the scores it computes, and which way each is better.
+
+    Args:
+        classes: names of the data set's classes; () where the targets are values.
     """
 
     target: ClassVar[str]
     higher_is_better: ClassVar[Mapping[str, bool]]
 
-    def __init__(self, classes: Sequence[str] = (), **options: Any) -> None:
-        """Start with nothing.
-
-        Args:
-            classes: names of the data set's classes; () where the targets are values.
-            options: the conventions that a protocol's `scoring` sets, those the metric names as keywords.
-        """
+    def __init__(self, classes: Sequence[str] = ()) -> None:
         self.classes = tuple(classes)
 
     def start(self, name: str, target: Tensor) -> None:
-        """Begin a clip whose first frame is annotated by `target` (video only). Default: nothing."""
+        """Begin a clip whose first frame is annotated by `target`, int64 [H, W] (video only). Default: nothing."""
         return None
 
     @abstractmethod
@@ -425,7 +426,7 @@ class Metric(ABC):
 
     @abstractmethod
     def state(self) -> Any:
-        """The accumulated sums as JSON values."""
+        """The accumulated sums as JSON values: what `json` gives back as it was (no tuples, no keys but str)."""
 
     @abstractmethod
     def merge(self, state: Any) -> None:
@@ -433,7 +434,7 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> Scores:
-        """The scores over everything added.
+        """The scores over everything added, one value for each of `higher_is_better`.
 
         Raises:
             InputError: nothing could be scored.

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from dense_ctx_benchmarks import papers
+from tiny_datasets import SETS
 
 from dense_ctx import create_backbone, registry
+from dense_ctx.data import layout
+from dense_ctx.evaluate import load_protocol
+from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.model import random_args
-from dense_ctx.testing import check_backbone, check_decoder, check_probe
+from dense_ctx.testing import check_backbone, check_dataset, check_decoder, check_metric, check_probe
 
 LIMIT = 30_000_000
 
@@ -53,8 +58,41 @@ def test_probe(name):
     assert "learns" in check_probe(name, args=PROBE_ARGS.get(name))
 
 
+@pytest.mark.parametrize("name", names("metric"))
+def test_metric(name):
+    assert "merge" in check_metric(name)
+
+
+@pytest.mark.parametrize("name", names("dataset"))
+def test_dataset(name, tmp_path):
+    assert name in SETS, f"tiny_datasets.SETS makes no data for {name}"
+    make, split, options = SETS[name]
+    make(tmp_path)
+    clauses = check_dataset(name, tmp_path, split=split, options=options)
+    assert {"split", "options", "samples" if layout(name).kind != "video" else "frames"} <= set(clauses)
+
+
+@pytest.mark.parametrize("name", names("protocol"))
+def test_protocol(name):
+    """Its file is one, and its probe, data set and metric are registered and fit each other."""
+    protocol = load_protocol(name)
+    assert protocol.id == name
+    assert protocol.probe.name in registry().names("probe")
+    scorer, data = Scorer(protocol), layout(protocol.data.name)
+    assert scorer.target in (data.kind, protocol.data.options.get("target"))
+    assert protocol.data.val in data.splits
+
+
+@pytest.mark.parametrize("name", names("paper"))
+def test_paper(name):
+    tables = papers.names(name)
+    assert tables
+    for table in tables:
+        assert papers.table(table).rows
+
+
 def test_something_is_registered():
-    for kind in ("backbone", "decoder", "probe"):
+    for kind in ("backbone", "decoder", "probe", "metric", "dataset", "protocol", "paper"):
         assert names(kind), f"no {kind} is registered: the parametrised tests above ran on nothing"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_lila.cue_cache import CueCache, find_clips, plan_cues, short_side
-from dense_ctx_lila.cue_cache.shards import row, rows
+from dense_ctx_lila.cue_cache.shards import HEADER, row, rows
 from dense_ctx_lila.cues.base import Cue, create_cue, normalize_cues
 from PIL import Image
 from safetensors.torch import load_file
@@ -290,6 +290,19 @@ def test_a_damaged_file_is_said_and_computed_again(videos, tmp_path):
         CueCache(out, ["test:brightness"]).get("bear", 0, 1)
     assert plan_cues([videos], ["test:brightness"], out).run().computed == ["bear"]
     assert CueCache(out, ["test:brightness"]).get("bear", 0, 1)[0].shape == (1, 50, 70)
+
+
+def test_a_flipped_byte_is_an_error(videos, tmp_path):
+    out = tmp_path / "out"
+    plan_cues([videos], ["test:brightness"], out).run()
+    path = out / "test@brightness" / "bear.safetensors"
+    content = bytearray(path.read_bytes())
+    content[HEADER + 3 * 50 * 70 * 2 + 9] ^= 1  # in frame 3
+    path.write_bytes(content)
+    cache = CueCache(out, ["test:brightness"])
+    assert cache.get("bear", 1, 1)[0].isfinite().all()
+    with pytest.raises(FileError, match=r"bear\.safetensors is damaged .*remove it and make it again"):
+        cache.get("bear", 2, 1)
 
 
 def test_cues_are_added_to_a_cache_one_by_one(videos, tmp_path):

@@ -115,6 +115,20 @@ def test_damaged_files_are_made_again(tmp_path):
     assert plan_features(backbone, images, tmp_path / "c", SIZE).left == 3
 
 
+def test_a_flipped_byte_is_an_error(tmp_path):
+    cache = made(tmp_path / "c")
+    before = cache.tensors(4)
+    file = tmp_path / "c" / "features-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    position = content.index(before["map1"].numpy().tobytes())
+    content[position + 5] ^= 1
+    file.write_bytes(content)
+    cache = FeatureCache(tmp_path / "c", tiny(), Pictures(), SIZE)
+    with pytest.raises(FileError, match=r"features-00001.*checksum of 'map1' differs.*make it again"):
+        cache.batch([4])
+    assert torch.equal(cache.tensors(3)["map1"], made(tmp_path / "d").tensors(3)["map1"])  # the other rows are whole
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -1,40 +1,23 @@
-"""`model:NAME`: a saved model as a backbone, in chains that are saved by name and digest, or whole."""
+"""`model:NAME`, a saved model as a backbone: its maps; saved by name and digest, or whole."""
 
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from dip_data import tasks
-from evaluation_data import image_folder
+from chained_models import DPT, LITE, learned_model, pixels, state, upon
 from safetensors.torch import load_file, save_file
 
-from dense_ctx import AutoDenseModel, InContext, create_backbone, registry
-from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, UnknownNameError, WeightsError
-from dense_ctx.evaluate import evaluate
+from dense_ctx import AutoDenseModel, create_backbone
+from dense_ctx.errors import InputError, WeightsError
 from dense_ctx.testing import check_backbone
 
-LITE, DPT = "efficientnet-lite0", {"dim": 5, "width": 6}
 VIT = {"depth": 2, "embed_dim": 24, "num_heads": 2}
-IMAGE = torch.rand(1, 3, 45, 61, generator=torch.Generator().manual_seed(3))
-
-
-def pixels(model):
-    with torch.inference_mode():
-        return model(IMAGE).pixels
-
-
-def state(model):
-    return {key: value.clone() for key, value in model.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """A model whose decoder has parameters."""
-    torch.manual_seed(0)
-    model = AutoDenseModel.from_parts(LITE, "dpt", decoder_args=DPT)
-    return model.save_pretrained(tmp_path_factory.mktemp("learned") / "a")
+    return learned_model(tmp_path_factory.mktemp("learned") / "a")
 
 
 @pytest.fixture
@@ -44,19 +27,6 @@ def vit(tmp_path):
     net = create_backbone("dino-s16", weights=None, **VIT).net
     save_file(net.state_dict(), tmp_path / "vit.safetensors")
     return {**VIT, "weights": str(tmp_path / "vit.safetensors")}
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-
-def upon(folder, name, decoder="upsample", **options):
-    """A saved model on the model of `folder`."""
-    model = AutoDenseModel.from_parts(f"model:{folder}", decoder, **options)
-    return model.save_pretrained(folder.parent / name)
 
 
 # ---------------------------------------------------------------------- the maps
@@ -221,180 +191,3 @@ def test_card_names_the_chain(learned, tmp_path):
     assert f"fetched from its own home, model:{middle}, which is built on `{learned}`." in card
     card = (top.save_pretrained(tmp_path / "d", standalone=True) / "README.md").read_text()
     assert "Backbone: all of it stored here." in card
-
-
-# ---------------------------------------------------------------------- links that break
-
-
-def test_a_link_relative_to_the_working_directory_or_to_the_model(learned, tmp_path, monkeypatch):
-    shutil.copytree(learned, tmp_path / "runs" / "a")
-    monkeypatch.chdir(tmp_path)
-    model = AutoDenseModel.from_parts("model:runs/a", "upsample")
-    folder = model.save_pretrained(tmp_path / "b")
-    assert json.loads((folder / "config.json").read_text())["backbone"]["name"] == "model:runs/a"
-    assert torch.equal(pixels(AutoDenseModel.from_pretrained("b")), pixels(model))
-    shutil.move(tmp_path / "runs", folder / "runs")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert torch.equal(pixels(AutoDenseModel.from_pretrained("../b")), pixels(model))
-
-
-@pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("name", ["runs/a", "a", "../x/a"])
-def test_a_missing_middle_link(learned, tmp_path, monkeypatch, name):
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    shutil.copytree(learned, name)
-    middle = AutoDenseModel.from_parts(f"model:{name}", "upsample").save_pretrained("b")
-    top = AutoDenseModel.from_parts("model:b", "upsample").save_pretrained(tmp_path / "top")
-    shutil.rmtree(name)
-    for folder in (middle, top):  # both name the one that misses its backbone
-        with pytest.raises(FileError) as error:
-            AutoDenseModel.from_pretrained(folder)
-        assert f"{middle} is built on the model {name!r}, which is missing" in str(error.value)
-        assert f"no folder {tmp_path / 'work' / name} or {middle / name}" in str(error.value)
-        assert "standalone=True" in str(error.value)
-
-
-@pytest.mark.parametrize("what", ["weights", "config", "kind"])
-def test_a_changed_middle_link(tmp_path, what):
-    torch.manual_seed(0)
-    first = AutoDenseModel.from_parts(LITE, "dpt", decoder_args=DPT)
-    folder = first.save_pretrained(tmp_path / "a")
-    top = upon(folder, "b")
-    before = create_backbone(f"model:{folder}").digest
-    if what == "weights":
-        with torch.no_grad():
-            first.decoder.head.bias[0] += 1e-3
-    if what == "config":  # the same tensors, read otherwise
-        first = AutoDenseModel.from_parts(LITE, "dpt", backbone_args={"layers": [-4, -3, -2, -1]}, decoder_args=DPT)
-        first.load_state_dict(AutoDenseModel.from_pretrained(folder).state_dict())
-    if what == "kind":
-        first = AutoDenseModel.from_parts(LITE, "dpt", decoder_args={**DPT, "dim": 7})
-    first.save_pretrained(folder)
-    after = create_backbone(f"model:{folder}").digest
-    with pytest.raises(CheckpointError) as error:
-        AutoDenseModel.from_pretrained(top)
-    message = str(error.value)
-    assert f"{top} is built on the model '{folder}' with digest {before[:12]}" in message
-    assert f"but {folder} has digest {after[:12]}" in message
-    assert "standalone=True" in message
-
-
-def test_what_is_not_used_of_the_middle_link_may_change(tmp_path):
-    first = AutoDenseModel.from_parts(LITE, "dpt", decoder_args=DPT)
-    folder = first.save_pretrained(tmp_path / "a", trained_with={"steps": 1})
-    top = upon(folder, "b", backbone_args={"maps": "backbone"})
-    result = pixels(AutoDenseModel.from_pretrained(top))
-    with torch.no_grad():
-        first.decoder.head.bias += 1
-    first.save_pretrained(folder, trained_with={"steps": 2})
-    assert torch.equal(pixels(AutoDenseModel.from_pretrained(top)), result)
-
-
-def test_a_model_is_not_saved_over_what_it_is_built_on(learned, tmp_path):
-    first = tmp_path / "a"
-    shutil.copytree(learned, first)
-    middle = AutoDenseModel.from_parts(f"model:{first}", "upsample")
-    top = AutoDenseModel.from_parts(f"model:{middle.save_pretrained(tmp_path / 'b')}", "upsample")
-    for folder in (first, tmp_path / "b"):
-        content = (folder / "config.json").read_bytes()
-        with pytest.raises(ConfigError, match=r"built on the one in .*refer to itself.*standalone=True"):
-            top.save_pretrained(folder)
-        assert (folder / "config.json").read_bytes() == content
-    top.save_pretrained(first, standalone=True)
-    assert torch.equal(pixels(AutoDenseModel.from_pretrained(first)), pixels(top))
-
-
-def test_a_chain_that_refers_to_itself(learned, tmp_path):
-    first, second = tmp_path / "a", tmp_path / "b"
-    shutil.copytree(learned, first)
-    upon(first, "b")
-    third = upon(second, "c")
-    shutil.rmtree(first)
-    shutil.copytree(second, first)  # a is on a
-    with pytest.raises(CheckpointError, match=rf"refers to itself: {first} -> {first}\."):
-        AutoDenseModel.from_pretrained(first)
-    shutil.rmtree(first)
-    shutil.copytree(third, first)  # a is on b, which is on a
-    for folder, names in (
-        (first, [first, second, first]),
-        (second, [second, first, second]),
-        (third, [second, first, second]),
-    ):
-        with pytest.raises(CheckpointError, match=f"refers to itself: {' -> '.join(map(str, names))}") as error:
-            AutoDenseModel.from_pretrained(folder)
-        assert "standalone=True" in str(error.value)
-    with pytest.raises(CheckpointError, match="refers to itself"):
-        AutoDenseModel.from_parts(f"model:{first}")
-    with pytest.raises(CheckpointError, match="refers to itself"):
-        create_backbone(f"model:{first}", weights=None)
-
-
-@pytest.mark.usefixtures("offline")
-def test_a_name_that_is_no_model(tmp_path):
-    with pytest.raises(
-        UnknownNameError, match=r"Unknown model 'lila-lit0'. Closest: lila-lite0.*Nor is 'lila-lit0' a fol"
-    ):
-        AutoDenseModel.from_parts("model:lila-lit0")
-    with pytest.raises(WeightsError, match="There is no folder runs/dip, and the Hub repository is not in the cache"):
-        AutoDenseModel.from_parts("model:runs/dip")
-    with pytest.raises(UnknownNameError, match="Unknown backbone 'model:'"):
-        AutoDenseModel.from_parts("model:")
-    (tmp_path / "run").mkdir()
-    with pytest.raises(FileError, match=rf"{tmp_path / 'run'} has no config\.json: is it a dense_ctx model folder\?$"):
-        AutoDenseModel.from_parts(f"model:{tmp_path / 'run'}")
-    AutoDenseModel.from_parts(LITE).save_pretrained(tmp_path / "run" / "model")
-    with pytest.raises(FileError, match=rf"model folder\? {tmp_path / 'run' / 'model'} is one"):
-        AutoDenseModel.from_parts(f"model:{tmp_path / 'run'}")
-
-
-def test_a_model_on_a_local_folder_is_not_published(learned):
-    model = AutoDenseModel.from_parts(f"model:{learned}")
-    with pytest.raises(ConfigError, match=rf"built on {learned}, a folder of this machine.*standalone=True"):
-        model.push_to_hub("me/model", token="none")
-
-
-# ---------------------------------------------------------------------- wherever a backbone stands
-
-
-def test_evaluate(tmp_path):
-    image_folder(tmp_path / "data")
-    model = AutoDenseModel.from_parts("model:lila-lite0", "upsample")
-    values = {}
-    for name, subject in (
-        ("made", model),
-        ("reopened", AutoDenseModel.from_pretrained(model.save_pretrained(tmp_path / "m"))),
-        ("lila", AutoDenseModel.from_pretrained("lila-lite0")),
-    ):
-        values[name] = evaluate(
-            subject, "image-folder-linear-v1", tmp_path / "data", tmp_path / name, overrides=["train.steps=2"]
-        )
-    assert values["made"].digest() == values["reopened"].digest()
-    assert values["made"].model["backbone"]["args"]["digest"]
-    assert values["made"].digest() != values["lila"].digest()
-
-
-def test_pseudo_label(tmp_path):
-    tasks(tmp_path)
-    model = AutoDenseModel.from_parts("model:lila-lite0", "upsample", backbone_args={"stride": 8})
-    settings = {"segmenter": "patches", "side": 32, "classes": 2}
-    registry().create("objective", "dip").prepare(tmp_path / "images", tmp_path / "tasks", model, **settings)
-    manifest = (tmp_path / "tasks" / "manifest.json").read_text()
-    assert evaluate_digest(model) in manifest
-
-
-def evaluate_digest(model):
-    from dense_ctx.evaluate.result import describe_model
-
-    return describe_model(model, "model")["digest"]
-
-
-def test_in_context(learned, tmp_path):
-    folder = AutoDenseModel.from_parts(f"model:{learned}", "upsample").save_pretrained(tmp_path / "b")
-    model = AutoDenseModel.from_parts(f"model:{folder}", "upsample")
-    image, mask = IMAGE[0], np.arange(45 * 61).reshape(45, 61) * 3 // (45 * 61)
-    context = InContext(model).fit(image, mask)
-    saved = context.save(tmp_path / "context")
-    again = AutoDenseModel.from_pretrained(model.save_pretrained(tmp_path / "c", standalone=True))
-    assert torch.equal(InContext.load(saved, again).predict_proba(image), context.predict_proba(image))

@@ -16,7 +16,8 @@ NAMES = {
     ("objective", "stranger-scored"), ("objective", "stranger-torn-score"), ("objective", "stranger-colours"),
     ("probe", "stranger-mean"), ("probe", "stranger-steps"), ("metric", "stranger-share"),
     ("dataset", "stranger-stripes"), ("protocol", "stranger-stripes-v1"), ("command", "stranger-hello"),
-    ("cue", "stranger-grey"), ("segmenter", "stranger-tiles"), ("task", "stranger-red"), ("greeting", "plain"), ("greeting", "loud"),
+    ("cue", "stranger-grey"), ("segmenter", "stranger-tiles"), ("task", "stranger-red"),
+    ("greeting", "plain"), ("greeting", "loud"),
 }  # fmt: skip
 CORE = ["data.name=stranger-stripes", "probe.name=stranger-steps", "probe.args={}", "image.size=[16,32]",
         "train.steps=6", "train.batch=2"]  # fmt: skip

@@ -1,6 +1,7 @@
 """Each data set's official layout, made tiny: two images of 12 x 18 (H x W) a split, or one clip of three frames."""
 
 import json
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -163,3 +164,49 @@ def folder(root, split="", values=(0, 1, 2), palette=True):
     for name in ("a", "b"):
         image(root / split / f"images/{name}.jpg")
         labels(root / split / f"labels/{name}.png", list(values), palette=palette)
+
+
+def cityscapes_acdc(root):
+    cityscapes(root / "cityscapes")
+    acdc(root / "acdc")
+
+
+def clips(root):
+    for index in range(2):
+        image(root / "a" / f"{index}.png")
+
+
+def kinetics(root):
+    from dense_ctx.data.video import write_video
+
+    write_video(root / "train/zumba/b_000001_000011.mp4", [np.zeros((H, W, 3), dtype=np.uint8)] * 2)
+
+
+def vos(root):
+    for index in range(2):
+        image(root / f"frames/{index:05d}.jpg")
+        labels(root / f"masks/{index:05d}.png", [0, 3], palette=True)
+
+
+# name of each data set that the library registers: what makes it, split, options
+SETS = {
+    "acdc": (acdc, None, {}),
+    "ade20k": (ade20k, None, {}),
+    "camvid": (camvid, None, {}),
+    "cityscapes": (cityscapes, None, {}),
+    "cityscapes-acdc": (cityscapes_acdc, None, {}),
+    "clips": (clips, None, {}),
+    "coco-instances": (instances, None, {}),
+    "coco-stuff171": (stuff, None, {}),
+    "coco-stuff27": (stuff, None, {}),
+    "davis2016": (davis, None, {}),
+    "davis2017": (partial(davis, year="2017", values=(0, 1, 2)), None, {}),
+    "image-folder": (folder, None, {"classes": 3}),
+    "kinetics700": (kinetics, None, {}),
+    "nyuv2": (nyu_folder, None, {}),
+    "pascal-context": (pascal_context, None, {}),
+    "rgbd-folder": (rgbd, None, {}),
+    "voc2012": (voc, None, {}),
+    "vos-folder": (vos, None, {}),
+    "youtube-vos": (youtube_vos, "valid", {}),
+}

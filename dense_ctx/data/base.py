@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..errors import FileError, InputError
+from ..errors import DenseCtxError, FileError, InputError, PluginError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +71,29 @@ class ImageSet(ABC):
         return []
 
 
+def read_sample(images: ImageSet, index: int, title: str) -> Sample:
+    """`images[index]`, for an index below the length.
+
+    Args:
+        title: name of the data set, for errors.
+
+    Raises:
+        FileError, InputError: as `ImageSet.__getitem__` raises them.
+        PluginError: the data set fails in another way; the message names it, the sample and the cause.
+    """
+    try:
+        sample = images[index]
+        if not isinstance(sample, Sample):
+            raise TypeError(f"it gave a {type(sample).__name__}, not a Sample")
+    except DenseCtxError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"data set {title!r}: sample {images.names[index]!r} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    return sample
+
+
 @dataclass(frozen=True)
 class Clip:
     """A video: image files in order (or one video file), with a mask file or None for each frame.
@@ -109,6 +132,7 @@ class Layout:
     expected: (path pattern under the root, what it holds) rows.
     counts: published number of samples (or clips) per split.
     options: (name of a keyword of `open_set`, what it does) rows.
+    own_splits: a root may have splits of other names, which the reader looks for.
     """
 
     name: str
@@ -120,6 +144,7 @@ class Layout:
     expected: tuple[tuple[str, str], ...]
     counts: dict[str, int] = field(default_factory=dict)
     options: tuple[tuple[str, str], ...] = ()
+    own_splits: bool = False
 
     def describe(self) -> str:
         """Format the expected layout as lines of text."""
@@ -177,13 +202,13 @@ def choose(split: str | None, layout: Layout) -> str:
     """
     if split is None:
         return layout.splits[0]
-    if split not in layout.splits:
+    if split not in layout.splits and not layout.own_splits:
         raise InputError(f"{layout.name} has no split {split!r}; it has {', '.join(layout.splits)}")
     return split
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Split comma-separated class names."""
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Class names from one text with commas between."""
     return tuple(text.split(","))
 
 

@@ -58,19 +58,23 @@ class Shard:
         """One index of a tensor's first axis; only its bytes are read.
 
         Raises:
-            FileError: damaged.
+            FileError: damaged, or no tensor has this name.
         """
-        return self._verified(key, self._slices[key][index : index + 1], index)[0]
+        return self._verified(key, self._slice(key)[index : index + 1], index)[0]
 
     def tensor(self, key: str) -> Tensor:
         """A whole tensor.
 
         Raises:
-            FileError: damaged, or there is no such tensor.
+            FileError: damaged, or no tensor has this name.
         """
+        return self._verified(key, self._slice(key)[:], 0)
+
+    def _slice(self, key: str) -> Any:
         if key not in self._slices:
-            raise FileError(f"{self.path} holds no tensor {key!r} (it has {', '.join(self._slices)}); remove it")
-        return self._verified(key, self._file.get_tensor(key), 0)
+            names = ", ".join(self._slices)
+            raise FileError(f"{self.path} holds no tensor {key!r} (it has {names}); remove it and make it again")
+        return self._slices[key]
 
     def _verified(self, key: str, values: Tensor, start: int) -> Tensor:
         stored = self._checksums.get(key)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DenseCtxError, FileError, InputError
-from .base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask
+from ..errors import DenseCtxError, FileError, InputError, PluginError
+from .base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask, read_sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,10 +82,10 @@ class Report:
         return f", {self.frames} frames" if self.frames else ""
 
     def _ids(self) -> str:
-        found = sorted(value for value in self.ids if value >= 0)
-        text = f"{len(found)} of {len(self.classes)} classes" if self.classes else f"{len(found)}"
-        if found:
-            text += f", {found[0]} to {found[-1]}"
+        ids = sorted(value for value in self.ids if value >= 0)
+        text = f"{len(ids)} of {len(self.classes)} classes" if self.classes else f"{len(ids)}"
+        if ids:
+            text += f", {ids[0]} to {ids[-1]}"
         absent = [name for index, name in enumerate(self.classes) if index not in self.ids]
         if absent and len(absent) <= 8:
             text += f"; absent: {', '.join(absent)}"
@@ -121,23 +121,23 @@ def check_root(
     report = Report(expected, Path(root), split or expected.splits[0], expected.kind)
     report.official = expected.counts.get(report.split)
     try:
-        found = list_set(name, root, split, **options)
+        opened = list_set(name, root, split, **options)
     except FileError as error:
         report.problems.append(str(error))
         return report
-    report.kind, report.count, report.classes = found.kind, len(found), found.classes
-    report.problems += found.problems
-    chosen = _spread(len(found), limit)
-    if isinstance(found, VideoSet):
+    report.kind, report.count, report.classes = opened.kind, len(opened), opened.classes
+    report.problems += opened.problems
+    indices = _spread(len(opened), limit)
+    if isinstance(opened, VideoSet):
         report.classes = ()  # of the clips, not of pixels
-    for index in progress(chosen, len(chosen)) if progress else chosen:
+    for index in progress(indices, len(indices)) if progress else indices:
         report.checked += 1
-        if isinstance(found, VideoSet):
-            _clip(found.clips[index], report)
+        if isinstance(opened, VideoSet):
+            _clip(opened.clips[index], report)
         else:
-            _image(found, index, report)
-    if isinstance(found, ImageSet):
-        report.problems += _attempt(found.verify)
+            _image(opened, index, report)
+    if isinstance(opened, ImageSet):
+        report.problems += _attempt(opened.verify)
     return report
 
 
@@ -154,16 +154,16 @@ def _attempt(action: Callable[[], list[str]]) -> list[str]:
         return [str(error)]
 
 
-def _image(found: ImageSet, index: int, report: Report) -> None:
+def _image(opened: ImageSet, index: int, report: Report) -> None:
     try:
-        sample = found[index]
-    except (FileError, InputError) as error:
+        sample = read_sample(opened, index, report.layout.name)
+    except (FileError, InputError, PluginError) as error:
         report.problems.append(str(error))
         return
     report.sizes[(sample.image.shape[-2], sample.image.shape[-1])] += 1
-    _target(sample.target, sample.name, found.kind, report)
+    _target(sample.target, sample.name, opened.kind, report)
     if report.picture is None:
-        report.picture = sample_picture(sample, found.kind)
+        report.picture = sample_picture(sample, opened.kind)
 
 
 def _target(target: Tensor, name: str, kind: str, report: Report) -> None:

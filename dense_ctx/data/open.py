@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import FileError, InputError
 from ..plugins import registry
-from .base import DatasetReader, ImageSet, Layout, VideoSet
+from .base import DatasetReader, ImageSet, Layout, VideoSet, choose
 
 
 def names() -> list[str]:
@@ -52,13 +52,20 @@ def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, 
 
 def list_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:
     """As `open_set`, but missing files stay in `.problems` and the rest can be read."""
-    reader = _reader(name)
+    return list_with(_reader(name), root, split, **options)
+
+
+def list_with(
+    reader: DatasetReader, root: str | os.PathLike[str], split: str | None = None, **options: Any
+) -> ImageSet | VideoSet:
+    """As `list_set`, by a reader that need not be registered."""
+    expected = reader.layout
     parameters = inspect.signature(reader.open).parameters.values()
     allowed = [p.name for p in parameters if p.name not in ("root", "split") and p.kind is not p.VAR_KEYWORD]
     unknown = [key for key in options if key not in allowed]
     if unknown:
-        raise InputError(f"{name} has no option {unknown[0]!r}; it has {', '.join(allowed) or 'none'}")
-    return reader.open(Path(root), split, **options)
+        raise InputError(f"{expected.name} has no option {unknown[0]!r}; it has {', '.join(allowed) or 'none'}")
+    return reader.open(Path(root), choose(split, expected) if split is not None else None, **options)
 
 
 def _reader(name: str) -> DatasetReader:

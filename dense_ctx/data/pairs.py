@@ -82,8 +82,8 @@ class Present:
 
     def __contains__(self, path: Path) -> bool:
         if path.parent not in self._folders:
-            found = path.parent.iterdir() if path.parent.is_dir() else iter(())
-            self._folders[path.parent] = frozenset(item.name for item in found)
+            files = path.parent.iterdir() if path.parent.is_dir() else iter(())
+            self._folders[path.parent] = frozenset(file.name for file in files)
         return path.name in self._folders[path.parent]
 
 

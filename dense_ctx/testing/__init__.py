@@ -1,4 +1,4 @@
-"""Contract checks for backbones, decoders, objectives and probes, for plugins' own tests.
+"""Contract checks for every kind of part, for plugins' own tests.
 
     from dense_ctx.testing import check_decoder
 
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from ..errors import ContractError
 from .backbone import check_backbone
+from .dataset import check_dataset
 from .decoder import check_decoder
+from .metric import check_metric
 from .objective import check_objective
 from .probe import check_probe
 from .scored import check_scored_objective
@@ -25,7 +27,9 @@ __all__ = [
     "TinyBackbone",
     "TinyDecoder",
     "check_backbone",
+    "check_dataset",
     "check_decoder",
+    "check_metric",
     "check_objective",
     "check_probe",
     "check_scored_objective",

@@ -19,10 +19,13 @@ _READERS = {
     "voc": {"pascal-context": "PascalContext", "voc2012": "Voc2012"},
 }
 
+_BY_PACKAGES = ("coco-instances", "nyuv2")  # pycocotools, h5py
+
 
 @hookimpl
 def register_parts(register: Register) -> None:
     """Name the data sets."""
     for module, readers in _READERS.items():
         for name, reader in readers.items():
-            register("dataset", name, f"dense_ctx_datasets.{module}:{reader}", extra="datasets")
+            extra = "datasets" if name in _BY_PACKAGES else None
+            register("dataset", name, f"dense_ctx_datasets.{module}:{reader}", extra=extra)

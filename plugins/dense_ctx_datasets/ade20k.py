@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose, read_labels, require, words
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose, comma_separated, read_labels, require
 from dense_ctx.data.pairs import PairSet, images_in, same_stem
 
-CLASSES = words(
+CLASSES = comma_separated(
     "wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,door,table,mountain,"
     "plant,curtain,chair,car,water,painting,sofa,shelf,house,sea,mirror,rug,field,armchair,seat,fence,desk,rock,"
     "wardrobe,lamp,bathtub,railing,cushion,base,box,column,signboard,chest of drawers,counter,sand,sink,skyscraper,"
@@ -23,33 +23,29 @@ CLASSES = words(
 )
 _FOLDERS = {"train": "training", "val": "validation"}
 
-ADE20K = Layout(
-    name="ade20k",
-    title="ADE20K, scene parsing (ADEChallengeData2016)",
-    kind="segmentation",
-    url="http://sceneparsing.csail.mit.edu",
-    licence="images: research use only; annotations: BSD 3-clause as stated by the authors",
-    splits=("val", "train"),
-    expected=(
-        ("[ADEChallengeData2016/]images/training|validation/*.jpg", "images"),
-        ("... annotations/training|validation/*.png", "0 other (ignored), 1..150"),
-    ),
-    counts={"val": 2000, "train": 20210},
-)
-
-
-def open_ade20k(root: Path, split: str | None = None) -> ImageSet:
-    """150 classes (files' 1..150 become 0..149); 0 is ignored, as in the benchmark."""
-    folder = _FOLDERS[choose(split, ADE20K)]
-    root = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
-    images = require(root / "images" / folder, ADE20K)
-    targets = require(root / "annotations" / folder, ADE20K)
-    read = partial(read_labels, classes=150, ignore=(), table=(IGNORED, *range(150)))
-    return PairSet(same_stem(images_in(images), targets), read, ADE20K, classes=CLASSES)
-
 
 class Ade20k(DatasetReader):
     """`ade20k`."""
 
-    layout = ADE20K
-    open = staticmethod(open_ade20k)
+    layout = Layout(
+        name="ade20k",
+        title="ADE20K, scene parsing (ADEChallengeData2016)",
+        kind="segmentation",
+        url="http://sceneparsing.csail.mit.edu",
+        licence="images: research use only; annotations: BSD 3-clause as stated by the authors",
+        splits=("val", "train"),
+        expected=(
+            ("[ADEChallengeData2016/]images/training|validation/*.jpg", "images"),
+            ("... annotations/training|validation/*.png", "0 other (ignored), 1..150"),
+        ),
+        counts={"val": 2000, "train": 20210},
+    )
+
+    def open(self, root: Path, split: str | None = None) -> ImageSet:
+        """150 classes (files' 1..150 become 0..149); 0 is ignored, as in the benchmark."""
+        folder = _FOLDERS[choose(split, self.layout)]
+        root = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
+        images = require(root / "images" / folder, self.layout)
+        targets = require(root / "annotations" / folder, self.layout)
+        read = partial(read_labels, classes=150, ignore=(), table=(IGNORED, *range(150)))
+        return PairSet(same_stem(images_in(images), targets), read, self.layout, classes=CLASSES)

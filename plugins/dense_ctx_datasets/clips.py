@@ -13,76 +13,44 @@ from .davis import sequence
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".y4m"})
 
-YOUTUBE_VOS = Layout(
-    name="youtube-vos",
-    title="YouTube-VOS 2019",
-    kind="video",
-    url="https://youtube-vos.org",
-    licence="CC BY 4.0 for the annotations, non-commercial research for the videos: read the site's terms",
-    splits=("train", "valid", "test"),
-    expected=(
-        ("<split>/JPEGImages/<id>/00000.jpg", "frames (every fifth)"),
-        ("<split>_all_frames/JPEGImages/<id>/00000.jpg", 'with frames="all": every frame'),
-        ("<split>/Annotations/<id>/00000.png", "palette masks, of some frames"),
-        ("<split>/meta.json", "videos and their objects; names the videos when it is there"),
-    ),
-    counts={"train": 3471, "valid": 507, "test": 541},
-    options=(("frames", '"annotated" (default): the split\'s own; "all": those of <split>_all_frames'),),
-)
 
-KINETICS700 = Layout(
-    name="kinetics700",
-    title="Kinetics-700",
-    kind="video",
-    url="https://github.com/cvdfoundation/kinetics-dataset",
-    licence="CC BY 4.0 for the annotations; the videos are their uploaders'",
-    splits=("train", "val", "test"),
-    expected=(("<split>/<class>/<clip>.mp4", "clips; the test split may lie without class folders"),),
-    counts={"train": 545317, "val": 35000, "test": 70000},
-)
+class YoutubeVos(DatasetReader):
+    """`youtube-vos`."""
 
-CLIPS = Layout(
-    name="clips",
-    title="A folder of clips",
-    kind="video",
-    url="your own files",
-    licence="your own files",
-    splits=("all",),
-    expected=(("<clip>.mp4", "video files (.mp4 .mov .mkv .avi .webm ...)"), ("<clip>/*.jpg", "or folders of frames")),
-)
+    layout = Layout(
+        name="youtube-vos",
+        title="YouTube-VOS 2019",
+        kind="video",
+        url="https://youtube-vos.org",
+        licence="CC BY 4.0 for the annotations, non-commercial research for the videos: read the site's terms",
+        splits=("train", "valid", "test"),
+        expected=(
+            ("<split>/JPEGImages/<id>/00000.jpg", "frames (every fifth)"),
+            ("<split>_all_frames/JPEGImages/<id>/00000.jpg", 'with frames="all": every frame'),
+            ("<split>/Annotations/<id>/00000.png", "palette masks, of some frames"),
+            ("<split>/meta.json", "videos and their objects; names the videos when it is there"),
+        ),
+        counts={"train": 3471, "valid": 507, "test": 541},
+        options=(("frames", '"annotated" (default): the split\'s own; "all": those of <split>_all_frames'),),
+    )
 
-VOS_FOLDER = Layout(
-    name="vos-folder",
-    title="Frames with masks",
-    kind="video",
-    url="your own files",
-    licence="your own files",
-    splits=("all",),
-    expected=(
-        ("frames/*.jpg, masks/*.png", "one sequence; masks of the same stems, 0 background, 1..n objects"),
-        ("<sequence>/frames/*.jpg, <sequence>/masks/*.png", "or several"),
-    ),
-    options=(("binary", "true: every mask value above 0 is object 1"),),
-)
-
-
-def open_youtube_vos(root: Path, split: str | None = None, frames: str = "annotated") -> VideoSet:
-    """YouTube-VOS; objects may appear after the first frame."""
-    split = choose(split, YOUTUBE_VOS)
-    pick(frames, ("annotated", "all"), "frames", YOUTUBE_VOS)
-    folder = require(root / (split if frames == "annotated" else f"{split}_all_frames") / "JPEGImages", YOUTUBE_VOS)
-    masks = require(root / split / "Annotations", YOUTUBE_VOS)
-    meta = root / split / "meta.json"
-    listed = _videos(meta) if meta.is_file() else []
-    clips, problems = [], []
-    for name in listed or sorted(path.name for path in folder.iterdir() if path.is_dir()):
-        if not (folder / name).is_dir():
-            problems.append(f"{meta} names the video {name!r}, but {folder / name} is missing")
-            continue
-        clip, found = sequence(name, folder / name, masks / name, every=False)
-        problems += found
-        clips += [clip] if clip else []
-    return _filled(clips, problems, YOUTUBE_VOS)
+    def open(self, root: Path, split: str | None = None, frames: str = "annotated") -> VideoSet:
+        """YouTube-VOS; objects may appear after the first frame."""
+        split = choose(split, self.layout)
+        pick(frames, ("annotated", "all"), "frames", self.layout)
+        folder = require(root / (split if frames == "annotated" else f"{split}_all_frames") / "JPEGImages", self.layout)
+        masks = require(root / split / "Annotations", self.layout)
+        meta = root / split / "meta.json"
+        listed = _videos(meta) if meta.is_file() else []
+        clips, problems = [], []
+        for name in listed or sorted(path.name for path in folder.iterdir() if path.is_dir()):
+            if not (folder / name).is_dir():
+                problems.append(f"{meta} names the video {name!r}, but {folder / name} is missing")
+                continue
+            clip, faults = sequence(name, folder / name, masks / name, every=False)
+            problems += faults
+            clips += [clip] if clip else []
+        return _filled(clips, problems, self.layout)
 
 
 def _videos(path: Path) -> list[str]:
@@ -92,49 +60,98 @@ def _videos(path: Path) -> list[str]:
         raise FileError(f'{path} is damaged: expected {{"videos": {{id: ...}}}}; {error!r}') from error
 
 
-def open_kinetics700(root: Path, split: str | None = None) -> VideoSet:
-    """Kinetics-700: clips named "class/clip"; classes are the folders' names."""
-    folder = require(root / choose(split, KINETICS700), KINETICS700)
-    clips = [Clip(path.stem, video=path) for path in _video_files(folder)]
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    problems = []
-    for one in classes:
-        found = _video_files(one)
-        clips += [Clip(f"{one.name}/{path.stem}", video=path) for path in found]
-        problems += [] if found else [f"the class folder {one} holds no video"]
-    filled = _filled(clips, problems, KINETICS700)
-    return VideoSet(filled.clips, classes=tuple(path.name for path in classes), problems=filled.problems)
+class Kinetics700(DatasetReader):
+    """`kinetics700`."""
+
+    layout = Layout(
+        name="kinetics700",
+        title="Kinetics-700",
+        kind="video",
+        url="https://github.com/cvdfoundation/kinetics-dataset",
+        licence="CC BY 4.0 for the annotations; the videos are their uploaders'",
+        splits=("train", "val", "test"),
+        expected=(("<split>/<class>/<clip>.mp4", "clips; the test split may lie without class folders"),),
+        counts={"train": 545317, "val": 35000, "test": 70000},
+    )
+
+    def open(self, root: Path, split: str | None = None) -> VideoSet:
+        """Kinetics-700: clips named "class/clip"; classes are the folders' names."""
+        folder = require(root / choose(split, self.layout), self.layout)
+        clips = [Clip(path.stem, video=path) for path in _video_files(folder)]
+        classes = sorted(path for path in folder.iterdir() if path.is_dir())
+        problems = []
+        for one in classes:
+            files = _video_files(one)
+            clips += [Clip(f"{one.name}/{path.stem}", video=path) for path in files]
+            problems += [] if files else [f"the class folder {one} holds no video"]
+        filled = _filled(clips, problems, self.layout)
+        return VideoSet(filled.clips, classes=tuple(path.name for path in classes), problems=filled.problems)
 
 
-def open_clips(root: Path, split: str | None = None) -> VideoSet:
-    """Video files and folders of frames, without labels."""
-    choose(split, CLIPS)
-    require(root, CLIPS)
-    clips = [Clip(path.stem, video=path) for path in _video_files(root)]
-    problems = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        frames = tuple(images_in(folder))
-        if frames:
-            clips.append(Clip(folder.name, frames, (None,) * len(frames)))
+class Clips(DatasetReader):
+    """`clips`."""
+
+    layout = Layout(
+        name="clips",
+        title="A folder of clips",
+        kind="video",
+        url="your own files",
+        licence="your own files",
+        splits=("all",),
+        expected=(
+            ("<clip>.mp4", "video files (.mp4 .mov .mkv .avi .webm ...)"),
+            ("<clip>/*.jpg", "or folders of frames"),
+        ),
+    )
+
+    def open(self, root: Path, split: str | None = None) -> VideoSet:
+        """Video files and folders of frames, without labels."""
+        choose(split, self.layout)
+        require(root, self.layout)
+        clips = [Clip(path.stem, video=path) for path in _video_files(root)]
+        problems = []
+        for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            frames = tuple(images_in(folder))
+            if frames:
+                clips.append(Clip(folder.name, frames, (None,) * len(frames)))
+            else:
+                problems.append(f"the clip {folder.name!r} has no frames in {folder}")
+        return _filled(sorted(clips, key=lambda clip: clip.name), problems, self.layout)
+
+
+class VosFolder(DatasetReader):
+    """`vos-folder`."""
+
+    layout = Layout(
+        name="vos-folder",
+        title="Frames with masks",
+        kind="video",
+        url="your own files",
+        licence="your own files",
+        splits=("all",),
+        expected=(
+            ("frames/*.jpg, masks/*.png", "one sequence; masks of the same stems, 0 background, 1..n objects"),
+            ("<sequence>/frames/*.jpg, <sequence>/masks/*.png", "or several"),
+        ),
+        options=(("binary", "true: every mask value above 0 is object 1"),),
+    )
+
+    def open(self, root: Path, split: str | None = None, binary: bool = False) -> VideoSet:
+        """One sequence, or a folder of sequences, each with frames/ and masks/."""
+        choose(split, self.layout)
+        require(root, self.layout)
+        if (root / "frames").is_dir():
+            folders = [root]
         else:
-            problems.append(f"the clip {folder.name!r} has no frames in {folder}")
-    return _filled(sorted(clips, key=lambda clip: clip.name), problems, CLIPS)
-
-
-def open_vos_folder(root: Path, split: str | None = None, binary: bool = False) -> VideoSet:
-    """One sequence, or a folder of sequences, each with frames/ and masks/."""
-    choose(split, VOS_FOLDER)
-    require(root, VOS_FOLDER)
-    if (root / "frames").is_dir():
-        folders = [root]
-    else:
-        folders = sorted(path for path in root.iterdir() if (path / "frames").is_dir())
-    clips, problems = [], []
-    for folder in folders:
-        clip, found = sequence(folder.resolve().name, folder / "frames", folder / "masks", every=False, binary=binary)
-        problems += found
-        clips += [clip] if clip else []
-    return _filled(clips, problems, VOS_FOLDER)
+            folders = sorted(path for path in root.iterdir() if (path / "frames").is_dir())
+        clips, problems = [], []
+        for folder in folders:
+            clip, faults = sequence(
+                folder.resolve().name, folder / "frames", folder / "masks", every=False, binary=binary
+            )
+            problems += faults
+            clips += [clip] if clip else []
+        return _filled(clips, problems, self.layout)
 
 
 def _video_files(folder: Path) -> list[Path]:
@@ -145,31 +162,3 @@ def _filled(clips: list[Clip], problems: list[str], layout: Layout) -> VideoSet:
     if not clips and not problems:
         raise refuse(layout, "no clips found")
     return VideoSet(tuple(clips), problems=tuple(problems))
-
-
-class Clips(DatasetReader):
-    """`clips`."""
-
-    layout = CLIPS
-    open = staticmethod(open_clips)
-
-
-class Kinetics700(DatasetReader):
-    """`kinetics700`."""
-
-    layout = KINETICS700
-    open = staticmethod(open_kinetics700)
-
-
-class VosFolder(DatasetReader):
-    """`vos-folder`."""
-
-    layout = VOS_FOLDER
-    open = staticmethod(open_vos_folder)
-
-
-class YoutubeVos(DatasetReader):
-    """`youtube-vos`."""
-
-    layout = YOUTUBE_VOS
-    open = staticmethod(open_youtube_vos)

@@ -42,46 +42,31 @@ _STUFF: dict[str, Any] = {
     "counts": {"val": 5000, "train": 118287},
     "options": (("names_file", "text file of image names (curated subsets): only those"),),
 }
-STUFF27 = Layout(name="coco-stuff27", title="COCO-Stuff, 27 super-categories", **_STUFF)
-STUFF171 = Layout(name="coco-stuff171", title="COCO-Stuff, 171 classes", **_STUFF)
-INSTANCES = Layout(
-    name="coco-instances",
-    title="COCO 2017 instances",
-    kind="instances",
-    url="https://cocodataset.org",
-    licence=_LICENCE,
-    splits=("val", "train"),
-    expected=(_IMAGES, ("annotations/instances_<split>2017.json", "instances, read through pycocotools")),
-    counts={"val": 5000, "train": 118287},
-)
 
 
-def open_stuff27(root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:
-    """12 thing and 15 stuff super-categories, things first."""
-    return _stuff(root, split, STUFF27, TO_COARSE, COARSE, names_file)
+class CocoStuff27(DatasetReader):
+    """`coco-stuff27`: 12 thing and 15 stuff super-categories, things first."""
+
+    layout = Layout(name="coco-stuff27", title="COCO-Stuff, 27 super-categories", **_STUFF)
+    classes, table = COARSE, TO_COARSE
+
+    def open(self, root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:
+        """Every image of a split, or those that a file names."""
+        folder = f"{choose(split, self.layout)}2017"
+        images = first_folder([root / "images" / folder, root / folder], self.layout)
+        targets = first_folder([root / "stuffthingmaps" / folder, root / "annotations" / folder], self.layout)
+        paths = images_in(images)
+        if names_file is not None:
+            paths = [images / f"{Path(line.split()[0]).stem}.jpg" for line in read_list(Path(names_file))]
+        read = partial(read_labels, classes=len(self.classes), table=self.table)
+        return PairSet(same_stem(paths, targets), read, self.layout, classes=self.classes)
 
 
-def open_stuff171(root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:
-    """80 thing and 91 stuff classes, in the order of their ids."""
-    return _stuff(root, split, STUFF171, TO_FINE, FINE, names_file)
+class CocoStuff171(CocoStuff27):
+    """`coco-stuff171`: 80 thing and 91 stuff classes, in the order of their ids."""
 
-
-def _stuff(
-    root: Path,
-    split: str | None,
-    layout: Layout,
-    table: tuple[int, ...],
-    classes: tuple[str, ...],
-    names_file: str | None,
-) -> ImageSet:
-    folder = f"{choose(split, layout)}2017"
-    images = first_folder([root / "images" / folder, root / folder], layout)
-    targets = first_folder([root / "stuffthingmaps" / folder, root / "annotations" / folder], layout)
-    found = images_in(images)
-    if names_file is not None:
-        found = [images / f"{Path(line.split()[0]).stem}.jpg" for line in read_list(Path(names_file))]
-    read = partial(read_labels, classes=len(classes), table=table)
-    return PairSet(same_stem(found, targets), read, layout, classes=classes)
+    layout = Layout(name="coco-stuff171", title="COCO-Stuff, 171 classes", **_STUFF)
+    classes, table = FINE, TO_FINE
 
 
 class InstanceSet(ImageSet):
@@ -120,8 +105,8 @@ class InstanceSet(ImageSet):
         import torch
 
         target = torch.zeros(size, dtype=torch.int64)
-        found = self._coco.loadAnns(self._coco.getAnnIds(imgIds=[image_id]))
-        masks = [(torch.from_numpy(self._coco.annToMask(item)).bool(), bool(item.get("iscrowd"))) for item in found]
+        annotations = self._coco.loadAnns(self._coco.getAnnIds(imgIds=[image_id]))
+        masks = [(torch.from_numpy(self._coco.annToMask(a)).bool(), bool(a.get("iscrowd"))) for a in annotations]
         for mask, crowd in masks:
             if crowd:
                 target[mask] = IGNORED
@@ -131,19 +116,33 @@ class InstanceSet(ImageSet):
         return target
 
 
-def open_instances(root: Path, split: str | None = None) -> ImageSet:
-    """Instances of COCO 2017.
+class CocoInstances(DatasetReader):
+    """`coco-instances`."""
 
-    Raises:
-        MissingDependencyError: pycocotools is not installed.
-    """
-    split = choose(split, INSTANCES)
-    annotations = require(root / "annotations" / f"instances_{split}2017.json", INSTANCES, "file")
-    images = first_folder([root / "images" / f"{split}2017", root / f"{split}2017"], INSTANCES)
-    found = InstanceSet(images, annotations)
-    if not found.names and not found.problems:
-        raise refuse(INSTANCES, f"{annotations} names no images")
-    return found
+    layout = Layout(
+        name="coco-instances",
+        title="COCO 2017 instances",
+        kind="instances",
+        url="https://cocodataset.org",
+        licence=_LICENCE,
+        splits=("val", "train"),
+        expected=(_IMAGES, ("annotations/instances_<split>2017.json", "instances, read through pycocotools")),
+        counts={"val": 5000, "train": 118287},
+    )
+
+    def open(self, root: Path, split: str | None = None) -> ImageSet:
+        """Instances of COCO 2017.
+
+        Raises:
+            MissingDependencyError: pycocotools is not installed.
+        """
+        split = choose(split, self.layout)
+        annotations = require(root / "annotations" / f"instances_{split}2017.json", self.layout, "file")
+        images = first_folder([root / "images" / f"{split}2017", root / f"{split}2017"], self.layout)
+        instances = InstanceSet(images, annotations)
+        if not instances.names and not instances.problems:
+            raise refuse(self.layout, f"{annotations} names no images")
+        return instances
 
 
 def _load(annotations: Path) -> Any:
@@ -158,24 +157,3 @@ def _load(annotations: Path) -> Any:
             return COCO(str(annotations))
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise FileError(f"{annotations} is not a COCO annotation file: {error!r}") from error
-
-
-class CocoInstances(DatasetReader):
-    """`coco-instances`."""
-
-    layout = INSTANCES
-    open = staticmethod(open_instances)
-
-
-class CocoStuff171(DatasetReader):
-    """`coco-stuff171`."""
-
-    layout = STUFF171
-    open = staticmethod(open_stuff171)
-
-
-class CocoStuff27(DatasetReader):
-    """`coco-stuff27`."""
-
-    layout = STUFF27
-    open = staticmethod(open_stuff27)

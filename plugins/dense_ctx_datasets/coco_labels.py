@@ -6,7 +6,7 @@ they are in the hierarchy, but not among the 171 classes.
 
 from __future__ import annotations
 
-from dense_ctx.data.base import words
+from dense_ctx.data.base import comma_separated
 
 # super-category -> its labels; within each, in the order of the published ids
 THINGS = {
@@ -42,10 +42,12 @@ STUFF = {
 }
 
 # things in the order of their ids: COCO's own order of super-categories
-_THING_ORDER = words(
+_THING_ORDER = comma_separated(
     "person,vehicle,outdoor,animal,accessory,sports,kitchen,food,furniture,electronic,appliance,indoor"
 )
-NEVER_ANNOTATED = frozenset(words("street sign,hat,shoe,eye glasses,plate,mirror,window,desk,door,blender,hair brush"))
+NEVER_ANNOTATED = frozenset(
+    comma_separated("street sign,hat,shoe,eye glasses,plate,mirror,window,desk,door,blender,hair brush")
+)
 
 LABELS: tuple[str, ...] = (
     *(label for group in _THING_ORDER for label in THINGS[group].split(",")),

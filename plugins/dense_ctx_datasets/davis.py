@@ -14,43 +14,49 @@ _EXPECTED = (
     ("Annotations/480p/<sequence>/00000.png", "masks, one a frame (test splits: the first frame only)"),
 )
 
-DAVIS2016 = Layout(
-    name="davis2016",
-    title="DAVIS 2016",
-    kind="video",
-    url="https://davischallenge.org",
-    licence=_TERMS,
-    splits=("val", "train", "trainval"),
-    expected=(
-        *_EXPECTED,
-        ("ImageSets/2016/<split>.txt", 'sequence names, or "/JPEGImages/... /Annotations/..." lines'),
-        ("ImageSets/480p/<split>.txt", "taken when the former is missing (the 2016 archive)"),
-    ),
-    counts={"val": 20, "train": 30, "trainval": 50},
-    options=_OPTIONS,
-)
 
-DAVIS2017 = Layout(
-    name="davis2017",
-    title="DAVIS 2017",
-    kind="video",
-    url="https://davischallenge.org",
-    licence=_TERMS,
-    splits=("val", "train", "test-dev", "test-challenge"),
-    expected=(*_EXPECTED, ("ImageSets/2017/<split>.txt", "sequence names")),
-    counts={"val": 30, "train": 60, "test-dev": 30, "test-challenge": 30},
-    options=_OPTIONS,
-)
+class Davis2016(DatasetReader):
+    """`davis2016`."""
+
+    layout = Layout(
+        name="davis2016",
+        title="DAVIS 2016",
+        kind="video",
+        url="https://davischallenge.org",
+        licence=_TERMS,
+        splits=("val", "train", "trainval"),
+        expected=(
+            *_EXPECTED,
+            ("ImageSets/2016/<split>.txt", 'sequence names, or "/JPEGImages/... /Annotations/..." lines'),
+            ("ImageSets/480p/<split>.txt", "taken when the former is missing (the 2016 archive)"),
+        ),
+        counts={"val": 20, "train": 30, "trainval": 50},
+        options=_OPTIONS,
+    )
+
+    def open(self, root: Path, split: str | None = None, resolution: str = "480p") -> VideoSet:
+        """DAVIS 2016: every annotated pixel is object 1."""
+        return _open(root, self.layout, ("2016", resolution), choose(split, self.layout), resolution, binary=True)
 
 
-def open_2016(root: Path, split: str | None = None, resolution: str = "480p") -> VideoSet:
-    """DAVIS 2016: every annotated pixel is object 1."""
-    return _open(root, DAVIS2016, ("2016", resolution), choose(split, DAVIS2016), resolution, binary=True)
+class Davis2017(DatasetReader):
+    """`davis2017`."""
 
+    layout = Layout(
+        name="davis2017",
+        title="DAVIS 2017",
+        kind="video",
+        url="https://davischallenge.org",
+        licence=_TERMS,
+        splits=("val", "train", "test-dev", "test-challenge"),
+        expected=(*_EXPECTED, ("ImageSets/2017/<split>.txt", "sequence names")),
+        counts={"val": 30, "train": 60, "test-dev": 30, "test-challenge": 30},
+        options=_OPTIONS,
+    )
 
-def open_2017(root: Path, split: str | None = None, resolution: str = "480p") -> VideoSet:
-    """DAVIS 2017: objects 1..n of each sequence."""
-    return _open(root, DAVIS2017, ("2017",), choose(split, DAVIS2017), resolution, binary=False)
+    def open(self, root: Path, split: str | None = None, resolution: str = "480p") -> VideoSet:
+        """DAVIS 2017: objects 1..n of each sequence."""
+        return _open(root, self.layout, ("2017",), choose(split, self.layout), resolution, binary=False)
 
 
 def _open(root: Path, layout: Layout, lists: tuple[str, ...], split: str, resolution: str, binary: bool) -> VideoSet:
@@ -72,8 +78,8 @@ def _open(root: Path, layout: Layout, lists: tuple[str, ...], split: str, resolu
         if not (frames / name).is_dir():
             problems.append(f"{source or split} names the sequence {name!r}, but {frames / name} is missing")
             continue
-        clip, found = sequence(name, frames / name, masks / name, every=whole, binary=binary)
-        problems += found
+        clip, faults = sequence(name, frames / name, masks / name, every=whole, binary=binary)
+        problems += faults
         if clip is not None:
             clips.append(clip)
     return VideoSet(tuple(clips), problems=tuple(problems))
@@ -96,25 +102,11 @@ def sequence(name: str, frames: Path, masks: Path, every: bool, binary: bool = F
         return None, [f"the clip {name!r} has no frames in {frames}"]
     present = Present()
     paths = [masks / f"{image.stem}.png" for image in images]
-    found = tuple(path if path in present else None for path in paths)
+    missing = [path for path in paths if path not in present]
     problems = []
-    missing = [path for path, there in zip(paths, found, strict=True) if there is None]
     if len(missing) == len(images):
         problems.append(f"the clip {name!r} has no masks; expected {paths[0]}")
     elif every and missing:
         problems.append(f"the clip {name!r}: {len(missing)} of {len(images)} masks are missing, {missing[0]} first")
-    return Clip(name, tuple(images), found, binary=binary), problems
-
-
-class Davis2016(DatasetReader):
-    """`davis2016`."""
-
-    layout = DAVIS2016
-    open = staticmethod(open_2016)
-
-
-class Davis2017(DatasetReader):
-    """`davis2017`."""
-
-    layout = DAVIS2017
-    open = staticmethod(open_2017)
+    annotated = tuple(path if path in present else None for path in paths)
+    return Clip(name, tuple(images), annotated, binary=binary), problems

@@ -16,26 +16,7 @@ from .geometric import read_depth, read_normals, signed
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGE_FOLDER = Layout(
-    name="image-folder",
-    title="Images with annotations of your own",
-    kind="segmentation",
-    url="your own files",
-    licence="your own files",
-    splits=("all", "train", "val", "test"),
-    expected=(
-        ("images/*.jpg, labels/*", "without splits; labels have their image's stem"),
-        ("<split>/images/*.jpg, <split>/labels/*", "with splits, of any names"),
-        ("classes.txt", "names of the classes, one a line; or the option classes"),
-    ),
-    options=(
-        ("kind", '"segmentation" (default: PNG of ids), "instances", "depth" (.npy or 16-bit PNG) or "normals"'),
-        ("classes", "their number, or their names (a list, or text with commas)"),
-        ("ignore", "value of the masks that means not annotated, 255"),
-        ("scale", "values of the depth files per metre, 1 for .npy, 1000 for PNG"),
-        ("signs", 'signs of the normals\' x, y, z, "+++" for x right, y down, z into the scene'),
-    ),
-)
+
 _SUFFIXES = {
     "segmentation": (".png",),
     "instances": (".png",),
@@ -44,59 +25,89 @@ _SUFFIXES = {
 }
 
 
-def open_image_folder(
-    root: Path,
-    split: str | None = None,
-    kind: str = "segmentation",
-    classes: int | str | Sequence[str] | None = None,
-    ignore: int = 255,
-    scale: float | None = None,
-    signs: str = "+++",
-) -> ImageSet:
-    """Your own images with annotations; see `IMAGE_FOLDER.expected`.
+class ImageFolder(DatasetReader):
+    """`image-folder`."""
 
-    Raises:
-        InputError: no such split, segmentation without classes.
-        FileError: no images.
-    """
-    pick(kind, tuple(_SUFFIXES), "kind", IMAGE_FOLDER)
-    if scale is not None and not scale > 0:
-        raise InputError(f"scale is above 0; got {scale}")
-    folder = _split(require(root, IMAGE_FOLDER), split)
-    images = images_in(folder / "images")
-    if not images:
-        raise refuse(IMAGE_FOLDER, _swapped(folder) or f"{folder / 'images'} holds no images")
-    targets = require(folder / "labels", IMAGE_FOLDER)
-    present = {path.name for path in targets.iterdir()}
-    pairs = []
-    for path in images:
-        files = [f"{path.stem}{suffix}" for suffix in _SUFFIXES[kind]]
-        pairs.append(Pair(path.stem, path, targets / next((name for name in files if name in present), files[0])))
-    names = _classes(classes, root) if kind == "segmentation" else ()
-    read: Callable[[Path], Tensor]
-    if kind == "depth":
-        read = partial(_depth, scale=scale)
-    elif kind == "normals":
-        read = partial(read_normals, signs=signed(signs, "image-folder"))
-    else:
-        read = partial(read_labels, classes=len(names) if names else 65535, ignore=(ignore,))
-    return PairSet(pairs, read, IMAGE_FOLDER, kind=kind, classes=names)  # type: ignore[arg-type]  # checked by pick
+    layout = Layout(
+        name="image-folder",
+        title="Images with annotations of your own",
+        kind="segmentation",
+        url="your own files",
+        licence="your own files",
+        splits=("all", "train", "val", "test"),
+        own_splits=True,
+        expected=(
+            ("images/*.jpg, labels/*", "without splits; labels have their image's stem"),
+            ("<split>/images/*.jpg, <split>/labels/*", "with splits, of any names"),
+            ("classes.txt", "names of the classes, one a line; or the option classes"),
+        ),
+        options=(
+            ("kind", '"segmentation" (default: PNG of ids), "instances", "depth" (.npy or 16-bit PNG) or "normals"'),
+            ("classes", "their number, or their names (a list, or text with commas)"),
+            ("ignore", "value of the masks that means not annotated, 255"),
+            ("scale", "values of the depth files per metre, 1 for .npy, 1000 for PNG"),
+            ("signs", 'signs of the normals\' x, y, z, "+++" for x right, y down, z into the scene'),
+        ),
+    )
+
+    def open(
+        self,
+        root: Path,
+        split: str | None = None,
+        kind: str = "segmentation",
+        classes: int | str | Sequence[str] | None = None,
+        ignore: int = 255,
+        scale: float | None = None,
+        signs: str = "+++",
+    ) -> ImageSet:
+        """Your own images with annotations.
+
+        Raises:
+            InputError: no such split, segmentation without classes.
+            FileError: no images.
+        """
+        pick(kind, tuple(_SUFFIXES), "kind", self.layout)
+        if scale is not None and not scale > 0:
+            raise InputError(f"scale is above 0; got {scale}")
+        folder = _folder(require(root, self.layout), split, self.layout)
+        images = images_in(folder / "images")
+        if not images:
+            raise refuse(self.layout, _swapped(folder) or f"{folder / 'images'} holds no images")
+        targets = require(folder / "labels", self.layout)
+        present = {path.name for path in targets.iterdir()}
+        pairs = []
+        for path in images:
+            files = [f"{path.stem}{suffix}" for suffix in _SUFFIXES[kind]]
+            pairs.append(Pair(path.stem, path, targets / next((name for name in files if name in present), files[0])))
+        names = _classes(classes, root) if kind == "segmentation" else ()
+        read: Callable[[Path], Tensor]
+        if kind == "depth":
+            read = partial(_depth, scale=scale)
+        elif kind == "normals":
+            read = partial(read_normals, signs=signed(signs, "image-folder"))
+        else:
+            read = partial(read_labels, classes=len(names) if names else 65535, ignore=(ignore,))
+        return PairSet(pairs, read, self.layout, kind=kind, classes=names)  # type: ignore[arg-type]  # checked by pick
 
 
 def _depth(path: Path, scale: float | None) -> Tensor:
     return read_depth(path, scale or (1.0 if path.suffix == ".npy" else 1000.0))
 
 
-def _split(root: Path, split: str | None) -> Path:
+def _folder(root: Path, split: str | None, layout: Layout) -> Path:
+    """The folder of a split: the root itself where it has none, else `val` or the first."""
     if split in (None, "all") and (root / "images").is_dir():
         return root
-    found = sorted(path.name for path in root.iterdir() if (path / "images").is_dir())
-    if not found:
-        raise refuse(IMAGE_FOLDER, _swapped(root) or f"{root} holds no folder images")
+    splits = sorted(path.name for path in root.iterdir() if (path / "images").is_dir())
+    swapped = _swapped(root)
+    if not splits and (swapped or not (root / "images").is_dir()):
+        raise refuse(layout, swapped or f"{root} holds no folder images")
+    if not splits:
+        raise InputError(f"image-folder: {root} has no split {split!r}: {root / 'images'} is not divided")
     if split is None:
-        return root / ("val" if "val" in found else found[0])
-    if split not in found:
-        raise InputError(f"image-folder: {root} has no split {split!r}; it has {', '.join(found)}")
+        return root / ("val" if "val" in splits else splits[0])
+    if split not in splits:
+        raise InputError(f"image-folder: {root} has no split {split!r}; it has {', '.join(splits)}")
     return root / split
 
 
@@ -116,10 +127,3 @@ def _classes(classes: int | str | Sequence[str] | None, root: Path) -> tuple[str
     if not classes:
         raise InputError("image-folder needs classes=NUMBER, classes=[names] or a file classes.txt in the root")
     return tuple(f"class {index}" for index in range(classes)) if isinstance(classes, int) else tuple(classes)
-
-
-class ImageFolder(DatasetReader):
-    """`image-folder`."""
-
-    layout = IMAGE_FOLDER
-    open = staticmethod(open_image_folder)

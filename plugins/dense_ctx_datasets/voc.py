@@ -6,77 +6,83 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose, read_labels, require, words
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose, comma_separated, read_labels, require
 from dense_ctx.data.pairs import Pair, PairSet, read_list
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VOC_CLASSES = words(
+VOC_CLASSES = comma_separated(
     "background,aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,dining table,dog,horse,motorbike,person,"
     "potted plant,sheep,sofa,train,tv monitor"
 )
-CONTEXT_CLASSES = words(
+CONTEXT_CLASSES = comma_separated(
     "aeroplane,bag,bed,bedclothes,bench,bicycle,bird,boat,book,bottle,building,bus,cabinet,car,cat,ceiling,chair,"
     "cloth,computer,cow,cup,curtain,dog,door,fence,floor,flower,food,grass,ground,horse,keyboard,light,motorbike,"
     "mountain,mouse,person,plate,platform,potted plant,road,rock,sheep,shelves,sidewalk,sign,sky,snow,sofa,table,"
     "track,train,tree,truck,tv monitor,wall,water,window,wood"
 )
 
-VOC2012 = Layout(
-    name="voc2012",
-    title="Pascal VOC 2012",
-    kind="segmentation",
-    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
-    licence="images from Flickr under its terms of use; research use",
-    splits=("val", "train", "trainval"),
-    expected=(
-        ("[VOCdevkit/][VOC2012/]JPEGImages/<id>.jpg", "images; the root may be any of the three folders"),
-        ("... SegmentationClass/<id>.png", "palette: 0..20, 255 void"),
-        ("... SegmentationObject/<id>.png", "with instances=true: 0 background, 1..n, 255 void"),
-        ("... ImageSets/Segmentation/<split>.txt", "ids"),
-    ),
-    counts={"val": 1449, "train": 1464, "trainval": 2913},
-    options=(("instances", "true: objects instead of classes"),),
-)
 
-PASCAL_CONTEXT = Layout(
-    name="pascal-context",
-    title="Pascal Context, 59 classes",
-    kind="segmentation",
-    url="https://cs.stanford.edu/~roozbeh/pascal-context",
-    licence="annotations: research use; images as Pascal VOC 2010",
-    splits=("val", "train"),
-    expected=(
-        ("[VOCdevkit/][VOC2010/]JPEGImages/<id>.jpg", "images; the root may be any of the three folders"),
-        ("... SegmentationClassContext/<id>.png", "0 background, 1..59: what mmsegmentation's converter writes"),
-        ("... ImageSets/SegmentationContext/<split>.txt", "ids, by the same converter"),
-    ),
-    counts={"val": 5104, "train": 4996},
-    options=(("background", "true: 60 classes, background is class 0; default: 59, background ignored"),),
-)
+class Voc2012(DatasetReader):
+    """`voc2012`."""
 
+    layout = Layout(
+        name="voc2012",
+        title="Pascal VOC 2012",
+        kind="segmentation",
+        url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
+        licence="images from Flickr under its terms of use; research use",
+        splits=("val", "train", "trainval"),
+        expected=(
+            ("[VOCdevkit/][VOC2012/]JPEGImages/<id>.jpg", "images; the root may be any of the three folders"),
+            ("... SegmentationClass/<id>.png", "palette: 0..20, 255 void"),
+            ("... SegmentationObject/<id>.png", "with instances=true: 0 background, 1..n, 255 void"),
+            ("... ImageSets/Segmentation/<split>.txt", "ids"),
+        ),
+        counts={"val": 1449, "train": 1464, "trainval": 2913},
+        options=(("instances", "true: objects instead of classes"),),
+    )
 
-def open_voc2012(root: Path, split: str | None = None, instances: bool = False) -> ImageSet:
-    """21 classes, or objects 1..n with `instances`; the void border is ignored."""
-    split = choose(split, VOC2012)
-    root = _inside(root, "VOC2012")
-    read = partial(read_labels, classes=255 if instances else 21)
-    folder = "SegmentationObject" if instances else "SegmentationClass"
-    pairs = _pairs(root, root / "ImageSets" / "Segmentation" / f"{split}.txt", folder, VOC2012)
-    if instances:
-        return PairSet(pairs, read, VOC2012, kind="instances")
-    return PairSet(pairs, read, VOC2012, classes=VOC_CLASSES)
+    def open(self, root: Path, split: str | None = None, instances: bool = False) -> ImageSet:
+        """21 classes, or objects 1..n with `instances`; the void border is ignored."""
+        split = choose(split, self.layout)
+        root = _inside(root, "VOC2012")
+        read = partial(read_labels, classes=255 if instances else 21)
+        folder = "SegmentationObject" if instances else "SegmentationClass"
+        pairs = _pairs(root, root / "ImageSets" / "Segmentation" / f"{split}.txt", folder, self.layout)
+        if instances:
+            return PairSet(pairs, read, self.layout, kind="instances")
+        return PairSet(pairs, read, self.layout, classes=VOC_CLASSES)
 
 
-def open_pascal_context(root: Path, split: str | None = None, background: bool = False) -> ImageSet:
-    """59 classes (files' 1..59 become 0..58), or 60 with the background as class 0."""
-    split = choose(split, PASCAL_CONTEXT)
-    root = _inside(root, "VOC2010")
-    names = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
-    pairs = _pairs(root, names, "SegmentationClassContext", PASCAL_CONTEXT)
-    classes = ("background", *CONTEXT_CLASSES) if background else CONTEXT_CLASSES
-    return PairSet(pairs, _read_background if background else _read_context, PASCAL_CONTEXT, classes=classes)
+class PascalContext(DatasetReader):
+    """`pascal-context`."""
+
+    layout = Layout(
+        name="pascal-context",
+        title="Pascal Context, 59 classes",
+        kind="segmentation",
+        url="https://cs.stanford.edu/~roozbeh/pascal-context",
+        licence="annotations: research use; images as Pascal VOC 2010",
+        splits=("val", "train"),
+        expected=(
+            ("[VOCdevkit/][VOC2010/]JPEGImages/<id>.jpg", "images; the root may be any of the three folders"),
+            ("... SegmentationClassContext/<id>.png", "0 background, 1..59: what mmsegmentation's converter writes"),
+            ("... ImageSets/SegmentationContext/<split>.txt", "ids, by the same converter"),
+        ),
+        counts={"val": 5104, "train": 4996},
+        options=(("background", "true: 60 classes, background is class 0; default: 59, background ignored"),),
+    )
+
+    def open(self, root: Path, split: str | None = None, background: bool = False) -> ImageSet:
+        """59 classes (files' 1..59 become 0..58), or 60 with the background as class 0."""
+        split = choose(split, self.layout)
+        root = _inside(root, "VOC2010")
+        names = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
+        pairs = _pairs(root, names, "SegmentationClassContext", self.layout)
+        classes = ("background", *CONTEXT_CLASSES) if background else CONTEXT_CLASSES
+        return PairSet(pairs, _read_background if background else _read_context, self.layout, classes=classes)
 
 
 def _read_background(path: Path) -> Tensor:
@@ -99,17 +105,3 @@ def _pairs(root: Path, names: Path, folder: str, layout: Layout) -> list[Pair]:
     targets = require(root / folder, layout)
     listed = read_list(require(names, layout, "file"))
     return [Pair(name, images / f"{name}.jpg", targets / f"{name}.png") for name in listed]
-
-
-class PascalContext(DatasetReader):
-    """`pascal-context`."""
-
-    layout = PASCAL_CONTEXT
-    open = staticmethod(open_pascal_context)
-
-
-class Voc2012(DatasetReader):
-    """`voc2012`."""
-
-    layout = VOC2012
-    open = staticmethod(open_voc2012)

@@ -1,4 +1,4 @@
-"""A small supervision cue: where a frame has edges."""
+"""A supervision cue, a kind that the plugin LILA defines: where a frame has edges."""
 
 import torch
 from dense_ctx_lila.cues.base import Cue
@@ -6,19 +6,19 @@ from torch.nn import functional
 
 
 class Edges(Cue):
-    """The gradient of the grey image, by central differences, the border repeated.
+    """Gradient of the grey image by central differences, with the border replicated.
 
-    A single-frame cue: each map comes from its own frame. A pair cue (flow, say) sets pair = True and uses both.
+    A single-frame cue: each map is computed from its own frame. A pair cue, such as flow, sets pair = True.
     """
 
     channels = 2
-    unit = "grey levels a pixel"  # "pixels" would say: flow, to be divided by the frame's size
+    unit = "grey levels a pixel"  # "pixels" is reserved for flow, which is divided by the frame's size
     pair = False
     meaning = "(x, y) gradient of the grey image in [0, 1]"
     version = 1  # raise it when the values change: caches of another version are refused
 
     def forward(self, context, query):
-        """Maps [B, 2, H, W] of frames [B, 3, H, W] in [0, 1]."""
+        """Compute the maps [B, 2, H, W] of frames [B, 3, H, W] in [0, 1]."""
         return _gradient(context), _gradient(query)
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from dense_ctx import Losses, Objective
 from dense_ctx.errors import InputError
-from dense_ctx.images import load
+from dense_ctx.images import load, resized
 
 
 class Files(Dataset):
@@ -25,23 +25,21 @@ class Files(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index):
-        """One image, resized."""
-        image = load(self.paths[index])[None]
-        return functional.interpolate(image, (self.side, self.side), mode="bilinear", antialias=True)[0]
+        """Read one image and resize it."""
+        return resized(load(self.paths[index]), (self.side, self.side))
 
 
 class Colours(Objective):
     """Mean squared error between the image and a linear read-out of its pixel features.
 
     Args:
-        dim: channels of the model's decoder.
         side: images are trained at side x side pixels.
     """
 
-    def __init__(self, dim=32, side=64):
+    def __init__(self, side=64):
         super().__init__()
         self.side = side
-        self.read_out = nn.Conv2d(dim, 3, 1)  # trained with the decoder, not published with it
+        self.head = None
 
     def dataset(self, data):
         """The images of the folder `data`."""
@@ -51,8 +49,16 @@ class Colours(Objective):
         """Stack to {"images": [B, 3, side, side]}."""
         return {"images": super().collate(samples)}
 
+    def setup(self, model, dataset, *, fresh):
+        """Make the head: it is trained with the decoder, and not published with it.
+
+        An objective that initialises the decoder from data does so here, if `fresh`.
+        """
+        self.head = nn.Conv2d(model.dim, 3, 1).to(model.device)
+        return super().setup(model, dataset, fresh=fresh)
+
     def forward(self, model, batch):
-        """The losses of images [B, 3, H, W] in [0, 1]."""
+        """Compute the losses of images [B, 3, H, W] in [0, 1]."""
         images = batch["images"].to(model.device)
-        loss = functional.mse_loss(self.read_out(model(images).pixels), images)
+        loss = functional.mse_loss(self.head(model(images).pixels), images)
         return Losses(loss, {"mse": loss.detach()})

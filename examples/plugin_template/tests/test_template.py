@@ -1,27 +1,97 @@
+import numpy as np
+import pytest
 import torch
 from dense_ctx_lila.cue_cache import CueCache, plan_cues
 from dense_ctx_lila.cues.base import create_cue
 from PIL import Image
 
-from dense_ctx import DenseModel, create_decoder, registry
-from dense_ctx.testing import TinyBackbone, check_decoder, check_objective
+from dense_ctx import AutoDenseModel, DenseModel, create_decoder, registry
+from dense_ctx.data import open_set
+from dense_ctx.evaluate import evaluate
+from dense_ctx.testing import TinyBackbone, check_dataset, check_decoder, check_metric, check_objective
+
+PARTS = {
+    "decoder": "template-conv",
+    "objective": "template-colours",
+    "dataset": "template-cells",
+    "metric": "template-dice",
+    "protocol": "template-cells-ridge-v1",
+    "cue": "template-edges",
+}
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """Bright discs on a dark, noisy ground; the first row is not annotated."""
+    root, draw = tmp_path_factory.mktemp("cells"), np.random.default_rng(0)
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    rows, columns = np.mgrid[:40, :56]
+    for index in range(6):
+        name = f"{index}"
+        inside = (rows - draw.integers(12, 28)) ** 2 + (columns - draw.integers(12, 44)) ** 2 < 81
+        image = np.where(inside[..., None], (200, 90, 160), (40, 60, 50)) + draw.integers(-30, 30, (40, 56, 3))
+        mask = inside.astype(np.uint8)
+        mask[0] = 255
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / "images" / f"{name}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+        with (root / ("train.txt" if index < 4 else "val.txt")).open("a", encoding="utf-8") as listing:
+            listing.write(name + "\n")
+    return root
+
+
+@pytest.mark.parametrize(("kind", "name"), PARTS.items())
+def test_every_name_is_registered_by_this_distribution(kind, name):
+    entry, _ = registry().get(kind, name)
+    assert entry.owner.distribution == "dense-ctx-template"
 
 
 def test_decoder_keeps_the_contract():
     check_decoder("template-conv")
 
 
-def test_objective_keeps_the_contract_and_trains(tmp_path):
-    for number in range(4):
-        colours = torch.randint(0, 255, (40, 56, 3), generator=torch.Generator().manual_seed(number))
-        Image.fromarray(colours.byte().numpy()).save(tmp_path / f"{number}.png")
+def test_objective_keeps_the_contract_and_trains(cells):
     backbone = TinyBackbone()
     model = DenseModel(backbone, create_decoder("template-conv", backbone, dim=8))
-    clauses = check_objective("template-colours", tmp_path, args={"dim": 8}, model=model, steps=2)
-    assert "step" in clauses
+    assert "step" in check_objective("template-colours", cells / "images", model=model, steps=2)
 
 
-def test_cue_finds_the_slope_of_a_ramp_and_is_cached(tmp_path):
+@pytest.mark.parametrize("grey", [False, True])
+def test_data_set_keeps_the_contract(cells, grey):
+    check_dataset("template-cells", cells, split="train", options={"grey": grey})
+
+
+def test_data_set_lists_a_missing_mask(cells, tmp_path):
+    (tmp_path / "val.txt").write_text("4\n", encoding="utf-8")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "4.png").write_bytes((cells / "images" / "4.png").read_bytes())
+    with pytest.raises(Exception, match="has no annotation"):
+        open_set("template-cells", tmp_path)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_metric_keeps_the_contract(background):
+    check_metric("template-dice", args={"background": background})
+
+
+def test_metric_equals_the_formula():
+    metric = registry().create("metric", "template-dice", classes=("ground", "cell"))
+    labels = torch.tensor([[0, 1, 1, -1], [0, 0, 1, 1]])
+    predicted = torch.tensor([[0, 1, 0, 1], [1, 0, 1, 1]])
+    metric.update(torch.nn.functional.one_hot(predicted, 2).movedim(-1, 0).float(), labels)
+    scores = metric.compute()
+    assert scores.parts == pytest.approx({"ground": 2 * 2 / (3 + 3), "cell": 2 * 3 / (4 + 4)})
+    assert scores.values["worst"] == pytest.approx(2 / 3)
+
+
+def test_protocol_measures_what_colours_can_tell(cells, tmp_path):
+    model = AutoDenseModel.from_parts("rgb-xy", "upsample")
+    result = evaluate(model, "template-cells-ridge-v1", cells, tmp_path)
+    assert (result.metric, set(result.parts)) == ("dice", {"cell"})
+    assert result.value > 0.95
+
+
+def test_cue_gives_the_slope_of_a_ramp_and_is_cached(tmp_path):
     width, height = 56, 40
     ramp = torch.arange(width).float().div(width - 1).expand(1, 3, height, width)
     edges, flat = create_cue("template-edges")(ramp, torch.zeros_like(ramp))
@@ -36,9 +106,3 @@ def test_cue_finds_the_slope_of_a_ramp_and_is_cached(tmp_path):
     context, query = CueCache(tmp_path / "cache", ["template-edges"]).get("clip", 0, 1)
     assert torch.allclose(context, edges[0], atol=0.005)  # 8 bits an image
     assert torch.equal(context, query)
-
-
-def test_names_are_ours():
-    for kind, name in (("decoder", "template-conv"), ("objective", "template-colours"), ("cue", "template-edges")):
-        entry, _ = registry().get(kind, name)
-        assert entry.owner.distribution == "dense-ctx-template"

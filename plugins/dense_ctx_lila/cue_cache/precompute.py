@@ -29,7 +29,11 @@ _PROBED = 64  # clips opened for the estimate
 
 @dataclass
 class Report:
-    """What `Plan.run` did, in this process: clips computed, already complete, and left out with the reason; bytes written."""
+    """What `Plan.run` did, in this process.
+
+    computed, complete: names of clips; the latter's maps existed already. broken: clips left out, with the reason.
+    written: bytes.
+    """
 
     computed: list[str] = field(default_factory=list)
     complete: list[str] = field(default_factory=list)

@@ -19,7 +19,7 @@ TARGETS = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
 class LoraBackbone(Backbone):
     """A backbone whose chosen linear layers add B A x (Hu et al. 2022); as new it computes what the bare one does.
 
-    A checkpoint of a model with it holds the adapters alone.
+    Under any objective the adapters train and the rest stays frozen; a checkpoint holds the adapters alone.
 
     Args:
         of: name of a registered backbone, or the module.
@@ -45,21 +45,21 @@ class LoraBackbone(Backbone):
 
         if rank < 1:
             raise ConfigError(f"rank={rank} is not at least 1")
-        made = create_backbone(of, **{**(args or {}), **more}) if isinstance(of, str) else of
-        linear = [name for name, part in made.named_modules() if isinstance(part, nn.Linear)]
+        bare = create_backbone(of, **{**(args or {}), **more}) if isinstance(of, str) else of
+        linear = [name for name, part in bare.named_modules() if isinstance(part, nn.Linear)]
         chosen = [name for name in linear if name.rpartition(".")[2] in tuple(targets)]
         if not chosen:
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise ConfigError(
-                f"targets={list(targets)}: {type(made).__name__} has no such linear layer; it has "
-                f"{', '.join(known) or 'none at all: train=blocks'}"
+                f"targets={list(targets)}: {type(bare).__name__} has no such linear layer; it has "
+                f"{', '.join(known) or 'none at all, so it takes no adapters'}"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a model built again for its checkpoint starts alike
             config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=chosen)
-            self.net = inject_adapter_in_model(config, made)
-        for name in ("dims", "strides", "stride", "mean", "std", "image_size", "source"):
-            setattr(self, name, getattr(made, name))
+            self.net = inject_adapter_in_model(config, bare)
+        self.dims, self.strides, self.stride = bare.dims, bare.strides, bare.stride
+        self.mean, self.std, self.image_size, self.source = bare.mean, bare.std, bare.image_size, bare.source
         self.eval()
 
     def forward(self, images: Tensor) -> Features:

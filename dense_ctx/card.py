@@ -1,4 +1,4 @@
-"""The model card: how to load it, what comes out, what was measured, whose licences apply."""
+"""The model card: how to load it, its outputs, measurements and licences."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ def model_card(
     model: DenseModel, config: ModelConfig, name: str, metrics: Sequence[Mapping[str, Any]], license: str
 ) -> str:
     """README.md of a model folder, with the Hub's metadata on top."""
-    learnt = sum(p.numel() for p in model.decoder.parameters())
-    stored = len(config.backbone_tensors)
-    whole = bool(stored) and not config.backbone_digest
-    kept = "all of it" if whole else f"{stored} fine-tuned tensors" if stored else "none of it"
-    home = "in this repository" if whole else f"fetched from its own home, {model.backbone.source}"
+    parameters = sum(p.numel() for p in model.decoder.parameters())
     lines = [
         "---",
         "library_name: dense_ctx",
@@ -42,7 +38,7 @@ def model_card(
         f"features.patches   # [1, {model.backbone.dims[-1]}, h, w]",
         "```",
         "",
-        f"Decoder: {learnt:,} parameters. Backbone: {kept} stored here; {home}.",
+        f"Decoder: {parameters:,} parameters. {_stored(model, config)}",
         "",
         "## Training",
         "",
@@ -69,3 +65,13 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _stored(model: DenseModel, config: ModelConfig) -> str:
+    """Which of the backbone's tensors this repository holds, and where the others come from."""
+    stored = len(config.backbone_tensors)
+    if stored and not config.backbone_digest:
+        return "Backbone: all of it stored here."
+    tuned = f"{stored} fine-tuned tensors stored here; the others" if stored else "none of it stored here; all of it"
+    links = "".join(f", which is built on `{link.name}`" for link in model.backbone.links[1:])
+    return f"Backbone: {tuned} fetched from its own home, {model.backbone.source}{links}."

@@ -1,4 +1,4 @@
-"""Model folders on disk: written whole or not at all, read strictly.
+"""Model folders on disk: written atomically, read strictly.
 
     config.json         what to build (ModelConfig)
     model.safetensors   what was trained: the decoder, and the backbone's unfrozen tensors (all of them if standalone)
@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .card import model_card
-from .config import ModelConfig
+from .config import ModelConfig, Part
 from .errors import CheckpointError, ConfigError, FileError, UnknownNameError
 from .files import file_digest, state_digest, write_tensors
+from .links import is_whole, opened, refuse_own_link
 from .plugins import registry
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ def save(
     """Write a model folder, whole or not at all.
 
     Args:
-        standalone: store the frozen backbone too. Always so for one without a home of its own (random weights).
+        standalone: store the frozen backbone too, with the configurations of the models it is built from. Always so
+            for one without a home of its own (random weights).
         metrics: rows for the card: name, value, and the command that measured it.
         trained_with: what the card and config.json say of the training.
         license: of the trained weights, for the card.
@@ -56,11 +59,12 @@ def save(
             are loaded in the model's own.
 
     Raises:
-        ConfigError: the model was made of modules, not names.
+        ConfigError: the model was made of modules, not names; or it is built on the very model in the folder.
         CheckpointError: NaN or infinity in its tensors, or out of the range of `dtype`.
         FileError: the folder holds something that is not a model, or cannot be written.
     """
     folder = Path(folder).absolute()
+    refuse_own_link(model, folder, standalone)
     config, tensors = _describe(model, standalone, trained_with, dtype)
     recover(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists())):
@@ -94,34 +98,45 @@ def save(
     return folder
 
 
-def read(folder: Path) -> DenseModel:
-    """Build the model of a folder and load its tensors; errors as `dense_ctx.hub.load`."""
-    config = ModelConfig.from_dict(_read_json(folder, CONFIG), str(folder / CONFIG))
-    _check_digests(folder)
-    model = _build(config, folder)
-    _load_tensors(model, config, folder)
-    model.model_config = config
-    model.fresh = False
+def read(folder: Path, *, weights: bool = True) -> DenseModel:
+    """Build the model of a folder and load its tensors; errors as `dense_ctx.hub.load`.
+
+    Args:
+        weights: False: random ones, nothing but the configuration is read.
+    """
+    with opened(folder):
+        config = ModelConfig.from_dict(_read_json(folder, CONFIG), str(folder / CONFIG))
+        if not weights:
+            return build(config, str(folder / CONFIG), random=True)
+        _check_digests(folder)
+        model = build(config, str(folder / CONFIG), random=bool(config.backbone_tensors) and not config.backbone_digest)
+        _load_tensors(model, config, folder)
+        model.fresh = False
     return model
 
 
-def _build(config: ModelConfig, folder: Path) -> DenseModel:
-    from .model import DenseModel
+def build(config: ModelConfig, where: str, *, random: bool) -> DenseModel:
+    """Build the parts that a configuration names.
 
-    stored = bool(config.backbone_tensors) and not config.backbone_digest
-    args: dict[str, Any] = {"weights": None} if stored else {}
+    Args:
+        where: of the configuration, for errors.
+        random: with random weights, reading and fetching none.
+
+    Raises:
+        CheckpointError: a part is not installed.
+    """
+    from .model import DenseModel, random_args
+
     try:
-        return DenseModel.from_parts(
-            config.backbone.name,
-            config.decoder.name,
-            backbone_args={**config.backbone.args, **args},
-            decoder_args=dict(config.decoder.args),
-        )
+        args = random_args(config.backbone.name) if random else {}
+        model = DenseModel.from_parts(Part(config.backbone.name, {**config.backbone.args, **args}), config.decoder)
     except UnknownNameError as error:
         needed = ", ".join(f"{dist} {version}" for dist, version in config.plugins.items())
         raise CheckpointError(
-            f"{folder / CONFIG} needs a part that is not installed. It was saved with {needed}. {error}"
+            f"{where} needs a part that is not installed. It was saved with {needed}. {error}"
         ) from error
+    model.model_config = config
+    return model
 
 
 def _describe(
@@ -133,8 +148,8 @@ def _describe(
             "This model was made of modules, so it cannot be built again from a file. Register the parts in a plugin "
             "then use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
         )
-    backbone = dict(model.backbone.state_dict())
-    if standalone or model.backbone.source is None:
+    backbone, whole = dict(model.backbone.state_dict()), is_whole(model, standalone)
+    if whole:
         stored, digest = list(backbone), ""
     else:
         learns = {key for key, value in model.backbone.named_parameters() if value.requires_grad}
@@ -145,7 +160,7 @@ def _describe(
         owner = registry().get(kind, part.name)[0].owner
         plugins[owner.distribution] = owner.version
     made = ModelConfig(
-        backbone=config.backbone,
+        backbone=replace(config.backbone, args=model.backbone.stored_args(config.backbone.args, whole=whole)),
         decoder=config.decoder,
         backbone_tensors=tuple(stored),
         backbone_digest=digest,
@@ -222,7 +237,9 @@ def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileError(f"{folder} has no {name}: is it a dense_ctx model folder?") from None
+        inner = folder / "model"
+        hint = f" {inner} is one" if (inner / CONFIG).exists() else ""
+        raise FileError(f"{folder} has no {name}: is it a dense_ctx model folder?{hint}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not isinstance(data, Mapping):

@@ -1,14 +1,14 @@
-"""Every error the library raises on purpose, under one base.
+"""The library's exceptions, under one base class.
 
-Messages say what was given, what was expected and what to do next. Classes also derive from the built-in
-error a caller would expect (`ValueError`, `FileNotFoundError`), so existing `except` clauses keep working.
+Messages say what was given, what was expected and what to do next. Each class also derives from the built-in
+exception a caller would expect (`ValueError`, `FileNotFoundError`), so existing `except` clauses keep working.
 """
 
 from __future__ import annotations
 
 
 class DenseCtxError(Exception):
-    """Base of all errors raised by dense_ctx."""
+    """Base class of every exception that dense_ctx raises."""
 
 
 class InputError(DenseCtxError, ValueError):
@@ -20,7 +20,7 @@ class FileError(DenseCtxError, OSError):
 
 
 class UnknownNameError(DenseCtxError, KeyError):
-    """No backbone, decoder, objective, probe, model or cue has this name."""
+    """No part of the kind asked for is registered under this name."""
 
     def __str__(self) -> str:  # KeyError would print the message's repr, with its newlines escaped
         return str(self.args[0]) if self.args else ""
@@ -39,15 +39,15 @@ class ConfigError(DenseCtxError, ValueError):
 
 
 class CheckpointError(DenseCtxError):
-    """A checkpoint is damaged, incomplete, of a newer format, or does not fit the model it names."""
+    """A checkpoint is damaged, incomplete, of a newer format, or does not match the model it names."""
 
 
 class WeightsError(DenseCtxError):
-    """Pretrained weights cannot be had or do not fit: no network, no access, wrong tensors."""
+    """Pretrained weights are unavailable (no network, no access) or do not match the network."""
 
 
 class MemoryBudgetError(DenseCtxError, MemoryError):
-    """The result cannot be made within the memory asked for; the message says what would fit."""
+    """The result does not fit into the memory budget; the message gives a sufficient one."""
 
 
 class NonFiniteError(DenseCtxError, ArithmeticError):
@@ -67,7 +67,7 @@ class NotFittedError(DenseCtxError, RuntimeError):
 
 
 class ContractError(DenseCtxError, AssertionError):
-    """A part breaks a clause of its role's contract (`dense_ctx.testing`); `clause` is the clause's name."""
+    """A part breaks a clause of its interface's contract (`dense_ctx.testing`); `clause` names the clause."""
 
     def __init__(self, clause: str, message: str) -> None:
         super().__init__(f"[{clause}] {message}")
@@ -75,4 +75,4 @@ class ContractError(DenseCtxError, AssertionError):
 
 
 class PluginWarning(UserWarning):
-    """A plugin was skipped; everything else keeps working."""
+    """A plugin was skipped; the others are unaffected."""

@@ -25,6 +25,7 @@ def new_file(
     *,
     faults: tuple[type[Exception], ...] = (),
     shared: bool = False,
+    once: bool = False,
     sync: bool = True,
 ) -> Iterator[Path]:
     """Give a path to write to; what lies there becomes `path` when the block ends, and is removed if it fails.
@@ -34,6 +35,7 @@ def new_file(
         then: the error's last words.
         faults: errors of the block, beside OSError, that mean that the file cannot be written.
         shared: several processes may write this file at once; the last one stays.
+        once: a file that is there already, or that another process writes first, stays as it is.
         sync: wait for the disk, so that no loss of power leaves an empty file.
 
     Raises:
@@ -48,7 +50,10 @@ def new_file(
         if sync:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
-        partial.replace(path)
+        if once:
+            _name_once(partial, path)
+        else:
+            partial.replace(path)
     except DenseCtxError:
         raise
     except unwritable as error:
@@ -58,9 +63,19 @@ def new_file(
             partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str, *, shared: bool = False) -> None:
-    """Write a text file in UTF-8, whole or not at all; raises FileError."""
-    with new_file(path, shared=shared) as partial:
+def _name_once(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a disk without links: of two that write in the same instant the last one stays
+        if not path.exists():
+            partial.replace(path)
+
+
+def write_text(path: Path, text: str, *, shared: bool = False, once: bool = False) -> None:
+    """Write a text file in UTF-8, whole or not at all; arguments and errors as `new_file`."""
+    with new_file(path, shared=shared, once=once) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -93,13 +108,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, data: Any) -> Path:
-    """Write JSON; it appears under its name only when complete.
+def write_json(path: Path, data: Any, *, once: bool = False) -> Path:
+    """Write JSON; it appears under its name only when complete. once: a file that is there already stays.
 
     Raises:
         FileError: it cannot be written.
     """
-    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", shared=True)
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", shared=True, once=once)
     return path
 
 
@@ -126,6 +141,11 @@ def clean(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     return value
+
+
+def json_digest(value: Any) -> str:
+    """sha256 of a value as JSON, hexadecimal."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

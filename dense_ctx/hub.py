@@ -13,6 +13,7 @@ import torch
 
 from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
 from .errors import FileError, UnknownNameError, WeightsError
+from .links import opening, refuse_local_links
 from .plugins import registry
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ def load(
     Raises:
         UnknownNameError: none of the three; the closest short names are listed.
         WeightsError: the Hub, or the backbone's own home, does not give the files.
-        FileError: files are missing.
+        FileError: files are missing, or a model that this one is built on.
         ConfigError: config.json has unknown keys or a newer format.
-        CheckpointError: damaged files; tensors missing, left over, or of another shape or kind.
+        CheckpointError: damaged files; tensors missing, left over, or of another shape or kind; a model that this one
+            is built on has changed, or is this one.
     """
-    folder = _locate(name, revision, cache_dir, local_files_only, token)
+    folder = locate(name, revision, cache_dir, local_files_only, token)
     model = read(folder)
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
@@ -65,6 +67,7 @@ def push(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
+    refuse_local_links(model, bool(options.get("standalone")))
     api = HfApi(token=token, library_name="dense_ctx")
     with tempfile.TemporaryDirectory() as place:
         folder = save(model, Path(place) / repo_id.rpartition("/")[2], **options)
@@ -85,17 +88,46 @@ def push(
     return str(commit.commit_url)
 
 
-def _locate(
+def local_folder(name: str | os.PathLike[str]) -> Path | None:
+    """The folder of that path, from the working directory or from the folder of the model that is being opened."""
+    outer = opening()
+    for folder in (Path(name), *([] if outer is None else [outer / name])):
+        recover(folder.absolute())
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def locate(
+    name: str | os.PathLike[str],
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    """The folder of a model, fetched where need be; arguments and errors as `load`."""
+    folder, outer = local_folder(name), opening()
+    if folder is not None:
+        return folder
+    try:
+        return _published(name, revision, cache_dir, local_files_only, token)
+    except (UnknownNameError, WeightsError) as error:
+        if outer is None:
+            raise
+        raise FileError(
+            f"{outer} is built on the model {os.fspath(name)!r}, which is missing: there is no folder "
+            f"{Path.cwd() / name} or {outer / name}. Put it back; a model saved with standalone=True needs no other. "
+            f"{error}"
+        ) from error
+
+
+def _published(
     name: str | os.PathLike[str],
     revision: str | None,
     cache_dir: str | os.PathLike[str] | None,
     local_files_only: bool,
     token: str | bool | None,
 ) -> Path:
-    folder = Path(name)
-    recover(folder.absolute())
-    if folder.is_dir():
-        return folder
     target = text = os.fspath(name)
     if text in registry().names("model"):
         target = registry().get("model", text)[0].target
@@ -186,9 +218,12 @@ def fetch(
         )
         if constants.HF_HUB_OFFLINE:
             why = "HF_HUB_OFFLINE is set"
+        absent = (
+            f"There is no folder {name}, and the Hub repository is" if name == repository else f"The model {called} is"
+        )
         unsure = "" if name == repository else " Not every short name has weights yet: the README lists which."
         raise WeightsError(
-            f"The model {called} is not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}."
+            f"{absent} not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}."
             f"{unsure} {_offline()}"
         ) from error
     return Path(folder)

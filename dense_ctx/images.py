@@ -1,4 +1,4 @@
-"""Anything a user calls an image -> [3, H, W] float in [0, 1]; then normalise, pad to the stride, crop back."""
+"""Load images and masks from any usual form; normalise, pad, and resize."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and decode an image file, upright (EXIF orientation applied).
+    """Open and decode an image file and apply its EXIF orientation.
 
     Raises:
-        FileError: missing, a folder, not an image, or cut short; the message names the file.
+        FileError: missing, a folder, not an image, or truncated; the message names the file.
     """
     path = Path(path)
     if not path.exists():
@@ -41,19 +41,19 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     except UnidentifiedImageError:
         raise FileError(f"{path} is not an image Pillow can read ({path.stat().st_size} bytes)") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FileError(f"{path} is damaged or cut short: {error}") from error
+        raise FileError(f"{path} is damaged or truncated: {error}") from error
 
 
 def load(image: ImageLike) -> Tensor:
-    """One image as float32 [3, H, W] in [0, 1], RGB.
+    """Load one image as float32 [3, H, W] in [0, 1], RGB.
 
     Accepts a path, a PIL image, an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (uint8, uint16, or float in
-    [0, 1]) or a tensor [3, H, W] or [1, H, W] (same dtypes). Grey is repeated; transparency is laid over white;
-    16-bit values are divided by 65535.
+    [0, 1]) or a tensor [3, H, W] or [1, H, W] (same dtypes). Grey is repeated to three channels; transparency is
+    composited over white; 16-bit values are divided by 65535.
 
     Raises:
-        FileError: a path that cannot be read.
-        InputError: another shape, dtype, a range outside [0, 1], NaN or infinity.
+        FileError: the path cannot be read.
+        InputError: another shape or dtype, values outside [0, 1], NaN or infinity.
     """
     if isinstance(image, (str, os.PathLike)):
         image = open_image(image)
@@ -104,7 +104,7 @@ def _from_array(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def check_batch(images: Tensor) -> Tensor:
-    """A batch [B, 3, H, W] or [B, 1, H, W] as floating point in [0, 1]; see `load` for what is refused."""
+    """Convert a batch [B, 3, H, W] or [B, 1, H, W] to floats [B, 3, H, W] in [0, 1]; errors as for `load`."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         hint = "; channels go first in tensors" if images.ndim == 4 and images.shape[3] in (1, 3) else ""
         raise InputError(f"A batch of images is [B, 3, H, W]; got {list(images.shape)}{hint}")
@@ -117,7 +117,7 @@ def check_batch(images: Tensor) -> Tensor:
     elif not images.is_floating_point():
         raise InputError(f"An image tensor is uint8, uint16 or float in [0, 1]; got {images.dtype}")
     low, high = (float(value) for value in torch.aminmax(images.detach()))
-    if not low >= -1e-3 or not high <= 1 + 1e-3:  # written so that NaN fails too
+    if not low >= -1e-3 or not high <= 1 + 1e-3:  # negated so that NaN fails too
         if not bool(torch.isfinite(images).all()):
             raise InputError("The image holds NaN or infinity")
         hint = "divide by 255" if high > 2 else "undo the normalisation: the model normalises by itself"
@@ -126,11 +126,11 @@ def check_batch(images: Tensor) -> Tensor:
 
 
 def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
-    """A label map as int64 [H, W]. Palette and grey images keep their indices; nothing is scaled.
+    """Load a label map as int64 [H, W]: the indices of palette and grey images, unscaled.
 
     Raises:
-        FileError: a path that cannot be read.
-        InputError: an RGB mask, floats that are not whole, or another size than `size`.
+        FileError: the path cannot be read.
+        InputError: an RGB mask, floats that are not whole numbers, or a size other than `size`.
     """
     name = f"The mask {mask}" if isinstance(mask, (str, os.PathLike)) else "The mask"
     if isinstance(mask, (str, os.PathLike)):
@@ -168,9 +168,9 @@ def prepare(
     stride: int,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Normalise [B, 3, H, W] and pad it, below and to the right, to multiples of `stride` by repeating the border.
+    """Normalise [B, 3, H, W] and pad it at the bottom and right to multiples of `stride`, replicating the border.
 
-    Pixel (0, 0) stays pixel (0, 0); `crop` undoes the padding.
+    Pixel (0, 0) stays in place.
     """
     scale = torch.tensor(std, device=images.device, dtype=torch.float32)[:, None, None]
     shift = torch.tensor(mean, device=images.device, dtype=torch.float32)[:, None, None]
@@ -181,12 +181,12 @@ def prepare(
 
 
 def padded_size(size: Size, stride: int) -> Size:
-    """The next multiples of `stride`."""
+    """H and W rounded up to multiples of `stride`."""
     return -(-size[0] // stride) * stride, -(-size[1] // stride) * stride
 
 
 def resized(image: Tensor, size: Size) -> Tensor:
-    """[3, H, W] at `size`: bilinear, antialiased."""
+    """Resize [3, H, W] to `size`: bilinear, antialiased, clamped to [0, 1]."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     small = functional.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
@@ -194,7 +194,7 @@ def resized(image: Tensor, size: Size) -> Tensor:
 
 
 def nearest(target: Tensor, size: Size) -> Tensor:
-    """A target [H, W] or [K, H, W] at `size`: the value a pixel's centre falls on, so that no label is invented."""
+    """Resize a target [H, W] or [K, H, W] to `size` by nearest neighbour: the value under each new pixel's centre."""
     height, width = target.shape[-2:]
     if (height, width) == tuple(size):
         return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, FileError, InputError, NotFittedError
-from .files import new_file, write_tensors
+from .files import new_file, state_digest, write_tensors
 from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
 from .plugins import registry
@@ -244,9 +245,11 @@ class InContext:
             tensors = load_file(str(folder / "probe.safetensors"))
         except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError, OSError) as error:
             raise CheckpointError(f"The saved InContext in {folder} is damaged: {error}") from error
-        if facts.get("model") != _identity(model):
+        differing = _differing(facts.get("model") or {}, _identity(model))
+        if differing:
             raise CheckpointError(
-                f"{folder} was fitted on the features of {facts.get('model')}; this model is {_identity(model)}"
+                f"{folder} was fitted on the features of another model: {'; '.join(differing)}. Load it with the model "
+                "it was fitted with, or fit again"
             )
         context = cls(model, facts["method"], facts["task"], facts["ignore_index"], **facts["options"])
         context.classes_, context.channels_ = list(facts["classes"]), int(facts["channels"])
@@ -280,7 +283,26 @@ def _values(target: Any) -> Any:
 
 def _identity(model: DenseModel) -> dict[str, Any]:
     """What must agree for features to mean the same."""
-    identity: dict[str, Any] = {"dim": model.dim, "strides": list(model.backbone.strides)}
-    identity["backbone"] = model.backbone.source or type(model.backbone).__name__
-    identity["decoder"] = type(model.decoder).__name__
-    return identity
+    config = model.model_config
+    return {
+        "backbone": type(model.backbone).__name__ if config is None else config.backbone.name,
+        "decoder": type(model.decoder).__name__,
+        "decoder_args": None if config is None else config.to_dict()["decoder"]["args"],
+        "strides": list(model.backbone.strides),
+        "dim": model.dim,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "weights": state_digest(model.state_dict()),
+    }
+
+
+def _differing(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """Each value that differs.
+
+    The digest of the weights depends on their dtype: with the same dtype it tells more than the backbone's name, which
+    may be a path; with another it is left out. A model made of modules does not know its decoder's arguments.
+    """
+    left_out = {"dtype", "backbone" if saved.get("dtype") == identity["dtype"] else "weights"}
+    if saved.get("decoder_args") is None or identity["decoder_args"] is None:
+        left_out.add("decoder_args")
+    pairs = {key: (saved.get(key), value) for key, value in identity.items() if key not in left_out}
+    return [f"{key} was {before!r}, is {now!r}" for key, (before, now) in pairs.items() if before != now]

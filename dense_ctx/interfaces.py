@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .data.base import ImageSet
-    from .feature_cache import FeatureCache
+    from .data.features import FeatureCache
     from .model import DenseModel
 
 Size = tuple[int, int]
@@ -84,6 +85,14 @@ class Losses:
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class Link(NamedTuple):
+    """A saved model that a backbone is built from: name as given, resolved folder, whether only this machine has it."""
+
+    name: str
+    folder: Path
+    local: bool
+
+
 class Backbone(nn.Module, ABC):
     """An encoder from images to a pyramid of feature maps.
 
@@ -94,6 +103,7 @@ class Backbone(nn.Module, ABC):
         mean, std: per-channel normalisation of an image in [0, 1].
         image_size: (H, W) of pre-training, where position embeddings need no interpolation.
         source: where the weights came from ("timm/vit_...", a file), or None when they are random.
+        links: the saved models it is built from, nearest first.
     """
 
     dims: tuple[int, ...]
@@ -103,6 +113,7 @@ class Backbone(nn.Module, ABC):
     std: tuple[float, float, float]
     image_size: Size
     source: str | None = None
+    links: tuple[Link, ...] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
@@ -121,6 +132,20 @@ class Backbone(nn.Module, ABC):
         They train with the decoder and are stored in the checkpoint. Default: none.
         """
         return []
+
+    @classmethod
+    def random_args(cls) -> dict[str, Any]:
+        """Arguments that build it with random weights, without reading or fetching any. Default: none are needed."""
+        return {}
+
+    def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+        """The arguments to write into a model's config.json. Default: `args` as they are.
+
+        Args:
+            args: those it was built with. What they leave to a default or to a file that may change is made explicit.
+            whole: the checkpoint holds all its tensors: these and `random_args` must suffice to build it.
+        """
+        return dict(args)
 
 
 class Decoder(nn.Module, ABC):
@@ -301,7 +326,8 @@ class FitContext:
 
     classes: names, in the order of their ids; () where the targets are values.
     unseen: those that the probe will see no label of (zero-shot).
-    reads: which features the protocol wants read.
+    reads: which features the protocol wants read. A probe that is trained by steps is given all of them and reads
+        these; any other finds them in `DenseFeatures.pixels`: the decoder's, the encoder's, or both joined.
     steps: gradient steps, each one call of `partial_fit`; None: the probe is not to be trained by steps.
     seed: of all that is random in the probe, below a seed of its own arguments.
     """
@@ -371,8 +397,8 @@ class Probe(ABC):
 class Scores:
     """What a Metric computes.
 
-    values: each of the metric's scores. parts: the headline's parts (per class, per object), None where there is
-    none. counts: how many images, pixels ... were scored.
+    values: each of the metric's scores, NaN where one does not exist. parts: the headline's parts (per class, per
+    object), None where there is none. counts: how many images, pixels ... were scored.
     """
 
     values: Mapping[str, float]
@@ -383,25 +409,25 @@ class Scores:
 class Metric(ABC):
     """Scores over a data set, accumulated image by image; accumulators of shards merge, in any split of the work.
 
+    A subclass names its conventions as keyword arguments with defaults, below `classes`; an argument that it does not
+    name is refused. What it is registered under is the class itself.
+
     Attributes set by the subclass:
         target: kind of data set whose targets it takes: "segmentation", "depth", "normals", "instances" or "video".
         higher_is_better: the scores it computes, and which way each is better.
+
+    Args:
+        classes: names of the data set's classes; () where the targets are values.
     """
 
     target: ClassVar[str]
     higher_is_better: ClassVar[Mapping[str, bool]]
 
-    def __init__(self, classes: Sequence[str] = (), **options: Any) -> None:
-        """Start with nothing.
-
-        Args:
-            classes: names of the data set's classes; () where the targets are values.
-            options: the conventions that a protocol's `scoring` sets, those the metric names as keywords.
-        """
+    def __init__(self, classes: Sequence[str] = ()) -> None:
         self.classes = tuple(classes)
 
     def start(self, name: str, target: Tensor) -> None:
-        """Begin a clip whose first frame is annotated by `target` (video only). Default: nothing."""
+        """Begin a clip whose first frame is annotated by `target`, int64 [H, W] (video only). Default: nothing."""
         return None
 
     @abstractmethod
@@ -415,7 +441,7 @@ class Metric(ABC):
 
     @abstractmethod
     def state(self) -> Any:
-        """The accumulated sums as JSON values."""
+        """The accumulated sums as JSON values: what `json` gives back as it was (no tuples, no keys but str)."""
 
     @abstractmethod
     def merge(self, state: Any) -> None:
@@ -423,7 +449,7 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> Scores:
-        """The scores over everything added.
+        """The scores over everything added, one value for each of `higher_is_better`.
 
         Raises:
             InputError: nothing could be scored.

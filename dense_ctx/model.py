@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, hub
 from . import images as image_io
 from .config import ModelConfig, Part
 from .errors import InputError
@@ -26,13 +27,20 @@ ImageList: TypeAlias = "list[ImageLike] | tuple[ImageLike, ...]"
 
 
 def create_backbone(name: str, **args: Any) -> Backbone:
-    """Build a registered backbone: create_backbone("dinov2-s14", weights=None) is a random one.
+    """Build a registered backbone: create_backbone("dinov2-s14").
 
     Raises:
         UnknownNameError: no such backbone; the closest names are listed.
         WeightsError: the pretrained weights cannot be had.
     """
     return cast(Backbone, registry().create("backbone", name, **args))
+
+
+def random_args(backbone: str) -> dict[str, Any]:
+    """Arguments that build a registered backbone with random weights; see `Backbone.random_args`."""
+    entry, _ = registry().get("backbone", backbone)
+    target = registry().resolve(entry)
+    return target.random_args() if isinstance(target, type) and issubclass(target, Backbone) else {}
 
 
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
@@ -84,25 +92,26 @@ class DenseModel(nn.Module):
 
         A model of modules runs and trains; only one made of names can be saved.
         """
-        named = isinstance(backbone, (str, Part)) and isinstance(decoder, (str, Part))
-        if isinstance(backbone, str):
-            backbone = Part(backbone, backbone_args or {})
-        if isinstance(decoder, str):
-            decoder = Part(decoder, decoder_args or {})
-        config = ModelConfig(cast(Part, backbone), cast(Part, decoder)) if named else None
-        if isinstance(backbone, Part):
-            backbone = create_backbone(backbone.name, **backbone.args)
-        if isinstance(decoder, Part):
-            decoder = create_decoder(decoder.name, backbone, **decoder.args)
-        return cls(backbone, decoder, config)
+        encoder, head = _part(backbone, backbone_args), _part(decoder, decoder_args)
+        if isinstance(encoder, Part):
+            backbone = create_backbone(encoder.name, **encoder.args)
+            encoder = replace(encoder, args=backbone.stored_args(encoder.args, whole=False))
+        if isinstance(head, Part):
+            decoder = create_decoder(head.name, cast(Backbone, backbone), **head.args)
+        config = ModelConfig(encoder, head) if isinstance(encoder, Part) and isinstance(head, Part) else None
+        return cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Path:
         """Write a model folder; options as `dense_ctx.checkpoint.save`."""
+        from . import checkpoint
+
         return checkpoint.save(self, save_directory, **options)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> DenseModel:
         """As `AutoDenseModel.from_pretrained`."""
+        from . import hub
+
         return hub.load(name_or_path, **options)
 
     def push_to_hub(
@@ -122,7 +131,10 @@ class DenseModel(nn.Module):
 
         Raises:
             WeightsError: no access, or no connection.
+            ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
         """
+        from . import hub
+
         return hub.push(self, repo_id, private, token, branch, commit_message, options)
 
     @property
@@ -233,6 +245,11 @@ class DenseModel(nn.Module):
         return DenseFeatures(pixels, features.maps[-1], features.cls, extent)
 
 
+def _part(part: Any, args: Mapping[str, Any] | None) -> Any:
+    """A name and its arguments as a Part; a Part or a module as it is."""
+    return Part(part, args or {}) if isinstance(part, str) else part
+
+
 class AutoDenseModel:
     """Opens models by short name, Hub repository or folder; makes new ones from parts."""
 
@@ -251,7 +268,7 @@ class AutoDenseModel:
         dtype: torch.dtype | None = None,
     ) -> DenseModel:
         """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"); see `dense_ctx.hub.load`."""
-        return hub.load(
+        return DenseModel.from_pretrained(
             name_or_path,
             revision=revision,
             cache_dir=cache_dir,

@@ -1,4 +1,4 @@
-"""Closed forms that two or more plugins use: ridge regression, soft k-nearest neighbours, PCA."""
+"""Ridge regression in closed form, soft k-nearest neighbours, PCA: numerics that several plugins use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import InputError, NotFittedError
 
 Bias = Literal["free", "penalized", "none"]
 
-# A Cholesky factor whose diagonal spans more than this has lost about half of float32's digits: solve again in float64
+# If a Cholesky factor's diagonal spans more than this, about half of float32's digits are lost: solve in float64
 _FLOAT32_SPAN = 1e3
 
 
@@ -27,23 +27,23 @@ def ridge_fit(
 ) -> Tensor:
     """Ridge regression in closed form: W = argmin |X W - Y|^2 [/ N] + penalty |W|^2 (LILA, arXiv 2604.26488, eq. 2).
 
-    Solved by the Cholesky factor of the d x d system; differentiable in features and targets; float32 input falls back
-    to float64 where the system is ill-conditioned (the result is cast back).
+    Solved by Cholesky factorisation of the d x d system; differentiable in features and targets. For float32 input an
+    ill-conditioned system is solved in float64 and the result cast back.
 
     Args:
         features: X, [..., N, d].
         targets: Y, [..., N, m].
         penalty: lambda, at least 0.
-        bias: append a column of ones and leave it out of the penalty ("free"), penalise it as FlowFeat does
-            ("penalized"), or append none ("none", as eq. 2 is written).
+        bias: append a column of ones that is not penalised ("free"), one that is, as in FlowFeat ("penalized"), or
+            none, as in eq. 2 ("none").
         mean: divide the data term by N (FlowFeat), or not (eq. 2).
-        weights: [..., N], at least 0: weight of each row; with `mean`, divided by their sum instead of N.
+        weights: [..., N], at least 0: weight of each row; `mean` then divides by their sum instead of N.
 
     Returns:
         [..., d, m], or [..., d + 1, m] with the bias last; for `ridge_apply`.
 
     Raises:
-        InputError: shapes that do not match, a negative penalty, or a singular system (penalty 0).
+        InputError: shapes do not match, the penalty is negative, or the system is singular (penalty 0).
     """
     if features.ndim < 2 or features.shape[:-1] != targets.shape[:-1]:
         raise InputError(f"features [..., N, d] and targets [..., N, m] do not match: {_shapes(features, targets)}")
@@ -64,7 +64,7 @@ def ridge_fit(
 
 
 def ridge_apply(features: Tensor, coefficients: Tensor) -> Tensor:
-    """X W (+ bias): features [..., N, d] and the result of `ridge_fit` give [..., N, m]."""
+    """X W (+ bias): apply the result of `ridge_fit` to features [..., N, d]; returns [..., N, m]."""
     dims = features.shape[-1]
     if coefficients.shape[-2] == dims:
         return features @ coefficients
@@ -74,10 +74,10 @@ def ridge_apply(features: Tensor, coefficients: Tensor) -> Tensor:
 
 
 class RidgeStats:
-    """The sufficient statistics of a ridge regression, collected in parts: X'X and X'Y in float64, with a bias column.
+    """Sufficient statistics of a ridge regression, accumulated in batches: X'X and X'Y in float64, with a bias column.
 
-    Fitting from the parts equals fitting from all rows at once. Columns of Y may be added later (a new class); earlier
-    rows then count as 0 there.
+    The solution equals that of all rows at once. Columns of Y may be added later (a new class); earlier rows count as
+    0 in them.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class RidgeStats:
 
     @property
     def count(self) -> float:
-        """Number of rows seen."""
+        """Number of rows added."""
         return 0.0 if self.gram is None else float(self.gram[-1, -1])
 
     def update(self, features: Tensor, targets: Tensor) -> None:
@@ -101,7 +101,7 @@ class RidgeStats:
             raise InputError(f"features have {size - 1} dimensions; earlier ones had {len(self.gram) - 1}")
         if targets.shape[1] > self.cross.shape[1]:
             self.cross = functional.pad(self.cross, (0, targets.shape[1] - self.cross.shape[1]))
-        # float32 products of bounded length, summed in float64
+        # float32 products over a bounded number of rows, summed in float64
         for x, y in zip(features.split(1 << 15), targets.split(1 << 15), strict=True):
             x = functional.pad(x.float(), (0, 1), value=1.0)
             self.gram += (x.T @ x).double().cpu()
@@ -112,7 +112,7 @@ class RidgeStats:
 
         Raises:
             NotFittedError: no rows yet.
-            InputError: a singular system.
+            InputError: the system is singular.
         """
         if self.gram is None or self.cross is None or self.count == 0:
             raise NotFittedError("No data yet: call update first")
@@ -131,8 +131,8 @@ class _IllConditioned(Exception):
 def _ridge(x: Tensor, y: Tensor, penalty: float, bias: Bias, mean: bool, weights: Tensor | None) -> Tensor:
     if bias != "none":
         x = functional.pad(x, (0, 1), value=1.0)
-    left = x if weights is None else x * weights[..., None]
-    gram, cross = left.mT @ x, left.mT @ y
+    weighted = x if weights is None else x * weights[..., None]
+    gram, cross = weighted.mT @ x, weighted.mT @ y
     if mean:
         total = x.shape[-2] if weights is None else weights.sum(-1)[..., None, None]
         gram, cross = gram / total, cross / total
@@ -147,7 +147,7 @@ def _solve(system: Tensor, cross: Tensor) -> Tensor:
     diagonal = factor.detach().diagonal(dim1=-2, dim2=-1)
     span = diagonal.amax(-1) / diagonal.amin(-1)
     limit = _FLOAT32_SPAN if system.dtype == torch.float32 else 1e7
-    if bool((info > 0).any()) or not bool((span < limit).all()):  # written so that NaN fails too
+    if bool((info > 0).any()) or not bool((span < limit).all()):  # negated so that NaN fails too
         raise _IllConditioned
     return torch.cholesky_solve(cross, factor)
 
@@ -162,19 +162,19 @@ def soft_knn(
 ) -> tuple[Tensor, Tensor]:
     """Soft nearest neighbours by cosine: the values of the k nearest keys, weighted by softmax(cosine / temperature).
 
-    Exact, in blocks of queries and keys, so that memory stays near `max_bytes` whatever their number (Balazevic et al.
+    Exact; computed in blocks of queries and keys, so that memory stays near `max_bytes` (Balazevic et al.
     2023, "Towards In-context Scene Understanding"; DIP eq. 1-2).
 
     Args:
         queries: [Q, d]; keys: [M, d]; neither needs to be normalised.
         values: [M, m].
-        k: neighbours; all M where there are fewer.
+        k: neighbours; all M if there are fewer.
 
     Returns:
         The weighted values [Q, m], and the neighbours' indices [Q, k], nearest first.
 
     Raises:
-        InputError: shapes that do not match, no keys, k or temperature not above 0.
+        InputError: shapes do not match, there are no keys, or k or temperature is not above 0.
     """
     if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or len(keys) != len(values):
         raise InputError(f"queries [Q, d], keys [M, d], values [M, m] do not match: {_shapes(queries, keys, values)}")
@@ -189,12 +189,12 @@ def soft_knn(
         best: Tensor | None = None
         index: Tensor | None = None
         for start in range(0, len(keys), columns):
-            scores, found = (part @ keys[start : start + columns].T).topk(min(k, len(keys) - start, columns), dim=1)
-            found = found + start
+            scores, indices = (part @ keys[start : start + columns].T).topk(min(k, len(keys) - start, columns), dim=1)
+            indices = indices + start
             if best is not None and index is not None:
                 scores, order = torch.cat([best, scores], 1).topk(k, dim=1)
-                found = torch.cat([index, found], 1).gather(1, order)
-            best, index = scores, found
+                indices = torch.cat([index, indices], 1).gather(1, order)
+            best, index = scores, indices
         if best is None or index is None:
             raise InputError("no keys")
         results.append(torch.einsum("qk,qkm->qm", (best / temperature).softmax(1), values[index].to(best.dtype)))
@@ -203,10 +203,10 @@ def soft_knn(
 
 
 def pca(rows: Tensor, components: int = 3) -> tuple[Tensor, Tensor]:
-    """Principal directions of rows [N, d]: their mean [d] and axes [d, components], by falling variance.
+    """Principal components of rows [N, d]: their mean [d] and axes [d, components], in order of decreasing variance.
 
-    From the exact eigen-decomposition of the covariance, so the same input gives the same axes; each axis' largest
-    entry is positive.
+    From the eigendecomposition of the covariance, so the same input gives the same axes; the largest entry of each
+    axis is positive.
     """
     if rows.ndim != 2 or len(rows) == 0:
         raise InputError(f"rows are [N, d] with N at least 1; got {list(rows.shape)}")

@@ -1,4 +1,4 @@
-"""Entry points to registry. A plugin is taken whole or skipped whole, with one warning that names it."""
+"""Load plugins from entry points into the registry; a plugin that fails is skipped as a whole, with one warning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWN_DISTRIBUTION = "dense-ctx"
 SKIP_VARIABLE = "DENSE_CTX_SKIP_PLUGINS"  # comma-separated entry-point names, or "all" for every third party
 STRICT_VARIABLE = "DENSE_CTX_STRICT_PLUGINS"  # "1": a plugin that fails is an error, not a warning
 
-_INTERNAL = (  # where frames begin that a warning should not point at
+_INTERNAL = (  # file-name prefixes of stack frames that a warning should not point at
     *(str(Path(str(file)).parent) for file in (__file__, pluggy.__file__, importlib.__file__)),
     "<frozen ",
 )
@@ -35,7 +35,7 @@ def registry() -> Registry:
     """The process-wide registry; the first call loads the plugins.
 
     Raises:
-        PluginError: a plugin asks for it while it is itself being loaded (targets may, at first use).
+        PluginError: a plugin calls it while plugins are being loaded; a target may call it, at first use.
     """
     global _registry
     with _lock:
@@ -47,10 +47,10 @@ def registry() -> Registry:
 def load_plugins(strict: bool | None = None) -> Registry:
     """Read every entry point of group `dense_ctx` into a new registry.
 
-    Our own distribution goes first, so that no third party can take a built-in's name.
+    Our own distribution is loaded first, so that no third party can claim a built-in name.
 
     Args:
-        strict: raise `PluginError` at the first plugin that fails. Default: the variable
+        strict: raise `PluginError` at the first plugin that fails. Default: the environment variable
             DENSE_CTX_STRICT_PLUGINS.
     """
     if strict is None:
@@ -79,10 +79,10 @@ def load_plugins(strict: bool | None = None) -> Registry:
 
 
 def _points() -> list[EntryPoint]:
-    """Each distribution's entry points once, our own first.
+    """The entry points of each distribution, our own first.
 
-    A distribution found twice (an editable install beside a stale *.egg-info) counts once, as the first on
-    sys.path, which is also the one `import` takes. Python 3.10 does not see the two as one.
+    A distribution that is installed twice (an editable install beside a stale *.egg-info) counts once, as the first
+    on sys.path, which is the one that `import` uses. Python 3.10 lists both.
     """
     first: dict[str, Any] = {}
     points = [
@@ -100,7 +100,7 @@ def _normal(name: str) -> str:
 def _owner(point: EntryPoint) -> Owner:
     try:
         name, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
-    except Exception:  # no METADATA, or one that cannot be read: not a reason to stop
+    except Exception:  # missing or unreadable METADATA should not prevent loading
         name, version = None, None
     return Owner(point.name, _normal(name or "an unknown distribution"), version or "?")
 
@@ -111,9 +111,9 @@ def _order(point: EntryPoint) -> tuple[bool, str, str]:
 
 
 class _Loader:
-    """Loads one plugin at a time, first the kinds of all, then their parts.
+    """Load plugins one at a time: first the kinds of all of them, then their parts.
 
-    What a plugin registers is staged and taken over only when every hook of it succeeded.
+    What one hook of a plugin registers is staged, and committed only if the hook succeeds.
     """
 
     def __init__(self, strict: bool) -> None:
@@ -123,7 +123,7 @@ class _Loader:
         self._owner: Owner | None = None
         self._parts: dict[tuple[str, str], Entry] = {}
         self._kinds: dict[str, Kind] = {}
-        self._seen: dict[str, Owner] = {}
+        self._loaded: dict[str, Owner] = {}
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(HookSpecs)
 
@@ -140,23 +140,23 @@ class _Loader:
                     self._call(hook, arguments, owner, name)
 
     def _import(self, point: EntryPoint, owner: Owner) -> str | None:
-        """Import a plugin's module and hand it to pluggy; its name there, None where that failed."""
+        """Import a plugin's module and register it with pluggy; return its pluggy name, None if that failed."""
         name = f"{owner.distribution}:{point.name}"
         try:
-            if point.name in self._seen:
-                raise PluginError(f"the entry-point name {point.name!r} is taken by {self._seen[point.name]}")
+            if point.name in self._loaded:
+                raise PluginError(f"the entry-point name {point.name!r} already belongs to {self._loaded[point.name]}")
             plugin = point.load()
             _check_module(plugin)
             self._manager.register(plugin, name=name)
-            self._manager.check_pending()  # a hookimpl no spec knows: a misspelt hook
+            self._manager.check_pending()  # raises for a hookimpl without a spec, such as a misspelt hook
         except (Exception, SystemExit) as error:
             self._drop(owner, name, error)
             return None
-        self._seen[point.name] = owner
+        self._loaded[point.name] = owner
         return name
 
     def _call(self, hook: pluggy.HookCaller, arguments: dict[str, Any], owner: Owner, name: str) -> None:
-        """Call one hook of one plugin, and take over what it registers."""
+        """Call one hook of one plugin and commit what it registers."""
         self._owner, self._parts, self._kinds = owner, {}, {}
         try:
             for implementation in hook.get_hookimpls():
@@ -210,10 +210,10 @@ class _Loader:
 
 
 def _check_module(plugin: Any) -> None:
-    """Refuse a plugin of a later API, and hooks without the marker, which pluggy would pass over."""
-    wanted = getattr(plugin, "DENSE_CTX_API", API_VERSION)
-    if not isinstance(wanted, int) or wanted > API_VERSION:
-        raise PluginError(f"it is written for plugin API {wanted}; this dense_ctx has {API_VERSION}")
+    """Refuse a plugin of a later API, and hooks without the marker, which pluggy would ignore."""
+    version = getattr(plugin, "DENSE_CTX_API", API_VERSION)
+    if not isinstance(version, int) or version > API_VERSION:
+        raise PluginError(f"it is written for plugin API {version}; this dense_ctx has {API_VERSION}")
     for name in ("define_kinds", "register_parts"):
         hook = getattr(plugin, name, None)
         if callable(hook) and not hasattr(hook, f"{GROUP}_impl"):
@@ -221,7 +221,7 @@ def _check_module(plugin: Any) -> None:
 
 
 def _callers_level() -> int:
-    """The stacklevel, for this function's caller, of the nearest frame outside dense_ctx and pluggy."""
+    """The `stacklevel` for this function's caller that points at the nearest frame outside dense_ctx and pluggy."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
         frame, level = frame.f_back, level + 1

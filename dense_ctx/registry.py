@@ -1,4 +1,4 @@
-"""Kinds of parts, and names to lazy targets: who registered what, and the import at first use."""
+"""The registry: kinds of parts, and names of parts with lazy targets, imported at first use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MODEL = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|(?!hub:)[A-Za-z_][\w.]*:[\
 
 @dataclass(frozen=True)
 class Owner:
-    """The plugin behind a name."""
+    """The plugin that registered a name."""
 
     plugin: str
     distribution: str
@@ -41,8 +41,8 @@ class Owner:
 class Kind:
     """One kind of parts.
 
-    base: "package.module:Class" that its parts are instances of. suffix: its parts are files that end so. A model has
-    neither: it is a folder of a package, or a Hub repository. owner: the plugin that defines it, None for the core.
+    base: "package.module:Class" that its parts are instances of. suffix: its parts are files with this suffix. A model
+    has neither: it is a folder of a package, or a Hub repository. owner: the plugin that defines it, None for the core.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Kind:
     owner: Owner | None = None
 
     def problem(self, target: object) -> str | None:
-        """What a target should be, if it is not that."""
+        """Describe what is wrong with the form of a target; None if nothing is."""
         if self.base is not None:
             pattern, expected = _OBJECT, "'package.module:attribute'"
         elif self.suffix is not None:
             pattern, expected = _FILE, f"'package:path/of/file{self.suffix}'"
         else:
             pattern, expected = _MODEL, "'hub:owner/repo' or 'package:folder'"
-        right = isinstance(target, str) and pattern.fullmatch(target) and target.endswith(self.suffix or "")
-        return None if right else f"target {target!r} is not {expected}"
+        valid = isinstance(target, str) and pattern.fullmatch(target) and target.endswith(self.suffix or "")
+        return None if valid else f"target {target!r} is not {expected}"
 
 
 KINDS = {
@@ -97,13 +97,13 @@ class Registry:
         self.kinds: dict[str, Kind] = dict(KINDS)
         self._entries: dict[tuple[str, str], Entry] = {}
         self.failures: dict[Owner, str] = {}
-        self.skipped: list[Owner] = []  # left out on purpose, by DENSE_CTX_SKIP_PLUGINS
+        self.skipped: list[Owner] = []  # excluded by DENSE_CTX_SKIP_PLUGINS
         self.on_failure: Callable[[Owner, BaseException], None] | None = None
 
     # ------------------------------------------------------------------ filling
 
     def check_kind(self, kind: Kind, staged: Mapping[str, Kind]) -> None:
-        """Refuse a kind whose name is malformed or taken, or whose base class is in no module."""
+        """Refuse a kind whose name is malformed or already defined, or whose base class' module does not exist."""
         if not isinstance(kind.name, str) or not _KIND.fullmatch(kind.name):
             raise PluginError(f"kind {kind.name!r} is not lower-case letters, digits and - only")
         other = self.kinds.get(kind.name) or staged.get(kind.name)
@@ -117,7 +117,7 @@ class Registry:
             raise PluginError(f"kind {kind.name!r}: there is no module {kind.base.partition(':')[0]!r}")
 
     def check(self, entry: Entry, staged: Mapping[tuple[str, str], Entry]) -> None:
-        """Refuse an unknown kind, and a name or target that is malformed, taken, or whose module does not exist."""
+        """Refuse an unknown kind, a malformed or duplicate name, and a target that is malformed or in no module."""
         kind = self.kinds.get(entry.kind) if isinstance(entry.kind, str) else None
         if kind is None:
             raise PluginError(
@@ -137,18 +137,18 @@ class Registry:
             raise PluginError(f"{entry.kind} {entry.name!r}: there is no module {module!r} (target {entry.target!r})")
 
     def commit(self, staged: Mapping[tuple[str, str], Entry], kinds: Mapping[str, Kind] = MappingProxyType({})) -> None:
-        """Take over a plugin's kinds and names, all at once."""
+        """Add a plugin's kinds and names, all at once."""
         self.kinds.update(kinds)
         self._entries.update(staged)
 
     def remove(self, owner: Owner) -> None:
-        """Forget every name of one plugin; its kinds stay, for the parts of others."""
+        """Unregister every name of one plugin; its kinds stay, for the parts of other plugins."""
         self._entries = {key: entry for key, entry in self._entries.items() if entry.owner != owner}
 
     # ------------------------------------------------------------------ looking up
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
-        """Entries in order of kind and name."""
+        """Entries sorted by kind, in order of definition, and name."""
         order = list(self.kinds)
         for key in sorted(self._entries, key=lambda key: (order.index(key[0]), key[1])):
             if kind is None or key[0] == kind:
@@ -168,9 +168,9 @@ class Registry:
             raise InputError(f"a {kind} is asked for by name, a str; got {type(name).__name__}: {name!r}")
         if (kind, name) in self._entries and not name.endswith(":"):
             return self._entries[kind, name], ()
-        family, colon, rest = name.partition(":")
-        if colon and rest and (kind, family + ":") in self._entries:
-            return self._entries[kind, family + ":"], (rest,)
+        family, colon, member = name.partition(":")
+        if colon and member and (kind, family + ":") in self._entries:
+            return self._entries[kind, family + ":"], (member,)
         if kind not in self.kinds:
             raise UnknownNameError(f"Unknown kind {kind!r}. The kinds are {', '.join(self.kinds)}.")
         names = self.names(kind)
@@ -191,21 +191,21 @@ class Registry:
         if definition.base is None:
             return None
         try:
-            found = _attribute(definition.base)
+            base = _attribute(definition.base)
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"The base class {definition.base} of kind {kind!r} cannot be imported: {error}"
             ) from error
-        if not isinstance(found, type):
-            raise PluginError(f"The base class {definition.base} of kind {kind!r} is a {type(found).__name__}")
-        return found
+        if not isinstance(base, type):
+            raise PluginError(f"The base class {definition.base} of kind {kind!r} is a {type(base).__name__}")
+        return base
 
     def resolve(self, entry: Entry) -> Any:
         """Import an entry's target. If that fails, the whole plugin is unregistered.
 
         Raises:
-            MissingDependencyError: the target's optional extra is not installed (the plugin stays).
-            PluginError: anything else, naming plugin, distribution, version and cause.
+            MissingDependencyError: the target's optional extra is not installed; the plugin stays registered.
+            PluginError: any other failure, with plugin, distribution, version and cause.
         """
         base = self.base(entry.kind)
         module_name = entry.target.partition(":")[0]
@@ -227,17 +227,17 @@ class Registry:
         return target
 
     def create(self, kind: str, name: str, /, **args: Any) -> Any:
-        """Build what `name` stands for, with the entry's own arguments below `args`.
+        """Build the part `name`; `args` override the entry's own arguments.
 
         Raises:
-            UnknownNameError: no such name. InputError: arguments it does not take. PluginError: as `resolve`.
+            UnknownNameError: no such name. InputError: wrong arguments. PluginError: as `resolve`.
         """
         entry, positional = self.get(kind, name)
         target = self.resolve(entry)
         arguments = {**entry.args, **args}
         try:
             signature = inspect.signature(target)
-        except (TypeError, ValueError):  # a callable written in C may have none: let the call itself decide
+        except (TypeError, ValueError):  # a callable written in C may have none; then the call itself raises
             signature = None
         if signature is not None:
             try:
@@ -248,12 +248,14 @@ class Registry:
         part = target(*positional, **arguments)
         base = self.base(kind)
         if base is not None and not isinstance(part, base):
-            wrong = TypeError(f"{entry.target} gave a {type(part).__name__}, not a {base.__module__}.{base.__name__}")
-            raise self._fail(entry, wrong) from None
+            mismatch = TypeError(
+                f"{entry.target} gave a {type(part).__name__}, not a {base.__module__}.{base.__name__}"
+            )
+            raise self._fail(entry, mismatch) from None
         return part
 
     def file(self, kind: str, name: str) -> Traversable:
-        """The file that a name of a kind of files stands for.
+        """The packaged file registered under `name`, for a kind of files.
 
         Raises:
             UnknownNameError: no such name. PluginError: the package has no such file.
@@ -261,12 +263,12 @@ class Registry:
         entry, _ = self.get(kind, name)
         package, _, path = entry.target.partition(":")
         try:
-            found = resources.files(package).joinpath(path)
-            if not found.is_file():
+            file = resources.files(package).joinpath(path)
+            if not file.is_file():
                 raise FileNotFoundError(f"the package {package} has no file {path}")
         except (Exception, SystemExit) as error:
             raise self._fail(entry, error) from error
-        return found
+        return file
 
     def _fail(self, entry: Entry, error: BaseException) -> PluginError:
         self.remove(entry.owner)
@@ -285,7 +287,7 @@ def _attribute(target: str) -> Any:
 
 
 def _module_exists(name: str) -> bool:
-    """Look a module up without running it (its parent packages are imported)."""
+    """Whether a module exists; it is not executed, but its parent packages are imported."""
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""Masks through a clip, frame by frame: the registered probe "propagation" (local k-nearest neighbours)."""
+"""Propagate a mask through a clip with the registered probe "propagation" (local k-nearest neighbours)."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def track(
 ) -> Iterator[Tensor]:
     """Propagate the first frame's mask through a clip, one frame at a time.
 
-    Memory does not grow with the clip: nine frames' features on the grid, and one frame at full size.
+    Memory does not grow with the clip's length: features of nine frames on the grid, and one frame at full size.
 
     Args:
-        model: its pixel features are read on a grid of one cell per `stride` pixels.
+        model: its pixel features are computed on a grid with one cell per `stride` pixels.
         video: frames of one size: a `dense_ctx.data.video.Video`, or any iterable of images.
         first_mask: object ids of the first frame, [H, W]; any ids, 0 usually the background.
-        stride, n_last_frames, size_mask_neighborhood, topk, temperature: DINO's values by default.
-        max_memory: tile the model's forward, as `DenseModel.forward`.
+        stride, n_last_frames, size_mask_neighborhood, topk, temperature: by default those of DINO's DAVIS evaluation.
+        max_memory: as for `DenseModel.forward`.
 
     Yields:
-        int64 [H, W] for each frame; the first is `first_mask` itself.
+        The object ids of each frame, int64 [H, W]; first `first_mask` itself.
 
     Raises:
-        InputError: a mask of another size or with a single label, frames that change size, no frames.
+        InputError: the mask has another size or a single label, the frames differ in size, or there are none.
     """
     if stride < 1:
         raise InputError(f"stride={stride} is not at least 1")

@@ -1,4 +1,4 @@
-"""Pictures to look at: joint PCA of features, label overlays, palettes, contact sheets."""
+"""Pictures: joint PCA of features, label overlays, palettes, heat maps, contact sheets; and a text table."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def palette(count: int = 256) -> Picture:
 
 
 def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[Picture]:
-    """Features [D, h, w] of one or more images in the same three principal directions, as RGB pictures.
+    """RGB pictures of the features [D, h, w] of one or more images: their three joint principal components.
 
-    Each channel runs from the 1st to the 99th percentile over all images, so colours compare between them.
+    Each channel spans the 1st to the 99th percentile over all images, so colours are comparable between images.
 
     Args:
         features: maps of one model; heights and widths may differ.
-        size: resize the pictures to (H, W); default as the features are.
+        size: (H, W) of the pictures; default: of the features.
     """
     if not features or any(item.ndim != 3 or item.shape[0] != features[0].shape[0] for item in features):
         raise InputError(f"Features are [D, h, w] with one D; got {[list(item.shape) for item in features]}")
@@ -51,7 +51,9 @@ def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[P
     pictures = []
     for item, part in zip(features, scores.split([f.shape[1] * f.shape[2] for f in features]), strict=True):
         picture = part.T.reshape(1, -1, *item.shape[1:])
-        picture = functional.pad(picture, (0, 0, 0, 0, 0, 3 - picture.shape[1]))  # fewer than three dimensions
+        picture = functional.pad(
+            picture, (0, 0, 0, 0, 0, 3 - picture.shape[1])
+        )  # the features have fewer than three dimensions
         if size is not None and tuple(item.shape[1:]) != size:
             picture = functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
         pictures.append((picture[0].permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
@@ -59,7 +61,7 @@ def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[P
 
 
 def overlay(image: Picture, labels: Tensor, colours: Picture | None = None, alpha: float = 0.55) -> Picture:
-    """Lay labels [H, W] over an image [H, W, 3]; label 0 stays clear, borders between labels are drawn in white."""
+    """Blend labels [H, W] into an image [H, W, 3]; label 0 is transparent, borders between labels are white."""
     index = labels.cpu().numpy()
     if index.shape != image.shape[:2]:
         raise InputError(f"Labels {list(index.shape)} and image {list(image.shape[:2])} have different sizes")
@@ -75,10 +77,10 @@ def overlay(image: Picture, labels: Tensor, colours: Picture | None = None, alph
 
 
 def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
-    """Write labels [H, W] as PNG: palette with the VOC/DAVIS colours up to id 255, 16-bit grey above.
+    """Write labels [H, W] as PNG: with the VOC/DAVIS palette up to id 255, as 16-bit grey above.
 
     Raises:
-        InputError: ids below 0 or above 65535.
+        InputError: an id is below 0 or above 65535.
         FileError: the file cannot be written.
     """
     index = labels.cpu().numpy()
@@ -92,7 +94,7 @@ def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
 
 
 def save_picture(path: str | os.PathLike[str], picture: Picture | Image.Image) -> Path:
-    """Write a picture; it appears under its name only when complete.
+    """Write a picture atomically: it appears under its name only when complete.
 
     Raises:
         FileError: the file cannot be written.
@@ -105,28 +107,28 @@ def save_picture(path: str | os.PathLike[str], picture: Picture | Image.Image) -
 
 
 def contact_sheet(rows: Sequence[Sequence[Picture]], captions: Sequence[str], titles: Sequence[str]) -> Image.Image:
-    """Pictures of one size in rows and columns, a caption left of each row and a title above each column."""
+    """Arrange pictures of one size in a grid, a caption left of each row and a title above each column."""
     height, width = rows[0][0].shape[:2]
     scale = max(1, round(240 / height))
     height, width = height * scale, width * scale
-    left, top, gap = 96, 28, 4
+    margin, top, gap = 96, 28, 4
     sheet = Image.new(
-        "RGB", (left + len(titles) * (width + gap), top + len(rows) * (height + gap)), color=(255, 255, 255)
+        "RGB", (margin + len(titles) * (width + gap), top + len(rows) * (height + gap)), color=(255, 255, 255)
     )
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=15)
     for column, title in enumerate(titles):
-        draw.text((left + column * (width + gap), 6), title, fill=(0, 0, 0), font=font)
+        draw.text((margin + column * (width + gap), 6), title, fill=(0, 0, 0), font=font)
     for y, (caption, row) in enumerate(zip(captions, rows, strict=True)):
         draw.text((6, top + y * (height + gap) + height // 2 - 8), caption, fill=(0, 0, 0), font=font)
         for x, picture in enumerate(row):
             image = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
-            sheet.paste(image, (left + x * (width + gap), top + y * (height + gap)))
+            sheet.paste(image, (margin + x * (width + gap), top + y * (height + gap)))
     return sheet
 
 
 def fit(picture: Picture, size: Size) -> Picture:
-    """A picture [H, W, 3] scaled to fit into `size` and centred on white."""
+    """Scale a picture [H, W, 3] to fit into `size` and centre it on white."""
     height, width = picture.shape[:2]
     scale = min(size[0] / height, size[1] / width)
     small = Image.fromarray(picture).resize(
@@ -137,32 +139,32 @@ def fit(picture: Picture, size: Size) -> Picture:
     return np.asarray(sheet)
 
 
-# dark blue, blue, teal, green, yellow, red: rising lightness but for the last, readable without colour vision
+# dark blue, blue, teal, green, yellow, red: lightness increases up to the last, so it reads without colour vision
 _HEAT = np.array([[48, 18, 59], [64, 100, 220], [33, 180, 190], [120, 220, 90], [250, 200, 50], [200, 40, 20]])
 
 
 def heat_picture(values: Tensor, low: float, high: float) -> Picture:
-    """Values [H, W] from `low` (blue) to `high` (red) as a picture; NaN is white."""
-    known = values.isfinite()
-    place = ((values.nan_to_num(low) - low) / max(high - low, 1e-12)).clamp(0, 1).numpy() * (len(_HEAT) - 1)
-    lower = np.minimum(place.astype(int), len(_HEAT) - 2)
-    share = (place - lower)[..., None]
+    """Colour values [H, W] from `low` (blue) to `high` (red); NaN is white."""
+    valid = values.isfinite()
+    position = ((values.nan_to_num(low) - low) / max(high - low, 1e-12)).clamp(0, 1).numpy() * (len(_HEAT) - 1)
+    lower = np.minimum(position.astype(int), len(_HEAT) - 2)
+    share = (position - lower)[..., None]
     picture = (1 - share) * _HEAT[lower] + share * _HEAT[lower + 1]
-    picture[~known.numpy()] = 255
+    picture[~valid.numpy()] = 255
     result: Picture = picture.round().astype(np.uint8)
     return result
 
 
 def normals_picture(normals: Tensor) -> Picture:
-    """Unit normals [3, H, W] as colours, (n + 1) / 2; NaN is white."""
-    known = normals.isfinite().all(0).numpy()
+    """Colour unit normals [3, H, W] as (n + 1) / 2; NaN is white."""
+    valid = normals.isfinite().all(0).numpy()
     picture = ((normals.nan_to_num(1.0).permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).numpy().astype(np.uint8)
-    picture[~known] = 255
+    picture[~valid] = 255
     return picture
 
 
 def text_table(lines: Sequence[Sequence[str]]) -> str:
-    """An aligned Markdown table; the first line is the head."""
+    """Format an aligned Markdown table; the first line is the header."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
     rule = "| " + " | ".join("-" * w for w in widths) + " |"

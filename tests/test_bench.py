@@ -122,7 +122,7 @@ def test_images_are_held_out_once_and_for_all():
 
 def test_faults(tmp_path):
     run_bench(bench(tmp_path, heads=(Part("linear"),), seeds=(0,)))
-    with pytest.raises(ConfigError, match="another steps"):
+    with pytest.raises(ConfigError, match=r"holds another cell \(steps: 2 there, 3 now\)"):
         run_bench(bench(tmp_path, heads=(Part("linear"),), seeds=(0,), steps=3))
     with pytest.raises(ConfigError, match="seeds is empty"):
         bench(tmp_path, seeds=())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dense_ctx import create_backbone, registry
+from dense_ctx.model import random_args
 from dense_ctx.testing import check_backbone, check_decoder, check_probe
 
 LIMIT = 30_000_000
@@ -22,7 +23,7 @@ def names(kind):
 @pytest.mark.parametrize("name", names("backbone"))
 def test_backbone(name):
     with torch.device("meta"):
-        backbone = create_backbone(name, weights=None)
+        backbone = create_backbone(name, **random_args(name))
     if sum(p.numel() for p in backbone.parameters()) > LIMIT:
         assert check_backbone(backbone, structure_only=True) == ("attributes", "blocks", "shapes")
     else:

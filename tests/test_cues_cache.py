@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_ctx_lila.cue_cache import CueCache, find_clips, plan_cues, precompute, short_side
-from dense_ctx_lila.cue_cache.shards import row, rows
+from dense_ctx_lila.cue_cache import CueCache, find_clips, plan_cues, short_side
+from dense_ctx_lila.cue_cache.shards import HEADER, row, rows
 from dense_ctx_lila.cues.base import Cue, create_cue, normalize_cues
 from PIL import Image
 from safetensors.torch import load_file
@@ -230,7 +230,7 @@ def test_a_changed_video_is_refused_when_read_and_computed_again(videos, tmp_pat
             cache.get(path, 0, 1)
     report = plan_cues([videos], ["test:brightness"], out).run()
     assert report.computed == ["bear", "hare"]
-    assert report.found == ["birds/owl", "fox"]
+    assert report.complete == ["birds/owl", "fox"]
     assert CueCache(out, ["test:brightness"]).frames(videos / "bear.mp4") == 4
 
 
@@ -251,7 +251,7 @@ def test_broken_videos_are_left_out_and_counted(videos, tmp_path):
     assert "frames have one size" in report.broken["two"]
     assert sorted(report.computed) == ["bear", "birds/owl", "fox", "hare"]
     with pytest.warns(UserWarning, match="left out"):  # found again; the clips that are done make it no failure
-        assert len(plan_cues([videos], ["flow:dis"], tmp_path / "out").run().found) == 4
+        assert len(plan_cues([videos], ["flow:dis"], tmp_path / "out").run().complete) == 4
     left = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert left == ["bear.safetensors", "fox.safetensors", "hare.safetensors", "manifest.json", "owl.safetensors"]
     with pytest.raises(FileError, match="None of 1 clips is usable"):
@@ -267,8 +267,9 @@ def test_maps_that_float16_cannot_hold_are_no_cache(videos, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(precompute, "_free", lambda folder: 100_000)
-    with pytest.raises(FileError, match=r"needs about 0\.\d GB"):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(FileError, match=r"needs about 0\.\d+ GB"):
         plan_cues([videos], ["flow:dis"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -276,7 +277,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(videos, 
 def test_a_foreign_folder_is_not_written_to(videos, tmp_path):
     (tmp_path / "out" / "flow@dis").mkdir(parents=True)
     (tmp_path / "out" / "flow@dis" / "thesis.tex").write_text("mine")
-    with pytest.raises(FileError, match="holds no cue cache"):
+    with pytest.raises(FileError, match="exists and holds no cue cache"):
         plan_cues([videos], ["flow:dis"], tmp_path / "out")
 
 
@@ -289,6 +290,19 @@ def test_a_damaged_file_is_said_and_computed_again(videos, tmp_path):
         CueCache(out, ["test:brightness"]).get("bear", 0, 1)
     assert plan_cues([videos], ["test:brightness"], out).run().computed == ["bear"]
     assert CueCache(out, ["test:brightness"]).get("bear", 0, 1)[0].shape == (1, 50, 70)
+
+
+def test_a_flipped_byte_is_an_error(videos, tmp_path):
+    out = tmp_path / "out"
+    plan_cues([videos], ["test:brightness"], out).run()
+    path = out / "test@brightness" / "bear.safetensors"
+    content = bytearray(path.read_bytes())
+    content[HEADER + 3 * 50 * 70 * 2 + 9] ^= 1  # in frame 3
+    path.write_bytes(content)
+    cache = CueCache(out, ["test:brightness"])
+    assert cache.get("bear", 1, 1)[0].isfinite().all()
+    with pytest.raises(FileError, match=r"bear\.safetensors is damaged .*remove it and make it again"):
+        cache.get("bear", 2, 1)
 
 
 def test_cues_are_added_to_a_cache_one_by_one(videos, tmp_path):
@@ -326,7 +340,7 @@ def test_killed_in_the_middle_and_run_again(videos, tmp_path):
     assert partial.exists()
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert "2 computed, 2 found done, 0 left out" in again.stdout
+    assert "2 computed, 2 already complete, 0 left out" in again.stdout
     assert not partial.exists()
     now = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert sorted(now) == ["bear.safetensors", "fox.safetensors", "hare.safetensors", "owl.safetensors"]
@@ -350,11 +364,11 @@ def test_two_processes_share_the_clips(videos, tmp_path, monkeypatch, capsys):
         seen.append({path.stem for path in out.rglob("*.safetensors")})
     assert [len(one) for one in seen] == [2, 4]
     printed = capsys.readouterr().out
-    assert "process 0 of 2: 2 computed, 0 found done" in printed
-    assert "process 1 of 2: 2 computed, 0 found done" in printed
+    assert "process 0 of 2: 2 computed, 0 already complete" in printed
+    assert "process 1 of 2: 2 computed, 0 already complete" in printed
     monkeypatch.setenv("RANK", "0")
     assert main(["cues", str(videos), "--cues", "test:brightness", "--out", str(out), "--device", "cpu"]) == 0
-    assert "process 0 of 2: 0 computed, 2 found done" in capsys.readouterr().out
+    assert "process 0 of 2: 0 computed, 2 already complete" in capsys.readouterr().out
 
 
 def test_command(videos, tmp_path, capsys):
@@ -365,7 +379,7 @@ def test_command(videos, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "5 clip(s); about" in printed.out
     assert "free" in printed.out
-    assert "4 computed, 0 found done, 1 left out" in printed.out
+    assert "4 computed, 0 already complete, 1 left out" in printed.out
     assert "warning: text is left out" in printed.err
     assert "frame" in printed.err  # the bar
     cache = CueCache(out, ["flow:dis(preset=fast)", "test:brightness"], 40)

@@ -120,7 +120,7 @@ def test_every_damaged_file_is_named_and_the_rest_is_read(tmp_path):
     assert report.sizes == {(H, W): 1}
     expected = {
         "images/5.jpg": "has no annotation; expected",
-        "images/1.jpg": "is damaged or cut short",
+        "images/1.jpg": "is damaged or truncated",
         "labels/2.png": "is a RGB picture; expected class indices",
         "labels/3.png": "holds the values 700, 65535 in 144 pixels; expected 0 to 10, and 11, 255 for pixels",
         "labels/4.png": f"the image is {H} x {W} (H x W), its annotation {W} x {H}",

@@ -148,7 +148,7 @@ def test_bad_input():
     with pytest.raises(InputError, match="expected 'nll' or 'official'"):
         prediction_loss(queries, queries, "l2", 6)
     generator = torch.Generator().manual_seed(0)
-    with pytest.raises(InputError, match=r"joint batch of all processes is of 1 sample\(s\): raise batch_size"):
+    with pytest.raises(InputError, match=r"joint batch of all processes has 1 sample\(s\): raise batch_size"):
         draw_distractors(1, 7, generator)
     assert draw_distractors(1, 7, generator, official=True).tolist() == [[0]] * 7
     assert draw_distractors(1, 0, generator).shape == (0, 1)

@@ -21,13 +21,15 @@ from dense_ctx.testing import check_objective, tiny_model
 from dense_ctx.train import TrainConfig, TrainStep, train
 
 ARGS = {"size": 32, "out": 16, "hidden": 2}
+NAME = "timm:vit_tiny_patch16_224"
 VIT = {"weights": None, "embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32}
 
 
 def vit(lora=False, **args):
     torch.manual_seed(0)
-    name = f"{'lora:' if lora else ''}timm:vit_tiny_patch16_224"
-    return AutoDenseModel.from_parts(name, "upsample", backbone_args={**VIT, **args})
+    if lora:
+        return AutoDenseModel.from_parts(f"lora:{NAME}", "upsample", backbone_args={"args": VIT, **args})
+    return AutoDenseModel.from_parts(NAME, "upsample", backbone_args=VIT)
 
 
 @pytest.fixture
@@ -133,9 +135,9 @@ def test_several_folders_of_tasks_keep_their_classes_apart(tmp_path):
 
 @pytest.mark.parametrize("what", ["blocks", "adapters"])
 def test_a_run_resumes_and_publishes_without_the_projector(tmp_path, data, what):
-    name = f"{'lora:' if what == 'adapters' else ''}timm:vit_tiny_patch16_224"
+    backbone = {"name": f"lora:{NAME}", "args": {"args": VIT}} if what == "adapters" else {"name": NAME, "args": VIT}
     spec = {
-        "model": {"backbone": {"name": name, "args": VIT}, "decoder": {"name": "upsample"}},
+        "model": {"backbone": backbone, "decoder": {"name": "upsample"}},
         "objective": {"name": "dip", "args": {**ARGS, "train": what}},
         "data": data, "batch_size": 2, "log": 1, "save": {"every": 1},
     }  # fmt: skip
@@ -296,7 +298,7 @@ def test_faults_of_the_data(tmp_path, data):
     (tmp_path / "one.txt").write_text("0.png\n")
     with pytest.raises(FileError, match="a line with one name"):
         TaskPairs.open({**data, "pairs": str(tmp_path / "one.txt")})
-    with pytest.raises(FileError, match="labels2 is no folder"):
+    with pytest.raises(FileError, match="labels2 is not a folder"):
         TaskPairs.open({**data, "labels": str(tmp_path / "labels2")})
     with pytest.raises(InputError, match="the tasks were made with 2, 0 to 1"):
         [TaskPairs.open({**data, "classes": 2}).sample(index, 0) for index in range(8)]
@@ -310,7 +312,7 @@ def test_faults_of_the_data(tmp_path, data):
 def test_faults_of_a_batch(data):
     objective, batch = batch_of(data, count=1)
     objective.setup(model := tiny_model(), (), fresh=True)
-    with pytest.raises(InputError, match=r"the joint batch of all processes is of 1 sample"):
+    with pytest.raises(InputError, match=r"the joint batch of all processes has 1 sample"):
         objective(model, batch)
     _, batch = batch_of(data)
     batch["positive_labels"][0, 0, 0] = 4

@@ -252,9 +252,9 @@ def test_faults(tmp_path, made):
     with pytest.raises(InputError, match=r"No positive pair: among 1 images .* Take more images$"):
         make_tasks(alone, tmp_path / "alone", model(), TaskSettings(**{**SETTINGS, "classes": 2}))
     again = make_tasks  # a change of the last stage alone: what to remove is said
-    with pytest.raises(ConfigError, match=r"stage pair: shared: 0.05 there, 0.99 now.*remove pairs.jsonl"):
+    with pytest.raises(ConfigError, match=r"pair.shared: 0.05 there, 0.99 now.*remove pairs.jsonl"):
         again(images, tmp_path / "none", model(), TaskSettings(**{**SETTINGS, "shared": 0.99}))
-    with pytest.raises(ConfigError, match=r"stage segment: .*side: 48 there, 64 now"):
+    with pytest.raises(ConfigError, match=r"segment.side: 48 there, 64 now"):
         again(images, tmp_path / "none", model(), TaskSettings(**{**SETTINGS, "side": 64}))
     with pytest.raises(FileError, match="exists and holds no tasks"):
         make_tasks(images, images, model(), TaskSettings(**SETTINGS))
@@ -297,7 +297,7 @@ def test_the_verb(tmp_path, capsys):
     assert "pairs.jsonl" in capsys.readouterr().out
     assert len(TaskPairs.open(tmp_path / "out"))
     assert main([*words, "--shared", "0.5"]) == 2
-    assert "stage pair: shared: 0.05 there, 0.5 now" in capsys.readouterr().err
+    assert "pair.shared: 0.05 there, 0.5 now" in capsys.readouterr().err
     assert main([*words[:-4], "--set", "segments"]) == 2
     assert "is not KEY=VALUE" in capsys.readouterr().err
     assert main([*words, "--objective", "lila"]) == 2

@@ -120,7 +120,7 @@ def test_interruption_is_status_130_and_the_command_goes_on(tmp_path, capsys, mo
     words = ["evaluate", MODEL, "--protocol", "camvid-linear-v1", "--data", root, "--out", tmp_path / "out"]
     words = [str(word) for word in [*words, "--device", "cpu", "--set", "train.steps=2", "train.batch=2"]]
     with monkeypatch.context() as patch:
-        patch.setattr(dense.DenseEvaluation, "_score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(dense.ImageEvaluation, "_score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         assert cli.main(words) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
     assert cli.main(words) == 0

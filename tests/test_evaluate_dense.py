@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from dense_ctx import registry
 from dense_ctx.data import open_set
 from dense_ctx.errors import CheckpointError, FileError, InputError
-from dense_ctx.evaluate import evaluate, load_protocol
+from dense_ctx.evaluate import evaluate, fit, load_protocol
 from dense_ctx.evaluate import images as dense
 from dense_ctx.evaluate.samples import read
 from dense_ctx.metrics import DepthErrors, NormalErrors, Segmentation, confusion_matrix
@@ -191,7 +191,7 @@ def test_an_interrupted_scoring_goes_on_where_it_was(root, tmp_path, monkeypatch
     arguments = (tiny_model(), "camvid-linear-v1", root)
     whole = evaluate(*arguments, tmp_path / "whole", overrides=SHORT)
     with monkeypatch.context() as patch:
-        interrupted(patch, dense.DenseEvaluation, "_score", 3)
+        interrupted(patch, dense.ImageEvaluation, "_score", 3)
         with pytest.raises(KeyboardInterrupt):
             evaluate(*arguments, tmp_path / "cut", overrides=SHORT)
     parts = sorted(path.name for path in (tmp_path / "cut/parts").iterdir())
@@ -199,8 +199,8 @@ def test_an_interrupted_scoring_goes_on_where_it_was(root, tmp_path, monkeypatch
     assert not (tmp_path / "cut/result.json").exists()
     written = {name: (tmp_path / "cut/parts" / name).stat().st_mtime_ns for name in parts}
     with monkeypatch.context() as patch:
-        scored = interrupted(patch, dense.DenseEvaluation, "_score", 99)
-        trained = interrupted(patch, dense.DenseEvaluation, "_train", 99)
+        scored = interrupted(patch, dense.ImageEvaluation, "_score", 99)
+        trained = interrupted(patch, fit.ProbeFit, "_fit", 99)
         again = evaluate(*arguments, tmp_path / "cut", overrides=SHORT)
     assert [call[1] for call in scored] == [2, 3]
     assert trained == []
@@ -212,19 +212,19 @@ def test_an_interrupted_scoring_goes_on_where_it_was(root, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("protocol", "data"), [("camvid-linear-v1", camvid), ("rgbd-depth-attention-v1", rgbd)])
 def test_an_interrupted_training_gives_the_same_probe_to_the_bit(tmp_path, monkeypatch, protocol, data):
-    monkeypatch.setattr(dense, "KEEP_EVERY", 2)
+    monkeypatch.setattr(fit, "SAVE_EVERY", 2)
     settings = ["train.steps=7", "train.batch=2", "train.flip=true"]
     if data is rgbd:
         settings += ["image.short_side=null", "probe.args.loss=silog", "probe.args.bins=8"]
     arguments = (tiny_model(), protocol, data(tmp_path / "data"))
     whole = evaluate(*arguments, tmp_path / "whole", overrides=settings)
     with monkeypatch.context() as patch:
-        interrupted(patch, dense, "_joined", 5)
+        interrupted(patch, fit, "_joined", 5)
         with pytest.raises(KeyboardInterrupt):
             evaluate(*arguments, tmp_path / "cut", overrides=settings)
     assert [path.name for path in (tmp_path / "cut/parts").iterdir()] == ["probe-0.begun"]
     with monkeypatch.context() as patch:
-        steps = interrupted(patch, dense, "_joined", 99)
+        steps = interrupted(patch, fit, "_joined", 99)
         again = evaluate(*arguments, tmp_path / "cut", overrides=settings)
     assert len(steps) == 3  # four of seven were kept
     probes = [tmp_path / name / "parts/probe-0.safetensors" for name in ("whole", "cut")]
@@ -295,9 +295,9 @@ def test_seeds_draw_the_bank_of_a_probe_in_closed_form(root, tmp_path):
 def test_a_fraction_of_the_training_images_is_drawn_by_seed(root, tmp_path):
     few = ["data.fraction=0.4", "grid=4"]
     result = evaluate(tiny_model(), "camvid-retrieval-v1", root, tmp_path / "few", overrides=few)
-    evaluation = dense.DenseEvaluation.__new__(dense.DenseEvaluation)
-    evaluation.protocol, evaluation.train = load_protocol("camvid-retrieval-v1", ["data.fraction=0.4"]), range(5)
-    chosen = [evaluation._support(seed) for seed in range(8)]
-    assert all(len(each) == 2 for each in chosen)
-    assert len({tuple(each) for each in chosen}) > 1
+    protocol = load_protocol("camvid-retrieval-v1", ["data.fraction=0.4"])
+    probes = fit.ProbeFit(tiny_model(), protocol, range(5), None, 0, None)
+    supports = [probes._support(seed) for seed in range(8)]
+    assert all(len(support) == 2 for support in supports)
+    assert len({tuple(support) for support in supports}) > 1
     assert result.protocol_id == "camvid-retrieval-v1 [data.fraction=0.4 grid=4]"

@@ -100,7 +100,7 @@ def test_wrong_roots_and_targets(root, tmp_path):
     with pytest.raises(FileError, match=r"CamVid.*Expected under the root"):
         evaluate(tiny_model(), "camvid-linear-v1", tmp_path / "nowhere", tmp_path / "out")
     val = open_set("rgbd-folder", rgbd(tmp_path / "walk"), "val")
-    with pytest.raises(ConfigError, match="is about segmentation; the data set's targets are depth"):
+    with pytest.raises(ConfigError, match="is about segmentation; the targets of camvid are depth"):
         evaluate(tiny_model(), "camvid-linear-v1", (val, val), tmp_path / "out")
     with pytest.raises(ConfigError, match="is about clips; davis2016 holds images"):
         evaluate(tiny_model(), "davis2016-ridge-v1", (val, val), tmp_path / "out2")

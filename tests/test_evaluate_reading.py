@@ -6,7 +6,7 @@ import torch
 from dense_ctx.data.base import Sample
 from dense_ctx.errors import InputError
 from dense_ctx.evaluate import load_protocol
-from dense_ctx.evaluate.images import _batch
+from dense_ctx.evaluate.fit import batch
 from dense_ctx.evaluate.samples import FeatureCache, grid_size, model_size, read, shown, training_target
 from dense_ctx.images import nearest, resized
 from dense_ctx.interfaces import DenseFeatures
@@ -148,13 +148,13 @@ def test_the_loss_sees_every_nth_pixel():
 
 def test_batches_are_whole_passes_in_an_order_of_their_own():
     chosen = [3, 5, 8, 9, 11]
-    drawn = [index for step in range(10) for index in _batch(chosen, 3, 0, step)]
+    drawn = [index for step in range(10) for index in batch(chosen, 3, 0, step)]
     passes = [drawn[start : start + 5] for start in range(0, 30, 5)]
     assert all(sorted(each) == chosen for each in passes)
     assert len({tuple(each) for each in passes}) > 1
-    assert drawn != [index for step in range(10) for index in _batch(chosen, 3, 1, step)]
-    assert _batch(chosen, 3, 0, 7) == drawn[21:24]  # a step does not depend on those before it
-    assert len(_batch([0, 1], 5, 0, 0)) == 5  # fewer images than a batch
+    assert drawn != [index for step in range(10) for index in batch(chosen, 3, 1, step)]
+    assert batch(chosen, 3, 0, 7) == drawn[21:24]  # a step does not depend on those before it
+    assert len(batch([0, 1], 5, 0, 0)) == 5  # fewer images than a batch
 
 
 def test_the_cache_keeps_within_its_budget():

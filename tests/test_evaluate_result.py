@@ -11,6 +11,7 @@ from evaluation_data import camvid, same_revision
 from dense_ctx.environment import describe_environment, git_revision
 from dense_ctx.errors import ConfigError, FileError, InputError, UnknownNameError
 from dense_ctx.evaluate import Result, evaluate, load_protocol
+from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.testing import tiny_model
 
 
@@ -21,6 +22,7 @@ def made(protocol="davis2017-linear-v1", name="ours", value=0.5, std=None, overr
     return Result(
         protocol_id=chosen.resolved_id + (f" [limit={limit}]" if limit else ""),
         metric=chosen.metric,
+        higher_is_better=Scorer(chosen).higher_is_better,
         value=value,
         std=std,
         n={"clips": 30},

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from dense_ctx.data import ImageSet, Sample
+from dense_ctx.data.features import FeatureCache, plan_features
 from dense_ctx.errors import ConfigError, FileError, InputError
-from dense_ctx.feature_cache import FeatureCache, plan_features
-from dense_ctx.feature_cache import manifest as manifest_module
-from dense_ctx.images import prepare
+from dense_ctx.images import prepare, resized
 from dense_ctx.testing.tiny import TinyBackbone
 
 
@@ -35,8 +34,7 @@ SIZE = (20, 36)  # no multiple of the stride, 8
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
-    for module in ("manifest", "plan", "read"):
-        monkeypatch.setattr(f"dense_ctx.feature_cache.{module}.SHARD", 3)
+    monkeypatch.setattr("dense_ctx.data.features.SHARD", 3)
 
 
 def made(folder, images=None, backbone=None, **args):
@@ -51,7 +49,7 @@ def test_what_is_read_is_what_the_backbone_gives(tmp_path):
     assert (len(cache), cache.size, cache.padded, cache.layers) == (7, (20, 36), (24, 40), [0, 1])
     got = cache.batch([6, 2])
     for row, index in enumerate((6, 2)):
-        image = manifest_module.shown(images[index].image, SIZE)[None]
+        image = resized(images[index].image, SIZE)[None]
         with torch.no_grad():
             expected = backbone(prepare(image, backbone.mean, backbone.std, backbone.stride))
         for mine, theirs in zip(got.maps, expected.maps, strict=True):
@@ -117,6 +115,20 @@ def test_damaged_files_are_made_again(tmp_path):
     assert plan_features(backbone, images, tmp_path / "c", SIZE).left == 3
 
 
+def test_a_flipped_byte_is_an_error(tmp_path):
+    cache = made(tmp_path / "c")
+    before = cache.tensors(4)
+    file = tmp_path / "c" / "features-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    position = content.index(before["map1"].numpy().tobytes())
+    content[position + 5] ^= 1
+    file.write_bytes(content)
+    cache = FeatureCache(tmp_path / "c", tiny(), Pictures(), SIZE)
+    with pytest.raises(FileError, match=r"features-00001.*checksum of 'map1' differs.*make it again"):
+        cache.batch([4])
+    assert torch.equal(cache.tensors(3)["map1"], made(tmp_path / "d").tensors(3)["map1"])  # the other rows are whole
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -132,9 +144,9 @@ def test_damaged_files_are_made_again(tmp_path):
 def test_a_stale_cache_is_refused_and_says_why(tmp_path, change, words):
     made(tmp_path / "c")
     args = {"backbone": tiny(), "images": Pictures(), "size": SIZE, **change()}
-    with pytest.raises(ConfigError, match=f"stale.*{words}"):
+    with pytest.raises(ConfigError, match=f"another feature cache.*{words}"):
         FeatureCache(tmp_path / "c", **args)
-    with pytest.raises(ConfigError, match=f"stale.*{words}"):
+    with pytest.raises(ConfigError, match=f"another feature cache.*{words}"):
         plan_features(folder=tmp_path / "c", **args)
 
 

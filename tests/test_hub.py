@@ -143,7 +143,9 @@ def test_without_the_server_the_cache_serves(session, how):
     start = time.time()
     report = run(OFFLINE % (how, how), environment)
     assert report["cached"] == [1, 5, 40, 56]
-    assert report["never"].startswith("WeightsError: The model me/never is not in the cache")
+    assert report["never"].startswith(
+        "WeightsError: There is no folder me/never, and the Hub repository is not in the cache"
+    )
     assert environment["HF_HOME"] in report["never"]
     assert all(word in report["never"] for word in ("HF_HOME", "efficientnet-lite0", 'weights="PATH"'))
     assert time.time() - start < 60

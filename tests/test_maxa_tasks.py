@@ -117,7 +117,7 @@ def test_training_from_the_cache_is_training_from_images(tmp_path, head):
     other = model("depth", head)
     with torch.no_grad():
         other.backbone.deep.weight.add_(1.0)
-    with pytest.raises(ConfigError, match=r"stale.*weights"):
+    with pytest.raises(ConfigError, match=r"another feature cache.*weights"):
         TrainStep(other, again, data)
 
 
@@ -141,7 +141,11 @@ def test_targets_are_kept_and_read(tmp_path, task):
     assert len(list((tmp_path / "targets").rglob("*.safetensors"))) == 6
     with pytest.raises(ConfigError, match=r"size: \[32, 48\] there"):
         objective(task, targets=folder, size=(32, 40)).dataset(Boxes(KINDS[task]))
-    next((tmp_path / "targets").rglob("*.safetensors")).write_bytes(b"damaged")
+    first, second, *_ = sorted((tmp_path / "targets").rglob("*.safetensors"))
+    first.write_bytes(b"damaged")
+    whole = second.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    second.write_bytes(whole[:header] + bytes(byte ^ 0x40 for byte in whole[header:]))  # other values, a whole file
     again = objective(task, targets=folder).dataset(Boxes(KINDS[task]))
     assert all(torch.allclose(fresh[i]["target"], again[i]["target"], atol=1e-3) for i in range(6))
 

@@ -243,13 +243,13 @@ def test_bad_input_is_refused():
         temporal_consistency(as_model(lambda i: i * next(frames)), clip, scales=[1.0], **flow)
     with pytest.raises(InputError, match=r"expected \[2, 48, 64\]"):
         temporal_consistency(model, clip, flow=np.zeros((48, 64, 2)), gaps=[1])
-    with pytest.raises(InputError, match="serves one gap"):
+    with pytest.raises(InputError, match="is for a single gap"):
         temporal_consistency(model, clip, flow=true_flow(1), gaps=[1, 2])
     with pytest.raises(InputError, match=r"add \[2\]"):
         temporal_consistency(model, clip, flow={1: true_flow(1)}, gaps=[1, 2])
     with pytest.raises(InputError, match="holds 1 pairs"):
         temporal_consistency(model, clip, flow=true_flow(1)[None], gaps=[1])
-    with pytest.raises(InputError, match="called both ways"):
+    with pytest.raises(InputError, match="called in both directions"):
         temporal_consistency(model, clip, flow=lambda a, b: true_flow(1), backward=true_flow(1), gaps=[1])
     for bad in ({"gaps": [0]}, {"gaps": []}, {"scales": [0]}, {"threshold": 0}, {"points": 1}, {"gaps": [1, 1]}):
         with pytest.raises(InputError, match=next(iter(bad))):

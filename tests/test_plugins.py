@@ -115,7 +115,7 @@ def test_two_distributions_with_one_entry_point_name(site):
         distribution(site, f"bad-{name}", files, {"shared": f"bad_{name}"})
     registry, caught = recorded(load_plugins)
     assert len(caught) == 1
-    assert "plugin 'shared' of bad-two 3.2: the entry-point name 'shared' is taken by" in str(caught[0].message)
+    assert "plugin 'shared' of bad-two 3.2: the entry-point name 'shared' already belongs to" in str(caught[0].message)
     assert "plugin 'shared' of bad-one 3.2" in str(caught[0].message)
     assert "from-one" in registry.names("decoder")
     assert "from-two" not in registry.names("decoder")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from dense_ctx import cli, registry
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
-from dense_ctx.evaluate.tallies import tally
+from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.metrics import confusion_matrix, harmonic, iou
 from dense_ctx.testing import tiny_model
@@ -119,9 +119,10 @@ def test_an_unseen_class_is_found_by_its_text(text):
 def test_scores_of_a_known_confusion_matrix():
     protocol = load_protocol("coco-stuff-zeroshot-v1", ["scoring.unseen=[b, e]"])
     counts = torch.randint(0, 50, (CLASSES, CLASSES), generator=torch.Generator().manual_seed(0))
-    one = tally(protocol, tuple("abcde"))
+    one = Scorer(protocol).new("abcde")
     one.merge({"images": 3, "confusion": counts.tolist()})
-    values, parts, n = one.scores()
+    scores = one.compute()
+    values, parts, n = scores.values, scores.parts, scores.counts
     each = iou(counts)
     seen, unseen = float(each[[0, 2, 3]].mean()), float(each[[1, 4]].mean())
     assert values["seen"] == pytest.approx(seen)
@@ -157,7 +158,7 @@ def test_evaluation_end_to_end(tmp_path, monkeypatch):
     each = iou(counts)
     assert result.scores["seen"] == pytest.approx(float(each[:3].nanmean()))
     assert result.scores["unseen"] == pytest.approx(float(each[3]))
-    with pytest.raises(InputError, match="unseen classes the data set has not: mauve"):
+    with pytest.raises(InputError, match="unseen names classes that the data set has not: mauve"):
         evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, tmp_path / "no",
                  overrides=[*settings[:1], "scoring.unseen=[mauve]", *settings[2:]])  # fmt: skip
 

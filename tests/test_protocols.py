@@ -13,7 +13,7 @@ from dense_ctx import registry
 from dense_ctx.errors import ConfigError, FileError, UnknownNameError
 from dense_ctx.evaluate import load_protocol, protocols
 from dense_ctx.evaluate.probes import make_probe
-from dense_ctx.evaluate.protocol import METRICS
+from dense_ctx.evaluate.scorer import Scorer
 
 OWN = {
     "id": "mine-v1",
@@ -38,7 +38,7 @@ def test_a_shipped_protocol_is_whole(name):
     assert protocol.title
     assert protocol.source
     assert protocol.notes
-    assert protocol.metric in METRICS[protocol.task]
+    Scorer(protocol).rehearse(protocol.scoring.unseen or ("thing",))
     layout = datasets.layout(protocol.data.name)
     assert protocol.data.val in layout.splits
     assert protocol.data.train in (None, *layout.splits)
@@ -81,8 +81,9 @@ def test_ones_own_file(tmp_path):
         ({"colour": "red"}, r"unknown key\(s\) colour; known: data, grid"),
         ({"train": {"steps": 3, "epochs": 2}}, r"train: unknown key\(s\) epochs"),
         ({"scoring": {"ignore": 1}}, r"scoring: unknown key\(s\) ignore"),
-        ({"metric": "dice"}, "metric 'dice' is not one of the segmentation task's: miou"),
-        ({"task": "guessing"}, "task 'guessing' is not one of segmentation"),
+        ({"metric": 3}, "metric is 3; expected a name"),
+        ({"scorer": "mine"}, "scorer is 'mine'; expected a mapping"),
+        ({"scorer": {"name": "mine", "border": 2}}, r"scorer: unknown key\(s\) border"),
         ({"probe": "conv"}, "probe is 'conv'; expected a mapping"),
         ({"grid": 0}, "grid is 0; expected a whole number"),
         ({"grid": "coarse"}, "grid is 'coarse'; expected a whole number"),
@@ -99,7 +100,7 @@ def test_ones_own_file(tmp_path):
         ({"image": {"size": [4]}}, r"image.size is \(4,\); expected \[height, width\]"),
         ({"scoring": {"matching": "best"}}, "scoring.matching is 'best'; expected one of none, hungarian"),
         ({"scoring": {"absent": "one"}}, "scoring.absent is 'one'"),
-        ({"scoring": {"low": 3, "high": 2}}, "scoring.low is 3; expected below scoring.high, 2"),
+        ({"scoring": {"low": 3, "high": 2}}, "scoring.high is 2; expected above scoring.low, 3"),
     ],
 )
 def test_mistakes_in_a_file(tmp_path, changes, message):
@@ -152,7 +153,6 @@ def test_overrides_become_part_of_the_id_and_the_digest():
         ("grid=[1", "is not YAML"),
         ("id=other-v1", "id cannot be overridden"),
         ("overrides=[]", "overrides cannot be overridden"),
-        ("metric=rmse", "metric 'rmse' is not one of the segmentation task's"),
         ("train=5", "train is 5; expected a mapping"),
     ],
 )
@@ -161,10 +161,40 @@ def test_bad_overrides(setting, message):
         load_protocol("camvid-linear-v1", [setting])
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["metric=rmse"], "camvid-linear-v1: metric 'rmse' is not computed by segmentation; it has miou, "),
+        (["task=guessing"], "Unknown metric 'guessing'"),
+        (["scorer.name=depth"], "metric 'miou' is not computed by depth; it has rmse"),
+        (["scoring.align=median"], "scoring.align is set, and metric 'segmentation' .* is not given it"),
+        (["scorer.name=segmentation", "scoring.absent=zero"], "scoring.absent is set.*or set .* in scorer.args"),
+    ],
+)
+def test_a_metric_that_does_not_fit_is_refused_before_any_work(tmp_path, changes, message):
+    from dense_ctx.evaluate import evaluate
+
+    with pytest.raises((ConfigError, UnknownNameError), match=message):
+        evaluate(None, "camvid-linear-v1", tmp_path, tmp_path / "out", overrides=changes)
+    assert not (tmp_path / "out").exists()
+
+
 def test_direction():
-    assert load_protocol("nyuv2-depth-linear-v1").lower_is_better
-    assert not load_protocol("nyuv2-depth-linear-v1", ["metric=delta1"]).lower_is_better
-    assert not load_protocol("camvid-linear-v1").lower_is_better
+    assert not Scorer(load_protocol("nyuv2-depth-linear-v1")).higher_is_better
+    assert Scorer(load_protocol("nyuv2-depth-linear-v1", ["metric=delta1"])).higher_is_better
+    assert Scorer(load_protocol("camvid-linear-v1")).higher_is_better
+
+
+def test_what_scoring_sets_reaches_the_tasks_own_metric():
+    depth = load_protocol("nyuv2-depth-linear-v1", ["scoring.low=0.5", "scoring.high=4", "scoring.align=median"])
+    metric = Scorer(depth).new()
+    assert (metric.low, metric.high, metric.align) == (0.5, 4, "median")
+    settings = ["scoring.matching=hungarian", "scoring.absent=zero", "scoring.unseen=[b]"]
+    metric = Scorer(load_protocol("coco-stuff-zeroshot-v1", settings)).new(("a", "b"))
+    assert (metric.matching, metric.absent, metric.unseen) == ("hungarian", "zero", ("b",))
+    named = load_protocol("camvid-linear-v1", ["scorer={name: segmentation, args: {absent: zero}}"])
+    assert Scorer(named).new(("a",)).absent == "zero"
+    assert named.digest() != load_protocol("camvid-linear-v1", ["scoring.absent=zero"]).digest()
 
 
 def test_the_page_lists_every_protocol_and_its_example_is_one(tmp_path):

@@ -48,7 +48,7 @@ def test_a_continued_run_has_the_same_mean(tmp_path):
     train(config(tmp_path / "halves", steps=5, **average))
     train(config(tmp_path / "halves", steps=8, **average))
     assert same(weights(tmp_path / "straight" / "model"), weights(tmp_path / "halves" / "model"))
-    with pytest.raises(ConfigError, match=r"average\.start \(2 there, 3 now\)"):
+    with pytest.raises(ConfigError, match=r"average\.start: 2 there, 3 now"):
         train(config(tmp_path / "halves", steps=9, average={"start": 3}))
 
 

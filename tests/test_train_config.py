@@ -12,7 +12,7 @@ from dense_ctx.config import Part
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.interfaces import EpochDataset, SeededDataset
 from dense_ctx.train.config import FREE, Schedule, TrainConfig
-from dense_ctx.train.data import Order, Samples, kept_generators, mix, seed_all
+from dense_ctx.train.data import Order, Samples, mix, preserve_generators, seed_all
 from dense_ctx.train.schedule import factor
 
 YAML = """
@@ -89,7 +89,7 @@ def test_files_that_are_no_configuration(tmp_path):
 def test_keys_that_differ_are_named_and_free_ones_are_not(file):
     config = TrainConfig.load(file)
     other = config.override(["optimizer.lr=1", "data.new=1", "objective.name=dip", "seed=4"])
-    found = [text.split()[0] for text in config.differences(other.to_dict())]
+    found = [text.split(":")[0] for text in config.differences(other.to_dict())]
     assert sorted(found) == ["data.new", "objective.name", "optimizer.lr", "seed"]
     free = ["steps=200", "accumulate=2", "workers=3", "save.every=5", "log=3", "out=b", "resume=never"]
     assert config.differences(config.override(free).to_dict()) == []
@@ -163,7 +163,7 @@ def test_seeds_are_fixed_for_good_and_the_callers_generators_stay():
     assert 0 <= min(mix(i) for i in range(100)) <= max(mix(i) for i in range(100)) < 2**63
     assert Order(5, 0, 5, 1, 0, 1).keys(0, 0) == GOLDEN  # a changed order would break the continuation of old runs
     state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    with kept_generators():
+    with preserve_generators():
         seed_all(2**63 - 1)
         random.random(), np.random.rand(), torch.rand(3)
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == state

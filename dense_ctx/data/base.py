@@ -1,4 +1,4 @@
-"""What a data set is to the library: images with dense targets, or clips with masks, in their official layout.
+"""Data set interfaces: images with dense targets, or clips with masks, and the folder layout they are read from.
 
 Importing this module loads no torch; reading a sample does.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..errors import FileError, InputError
+from ..errors import DenseCtxError, FileError, InputError, PluginError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +25,12 @@ IGNORED = -1  # in every segmentation target, whatever number the files use
 class Sample:
     """One annotated image.
 
-    name: unique in its set, fit for a file name.
+    name: unique in its set, valid as a file name.
     image: float32 [3, H, W] in [0, 1].
     target: segmentation and instances: int64 [H, W], -1 ignored (instances: 0 background, 1..n);
-        depth: float32 [1, H, W] in metres, NaN where there is none;
-        normals: float32 [3, H, W], unit length, x right, y down, z into the scene, NaN where there is none; a
-        surface faces the camera, so a wall seen head-on is (0, 0, -1).
+        depth: float32 [1, H, W] in metres, NaN where unknown;
+        normals: float32 [3, H, W], unit length, x right, y down, z into the scene, NaN where unknown; normals
+        point towards the camera, so a wall seen head-on is (0, 0, -1).
     """
 
     name: str
@@ -39,13 +39,13 @@ class Sample:
 
 
 class ImageSet(ABC):
-    """Annotated images; indexing reads one from disk.
+    """Annotated images; indexing reads one of them from disk.
 
     Attributes:
         kind: what the targets are.
-        classes: names of the classes, in the order of their ids; () where the targets are no classes.
+        classes: names of the classes, in the order of their ids; () if the targets are not classes.
         names: of the samples, in a fixed order.
-        problems: what was found wrong while listing the files; `open_set` refuses a set that has any.
+        problems: missing and mismatched files, noticed while listing; `open_set` refuses a set that has any.
     """
 
     kind: Kind = "segmentation"
@@ -67,8 +67,31 @@ class ImageSet(ABC):
         """
 
     def verify(self) -> list[str]:
-        """Problems that only show across files, beyond reading each sample; none by default."""
+        """Check what reading single samples cannot show, such as consistency between files; returns problems."""
         return []
+
+
+def read_sample(images: ImageSet, index: int, title: str) -> Sample:
+    """`images[index]`, for an index below the length.
+
+    Args:
+        title: name of the data set, for errors.
+
+    Raises:
+        FileError, InputError: as `ImageSet.__getitem__` raises them.
+        PluginError: the data set fails in another way; the message names it, the sample and the cause.
+    """
+    try:
+        sample = images[index]
+        if not isinstance(sample, Sample):
+            raise TypeError(f"it gave a {type(sample).__name__}, not a Sample")
+    except DenseCtxError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"data set {title!r}: sample {images.names[index]!r} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    return sample
 
 
 @dataclass(frozen=True)
@@ -104,10 +127,10 @@ class Layout:
     """What is expected where, for `dense-ctx datasets` and for error messages.
 
     name, title: "davis2017", "DAVIS 2017 ...".
-    url, licence: where it is had, and under which terms; nothing is downloaded by this library.
+    url, licence: where to download it, and its licence; this library downloads no data set.
     splits: valid values of `split`, the default first.
     expected: (path pattern under the root, what it holds) rows.
-    counts: official number of samples (or clips) per split, to compare a root with.
+    counts: published number of samples (or clips) per split.
     options: (name of a keyword of `open_set`, what it does) rows.
     """
 
@@ -122,40 +145,40 @@ class Layout:
     options: tuple[tuple[str, str], ...] = ()
 
     def describe(self) -> str:
-        """The layout as lines of text."""
+        """Format the expected layout as lines of text."""
         width = max(len(path) for path, _ in self.expected)
         return "\n".join(f"  {path:<{width}}  {what}".rstrip() for path, what in self.expected)
 
 
 class DatasetReader(ABC):
-    """A data set in one folder layout; nothing is downloaded.
+    """Reads a data set in one folder layout; downloads nothing.
 
     Attributes set by the subclass:
-        layout: what lies where under the root.
+        layout: the files expected under the root, and where to download the data set.
     """
 
     layout: ClassVar[Layout]
 
     @abstractmethod
     def open(self, root: Path, split: str | None = None, **options: Any) -> ImageSet | VideoSet:
-        """List the samples under `root`; each is read when it is asked for.
+        """List the samples under `root`; each is read when it is indexed.
 
         Args:
             split: one of `layout.splits`; None: the first.
-            options: keywords that the subclass names.
+            options: the keywords in the subclass' signature.
 
         Raises:
-            FileError: the root has not the layout. Files that are missing are listed in `problems` of what is returned.
-            InputError: no such split, or a value that an option does not take.
-            MissingDependencyError: the files are read by a package that is not installed.
+            FileError: the root does not have this layout. Single missing files go to the set's `problems` instead.
+            InputError: no such split, or an invalid value of an option.
+            MissingDependencyError: the files need a package that is not installed.
         """
 
 
 def require(path: Path, layout: Layout, kind: Literal["file", "folder"] = "folder") -> Path:
-    """`path`, if it is there; else an error that shows the whole expected layout.
+    """Return `path` if it exists.
 
     Raises:
-        FileError: it is not there, or a file where a folder belongs.
+        FileError: it is missing or of the other kind; the message shows the expected layout.
     """
     if (path.is_dir() if kind == "folder" else path.is_file()) is False:
         raise refuse(layout, f"{path} is missing" if not path.exists() else f"{path} is not a {kind}")
@@ -163,14 +186,14 @@ def require(path: Path, layout: Layout, kind: Literal["file", "folder"] = "folde
 
 
 def refuse(layout: Layout, problem: str) -> FileError:
-    """The error for a root that does not have the layout."""
+    """The error for a root without this layout: `problem`, the expected layout, and where to download."""
     return FileError(
         f"{layout.title}: {problem}. Expected under the root:\n{layout.describe()}\nGet it from {layout.url}"
     )
 
 
 def choose(split: str | None, layout: Layout) -> str:
-    """The split asked for, or the default.
+    """Validate a split; None: the default.
 
     Raises:
         InputError: the data set has no such split.
@@ -183,15 +206,15 @@ def choose(split: str | None, layout: Layout) -> str:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Class names from one text with commas between."""
+    """Split comma-separated class names."""
     return tuple(text.split(","))
 
 
 def pick(value: str, allowed: Sequence[str], option: str, layout: Layout) -> str:
-    """The value of an option that is one of a few words.
+    """Validate an option with a few allowed values.
 
     Raises:
-        InputError: it is none of them.
+        InputError: another value.
     """
     if value not in allowed:
         raise InputError(f"{layout.name}: {option} is one of {', '.join(allowed)}; got {value!r}")
@@ -199,7 +222,7 @@ def pick(value: str, allowed: Sequence[str], option: str, layout: Layout) -> str
 
 
 def read_image(path: Path) -> Tensor:
-    """An image file as float32 [3, H, W] in [0, 1]."""
+    """Read an image file as float32 [3, H, W] in [0, 1]."""
     from ..images import load
 
     return load(path)
@@ -208,7 +231,7 @@ def read_image(path: Path) -> Tensor:
 def read_labels(
     path: Path, classes: int, ignore: Sequence[int] = (255,), table: Sequence[int] | Tensor | None = None
 ) -> Tensor:
-    """A label file as int64 [H, W]: ids 0..classes-1, -1 where ignored.
+    """Read a label file as int64 [H, W]: ids 0..classes-1, -1 where ignored.
 
     Args:
         ignore: values of the file that mean "not annotated".
@@ -216,7 +239,7 @@ def read_labels(
 
     Raises:
         FileError: missing or damaged.
-        InputError: an RGB picture, or values that are no class, not in the table and not ignored.
+        InputError: an RGB picture, or a value that is neither a class (an entry of the table) nor ignored.
     """
     import torch
 
@@ -240,14 +263,14 @@ def read_labels(
 
 
 def read_mask(path: Path, binary: bool = False) -> Tensor:
-    """Object ids of a video frame as int64 [H, W], 0 background.
+    """Read the object ids of a video frame as int64 [H, W], 0 background.
 
     Args:
-        binary: every value above 0 is object 1; a few official DAVIS-2016 masks are grey RGB pictures, taken too.
+        binary: every value above 0 is object 1; grey RGB pictures are accepted, as some DAVIS-2016 masks are.
 
     Raises:
         FileError: missing or damaged.
-        InputError: a coloured picture; only indices say which object a pixel is of.
+        InputError: a coloured picture, which has no object ids.
     """
     from ..images import load_mask, open_image
 
@@ -265,7 +288,11 @@ def read_mask(path: Path, binary: bool = False) -> Tensor:
 
 
 def same_size(image: Tensor, target: Tensor, name: str) -> None:
-    """Refuse a target of another size than its image."""
+    """Refuse a target whose size differs from its image's.
+
+    Raises:
+        InputError: the sizes differ.
+    """
     if image.shape[-2:] != target.shape[-2:]:
         raise InputError(
             f"{name}: the image is {image.shape[-2]} x {image.shape[-1]} (H x W), its annotation "

@@ -1,4 +1,4 @@
-"""Look through a root: counts, sizes, labels, what is wrong, and a sample picture."""
+"""Check a data set's root: counts, sizes, labels, problems, and a sample picture."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DenseCtxError, FileError, InputError
-from .base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask
+from ..errors import DenseCtxError, FileError, InputError, PluginError
+from .base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask, read_sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,13 +22,13 @@ Progress = Callable[[Iterable[int], int], Iterable[int]]
 
 @dataclass
 class Report:
-    """What `check_root` found.
+    """The result of `check_root`.
 
-    kind: what the annotations are, as opened.
-    count, official: samples (clips) of the split, and how many the authors published (None: not known).
-    checked: how many were read.
-    sizes: (H, W) of the images -> how many.
-    ids: label (or object) ids -> in how many images (clips); -1 is ignored.
+    kind: of the annotations.
+    count, official: samples (clips) of the split, and the published number (None: unknown).
+    checked: number of samples read.
+    sizes: (H, W) -> number of images.
+    ids: label (or object) id -> number of images (clips) that have it; -1 is ignored.
     low, high: range of depth in metres, of the normals' components.
     problems: each names its file.
     picture: image and annotation side by side, uint8 [H, 2 W, 3].
@@ -52,11 +52,11 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether the split has as many samples as were published; True where that is not known."""
+        """Whether the split has the published number of samples; True if that is unknown."""
         return self.official in (None, self.count)
 
     def text(self, limit: int = 20) -> str:
-        """The report as lines; `limit` problems are spelled out."""
+        """Format the report as lines of text, with at most `limit` problems."""
         what = "clips" if self.kind == "video" else "images"
         lines = [f"{self.layout.title}, split {self.split}: {self.root}"]
         of = "" if self.official is None else f", official {self.official}"
@@ -100,12 +100,12 @@ def check_root(
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
-    """Read a data set and report on it; missing and damaged files do not end the check.
+    """Read a data set and report on it; missing and damaged files do not abort the check.
 
-    Of clips every frame and mask is read, of video files the first frame.
+    Reads every frame and mask of clips, the first frame of video files.
 
     Args:
-        limit: read so many samples (clips), evenly spread; default all.
+        limit: number of samples (clips) to read, evenly spaced; default all.
         progress: wraps the indices that are read, as tqdm does.
         options: as for `open_set`.
 
@@ -156,8 +156,8 @@ def _attempt(action: Callable[[], list[str]]) -> list[str]:
 
 def _image(found: ImageSet, index: int, report: Report) -> None:
     try:
-        sample = found[index]
-    except (FileError, InputError) as error:
+        sample = read_sample(found, index, report.layout.name)
+    except (FileError, InputError, PluginError) as error:
         report.problems.append(str(error))
         return
     report.sizes[(sample.image.shape[-2], sample.image.shape[-1])] += 1

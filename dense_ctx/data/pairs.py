@@ -1,4 +1,4 @@
-"""Sets in which every image file has one annotation file: what most data sets are."""
+"""Image sets with one annotation file per image, as most data sets have."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".p
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and where its annotation belongs."""
+    """An image file and its annotation file."""
 
     name: str
     image: Path
@@ -29,12 +29,12 @@ class PairSet(ImageSet):
     """Images with one annotation file each.
 
     Args:
-        pairs: candidates; those whose annotation or image is missing become `problems`.
-        read: from the annotation's path to the target, [H, W] or [C, H, W].
-        layout: for the error when there is not one candidate.
+        pairs: candidates; one whose annotation or image is missing becomes a problem.
+        read: reads the target, [H, W] or [C, H, W], from the annotation's path.
+        layout: for the error if there is no candidate.
 
     Raises:
-        FileError: no candidate at all.
+        FileError: there is no candidate.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PairSet(ImageSet):
 
 
 class Present:
-    """`path in present` for many paths: reads each folder once instead of asking for every file."""
+    """Fast `path in present` for many paths: lists each folder once instead of querying every file."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, frozenset[str]] = {}
@@ -88,7 +88,7 @@ class Present:
 
 
 def images_in(folder: Path, suffix: str = "") -> list[Path]:
-    """Image files of a folder in the order of their names, those whose name ends in `suffix`; hidden files left out."""
+    """Image files of a folder whose names end in `suffix`, sorted by name, without hidden files."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -99,15 +99,15 @@ def images_in(folder: Path, suffix: str = "") -> list[Path]:
 
 
 def same_stem(images: Sequence[Path], targets: Path, suffix: str = ".png") -> list[Pair]:
-    """Pairs IMAGE.jpg with TARGETS/IMAGE.png."""
+    """Pair each IMAGE.jpg with TARGETS/IMAGE.png."""
     return [Pair(path.stem, path, targets / f"{path.stem}{suffix}") for path in images]
 
 
 def first_folder(candidates: Sequence[Path], layout: Layout) -> Path:
-    """The first of the places a folder is unpacked to in practice.
+    """The first candidate that exists, for archives that are unpacked to different places.
 
     Raises:
-        FileError: none of them is there.
+        FileError: none of them exists.
     """
     for path in candidates:
         if path.is_dir():
@@ -116,7 +116,7 @@ def first_folder(candidates: Sequence[Path], layout: Layout) -> Path:
 
 
 def read_list(path: Path) -> list[str]:
-    """Lines of a text file, blank ones left out.
+    """Read the non-blank lines of a text file.
 
     Raises:
         FileError: missing, not text, or empty.

@@ -10,7 +10,6 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image
 
 from ..errors import FileError, InputError
 from ..files import new_file
@@ -81,27 +80,27 @@ class Video:
         """
         if self._images:
             return [np.asarray(open_image(path).convert("RGB")) for path in self._images[start : start + count]]
-        found: list[Frame] = []
+        frames: list[Frame] = []
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            wanted = start / self.fps
+            seconds = start / self.fps
             try:
                 if start:
                     first = float((stream.start_time or 0) * stream.time_base)
-                    container.seek(int((wanted + first) / stream.time_base), stream=stream)
-                    wanted += first
+                    container.seek(int((seconds + first) / stream.time_base), stream=stream)
+                    seconds += first
                 for frame in container.decode(stream):
-                    if start and frame.time is not None and frame.time < wanted - 0.5 / self.fps:
+                    if start and frame.time is not None and frame.time < seconds - 0.5 / self.fps:
                         continue
-                    found.append(_upright(frame))
-                    if len(found) == count:
+                    frames.append(_upright(frame))
+                    if len(frames) == count:
                         break
             except av.FFmpegError as error:
                 raise FileError(f"{self.path}: near frame {start}: damaged: {error}") from error
-        if not found:
+        if not frames:
             raise FileError(f"{self.path} holds no frame that can be decoded at {start}")
-        return found
+        return frames
 
     @property
     def size(self) -> Size:
@@ -187,8 +186,3 @@ def _stream(container: Any, shape: tuple[int, ...], fps: float) -> Any:
     else:
         stream.bit_rate = 8_000_000
     return stream
-
-
-def to_image(frame: Frame) -> Image.Image:
-    """A frame as a PIL image."""
-    return Image.fromarray(frame)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, InputError
 from ..files import new_file, write_tensors
 from ..interfaces import FitContext, Probe, Task
 from ..plugins import registry
 from .protocol import Protocol
+from .scorer import Scorer
 
 
 def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Probe:
@@ -21,11 +22,15 @@ def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Pr
         classes: the data set's; () where they are not known yet: what can be refused without them, is.
 
     Raises:
-        UnknownNameError, InputError: no such probe, or arguments it does not take.
+        UnknownNameError, InputError: no such probe, arguments it does not take, or unseen classes that are none of the
+            data set's.
         ConfigError: it cannot do what the protocol asks; see `dense_ctx.Probe.configure`.
         FileError: a file among its arguments.
     """
-    task: Task = "regression" if protocol.task in ("depth", "normals") else "segmentation"
+    unknown = [name for name in protocol.scoring.unseen if classes and name not in classes]
+    if unknown:
+        raise InputError(f"{protocol.id}: scoring.unseen names classes the data set has not: {', '.join(unknown)}")
+    task: Task = "regression" if Scorer(protocol).target in ("depth", "normals") else "segmentation"
     probe: Probe = registry().create("probe", protocol.probe.name, task=task, **protocol.probe.args)
     steps = None if protocol.train is None else protocol.train.steps
     try:

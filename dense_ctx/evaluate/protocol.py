@@ -14,72 +14,11 @@ import yaml
 from ..config import Part, from_dict, strict_keys, yaml_problem
 from ..errors import ConfigError, FileError
 from ..plugins import registry
-from .settings import check
+from .sections import Data, ImageSpec, Scoring, Train, expect, expect_word, is_text, is_whole
 
-TaskName = Literal["segmentation", "zero-shot", "depth", "normals", "video"]
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "segmentation": ("miou", "pixel_accuracy", "mean_accuracy"),
-    "zero-shot": ("harmonic", "seen", "unseen", "miou", "pixel_accuracy"),
-    "depth": ("rmse", "abs_rel", "log10", "silog", "delta1", "delta2", "delta3"),
-    "normals": ("rmse", "mean", "delta1", "delta2", "delta3"),
-    "video": ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay"),
-}
-LOWER_IS_BETTER = frozenset({"rmse", "abs_rel", "log10", "silog", "mean"})
-
-
-@dataclass(frozen=True)
-class Data:
-    """Which data set (`dense_ctx.data`), which splits, and its options."""
-
-    name: str
-    train: str | None = None
-    val: str = "val"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    fraction: float = 1.0  # of the training images, a seeded sample: 1/8, 1/64 ... for few-shot retrieval
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """How an image comes to the model.
-
-    short_side: resize so that the shorter side has so many pixels (bilinear, antialiased); null: as it is.
-    size: [H, W] to resize to instead, whatever the aspect.
-    """
-
-    short_side: int | None = None
-    size: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Train:
-    """How a probe that takes gradient steps is trained; null in the protocol for closed-form probes.
-
-    steps, batch: of gradient descent. scale: range of a random resize. crop: [H, W] cut at random, padded with ignored
-    pixels. flip: mirror half of the images. label_stride: the loss sees every n-th pixel of the annotation.
-    """
-
-    steps: int
-    batch: int = 8
-    scale: tuple[float, float] = (1.0, 1.0)
-    crop: tuple[int, int] | None = None
-    flip: bool = False
-    label_stride: int = 1
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """Conventions of the metric; see `dense_ctx.metrics`.
-
-    mask_side: score on annotations shrunk to this short side (nearest), as some evaluators do; null: as they are.
-    """
-
-    matching: Literal["none", "hungarian", "many_to_one"] = "none"
-    absent: Literal["left_out", "zero"] = "left_out"
-    low: float = 0.001
-    high: float = 10.0
-    align: Literal["none", "median", "scale_shift"] = "none"
-    mask_side: int | None = None
-    unseen: tuple[str, ...] = ()
+Reads = Literal["pixels", "patches", "both"]
+Precision = Literal["float32", "bfloat16"]
+NOT_DECIDING = ("title", "source", "notes")  # of a number: words
 
 
 @dataclass(frozen=True)
@@ -87,39 +26,48 @@ class Protocol:
     """A named, versioned benchmark.
 
     id: "davis2017-linear-v1"; with overrides the resolved id names them too, so that results cannot be mixed up.
-    grid: pixels per cell of the features the probe reads. reads: "pixels" (decoder), "patches" (encoder) or "both".
+    task: what it is about, and the registered metric of that name, unless `scorer` names another.
+    metric: the headline, one of the metric's scores. scorer: null, or a registered metric with its arguments.
+    grid: pixels per cell of the features the probe reads.
+    reads: "pixels" (decoder), "patches" (encoder) or "both". With `train` the probe is given both and reads so;
+        without, they are `pixels` of what it is given, joined for "both" (see `dense_ctx.FitContext`).
     precision: in which the network runs; probes and metrics are always in float32.
     source: where the settings come from. notes: what was chosen where the source is silent.
     """
 
     id: str
-    task: TaskName
+    task: str
     data: Data
     probe: Part
     metric: str
     title: str = ""
-    image: ImageSpec = ImageSpec()
+    image: ImageSpec = field(default_factory=ImageSpec)
     grid: int = 4
-    reads: Literal["pixels", "patches", "both"] = "pixels"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    reads: Reads = "pixels"
+    precision: Precision = "float32"
     train: Train | None = None
-    scoring: Scoring = Scoring()
+    scoring: Scoring = field(default_factory=Scoring)
+    scorer: Part | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check(self)
+        expect(is_text(self.id) and "/" not in self.id, "id", self.id, "a name without /")
+        for key in ("task", "metric"):
+            expect(is_text(getattr(self, key)), f"{self.id}: {key}", getattr(self, key), "a name")
+        expect(is_whole(self.grid), f"{self.id}: grid", self.grid, "a whole number of pixels, at least 1")
+        expect_word(Reads, f"{self.id}: reads", self.reads)
+        expect_word(Precision, f"{self.id}: precision", self.precision)
+        for key, part in (("probe", self.probe), ("scorer", self.scorer)):
+            if part is not None:
+                expect(is_text(part.name), f"{self.id}: {key}.name", part.name, "a registered name")
+                expect(isinstance(part.args, Mapping), f"{self.id}: {key}.args", part.args, "a mapping")
 
     @property
     def resolved_id(self) -> str:
         """The id with its overrides: "camvid-linear-v1 [grid=8]"."""
         return f"{self.id} [{' '.join(self.overrides)}]" if self.overrides else self.id
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a smaller headline value is the better one."""
-        return self.metric in LOWER_IS_BETTER
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -128,11 +76,10 @@ class Protocol:
 
     def digest(self) -> str:
         """sha256 of everything that decides the number."""
-        values = self.to_dict()
-        for key in ("title", "source", "notes"):
-            values.pop(key)
-        if self.precision == "float32":  # results made before there was a choice keep their digest
-            values.pop("precision")
+        values = {key: value for key, value in self.to_dict().items() if key not in NOT_DECIDING}
+        for key, default in (("precision", "float32"), ("scorer", None)):  # younger than the first results
+            if values[key] == default:
+                del values[key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def override(self, settings: Sequence[str]) -> Protocol:
@@ -166,7 +113,7 @@ def _set(values: dict[str, Any], path: list[str], value: Any, setting: str) -> N
         place = place.get(part)
         if not isinstance(place, dict):
             raise ConfigError(f"{setting!r}: the protocol has no {'.'.join(path[: index + 1])}")
-    free = path[:-1] in (["probe", "args"], ["data", "options"])
+    free = path[:-1] in (["probe", "args"], ["scorer", "args"], ["data", "options"])
     if path[-1] not in place and not free and len(path) == 1:
         raise ConfigError(f"{setting!r}: the protocol has no {path[-1]}; it has {', '.join(values)}")
     if path[0] in ("id", "overrides"):
@@ -179,13 +126,16 @@ def _parse(data: Mapping[str, Any], where: str) -> Protocol:
         raise ConfigError(f"{where} is not a mapping of keys to values")
     values = dict(strict_keys(Protocol, data, where))
     nested: dict[str, type] = {
-        "data": Data, "probe": Part, "image": ImageSpec, "train": Train, "scoring": Scoring
+        "data": Data, "probe": Part, "image": ImageSpec, "train": Train, "scoring": Scoring, "scorer": Part
     }  # fmt: skip
     for key, cls in nested.items():
         if isinstance(values.get(key), Mapping):
             inner = {k: tuple(v) if isinstance(v, list) else v for k, v in values[key].items()}
-            values[key] = from_dict(cls, inner, f"{where}: {key}")
-        elif key in values and not (key == "train" and values[key] is None):
+            try:
+                values[key] = from_dict(cls, inner, key)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+        elif key in values and not (key in ("train", "scorer") and values[key] is None):
             raise ConfigError(f"{where}: {key} is {values[key]!r}; expected a mapping")
     for key in ("notes", "overrides"):
         values[key] = tuple(values.get(key, ()))

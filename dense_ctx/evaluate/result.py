@@ -26,6 +26,7 @@ class Result:
     """What one protocol gave for one model. A score that does not exist (no unseen class occurs) is NaN, in JSON null.
 
     value: the headline metric, mean over seeds; std: its sample standard deviation (null for one seed).
+    higher_is_better: which way the headline is better.
     scores: every metric, mean over seeds. per_seed: every metric of each seed. parts: per class or object, mean over
     seeds; null where it does not occur. n: what was scored, by kind (images, objects, pixels ...).
     protocol: the whole protocol, resolved. model: name, parts, digest of all weights. data: name, split, how many, a
@@ -35,6 +36,7 @@ class Result:
 
     protocol_id: str
     metric: str
+    higher_is_better: bool
     value: float
     std: float | None
     n: Mapping[str, int]

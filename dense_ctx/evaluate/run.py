@@ -21,13 +21,15 @@ from ..data.base import ImageSet, VideoSet
 from ..environment import describe_environment, peak_memory_mb, processes
 from ..environment import wait_for_everyone as everyone
 from ..errors import ConfigError, InputError
+from ..interfaces import Scores
 from ..model import DenseModel
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
-from .images import DenseEvaluation
+from .images import ImageEvaluation
 from .probes import make_probe
 from .protocol import Protocol, load_protocol
 from .result import Result, describe_model
+from .scorer import Scorer
 from .workdir import RunFolder
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
@@ -79,9 +81,14 @@ def evaluate(
         budget = parse_memory(cache) if cache else 0
     except InputError:
         raise InputError(f'cache={cache!r} is not a size such as "2GB", or 0') from None
+    scorer = Scorer(chosen)
     make_probe(chosen, 0)  # refused before any work
-    train, val = _open(chosen, data, limit)
+    train, val = _open(chosen, scorer, data, limit)
+    scorer.rehearse(val.classes)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
+    if len(set(listing)) < len(listing):
+        twice = next(name for name in listing if listing.count(name) > 1)
+        raise InputError(f"{chosen.data.name} has two samples of the name {twice!r}; names are unique in a split")
     described = describe_model(model, name)
     about = {
         "name": chosen.data.name,
@@ -105,8 +112,8 @@ def evaluate(
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
     with folder.guarded():
-        scores = _scores(model, chosen, train, val, folder, tuple(seeds), budget, keep, bar)
-        result = _result(chosen, scores, identity, described, about, model)
+        scores = _scores(model, chosen, scorer, train, val, folder, tuple(seeds), budget, keep, bar)
+        result = _result(chosen, scorer, scores, identity, described, about, model)
         if rank == 0:
             timed = Result(**{**result.__dict__, "run": _run(began, world, model)})
             timed.save(folder.path / "result.json")
@@ -132,13 +139,16 @@ def _silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
 
 
 def _open(
-    protocol: Protocol, data: str | os.PathLike[str] | VideoSet | tuple[ImageSet, ImageSet], limit: int | None
+    protocol: Protocol,
+    scorer: Scorer,
+    data: str | os.PathLike[str] | VideoSet | tuple[ImageSet, ImageSet],
+    limit: int | None,
 ) -> tuple[ImageSet | None, ImageSet | VideoSet]:
     train: Any = None
     if isinstance(data, (str, os.PathLike)):
         spec = protocol.data
         val: Any = open_set(spec.name, data, spec.val, **spec.options)
-        if protocol.task != "video":
+        if scorer.target != "video":
             if spec.train is None:
                 raise ConfigError(f"{protocol.id}: data.train names no split to fit the probe on")
             train = open_set(spec.name, data, spec.train, **spec.options)
@@ -146,11 +156,16 @@ def _open(
         val = data
     else:
         train, val = data
-    if (protocol.task == "video") != isinstance(val, VideoSet):
+    if (scorer.target == "video") != isinstance(val, VideoSet):
         raise ConfigError(
-            f"{protocol.id} is about {'clips' if protocol.task == 'video' else 'images'}; {protocol.data.name} holds "
+            f"{protocol.id} is about {'clips' if scorer.target == 'video' else 'images'}; {protocol.data.name} holds "
             f"{'clips' if isinstance(val, VideoSet) else 'images'}"
         )
+    for part in (val,) if isinstance(val, VideoSet) else (train, val):
+        if part is not None and part.kind != scorer.target:
+            raise ConfigError(
+                f"{protocol.id} is about {scorer.target}; the targets of {protocol.data.name} are {part.kind}"
+            )
     if limit is not None:
         val = VideoSet(val.clips[:limit], val.kind, val.classes) if isinstance(val, VideoSet) else _First(val, limit)
         train = None if train is None else _First(train, limit)
@@ -168,12 +183,10 @@ class _First(ImageSet):
         return self.whole[index]
 
 
-Scored = dict[int, tuple[dict[str, float], dict[str, Any], dict[str, int]]]
-
-
 def _scores(
     model: DenseModel,
     protocol: Protocol,
+    scorer: Scorer,
     train: ImageSet | None,
     val: ImageSet | VideoSet,
     folder: RunFolder,
@@ -181,39 +194,35 @@ def _scores(
     cache: int,
     keep: bool,
     progress: Progress,
-) -> Scored:
+) -> dict[int, Scores]:
     if isinstance(val, VideoSet):
-        found = VideoEvaluation(model, protocol, val, folder, seeds, keep, progress).run()
-        split: Scored = {}
-        for seed, values in found.items():
-            objects = values.pop("objects")
-            split[seed] = (values, objects, {"clips": len(val), "objects": len(objects)})
-        return split
+        return VideoEvaluation(model, protocol, scorer, val, folder, seeds, keep, progress).run()
     if train is None:
         raise ConfigError(f"{protocol.id} needs training images")
-    tallies = DenseEvaluation(model, protocol, train, val, folder, seeds, cache, keep, progress).run()
-    return {seed: each.scores() for seed, each in tallies.items()}
+    return ImageEvaluation(model, protocol, scorer, train, val, folder, seeds, cache, keep, progress).run()
 
 
 def _result(
     protocol: Protocol,
-    scores: Scored,
+    scorer: Scorer,
+    scores: Mapping[int, Scores],
     identity: Mapping[str, Any],
     model: Mapping[str, Any],
     data: Mapping[str, Any],
     module: DenseModel,
 ) -> Result:
-    first = next(iter(scores.values()))
-    values = [each[0][protocol.metric] for each in scores.values()]
+    first, *_ = each = list(scores.values())
+    headline = [one.values[protocol.metric] for one in each]
     return Result(
         protocol_id=protocol.resolved_id + (f" [limit={data['limit']}]" if data["limit"] else ""),
         metric=protocol.metric,
-        value=float(np.mean(values)),
-        std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        n=first[2],
-        scores={key: float(np.mean([each[0][key] for each in scores.values()])) for key in first[0]},
-        per_seed={str(seed): each[0] for seed, each in scores.items()},
-        parts={key: _mean([each[1][key] for each in scores.values()]) for key in first[1]},
+        higher_is_better=scorer.higher_is_better,
+        value=float(np.mean(headline)),
+        std=float(np.std(headline, ddof=1)) if len(headline) > 1 else None,
+        n=first.counts,
+        scores={key: float(np.mean([one.values[key] for one in each])) for key in first.values},
+        per_seed={str(seed): one.values for seed, one in scores.items()},
+        parts={key: _mean([one.parts.get(key) for one in each]) for key in first.parts},
         protocol=protocol.to_dict(),
         protocol_digest=identity["protocol_digest"],
         model=model,
@@ -223,9 +232,10 @@ def _result(
 
 
 def _mean(values: list[Any]) -> Any:
-    if isinstance(values[0], dict):
-        return {key: _mean([value[key] for value in values]) for key in values[0]}
-    mean = float(np.mean(values))
+    """Of numbers, or of mappings of them key by key; None where one is missing."""
+    if isinstance(values[0], Mapping):
+        return {key: _mean([None if value is None else value.get(key) for value in values]) for key in values[0]}
+    mean = float("nan") if None in values else float(np.mean(values))
     return None if math.isnan(mean) else mean
 
 

@@ -14,7 +14,8 @@ from ..errors import InputError
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Size
 from ..model import DenseModel
-from .protocol import Protocol, Train
+from .protocol import Protocol
+from .sections import Train
 
 
 def model_size(size: Size, protocol: Protocol) -> Size:

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: pieces of work, written whole, that a later or another process finds done.
+"""Work directory of an evaluation: atomically written pieces, so runs can resume and processes share work.
 
 run.json         what this is an evaluation of; another one is refused
 parts/           one JSON a sequence or shard of images, and the trained probes
@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, FileError
+from ..errors import FileError
 from ..files import read_json, write_json
+from ..identity import Identity
 
 _POLL = 0.2  # seconds
 
@@ -28,7 +29,7 @@ class RunFolder:
     Args:
         path: the folder.
         identity: what decides the numbers.
-        rank, world: this process' number, and how many there are.
+        rank, world: this process' number, and how many share the work.
         meet: returns when every process has called it.
 
     Raises:
@@ -47,36 +48,16 @@ class RunFolder:
         self.path, self.rank, self.world = path, rank, world
         self.parts = path / "parts"
         self.predictions = path / "predictions"
-        # before anyone writes: a folder of someone's own is refused by every process alike, and left as it is
-        if not (path / "run.json").exists() and _in_use(path):
-            raise FileError(f"{path} exists and holds no evaluation; choose another --out")
+        run = Identity(path / "run.json", "evaluation", "Choose another --out or remove it")
+        run.read()  # before anyone writes: a folder of other files is refused by every process and left as it is
         with contextlib.suppress(OSError):
             self._failure(rank).unlink(missing_ok=True)
-        meet()  # from here on, what the folder says of a failure is news
-        if rank == 0:
-            with self.guarded():
-                self._claim(identity)
-        else:
-            self.wait([path / "run.json"])
-            self._compare(identity)
-
-    def _claim(self, identity: Mapping[str, Any]) -> None:
-        if (self.path / "run.json").exists():
-            self._compare(identity)
-        else:
-            write_json(self.path / "run.json", identity)
-
-    def _compare(self, identity: Mapping[str, Any]) -> None:
-        there = read_json(self.path / "run.json")
-        differing = [key for key in identity if there.get(key) != identity[key]]
-        if differing:
-            shown = "; ".join(
-                f"{key}: {_short(there.get(key))} there, {_short(identity[key])} now" for key in differing
-            )
-            raise ConfigError(f"{self.path} holds another evaluation ({shown}). Choose another --out or remove it")
+        meet()  # from here on, a failure file in the folder is of this run
+        with self.guarded():
+            run.claim(identity)
 
     def part(self, name: str) -> Path:
-        """Where the piece `name` is kept."""
+        """The file of the piece `name`."""
         return self.parts / f"{name}.json"
 
     def mine(self, names: Sequence[str], complete: Callable[[str], bool] = lambda name: True) -> Iterator[str]:
@@ -90,7 +71,7 @@ class RunFolder:
         return read_json(self.part(name))
 
     def wait(self, paths: Sequence[Path]) -> None:
-        """Until all files are there.
+        """Wait until all files exist.
 
         Raises:
             FileError: another process failed.
@@ -119,16 +100,7 @@ class RunFolder:
             raise
 
     def once(self, target: Path, work: Callable[[], None]) -> None:
-        """Process 0 makes `target`, unless it is there; the others wait for it."""
+        """Process 0 makes `target`, unless it exists; the others wait for it."""
         if self.rank == 0 and not target.exists():
             work()
         self.wait([target])
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _in_use(path: Path) -> bool:
-    return path.is_file() or (path.is_dir() and any(not item.name.startswith(".") for item in path.iterdir()))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..interfaces import Metric, Scores
 
 Alignment = Literal["none", "median", "scale_shift"]
 
@@ -106,3 +108,62 @@ def align_depth(prediction: Tensor, target: Tensor, align: Alignment = "median")
 def _median(values: Tensor) -> Tensor:
     """NumPy's median; torch's own is the lower of the two in the middle."""
     return (values.median() - (-values).median()) / 2
+
+
+class DepthMetric(Metric):
+    """Means over images of each image's `DepthErrors`; images without a known depth in range are left out.
+
+    Args:
+        classes: none.
+        low, high: range that is scored, metres; predictions are clamped to it.
+        align: what is fitted to each image before scoring, see `align_depth`.
+
+    Raises:
+        InputError: no such alignment, or not 0 < low < high.
+    """
+
+    target: ClassVar[str] = "depth"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {
+        **dict.fromkeys(("rmse", "abs_rel", "log10", "silog"), False),
+        **dict.fromkeys(("delta1", "delta2", "delta3"), True),
+    }
+
+    def __init__(
+        self, classes: Sequence[str] = (), low: float = 0.001, high: float = 10.0, align: Alignment = "none"
+    ) -> None:
+        super().__init__(classes)
+        if not 0 < low < high:
+            raise InputError(f"low={low}, high={high}: expected metres, 0 < low < high")
+        if align not in get_args(Alignment):
+            raise InputError(f"align={align!r}; expected one of {', '.join(get_args(Alignment))}")
+        self.low, self.high, self.align = low, high, align
+        self.images = self.skipped = 0
+        self.sums = dict.fromkeys(self.higher_is_better, 0.0)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add depth [1, H, W] in metres; NaN in the target is left out."""
+        errors = DepthErrors.of(prediction.cpu(), target.cpu(), low=self.low, high=self.high, align=self.align)
+        if errors is None:
+            self.skipped += 1
+            return
+        self.images += 1
+        for key, value in errors.to_dict().items():
+            self.sums[key] += value
+
+    def state(self) -> Any:
+        """{"images": scored, "skipped": without a depth in range, "sums": of each error over images}."""
+        return {"images": self.images, "skipped": self.skipped, "sums": dict(self.sums)}
+
+    def merge(self, state: Any) -> None:
+        """Add the sums of another."""
+        self.images += state["images"]
+        self.skipped += state["skipped"]
+        for key, value in state["sums"].items():
+            self.sums[key] += value
+
+    def compute(self) -> Scores:
+        """The means over the images that have a depth in range."""
+        if not self.images:
+            raise InputError(f"No depth was scored: none of {self.skipped} images has a known depth in range")
+        means = {key: value / self.images for key, value in self.sums.items()}
+        return Scores(means, counts={"images": self.images, "images_without_depth": self.skipped})

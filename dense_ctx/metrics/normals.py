@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
+from ..interfaces import Metric, Scores
 
 THRESHOLDS = (11.25, 22.5, 30.0)  # degrees
 
@@ -73,3 +76,41 @@ class NormalErrors:
             raise InputError("No normal was scored: every target is unknown (NaN)")
         shares = {f"delta{i + 1}": n / self.count for i, n in enumerate(self.below)}
         return {"rmse": math.sqrt(self.squares / self.count), "mean": self.total / self.count, **shares}
+
+
+class NormalsMetric(Metric):
+    """Angular errors over the known pixels of all images together, see `NormalErrors`."""
+
+    target: ClassVar[str] = "normals"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {
+        "rmse": False,
+        "mean": False,
+        "delta1": True,
+        "delta2": True,
+        "delta3": True,
+    }
+
+    def __init__(self, classes: Sequence[str] = ()) -> None:
+        super().__init__(classes)
+        self.images = 0
+        self.errors = NormalErrors()
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add normals [3, H, W] of any length; NaN in the target is left out."""
+        self.errors.update(prediction.cpu(), target.cpu())
+        self.images += 1
+
+    def state(self) -> Any:
+        """{"images": how many, "sums": [pixels, squares, total, [below each threshold]]}."""
+        sums = self.errors
+        return {"images": self.images, "sums": [sums.count, sums.squares, sums.total, list(sums.below)]}
+
+    def merge(self, state: Any) -> None:
+        """Add the sums of another."""
+        count, squares, total, (first, second, third) = state["sums"]
+        self.images += state["images"]
+        self.errors.add(NormalErrors(count, squares, total, (first, second, third)))
+
+    def compute(self) -> Scores:
+        """The errors in degrees and the shares below 11.25, 22.5 and 30 degrees."""
+        return Scores(self.errors.scores(), counts={"images": self.images, "pixels": self.errors.count})

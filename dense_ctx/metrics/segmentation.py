@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..errors import InputError
+from ..interfaces import Metric, Scores
 
 Matching = Literal["none", "hungarian", "many_to_one"]
 Absent = Literal["left_out", "zero"]
@@ -109,3 +111,97 @@ class Segmentation:
 def harmonic(seen: float, unseen: float) -> float:
     """Harmonic mean of the mIoU over seen and over unseen classes; 0 if both are 0, NaN if either is."""
     return 0.0 if seen + unseen == 0 else 2 * seen * unseen / (seen + unseen)
+
+
+class SegmentationMetric(Metric):
+    """mIoU and accuracies over the labelled pixels of all images together; parts: the IoU of each class.
+
+    Args:
+        classes: names of the data set's classes, at least one.
+        matching: how predicted classes are matched to true ones, see `matched_iou`.
+        absent: what a class in neither prediction nor target counts, see `Segmentation.of`.
+
+    Raises:
+        InputError: no class, or another word for matching or absent.
+    """
+
+    target: ClassVar[str] = "segmentation"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"miou": True, "pixel_accuracy": True, "mean_accuracy": True}
+
+    def __init__(self, classes: Sequence[str] = (), matching: Matching = "none", absent: Absent = "left_out") -> None:
+        super().__init__(classes)
+        if not self.classes:
+            raise InputError("Segmentation is scored over named classes; the data set names none")
+        for option, value, words in (("matching", matching, Matching), ("absent", absent, Absent)):
+            if value not in get_args(words):
+                raise InputError(f"{option}={value!r}; expected one of {', '.join(get_args(words))}")
+        self.matching, self.absent = matching, absent
+        self.images = 0
+        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add probabilities [K, H, W], K up to the number of classes, and labels int64 [H, W], -1 ignored."""
+        labels = prediction.argmax(0).cpu()
+        self.confusion += confusion_matrix(labels, target.cpu(), len(self.classes), ignore_index=-1)
+        self.images += 1
+
+    def state(self) -> Any:
+        """{"images": how many, "confusion": rows of pixel counts}."""
+        return {"images": self.images, "confusion": self.confusion.tolist()}
+
+    def merge(self, state: Any) -> None:
+        """Add the counts of another."""
+        confusion = torch.tensor(state["confusion"], dtype=torch.int64)
+        if confusion.shape != self.confusion.shape:
+            raise InputError(f"Counts {list(confusion.shape)} are not of {len(self.classes)} classes")
+        self.images += state["images"]
+        self.confusion += confusion
+
+    def compute(self) -> Scores:
+        """The scores; a class in neither prediction nor target has the part None."""
+        scores = Segmentation.of(self.confusion, self.matching, self.absent)
+        values = {name: getattr(scores, name) for name in SegmentationMetric.higher_is_better}
+        ious = (None if iou != iou else iou for iou in scores.per_class)  # NaN is not itself
+        counts = {"images": self.images, "pixels": int(self.confusion.sum())}
+        return Scores(values, dict(zip(self.classes, ious, strict=True)), counts)
+
+
+class ZeroShotMetric(SegmentationMetric):
+    """As `SegmentationMetric`, and the mIoU over seen classes, over unseen ones, and their harmonic mean.
+
+    Args:
+        classes, matching, absent: as there; seen and unseen are never matched, and leave absent classes out.
+        unseen: the classes of which the probe saw no label; without one "unseen" and "harmonic" are NaN.
+
+    Raises:
+        InputError: an unseen class that is not among the classes.
+    """
+
+    higher_is_better: ClassVar[Mapping[str, bool]] = {
+        **SegmentationMetric.higher_is_better,
+        "seen": True,
+        "unseen": True,
+        "harmonic": True,
+    }
+
+    def __init__(
+        self,
+        classes: Sequence[str] = (),
+        matching: Matching = "none",
+        absent: Absent = "left_out",
+        unseen: Sequence[str] = (),
+    ) -> None:
+        super().__init__(classes, matching, absent)
+        unknown = [name for name in unseen if name not in self.classes]
+        if unknown:
+            raise InputError(f"unseen names classes that the data set has not: {', '.join(unknown)}")
+        self.unseen = tuple(unseen)
+
+    def compute(self) -> Scores:
+        """The scores of `SegmentationMetric`, and seen, unseen and harmonic."""
+        scores = super().compute()
+        each = iou(self.confusion)
+        held_out = torch.tensor([name in self.unseen for name in self.classes])
+        seen, unseen = float(each[~held_out].nanmean()), float(each[held_out].nanmean())
+        values = {**scores.values, "seen": seen, "unseen": unseen, "harmonic": harmonic(seen, unseen)}
+        return Scores(values, scores.parts, scores.counts)

@@ -24,7 +24,7 @@ def check_backbone(
     """Verify a backbone. The module is used as it is and given back unchanged, in eval mode.
 
     Args:
-        backbone: the module, or a registered name, built with `weights=None` unless `args` has weights.
+        backbone: the module, or a registered name, built with random weights unless `args` says otherwise.
         args: constructor arguments for a name.
         tolerance: largest relative difference between an image encoded alone and in a batch.
         structure_only: clauses on attributes and shapes only; then the module may live on the meta device.
@@ -38,9 +38,9 @@ def check_backbone(
     """
     subject = backbone if isinstance(backbone, str) else type(backbone).__name__
     if isinstance(backbone, str):
-        from ..model import create_backbone
+        from ..model import create_backbone, random_args
 
-        backbone = create_backbone(backbone, **{"weights": None, **(args or {})})
+        backbone = create_backbone(backbone, **{**random_args(backbone), **(args or {})})
     if not isinstance(backbone, Backbone):
         raise InputError(f"expected a Backbone or a registered name; got {type(backbone).__name__}")
     check = Clauses(f"backbone {subject}")

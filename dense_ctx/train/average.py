@@ -1,4 +1,4 @@
-"""The mean of the trained weights over the steps: quieter than the weights of the last step, at no cost."""
+"""Average the trained weights over the steps, which removes the noise of the last ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .step import TrainStep
 
 
 class Averaged:
-    """Keeps the mean of what trains. Buffers (BatchNorm's statistics) are not averaged: they stay the last step's.
+    """The running mean of the trained parameters. Buffers (BatchNorm's statistics) stay those of the last step.
 
     Attributes:
-        tensors: the mean, by the parameter's name in the `TrainStep`; empty before `spec.start`.
+        tensors: the mean by the parameter's name in the `TrainStep`; empty before step `spec.start`.
     """
 
     def __init__(self, step: TrainStep, spec: Average) -> None:
@@ -25,28 +25,28 @@ class Averaged:
         self.tensors: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def update(self, done: int) -> None:
-        """Take in the weights after `done` steps."""
-        if not self.spec.start or done < self.spec.start:
+    def update(self, step: int) -> None:
+        """Include the weights after step number `step`, from 1."""
+        if not self.spec.start or step < self.spec.start:
             return
         if not self.tensors:
             self.tensors = {name: p.detach().clone() for name, p in self.parameters.items()}
-        # a plain mean until it spans as many steps as the exponential one will: no step of the beginning outweighs
-        share = max(1 / (done - self.spec.start + 1), 1 - self.spec.momentum if self.spec.momentum else 0)
+        # a plain mean up to the exponential mean's span, so that no early step dominates
+        share = max(1 / (step - self.spec.start + 1), 1 - self.spec.momentum if self.spec.momentum else 0)
         torch._foreach_lerp_(list(self.tensors.values()), [self.parameters[name] for name in self.tensors], share)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the weights and their mean; nothing where there is none yet."""
+        """Exchange the weights and their mean; does nothing before step `spec.start`."""
         for name, mean in self.tensors.items():
             weight = self.parameters[name]
-            kept = weight.clone()
+            current = weight.clone()
             weight.copy_(mean)
-            mean.copy_(kept)
+            mean.copy_(current)
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """The modules have the mean inside, bitwise the weights they had afterwards."""
+    def applied(self) -> Iterator[None]:
+        """Within the context the modules have the mean as weights; afterwards bitwise their own."""
         self.swap()
         try:
             yield

@@ -12,8 +12,9 @@ import yaml
 
 from ..config import Loader, Part, assign, typed
 from ..errors import ConfigError, FileError
+from ..identity import differences
 
-# what may change between a run and its continuation: none of it alters a step that lies behind
+# keys that may change on resume; none affects completed steps
 FREE = ("steps", "accumulate", "workers", "validate", "save", "log", "out", "resume")
 
 
@@ -209,19 +210,8 @@ class TrainConfig:
         )
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Dotted keys, of those that may not change in a continued run, that differ from `other` (a `to_dict`)."""
+        """ "KEY: X there, Y now" for keys that differ in `other` (a `to_dict`) and may not change on resume."""
         defaults = TrainConfig(out=self.out, steps=self.steps).to_dict()  # of keys that the other's version had not
         mine = {key: value for key, value in self.to_dict().items() if key not in FREE}
         theirs = {key: value for key, value in {**defaults, **other}.items() if key not in FREE}
-        return list(_differing(mine, theirs, ""))
-
-
-def _differing(one: Any, two: Any, path: str) -> list[str]:
-    if isinstance(one, dict) and isinstance(two, dict):
-        keys = [*one, *(key for key in two if key not in one)]
-        return [
-            found
-            for key in keys
-            for found in _differing(one.get(key), two.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if one == two else [f"{path} ({two!r} there, {one!r} now)"]
+        return differences(theirs, mine)

@@ -1,7 +1,7 @@
-"""Which sample comes when, and with which randomness: pure functions of the seed and the step, so resuming is exact.
+"""Order and randomness of the samples, as pure functions of seed and step, so that resuming is exact.
 
 The samples form one endless stream: epoch e is the permutation of (seed, e), and step s takes the positions
-[s * batch_size, (s + 1) * batch_size). A batch may reach into the next epoch; in each epoch every sample is seen once.
+[s * batch_size, (s + 1) * batch_size). A batch may extend into the next epoch; each epoch has every sample once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Key: TypeAlias = "tuple[int, int]"  # (epoch, index)
 
 
 def mix(*parts: int | str) -> int:
-    """A seed in [0, 2**63) from numbers and words, the same on every machine and version."""
+    """Hash numbers and strings to a seed in [0, 2**63), the same on every machine and version."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -36,8 +36,8 @@ def seed_all(seed: int) -> None:
 
 
 @contextmanager
-def kept_generators() -> Iterator[None]:
-    """Give the caller's global random states back afterwards (those of the CPU)."""
+def preserve_generators() -> Iterator[None]:
+    """Restore the global random states of Python, NumPy and torch (on the CPU) at the end of the context."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
@@ -48,23 +48,23 @@ def kept_generators() -> Iterator[None]:
 
 
 class Order:
-    """The (epoch, index) keys of each part of each step that this process works on.
+    """The (epoch, index) keys of the samples of this process, for each accumulated part of each step.
 
     Args:
         samples: in the data set.
         seed: of the run.
-        batch_size: of a step, over all processes and parts.
+        batch_size: samples of a step, over all processes and parts.
         accumulate: parts of a step.
-        rank, world: this process, and how many there are.
+        rank, world: index of this process, and number of processes.
 
     Raises:
-        InputError: the batch cannot be shared equally.
+        InputError: the batch cannot be divided equally.
     """
 
     def __init__(self, samples: int, seed: int, batch_size: int, accumulate: int, rank: int, world: int) -> None:
         if batch_size % (accumulate * world):
             raise InputError(
-                f"batch_size {batch_size} cannot be shared by {world} processes x {accumulate} accumulated parts; "
+                f"batch_size {batch_size} cannot be divided among {world} processes x {accumulate} accumulated parts; "
                 f"make it a multiple of {accumulate * world}"
             )
         self.samples, self.seed, self.batch_size = samples, seed, batch_size
@@ -73,7 +73,7 @@ class Order:
         self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
 
     def between(self, start: int, stop: int) -> Order:
-        """Iterate over the parts of the steps start ... stop - 1, counted from 0."""
+        """Restrict iteration to the steps start ... stop - 1, counted from 0; returns itself."""
         self.start, self.stop = start, stop
         return self
 
@@ -86,23 +86,23 @@ class Order:
                 yield self.keys(step, part)
 
     def keys(self, step: int, part: int) -> list[Key]:
-        """What this process sees in one part of one step."""
+        """The keys of this process in one part of one step."""
         size = self.batch_size // (self.accumulate * self.world)
         first = step * self.batch_size + (part * self.world + self.rank) * size
         return [self._key(position) for position in range(first, first + size)]
 
     def _key(self, position: int) -> Key:
-        epoch, place = divmod(position, self.samples)
+        epoch, offset = divmod(position, self.samples)
         if epoch != self._epoch:
-            # RandomState's streams are frozen for good, those of NumPy's newer Generator and torch's are not
-            words = np.array([mix(self.seed, "order", epoch, word) % 2**32 for word in range(4)], dtype=np.uint32)
-            self._permutation = np.random.RandomState(words).permutation(self.samples)
+            # NumPy guarantees RandomState's streams for ever, not those of its Generator; nor does torch its own
+            seeds = np.array([mix(self.seed, "order", epoch, word) % 2**32 for word in range(4)], dtype=np.uint32)
+            self._permutation = np.random.RandomState(seeds).permutation(self.samples)
             self._epoch = epoch
-        return epoch, int(self._permutation[place])
+        return epoch, int(self._permutation[offset])
 
 
 class Samples(Dataset[Any]):
-    """A data set indexed by (epoch, index), its randomness fixed by the two and the run's seed."""
+    """A data set indexed by (epoch, index), which with the run's seed determine all randomness."""
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, -1
@@ -120,7 +120,7 @@ class Samples(Dataset[Any]):
 
 
 class _Collate:
-    """The objective's collation; keeps the indices of a batch beside it."""
+    """The objective's collation, with the indices of the batch."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
@@ -129,14 +129,14 @@ class _Collate:
         return [index for index, _ in items], self.objective.collate([sample for _, sample in items])
 
     def __getstate__(self) -> dict[str, Any]:
-        # where workers are not forked: collation needs the objective's settings, not its weights on an accelerator
+        # pickled for spawned workers: collation needs the objective's settings, not its weights on an accelerator
         bare = copy.copy(self.objective)
         bare.__dict__ = {**bare.__dict__, "_parameters": {}, "_buffers": {}, "_modules": {}}
         return {"objective": bare}
 
 
 def _ignore_signals(_: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach every process of the group; the step under way still wants its batch
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the current step still needs its batch
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -144,21 +144,25 @@ def _ignore_signals(_: int) -> None:
 
 
 def count(dataset: Any) -> int:
-    """How many samples; raises InputError for a data set without a length, or an empty one."""
+    """Number of samples.
+
+    Raises:
+        InputError: the data set has no length, or is empty.
+    """
     try:
         samples = len(dataset)
     except TypeError:
         samples = 0
     if samples < 1 or isinstance(dataset, IterableDataset):
         raise InputError(
-            f"{type(dataset).__name__} has no samples, or no length: the loop picks samples by number, so a data set "
+            f"{type(dataset).__name__} has no samples, or no length: the loop indexes its data set, which therefore "
             "needs __len__ and __getitem__"
         )
     return samples
 
 
 def loader(dataset: Any, objective: Objective, order: Order, seed: int, workers: int, pin: bool) -> DataLoader[Any]:
-    """Batches (indices, batch) in the order's order."""
+    """A loader of (indices, batch) in the given order."""
     return DataLoader(
         Samples(dataset, seed),
         batch_sampler=order,

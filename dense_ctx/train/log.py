@@ -1,4 +1,4 @@
-"""What a run says while it runs: log.jsonl, a progress bar or lines, TensorBoard where it is installed."""
+"""A run's log: log.jsonl, a progress bar or lines on stderr, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NAME = "log.jsonl"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log.jsonl; a last line cut off by a kill is left out.
+    """Read the rows of a log.jsonl; an incomplete last line, of an interrupted run, is ignored.
 
     Raises:
-        FileError: it cannot be read.
+        FileError: the file cannot be read.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -38,13 +38,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class Log:
-    """Opened at the step a run starts from: rows of later steps, which a killed run left, are taken out.
+    """A log opened at the step that a run starts from; rows of later steps, left by an interrupted run, are removed.
 
     Args:
         out: folder of the run.
-        start, steps: steps done, and to do in all.
-        batch_size: samples in each, for the throughput.
-        active: False in all processes but the first, where nothing is written.
+        start, steps: steps completed, and their total.
+        batch_size: samples of a step, for the throughput.
+        active: True in the first process, the only one that writes.
     """
 
     def __init__(self, out: Path, start: int, steps: int, batch_size: int, active: bool) -> None:
@@ -60,7 +60,7 @@ class Log:
             self.file = self.path.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise FileError(f"Cannot write {self.path}: {error}") from error
-        with contextlib.suppress(Exception):  # an optional package, of any state of repair
+        with contextlib.suppress(Exception):  # an optional package, which may be absent or broken
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
@@ -83,20 +83,20 @@ class Log:
                     item.close()
 
     def advance(self, step: int, loss: float) -> None:
-        """One step is done: move the bar."""
+        """Advance the progress bar by one step."""
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {loss:.4g}, {self.speed(step):.1f} samples/s", refresh=False)
             self.bar.update()
 
     def speed(self, step: int) -> float:
-        """Samples per second, of all processes together, since this process started."""
+        """Samples per second over all processes, since this process started."""
         return (step - self.start) * self.batch_size / max(time.monotonic() - self.began, 1e-9)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row and bring it to the file at once.
+        """Append a row and flush it to disk.
 
         Raises:
-            FileError: the disk is full, or the file has gone.
+            FileError: the file cannot be written (the disk is full, say).
         """
         if not self.active:
             return
@@ -109,26 +109,26 @@ class Log:
         step = int(row["step"])
         scores = row.get("validation")
         if self.board is not None:
-            shown = (
+            scalars = (
                 {f"validation/{k}": v for k, v in scores.items()}
                 if scores is not None
                 else {**row, **row.get("losses", {})}
             )
-            for name, value in shown.items():
+            for name, value in scalars.items():
                 if isinstance(value, (int, float)) and name != "step":
                     self.board.add_scalar(name, value, step)
         if scores is not None:
             self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         elif self.bar is None:
-            left = (self.steps - step) * self.batch_size / max(self.speed(step), 1e-9)
-            hours, minutes, seconds = int(left) // 3600, int(left) // 60 % 60, int(left) % 60
+            remaining = (self.steps - step) * self.batch_size / max(self.speed(step), 1e-9)
+            hours, minutes, seconds = int(remaining) // 3600, int(remaining) // 60 % 60, int(remaining) % 60
             self.say(
                 f"step {step}/{self.steps}: loss {row['loss']:.4g}, {self.speed(step):.1f} samples/s, "
                 f"{hours}:{minutes:02}:{seconds:02} left"
             )
 
     def say(self, text: str) -> None:
-        """A line on stderr, above the bar."""
+        """Print a line on stderr, above the bar."""
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
         elif self.active:

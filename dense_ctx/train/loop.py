@@ -1,4 +1,4 @@
-"""The one loop: data -> TrainStep -> backward -> optimizer -> after_step -> log -> state -> model folder."""
+"""The training loop: batch, losses, backward, optimiser step, log, validation, saved states; the model at the end."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..interfaces import Objective
 from ..model import DenseModel
 from . import state
 from .config import TrainConfig
-from .data import kept_generators, mix, seed_all
+from .data import mix, preserve_generators, seed_all
 from .log import Log
 from .run import Run, open_run
 from .signals import Signals
 from .validation import Validator, validator
 
-MAX_SKIPS = 32  # float16: 2**-32 of the first loss scale; no gradient was finite that often in a row
+MAX_SKIPS = 32  # float16: consecutive overflows before the run fails; each halves the loss scale
 
 
 def train(
@@ -36,28 +36,28 @@ def train(
 ) -> Path:
     """Train a model and write it as a folder that `from_pretrained` opens and `push_to_hub` publishes.
 
-    Processes started by `accelerate launch` share each batch; the result is that of one process. A run that was
-    killed goes on from its newest state when called again, with bitwise the same losses on the CPU.
+    Processes started by `accelerate launch` share each batch; the result is that of one process. An interrupted run
+    resumes from its latest state when called again; on the CPU its losses are bitwise identical.
 
     Args:
         config: of the run.
-        model, objective, dataset: in place of those the configuration names; the model must be made of names, or
-            it could not be saved. The model is trained in place.
+        model, objective, dataset: used instead of those that the configuration names. The model must be built from
+            registered names, or it could not be saved; it is trained in place.
         validate: (model in eval mode, step) -> {name: value}, called in the first process every
-            `config.validate.every` steps and after the last, in place of `config.validate.protocol`.
+            `config.validate.every` steps and after the last; replaces `config.validate.protocol`.
 
     Returns:
         `config.out`/model.
 
     Raises:
-        ConfigError: the configuration; or `out` holds a run that differs in a key that may not change.
-        InputError: the data set has no length, or the batch cannot be shared by the processes.
-        NonFiniteError: a loss or gradient became NaN or infinite; the last state is kept.
-        StoppedError: SIGINT or SIGTERM came; the state was saved.
-        FileError: `out` cannot be written, or the disk is full; earlier states are kept.
-        CheckpointError: the states are damaged.
+        ConfigError: the configuration is invalid, or `out` holds a run that differs in a key that may not change.
+        InputError: the data set has no length, or the batch cannot be divided among the processes.
+        NonFiniteError: a loss or gradient is NaN or infinite; the last saved state stays.
+        StoppedError: SIGINT or SIGTERM was received; the state was saved.
+        FileError: `out` cannot be written, or the disk is full; earlier states stay.
+        CheckpointError: a saved state is damaged.
     """
-    with kept_generators():
+    with preserve_generators():
         run = open_run(config, model, objective, dataset)
         check = validator(config, validate, run)
         batches = iter(run.loader)
@@ -65,7 +65,7 @@ def train(
             with Signals() as signals, run.log() as log:
                 _loop(run, batches, log, signals, check)
         finally:
-            # a worker that still reads ahead would be waited for at the interpreter's exit
+            # else the interpreter waits at exit for workers that are still prefetching
             getattr(batches, "_shutdown_workers", lambda: None)()
         return run.publish()
 
@@ -80,7 +80,7 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         if step == run.start + 1:
             _check_reached(run)
         norm, bad, overflow = _gradient(run)
-        # float16's loss scale is too large now and then: the optimizer then leaves the step out and lowers it
+        # float16: when the loss scale is too large, the optimizer skips the step and lowers the scale
         scaled = run.accelerator.scaler is not None and bad is not None and overflow
         skipped = skipped + 1 if scaled else 0
         faults = [not all(finite), bad is not None and (not scaled or skipped > MAX_SKIPS)]
@@ -101,20 +101,22 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         if check is not None and (step % config.validate.every == 0 or last):
             log.write({"step": step, "validation": check(step), "seconds": round(run.seconds, 3)})
             run.step.train()
-        if run.accelerator.num_processes == 1:  # several stop at a step before which all have heard of it
+        if (
+            run.accelerator.num_processes == 1
+        ):  # several processes stop at the step for which _agree returned the signal
             stopped = signals.received
         if stopped or last or (config.save.every and step % config.save.every == 0):
             run.save(step)
         if stopped and not last:
-            again = "The same command goes on from there" if config.resume != "never" else "Go on with resume=auto"
+            advice = "The same command resumes it" if config.resume != "never" else "Resume it with resume=auto"
             raise StoppedError(
-                f"stopped after step {step} of {config.steps}, saved in {state.folder_of(run.out, step)}. {again}",
+                f"stopped after step {step} of {config.steps}, saved in {state.folder_of(run.out, step)}. {advice}",
                 stopped,
             )
 
 
 def _backward(run: Run, batches: Iterator[Any], step: int) -> tuple[dict[str, Tensor], list[list[Any]], list[bool]]:
-    """Gradients of one step. Returns means of the losses, and the samples of each part and whether it is finite."""
+    """Compute the gradients of one step; return mean losses, and each part's samples and whether it is finite."""
     from accelerate.utils import send_to_device
 
     run.optimizer.zero_grad()
@@ -124,7 +126,7 @@ def _backward(run: Run, batches: Iterator[Any], step: int) -> tuple[dict[str, Te
         indices, batch = next(batches)
         batch = send_to_device(batch, run.accelerator.device)
         ids.append(_names(batch, indices))
-        # what the objective draws depends on nothing but its place in the run
+        # the objective's random numbers depend on seed, step, part and process alone: a resumed run repeats them
         seed_all(mix(run.config.seed, "step", step, part, run.accelerator.process_index))
         with run.accelerator.no_sync(run.wrapped) if part + 1 < parts else nullcontext():
             result = run.wrapped(batch)
@@ -136,7 +138,7 @@ def _backward(run: Run, batches: Iterator[Any], step: int) -> tuple[dict[str, Te
 
 
 def _check_reached(run: Run) -> None:
-    """Several processes wait for the gradient of every parameter that trains; say which one never comes."""
+    """Refuse parameters without a gradient where several processes would wait for it."""
     idle = [name for name, p in run.step.named_parameters() if p.requires_grad and p.grad is None]
     if idle and run.accelerator.num_processes > 1:
         raise InputError(
@@ -146,12 +148,12 @@ def _check_reached(run: Run) -> None:
 
 
 def _names(batch: Any, indices: list[int]) -> list[Any]:
-    found = batch.get("names", batch.get("name")) if isinstance(batch, Mapping) else None
-    return list(found) if isinstance(found, (list, tuple)) else indices
+    names = batch.get("names", batch.get("name")) if isinstance(batch, Mapping) else None
+    return list(names) if isinstance(names, (list, tuple)) else indices
 
 
 def _gradient(run: Run) -> tuple[float, str | None, bool]:
-    """Norm of the gradient; where that is not finite, the parameter at fault, and whether its elements are not."""
+    """Norm of the gradient; if it is not finite, the parameter responsible, and whether its own elements are not."""
     run.accelerator.unscale_gradients(run.optimizer)
     named = [(name, p.grad) for name, p in run.step.named_parameters() if p.requires_grad and p.grad is not None]
     if not named:
@@ -165,15 +167,15 @@ def _gradient(run: Run) -> tuple[float, str | None, bool]:
     for name, grad in named:
         if not bool(grad.isfinite().all()):
             return norm, name, True
-    return norm, named[int(norms.argmax())][0], False  # finite, and too large to be squared
+    return norm, named[int(norms.argmax())][0], False  # finite, but its square overflows
 
 
 def _agree(run: Run, loss: Tensor, failed: bool, signal: int) -> tuple[float, int]:
-    """Mean loss of all processes, and what all do now: 0 go on, a signal's number stop, -1 fail."""
+    """Mean loss over all processes, and what all of them do next: 0 continue, -1 fail, a signal's number stop."""
     if run.accelerator.num_processes == 1:
         return float(loss), -1 if failed else signal
-    mine = torch.stack([loss, loss.new_tensor(float(failed)), loss.new_tensor(float(signal))])
-    every = run.accelerator.gather(mine[None]).cpu()
+    status = torch.stack([loss, loss.new_tensor(float(failed)), loss.new_tensor(float(signal))])
+    every = run.accelerator.gather(status[None]).cpu()
     return float(every[:, 0].mean()), -1 if bool(every[:, 1].any()) else int(every[:, 2].max())
 
 
@@ -181,9 +183,9 @@ def _refuse(run: Run, step: int, ids: list[list[Any]], finite: list[bool], bad: 
     """Raise NonFiniteError, the same in every process."""
     from accelerate.utils import gather_object
 
-    loss = [name for part, good in zip(ids, finite, strict=True) if not good for name in part]
-    found = [(loss, bad, [name for part in ids for name in part])]
-    every = gather_object(found) if run.accelerator.num_processes > 1 else found
+    loss = [name for part, ok in zip(ids, finite, strict=True) if not ok for name in part]
+    report = [(loss, bad, [name for part in ids for name in part])]
+    every = gather_object(report) if run.accelerator.num_processes > 1 else report
     losses = [name for part, _, _ in every for name in part]
     tensor = "loss" if losses else f"the gradient of {next(name for _, name, _ in every if name)}"
     samples = losses or [name for _, _, part in every for name in part]
@@ -200,11 +202,13 @@ def _row(run: Run, step: int, losses: Mapping[str, Tensor], lr: float, norm: flo
     values = torch.stack([losses[name] for name in names])
     if run.accelerator.num_processes > 1:
         values = run.accelerator.reduce(values, "mean")
-    read = {name: value if math.isfinite(value) else None for name, value in zip(names, values.tolist(), strict=True)}
+    scalars = {
+        name: value if math.isfinite(value) else None for name, value in zip(names, values.tolist(), strict=True)
+    }
     return {
         "step": step,
-        "loss": read.pop("loss"),
-        "losses": read,
+        "loss": scalars.pop("loss"),
+        "losses": scalars,
         "lr": lr,
         "grad_norm": norm if math.isfinite(norm) else None,
         "seconds": round(run.seconds, 3),

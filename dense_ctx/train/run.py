@@ -15,6 +15,7 @@ import torch
 
 from ..errors import ConfigError, DenseCtxError, FileError
 from ..interfaces import Objective
+from ..links import refuse_own_link
 from ..model import AutoDenseModel, DenseModel
 from ..plugins import registry
 from . import state
@@ -163,6 +164,7 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
             "The model was made of modules, so it could not be saved when trained. Register its parts in a plugin and "
             "use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
         )
+    refuse_own_link(model, out / "model")
     dataset = objective.dataset(config.data) if dataset is None else dataset
     samples = count(dataset)
     if meta is not None and meta.samples != samples:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the step under way."""
+"""Stop a run on SIGINT or SIGTERM after the current step."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-_ECHO = 1.0  # seconds: a launcher passes a Ctrl-C on that its processes have had from the terminal
+_ECHO = 1.0  # seconds; a second SIGINT within it is ignored: launchers forward the terminal's own
 
 
 class Signals:
-    """While open, the first SIGINT or SIGTERM is noted in `received` (0: none); a second Ctrl-C interrupts at once."""
+    """Context manager that records the first SIGINT or SIGTERM in `received` (0: none); a second SIGINT interrupts."""
 
     def __init__(self) -> None:
         self.received, self._when = 0, 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in the main thread alone
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self

@@ -57,15 +57,15 @@ def folder_of(out: Path, step: int) -> Path:
 
 def listed(out: Path) -> list[Path]:
     """The states of a run, newest first."""
-    found = [(path.name[5:], path) for path in (out / "state").glob("step_*") if path.is_dir()]
-    return [path for _, path in sorted(((int(n), p) for n, p in found if n.isdigit()), reverse=True)]
+    numbered = [(path.name[5:], path) for path in (out / "state").glob("step_*") if path.is_dir()]
+    return [path for _, path in sorted(((int(n), p) for n, p in numbered if n.isdigit()), reverse=True)]
 
 
 def newest(out: Path) -> Path | None:
-    """The newest complete state of a run; None where there is none at all.
+    """The newest complete state of a run; None where no state exists.
 
     Raises:
-        CheckpointError: there are states, and all of them are damaged.
+        CheckpointError: all states are damaged.
     """
     states = listed(out)
     for folder in states:
@@ -105,11 +105,11 @@ def check(folder: Path) -> Meta:
 def module_tensors(step: TrainStep) -> dict[str, Tensor]:
     """What the state keeps of the modules: everything but the backbone's parameters that do not train."""
     left_out = {f"model.backbone.{n}" for n, p in step.model.backbone.named_parameters() if not p.requires_grad}
-    kept = {name: value for name, value in step.state_dict().items() if name not in left_out}
-    odd = [name for name, value in kept.items() if not isinstance(value, Tensor)]
+    tensors = {name: value for name, value in step.state_dict().items() if name not in left_out}
+    odd = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
     if odd:
-        raise CheckpointError(f"The state of {odd[0]} is no tensor, so it cannot be kept; make it a buffer")
-    return kept
+        raise CheckpointError(f"The state of {odd[0]} is no tensor, so it cannot be saved; make it a buffer")
+    return tensors
 
 
 def frozen_digest(step: TrainStep) -> str:
@@ -173,18 +173,18 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tenso
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{folder / TENSORS} is damaged: {error}") from error
     own = {f"module.{name}": value for name, value in module_tensors(step).items()}
-    there = {name for name in tensors if name.startswith("module.")}
-    faults = [f"missing {name}" for name in sorted(set(own) - there)]
-    faults += [f"left over {name}" for name in sorted(there - set(own))]
-    for name in sorted(there & set(own)):
-        given, wanted = tensors[name], own[name]
-        if given.shape != wanted.shape or given.dtype != wanted.dtype:
-            faults.append(f"{name} is {list(given.shape)} {given.dtype}, not {list(wanted.shape)} {wanted.dtype}")
+    stored = {name for name in tensors if name.startswith("module.")}
+    faults = [f"missing {name}" for name in sorted(set(own) - stored)]
+    faults += [f"left over {name}" for name in sorted(stored - set(own))]
+    for name in sorted(stored & set(own)):
+        value, target = tensors[name], own[name]
+        if value.shape != target.shape or value.dtype != target.dtype:
+            faults.append(f"{name} is {list(value.shape)} {value.dtype}, not {list(target.shape)} {target.dtype}")
     names = _parameter_names(step, optimizer)
     places = {name: index for index, name in enumerate(names)}
     moments: dict[int, dict[str, Tensor]] = {}
     average: dict[str, Tensor] = {}
-    for name in sorted(set(tensors) - there):
+    for name in sorted(set(tensors) - stored):
         kind, _, rest = name.partition(".")
         parameter, _, key = rest.rpartition("/")
         if kind == "average" and rest in places:
@@ -196,7 +196,7 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tenso
     if faults:
         raise CheckpointError(f"{folder} is the state of other modules: {'; '.join(faults[:6])}")
     with torch.no_grad():
-        for name, wanted in own.items():
-            wanted.copy_(tensors[name])
+        for name, target in own.items():
+            target.copy_(tensors[name])
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return average

@@ -1,4 +1,4 @@
-"""Validation every k steps: a protocol of `dense_ctx.evaluate`, or the caller's function."""
+"""Validation during training: a protocol of `dense_ctx.evaluate`, or the caller's function."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Validator: TypeAlias = "Callable[[int], dict[str, float]]"
 def validator(
     config: TrainConfig, function: Callable[[DenseModel, int], Mapping[str, float]] | None, run: Run
 ) -> Validator | None:
-    """What to call after a step; None where the configuration asks for no validation.
+    """The function that validates after a step; None if the configuration asks for no validation.
 
     Raises:
-        ConfigError: there is a function or an interval, but not the other.
+        ConfigError: a function or protocol is given without an interval, or an interval without either.
     """
     spec = config.validate
     if not spec.every:
@@ -35,7 +35,7 @@ def validator(
     def check(step: int) -> dict[str, float]:
         run.step.eval()
         seed_all(mix(config.seed, "validate", step))
-        with torch.no_grad(), run.averaged.shown():
+        with torch.no_grad(), run.averaged.applied():
             return _protocol(run, step) if function is None else _call(run, function, step)
 
     return check
@@ -45,17 +45,17 @@ def _call(run: Run, function: Callable[[DenseModel, int], Mapping[str, float]], 
     scores: dict[str, float] = {}
 
     def work() -> None:
-        found = function(run.step.model, step)
-        if not isinstance(found, Mapping):
-            raise InputError(f"validate gave a {type(found).__name__}; expected a mapping of names to numbers")
-        scores.update({str(name): float(value) for name, value in found.items()})
+        result = function(run.step.model, step)
+        if not isinstance(result, Mapping):
+            raise InputError(f"validate gave a {type(result).__name__}; expected a mapping of names to numbers")
+        scores.update({str(name): float(value) for name, value in result.items()})
 
     in_main(run.accelerator, work)
     return scores
 
 
 def _protocol(run: Run, step: int) -> dict[str, float]:
-    """Shared by the processes, through the folder validation/step_N."""
+    """Evaluate under the configured protocol; the processes share the work through the folder validation/step_N."""
     from ..evaluate.protocol import load_protocol
     from ..evaluate.run import evaluate
 

@@ -1,4 +1,4 @@
-"""Encoders: DINOv2, DINOv3, DINO, MAE, CLIP, SigLIP, SAM, Hiera, supervised networks, all of timm and transformers."""
+"""Encoders: those of timm and transformers, DINOv2 to SAM, with LoRA or without; saved models."""
 
 from dense_ctx.hookspecs import Register, hookimpl
 
@@ -64,3 +64,4 @@ def register_parts(register: Register) -> None:
     register("backbone", "timm:", "dense_ctx_backbones.timm_backbone:TimmBackbone")
     register("backbone", "lora:", "dense_ctx_backbones.lora:LoraBackbone")
     register("backbone", "hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")
+    register("backbone", "model:", "dense_ctx_backbones.saved_model:ModelBackbone")

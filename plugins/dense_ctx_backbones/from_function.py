@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from dense_ctx.errors import InputError
@@ -74,7 +75,7 @@ class TokensBackbone(Backbone):
                     f"The function gave {found.shape[1]} tokens for {list(images.shape[-2:])} pixels; at stride "
                     f"{self.stride} there are {grid[0]} x {grid[1]}. Is the stride right?"
                 )
-            found = found[:, surplus:].transpose(1, 2).unflatten(2, grid)
+            found = rearrange(found[:, surplus:], "b (h w) c -> b c h w", h=grid[0])
         elif tuple(found.shape[-2:]) != grid:
             raise InputError(
                 f"The function gave maps of {list(found.shape[-2:])} for {list(images.shape[-2:])} pixels; at stride "

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from einops import rearrange
 from torch import Tensor, nn
 
 from dense_ctx.errors import FileError, InputError, WeightsError
@@ -118,6 +119,11 @@ class HfBackbone(Backbone):
         size = getattr(config, "image_size", None) or 224
         self.image_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
+    @classmethod
+    def random_args(cls) -> dict[str, Any]:
+        """weights=None; the configuration is still read."""
+        return {"weights": None}
+
     def forward(self, images: Tensor) -> Features:
         """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
         size = (images.shape[-2], images.shape[-1])
@@ -137,7 +143,7 @@ class HfBackbone(Backbone):
                 if self.norm:
                     state = self._final_norm()(state)
                 cls = state[:, 0] if prefix > 0 else None
-                state = state[:, prefix:].transpose(1, 2).unflatten(2, (height, width))
+                state = rearrange(state[:, prefix:], "b (h w) c -> b c h w", h=height)
             maps.append(state)
         return Features(tuple(maps), maps[-1].mean((2, 3)) if cls is None else cls, size)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from einops import rearrange
 from timm.models.hiera import Reroll, Unroll
 from torch import Tensor
 from torch.nn import functional
@@ -33,11 +34,11 @@ class HieraBackbone(TimmBackbone):
             self._set(_geometry(self, size))
             if net.pos_embed_win is None:
                 old, new = kept["tokens_spatial_shape"], net.tokens_spatial_shape
-                grid = table.reshape(1, *old, -1).permute(0, 3, 1, 2)
+                grid = rearrange(table, "1 (h w) c -> 1 c h w", h=old[0])
                 grid = functional.interpolate(grid.float(), size=tuple(new), mode="bicubic", antialias=True)
                 # a plain tensor in the parameter's place for this call only
                 del net.pos_embed
-                net.pos_embed = grid.to(table.dtype).flatten(2).transpose(1, 2)
+                net.pos_embed = rearrange(grid.to(table.dtype), "1 c h w -> 1 (h w) c")
             return super().forward(images)
         finally:
             if net.pos_embed is not table:

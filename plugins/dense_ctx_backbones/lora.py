@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Backbone, Features
-from dense_ctx.model import create_backbone
+from dense_ctx.model import create_backbone, random_args
 
 # the attention's projections, as timm and transformers call them
 TARGETS = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
@@ -24,7 +24,7 @@ class LoraBackbone(Backbone):
     Args:
         of: name of a registered backbone, or the module.
         args: arguments of the named one.
-        weights: of the named one, above `args`; None: random.
+        weights: of the named one: "pretrained" (as `args` say), a file, or None (random).
         rank: of the adapters; their scale is 1 (alpha = rank).
         targets: endings of the names of the linear layers.
 
@@ -38,28 +38,30 @@ class LoraBackbone(Backbone):
         args: Mapping[str, Any] | None = None,
         rank: int = 8,
         targets: Sequence[str] = TARGETS,
-        **more: Any,
+        weights: str | None = "pretrained",
     ) -> None:
         super().__init__()
         from peft import LoraConfig, inject_adapter_in_model
 
         if rank < 1:
             raise ConfigError(f"rank={rank} is not at least 1")
-        bare = create_backbone(of, **{**(args or {}), **more}) if isinstance(of, str) else of
-        linear = [name for name, part in bare.named_modules() if isinstance(part, nn.Linear)]
+        if isinstance(of, str):
+            own = random_args(of) if weights is None else {} if weights == "pretrained" else {"weights": weights}
+            of = create_backbone(of, **{**(args or {}), **own})
+        linear = [name for name, part in of.named_modules() if isinstance(part, nn.Linear)]
         chosen = [name for name in linear if name.rpartition(".")[2] in tuple(targets)]
         if not chosen:
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise ConfigError(
-                f"targets={list(targets)}: {type(bare).__name__} has no such linear layer; it has "
+                f"targets={list(targets)}: {type(of).__name__} has no such linear layer; it has "
                 f"{', '.join(known) or 'none at all, so it takes no adapters'}"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a model built again for its checkpoint starts alike
             config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=chosen)
-            self.net = inject_adapter_in_model(config, bare)
-        self.dims, self.strides, self.stride = bare.dims, bare.strides, bare.stride
-        self.mean, self.std, self.image_size, self.source = bare.mean, bare.std, bare.image_size, bare.source
+            self.net = inject_adapter_in_model(config, of)
+        self.dims, self.strides, self.stride, self.links = of.dims, of.strides, of.stride, of.links
+        self.mean, self.std, self.image_size, self.source = of.mean, of.std, of.image_size, of.source
         self.eval()
 
     def forward(self, images: Tensor) -> Features:
@@ -74,3 +76,13 @@ class LoraBackbone(Backbone):
     def blocks(self) -> list[str]:
         """The bare backbone's."""
         return [f"net.{name}" for name in self.net.blocks()]
+
+    @classmethod
+    def random_args(cls) -> dict[str, Any]:
+        """weights=None."""
+        return {"weights": None}
+
+    def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+        """The bare backbone's, within `args`."""
+        inner = self.net.stored_args(args.get("args") or {}, whole=whole)
+        return {**args, "args": inner} if inner else dict(args)

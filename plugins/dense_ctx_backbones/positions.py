@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
@@ -32,10 +33,10 @@ def interpolate(table: Tensor, grid: tuple[int, int], new: tuple[int, int], offs
     """Bring a table [1, H*W, C] of `grid` (H, W) to [1, h*w, C] of `new` (h, w)."""
     if grid == new:
         return table
-    planes = table.float().reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    planes = rearrange(table.float(), "1 (h w) c -> 1 c h w", h=grid[0])
     factors = [(side + offset) / old for side, old in zip(new, grid, strict=True)]
     planes = functional.interpolate(planes, scale_factor=factors, mode="bicubic", antialias=False)
-    return planes.flatten(2).transpose(1, 2).to(table.dtype)
+    return rearrange(planes, "1 c h w -> 1 (h w) c").to(table.dtype)
 
 
 class OfficialVisionTransformer(VisionTransformer):  # type: ignore[misc]
@@ -46,5 +47,5 @@ class OfficialVisionTransformer(VisionTransformer):  # type: ignore[misc]
         count, height, width, _ = x.shape
         table = interpolate(self.pos_embed[:, 1:], tuple(self.patch_embed.grid_size), (height, width))
         first = self.cls_token + self.pos_embed[:, :1]
-        x = torch.cat([first.expand(count, -1, -1), x.flatten(1, 2) + table], dim=1)
+        x = torch.cat([first.expand(count, -1, -1), rearrange(x, "b h w c -> b (h w) c") + table], dim=1)
         return self.pos_drop(x)

@@ -12,11 +12,10 @@ class RgbXy(Backbone):
     """One map of five channels at full resolution: red, green, blue, x, y, each about in [-1, 1].
 
     Args:
-        weights: ignored; there are none.
         position: how much x and y count against the colours.
     """
 
-    def __init__(self, weights: str | None = "default", position: float = 1.0) -> None:
+    def __init__(self, position: float = 1.0) -> None:
         super().__init__()
         self.dims, self.strides, self.stride = (5,), (1,), 1
         self.mean, self.std, self.image_size = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (224, 224)

@@ -116,6 +116,11 @@ class TimmBackbone(Backbone):
     def _load(self, state: State, source: str) -> None:
         load_strictly(self.net, to_timm(state, self.net), source)
 
+    @classmethod
+    def random_args(cls) -> dict[str, Any]:
+        """weights=None."""
+        return {"weights": None}
+
     def forward(self, images: Tensor) -> Features:
         """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
         net: Any = self.net

@@ -11,13 +11,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dense_ctx.errors import ConfigError
 from dense_ctx.files import read_json, write_json
+from dense_ctx.identity import require_equal
 
 from .cells import run_cell
 from .plan import Bench, Cell
 
 FORMAT = 1
+ADVICE = "Choose another --out or remove the file"
 _POLL = 0.2  # seconds
 # what torchrun and `accelerate launch` tell a process of its place among the others
 _LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -57,7 +58,7 @@ def run_bench(
         if not path.exists():
             return False
         record = read_json(path)
-        _check(record, bench.settings(cell), path)
+        require_equal(record["settings"], bench.settings(cell), f"{path} holds another cell", ADVICE)
         if record["status"] != "done" and _stamp(path) == earlier[cell.name]:
             return False
         records[cell.name] = record
@@ -92,8 +93,8 @@ def _take(
             if begin is not None:
                 begin(cell)
             with _alone():
-                found = run_cell(bench, cell)
-            record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **found}
+                scores = run_cell(bench, cell)
+            record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **scores}
             write_json(path, record)
     except Timeout:
         return False
@@ -105,7 +106,7 @@ def _take(
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Let the training loop take this process for the only one, on the accelerator that is its own."""
+    """Hide the distributed environment so this cell trains as a single process on its own accelerator."""
     place = os.environ.get("LOCAL_RANK")
     if place is not None:
         import torch
@@ -125,9 +126,3 @@ def _rank() -> int:
 
 def _stamp(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
-
-
-def _check(record: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
-    differing = [key for key, value in settings.items() if record["settings"].get(key) != value]
-    if differing:
-        raise ConfigError(f"{path} was run with another {', '.join(differing)}; choose another --out or remove it")

@@ -9,7 +9,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from dense_ctx.data import ImageSet
-from dense_ctx.feature_cache import plan_features
+from dense_ctx.data.features import plan_features
 from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Backbone, Size
 from dense_ctx.model import DenseModel
@@ -47,7 +47,7 @@ class Store:
         """Compute the features that are missing; of several processes one does, the others wait for it.
 
         Raises:
-            FileError, InputError: as `dense_ctx.feature_cache.plan_features`.
+            FileError, InputError: as `dense_ctx.data.features.plan_features`.
         """
         if not len(images):
             return

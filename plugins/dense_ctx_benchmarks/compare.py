@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from dense_ctx.errors import InputError
-from dense_ctx.evaluate.protocol import LOWER_IS_BETTER, load_protocol, names
+from dense_ctx.evaluate.protocol import load_protocol, names
 from dense_ctx.evaluate.result import Result
 from dense_ctx.visualize import text_table
 
@@ -63,8 +63,8 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
                 f"Different data: the probes of {first.model['name']} and {other.model['name']} were trained on "
                 f"different images of {first.data['name']}"
             )
-    lower = _lower(first)
-    ordered = sorted(results, key=lambda r: (math.isnan(r.value), r.value if lower else -r.value))
+    higher = first.higher_is_better
+    ordered = sorted(results, key=lambda r: (math.isnan(r.value), -r.value if higher else r.value))
     metrics = [first.metric, *(key for key in first.scores if key != first.metric)]
     head = ["model", *metrics, "seeds", "seconds"]
     lines = [
@@ -78,12 +78,8 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
         for r in ordered
     ]
     count = ", ".join(f"{value} {key}" for key, value in first.n.items())
-    direction = "lower is better" if lower else "higher is better"
+    direction = "higher is better" if higher else "lower is better"
     return f"{first.protocol_id}: {first.metric} ({direction}); {count}\n\n" + text_table([head, *lines])
-
-
-def _lower(result: Result) -> bool:
-    return result.metric in LOWER_IS_BETTER
 
 
 def _beside(results: Sequence[Result], paper: str) -> str:

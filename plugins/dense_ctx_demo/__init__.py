@@ -1,4 +1,4 @@
-"""The main job on a real clip, offline: `dense-ctx demo`."""
+"""Plugin with the command `dense-ctx demo`."""
 
 from dense_ctx.hookspecs import Register, hookimpl
 

@@ -1,4 +1,4 @@
-"""dense-ctx demo: the main job on a real clip, offline."""
+"""dense-ctx demo: in-context segmentation of a real clip, offline."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Demo(Command):
         parser.add_argument("--out", type=Path, default=Path("dense-ctx-demo"), help="folder (%(default)s)")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Run the demo and print where things are."""
+        """Run the demo; print its scores and the paths of its files."""
         from . import demo
 
         result = demo.run(args.out, lambda frames, total: progress(frames, total, "frames"))
-        print("\nIoU against the drawn annotations (frame 0 is the annotated example itself)")
+        print("\nIoU against hand-drawn annotations (frame 0 is the annotated example itself)")
         print(f"{'frame':>10}" + "".join(f"{name:>12}" for name in (*demo.CLASSES, "mean")))
         for frame, scores in result.iou.items():
             print(f"{frame:>10}" + "".join(f"{score:>12.3f}" for score in (*scores, sum(scores) / len(scores))))

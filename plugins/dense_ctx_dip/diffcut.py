@@ -16,22 +16,22 @@ from .segmenters import Segmenter
 
 
 class DiffCutSegmenter(Segmenter):
-    """The recursive cut on the output of the last self-attention in the UNet's encoder.
+    """Recursive normalised cut on the output of the last self-attention in the UNet's encoder.
 
     The image is encoded to latents, noised to `timestep`, and denoised once with an empty prompt.
 
     Args:
         model: a Stable Diffusion XL pipeline of diffusers, by Hub name or folder (SSD-1B: half of SDXL).
-        timestep: of the noise, 0 .. 999.
+        timestep: noise level, 0 .. 999.
         side: the image is resized to side x side.
         tau, alpha, official_quirk: of the cut.
         seed: of the noise.
-        unet, vae: modules in place of the pipeline's.
+        unet, vae: modules that replace the pipeline's.
         prompt: the empty prompt's embeddings [1, L, C] and pooled embedding [1, C'], for such modules; default zeros.
 
     Raises:
         MissingDependencyError: diffusers is not installed.
-        WeightsError: the pipeline cannot be had.
+        WeightsError: the pipeline is unavailable.
         InputError: the UNet's encoder has no self-attention.
     """
 
@@ -50,14 +50,15 @@ class DiffCutSegmenter(Segmenter):
     ) -> None:
         if not 0 <= timestep < 1000 or side < 64 or not 0 < tau <= 2 or not alpha > 0:
             raise InputError(
-                f"timestep={timestep}, side={side}, tau={tau}, alpha={alpha}: expected 0..999, from 64, ..."
+                f"timestep={timestep}, side={side}, tau={tau}, alpha={alpha}: expected timestep in 0..999, "
+                "side at least 64, tau in (0, 2] and alpha above 0"
             )
         try:
             import diffusers
         except ImportError:
             raise MissingDependencyError(
                 "The segmenter diffcut needs the package diffusers: pip install diffusers. "
-                "ncut, on the backbone's own features, needs nothing more"
+                "The segmenter ncut, on the backbone's own features, needs no extra package"
             ) from None
         if unet is None or vae is None:
             unet, vae, prompt = _pipeline(diffusers, model)
@@ -70,14 +71,14 @@ class DiffCutSegmenter(Segmenter):
         self._attention = _last_self_attention(self.unet)
 
     def to(self, device: str | torch.device) -> DiffCutSegmenter:
-        """Move the networks."""
+        """Move the networks to a device."""
         self.unet.to(device)
         self.vae.to(device)
         return self
 
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
-        """[C, h, w] of an image [3, H, W] in [0, 1]."""
+        """Features [C, h, w] of an image [3, H, W] in [0, 1]."""
         weight = next(self.unet.parameters())
         square = functional.interpolate(image[None].float(), (self.side, self.side), mode="bilinear", antialias=True)
         pixels = (2 * square.clamp(0, 1) - 1).to(weight)
@@ -85,13 +86,13 @@ class DiffCutSegmenter(Segmenter):
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(self.seed)).to(latents)
         step = torch.tensor([self.timestep], device=weight.device)
         noised = self.scheduler.add_noise(latents, noise, step)
-        found: list[Tensor] = []
-        hook = self._attention.register_forward_hook(lambda _module, _inputs, output: found.append(output))
+        outputs: list[Tensor] = []
+        hook = self._attention.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         try:
             self.unet(noised, step, **self._condition(weight))
         finally:
             hook.remove()
-        rows = found[0][0]  # [h * w, C], square
+        rows = outputs[0][0]  # [h * w, C] of a square grid
         grid = round(len(rows) ** 0.5)
         return rows.T.reshape(-1, grid, grid).float()
 
@@ -103,11 +104,11 @@ class DiffCutSegmenter(Segmenter):
             embeddings = torch.zeros(1, 77, config.cross_attention_dim)
             times = 6 * (config.addition_time_embed_dim or 0)
             pooled = torch.zeros(1, max(0, (config.projection_class_embeddings_input_dim or 0) - times))
-        given: dict[str, Any] = {"encoder_hidden_states": embeddings.to(like)}
+        condition: dict[str, Any] = {"encoder_hidden_states": embeddings.to(like)}
         if getattr(config, "addition_embed_type", None) == "text_time":
             sizes = torch.tensor([[self.side, self.side, 0, 0, self.side, self.side]])
-            given["added_cond_kwargs"] = {"text_embeds": pooled.to(like), "time_ids": sizes.to(like)}
-        return given
+            condition["added_cond_kwargs"] = {"text_embeds": pooled.to(like), "time_ids": sizes.to(like)}
+        return condition
 
     def __call__(self, image: Tensor, features: Tensor | None, size: Size) -> Tensor:
         """As `Segmenter`."""
@@ -116,16 +117,20 @@ class DiffCutSegmenter(Segmenter):
 
 def _pipeline(diffusers: Any, model: str) -> tuple[Any, Any, tuple[Tensor, Tensor]]:
     try:
-        made = diffusers.StableDiffusionXLPipeline.from_pretrained(model, use_safetensors=True)
+        pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(model, use_safetensors=True)
     except Exception as error:  # diffusers raises OSError, ValueError, HTTP and connection errors of several packages
-        raise WeightsError(f"The diffusion model {model} cannot be had: {type(error).__name__}: {error}") from error
-    embeddings, _, pooled, _ = made.encode_prompt("", do_classifier_free_guidance=False)
-    return made.unet, made.vae, (embeddings.detach(), pooled.detach())
+        raise WeightsError(f"The diffusion model {model} is unavailable: {type(error).__name__}: {error}") from error
+    embeddings, _, pooled, _ = pipeline.encode_prompt("", do_classifier_free_guidance=False)
+    return pipeline.unet, pipeline.vae, (embeddings.detach(), pooled.detach())
 
 
 def _last_self_attention(unet: nn.Module) -> nn.Module:
     """The first attention (the self-attention) of the last transformer block in the encoder."""
-    found = [part for name, part in unet.named_modules() if name.startswith("down_blocks.") and name.endswith(".attn1")]
-    if not found:
-        raise InputError(f"{type(unet).__name__}'s encoder (down_blocks) has no self-attention to take features from")
-    return found[-1]
+    attentions = [
+        part for name, part in unet.named_modules() if name.startswith("down_blocks.") and name.endswith(".attn1")
+    ]
+    if not attentions:
+        raise InputError(
+            f"{type(unet).__name__}'s encoder (down_blocks) has no self-attention, whose output would be the features"
+        )
+    return attentions[-1]

@@ -1,4 +1,4 @@
-"""k-means of segment features: faiss where it is installed and asked for, else Lloyd's iterations in blocks."""
+"""k-means of segment features, by faiss or by Lloyd's iterations in blocks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def kmeans(
 ) -> Tensor:
     """Centroids [count, C] of rows [N, C] by squared Euclidean distance.
 
-    A centroid that loses all its rows takes the place of a row of the largest cluster, the one farthest from its own.
+    A centroid that loses all its rows moves to the row of the largest cluster that is farthest from its centroid.
 
     Args:
-        iterations: at most; ends before when no row moves.
-        seed: of the sample and the start.
-        engine: "torch", "faiss", or "auto": faiss for 100,000 rows or more, where it is installed.
+        iterations: at most; stops early when no assignment changes.
+        seed: of the sample and the initial centroids.
+        engine: "torch", "faiss", or "auto": faiss for 100,000 rows or more if it is installed.
         sample: rows per centroid, at most.
 
     Raises:
-        InputError: fewer rows than centroids, or NaN.
-        MissingDependencyError: engine="faiss" without it.
+        InputError: there are fewer rows than centroids, or NaN.
+        MissingDependencyError: engine="faiss", which is not installed.
     """
     if rows.ndim != 2 or count < 1 or iterations < 1:
         raise InputError(f"rows [N, C], count and iterations from 1; got {list(rows.shape)}, {count}, {iterations}")
@@ -57,10 +57,10 @@ def kmeans(
                     "k-means by faiss needs the package faiss-cpu: pip install faiss-cpu (or --kmeans torch)"
                 ) from None
         else:
-            made = faiss.Kmeans(rows.shape[1], count, niter=iterations, seed=seed, max_points_per_centroid=sample)
-            made.train(rows.cpu().numpy())
-            return torch.from_numpy(made.centroids.copy()).to(rows.device)
-    centroids = _spread(rows, count, generator)
+            clustering = faiss.Kmeans(rows.shape[1], count, niter=iterations, seed=seed, max_points_per_centroid=sample)
+            clustering.train(rows.cpu().numpy())
+            return torch.from_numpy(clustering.centroids.copy()).to(rows.device)
+    centroids = _initial(rows, count, generator)
     before: Tensor | None = None
     for _ in range(iterations):
         nearest, distance = assign(rows, centroids)
@@ -79,28 +79,28 @@ def kmeans(
     return centroids
 
 
-def _spread(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """k-means++ for up to 64 centroids, where a bad start shows; rows at random above."""
-    chosen = torch.randperm(len(rows), generator=generator)[:count]
+def _initial(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Initial centroids: k-means++ for up to 64, where a bad start matters; random rows for more."""
+    order = torch.randperm(len(rows), generator=generator)[:count]
     if count > 64:
-        return rows[chosen.to(rows.device)].clone()
-    picked = [int(chosen[0])]
-    distance = (rows - rows[picked[0]]).square().sum(1)
-    while len(picked) < count:
+        return rows[order.to(rows.device)].clone()
+    seeds = [int(order[0])]
+    distance = (rows - rows[seeds[0]]).square().sum(1)
+    while len(seeds) < count:
         weight = distance.clamp_min(0).double().cpu()
-        if float(weight.sum()) <= 0:  # fewer different rows than centroids
+        if float(weight.sum()) <= 0:  # fewer distinct rows than centroids
             weight = torch.ones_like(weight)
-        picked.append(int(torch.multinomial(weight, 1, generator=generator)))
-        distance = torch.minimum(distance, (rows - rows[picked[-1]]).square().sum(1))
-    return rows[picked].clone()
+        seeds.append(int(torch.multinomial(weight, 1, generator=generator)))
+        distance = torch.minimum(distance, (rows - rows[seeds[-1]]).square().sum(1))
+    return rows[seeds].clone()
 
 
 def assign(rows: Tensor, centroids: Tensor, block: int = 1 << 14) -> tuple[Tensor, Tensor]:
-    """Nearest centroid of each row, int64 [N], and its squared distance [N], in blocks."""
+    """Nearest centroid of each row, int64 [N], and the squared distance to it [N], in blocks of rows."""
     squares = centroids.square().sum(1)
-    found, distances = [], []
+    indices, distances = [], []
     for part in rows.split(block):
         least, index = (squares - 2 * part.float() @ centroids.T).min(1)
-        found.append(index)
+        indices.append(index)
         distances.append(least + part.float().square().sum(1))
-    return torch.cat(found), torch.cat(distances).clamp_min(0)
+    return torch.cat(indices), torch.cat(distances).clamp_min(0)

@@ -1,4 +1,4 @@
-"""What each stage of a tasks folder was made with; a stage of other settings is refused, not mixed in."""
+"""Settings of each stage of a tasks folder; a stage made with other settings is refused, not mixed in."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dense_ctx.errors import ConfigError, FileError
-from dense_ctx.files import read_json, write_json
+from dense_ctx.errors import FileError
+from dense_ctx.files import write_json
+from dense_ctx.identity import Identity, require_equal
 
 FORMAT = 1
-STAGES = ("segment", "embed", "cluster", "vote", "pair")
-# what a stage writes, to be removed if it is to be made again; what follows from it goes too
+FILE = "manifest.json"
+# what each stage writes, to be removed if it is to be made again; what follows from it goes too
 WRITTEN = {
     "segment": "segments",
     "embed": "embeddings",
@@ -19,53 +20,52 @@ WRITTEN = {
     "vote": "labels votes",
     "pair": "pairs.jsonl",
 }
+STAGES = tuple(WRITTEN)
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
     """The settings of all stages begun.
 
     Raises:
-        FileError: the folder is none of tasks, or of a newer format.
+        FileError: the folder holds no tasks, or those of another format.
     """
-    path = root / "manifest.json"
-    if not path.is_file():
-        raise FileError(f"{root} holds no tasks (manifest.json is missing): make them with `dense-ctx pseudo-label`")
-    found: dict[str, Any] = read_json(path)
-    if found.get("format") != FORMAT or "segment" not in found:
-        raise FileError(f"{path} has format {found.get('format')!r}; this dense_ctx reads {FORMAT}")
-    return found
+    manifest = _read(root) if (root / FILE).is_file() else None
+    if manifest is None:
+        raise FileError(f"{root} holds no tasks ({FILE} is missing): make them with `dense-ctx pseudo-label`")
+    return manifest
 
 
 def compare(root: Path, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What is there; writes nothing.
+    """The stored settings, {} where there are none; writes nothing.
 
     Raises:
         ConfigError: a stage was made with something else; says what differs and what to remove.
         FileError: the folder holds other files.
     """
-    path = root / "manifest.json"
-    if not path.exists():
-        if root.is_file() or (root.is_dir() and any(not item.name.startswith(".") for item in root.iterdir())):
-            raise FileError(f"{root} exists and holds no tasks; choose another --out")
-        return {}
-    there = read_manifest(root)
+    stored = _read(root) or {}
     for number, stage in enumerate(STAGES):
-        if stage not in there or not any((root / name).exists() for name in WRITTEN[stage].split()):
+        if stage not in stored or not any((root / name).exists() for name in WRITTEN[stage].split()):
             continue  # what has written nothing binds to nothing: too many classes asked for, say
-        old, new = there[stage], settings[stage]
-        keys = sorted({*old, *new})
-        differing = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in keys if old.get(k) != new.get(k)]
-        if differing:
-            left = " ".join(WRITTEN[later] for later in STAGES[number:])
-            raise ConfigError(
-                f"{root} was made otherwise (stage {stage}: {'; '.join(differing)}). Choose another --out, or remove "
-                f"{left} in it and the stages {', '.join(STAGES[number:])} from its manifest.json"
-            )
-    return there
+        files, later = " ".join(WRITTEN[name] for name in STAGES[number:]), ", ".join(STAGES[number:])
+        require_equal(
+            {stage: stored[stage]},
+            {stage: settings[stage]},
+            f"{root} holds other tasks",
+            f"Choose another --out, or remove {files} in it and the stages {later} from its {FILE}",
+        )
+    return stored
 
 
 def claim(root: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare, then write down the settings; raises as `compare`."""
-    there = compare(root, settings)
-    if {key: there.get(key) for key in settings} != dict(settings):
-        write_json(root / "manifest.json", {"format": FORMAT, **settings})
+    """Compare, then write the settings; raises as `compare`."""
+    if not settings.items() <= compare(root, settings).items():
+        write_json(root / FILE, {"format": FORMAT, **settings})
+
+
+def _read(root: Path) -> dict[str, Any] | None:
+    stored = Identity(root / FILE, "tasks").read()
+    if stored is not None and (stored.get("format") != FORMAT or "segment" not in stored):
+        raise FileError(
+            f"{root / FILE} has format {stored.get('format')!r}; this dense_ctx reads {FORMAT}. Make the tasks again"
+        )
+    return stored

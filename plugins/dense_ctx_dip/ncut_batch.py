@@ -1,8 +1,8 @@
 """The recursive normalised cut of several images at once: small parts of all of them are decomposed together.
 
-Most parts tried are small, and each would cost a chain of tiny operations (on an accelerator, of waits). Here all parts
-of one depth, whatever their image, are padded to a few sizes and cut as batches; larger ones go one by one, as in
-`recursive_cut`. The partitions are the same.
+Most parts are small, and each would cost a sequence of tiny operations. Here all parts of one depth, of all images, are
+padded to a few sizes and cut in batches; larger ones are cut one by one, as in `recursive_cut`. The partitions are the
+same.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from dense_ctx.interfaces import Size
 from .ncut import THRESHOLDS, affinity, best_cut, paint
 
 SIZES = (8, 16, 32, 64, 96, 128, 192)  # nodes that parts are padded to
-_BATCH = 256 * 192 * 192  # weights of a batch, at most
+_BATCH = 256 * 192 * 192  # largest number of weights in a batch
 
 
 @dataclass(frozen=True)
 class _Part:
     image: int
-    path: str  # the sides taken from the top: "0" upper, "1" lower
+    path: str  # the sides from the root down: "0" upper, "1" lower
     nodes: Tensor
     weights: Tensor
 
 
 def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: bool = False) -> list[Tensor]:
-    """Part of each node of each graph [N, N], as `recursive_cut` numbers them: int64 [N] each.
+    """The part of each node of each graph [N, N], numbered as by `recursive_cut`: int64 [N] each.
 
     Raises:
-        InputError: weights that are not square and at least 0.
+        InputError: the weights are not square, or negative.
     """
     for graph in weights:
         if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or not len(graph) or bool((graph < 0).any()):
@@ -50,10 +50,10 @@ def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: 
             if side is None:
                 leaves.append(part)
                 continue
-            for letter, chosen in (("0", side), ("1", ~side)):
-                index = chosen.cpu().nonzero()[:, 0]
-                there = index.to(part.weights.device)
-                inner = part.weights[there][:, there]
+            for letter, members in (("0", side), ("1", ~side)):
+                index = members.cpu().nonzero()[:, 0]
+                local = index.to(part.weights.device)
+                inner = part.weights[local][:, local]
                 deeper.append(_Part(part.image, part.path + letter, part.nodes[index], inner))
         parts = deeper
     labels = [torch.full((len(graph),), -1, dtype=torch.int64) for graph in weights]
@@ -66,44 +66,46 @@ def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: 
 
 
 def _without_zeros(part: _Part) -> _Part:
-    whole = (part.weights > 0).all(1)
-    if bool(whole.all()):
+    """The part without nodes that have a weight of zero."""
+    connected = (part.weights > 0).all(1)
+    if bool(connected.all()):
         return part
-    return _Part(part.image, part.path, part.nodes[whole.cpu()], part.weights[whole][:, whole])
+    weights = part.weights[connected][:, connected]
+    return _Part(part.image, part.path, part.nodes[connected.cpu()], weights)
 
 
 def _sides(parts: Sequence[_Part], tau: float) -> list[Tensor | None]:
-    """The upper side bool [n] of each part that is cut, None of the others."""
-    found: list[Tensor | None] = [None] * len(parts)
+    """The upper side, bool [n], of each part that is cut; None for the others."""
+    sides: list[Tensor | None] = [None] * len(parts)
     groups: dict[int, list[int]] = {}
     for number, part in enumerate(parts):
         count = len(part.nodes)
         if count < 3:
             continue
         if count > SIZES[-1] or not bool((part.weights.sum(1) > 0).all()):
-            found[number] = best_cut(part.weights, tau)[1]
+            sides[number] = best_cut(part.weights, tau)[1]
         else:
             groups.setdefault(next(size for size in SIZES if size >= count), []).append(number)
     for size, numbers in groups.items():
-        each = max(1, _BATCH // size**2)
-        for start in range(0, len(numbers), each):
-            chosen = numbers[start : start + each]
-            for number, side in zip(chosen, _cut([parts[n].weights for n in chosen], size, tau), strict=True):
-                found[number] = side
-    return found
+        graphs = max(1, _BATCH // size**2)
+        for start in range(0, len(numbers), graphs):
+            batch = numbers[start : start + graphs]
+            for number, side in zip(batch, _cut([parts[n].weights for n in batch], size, tau), strict=True):
+                sides[number] = side
+    return sides
 
 
 def _cut(graphs: Sequence[Tensor], size: int, tau: float) -> list[Tensor | None]:
-    """As `best_cut`, of graphs [n, n] with n up to `size`, every node with a neighbour."""
+    """As `best_cut`, for a batch of graphs [n, n] with n up to `size`; every node has a neighbour."""
     counts = torch.tensor([len(graph) for graph in graphs])
     weights = graphs[0].new_zeros(len(graphs), size, size)
-    for place, graph in zip(weights, graphs, strict=True):
-        place[: len(graph), : len(graph)] = graph
+    for padded, graph in zip(weights, graphs, strict=True):
+        padded[: len(graph), : len(graph)] = graph
     real = (torch.arange(size) < counts[:, None]).to(weights.device)
     degree = weights.sum(2)
     scale = torch.where(real, degree.clamp_min(torch.finfo(degree.dtype).tiny).rsqrt(), 0)
     inside = weights.double() * scale.double()[:, :, None] * scale.double()[:, None]
-    # padding has the eigenvalue -2, below all others, so that the second largest is the graph's
+    # padding gets the eigenvalue -2, below all others, so that the second largest is the graph's
     inside.diagonal(dim1=1, dim2=2).sub_(2 * (~real).double())
     vectors = torch.linalg.eigh(inside)[1][:, :, -2].to(scale.dtype) * scale
     largest = vectors.abs().argmax(1, keepdim=True)
@@ -116,23 +118,23 @@ def _cut(graphs: Sequence[Tensor], size: int, tau: float) -> list[Tensor | None]
 
 
 def _thresholds(weights: Tensor, degree: Tensor, vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of the thresholds of each graph: values [G] and upper sides [G, n]; padding weighs nothing."""
+    """The best threshold of each graph: values [G] and upper sides [G, n]; padding has weight 0."""
     low = 0.99 * vectors.masked_fill(~real, float("inf")).amin(1, keepdim=True).double()
     high = 0.99 * vectors.masked_fill(~real, -float("inf")).amax(1, keepdim=True).double()
     steps = torch.arange(THRESHOLDS, dtype=torch.float64, device=weights.device)
     levels = low + (high - low) / (THRESHOLDS - 1) * steps
-    place = torch.searchsorted(levels, vectors.double())
-    graphs, size = place.shape
+    rank = torch.searchsorted(levels, vectors.double())
+    graphs, size = rank.shape
     bins = THRESHOLDS + 1
-    half = weights.new_zeros(graphs, bins, size).scatter_add_(1, place[:, :, None].expand(-1, -1, size), weights)
+    half = weights.new_zeros(graphs, bins, size).scatter_add_(1, rank[:, :, None].expand(-1, -1, size), weights)
     block = half.new_zeros(graphs, bins, bins, dtype=torch.float64)
-    block.scatter_add_(2, place[:, None].expand(-1, bins, -1), half.double())
+    block.scatter_add_(2, rank[:, None].expand(-1, bins, -1), half.double())
     crossing = block.cumsum(1).flip(2).cumsum(2).flip(2).diagonal(1, 1, 2)
-    mass = torch.zeros(graphs, bins, dtype=torch.float64, device=weights.device).scatter_add_(1, place, degree.double())
+    mass = torch.zeros(graphs, bins, dtype=torch.float64, device=weights.device).scatter_add_(1, rank, degree.double())
     under, total = mass.cumsum(1)[:, :-1], mass.sum(1, keepdim=True)
     values = crossing / under + crossing / (total - under)
     best = values.nan_to_num(float("inf"), posinf=float("inf")).min(1)
-    return best.values, (place > best.indices[:, None]) & real
+    return best.values, (rank > best.indices[:, None]) & real
 
 
 def ncut_segments_of(
@@ -142,10 +144,10 @@ def ncut_segments_of(
     alpha: float = 10.0,
     official_quirk: bool = False,
 ) -> list[Tensor]:
-    """Segments of several images, as `ncut_segments` of each: features [C, h, w] and sizes (H, W) of each.
+    """Segment several images, with the results of `ncut_segments`: features [C, h, w] and size (H, W) of each.
 
     Raises:
-        InputError: features that are not [C, h, w], or not finite.
+        InputError: features are not [C, h, w], or not finite.
     """
     for item in features:
         if item.ndim != 3:

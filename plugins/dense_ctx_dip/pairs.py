@@ -1,4 +1,4 @@
-"""The data set of DIP: a query, a positive that shares a pseudo-class with it, and both label maps, cropped alike."""
+"""DIP's data set: a query, a positive that shares a pseudo-class with it, and their cropped label maps."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class TaskPairs(SeededDataset):
     """Pairs of pseudo-labelled images.
 
     Args:
-        name: for messages.
+        name: of the data set, for messages.
         images, labels: folders; `labels` holds NAME.png, STEM.png or STEM.npy for the image NAME.
         pairs: (query, positive) names, relative to `images`.
         classes: number of pseudo-classes.
         size: side of the crops.
         scale: range of a crop's share of the image's area.
-        crops: the positive is another crop of the query.
+        crops: use another crop of the query as positive.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class TaskPairs(SeededDataset):
         crops: bool = False,
     ) -> None:
         if not images.is_dir() or not labels.is_dir():
-            raise FileError(f"{name}: {labels if images.is_dir() else images} is no folder")
+            raise FileError(f"{name}: {labels if images.is_dir() else images} is not a folder")
         self.name, self.images, self.labels, self.classes = name, images, labels, classes
         self.size, self.scale, self.crops = size, scale, crops
-        # one query in place of each of its pairs, where the positive is a crop of itself
+        # with crops the positives in the list are unused: each query occurs once
         self.pairs = [(query, query) for query in dict.fromkeys(query for query, _ in pairs)] if crops else pairs
-        self._label(self.pairs[0][0])  # a wrong folder shows at once
+        self._label(self.pairs[0][0])  # fail early if the folders are wrong
 
     @classmethod
     def open(
@@ -62,11 +62,11 @@ class TaskPairs(SeededDataset):
         scale: tuple[float, float] = (0.4, 1.0),
         crops: bool = False,
     ) -> TaskPairs:
-        """What `data` names: a folder `dense-ctx pseudo-label` wrote, or {images, labels, pairs, classes} of one's own.
+        """Open a folder that `dense-ctx pseudo-label` wrote, or {images, labels, pairs, classes} of your own.
 
         Raises:
             FileError: files are missing, or there is no pair.
-            ConfigError: neither of the two.
+            ConfigError: `data` is neither.
         """
         if isinstance(data, (str, os.PathLike)):
             root = Path(data)
@@ -93,32 +93,33 @@ class TaskPairs(SeededDataset):
     def sample(self, index: int, seed: int) -> dict[str, Any]:
         """Query and positive [3, S, S], their labels int64 [S, S], a seed for the distractors, and the query's name."""
         query, positive = self.pairs[index]
-        dice = random.Random(seed)
-        made: dict[str, Any] = {"seed": torch.tensor(dice.getrandbits(40)), "name": query}
+        generator = random.Random(seed)
+        sample: dict[str, Any] = {"seed": torch.tensor(generator.getrandbits(40)), "name": query}
         for role, name in (("query", query), ("positive", positive)):
-            made[role], made[f"{role}_labels"] = self._cropped(name, dice)
-        return made
+            sample[role], sample[f"{role}_labels"] = self._cropped(name, generator)
+        return sample
 
-    def _cropped(self, name: str, dice: random.Random) -> tuple[Tensor, Tensor]:
+    def _cropped(self, name: str, generator: random.Random) -> tuple[Tensor, Tensor]:
         image, labels = image_io.load(self.images / name), self._label(name)
         ratio = (image.shape[-2] / image.shape[-1]) / (labels.shape[-2] / labels.shape[-1])
         if not 0.9 < ratio < 1.1:
             raise InputError(
-                f"{name} is {list(image.shape[-2:])} and its labels {list(labels.shape)}: not the same picture"
+                f"{name} is {list(image.shape[-2:])} and its labels {list(labels.shape)}: they do not belong together"
             )
-        share, aspect = dice.uniform(*self.scale), math.exp(dice.uniform(-math.log(4 / 3), math.log(4 / 3)))
+        share = generator.uniform(*self.scale)
+        aspect = math.exp(generator.uniform(-math.log(4 / 3), math.log(4 / 3)))
         area = share * image.shape[-2] * image.shape[-1]
         height = min(1.0, math.sqrt(area / aspect) / image.shape[-2])
         width = min(1.0, math.sqrt(area * aspect) / image.shape[-1])
-        box = (dice.uniform(0, 1 - height), dice.uniform(0, 1 - width), height, width)
-        flip = dice.random() < 0.5
+        box = (generator.uniform(0, 1 - height), generator.uniform(0, 1 - width), height, width)
+        flip = generator.random() < 0.5
         picture = _window(image, box)
         side = (self.size, self.size)
         picture = functional.interpolate(picture[None], side, mode="bilinear", align_corners=False, antialias=True)[0]
-        found = _nearest(labels, box, self.size)
+        cropped = _nearest(labels, box, self.size)
         if flip:
-            picture, found = picture.flip(-1), found.flip(-1)
-        return picture.clamp(0, 1), found
+            picture, cropped = picture.flip(-1), cropped.flip(-1)
+        return picture.clamp(0, 1), cropped
 
     def _label(self, name: str) -> Tensor:
         stem = Path(name).with_suffix("")
@@ -144,7 +145,7 @@ def _window(image: Tensor, box: Box) -> Tensor:
 
 def _nearest(labels: Tensor, box: Box, side: int) -> Tensor:
     """The labels under the centres of the crop's pixels; the label map may be coarser than the image."""
-    place = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    rows = ((box[0] + place * box[2]) * labels.shape[0]).long().clamp_max(labels.shape[0] - 1)
-    columns = ((box[1] + place * box[3]) * labels.shape[1]).long().clamp_max(labels.shape[1] - 1)
+    position = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    rows = ((box[0] + position * box[2]) * labels.shape[0]).long().clamp_max(labels.shape[0] - 1)
+    columns = ((box[1] + position * box[3]) * labels.shape[1]).long().clamp_max(labels.shape[1] - 1)
     return labels[rows][:, columns]

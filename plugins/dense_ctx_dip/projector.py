@@ -1,4 +1,4 @@
-"""The projection used in post-training only (DIP, appendix A)."""
+"""The projection head of post-training, discarded afterwards (DIP, appendix A)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 
 class Projector(nn.Module):
-    """Two linear layers with an exact GELU between, then LayerNorm; rows [..., C] to [..., out].
+    """Linear, exact GELU, linear, LayerNorm: rows [..., C] to [..., out].
 
-    The text says the projection ends in an L2 norm; the published code has a LayerNorm here, and the L2 norm inside the
-    attention. Both are done.
+    In the paper the projection ends in an L2 norm; the published code has a LayerNorm here and the L2 norm in the
+    attention. This one follows the code.
 
     Args:
         dim: C, channels of a patch feature.
-        hidden: width between, as a multiple of C.
+        hidden: width of the hidden layer, as a multiple of C.
         out: output channels.
     """
 
@@ -25,5 +25,5 @@ class Projector(nn.Module):
         self.norm = nn.LayerNorm(out, eps=1e-6)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """[..., C] to [..., out]."""
+        """Project [..., C] to [..., out]."""
         return self.norm(self.fc2(self.act(self.fc1(rows))))  # type: ignore[no-any-return]

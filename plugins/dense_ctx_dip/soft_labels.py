@@ -1,8 +1,8 @@
-"""Soft nearest-neighbour prediction of labels and its losses (DIP, eq. 1-3), by counts of labels, not one-hot pixels.
+"""Soft nearest-neighbour prediction of labels and its losses (DIP, eq. 1-3), on label counts instead of one-hot maps.
 
-Labels are int64 with -1 ignored. They enter as counts: how many pixels of each class a patch holds. A nearest
-upsampling of patch predictions is constant in a patch, so the mean over pixels is a sum over patches and classes,
-weighted by these counts, and no map of classes x pixels is ever made.
+Labels are int64 with -1 ignored. They enter as counts: the number of pixels of each class in a patch. Nearest
+upsampling of patch predictions is constant within a patch, so the mean over pixels is a sum over patches and classes
+weighted by these counts; no map of classes x pixels is needed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dense_ctx.interfaces import Size
 
 Loss = Literal["nll", "official"]
 IGNORED = -1
-_FLOOR = 1e-8  # of a probability inside a logarithm
+_FLOOR = 1e-8  # of a probability, inside a logarithm
 
 
 def label_counts(labels: Tensor, grid: Size, classes: int) -> Tensor:
-    """Pixels of each class in each patch: labels [B, H, W] to float32 [B, h * w, classes].
+    """Count the pixels of each class in each patch: labels [B, H, W] to float32 [B, h * w, classes].
 
-    H and W divide by the grid (h, w); ignored pixels are not counted.
+    H and W are multiples of the grid (h, w); ignored pixels are not counted.
 
     Raises:
         InputError: another shape, or an id outside -1 .. classes - 1.
@@ -41,27 +41,28 @@ def label_counts(labels: Tensor, grid: Size, classes: int) -> Tensor:
     rows = torch.arange(height, device=labels.device) * grid[0] // height
     columns = torch.arange(width, device=labels.device) * grid[1] // width
     patch = rows[:, None] * grid[1] + columns
-    place = patch + torch.arange(batch, device=labels.device)[:, None, None] * (grid[0] * grid[1])
-    known = labels >= 0
-    # one place for each (image, patch, class): float32 counts whole numbers up to 2^24 exactly
-    found = torch.bincount((place * classes + labels)[known], minlength=batch * grid[0] * grid[1] * classes)
-    return found.view(batch, grid[0] * grid[1], classes).float()
+    index = patch + torch.arange(batch, device=labels.device)[:, None, None] * (grid[0] * grid[1])
+    valid = labels >= 0
+    # one bin for each (image, patch, class); float32 is exact for integers up to 2^24
+    counts = torch.bincount((index * classes + labels)[valid], minlength=batch * grid[0] * grid[1] * classes)
+    return counts.view(batch, grid[0] * grid[1], classes).float()
 
 
 def compact(*labels: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Renumber the classes that occur: labels with ids 0 .. K - 1 (-1 stays), and the K ids they had, rising."""
+    """Renumber the K classes that occur: labels with ids 0 .. K - 1 (-1 stays), and their former ids, increasing."""
     present = torch.unique(torch.cat([item.flatten() for item in labels]))
     present = present[present >= 0]
     table = torch.arange(len(present), device=present.device)
-    made = []
+    renumbered = []
     for item in labels:
-        place = torch.searchsorted(present, item.clamp_min(0)).clamp_max(max(0, len(present) - 1))
-        made.append(torch.where(item >= 0, table[place], IGNORED) if len(present) else torch.full_like(item, IGNORED))
-    return made, present
+        index = torch.searchsorted(present, item.clamp_min(0)).clamp_max(max(0, len(present) - 1))
+        ids = table[index] if len(present) else torch.full_like(item, IGNORED)
+        renumbered.append(torch.where(item >= 0, ids, IGNORED))
+    return renumbered, present
 
 
 def blocks_of(rank: int, batch: int, distractors: Tensor) -> Tensor:
-    """Which images support each query: int64 [batch, 1 + n]; its own positive, then its distractors.
+    """The images that support each query, int64 [batch, 1 + n]: its own positive, then its distractors.
 
     Args:
         rank: of this process; its queries are the images rank * batch ... of the joint batch.
@@ -74,22 +75,21 @@ def blocks_of(rank: int, batch: int, distractors: Tensor) -> Tensor:
 def soft_predict(
     queries: Tensor, keys: Tensor, values: Tensor, support: Tensor, temperature: float = 0.07
 ) -> tuple[Tensor, Tensor]:
-    """Predict labels of query patches from all patches of their supports (DIP, eq. 1 and 2).
+    """Predict labels of query patches from all patches of their support images (DIP, eq. 1 and 2).
 
-    An image that supports a query m times weighs m times as much: with few images in the batch their similarities are
-    computed once each.
+    An image that supports a query m times has m times the weight; its similarities are computed once.
 
     Args:
         queries: [B, N, D]; keys: [M, N', D]; neither needs to be normalised.
-        values: labels' counts [M, N', K] of the key patches; a patch that holds none takes no part.
+        values: label counts [M, N', K] of the key patches; a patch without labelled pixels is left out.
         support: int64 [B, S], the images among M that support each query.
         temperature: of the softmax.
 
     Returns:
-        [B, N, K], non-negative, summing to 1; and [B], whether a query had any labelled support patch.
+        [B, N, K], non-negative, with sum 1; and bool [B], whether a query has any labelled support patch.
 
     Raises:
-        InputError: shapes that do not match, or nothing in the support.
+        InputError: shapes do not match, or the support is empty.
     """
     if support.ndim != 2 or support.shape[1] < 1 or len(support) != len(queries):
         raise InputError(f"support is [B, S] with S at least 1 for {len(queries)} queries; got {list(support.shape)}")
@@ -99,56 +99,56 @@ def soft_predict(
     queries, keys = functional.normalize(queries, dim=-1), functional.normalize(keys, dim=-1)
     total = values.sum(-1)
     shares = values / total.clamp_min(1)[..., None]
-    # [B, M]: how often an image supports a query; log m added to a score is that key taken m times
+    # [B, M]: how often an image supports a query; adding log m to a score repeats that key m times
     times = functional.one_hot(support, len(keys)).sum(1)
-    if len(keys) <= support.shape[1]:  # most images support most queries: all at once
+    if len(keys) <= support.shape[1]:  # most images support most queries: compute all together
         return _weighted(queries, keys.flatten(0, 1), shares.flatten(0, 1), times, total, temperature)
-    rows, known = [], []
+    rows, valid = [], []
     for query, count in zip(queries, times, strict=True):
-        used = count.nonzero()[:, 0]
-        found, alive = _weighted(
+        images = count.nonzero()[:, 0]
+        prediction, labelled = _weighted(
             query[None],
-            keys[used].flatten(0, 1),
-            shares[used].flatten(0, 1),
-            count[None, used],
-            total[used],
+            keys[images].flatten(0, 1),
+            shares[images].flatten(0, 1),
+            count[None, images],
+            total[images],
             temperature,
         )
-        rows.append(found)
-        known.append(alive)
-    return torch.cat(rows), torch.cat(known)
+        rows.append(prediction)
+        valid.append(labelled)
+    return torch.cat(rows), torch.cat(valid)
 
 
 def _weighted(
     queries: Tensor, keys: Tensor, shares: Tensor, times: Tensor, total: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Means [B, N, K] of shares [R, K] of keys [R, D] for queries [B, N, D], images weighed by times [B, M].
+    """Weighted means [B, N, K] of shares [R, K] of keys [R, D] for queries [B, N, D], with image weights times [B, M].
 
-    total: labelled pixels [M, N'] of each key patch; M x N' = R.
+    total: number of labelled pixels [M, N'] of each key patch; M x N' = R.
     """
     weight = times.to(queries.dtype).log()[:, :, None].expand(-1, -1, total.shape[1])
     weight = weight.masked_fill(total[None] == 0, float("-inf")).flatten(1)
-    known = weight.isfinite().any(1)
-    weight = weight.masked_fill(~known[:, None], 0)  # no labelled patch at all: nothing to say, and no NaN
+    valid = weight.isfinite().any(1)
+    weight = weight.masked_fill(~valid[:, None], 0)  # avoids NaN for a query without a labelled support patch
     scores = queries @ keys.T / temperature + weight[:, None]
     predicted = scores.softmax(-1) @ shares.to(queries.dtype)
-    return predicted * known[:, None, None], known
+    return predicted * valid[:, None, None], valid
 
 
 def prediction_loss(predicted: Tensor, counts: Tensor, kind: Loss, classes: int) -> tuple[Tensor, Tensor]:
-    """Sum over labelled pixels of the loss of predictions [B, N, K] for labels' counts [B, N, K]; and their number.
+    """Sum the loss of predictions [B, N, K] over the labelled pixels in counts [B, N, K]; and their number.
 
     "nll": -log p of the pixel's class, p at least 1e-8 (DIP, eq. 3). "official": the cross-entropy of the published
-    code, which takes the probabilities for logits: log sum exp(p) - p. It cannot fall below log(e + classes - 1) - 1.
+    code, which uses the probabilities as logits: log sum exp(p) - p. Its minimum is log(e + classes - 1) - 1.
 
     Args:
-        classes: all classes, also those of which no pixel is in the batch (K may be fewer): each has p = 0.
+        classes: the number of all classes; those beyond K do not occur in the batch and have p = 0.
     """
     if kind == "nll":
         loss = -(counts * predicted.clamp_min(_FLOOR).log()).sum()
     elif kind == "official":
-        others = classes - predicted.shape[-1]
-        partition = (predicted.exp().sum(-1) + others).log()
+        absent = classes - predicted.shape[-1]
+        partition = (predicted.exp().sum(-1) + absent).log()
         loss = (counts.sum(-1) * partition).sum() - (counts * predicted).sum()
     else:
         raise InputError(f"loss={kind!r}: expected 'nll' or 'official'")

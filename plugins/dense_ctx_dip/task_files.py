@@ -1,4 +1,4 @@
-"""Files of automatic tasks: label images with a void value, lists of pairs, tensors of a shard."""
+"""Files of automatic tasks: label images with a void value, and lists of pairs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor
 
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.files import new_file, write_tensors
 from dense_ctx.images import open_image
 from dense_ctx.visualize import palette, save_picture
 
@@ -109,18 +107,3 @@ def _pairs(text: str, suffix: str) -> Iterator[tuple[str, str]]:
         if len(names) == 1:
             raise ValueError(f"a line with one name, {names[0]!r}; expected a query and its positives")
         yield from ((names[0], name) for name in names[1:])
-
-
-def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors to a safetensors file, whole or not at all; raises FileError."""
-    with new_file(path, then=". What is finished is kept; run it again") as partial:
-        write_tensors(partial, {name: value.cpu().contiguous() for name, value in tensors.items()})
-
-
-def read_shard(path: Path, *names: str) -> tuple[Tensor, ...]:
-    """Tensors of a file; raises FileError for one that is missing or damaged."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return tuple(file.get_tensor(name) for name in names)
-    except Exception as error:  # safetensors raises its own, OSError and KeyError
-        raise FileError(f"{path} is missing or damaged ({error}); remove it and run `dense-ctx pseudo-label`") from None

@@ -7,7 +7,7 @@
     pair      pairs.jsonl                   neighbours that share a class
 
 A shard is 256 images; memory holds features of some images (1 GB), the sample for k-means, and the global features.
-Finished files are kept whoever wrote them. Several processes share out the shards and meet after each stage.
+Finished files stay, whoever wrote them. Several processes share out the shards and meet after each stage.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from dense_ctx.data.cache import Shard, write_shard
 from dense_ctx.environment import processes
 from dense_ctx.environment import wait_for_everyone as everyone
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.evaluate.result import describe_model
-from dense_ctx.files import new_file, read_json, write_json
+from dense_ctx.files import new_file, read_json, state_digest, write_json
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 
@@ -36,15 +36,15 @@ from .manifest import claim, compare
 from .positives import positive_pairs
 from .segmenters import Segmenter, create_segmenter
 from .soft_labels import label_counts
-from .task_files import read_pseudo_labels, read_shard, save_pseudo_labels, write_shard
+from .task_files import read_pseudo_labels, save_pseudo_labels
 from .task_settings import TaskSettings, find_images, read_image
 
 SHARD = 256  # images
 BATCH = 8  # images cut into segments together
 MANY = 65535  # segments of an image, at most
-KEPT = 1 << 30  # bytes of feature maps kept from stage to stage, so that small sets are encoded once
+MEMORY = 1 << 30  # bytes of feature maps held from stage to stage, so that small sets are encoded once
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-Place: TypeAlias = "str | os.PathLike[str]"
+AnyPath: TypeAlias = "str | os.PathLike[str]"
 
 
 class Tasks:
@@ -60,20 +60,26 @@ class Tasks:
 
     Raises:
         FileError: no images, or `out` is in use.
-        ConfigError: `out` was made otherwise.
+        ConfigError: `out` holds tasks of other settings.
     """
 
     def __init__(
-        self, images: Place, out: Place, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
+        self,
+        images: AnyPath,
+        out: AnyPath,
+        model: DenseModel,
+        settings: TaskSettings,
+        name: str = "",
+        progress: Any = None,
     ) -> None:
         self.images, self.out, self.model, self.settings = Path(images).resolve(), Path(out), model.eval(), settings
         self.names = find_images(self.images)
         self.rank, self.world = processes()
         self.progress: Progress = progress or (lambda items, total, what: items)
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self._room = KEPT
+        self._encoded: dict[int, tuple[Tensor, Tensor]] = {}
+        self._budget = MEMORY
         self.segmenter: Segmenter = create_segmenter(settings.segmenter, **settings.segmenter_args).to(model.device)
-        weights = {"model": name, "weights": describe_model(model, name)["digest"]}
+        weights = {"model": name, "weights": state_digest(model.state_dict())}
         listing = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
         self.identity: dict[str, dict[str, Any]] = {
             "segment": {
@@ -122,16 +128,16 @@ class Tasks:
     @torch.no_grad()
     def _features(self, index: int, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The deepest map [C, h, w] and the global feature [C'] of an image (or of `image`, if it is read already)."""
-        if index in self._kept:
-            return self._kept[index]
+        if index in self._encoded:
+            return self._encoded[index]
         features, _ = self.model.encode((self._image(index) if image is None else image)[None])
         deep = features.maps[-1][0].float()
-        found = deep, deep.mean((1, 2)) if features.cls is None else features.cls[0].float()
-        size = sum(item.numel() * item.element_size() for item in found)
-        if size <= self._room:
-            self._kept[index] = found
-            self._room -= size
-        return found
+        both = deep, deep.mean((1, 2)) if features.cls is None else features.cls[0].float()
+        size = sum(item.numel() * item.element_size() for item in both)
+        if size <= self._budget:
+            self._encoded[index] = both
+            self._budget -= size
+        return both
 
     # ------------------------------------------------------------------ stages
 
@@ -164,34 +170,35 @@ class Tasks:
         reads, device = self.segmenter.reads_features, self.model.device
         features = [self._features(index, image)[0] if reads else None for index, image in items]
         sizes = [(image.shape[-2], image.shape[-1]) for _, image in items]
-        made = self.segmenter.batch([image.to(device) for _, image in items], features, sizes)
-        for (index, _), found in zip(items, made, strict=True):
-            if int(found.max()) >= MANY:
-                raise InputError(f"{self.names[index]} has {int(found.max()) + 1} segments; expected up to {MANY}")
-            save_pseudo_labels(self._png("segments", index), found, max(1, int(found.max()) + 1))
+        batch = self.segmenter.batch([image.to(device) for _, image in items], features, sizes)
+        for (index, _), segments in zip(items, batch, strict=True):
+            count = int(segments.max()) + 1
+            if count > MANY:
+                raise InputError(f"{self.names[index]} has {count} segments; expected up to {MANY}")
+            save_pseudo_labels(self._png("segments", index), segments, max(1, count))
 
     def embed(self) -> None:
         """Write a shard's mean features of segments, and global features; float16."""
         rows: list[Tensor] = []
         images: list[Tensor] = []
-        kept: list[tuple[int, int]] = []
+        counts: list[tuple[int, int]] = []
         for shard, index, last in self._todo(lambda name: self._embeddings(name).exists(), "embed"):
             if self._png("segments", index).exists():
                 deep, whole = self._features(index)
                 segments = read_pseudo_labels(self._png("segments", index)).to(deep.device)
                 weights = _patches(segments, (deep.shape[-2], deep.shape[-1]))
                 total = weights.sum(1)
-                found = ((weights @ deep.flatten(1).T) / total.clamp_min(1)[:, None])[total > 0]
-                rows.append(found.cpu())
+                means = ((weights @ deep.flatten(1).T) / total.clamp_min(1)[:, None])[total > 0]
+                rows.append(means.cpu())
                 images.append(whole.cpu())
-                kept.append((index, len(found)))
+                counts.append((index, len(means)))
             if last:
                 write_shard(self._embeddings(shard), {
                     "segments": torch.cat(rows).half() if rows else torch.empty(0, self.model.backbone.dims[-1]).half(),
                     "images": torch.stack(images).half() if images else torch.empty(0, 0).half(),
-                    "index": torch.tensor(kept, dtype=torch.int64).reshape(-1, 2),
+                    "index": torch.tensor(counts, dtype=torch.int64).reshape(-1, 2),
                 })  # fmt: skip
-                rows, images, kept = [], [], []
+                rows, images, counts = [], [], []
 
     def cluster(self) -> None:
         """k-means of the segments' features, those of at most `subset` images; by the first process."""
@@ -201,31 +208,31 @@ class Tasks:
         settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
         chosen = torch.zeros(len(self.names), dtype=torch.bool)
         chosen[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
-        # no more rows are kept than k-means looks at: a share of each image's, drawn as they are read
-        listed = [read_shard(self._embeddings(shard), "index")[0] for shard in self.shards()]
+        # no more rows are held than k-means looks at: a share of each image's, drawn as they are read
+        listed = [Shard(self._embeddings(shard)).tensor("index") for shard in self.shards()]
         count = sum(int(index[chosen[index[:, 0]], 1].sum()) for index in listed)
         share = min(1.0, SAMPLE * settings.classes / max(1, count))
         rows = []
         for shard in self.progress(self.shards(), len(listed), "cluster"):
-            segments, index = read_shard(self._embeddings(shard), "segments", "index")
+            embeddings = Shard(self._embeddings(shard))
+            segments, index = embeddings.tensor("segments"), embeddings.tensor("index")
             use = chosen[index[:, 0]].repeat_interleave(index[:, 1])
             if share < 1:
                 use &= torch.rand(len(use), generator=generator) < share
             rows.append(segments[use].float())
-        made = kmeans(torch.cat(rows), settings.classes, settings.iterations, settings.seed, settings.kmeans)
-        write_shard(path, {"centroids": made})
+        centroids = kmeans(torch.cat(rows), settings.classes, settings.iterations, settings.seed, settings.kmeans)
+        write_shard(path, {"centroids": centroids})
 
     def vote(self) -> None:
         """Write each image's pseudo-classes, and which share of it each covers."""
-        (centroids,) = read_shard(self.out / "centroids.safetensors", "centroids")
-        centroids = centroids.to(self.model.device)
+        centroids = Shard(self.out / "centroids.safetensors").tensor("centroids").to(self.model.device)
         shares: dict[str, dict[int, float]] = {}
         for shard, index, last in self._todo(lambda name: self._votes(name).exists(), "vote"):
             if self._png("segments", index).exists():
                 labels = self._voted(index, centroids)
                 save_pseudo_labels(self._png("labels", index), labels, self.settings.classes)
-                found, sizes = labels[labels >= 0].unique(return_counts=True)
-                shares[str(index)] = dict(zip(found.tolist(), (sizes / labels.numel()).tolist(), strict=True))
+                classes, sizes = labels[labels >= 0].unique(return_counts=True)
+                shares[str(index)] = dict(zip(classes.tolist(), (sizes / labels.numel()).tolist(), strict=True))
             if last:
                 write_json(self._votes(shard), shares)
                 shares = {}
@@ -238,8 +245,8 @@ class Tasks:
         weights = _patches(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))
         nearest, _ = assign(deep.flatten(1).T, centroids)
         # pixels of each (segment, class); few of the classes occur
-        present, place = nearest.unique(return_inverse=True)
-        votes = torch.zeros(len(weights), len(present), device=deep.device).index_add_(1, place, weights)
+        present, positions = nearest.unique(return_inverse=True)
+        votes = torch.zeros(len(weights), len(present), device=deep.device).index_add_(1, positions, weights)
         winners = present[votes.argmax(1)].cpu()
         return torch.where(segments >= 0, winners[segments.clamp_min(0)], segments)
 
@@ -254,14 +261,14 @@ class Tasks:
             return
         index, features, shares = self._whole()
         settings = self.settings
-        pairs, found = positive_pairs(features, shares, settings.neighbours, settings.shared), 0
+        pairs, count = positive_pairs(features, shares, settings.neighbours, settings.shared), 0
         with new_file(path) as partial:
             with partial.open("w", encoding="utf-8") as file:
                 for one, two, key, share in self.progress(pairs, len(index) * settings.neighbours, "pair"):
                     row = {"query": self.names[index[one]], "positive": self.names[index[two]]}
                     file.write(json.dumps({**row, "class": key, "shared": round(share, 4)}) + "\n")
-                    found += 1
-            if not found:
+                    count += 1
+            if not count:
                 advice = f"fewer classes than {settings.classes}, more neighbours, or a smaller share"
                 raise InputError(
                     f"No positive pair: among {len(index)} images none has one of its {settings.neighbours} nearest "
@@ -273,12 +280,14 @@ class Tasks:
         """Indices, global features, and shares of classes of all usable images."""
         index, features, shares = [], [], []
         for shard in self.shards():
-            images, rows = read_shard(self._embeddings(shard), "images", "index")
+            embeddings = Shard(self._embeddings(shard))
             votes = read_json(self._votes(shard))
-            for feature, (place, _) in zip(images, rows.tolist(), strict=True):
-                index.append(place)
+            for feature, (image, _) in zip(
+                embeddings.tensor("images"), embeddings.tensor("index").tolist(), strict=True
+            ):
+                index.append(image)
                 features.append(feature)
-                shares.append({int(key): share for key, share in votes.get(str(place), {}).items()})
+                shares.append({int(key): share for key, share in votes.get(str(image), {}).items()})
         return index, torch.stack(features) if features else torch.empty(0, 1), shares
 
 
@@ -288,7 +297,7 @@ def _patches(segments: Tensor, grid: Size) -> Tensor:
 
 
 def make_tasks(
-    images: Place, out: Place, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
+    images: AnyPath, out: AnyPath, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
 ) -> Path:
     """Make the tasks of a folder of images, with a report; arguments as `Tasks`."""
     from .report import write_report

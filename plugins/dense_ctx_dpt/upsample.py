@@ -1,4 +1,4 @@
-"""The plain decoder: normalised maps, side by side, upsampled. Nothing to learn."""
+"""A decoder without parameters: normalise, concatenate and upsample the maps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dense_ctx.interfaces import Decoder, Features, Size
 
 
 class Upsample(Decoder):
-    """Scale each map to unit length per position, bring all to the finest grid, join them, upsample bilinearly.
+    """Normalise each map per position, resize all to the finest grid, concatenate, upsample bilinearly.
 
     Args:
         dims, strides: the backbone's.
-        layers: which maps to use, as indices (negative count from the deepest); default all.
-        normalize: scale each map's vectors to unit length, so that no map drowns the others.
+        layers: indices of the maps to use, negative ones from the end; default all.
+        normalize: scale each map's vectors to unit length, so that no map dominates.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class Upsample(Decoder):
         normalize: bool = True,
     ) -> None:
         super().__init__()
-        chosen = range(len(dims)) if layers is None else layers
-        if not chosen or any(not -len(dims) <= layer < len(dims) for layer in chosen):
+        indices = range(len(dims)) if layers is None else layers
+        if not indices or any(not -len(dims) <= layer < len(dims) for layer in indices):
             raise InputError(f"layers={layers}: the backbone has maps 0 to {len(dims) - 1} (or -{len(dims)} to -1)")
-        self.layers = [layer % len(dims) for layer in chosen]
+        self.layers = tuple(layer % len(dims) for layer in indices)
         self.normalize = normalize
         self.dim = sum(dims[layer] for layer in self.layers)
 
@@ -47,11 +47,11 @@ class Upsample(Decoder):
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
-    """[B, C, h, w] at `size`: bilinear, going down antialiased."""
+    """Resize [B, C, h, w] to `size`: bilinear, antialiased when shrinking."""
     if tuple(x.shape[-2:]) == size:
         return x
-    # going down, average: plain bilinear sampling would skip cells
+    # plain bilinear sampling would skip cells when shrinking
     shrink = x.shape[-2] > size[0] or x.shape[-1] > size[1]
-    if shrink:  # the antialiased filter knows no bfloat16 on the CPU
+    if shrink:  # in float32: the antialiased filter has no bfloat16 kernel on the CPU
         return functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(x)
     return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)

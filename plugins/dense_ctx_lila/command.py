@@ -62,8 +62,8 @@ class CuesCommand(Command):
             report = plan.run(
                 bar.update, lambda name, error: tqdm.write(f"warning: {name} is left out: {error}", file=sys.stderr)
             )
-        counts = f"{len(report.computed)} computed, {len(report.found)} found done, {len(report.broken)} left out"
-        print(f"{who}{counts}; {_size(report.written)} written to {args.out}")
+        counts = f"{len(report.computed)} computed, {len(report.complete)} already complete"
+        print(f"{who}{counts}, {len(report.broken)} left out; {_size(report.written)} written to {args.out}")
         return 0
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dense_ctx.data import ImageSet, open_set
+from dense_ctx.data.features import FeatureCache
 from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.feature_cache import FeatureCache
 from dense_ctx.images import resized
 from dense_ctx.interfaces import SeededDataset, Size
 

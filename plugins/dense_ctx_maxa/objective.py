@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from dense_ctx.data.features import FeatureCache, plan_features
 from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.feature_cache import FeatureCache, plan_features
 from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Batch, Features, Losses, Objective, Size
 from dense_ctx.model import DenseModel

@@ -1,4 +1,4 @@
-"""dense-ctx measure: properties of features that need few labels or none."""
+"""dense-ctx measure: measures of features that need few labels or none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Measure(Command):
         parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Measure what there is material for, and print it."""
+        """Compute the measures whose inputs are given, and print them."""
         from dataclasses import asdict
 
         from dense_ctx.commands.arguments import model_from_spec, split_pair
@@ -43,7 +43,7 @@ class Measure(Command):
             raise InputError("measure needs --clip (consistency), --pairs (boundaries) or --images (invariance)")
         pairs = [split_pair(text) for text in args.pairs]
         model = model_from_spec(args.model, args.device)
-        found: dict[str, Any] = {"model": args.model}
+        results: dict[str, Any] = {"model": args.model}
         if args.clip:
             from dense_ctx.data.video import Video
 
@@ -51,7 +51,7 @@ class Measure(Command):
 
             frames = itertools.islice(Video(args.clip), args.frames)
             clip = temporal_consistency(model, frames, scales=args.scales, gaps=args.gaps)
-            found["temporal"] = asdict(clip)
+            results["temporal"] = asdict(clip)
             lines = [[f"{s.scale:g}", str(s.gap), _number(s.consistency), _number(s.drop), _number(s.valid)]
                      for s in clip.settings]  # fmt: skip
             print(table([["scale", "gap", "consistency", "drop", "valid"], *lines]) + "\n")
@@ -59,19 +59,19 @@ class Measure(Command):
             from . import boundary_quality
 
             edges = boundary_quality(model, pairs)
-            found["boundary"] = asdict(edges)
+            results["boundary"] = asdict(edges)
             lines = [[_number(v) for v in (edges.ods, edges.ois, edges.precision, edges.recall, edges.floor)]]
             print(table([["boundary F (ODS)", "OIS", "precision", "recall", "floor"], *lines]) + "\n")
         if args.images:
             from . import feature_invariance
 
             same = feature_invariance(model, args.images)
-            found["invariance"] = asdict(same)
+            results["invariance"] = asdict(same)
             print(table([["transform", "invariance"], *([s.transform, _number(s.invariance)] for s in same.settings)]))
         if args.json:
             from dense_ctx.files import clean, write_json
 
-            print(f"\n{write_json(args.json, clean(found))}")
+            print(f"\n{write_json(args.json, clean(results))}")
         return 0
 
 

@@ -1,4 +1,4 @@
-"""Optical flow for the temporal measure: DIS, known flow, and the forward-backward check."""
+"""Optical flow for the temporal measure: DIS, precomputed flow, and the forward-backward check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .similarity import sample
 
 FlowFunction: TypeAlias = "Callable[[Tensor, Tensor], Tensor | np.ndarray[Any, Any]]"
 FlowArray: TypeAlias = "Tensor | np.ndarray[Any, Any]"
-KnownFlow: TypeAlias = Union[FlowArray, "Mapping[int, FlowArray]"]
+PrecomputedFlow: TypeAlias = Union[FlowArray, "Mapping[int, FlowArray]"]
 
 
 def dis_flow(first: Tensor, second: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def dis_flow(first: Tensor, second: Tensor) -> Tensor:
 
     Raises:
         MissingDependencyError: OpenCV is not installed.
-        InputError: OpenCV refuses the frames (a few pixels only).
+        InputError: OpenCV refuses the frames (too small).
     """
     try:
         cv2: Any = importlib.import_module("cv2")
@@ -48,22 +48,26 @@ def dis_flow(first: Tensor, second: Tensor) -> Tensor:
 
 
 class Flows:
-    """Where pixels go: by a function called both ways, or by known flow, checked backwards where that is known too.
+    """Correspondences between frames, from a flow function or precomputed flow, with the forward-backward check.
 
     Args:
         flow, backward: as `temporal_consistency`.
-        gaps: which are asked for; a bare array serves one only.
+        gaps: that will be used; a single array is for a single gap.
         threshold: in pixels, of |f(x) + b(x + f(x))|.
     """
 
     def __init__(
-        self, flow: FlowFunction | KnownFlow, backward: KnownFlow | None, gaps: Sequence[int], threshold: float
+        self,
+        flow: FlowFunction | PrecomputedFlow,
+        backward: PrecomputedFlow | None,
+        gaps: Sequence[int],
+        threshold: float,
     ) -> None:
         self._threshold = threshold
         self._function = flow if callable(flow) else None
-        self._known = None if callable(flow) else _by_gap(flow, gaps, "flow")
+        self._forward = None if callable(flow) else _by_gap(flow, gaps, "flow")
         if self._function is not None and backward is not None:
-            raise InputError("backward belongs to known flow; a flow function is called both ways")
+            raise InputError("backward belongs to precomputed flow; a flow function is called in both directions")
         self._backward = None if backward is None else _by_gap(backward, gaps, "backward")
 
     def follow(self, xy: Tensor, first: Tensor, second: Tensor, pair: int, gap: int) -> tuple[Tensor, Tensor]:
@@ -71,11 +75,12 @@ class Flows:
 
         Args:
             xy: float64 [N, 2], pixels of `first`.
-            first, second: frames [3, H, W]; `pair` is the index of the first, `gap` how far the second is.
+            first, second: frames [3, H, W].
+            pair: index of the first frame. gap: distance to the second, in frames.
 
         Returns:
-            Positions [N, 2] in `second`, and which of them count, bool [N]: flow known, inside the frame (between the
-            centres of its border pixels), forward and backward flow agree.
+            Positions [N, 2] in `second`, and whether each is valid, bool [N]: its flow is not NaN, it lies between the
+            centres of the frame's border pixels, and forward and backward flow agree.
         """
         height, width = first.shape[-2:]
         back: Tensor | None = None
@@ -83,34 +88,36 @@ class Flows:
             forward = _checked(self._function(first, second), (height, width), "flow(first, second)")
             back = _checked(self._function(second, first), (height, width), "flow(second, first)")
         else:
-            forward = _one(self._known, gap, pair, (height, width), "flow")
+            forward = _one(self._forward, gap, pair, (height, width), "flow")
             if self._backward is not None:
                 back = _one(self._backward, gap, pair, (height, width), "backward")
         step = sample(forward, xy).double().cpu()
-        there = xy + step
-        limit = torch.tensor([width - 1, height - 1], dtype=there.dtype)
-        good = ((there >= 0) & (there <= limit)).all(dim=1)  # NaN fails
+        target = xy + step
+        limit = torch.tensor([width - 1, height - 1], dtype=target.dtype)
+        valid = ((target >= 0) & (target <= limit)).all(dim=1)  # NaN fails
         if back is not None:
-            there_or_here = torch.where(good[:, None], there, xy)
-            good &= (step + sample(back, there_or_here).double().cpu()).norm(dim=1) < self._threshold
-        return there, good
+            inside = torch.where(valid[:, None], target, xy)
+            valid &= (step + sample(back, inside).double().cpu()).norm(dim=1) < self._threshold
+        return target, valid
 
 
-def _by_gap(flow: KnownFlow, gaps: Sequence[int], name: str) -> Mapping[int, FlowArray]:
+def _by_gap(flow: PrecomputedFlow, gaps: Sequence[int], name: str) -> Mapping[int, FlowArray]:
     if isinstance(flow, Mapping):
         missing = [gap for gap in gaps if gap not in flow]
         if missing:
-            raise InputError(f"{name} is known for gaps {sorted(flow)}, asked for {list(gaps)}: add {missing}")
+            raise InputError(f"{name} has the gaps {sorted(flow)}, not all of {list(gaps)}: add {missing}")
         return flow
     if not isinstance(flow, (Tensor, np.ndarray)):
         raise InputError(f"{name} is a function, an array or a mapping from gap to array; got {type(flow).__name__}")
     if len(gaps) != 1:
-        raise InputError(f"One array of {name} serves one gap; for gaps {list(gaps)} pass a mapping from gap to array")
+        raise InputError(
+            f"A single array of {name} is for a single gap; for gaps {list(gaps)} pass a mapping from gap to array"
+        )
     return {gaps[0]: flow}
 
 
-def _one(known: Mapping[int, FlowArray] | None, gap: int, pair: int, size: tuple[int, int], name: str) -> Tensor:
-    array = (known or {})[gap]
+def _one(flows: Mapping[int, FlowArray] | None, gap: int, pair: int, size: tuple[int, int], name: str) -> Tensor:
+    array = (flows or {})[gap]
     if array.ndim == 4:
         if pair >= len(array):
             raise InputError(f"{name} for gap {gap} holds {len(array)} pairs of frames; the clip has more")

@@ -19,18 +19,18 @@ Mapped = Callable[[Tensor], Tensor]  # (x, y) [N, 2] in the original -> (x, y) [
 
 
 class Transform(ABC):
-    """A change of the image with a known geometry. `name` is how a result is looked up."""
+    """A geometric transform of an image. Results are looked up by `name`."""
 
     name: str
 
     @abstractmethod
     def apply(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Mapped]:
-        """The changed image [3, h, w] of [3, H, W], and where the original's pixel positions are in it."""
+        """Transform an image [3, H, W]: the result [3, h, w], and the map from original to transformed positions."""
 
 
 @dataclass(frozen=True)
 class Flip(Transform):
-    """Left becomes right: x' = W - 1 - x."""
+    """Horizontal flip: x' = W - 1 - x."""
 
     name: str = "flip"
 
@@ -42,7 +42,7 @@ class Flip(Transform):
 
 @dataclass(frozen=True)
 class Scale(Transform):
-    """Resized by `factor` (sides rounded to pixels): x' = (x + 1/2) w / W - 1/2, align_corners=False; y alike."""
+    """Resized by `factor` (sides rounded to pixels): x' = (x + 1/2) w / W - 1/2, align_corners=False; y likewise."""
 
     factor: float
 
@@ -69,7 +69,7 @@ class Crop(Transform):
     """A random window, not resized: x' = x - x0.
 
     fraction: of each side, rounded to pixels. align: the corner (x0, y0) is a multiple of it; the model's stride
-    keeps the grid of cells in place, 1 lets it move.
+    keeps the cells aligned with the original's, 1 does not.
     """
 
     fraction: float = 0.5
@@ -104,7 +104,7 @@ DEFAULT = (Flip(), Scale(0.5), Scale(0.75), Scale(1.5), Crop(0.5))
 class InvarianceSetting:
     """One transform.
 
-    invariance: (cos - cos_random) / (1 - cos_random); NaN where undefined, `reason` says why.
+    invariance: (cos - cos_random) / (1 - cos_random); NaN if undefined, for the reason in `reason`.
     cos: mean cosine of a pixel's features before and after; cos_random: of two different pixels, before and after.
     n, images: pixels and images compared.
     """
@@ -120,7 +120,7 @@ class InvarianceSetting:
 
 @dataclass(frozen=True)
 class Invariance:
-    """Invariance under each transform, in the order asked for."""
+    """Invariance under each transform, in the order given."""
 
     settings: tuple[InvarianceSetting, ...]
 
@@ -146,20 +146,20 @@ def feature_invariance(
 ) -> Invariance:
     """Cosine between features of an image and of its transform, mapped back to its pixels (docs/measures.md).
 
-    Both are asked for at the size of the image they belong to; the transform's are sampled bilinearly where the
-    original's pixels went. One image is held at a time.
+    Both are computed at their image's size; the transform's features are sampled bilinearly at the transformed
+    positions of the original's pixels. One image is in memory at a time.
 
     Args:
         model: a DenseModel, or model(images [1, 3, H, W], size=(H, W)) whose result has `.pixels` [1, D, H, W].
         images: of any sizes.
         transforms: by default flip, scales 0.5, 0.75 and 1.5, and a crop of half the sides.
-        points: pixels compared of each image, drawn without replacement (a crop keeps those inside); None: all.
+        points: pixels compared per image, drawn without replacement (of a crop those inside it); None: all.
         seed: of the points and the crops' corners.
 
     Raises:
-        InputError: no image, an image below 8 pixels before or after a transform, NaN features, two transforms of one
-            name.
-        FileError: an image that cannot be read.
+        InputError: no image, an image below 8 pixels before or after a transform, NaN features, two transforms with the
+            same name.
+        FileError: an image cannot be read.
     """
     names = [transform.name for transform in transforms]
     if not names or len(set(names)) < len(names):
@@ -176,16 +176,16 @@ def feature_invariance(
         centre = Centre.of(pixels)
         xy = choose_points(size, points, generator)
         before = sample(pixels, xy)
-        del pixels  # the transform's may be larger
+        del pixels  # frees memory: the transform's may be larger
         for transform in transforms:
             changed, mapped = transform.apply(original, generator)
             small = (changed.shape[-2], changed.shape[-1])
-            there = mapped(xy)
-            limit = torch.tensor([small[1], small[0]], dtype=there.dtype) - 0.5
-            inside = ((there >= -0.5) & (there <= limit)).all(dim=1)
+            target = mapped(xy)
+            limit = torch.tensor([small[1], small[0]], dtype=target.dtype) - 0.5
+            inside = ((target >= -0.5) & (target <= limit)).all(dim=1)
             after = extract(model, changed, small, f"image {count} after {transform.name}")
             if not centre.constant:
-                sums[transform.name].add(before[inside.to(before.device)], sample(after, there[inside]), centre)
+                sums[transform.name].add(before[inside.to(before.device)], sample(after, target[inside]), centre)
         constant += centre.constant
         count += 1
     if count == 0:

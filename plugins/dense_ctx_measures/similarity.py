@@ -1,4 +1,4 @@
-"""What the measures share: asking a model for pixel features, sampling them, cosines against a random baseline."""
+"""Shared by the measures: extract and sample pixel features, cosines against a random baseline."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dense_ctx.interfaces import Size
 
 Model = Callable[..., Any]  # a DenseModel, or a function: model(images [B, 3, H, W], size=(h, w)).pixels [B, D, h, w]
 
-SMALLEST = 8  # pixels a side: less holds no structure to measure
-_FLAT = 1e-5  # relative to the features' root mean square; float32 rounding of a constant stays well below it
-_NO_CONTRAST = 1e-3  # of 1 - cos_random: below it the normalised score divides noise by noise
+SMALLEST = 8  # pixels a side: smaller images have no structure to measure
+_FLAT = 1e-5  # relative to the features' root mean square; well above float32 rounding of a constant
+_NO_CONTRAST = 1e-3  # of 1 - cos_random: below it the normalised score is noise divided by noise
 
 
 def read_image(image: ImageLike, name: str) -> Tensor:
-    """An image as float32 [3, H, W] in [0, 1].
+    """Load an image as float32 [3, H, W] in [0, 1].
 
     Raises:
         FileError, InputError: see `dense_ctx.images.load`; InputError too for a side below 8 pixels.
@@ -43,7 +43,7 @@ def check_size(size: Size, name: str) -> None:
 
 
 def resize(image: Tensor, size: Size) -> Tensor:
-    """[3, H, W] to [3, *size]: bilinear, antialiased, align_corners=False; its own size leaves it untouched."""
+    """Resize [3, H, W] to [3, *size]: bilinear, antialiased, align_corners=False; unchanged at its own size."""
     if tuple(image.shape[-2:]) == size:
         return image
     return functional.interpolate(image[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
@@ -55,45 +55,45 @@ def scaled(size: Size, scale: float) -> Size:
 
 
 def extract(model: Model, image: Tensor, size: Size, name: str) -> Tensor:
-    """Pixel features of one image [3, H, W], without gradients: float32 [D, *size].
+    """Compute the pixel features of one image [3, H, W], without gradients: float32 [D, *size].
 
     Raises:
-        InputError: the model returns no `.pixels` [1, D, *size], or they hold NaN or infinity.
+        InputError: the model's result has no `.pixels` [1, D, *size], or they hold NaN or infinity.
     """
     with torch.inference_mode():
         pixels = getattr(model(image[None], size=size), "pixels", None)
         if not isinstance(pixels, Tensor) or pixels.ndim != 4 or pixels.shape[0] != 1 or pixels.shape[2:] != size:
-            given = list(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
+            actual = list(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
             raise InputError(
-                f"model(images, size={size}).pixels is {given}; expected a tensor [1, D, {size[0]}, {size[1]}]"
+                f"model(images, size={size}).pixels is {actual}; expected a tensor [1, D, {size[0]}, {size[1]}]"
             )
         pixels = pixels[0].float()
-        # the sum is quick and shows any NaN or infinity; it may overflow by itself, so then look closer
+        # the sum is a fast test for NaN and infinity, but may overflow by itself: then test every element
         if not bool(torch.isfinite(pixels.sum())) and not bool(torch.isfinite(pixels).all()):
             raise InputError(f"The features of {name} hold NaN or infinity; look for overflow (float16) in the model")
     return pixels
 
 
 def choose_points(size: Size, count: int | None, generator: torch.Generator) -> Tensor:
-    """`count` different pixels of a grid (None: all), as float64 [N, 2] of (x, y)."""
+    """Draw `count` distinct pixels of a grid (None: all), as float64 [N, 2] of (x, y)."""
     total = size[0] * size[1]
     if count is None or count >= total:
         index = torch.arange(total)
     else:
         index = (
             torch.randperm(total, generator=generator)[:count].sort().values
-        )  # in order: a few times quicker to read
+        )  # sorted: several times faster to index
     return torch.stack([index % size[1], index // size[1]], dim=1).double()
 
 
 def sample(field: Tensor, xy: Tensor) -> Tensor:
-    """Bilinear values [N, C] of a map [C, H, W] at pixel positions [N, 2] of (x, y).
+    """Sample a map [C, H, W] bilinearly at pixel positions [N, 2] of (x, y): [N, C].
 
-    (0, 0) is the centre of the first pixel; positions beyond the centres of the border take the border's value.
-    Exact at whole positions, where `grid_sample` rounds.
+    (0, 0) is the centre of the first pixel; positions beyond the centres of the border pixels get the border's value.
+    Exact at integer positions, unlike `grid_sample`.
     """
     height, width = field.shape[-2:]
-    xy = xy.double().cpu()  # not every accelerator has float64, and float32 has too few digits for a large image
+    xy = xy.double().cpu()  # on the CPU: some accelerators lack float64, and float32 is too coarse for a large image
     x, y = xy[:, 0].clamp(0, width - 1), xy[:, 1].clamp(0, height - 1)
     left, top = x.floor().long(), y.floor().long()
     right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
@@ -103,7 +103,7 @@ def sample(field: Tensor, xy: Tensor) -> Tensor:
     if torch.equal(x, left.double()) and torch.equal(y, top.double()):
         return flat.index_select(1, corners[0]).T
     parts = []
-    for part in flat.split(64):  # small intermediates
+    for part in flat.split(64):  # in blocks of channels, for small intermediates
         a, b, c, d = (part.index_select(1, corner) for corner in corners)
         parts.append((a * (1 - u) + b * u) * (1 - v) + (c * (1 - u) + d * u) * v)
     return torch.cat(parts).T
@@ -111,7 +111,10 @@ def sample(field: Tensor, xy: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Centre:
-    """The mean feature [D] of a map [D, H, W], and below which norm a centred feature has no direction."""
+    """The mean feature [D] of a map [D, H, W], and the norm below which a centred feature has no direction.
+
+    constant: the map's spread is within float32 rounding.
+    """
 
     mean: Tensor
     floor: float
@@ -119,7 +122,7 @@ class Centre:
 
     @classmethod
     def of(cls, pixels: Tensor) -> Centre:
-        """The centre of a map; `constant` where its spread is within float32's rounding."""
+        """The centre of a map."""
         flat = pixels.flatten(1)
         mean = flat.mean(dim=1)
         spread = math.sqrt(float(flat.var(dim=1, correction=0).sum()))
@@ -128,7 +131,7 @@ class Centre:
 
 
 class Score(NamedTuple):
-    """(cos - cos_random) / (1 - cos_random), its parts, and why it is NaN, if it is."""
+    """(cos - cos_random) / (1 - cos_random), the two cosines, and the reason if it is NaN."""
 
     value: float
     cos: float
@@ -137,7 +140,7 @@ class Score(NamedTuple):
 
 
 class PairSums:
-    """Running sums of cosines over groups of pixel pairs; a group's random baseline is made of its own pixels."""
+    """Running sums of cosines over groups of pixel pairs; each group's random baseline is over its own pixels."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -146,10 +149,10 @@ class PairSums:
         self._random = 0.0
 
     def add(self, first: Tensor, second: Tensor, centre: Centre) -> None:
-        """Add one group: rows [N, D] that correspond, both centred by the same mean.
+        """Add one group: corresponding rows [N, D], both centred by the same mean.
 
-        The baseline is the mean over all pairs (i, j), i != j, that do not correspond: the expectation of drawing
-        pairs at random, without the noise of a draw. It costs two sums of unit vectors.
+        The baseline is the mean over all pairs (i, j) with i != j: the expectation over random pairs, without
+        sampling noise. It costs two sums of unit vectors.
         """
         first, second = first - centre.mean, second - centre.mean
         lengths = first.norm(dim=1, keepdim=True), second.norm(dim=1, keepdim=True)
@@ -159,17 +162,17 @@ class PairSums:
             return
         first, second = first[keep] / lengths[0][keep], second[keep] / lengths[1][keep]
         cos = float((first * second).sum())
-        every = float(first.sum(0) @ second.sum(0))
+        pairs = float(first.sum(0) @ second.sum(0))
         self.n += n
         self.groups += 1
         self._cos += cos
-        self._random += (every - cos) / (n - 1)  # n times the group's mean
+        self._random += (pairs - cos) / (n - 1)  # n times the group's mean
 
     def score(self, empty: str) -> Score:
-        """The normalised score; `empty` is the reason where nothing was compared."""
+        """The normalised score; `empty` is the reason if nothing was compared."""
         if self.n == 0:
             return Score(math.nan, math.nan, math.nan, empty)
         cos, random = self._cos / self.n, self._random / self.n
         if 1 - random < _NO_CONTRAST:
-            return Score(math.nan, cos, random, "random pairs are as similar as can be: the features hardly vary")
+            return Score(math.nan, cos, random, "random pairs have cosines near 1: the features hardly vary")
         return Score((cos - random) / (1 - random), cos, random, None)

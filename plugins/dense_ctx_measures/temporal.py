@@ -15,18 +15,18 @@ from dense_ctx.errors import InputError
 from dense_ctx.images import ImageLike
 from dense_ctx.interfaces import Size
 
-from .flow import FlowFunction, Flows, KnownFlow, dis_flow
+from .flow import FlowFunction, Flows, PrecomputedFlow, dis_flow
 from .similarity import Centre, Model, PairSums, check_size, choose_points, extract, read_image, resize, sample, scaled
 
 
 @dataclass(frozen=True)
 class TemporalSetting:
-    """One scale and gap.
+    """The result for one scale and gap.
 
-    size: (H, W) of the frames the model was given.
-    consistency: (cos_flow - cos_random) / (1 - cos_random); NaN where undefined, `reason` says why.
-    drop: 1 - consistency / consistency at the first scale and gap; NaN where that is not above 0.
-    valid: share of the looked-at pixels that stay in the frame and pass the forward-backward check.
+    size: (H, W) of the frames that the model was given.
+    consistency: (cos_flow - cos_random) / (1 - cos_random); NaN if undefined, for the reason in `reason`.
+    drop: 1 - consistency / consistency at the first scale and gap; NaN if that is not above 0.
+    valid: share of the sampled pixels that stay in the frame and pass the forward-backward check.
     n, pairs: pixels and frame pairs compared.
     """
 
@@ -60,13 +60,13 @@ class TemporalConsistency:
         for setting in self.settings:
             if setting.scale == scale and setting.gap == gap:
                 return setting
-        known = ", ".join(f"({s.scale:g}, {s.gap})" for s in self.settings)
-        raise InputError(f"Scale {scale:g} with gap {gap} was not measured; (scale, gap): {known}")
+        measured = ", ".join(f"({s.scale:g}, {s.gap})" for s in self.settings)
+        raise InputError(f"Scale {scale:g} with gap {gap} was not measured; (scale, gap): {measured}")
 
 
 @dataclass(frozen=True)
 class _Past:
-    """What is kept of a frame: its image, some pixels [N, 2], and their features [N, D] at each scale."""
+    """A previous frame: its image, the sampled pixels [N, 2], and their features [N, D] at each scale."""
 
     image: Tensor
     xy: Tensor
@@ -77,8 +77,8 @@ def temporal_consistency(
     model: Model,
     frames: Iterable[ImageLike],
     *,
-    flow: FlowFunction | KnownFlow = dis_flow,
-    backward: KnownFlow | None = None,
+    flow: FlowFunction | PrecomputedFlow = dis_flow,
+    backward: PrecomputedFlow | None = None,
     scales: Sequence[float] = (1.0, 0.5),
     gaps: Sequence[int] = (1, 2, 5, 10),
     threshold: float = 1.0,
@@ -87,35 +87,35 @@ def temporal_consistency(
 ) -> TemporalConsistency:
     """Cosine of features along optical flow, against random pairs of the same two frames (docs/measures.md).
 
-    Frames are read once, one at a time. Held are the whole features of one frame at one scale, and those of `points`
-    pixels of the last max(gaps) frames, whatever the length of the clip.
+    Frames are read once, one at a time. Memory holds the full features of one frame at one scale, and those of `points`
+    pixels of the last max(gaps) frames; it does not grow with the clip.
 
     Args:
         model: a DenseModel, or model(images [1, 3, h, w], size=(H, W)) whose result has `.pixels` [1, D, H, W].
         frames: images of one size: a Video, a list, a tensor [T, 3, H, W].
-        flow: flow(first, second) -> [2, H, W] of frames [3, H, W], called both ways; or known flow: [2, H, W] for every
-            pair of frames or [pairs, 2, H, W] (pair t is frames t and t + gap), bare for the one gap or in a mapping
-            from gap to it. NaN: not known there.
-        backward: the flow back, for known flow; without it nothing is checked backwards.
-        scales: sizes of the frames the model sees, relative to the given. Features are always asked for at the frames'
-            own H x W, so that every scale is measured on the same pixels.
-        gaps: how many frames apart the two of a pair are.
-        threshold: pixels; a pixel x counts where |f(x) + b(x + f(x))| is below it.
-        points: pixels looked at in each frame, drawn without replacement; None: all, and all of them are held.
-        seed: of that draw.
+        flow: flow(first, second) -> [2, H, W] of frames [3, H, W], called in both directions; or precomputed flow:
+            [2, H, W] for every pair of frames or [pairs, 2, H, W] (pair t is frames t and t + gap), for a single gap
+            or in a mapping from gap to array. NaN: unknown.
+        backward: the backward flow that belongs to precomputed flow; without it there is no backward check.
+        scales: sizes of the frames that the model is given, relative to the originals. Features are always computed at
+            the original H x W, so that every scale is measured on the same pixels.
+        gaps: distances between the frames of a pair.
+        threshold: pixels; a pixel x is valid if |f(x) + b(x + f(x))| is below it.
+        points: pixels sampled in each frame, without replacement; None: all of them.
+        seed: of the sample.
 
     Raises:
-        InputError: a clip of one frame or not longer than the largest gap, frames of different sizes or below 8
-            pixels, flow of another shape, NaN features, settings that make no sense.
-        MissingDependencyError: the default flow without OpenCV.
+        InputError: the clip is not longer than the largest gap, frames differ in size or are below 8 pixels, flow has
+            another shape, features hold NaN, or a setting is out of range.
+        MissingDependencyError: the default flow needs OpenCV, which is not installed.
     """
     _check_settings(scales, gaps, threshold, points)
-    if isinstance(frames, (Sequence, Tensor, np.ndarray)):  # a Video states its length only roughly
+    if isinstance(frames, (Sequence, Tensor, np.ndarray)):  # the length of a Video is an estimate
         _check_length(len(frames), gaps)
     flows = Flows(flow, backward, gaps, threshold)
     generator = torch.Generator().manual_seed(seed)
     sums = {(scale, gap): PairSums() for scale in scales for gap in gaps}
-    looked, passed = dict.fromkeys(gaps, 0), dict.fromkeys(gaps, 0)
+    sampled, passed = dict.fromkeys(gaps, 0), dict.fromkeys(gaps, 0)
     centres: dict[float, Centre] = {}
     history: deque[_Past] = deque(maxlen=max(gaps))
     size, count = (0, 0), 0
@@ -131,10 +131,10 @@ def temporal_consistency(
             if gap > index:
                 continue
             past = history[-gap]
-            there, good = flows.follow(past.xy, past.image, image, index - gap, gap)
-            matches[gap] = past, there[good], good
-            looked[gap] += len(good)
-            passed[gap] += int(good.sum())
+            target, valid = flows.follow(past.xy, past.image, image, index - gap, gap)
+            matches[gap] = past, target[valid], valid
+            sampled[gap] += len(valid)
+            passed[gap] += int(valid.sum())
         xy = choose_points(size, points, generator)
         rows = {}
         for scale in scales:
@@ -143,10 +143,10 @@ def temporal_consistency(
             pixels = extract(model, resize(image, small), size, name)
             if index == 0:
                 centres[scale] = Centre.of(pixels)
-            for gap, (past, there, good) in matches.items():
+            for gap, (past, target, valid) in matches.items():
                 if not centres[scale].constant:
-                    before = past.rows[scale][good.to(pixels.device)]
-                    sums[scale, gap].add(before, sample(pixels, there), centres[scale])
+                    before = past.rows[scale][valid.to(pixels.device)]
+                    sums[scale, gap].add(before, sample(pixels, target), centres[scale])
             rows[scale] = sample(pixels, xy)
         history.append(_Past(image, xy, rows))
     _check_length(count, gaps)
@@ -168,7 +168,7 @@ def temporal_consistency(
                     drop=1 - score.value / first if first > 0 else math.nan,
                     cos_flow=score.cos,
                     cos_random=score.cos_random,
-                    valid=passed[gap] / looked[gap],
+                    valid=passed[gap] / sampled[gap],
                     n=total.n,
                     pairs=total.groups,
                     reason=score.reason,

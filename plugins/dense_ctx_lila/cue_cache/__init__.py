@@ -1,7 +1,7 @@
 """Cue maps of videos on disk, computed once: `dense-ctx cues` writes them, training reads them.
 
     DIR/CUE/manifest.json            cue, arguments, version, frame size, gaps: another one is refused
-    DIR/CUE/CLIP.safetensors         float16 maps of one clip; there when complete, never before
+    DIR/CUE/CLIP.safetensors         float16 maps of one clip; it has this name only when complete
 
 CUE is the cue's name with "@" for ":". CLIP is the clip's path below the folder that was named, without its suffix.
 """

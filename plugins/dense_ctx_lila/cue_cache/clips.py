@@ -1,4 +1,4 @@
-"""Which clips there are, what tells one from its changed self, and how their frames are made smaller."""
+"""Discover clips, fingerprint them, and downscale frames."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def find_clips(videos: Sequence[str | os.PathLike[str]]) -> list[ClipFile]:
     A folder with images and no video is a clip. Hidden files and folders are left out.
 
     Raises:
-        FileError: a path is missing or no video, or there is no clip.
+        FileError: a path is missing or no video, or no clip exists.
         InputError: two clips of one name.
     """
-    found: dict[str, ClipFile] = {}
+    clips: dict[str, ClipFile] = {}
     for given in map(Path, videos):
         if not given.exists():
             raise FileError(f"No video or folder at {given}")
@@ -46,14 +46,14 @@ def find_clips(videos: Sequence[str | os.PathLike[str]]) -> list[ClipFile]:
             relative = path.relative_to(given)
             name = (relative if relative.parts else Path(given.resolve().name)).as_posix()
             name = name if path.is_dir() else name[: len(name) - len(path.suffix)]
-            other = found.setdefault(name, ClipFile(name, path))
+            other = clips.setdefault(name, ClipFile(name, path))
             if other.path.resolve() != path.resolve():
                 raise InputError(
                     f"{other.path} and {path} are both called {name!r}: name a folder above both, or cache them apart"
                 )
-    if not found:
+    if not clips:
         raise FileError(f"No video and no folder of frames under {', '.join(map(str, videos))}")
-    return [found[name] for name in sorted(found)]
+    return [clips[name] for name in sorted(clips)]
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,23 +15,28 @@ import torch
 from torch import Tensor
 
 from dense_ctx.config import Part
+from dense_ctx.data.cache import DiskCache, disk_space
 from dense_ctx.data.video import Video
 from dense_ctx.errors import FileError, InputError
 
 from ..cues.base import Cue, create_cue, cue_part
 from .clips import ClipFile, find_clips, read_frames, short_size, stamp
-from .manifest import check, claim, folder_of, identity
-from .shards import HEADER, Shard, ShardWriter, rows
+from .manifest import cue_folder, notes, writer_settings
+from .shards import HEADER, ClipShard, ShardWriter, rows
 
 _PROBED = 64  # clips opened for the estimate
 
 
 @dataclass
 class Report:
-    """What `Plan.run` did, in this process: clips computed, found done, and left out with the reason; bytes written."""
+    """What `Plan.run` did, in this process.
+
+    computed, complete: names of clips; the latter's maps existed already. broken: clips left out, with the reason.
+    written: bytes.
+    """
 
     computed: list[str] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)
+    complete: list[str] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     written: int = 0
 
@@ -51,7 +55,7 @@ class Plan:
     bytes: int
     free: int
     _cues: dict[str, Cue]
-    _folders: dict[str, Path]
+    _caches: dict[str, DiskCache[ClipShard]]
     _gaps: tuple[int, ...]
     _size: int | None
     _batch: int
@@ -93,13 +97,19 @@ class Plan:
 
     def _one(self, clip: ClipFile, report: Report, progress: Callable[[int], object]) -> None:
         video = stamp(clip.path)
-        missing = [name for name in self._cues if not _complete(self._path(name, clip), video)]
+        missing = [
+            name
+            for name, cache in self._caches.items()
+            if not cache.complete(clip.name, lambda shard: bool(shard.video == video))
+        ]
         if not missing:
-            report.found.append(clip.name)
+            report.complete.append(clip.name)
             return
         with ExitStack() as stack:
             tracks = [
-                _Track(self._cues[name], stack.enter_context(ShardWriter(self._path(name, clip))), self._batch)
+                _Track(
+                    self._cues[name], stack.enter_context(ShardWriter(self._caches[name].path(clip.name))), self._batch
+                )
                 for name in missing
             ]
             window: deque[Tensor] = deque(maxlen=max(self._gaps) + 1)
@@ -118,9 +128,6 @@ class Plan:
             for track in tracks:
                 report.written += track.writer.finish(metadata)
         report.computed.append(clip.name)
-
-    def _path(self, cue: str, clip: ClipFile) -> Path:
-        return self._folders[cue] / f"{clip.name}.safetensors"
 
 
 class _Track:
@@ -202,25 +209,22 @@ def plan_cues(
     root = Path(out)
     clips = find_clips(videos)
     where = torch.device(device)
-    made = {part.name: create_cue(part).to(where) for part in parts}
-    folders = {part.name: folder_of(root, part) for part in parts}
-    wanted = {part.name: identity(part, size) for part in parts}
-    for name, folder in folders.items():
-        check(folder, wanted[name], made[name], steps)
-    left = [c for c in clips if not all((folders[n] / f"{c.name}.safetensors").exists() for n in folders)]
-    frames, total, reason = _estimate(left, list(made.values()), steps, size)
+    networks = {part.name: create_cue(part).to(where) for part in parts}
+    settings = {part.name: writer_settings(part, size, networks[part.name], steps) for part in parts}
+    caches = {part.name: cue_folder(root, part, settings[part.name]) for part in parts}
+    for cache in caches.values():
+        cache.check()
+    left = [clip for clip in clips if not all(cache.path(clip.name).exists() for cache in caches.values())]
+    frames, total, reason = _estimate(left, list(networks.values()), steps, size)
     if reason and len(left) == len(clips):
         raise FileError(f"None of {len(clips)} clips is usable; the first: {reason}")
-    free = _free(root)
-    if total > free:
-        raise FileError(
-            f"The cue cache needs about {total / 1e9:.1f} GB in {root}, where {free / 1e9:.1f} GB are free: "
-            "lower size, use fewer gaps or cues, or another disk"
-        )
-    for part in parts:
-        claim(folders[part.name], wanted[part.name], made[part.name], steps)
+    free = disk_space(root, total, "cue cache", "lower size, use fewer gaps or cues, or another disk")
+    for name, cache in caches.items():
+        cache.claim(notes(networks[name]))
     share = clips[rank::world]
-    return Plan(clips, share, round(frames / world), total, free, made, folders, steps, size, batch, where, world == 1)
+    return Plan(
+        clips, share, round(frames / world), total, free, networks, caches, steps, size, batch, where, world == 1
+    )
 
 
 def _estimate(clips: list[ClipFile], cues: list[Cue], gaps: Sequence[int], size: int | None) -> tuple[int, int, str]:
@@ -243,24 +247,9 @@ def _estimate(clips: list[ClipFile], cues: list[Cue], gaps: Sequence[int], size:
         readable += 1
         frames += length
         for cue in cues:
-            maps = rows(length, gaps) * (2 if cue.antisymmetric else 4) if cue.pair else length
-            total += maps * cue.channels * height * width * 2 + HEADER
+            count = rows(length, gaps) if cue.pair else length
+            kinds = (2 if cue.antisymmetric else 4) if cue.pair else 1
+            total += HEADER + count * (kinds * cue.channels * height * width * 2 + 8)  # float16, and a checksum
     scale = len(clips) / len(chosen)
     nothing = not readable and len(chosen) == len(clips)
     return round(frames * scale), round(total * scale), reason if nothing else ""
-
-
-def _free(folder: Path) -> int:
-    there = folder.resolve()
-    while not there.exists():
-        there = there.parent
-    return shutil.disk_usage(there).free
-
-
-def _complete(path: Path, video: dict[str, str]) -> bool:
-    if not path.exists():
-        return False
-    try:
-        return Shard(path).video == video
-    except FileError:  # damaged: computed again
-        return False

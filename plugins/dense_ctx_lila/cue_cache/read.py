@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -12,18 +11,18 @@ import torch
 from torch import Tensor
 
 from dense_ctx.config import Part
+from dense_ctx.data.cache import DiskCache
 from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.identity import require_equal
 from dense_ctx.interfaces import Size
 
 from ..cues.base import cue_part
 from .clips import stamp
-from .manifest import compare, folder_of, identity
-from .shards import Shard, row
+from .manifest import cue_folder, identity
+from .shards import ClipShard, row
 
 if TYPE_CHECKING:
     from dense_ctx.data import Clip
-
-_OPEN = 64  # files kept open
 
 
 class CueCache:
@@ -55,22 +54,27 @@ class CueCache:
         self._manifests: dict[str, dict[str, Any]] = {}
         self.channels: dict[str, slice] = {}
         self.flow: list[int] = []
-        self._open: OrderedDict[tuple[str, str], Shard] = OrderedDict()
+        self._caches: dict[str, DiskCache[ClipShard]] = {}
+        self._names: dict[tuple[str, str], str] = {}  # of shards, by cue and the clip's name as it was asked for
         self._checked: set[tuple[str, str]] = set()
         if not cues:
             raise InputError("CueCache needs at least one cue")
         start = 0
         for part in map(cue_part, cues):
-            found = compare(folder_of(self.folder, part) / "manifest.json", identity(part, size))
-            absent = sorted({abs(gap) for gap in gaps or ()} - set(found["gaps"] or ())) if found["pair"] else []
-            if absent:
-                raise ConfigError(f"The cue cache of {part.name} has gaps {found['gaps']}, not {absent}")
-            if part.name in self._manifests:
+            if part.name in self._caches:
                 raise InputError(f"The cue {part.name!r} is asked for twice")
-            self._manifests[part.name] = found
-            stop = start + found["channels"]
+            cache = self._caches[part.name] = cue_folder(self.folder, part, identity(part, size))
+            manifest = cache.check()
+            if manifest is None:
+                missing = f"{folder} has no maps of the cue {part.name!r}{_others(self.folder)}"
+                raise FileError(f"{missing}. Make them with `dense-ctx cues`")
+            others = sorted({abs(gap) for gap in gaps or ()} - set(manifest["gaps"] or ())) if manifest["pair"] else []
+            if others:
+                raise ConfigError(f"The cue cache of {part.name} has gaps {manifest['gaps']}, not {others}")
+            self._manifests[part.name] = manifest
+            stop = start + manifest["channels"]
             self.channels[part.name] = slice(start, stop)
-            self.flow += range(start, stop, 2) if found["unit"] == "pixels" else ()
+            self.flow += range(start, stop, 2) if manifest["unit"] == "pixels" else ()
             start = stop
 
     def get(self, clip: str | os.PathLike[str] | Clip, t: int, gap: int) -> tuple[Tensor, Tensor]:
@@ -108,50 +112,44 @@ class CueCache:
         except FileError:
             return False
 
-    def _pair(self, cue: str, shard: Shard, clip: Any, t: int, gap: int) -> tuple[Tensor, Tensor]:
-        found = self._manifests[cue]
+    def _pair(self, cue: str, shard: ClipShard, clip: Any, t: int, gap: int) -> tuple[Tensor, Tensor]:
+        manifest = self._manifests[cue]
         if not (0 <= t < shard.frames and 0 <= t + gap < shard.frames):
             raise InputError(f"{_called(clip)[0]}: frames {t} and {t + gap} asked for; it has 0 .. {shard.frames - 1}")
-        if not found["pair"]:
+        if not manifest["pair"]:
             return shard.read(t)[0], shard.read(t + gap)[0]
-        if abs(gap) not in found["gaps"]:
-            raise ConfigError(f"The cue cache of {cue} has gaps {found['gaps']} in both directions; asked for {gap}")
-        maps = shard.read(row(min(t, t + gap), abs(gap), found["gaps"]))
+        if abs(gap) not in manifest["gaps"]:
+            raise ConfigError(f"The cue cache of {cue} has gaps {manifest['gaps']} in both directions; asked for {gap}")
+        maps = shard.read(row(min(t, t + gap), abs(gap), manifest["gaps"]))
         if gap > 0:
             return maps[0], maps[1]
-        return (-maps[1], -maps[0]) if found["antisymmetric"] else (maps[2], maps[3])
+        return (-maps[1], -maps[0]) if manifest["antisymmetric"] else (maps[2], maps[3])
 
-    def _shard(self, cue: str, clip: str | os.PathLike[str] | Clip) -> Shard:
+    def _shard(self, cue: str, clip: str | os.PathLike[str] | Clip) -> ClipShard:
         name, path = _called(clip)
-        key = (cue, name)
-        shard = self._open.get(key)
-        if shard is None:
-            shard = self._open[key] = Shard(self._find(cue, name))
-            if len(self._open) > _OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(key)
+        key, cache = (cue, name), self._caches[cue]
+        if key not in self._names:
+            self._names[key] = _find(cache, name)
+        shard = cache.shard(self._names[key])
         if path is not None and key not in self._checked and path.exists():
-            now = stamp(path)
-            differing = [f"{k}: {shard.video.get(k)} there, {v} now" for k, v in now.items() if shard.video.get(k) != v]
-            if differing:
-                raise ConfigError(
-                    f"The cue cache of {cue} is stale for {path}: the video is another one ({'; '.join(differing)}). "
-                    "Run `dense-ctx cues` again"
-                )
+            complaint = f"The cue cache of {cue} does not fit {path}: the video is another one"
+            require_equal(shard.video, stamp(path), complaint, "Run `dense-ctx cues` again")
             self._checked.add(key)
         return shard
 
-    def _find(self, cue: str, name: str) -> Path:
-        folder = folder_of(self.folder, Part(cue))
-        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
-        for start in range(len(parts)):
-            path = folder / f"{'/'.join(parts[start:])}.safetensors"
-            if path.is_file():
-                return path
-        raise FileError(f"The cue cache {folder} has no clip {name!r}: run `dense-ctx cues` on its video")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}  # mapped files do not travel
+def _find(cache: DiskCache[ClipShard], name: str) -> str:
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+    for start in range(len(parts)):
+        below = "/".join(parts[start:])
+        if cache.path(below).is_file():
+            return below
+    raise FileError(f"The cue cache {cache.folder} has no clip {name!r}: run `dense-ctx cues` on its video")
+
+
+def _others(folder: Path) -> str:
+    cues = sorted(path.parent.name.replace("@", ":") for path in folder.glob("*/manifest.json"))
+    return f"; it has {', '.join(cues)}" if cues else ""
 
 
 def _called(clip: str | os.PathLike[str] | Clip) -> tuple[str, Path | None]:

@@ -12,12 +12,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dense_ctx.data.cache import CHECKSUM, Shard, checksums
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.interfaces import Size
 
@@ -47,7 +46,7 @@ class ShardWriter:
         self.path = path
         self.partial = path.with_name(f".{path.name}.partial")  # one process a clip: a later run overwrites it
         self.shape: tuple[int, ...] = ()
-        self.count = 0
+        self.checksums: list[int] = []
 
     def __enter__(self) -> ShardWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,18 +59,21 @@ class ShardWriter:
         half = maps.to(device="cpu", dtype=torch.float16).contiguous()
         if not bool(half.isfinite().all()):
             raise InputError(
-                f"row {self.count} and on: maps with NaN, infinity or values beyond 65504 cannot be kept as float16"
+                f"row {len(self.checksums)} and on: NaN, infinity or values beyond 65504 do not fit float16"
             )
         self.shape = tuple(half.shape[1:])
-        self.count += len(half)
+        self.checksums += checksums(half)
         self._file.write(half.numpy().tobytes())
 
     def finish(self, metadata: Mapping[str, str]) -> int:
         """Write the header and give the file its name; returns its bytes."""
+        count, end = len(self.checksums), self._file.tell() - HEADER
+        self._file.write(torch.tensor(self.checksums, dtype=torch.int64).numpy().tobytes())
         size = self._file.tell() - HEADER
         header = {
             "__metadata__": dict(metadata),
-            "maps": {"dtype": "F16", "shape": [self.count, *self.shape], "data_offsets": [0, size]},
+            "maps": {"dtype": "F16", "shape": [count, *self.shape], "data_offsets": [0, end]},
+            f"maps{CHECKSUM}": {"dtype": "I64", "shape": [count], "data_offsets": [end, size]},
         }
         text = json.dumps(header).encode()
         self._file.seek(0)
@@ -89,30 +91,22 @@ class ShardWriter:
             self.partial.unlink(missing_ok=True)
 
 
-class Shard:
-    """A clip's file, mapped into memory: `frames`, `size` (H, W), `video` (its stamp), and rows.
+class ClipShard(Shard):
+    """A clip's maps: `frames`, `size` (H, W), `video` (its stamp), and rows.
 
     Raises:
         FileError: missing or damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         try:
-            opened: Any = safe_open
-            self._file = opened(str(path), framework="pt")
-            self.metadata: dict[str, str] = self._file.metadata() or {}
-            self._maps = self._file.get_slice("maps")
-            shape = self._maps.get_shape()
             self.frames = int(self.metadata["frames"])
-            self.size: Size = (shape[-2], shape[-1])
+            self.size: Size = (self.shapes["maps"][-2], self.shapes["maps"][-1])
             self.video: dict[str, str] = json.loads(self.metadata["video"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise FileError(
-                f"{path} is missing or damaged ({type(error).__name__}: {error}); run `dense-ctx cues` again"
-            ) from error
+        except (KeyError, ValueError) as error:
+            raise FileError(f"{path} is no clip of a cue cache ({error!r}); remove it and make it again") from error
 
     def read(self, index: int) -> Tensor:
-        """Row `index`: float32 [k, c, H, W]."""
-        values: Tensor = self._maps[index : index + 1]
-        return values[0].float()
+        """Row `index`: float32 [k, c, H, W]; raises FileError for a damaged one."""
+        return self.row("maps", index).float()

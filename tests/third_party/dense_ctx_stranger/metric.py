@@ -16,14 +16,13 @@ class Share(Metric):
     Args:
         classes: names of the data set's classes.
         border: this many pixels along the image's border do not count.
-        options: conventions of a protocol that do not concern this metric.
     """
 
     target = "segmentation"
     higher_is_better = {"share": True, "wrong": False}  # noqa: RUF012  the same for all
 
-    def __init__(self, classes: Sequence[str] = (), border: int = 0, **options: Any) -> None:
-        super().__init__(classes, **options)
+    def __init__(self, classes: Sequence[str] = (), border: int = 0) -> None:
+        super().__init__(classes)
         self.border, self.images = border, 0
         self.right = torch.zeros(len(self.classes), dtype=torch.int64)
         self.pixels = torch.zeros(len(self.classes), dtype=torch.int64)

@@ -1,0 +1,286 @@
+"""A frozen backbone's maps of a data set on disk: it runs once, then heads train from the files.
+
+from dense_ctx.data.features import FeatureCache, plan_features
+plan = plan_features(model.backbone, train, "cache/dinov2-b14", (518, 518), name="dinov2-b14")
+print(plan.bytes, plan.free)
+plan.run(progress=bar.update)
+cache = FeatureCache("cache/dinov2-b14", model.backbone, train, (518, 518), name="dinov2-b14")
+cache.batch([3, 17])    # Features of two images
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, FileError, InputError
+from ..files import json_digest, state_digest
+from ..identity import Identity
+from ..images import padded_size, prepare, resized
+from ..interfaces import Backbone, Features, Size
+from .base import ImageSet
+from .cache import DiskCache, Shard, disk_space
+
+FORMAT = 1
+SHARD = 64  # images a file
+
+_digests: weakref.WeakKeyDictionary[ImageSet, str] = weakref.WeakKeyDictionary()  # of open data sets, see _pixels
+
+
+class FeatureCache:
+    """Reads what `plan_features(...).run()` wrote. Cheap to copy to workers: files are opened where they are read.
+
+    Args:
+        folder, backbone, images, size, layers, name: as given to `plan_features`.
+
+    Attributes:
+        size: (H, W) of the images as encoded, before padding to the stride. padded: after it.
+        layers: indices of the maps that are cached.
+
+    Raises:
+        ConfigError: it was made with another backbone, weights, size, layers or images; what differs is named.
+        FileError: there is no cache, or it is not complete.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        backbone: Backbone,
+        images: ImageSet,
+        size: Size,
+        layers: Sequence[int] = (-1,),
+        *,
+        name: str | None = None,
+    ) -> None:
+        settings = _settings(backbone, images, size, layers, name)
+        self._cache = _disk_cache(folder, settings)
+        self._count: int = settings["images"]
+        self.size: Size = (size[0], size[1])
+        self.padded: Size = (settings["padded"][0], settings["padded"][1])
+        self.layers: list[int] = settings["layers"]
+        if self._cache.check() is None:
+            raise FileError(f"{folder} holds no feature cache; make one with plan_features(...).run()")
+        done = sum(count for name, count in _shards(self._count).items() if self._cache.path(name).exists())
+        if done < self._count:
+            raise FileError(
+                f"The feature cache {folder} has {done} of {self._count} images; run its plan again to finish it"
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def tensors(self, index: int) -> dict[str, Tensor]:
+        """The cached tensors of one image: "map<layer>" float16 [C, h, w], and "cls" [C] where the backbone has one.
+
+        Raises:
+            InputError: no such image.
+            FileError, ConfigError: its file is damaged, or of other weights.
+        """
+        if not 0 <= index < self._count:
+            raise InputError(f"Image {index} asked for; the cache has 0 to {self._count - 1}")
+        shard = self._cache.shard(_shard_name(index // SHARD))
+        if shard.metadata.get("weights") != self._cache.settings["weights"]:
+            raise ConfigError(f"{shard.path} was made with other weights; delete it and run its plan")
+        return {key: shard.row(key, index % SHARD) for key in shard.shapes}
+
+    def batch(self, indices: Sequence[int]) -> Features:
+        """Features [B, ...] float32 of several images, as `features` makes them."""
+        rows = [self.tensors(index) for index in indices]
+        return self.features({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
+
+    def features(self, tensors: dict[str, Tensor]) -> Features:
+        """Features from stacked `tensors`: maps that are not cached have no channels, so that indices stay the same."""
+        some = next(iter(tensors.values()))
+        empty = torch.empty(len(some), 0, 1, 1, device=some.device)
+        depth = self._cache.settings["maps"]
+        maps = tuple(tensors[f"map{layer}"].float() if layer in self.layers else empty for layer in range(depth))
+        cls = tensors.get("cls")
+        return Features(maps, None if cls is None else cls.float(), self.padded)
+
+
+@dataclass
+class FeaturePlan:
+    """Work to do.
+
+    images: in the data set. left: of this process, not yet in the cache. bytes: about how many all processes will
+    write. free: bytes of the disk.
+    """
+
+    images: int
+    left: int
+    bytes: int
+    free: int
+    _cache: DiskCache[Shard]
+    _missing: list[int]
+    _set: ImageSet
+    _backbone: Backbone
+    _batch: int
+
+    def run(self, progress: Callable[[int], object] | None = None) -> int:
+        """Compute what is left, file by file; an interrupted run is continued by planning anew. Returns bytes written.
+
+        Args:
+            progress: called with the number of images just finished.
+
+        Raises:
+            FileError: an image cannot be read, or the disk is full or not writable; finished files stay.
+            InputError: maps that float16 cannot hold.
+        """
+        self._cache.claim()
+        metadata = {"weights": self._cache.settings["weights"]}
+        written = 0
+        for number in self._missing:
+            tensors = self._compute(number, progress or (lambda images: None))
+            written += self._cache.write(_shard_name(number), tensors, metadata)
+        return written
+
+    def _compute(self, number: int, progress: Callable[[int], object]) -> dict[str, Tensor]:
+        indices = range(number * SHARD, min((number + 1) * SHARD, self.images))
+        parts: dict[str, list[Tensor]] = {}
+        for start in range(0, len(indices), self._batch):
+            batch = indices[start : start + self._batch]
+            for key, value in _encode(self._backbone, self._set, batch, self._cache.settings).items():
+                parts.setdefault(key, []).append(value)
+            progress(len(batch))
+        return {key: torch.cat(values) for key, values in parts.items()}
+
+
+def plan_features(
+    backbone: Backbone,
+    images: ImageSet,
+    folder: str | os.PathLike[str],
+    size: Size,
+    layers: Sequence[int] = (-1,),
+    *,
+    name: str | None = None,
+    batch: int = 8,
+    rank: int = 0,
+    world: int = 1,
+) -> FeaturePlan:
+    """Plan a cache of the backbone's maps of every image, resized to one size. One image is computed for the estimate.
+
+    Args:
+        backbone: with its weights, on the device it is to run on.
+        size: (H, W) the images are resized to; the maps are those of the next multiples of the stride.
+        layers: which of the backbone's maps.
+        name: of the backbone, as it will be named when the cache is read.
+        batch: images at once.
+        rank, world: this process, and how many share the files; each needs a plan of its own.
+
+    Raises:
+        ConfigError: the folder is a cache of something else; what differs is named.
+        FileError: the disk has not the space, or the folder holds other files.
+        InputError: no images, or a size, layer or batch that does not exist.
+    """
+    if batch < 1 or not 0 <= rank < world:
+        raise InputError(f"batch={batch}, rank={rank}, world={world}: expected at least 1, and a rank below world")
+    settings = _settings(backbone, images, size, layers, name)
+    cache = _disk_cache(folder, settings)
+    cache.check()
+    one = _encode(backbone, images, range(1), settings)
+
+    shards = enumerate(_shards(len(images)).items())
+    missing = {number: count for number, (key, count) in shards if not cache.complete(key, _holds(count, one))}
+    total = sum(missing.values()) * sum(value.numel() * value.element_size() for value in one.values())
+    free = disk_space(cache.folder, total, "feature cache", "fewer layers, a smaller size or another disk")
+    # by number, not by position in the list: other processes may have finished files before this one looked
+    mine = [number for number in missing if number % world == rank]
+    left = sum(missing[number] for number in mine)
+    return FeaturePlan(len(images), left, total, free, cache, mine, images, backbone, batch)
+
+
+def _holds(count: int, one: dict[str, Tensor]) -> Callable[[Shard], bool]:
+    """A check that a shard has tensors like those of one image, for `count` images."""
+    shapes = {key: [count, *value.shape[1:]] for key, value in one.items()}
+    return lambda shard: shard.shapes == shapes
+
+
+def _disk_cache(folder: str | os.PathLike[str], settings: dict[str, Any]) -> DiskCache[Shard]:
+    return DiskCache(Identity(Path(folder) / "manifest.json", "feature cache"), settings, Shard)
+
+
+def _shard_name(number: int) -> str:
+    return f"features-{number:05d}"
+
+
+def _shards(images: int) -> dict[str, int]:
+    """The number of images in each shard."""
+    return {_shard_name(number): min(SHARD, images - number * SHARD) for number in range(-(-images // SHARD))}
+
+
+def _settings(
+    backbone: Backbone, images: ImageSet, size: Size, layers: Sequence[int], name: str | None
+) -> dict[str, Any]:
+    """Everything that decides the maps: backbone, weights, size, layers, images.
+
+    Of the images, all names and the pixels of the first, middle and last one count: reading all of them would take as
+    long as what the cache saves.
+
+    Raises:
+        InputError: no images, a size below 1, or maps the backbone does not have.
+    """
+    count, depth = len(images), len(backbone.dims)
+    if not count:
+        raise InputError("The data set holds no image: there is nothing to cache")
+    if len(size) != 2 or min(size) < 1:
+        raise InputError(f"size={size} is (H, W), each at least 1")
+    if not layers or any(not -depth <= layer < depth for layer in layers):
+        raise InputError(f"layers={list(layers)}: the backbone has maps 0 to {depth - 1} (or -{depth} to -1)")
+    return {
+        "format": FORMAT,
+        "backbone": name or type(backbone).__name__,
+        "weights": state_digest(backbone.state_dict()),
+        "size": list(size),
+        "padded": list(padded_size(size, backbone.stride)),
+        "layers": [layer % depth for layer in layers],
+        "maps": depth,
+        "dtype": "float16",
+        "shard": SHARD,
+        "images": count,
+        "names": json_digest(list(images.names)),
+        "pixels": _pixels(images),
+    }
+
+
+def _pixels(images: ImageSet) -> str:
+    """Digest of the first, middle and last image, read once for each data set: its samples come with targets, which
+    may take longer to make than the maps of a small backbone."""
+    digest = _digests.get(images)
+    if digest is None:
+        pixels = hashlib.sha256()
+        for index in sorted({0, len(images) // 2, len(images) - 1}):
+            image = images[index].image
+            pixels.update(f"{list(image.shape)}".encode() + image.contiguous().view(torch.uint8).numpy().tobytes())
+        digest = _digests[images] = pixels.hexdigest()
+    return digest
+
+
+@torch.no_grad()
+def _encode(backbone: Backbone, images: ImageSet, indices: range, settings: dict[str, Any]) -> dict[str, Tensor]:
+    first = next(backbone.parameters(), None)
+    device, dtype = (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
+    size = (settings["size"][0], settings["size"][1])
+    stacked = torch.stack([resized(images[index].image, size) for index in indices]).to(device)
+    training = backbone.training
+    backbone.eval()
+    try:
+        features = backbone(prepare(stacked, backbone.mean, backbone.std, backbone.stride, dtype))
+    finally:
+        backbone.train(training)
+    tensors = {f"map{layer}": features.maps[layer] for layer in settings["layers"]}
+    if features.cls is not None:
+        tensors["cls"] = features.cls
+    halves = {key: value.to(device="cpu", dtype=torch.float16).contiguous() for key, value in tensors.items()}
+    for key, value in halves.items():
+        if not bool(value.isfinite().all()):
+            names = ", ".join(images.names[index] for index in indices)
+            raise InputError(f"{key} of {names}: NaN, infinity or values beyond 65504 do not fit float16")
+    return halves

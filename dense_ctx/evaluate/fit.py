@@ -1,0 +1,158 @@
+"""The probes of an evaluation on images: one for each seed, fitted on the training split and stored in its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.base import ImageSet, read_sample
+from ..errors import InputError
+from ..interfaces import DenseFeatures, Probe
+from ..model import DenseModel
+from .probes import load_probe_state, make_probe, save_probe
+from .protocol import Protocol
+from .samples import FeatureCache, read, shown, stack, training_target
+from .sections import Train
+from .workdir import RunFolder
+
+SAVE_EVERY = 200  # training steps
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+class ProbeFit:
+    """Fits the protocol's probe on annotated images.
+
+    Args:
+        model, protocol: what and how.
+        images: the training split.
+        folder: where probes are stored, and those that are half trained.
+        cache: bytes of features kept in memory, where nothing is augmented.
+        progress: wraps an iterable in a bar.
+    """
+
+    def __init__(
+        self, model: DenseModel, protocol: Protocol, images: ImageSet, folder: RunFolder, cache: int, progress: Progress
+    ) -> None:
+        self.model, self.protocol, self.images = model, protocol, images
+        self.folder, self.progress = folder, progress
+        augments = protocol.train is not None and protocol.train.augments
+        self.cache = FeatureCache(0 if augments else cache)
+
+    def probe(self, seed: int) -> Probe:
+        """The seed's probe, fitted now or before.
+
+        Raises:
+            InputError: no training image has a labelled pixel.
+        """
+        path = self.folder.parts / f"probe-{seed}.safetensors"
+        self.folder.once(path, lambda: self._fit(seed, path))
+        probe = self._new(seed)
+        probe.load_state_dict(load_probe_state(path))
+        return probe
+
+    def _new(self, seed: int) -> Probe:
+        return make_probe(self.protocol, seed, self.images.classes)
+
+    def _fit(self, seed: int, path: Path) -> None:
+        support, train = self._support(seed), self.protocol.train
+        probe = self._by_images(seed, support) if train is None else self._by_steps(seed, support, train, path)
+        if probe is None:
+            raise InputError(
+                f"The {len(support)} training images of {self.protocol.data.name} have no labelled pixel: every "
+                "target is ignored or unknown"
+            )
+        save_probe(probe, path)
+        _begun(path).unlink(missing_ok=True)
+
+    def _support(self, seed: int) -> list[int]:
+        """Indices of the training images: all, or the protocol's fraction, drawn by seed."""
+        count = len(self.images)
+        size = max(1, round(self.protocol.data.fraction * count))
+        return list(range(count)) if size >= count else sorted(random.Random(seed).sample(range(count), size))
+
+    def _by_images(self, seed: int, support: list[int]) -> Probe | None:
+        """One `partial_fit` an image; None where nothing is labelled."""
+        probe, fitted = self._new(seed), False
+        for index in self.progress(support, len(support), f"fit, seed {seed}"):
+            features, target = self._item(index, 0)
+            # a probe of histograms wants the annotation as fine as it is
+            label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
+            if labelled(label):
+                probe.partial_fit(features, label)
+                fitted = True
+        return probe if fitted else None
+
+    def _by_steps(self, seed: int, support: list[int], train: Train, path: Path) -> Probe | None:
+        """One `partial_fit` a step, from where an earlier run stopped; None where nothing is labelled."""
+        probe, start = self._new(seed), 0
+        if _begun(path).exists():
+            state = load_probe_state(_begun(path))
+            start = int(state.pop("evaluation.step"))
+            probe.load_state_dict(state)
+        fitted = start > 0
+        for step in self.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
+            items = [self._item(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]
+            features = _joined([features for features, _ in items])
+            targets = [training_target(target, _grid(features), train) for _, target in items]
+            target = stack(targets, "Annotations")
+            if labelled(target):
+                probe.partial_fit(features, target.to(features.pixels.device))
+                fitted = True
+            if fitted and (step + 1) % SAVE_EVERY == 0 and step + 1 < train.steps:
+                save_probe(probe, _begun(path), {"evaluation.step": torch.tensor(step + 1)})
+        return probe if fitted else None
+
+    def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:
+        """Features [1, ...] and target of a training image as shown to the model."""
+        item = self.cache.get(index)
+        if item is None:
+            sample = read_sample(self.images, index, self.protocol.data.name)
+            view = shown(sample, self.protocol, self.images.kind, seed)
+            item = (read(self.model, view.image[None], self.protocol), view.target)
+            self.cache.put(index, *item)
+        return item
+
+
+def labelled(target: Tensor) -> bool:
+    """Whether any pixel of a target counts."""
+    return bool(target.isfinite().any() if target.is_floating_point() else (target >= 0).any())
+
+
+def mix(*numbers: int) -> int:
+    """A seed out of several, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:6], "big")
+
+
+def batch(support: list[int], size: int, seed: int, step: int) -> list[int]:
+    """Indices of a step: whole permutations of the support, one after the other."""
+    indices = []
+    for number in range(step * size, (step + 1) * size):
+        epoch, position = divmod(number, len(support))
+        order = np.random.default_rng(mix(seed, epoch)).permutation(len(support))
+        indices.append(support[int(order[position])])
+    return indices
+
+
+def _begun(path: Path) -> Path:
+    """Where a probe is that is not trained to the end."""
+    return path.with_suffix(".begun")
+
+
+def _grid(features: DenseFeatures) -> tuple[int, int]:
+    return features.pixels.shape[-2], features.pixels.shape[-1]
+
+
+def _joined(features: list[DenseFeatures]) -> DenseFeatures:
+    return DenseFeatures(
+        stack([f.pixels[0] for f in features], "Images"),
+        stack([f.patches[0] for f in features], "Images"),
+        None,
+        features[0].extent,
+    )

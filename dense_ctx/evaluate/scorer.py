@@ -1,0 +1,128 @@
+"""The metric of a protocol, and its answers checked: a mistake in a metric is said by the metric's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+from torch import Tensor
+
+from ..errors import ConfigError, DenseCtxError, PluginError
+from ..interfaces import Metric, Scores
+from ..plugins import registry
+from .protocol import Protocol
+from .sections import Scoring
+
+# What a task's own metric is given of a protocol's `scoring`. Another metric is given `scorer.args` alone.
+OF_SCORING = {
+    "segmentation": ("matching", "absent"),
+    "zero-shot": ("matching", "absent", "unseen"),
+    "depth": ("low", "high", "align"),
+}
+OF_EVERY_EVALUATION = ("mask_side", "unseen")  # the size that is scored, and what the probe is told
+
+
+class Scorer:
+    """Makes and reads the metric of a protocol: `scorer`, or the metric that is registered under its `task`.
+
+    Attributes:
+        target: kind of data set. higher_is_better: whether a larger headline is the better one.
+
+    Raises:
+        UnknownNameError: no such metric.
+        ConfigError: it does not compute the protocol's headline, or does not read what `scoring` sets.
+        PluginError: what is registered is not a Metric class that says what it computes.
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self.name = protocol.task if protocol.scorer is None else protocol.scorer.name
+        entry, _ = registry().get("metric", self.name)
+        self.title = f"metric {self.name!r} ({entry.owner})"
+        metric = registry().resolve(entry)
+        self.target: str = getattr(metric, "target", "")
+        scores = getattr(metric, "higher_is_better", None)
+        if not isinstance(metric, type) or not self.target or not scores:
+            raise PluginError(f"{self.title} is not a class with `target` and `higher_is_better`, as a Metric has them")
+        if protocol.metric not in scores:
+            raise ConfigError(
+                f"{protocol.id}: metric {protocol.metric!r} is not computed by {self.name}; it has {', '.join(scores)}"
+            )
+        self.higher_is_better: bool = scores[protocol.metric]
+        self.args = self._args()
+
+    def _args(self) -> dict[str, Any]:
+        protocol = self.protocol
+        read = OF_SCORING.get(protocol.task, ()) if protocol.scorer is None else ()
+        for name, default in vars(Scoring()).items():
+            if getattr(protocol.scoring, name) != default and name not in (*read, *OF_EVERY_EVALUATION):
+                raise ConfigError(
+                    f"{protocol.id}: scoring.{name} is set, and {self.title} is not given it; leave it out"
+                    + ("" if protocol.scorer is None else ", or set what the metric takes in scorer.args")
+                )
+        if protocol.scorer is not None:
+            return dict(protocol.scorer.args)
+        return {name: getattr(protocol.scoring, name) for name in read}
+
+    def new(self, classes: Sequence[str] = ()) -> Metric:
+        """An empty accumulator.
+
+        Args:
+            classes: the data set's.
+
+        Raises:
+            InputError: arguments that the metric does not take, or a data set without what it needs.
+        """
+        with self._named("__init__"):
+            return cast(Metric, registry().create("metric", self.name, classes=tuple(classes), **self.args))
+
+    def rehearse(self, classes: Sequence[str] = ()) -> None:
+        """Make one and pass its state on: what fails with nothing in it fails before any work."""
+        self.merge(self.new(classes), self.state(self.new(classes)))
+
+    def start(self, metric: Metric, name: str, target: Tensor) -> None:
+        """As `Metric.start`."""
+        with self._named("start"):
+            metric.start(name, target)
+
+    def update(self, metric: Metric, prediction: Tensor, target: Tensor) -> None:
+        """As `Metric.update`."""
+        with self._named("update"):
+            metric.update(prediction, target)
+
+    def state(self, metric: Metric) -> Any:
+        """As `Metric.state`, as JSON gives it back."""
+        with self._named("state"):
+            state = metric.state()
+            stored = json.loads(json.dumps(state, allow_nan=False))
+            if stored != state:
+                raise TypeError("JSON gives back other values; it has no tuples, and no keys but str")
+            return stored
+
+    def merge(self, metric: Metric, state: Any) -> None:
+        """As `Metric.merge`."""
+        with self._named("merge"):
+            metric.merge(state)
+
+    def compute(self, metric: Metric) -> Scores:
+        """As `Metric.compute`, with the headline among its values."""
+        with self._named("compute"):
+            scores = metric.compute()
+            if not isinstance(scores, Scores):
+                raise TypeError(f"it gave a {type(scores).__name__}, not Scores")
+            if self.protocol.metric not in scores.values:
+                raise ValueError(f"{self.protocol.metric!r} is not among its values {', '.join(scores.values)}")
+            return Scores({key: float(value) for key, value in scores.values.items()}, scores.parts, scores.counts)
+
+    @contextmanager
+    def _named(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except DenseCtxError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{self.title} breaks its contract: {method}(): {type(error).__name__}: {error}"
+            ) from error

@@ -1,0 +1,138 @@
+"""The sections of a protocol; each refuses values of the wrong type or range with a ConfigError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from ..errors import ConfigError
+
+Matching = Literal["none", "hungarian", "many_to_one"]
+Absent = Literal["left_out", "zero"]
+Alignment = Literal["none", "median", "scale_shift"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data set (`dense_ctx.data`), which splits, and its options."""
+
+    name: str
+    train: str | None = None
+    val: str = "val"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fraction: float = 1.0  # of the training images, a seeded sample: 1/8, 1/64 ... for few-shot retrieval
+
+    def __post_init__(self) -> None:
+        expect(is_text(self.name), "data.name", self.name, "the name of a data set")
+        expect(_is_number(self.fraction) and 0 < self.fraction <= 1, "data.fraction", self.fraction, "in (0, 1]")
+        expect(isinstance(self.options, Mapping), "data.options", self.options, "a mapping")
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How an image comes to the model.
+
+    short_side: resize so that the shorter side has so many pixels (bilinear, antialiased); null: as it is.
+    size: [H, W] to resize to instead, whatever the aspect.
+    """
+
+    short_side: int | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        side, size = self.short_side, self.size
+        expect(side is None or is_whole(side), "image.short_side", side, "a number of pixels, or null")
+        expect(size is None or _is_size(size), "image.size", size, "[height, width], or null")
+
+
+@dataclass(frozen=True)
+class Train:
+    """How a probe that takes gradient steps is trained; null in the protocol for any other.
+
+    steps, batch: of gradient descent. scale: range of a random resize. crop: [H, W] cut at random, padded with ignored
+    pixels. flip: mirror half of the images. label_stride: the loss sees every n-th pixel of the annotation.
+    """
+
+    steps: int
+    batch: int = 8
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[int, int] | None = None
+    flip: bool = False
+    label_stride: int = 1
+
+    def __post_init__(self) -> None:
+        scale, crop = self.scale, self.crop
+        expect(is_whole(self.steps), "train.steps", self.steps, "at least 1, a whole number")
+        expect(is_whole(self.batch), "train.batch", self.batch, "a whole number of images, at least 1")
+        expect(_is_pair(scale) and 0 < scale[0] <= scale[1], "train.scale", scale, "[low, high] above 0")
+        expect(crop is None or _is_size(crop), "train.crop", crop, "[height, width], or null")
+        expect(isinstance(self.flip, bool), "train.flip", self.flip, "true or false")
+        expect(is_whole(self.label_stride), "train.label_stride", self.label_stride, "whole pixels, at least 1")
+
+    @property
+    def augments(self) -> bool:
+        """Whether an image is shown in more than one way."""
+        return self.flip or self.crop is not None or tuple(self.scale) != (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Conventions of the task's own metric (`dense_ctx.metrics`); another one, a `scorer`, has them in its arguments.
+
+    matching, absent: segmentation and zero-shot. low, high (metres), align: depth.
+    unseen: zero-shot; the probe is told these classes too.
+    mask_side: score on annotations shrunk to this short side (nearest), as some evaluators do, whatever the metric;
+        null: as they are.
+    """
+
+    matching: Matching = "none"
+    absent: Absent = "left_out"
+    low: float = 0.001
+    high: float = 10.0
+    align: Alignment = "none"
+    mask_side: int | None = None
+    unseen: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        low, high, side = self.low, self.high, self.mask_side
+        expect_word(Matching, "scoring.matching", self.matching)
+        expect_word(Absent, "scoring.absent", self.absent)
+        expect_word(Alignment, "scoring.align", self.align)
+        expect(_is_number(low) and low > 0, "scoring.low", low, "above 0 metres")
+        expect(_is_number(high) and low < high, "scoring.high", high, f"above scoring.low, {low} metres")
+        expect(side is None or is_whole(side), "scoring.mask_side", side, "a number of pixels, or null")
+        expect(isinstance(self.unseen, tuple), "scoring.unseen", self.unseen, "a list of class names")
+
+
+def expect(holds: bool, key: str, value: Any, expected: str) -> None:
+    """Refuse a value with a ConfigError that names its key."""
+    if not holds:
+        raise ConfigError(f"{key} is {value!r}; expected {expected}")
+
+
+def expect_word(words: Any, key: str, value: Any) -> None:
+    """Refuse a value that is none of a Literal's words."""
+    expect(value in get_args(words), key, value, f"one of {', '.join(get_args(words))}")
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a str that is not empty."""
+    return isinstance(value, str) and bool(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an int of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_size(value: Any) -> bool:
+    return _is_pair(value) and all(map(is_whole, value))

@@ -110,8 +110,8 @@ def _train(check: Clauses, step: TrainStep, batches: list[Any]) -> None:
             raw = step.objective(step.model, batch)
             require(isinstance(raw, Losses), f"forward gave a {type(raw).__name__}, not Losses")
             for name, value in {"total": raw.total, **raw.logs}.items():
-                scalar = isinstance(value, Tensor) and value.shape == ()
-                require(scalar, f"{name} must be a tensor [], is {getattr(value, 'shape', type(value).__name__)}")
+                shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                require(shape == [], f"{name} must be a tensor [], is {shape}")
                 require(finite(value), f"{name} is {value.detach().item()} at step {number}")
             require(raw.total.requires_grad, "total has no gradient: nothing would be learnt")
         with check.clause("gradients") as require:

@@ -152,8 +152,7 @@ class MaxaObjective(Objective):
         """The decoder's output [B, dim, *size] for the images of a batch, or its maps from `reader` (default: the
         training images' cache)."""
         if "image" in batch:
-            with torch.no_grad():
-                features, padded = model.encode(batch["image"].to(model.device))
+            features, padded = model.encode(batch["image"].to(model.device))
         else:
             reader = reader or self._reader
             if reader is None:

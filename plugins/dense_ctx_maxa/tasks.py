@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from dense_ctx.config import Part, from_dict
+from dense_ctx.config import Part, typed
 from dense_ctx.data import ImageSet, Kind
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.images import nearest
@@ -92,7 +92,7 @@ def create_task(task: str | Mapping[str, Any]) -> Task:
     Raises:
         UnknownNameError: no such task. InputError: arguments that it does not take. ConfigError: another mapping.
     """
-    part = from_dict(Part, task, "task") if isinstance(task, Mapping) else Part(task)
+    part = typed(Part, task, "task") if isinstance(task, Mapping) else Part(task)
     created = cast(Task, registry().create("task", part.name, **part.args))
     created.name, created.args = part.name, part.args
     return created

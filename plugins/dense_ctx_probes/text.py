@@ -108,7 +108,7 @@ def embed_text(
 
     Raises:
         InputError: no classes, or a template without {}.
-        WeightsError: the model cannot be had.
+        WeightsError: the model is unavailable.
         MissingDependencyError: a model of open_clip without open_clip.
     """
     if not classes or any("{}" not in template for template in templates) or not templates:

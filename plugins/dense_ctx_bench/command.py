@@ -150,11 +150,11 @@ def _named(option: str, text: str) -> Part:
 
     if not re.fullmatch(r"[^()]+(\(.*\))?", text):
         raise InputError(f"--{option} {text!r}: expected NAME or NAME(key=value, ...), in quotes for the shell")
-    name, found = _part(text, text)
-    if isinstance(found.get("lr"), str):
+    name, args = _part(text, text)
+    if isinstance(args.get("lr"), str):
         with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
-            found["lr"] = float(found["lr"])
-    return Part(name, found)
+            args["lr"] = float(args["lr"])
+    return Part(name, args)
 
 
 def _task(text: str) -> BenchTask:

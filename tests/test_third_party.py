@@ -16,6 +16,7 @@ NAMES = {
     ("objective", "stranger-scored"), ("objective", "stranger-torn-score"), ("objective", "stranger-colours"),
     ("probe", "stranger-mean"), ("probe", "stranger-steps"), ("metric", "stranger-share"),
     ("dataset", "stranger-stripes"), ("protocol", "stranger-stripes-v1"), ("command", "stranger-hello"),
+    ("paper", "stranger"),
     ("cue", "stranger-grey"), ("segmenter", "stranger-tiles"), ("task", "stranger-red"),
     ("greeting", "plain"), ("greeting", "loud"),
 }  # fmt: skip
@@ -110,8 +111,22 @@ def test_evaluate_under_its_protocol(site, data, tmp_path):
     assert result["protocol"]["scorer"] == {"name": "stranger-share", "args": {"border": 2}}
 
 
+def test_its_paper_is_listed_and_a_result_stands_beside_it(site, data, tmp_path):
+    assert re.search(r"^stranger:stripes +Nearest means on stripes$", site.run("compare", "--tables")[1], re.MULTILINE)
+    assert "a ruler" in site.run("compare", "--paper", "stranger:stripes")[1]
+    status, _, error = site.run(*spell("evaluate", tmp_path / "out", data))
+    assert status == 0, error
+    value = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["value"]
+    status, out, error = site.run("compare", tmp_path / "out", "--paper", "stranger:stripes")
+    assert status == 0, error
+    (line,) = [line for line in out.splitlines() if "(ours, dense_ctx)" in line]
+    assert f"{100 * value:.1f}" in line
+    status, out, error = site.run("compare", tmp_path / "out")
+    assert (status, "share (higher is better)" in out) == (0, True), error
+
+
 def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_path):
-    words = spell("evaluate", tmp_path / "out", data, "--set", *CORE, protocol="image-folder-linear-v1")
+    words = spell("evaluate", tmp_path / "out", data, *CORE, protocol="image-folder-linear-v1")
     status, _, error = site.run(*words)
     assert status == 0, error
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
@@ -123,7 +138,7 @@ def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_
 def test_a_probe_without_steps_is_refused_before_any_work(site, data, tmp_path, protocol):
     changes = [word for word in CORE if protocol.startswith("image") or word.startswith("probe")]
     changes = [word.replace("stranger-steps", "stranger-mean") for word in changes]
-    line = site.refused(*spell("evaluate", tmp_path / "out", data, "--set", *changes, protocol=protocol))
+    line = site.refused(*spell("evaluate", tmp_path / "out", data, *changes, protocol=protocol))
     assert re.search("stranger-?mean", line, re.IGNORECASE)
     assert "train=null" in line
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -131,13 +146,13 @@ def test_a_probe_without_steps_is_refused_before_any_work(site, data, tmp_path, 
 
 def test_a_probe_without_steps_is_fitted_where_the_protocol_trains_none(site, data, tmp_path):
     changes = ["probe.name=stranger-mean", "train=null"]
-    status, _, error = site.run(*spell("evaluate", tmp_path / "out", data, "--set", *changes))
+    status, _, error = site.run(*spell("evaluate", tmp_path / "out", data, *changes))
     assert status == 0, error
     assert json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["value"] > 0.8
 
 
 def test_a_headline_that_the_scorer_does_not_compute_is_refused(site, data, tmp_path):
-    line = site.refused(*spell("evaluate", tmp_path / "out", data, "--set", "metric=miou"))
+    line = site.refused(*spell("evaluate", tmp_path / "out", data, "metric=miou"))
     assert "miou" in line
     assert "share" in line
     assert "wrong" in line

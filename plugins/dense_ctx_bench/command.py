@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import re
 import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dense_ctx.commands.base import Command
-from dense_ctx.errors import InputError
+from dense_ctx.config import parse_part
 from dense_ctx.files import write_text
 
 if TYPE_CHECKING:
-    from dense_ctx.config import Part
-
     from . import BenchTask
 
 
@@ -81,12 +77,12 @@ class BenchCommand(Command):
         from dense_ctx.config import Part
         from dense_ctx.errors import StoppedError
 
-        from . import Bench, markdown, page, plots, run_bench, spec
+        from . import Bench, markdown, page, plots, run_bench
 
         bench = Bench(
             args.out,
-            tuple(_named("backbones", text) for text in args.backbones),
-            tuple(_named("heads", text) for text in args.heads),
+            tuple(map(parse_part, args.backbones)),
+            tuple(map(parse_part, args.heads)),
             tuple(_task(text) for text in args.tasks),
             tuple(args.seeds),
             (args.size[0], args.size[1]),
@@ -101,8 +97,8 @@ class BenchCommand(Command):
         errors: dict[str, str] = {}  # by the first cell that has it
 
         def title(cell: Any) -> str:
-            task = spec(Part(cell.task.objective, cell.task.args))
-            return f"{spec(cell.backbone)} + {spec(cell.head)}, {task}, seed {cell.seed}"
+            task = Part(cell.task.objective, cell.task.args)
+            return f"{cell.backbone} + {cell.head}, {task}, seed {cell.seed}"
 
         def begin(cell: Any) -> None:
             print(f"cell {numbers[cell.name]} of {len(numbers)}: {title(cell)}", file=sys.stderr, flush=True)
@@ -139,31 +135,13 @@ class BenchCommand(Command):
         return int(failed > 0)
 
 
-def _named(option: str, text: str) -> Part:
-    """The part of NAME or NAME(key=value, ...).
-
-    Raises:
-        InputError: neither.
-    """
-    from dense_ctx.commands.arguments import _part
-    from dense_ctx.config import Part
-
-    if not re.fullmatch(r"[^()]+(\(.*\))?", text):
-        raise InputError(f"--{option} {text!r}: expected NAME or NAME(key=value, ...), in quotes for the shell")
-    name, args = _part(text, text)
-    if isinstance(args.get("lr"), str):
-        with contextlib.suppress(ValueError):  # YAML takes 1e-3 for text
-            args["lr"] = float(args["lr"])
-    return Part(name, args)
-
-
 def _task(text: str) -> BenchTask:
     """The task of OBJECTIVE(name=DATASET, root=PATH, ...): what is no option of the data set is the objective's."""
     from dense_ctx.data import layout
 
     from . import BenchTask
 
-    part = _named("tasks", text)
+    part = parse_part(text)
     values = dict(part.args)
     own: dict[str, Any] = {key: str(values.pop(key)) for key in ("train", "val") if key in values}
     own |= {key: values.pop(key) for key in ("steps", "lr") if key in values}

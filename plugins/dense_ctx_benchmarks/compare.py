@@ -12,7 +12,7 @@ from dense_ctx.visualize import text_table
 
 from . import papers
 
-# a protocol's metric -> the words of the papers' columns, and what to multiply by for their unit
+# (a protocol's task, score) -> how the papers call it; a score that is not here is called by its own name
 _COLUMNS = {
     ("video", "J&F-Mean"): "J&F",
     ("video", "J-Mean"): "J",
@@ -97,7 +97,7 @@ def _beside(results: Sequence[Result], paper: str) -> str:
             if column.protocol is None or column.protocol != result.protocol_id or column.condition is not None:
                 continue
             for metric, value in result.scores.items():
-                if _COLUMNS.get((task, metric)) == column.metric:
+                if column.metric in (metric, _COLUMNS.get((task, metric))):
                     cell = None if math.isnan(value) else value * (100 if column.unit == "%" else 1)
                     rows.setdefault(result.model["name"], {})[name] = cell
                     used.add(result.protocol_id)

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import InputError, NotFittedError
-from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 
 from .retrieval_bank import Bank
 from .retrieval_search import ApproximateIndex, Engine, Metric, nearest
@@ -40,7 +41,8 @@ class RetrievalProbe(Probe):
             their length: neighbours are those at the least Euclidean distance, weighed by cosine, as in DIP's own.
         sampling: which patches of an image are kept: "balanced" prefers classes that cover few of its patches (the
             evaluator's way; segmentation only), "uniform" any.
-        reads: "patches" (encoder) or "pixels" (decoder, on the features' grid).
+        reads: "patches" (encoder) or "pixels" (what `DenseFeatures.pixels` holds, on its grid); default: an
+            evaluation's, else "patches".
         classes: number of classes, where known; default: grows with what is seen.
         dtype: of the bank, "float32" or "float16".
         engine: "torch" or "faiss", both exact; or approximate by faiss: "ivf" (inverted lists, float16) or "ivfpq"
@@ -60,7 +62,7 @@ class RetrievalProbe(Probe):
         memory: int = 10_240_000,
         mode: Mode = "sound",
         sampling: Sampling = "balanced",
-        reads: Literal["patches", "pixels"] = "patches",
+        reads: Literal["patches", "pixels"] | None = None,
         classes: int | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         engine: Engine = "torch",
@@ -71,24 +73,30 @@ class RetrievalProbe(Probe):
         super().__init__(task, seed)
         if min(k, memory, 1 if classes is None else classes) < 1 or not temperature > 0:
             raise InputError(f"k={k}, memory={memory}, classes={classes}, temperature={temperature}: all above 0")
-        for value, known, name in (
+        for value, allowed, name in (
             (mode, ("sound", "official", "dip"), "mode"),
             (sampling, ("balanced", "uniform"), "sampling"),
-            (reads, ("patches", "pixels"), "reads"),
+            (reads, (None, "patches", "pixels"), "reads"),
             (dtype, tuple(_TYPES), "dtype"),
             (engine, ("torch", "faiss", "ivf", "ivfpq"), "engine"),
         ):
-            if value not in known:
-                raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
+            if value not in allowed:
+                raise InputError(f"{name}={value!r}: expected one of {', '.join(filter(None, allowed))}")
         if folder is not None and task == "segmentation" and classes is None:
             raise InputError("folder=... keeps histograms of one width in a file: give classes, the number of them")
         self.k, self.temperature, self.mode, self.sampling = k, temperature, mode, sampling
-        self.classes, self.engine, self.reads = classes, engine, reads
+        self.classes, self.engine, self.reads, self._own_reads = classes, engine, reads or "patches", reads
         self.bank_ = Bank(memory, _TYPES[dtype], unit=mode != "dip", device=device, folder=folder)
         self.recall_: float | None = None
         self._index: tuple[Tensor, ApproximateIndex] | None = None  # and the keys it was made of
         self.seen_ = 0  # images, those without an annotation among them
         self.width_ = classes or 0
+
+    def configure(self, context: FitContext) -> None:
+        """Take the seed, and which features the evaluation reads; the probe's own `reads` stands above it."""
+        super().configure(context)
+        if self._own_reads is None:
+            self.reads = "patches" if context.reads == "patches" else "pixels"
 
     # ------------------------------------------------------------------ memory
 
@@ -102,7 +110,7 @@ class RetrievalProbe(Probe):
         added = False
         maps, extent = self._maps(features)
         for index in range(len(targets)):
-            patches = maps[index].flatten(1).T
+            patches = rearrange(maps[index], "d h w -> (h w) d")
             values, share = self._cells(targets[index], (maps.shape[-2], maps.shape[-1]), extent)
             keep = share > 0
             if self.mode != "sound" and self.task == "segmentation":
@@ -179,8 +187,8 @@ class RetrievalProbe(Probe):
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values, bilinearly upsampled from the patches."""
         patches, extent = self._maps(features)
-        values, _, _ = self.retrieve(patches.movedim(1, -1).flatten(0, 2))
-        maps = values.view(len(patches), *patches.shape[-2:], -1).movedim(-1, 1)
+        values, _, _ = self.retrieve(rearrange(patches, "b d h w -> (b h w) d"))
+        maps = rearrange(values, "(b h w) k -> b k h w", b=len(patches), h=patches.shape[-2])
         height, width = size or (features.pixels.shape[-2], features.pixels.shape[-1])
         full = (max(height, round(height / extent[0])), max(width, round(width / extent[1])))
         if tuple(maps.shape[-2:]) != full:

@@ -25,6 +25,7 @@ def register_parts(register):
     register("metric", "stranger-share", f"{HERE}.metric:Share")
     register("dataset", "stranger-stripes", f"{HERE}.dataset:Stripes")
     register("protocol", "stranger-stripes-v1", f"{HERE}:protocols/stranger-stripes-v1.yaml")
+    register("paper", "stranger", f"{HERE}:papers/stranger.json")
     register("command", "stranger-hello", f"{HERE}.command:Hello")
     register("cue", "stranger-grey", f"{HERE}.cue:Grey")
     register("segmenter", "stranger-tiles", f"{HERE}.segmenter:Tiles")

@@ -124,7 +124,7 @@ def test_perfect_predictions_have_perfect_scores():
     labels = ids % 3
     logits = torch.nn.functional.one_hot(labels, 3).movedim(-1, 0).float() * 100
     perfect = values(SemanticScores(("a", "b", "c")), logits, labels)
-    assert perfect == pytest.approx({"miou": 1, "pixel_accuracy": 1, "ce": 0}, abs=1e-6)
+    assert perfect == pytest.approx({"miou": 1, "pixel_accuracy": 1, "mean_accuracy": 1, "ce": 0}, abs=1e-6)
     towards = torch.tensor([0.0, 0.0, -1.0])[:, None, None].expand(3, 20, 30)
     perfect = values(NormalScores(), 7 * towards, towards)
     assert (perfect["mean"], perfect["delta1"]) == (pytest.approx(0, abs=1e-5), 1)

@@ -77,7 +77,7 @@ class BenchCommand(Command):
         from dense_ctx.config import Part
         from dense_ctx.errors import StoppedError
 
-        from . import Bench, markdown, page, plots, run_bench, spec
+        from . import Bench, markdown, page, plots, run_bench
 
         bench = Bench(
             args.out,
@@ -97,8 +97,8 @@ class BenchCommand(Command):
         errors: dict[str, str] = {}  # by the first cell that has it
 
         def title(cell: Any) -> str:
-            task = spec(Part(cell.task.objective, cell.task.args))
-            return f"{spec(cell.backbone)} + {spec(cell.head)}, {task}, seed {cell.seed}"
+            task = Part(cell.task.objective, cell.task.args)
+            return f"{cell.backbone} + {cell.head}, {task}, seed {cell.seed}"
 
         def begin(cell: Any) -> None:
             print(f"cell {numbers[cell.name]} of {len(numbers)}: {title(cell)}", file=sys.stderr, flush=True)

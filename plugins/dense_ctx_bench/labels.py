@@ -39,18 +39,16 @@ class Names:
         return backbone, head, task
 
 
-def spec(part: Part) -> str:
-    """A part as the command line takes it: maxa(layers=[-1])."""
-    return _spec(part.name, part.args, {})
-
-
 def _short(parts: list[Mapping[str, Any]]) -> tuple[dict[str, str], str]:
     distinct = {_key(part): part for part in parts}
     common: dict[str, Any] = {}
     if len(distinct) > 1:
         first, *others = distinct.values()
         common = {k: v for k, v in first["args"].items() if all(other["args"].get(k, ...) == v for other in others)}
-    names = {key: _spec(part["name"], part["args"], common) for key, part in distinct.items()}
+    names = {
+        key: str(Part(part["name"], {k: v for k, v in part["args"].items() if k not in common}))
+        for key, part in distinct.items()
+    }
     return names, _pairs(common)
 
 
@@ -83,14 +81,9 @@ def _flat(task: Mapping[str, Any]) -> dict[str, Any]:
     return {**task.get("data", {}), **{key: task.get(key) for key in ("train", "val", "steps", "lr")}}
 
 
-def _spec(name: str, args: Mapping[str, Any], common: Mapping[str, Any]) -> str:
-    own = _pairs({key: value for key, value in args.items() if key not in common})
-    return f"{name}({own})" if own else name
-
-
 def _pairs(args: Mapping[str, Any]) -> str:
     """As the command line takes them."""
-    return ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in args.items())
+    return str(Part("x", args))[2:-1] if args else ""
 
 
 def _key(part: Mapping[str, Any]) -> str:

@@ -12,19 +12,28 @@ from torch import Tensor
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Metric, Scores
-from dense_ctx.metrics import DepthErrors, NormalErrors, Segmentation, adjusted_rand_index, confusion_matrix
+from dense_ctx.metrics import DepthMetric, NormalsMetric, SegmentationMetric, adjusted_rand_index
 
 from .losses import cross_entropy, cross_entropy_of_logits
 from .measures import boundary_f, cluster
 
 
-class Means(Metric):
-    """Weighted means over images. An image without a known pixel is skipped, as is one that `add_image` refuses."""
+class TaskMetric(Metric):
+    """Weighted means over images, beside the scores of a metric of the core, if there is one.
 
-    def __init__(self, classes: Sequence[str] = ()) -> None:
+    An image without a known pixel is skipped, as is one that `add_image` refuses.
+
+    Args:
+        classes: of the data set.
+        core: the metric whose scores are among these.
+    """
+
+    def __init__(self, classes: Sequence[str] = (), core: Metric | None = None) -> None:
         super().__init__(classes)
+        self.core = core
         self.images = self.skipped = 0
-        self.sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.higher_is_better}  # value, weight
+        names = self.higher_is_better.keys() - (set() if core is None else core.higher_is_better.keys())
+        self.sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in sorted(names)}  # value, weight
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add one image: a decoder's output [K, H, W] and the target.
@@ -38,6 +47,8 @@ class Means(Metric):
         known = target.isfinite().all(0) if target.is_floating_point() else target >= 0
         if bool(known.any()) and self.add_image(prediction, target, known):
             self.images += 1
+            if self.core is not None:
+                self.core.update(prediction, target)
         else:
             self.skipped += 1
 
@@ -51,8 +62,10 @@ class Means(Metric):
         self.sums[name][1] += weight
 
     def state(self) -> Any:
-        """{"images", "skipped": how many; "sums": name to [value, weight]}."""
-        return {"images": self.images, "skipped": self.skipped, "sums": {k: list(v) for k, v in self.sums.items()}}
+        """{"images", "skipped": how many; "sums": name to [value, weight]; "core": its state}."""
+        sums = {name: list(pair) for name, pair in self.sums.items()}
+        core = None if self.core is None else self.core.state()
+        return {"images": self.images, "skipped": self.skipped, "sums": sums, "core": core}
 
     def merge(self, state: Any) -> None:
         """Add the sums of another."""
@@ -60,16 +73,20 @@ class Means(Metric):
         self.skipped += state["skipped"]
         for name, (value, weight) in state["sums"].items():
             self.add(name, value, weight)
+        if self.core is not None:
+            self.core.merge(state["core"])
 
     def compute(self) -> Scores:
-        """The means; NaN where nothing has weight."""
+        """The scores; a mean of nothing is NaN."""
         if not self.images:
             raise InputError(f"Nothing was scored: none of {self.skipped} images has what {type(self).__name__} needs")
+        core = Scores({}) if self.core is None else self.core.compute()
         means = {name: value / weight if weight else math.nan for name, (value, weight) in self.sums.items()}
-        return Scores(means, counts={"images": self.images, "images_skipped": self.skipped})
+        counts = {**core.counts, "images": self.images, "images_skipped": self.skipped}
+        return Scores({**means, **core.values}, core.parts, counts)
 
 
-class BoundaryScores(Means):
+class BoundaryScores(TaskMetric):
     """iou of pixels with a positive logit, pooled over images; f: mean over images, see `boundary_f`; ce."""
 
     target: ClassVar[str] = "instances"
@@ -85,7 +102,7 @@ class BoundaryScores(Means):
         return True
 
 
-class SquaredErrors(Means):
+class SquaredErrors(TaskMetric):
     """mse over the pixels of all images."""
 
     target: ClassVar[str] = "instances"
@@ -97,7 +114,7 @@ class SquaredErrors(Means):
         return True
 
 
-class ClusterScores(Means):
+class ClusterScores(TaskMetric):
     """ari: adjusted Rand index of k-means with the true count, in the foreground; mean over images.
 
     Args:
@@ -124,89 +141,50 @@ class ClusterScores(Means):
         return True
 
 
-class SemanticScores(Means):
-    """miou and pixel_accuracy of all pixels together, and their mean ce."""
+class SemanticScores(TaskMetric):
+    """The scores of `dense_ctx.metrics.SegmentationMetric`, and the mean ce of all pixels."""
 
     target: ClassVar[str] = "segmentation"
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"ce": False, "miou": True, "pixel_accuracy": True}
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"ce": False, **SegmentationMetric.higher_is_better}
 
     def __init__(self, classes: Sequence[str] = ()) -> None:
-        super().__init__(classes)
-        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
+        super().__init__(classes, SegmentationMetric(classes))
 
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
         """Logits [K, H, W] and class ids [H, W]."""
-        self.confusion += confusion_matrix(prediction.argmax(0), target, len(self.confusion), ignore_index=-1)
         pixels = float(known.sum())
         self.add("ce", float(cross_entropy(prediction[None], target[None])) * pixels, pixels)
         return True
 
-    def state(self) -> Any:
-        """As `Means.state`, and "confusion": rows of pixel counts."""
-        return {**super().state(), "confusion": self.confusion.tolist()}
 
-    def merge(self, state: Any) -> None:
-        """Add the counts of another."""
-        super().merge(state)
-        self.confusion += torch.tensor(state["confusion"], dtype=torch.int64)
-
-    def compute(self) -> Scores:
-        """The scores; parts: the IoU of each class."""
-        means, pooled = super().compute(), Segmentation.of(self.confusion)
-        values = {**means.values, "miou": pooled.miou, "pixel_accuracy": pooled.pixel_accuracy}
-        ious = (None if math.isnan(iou) else iou for iou in pooled.per_class)
-        return Scores(values, dict(zip(self.classes, ious, strict=True)), means.counts)
-
-
-class DepthScores(Means):
-    """mse over pixels; the errors of `dense_ctx.metrics.DepthErrors`, means over images."""
+class DepthScores(TaskMetric):
+    """The scores of `dense_ctx.metrics.DepthMetric`, and mse over pixels."""
 
     target: ClassVar[str] = "depth"
-    higher_is_better: ClassVar[Mapping[str, bool]] = {
-        **dict.fromkeys(("mse", "rmse", "abs_rel", "log10", "silog"), False),
-        **dict.fromkeys(("delta1", "delta2", "delta3"), True),
-    }
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"mse": False, **DepthMetric.higher_is_better}
+
+    def __init__(self, classes: Sequence[str] = ()) -> None:
+        self.errors = DepthMetric()
+        super().__init__(classes, self.errors)
 
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
-        """Metres [1, H, W]; False without a known depth from 1 mm to 10 m."""
-        errors = DepthErrors.of(prediction, target)
-        if errors is None:
+        """Metres [1, H, W]; False without a known depth in the metric's range."""
+        depth = target[0][known]
+        if not bool(((depth >= self.errors.low) & (depth <= self.errors.high)).any()):
             return False
         self.add("mse", float((prediction - target)[0][known].double().square().sum()), float(known.sum()))
-        for name, value in errors.to_dict().items():
-            self.add(name, value)
         return True
 
 
-class NormalScores(Means):
-    """Angular errors in degrees over the pixels of all images, see `dense_ctx.metrics.NormalErrors`."""
+class NormalScores(TaskMetric):
+    """The scores of `dense_ctx.metrics.NormalsMetric`."""
 
     target: ClassVar[str] = "normals"
-    higher_is_better: ClassVar[Mapping[str, bool]] = {
-        **dict.fromkeys(("rmse", "mean"), False),
-        **dict.fromkeys(("delta1", "delta2", "delta3"), True),
-    }
+    higher_is_better: ClassVar[Mapping[str, bool]] = NormalsMetric.higher_is_better
 
     def __init__(self, classes: Sequence[str] = ()) -> None:
-        super().__init__(classes)
-        self.errors = NormalErrors()
+        super().__init__(classes, NormalsMetric())
 
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
         """Vectors [3, H, W] of any length and unit normals [3, H, W]."""
-        self.errors.update(prediction, target)
         return True
-
-    def state(self) -> Any:
-        """As `Means.state`, and "normals": [pixels, squares, total, [below each threshold]]."""
-        errors = self.errors
-        return {**super().state(), "normals": [errors.count, errors.squares, errors.total, list(errors.below)]}
-
-    def merge(self, state: Any) -> None:
-        """Add the sums of another."""
-        super().merge(state)
-        count, squares, total, (first, second, third) = state["normals"]
-        self.errors.add(NormalErrors(count, squares, total, (first, second, third)))
-
-    def compute(self) -> Scores:
-        """The errors and the shares of pixels below 11.25, 22.5 and 30 degrees."""
-        return Scores(self.errors.scores(), counts=super().compute().counts)

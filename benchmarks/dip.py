@@ -14,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 from common import machine
-from dense_ctx_dip.objective import DipObjective
+from dense_ctx_dip.task_settings import TaskSettings
+from dense_ctx_dip.tasks import make_tasks
 from PIL import Image
 
-from dense_ctx.commands.arguments import bar, model_from_spec
+from dense_ctx.commands.arguments import progress
+from dense_ctx.config import Part
 from dense_ctx.data.video import Video
 from dense_ctx.evaluate import evaluate
+from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.visualize import text_table as table
 
@@ -28,8 +31,8 @@ WHOLE = "efficientnet-lite0+upsample"
 BASE = "efficientnet-lite0(layers=[2,3])+upsample"  # up to the maps at stride 16
 SIDE = 320  # short side of the images
 TASKS = {  # what pseudo-labels are made of: features of the whole network's last map
-    "ncut": {"segmenter": "ncut", "segmenter_args": {"alpha": 6, "tau": 0.5}},
-    "patches": {"segmenter": "patches"},
+    "ncut": {"segmenter": Part("ncut", {"alpha": 6, "tau": 0.5})},
+    "patches": {"segmenter": Part("patches")},
 }
 TRAINED = {  # tasks, and settings on top of the configuration
     "dip": ("ncut", []),
@@ -77,7 +80,7 @@ def write(image, path):
 def tasks(kind, args):
     folder = args.out / "tasks" / kind
     settings = {"side": SIDE, "classes": args.classes, **TASKS[kind]}
-    return DipObjective.prepare(images(args), folder, model_from_spec(WHOLE), name=WHOLE, progress=bar, **settings)
+    return make_tasks(images(args), folder, open_model(WHOLE), TaskSettings(**settings), WHOLE, progress)
 
 
 def main():
@@ -125,8 +128,8 @@ def measured(spec, name, args):
         out = args.out / "results" / name / protocol_id(title)
         draws = DRAWS if "1/8" in title else DRAWS[:1]
         found[title] = evaluate(
-            model_from_spec(str(spec)), protocol, args.data / folder, out,
-            name=name, overrides=settings, seeds=draws, cache="1GB", progress=bar,
+            open_model(str(spec)), protocol, args.data / folder, out,
+            name=name, overrides=settings, seeds=draws, cache="1GB", progress=progress,
         ).value  # fmt: skip
     return found
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from dense_ctx_benchmarks.compare import compare
 
-from dense_ctx.commands.arguments import bar, model_from_spec
+from dense_ctx.commands.arguments import progress
 from dense_ctx.evaluate import evaluate
+from dense_ctx.model_spec import open_model
 
 MODELS = ["rgb-xy+upsample(normalize=False)", "efficientnet-lite0+upsample"]
 # protocol, folder of its data, seeds (those on video are the same for every seed: nothing in them is drawn)
@@ -46,8 +47,8 @@ def main():
         results = []
         for spec in args.models:
             out = args.out / protocol / spec.split("(")[0].replace("/", "_")
-            options = {"name": spec, "seeds": seeds, "cache": "10GB", "progress": bar}
-            result = evaluate(model_from_spec(spec), protocol, args.data / folder, out, **options)
+            options = {"name": spec, "seeds": seeds, "cache": "10GB", "progress": progress}
+            result = evaluate(open_model(spec), protocol, args.data / folder, out, **options)
             results.append(result)
             print(f"{protocol}  {spec}  {result.metric} {result.value:.4f}", file=sys.stderr)
         tables.append(compare(results))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from common import machine
 
-from dense_ctx.commands.arguments import bar, model_from_spec
+from dense_ctx.commands.arguments import progress
 from dense_ctx.evaluate import evaluate
+from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.visualize import text_table as table
 
@@ -56,11 +57,11 @@ def measured(spec, name, args):
     found = {}
     for protocol in args.protocols:
         out = args.out / "results" / name / protocol
-        model = model_from_spec(str(spec))
+        model = open_model(str(spec))
         precision = [] if args.precision == "float32" else [f"precision={args.precision}"]
         result = evaluate(
             model, protocol, args.data / PROTOCOLS[protocol], out,
-            name=name, overrides=precision, limit=args.limit, progress=bar,
+            name=name, overrides=precision, limit=args.limit, progress=progress,
         )  # fmt: skip
         found[protocol] = 100 * result.value
     return found

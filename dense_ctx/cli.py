@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from .commands.arguments import VerbParser
 from .errors import DenseCtxError, PluginError, PluginWarning
 from .plugins import registry
 
@@ -22,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=VerbParser)
     for verb in registry().names("command"):
         try:
             command = registry().create("command", verb)
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # read when torch is loaded: threads that wait sleep, in place of spinning on a core that another program needs
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    debug = args.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    args.debug = debug = args.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     plain = warnings.formatwarning
     warnings.formatwarning = _format_warning
     try:

@@ -1,29 +1,26 @@
-"""Frozen dataclasses that name the parts of a model. Unknown keys raise; only JSON values are kept."""
+"""The one reader of configurations: YAML, NAME(key=value, ...), key.sub=value, and mappings to frozen dataclasses."""
 
 from __future__ import annotations
 
+import difflib
 import json
-import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from .errors import ConfigError
+from .part import Part as Part
+from .part import Parts as Parts
+from .part import parse_part as parse_part
+from .part import split_parts as split_parts
+from .yaml_reader import dump_yaml as dump_yaml
+from .yaml_reader import load_value
+from .yaml_reader import load_yaml as load_yaml
 
 FORMAT_VERSION = 1
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A registered name with its arguments: Part("dpt", {"dim": 128})."""
-
-    name: str
-    args: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,16 +45,12 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; raises ConfigError for an argument JSON cannot hold."""
-        try:
-            result: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        except TypeError as error:
-            raise ConfigError(f"the model's configuration has a value JSON cannot hold: {error}") from None
-        return result
+        return json_ready(self, "the model's configuration")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> ModelConfig:
         """Read back what `to_dict` wrote; `where` names the file in errors."""
-        version = data.get("format_version")
+        version = data.get("format_version") if isinstance(data, Mapping) else None
         if not isinstance(version, int):
             raise ConfigError(f"{where}: format_version is {version!r}, not a whole number: is this a dense_ctx model?")
         if version > FORMAT_VERSION:
@@ -65,117 +58,138 @@ class ModelConfig:
                 f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest this dense_ctx reads: "
                 "pip install --upgrade dense-ctx"
             )
-        values = dict(strict_keys(cls, data, where))
-        for key in ("backbone", "decoder"):
-            part = values.get(key)
-            if not isinstance(part, Mapping):
-                raise ConfigError(f"{where}: {key} is {part!r}; expected {{'name': ..., 'args': {{...}}}}")
-            values[key] = from_dict(Part, part, f"{where}: {key}")
-        values["backbone_tensors"] = tuple(values.get("backbone_tensors", ()))
-        return cls(**values)
+        return typed(cls, data, where)
 
 
-def strict_keys(cls: type, data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """Refuse keys the dataclass does not have."""
-    known = {item.name for item in fields(cls)}
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ConfigError(f"{where}: unknown key(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return data
-
-
-def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T:
-    """Build a flat dataclass from a mapping, naming unknown and missing keys."""
+def json_ready(value: Any, what: str) -> dict[str, Any]:
+    """A dataclass as JSON values; raises ConfigError, naming `what`, for one that JSON cannot hold."""
     try:
-        return cls(**strict_keys(cls, data, where))
+        result: dict[str, Any] = json.loads(json.dumps(asdict(value)))
     except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{what} has a value JSON cannot hold: {error}") from None
+    return result
 
 
-class Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number; YAML 1.1 wants 1.0e-4 and makes a string of the former."""
+# ---------------------------------------------------------------------- key.sub=value
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def assign(values: dict[str, Any], setting: str) -> None:
-    """Apply "key.sub=value" to nested mappings; keys are checked afterwards, by `typed`."""
-    key, equals, text = setting.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"{setting!r} is not KEY=VALUE")
-    try:
-        value = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{setting!r}: the value is not YAML: {error}") from None
-    *path, last = key.strip().split(".")
-    place = values
-    for index, part in enumerate(path):
-        if place.get(part) is None:
-            place[part] = {}
-        place = place[part]
-        if not isinstance(place, dict):
-            raise ConfigError(f"{setting!r}: {'.'.join(path[: index + 1])} is {place!r}, which has no keys")
-    place[last] = value
-
-
-def typed(cls: type[T], data: Any, where: str) -> T:
-    """Build the dataclass `cls` from a mapping.
+def override(values: dict[str, Any], *settings: str) -> dict[str, Any]:
+    """Apply "key.sub=value" to nested mappings, in place; values are YAML. `typed` checks the keys afterwards.
 
     Raises:
-        ConfigError: an unknown or missing key, or a value of the wrong type.
+        ConfigError: not key=value, a value that is not YAML, a key of something that has none, or a setting that an
+            earlier one of these contradicts.
     """
+    given: dict[str, str] = {}
+    for setting in settings:
+        key, equals, text = (word.strip() for word in setting.partition("="))
+        path = key.split(".")
+        if not equals or not all(path):
+            raise ConfigError(f"{setting!r} is not KEY=VALUE")
+        for earlier, other in given.items():
+            if other != setting and (earlier == key or earlier.startswith(f"{key}.")):
+                raise ConfigError(f"{setting!r} contradicts {other!r}; give one of the two")
+        given[key] = setting
+        _assign(values, path, load_value(text, repr(setting)), setting)
+    return values
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
+    inner = values
+    for index, key in enumerate(path[:-1], start=1):
+        if inner.get(key) is None:
+            inner[key] = {}
+        inner = inner[key]
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{setting!r}: {'.'.join(path[:index])} is {inner!r}, which has no keys")
+    inner[path[-1]] = value
+
+
+# ---------------------------------------------------------------------- mappings to dataclasses
+
+
+def typed(cls: type[T], data: Any, where: str, path: str = "") -> T:
+    """Build the dataclass `cls` from a mapping, and those that it holds. A whole number stands for a float as it is.
+
+    Args:
+        where: file or whatever the mapping is from, for errors. path: dotted key of the mapping inside it.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value of the wrong type, named by its dotted key.
+    """
+    at = f"{where}: {path}" if path else where
+    items = fields(cls)  # type: ignore[arg-type]
+    names = [item.name for item in items]
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{where} is {data!r}; expected a mapping with {', '.join(f.name for f in fields(cls))}")  # type: ignore[arg-type]
-    strict_keys(cls, data, where)
-    hints = get_type_hints(cls)
+        raise ConfigError(f"{at} is {data!r}; expected a mapping with {', '.join(names)}")
+    unknown = sorted(str(key) for key in data if key not in names)
+    if unknown:
+        raise ConfigError(f"{at}: {unknown_keys(unknown, names)}")
     missing = [
         item.name
-        for item in fields(cls)  # type: ignore[arg-type]
+        for item in items
         if item.name not in data and item.default is MISSING and item.default_factory is MISSING
     ]
     if missing:
-        raise ConfigError(f"{where}: missing key(s) {', '.join(missing)}")
-    return cls(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in data.items()})
+        raise ConfigError(f"{at}: missing key(s) {', '.join(missing)}")
+    hints, prefix = get_type_hints(cls), f"{path}." if path else ""
+    values = {key: _value(hints[key], value, where, f"{prefix}{key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:  # of its own check
+        raise ConfigError(f"{where}: {error}") from None
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def unknown_keys(unknown: Iterable[str], names: Iterable[str]) -> str:
+    """A message: which keys are unknown, the nearest known ones, and all."""
+    names = sorted(names)
+    near = [close for key in unknown for close in difflib.get_close_matches(key, names, n=1)]
+    hint = f" (did you mean {', '.join(near)}?)" if near else ""
+    return f"unknown key(s) {', '.join(unknown)}{hint}; known: {', '.join(names)}"
+
+
+def _value(hint: Any, value: Any, where: str, path: str) -> Any:
     origin, choices = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in choices:
-            return None
-        inner = [choice for choice in choices if choice is not type(None)]
-        if isinstance(value, str) and str in inner:
+        if (value is None and type(None) in choices) or (isinstance(value, str) and str in choices):
             return value
-        return _value(next((c for c in inner if c is not str), str), value, where)
+        inner = [choice for choice in choices if choice not in (type(None), str)]
+        return _value(inner[0] if inner else str, value, where, path)
+    if hint is Part and isinstance(value, str):
+        return parse_part(value)
     if is_dataclass(hint) and isinstance(hint, type):
-        return typed(hint, value, where)
+        return value if isinstance(value, hint) else typed(hint, value, where, path)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if origin is Literal:
-        if value in choices:
-            return value
-        raise ConfigError(f"{where} is {value!r}; expected {' or '.join(map(str, choices))}")
-    if origin is tuple and isinstance(value, (list, tuple)):
-        length = len(value) if choices[-1] is Ellipsis else len(choices)
-        if len(value) == length:
-            kinds = [choices[0]] * length if choices[-1] is Ellipsis else choices
-            return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif hint in (int, str, bool) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    elif origin is not None and isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return dict(value)
-    name = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
-    raise ConfigError(f"{where} is {value!r}; expected {name}")
+        right = any(value == choice and type(value) is type(choice) for choice in choices)
+    elif origin is tuple:
+        kinds = choices[:1] * len(value) if choices[-1] is Ellipsis and isinstance(value, (list, tuple)) else choices
+        right = isinstance(value, (list, tuple)) and len(value) == len(kinds)
+        if right:
+            pairs = enumerate(zip(kinds, value, strict=True))
+            return tuple(_value(kind, item, where, f"{path}[{index}]") for index, (kind, item) in pairs)
+    elif isinstance(origin, type) and issubclass(origin, Mapping):
+        right = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+        value = dict(value) if right else value
+    elif hint is float or hint is int:
+        right = number and (hint is float or isinstance(value, int))
+    else:
+        right = isinstance(value, hint)
+    if not right:
+        raise ConfigError(f"{where}: {path} is {value!r}; expected {_expected(hint)}")
+    return value
 
 
-def yaml_problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, on one line; PyYAML's own message draws the place."""
-    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    if problem is None:
-        return " ".join(str(error).split())
-    return str(problem) + (f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else "")
+def _expected(hint: Any) -> str:
+    """A type in words."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, choices))}"
+    if origin is tuple:
+        return f"a list{'' if choices[-1] is Ellipsis else f' of {len(choices)}'}, each {_expected(choices[0])}"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a mapping of names to values"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -29,6 +29,18 @@ def describe_environment(device: Any = None) -> dict[str, Any]:
     }
 
 
+def pick_device(name: str) -> str:
+    """`name`, or the best there is for "auto"; of several processes each takes its own accelerator."""
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    mps = getattr(torch.backends, "mps", None)
+    return "mps" if mps and mps.is_available() else "cpu"
+
+
 def git_revision() -> str | None:
     """Commit of the source tree this package runs from, "+changes" if it differs; None for an installed package."""
     root = Path(__file__).resolve().parents[1]

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import torch
 from dense_ctx_demo import demo
+from dense_ctx_dip.task_settings import TaskSettings
+from dense_ctx_dip.tasks import make_tasks
 from PIL import Image
 
-from dense_ctx import AutoDenseModel, registry
+from dense_ctx import AutoDenseModel, Part, registry
 from dense_ctx.data.video import Video
 from dense_ctx.errors import DenseCtxError, StoppedError
 from dense_ctx.metrics import confusion_matrix, iou
@@ -39,7 +41,7 @@ SMALL = {
     "batch_size": 8,
     "mixed_precision": "bf16" if torch.cpu._is_avx512_bf16_supported() else "no",
 }
-TASKS = {"side": 288, "classes": 24, "segmenter": "ncut", "segmenter_args": {"alpha": 4.0, "tau": 0.5}}
+TASKS = {"side": 288, "classes": 24, "segmenter": Part("ncut", {"alpha": 4.0, "tau": 0.5})}
 PICTURES = {  # photographs inside installed packages, found without importing them
     "scikit-image": ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png",
                      "rocket.jpg", "camera.png", "brick.png", "grass.png", "gravel.png"),
@@ -71,12 +73,12 @@ def main():
         sys.exit(f"error: {error}")
 
 
-def small(settings, dry_run):
+def small(overrides, dry_run):
     """Images, tasks, steps, and retrieval before and after."""
     with tempfile.TemporaryDirectory(prefix="dip-") as folder:
         work = Path(folder) if dry_run else Path("runs/dip-small-tasks")
         config = TrainConfig.from_dict({**SMALL, "data": str(work / "tasks"), "out": "runs/dip-small"})
-        config = config.override(settings)
+        config = config.override(overrides)
         if dry_run:
             config = config.dry(work / "dry-run")
         if not (work / "images").is_dir():
@@ -84,8 +86,8 @@ def small(settings, dry_run):
         print(f"tasks from {sum(1 for _ in (work / 'images').iterdir())} images ...", flush=True)
         whole = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
         tasks = {**TASKS, "classes": 8} if dry_run else TASKS
-        objective = registry().create("objective", "dip")
-        objective.prepare(work / "images", work / "tasks", whole, name="efficientnet-lite0+upsample", **tasks)
+        settings = TaskSettings(**tasks)
+        make_tasks(work / "images", work / "tasks", whole, settings, name="efficientnet-lite0+upsample")
         if not dry_run:
             print(f"look at {work / 'tasks' / 'report' / 'index.html'}", flush=True)
         torch.manual_seed(config.seed)

@@ -6,11 +6,11 @@ import types
 
 import pytest
 import torch
-from dense_ctx_lila.cues.base import create_cue, cue_part, normalize_cues
+from dense_ctx_lila.cues.base import create_cue, normalize_cues
 from torch.nn import functional
 
-from dense_ctx import Part, registry
-from dense_ctx.errors import InputError, MissingDependencyError, PluginError, WeightsError
+from dense_ctx import registry
+from dense_ctx.errors import ConfigError, InputError, MissingDependencyError, PluginError, WeightsError
 
 TINY_DEPTH = {
     "backbone_config": {
@@ -187,15 +187,10 @@ def test_dis_takes_frames_of_a_few_pixels_and_refuses_bad_arguments():
 
 
 def test_names_with_arguments():
-    assert cue_part("flow:dis") == Part("flow:dis", {})
-    assert cue_part("flow:raft-small(weights=null, iterations=3)") == Part(
-        "flow:raft-small", {"weights": None, "iterations": 3}
-    )
-    assert cue_part('a:b(config={"x": [1, 2], y: z})').args == {"config": {"x": [1, 2], "y": "z"}}
     assert create_cue("flow:dis(preset=fast)").preset == "fast"
     for wrong in ("flow:dis(", "flow dis", "", 3):
-        with pytest.raises(InputError):
-            cue_part(wrong)
+        with pytest.raises(ConfigError, match=r"NAME\(key=value, \.\.\.\)"):
+            create_cue(wrong)
 
 
 @pytest.mark.parametrize("name", ["flow:raft-small", "flow:raft-large"])

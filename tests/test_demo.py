@@ -5,7 +5,7 @@ import torch
 from dense_ctx_demo import demo
 from PIL import Image
 
-from dense_ctx import cli
+from dense_ctx import AutoDenseModel, cli
 from dense_ctx.data.video import Video
 
 
@@ -34,7 +34,7 @@ def test_demo_segments_the_clip(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "SHOWN", tuple(range(len(keep))))
     annotations = dict(zip((keep.index(i) for i in (0, 60, 119)), map(demo.annotation, (0, 60, 119)), strict=True))
     monkeypatch.setattr(demo, "annotation", annotations.__getitem__)
-    result = demo.run(tmp_path)
+    result = demo.run(tmp_path, AutoDenseModel.from_pretrained("lila-lite0"))
     assert len(result.iou) == 3
     for scores in result.iou.values():
         # a constant "background" prediction has mean IoU 0.17
@@ -48,7 +48,7 @@ def test_demo_segments_the_clip(tmp_path, capsys, monkeypatch):
 
 def test_demo_is_deterministic():
     video = Video(demo.clip_path())
-    context = demo.fit(video)
+    context = demo.fit(video, AutoDenseModel.from_pretrained("lila-lite0"))
     twice = [context.predict(demo.enlarge(video.first())) for _ in range(2)]
     assert torch.equal(*twice)
 
@@ -111,9 +111,19 @@ def test_command_line_errors_are_one_line(tmp_path, capsys, monkeypatch):
         ("segment", "--support", "a.png", "--query", "a.png"): "not IMAGE:MASK",
         ("segment", "--support", "a.png:gone.png", "--query", "a.png"): "No image at gone.png",
         ("track", "gone.mp4", "--mask", "m.png"): "No video at gone.mp4",
-        ("features", "a.png", "--backbone", "efficientnet-lite"): "efficientnet-lite0",
+        ("features", "efficientnet-lite", "a.png"): "efficientnet-lite0",
         ("features", "a.png", "--scale", "0"): "--scale 0.0",
-        ("features", "a.png", "--model", "lila-b15"): "lila-b14",
+        ("features", "lila-b15", "a.png"): "lila-b14",
+        ("features", "a.png", "--npy", "--half"): "--half would have no effect with --npy",
+        (
+            "segment",
+            "--model",
+            "facebook/dinov2-small",
+            "--support",
+            "a.png:a.png",
+            "--query",
+            "a.png",
+        ): "write hf:facebook/dinov2-small",
     }
     for arguments, message in cases.items():
         assert cli.main(list(arguments)) == 2, arguments

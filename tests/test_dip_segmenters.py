@@ -4,10 +4,16 @@ import sys
 
 import pytest
 import torch
-from dense_ctx_dip.segmenters import create_segmenter
+from dense_ctx_dip.segmenters import PatchSegmenter
+from dense_ctx_dip.testing import check_segmenter
 from evaluation_data import scene
 
-from dense_ctx.errors import InputError, MissingDependencyError, UnknownNameError
+from dense_ctx import registry
+from dense_ctx.errors import ContractError, InputError, MissingDependencyError, UnknownNameError
+
+
+def create_segmenter(name, **args):
+    return registry().create("segmenter", name, **args)
 
 
 def picture(seed=0, size=(48, 72)):
@@ -82,8 +88,54 @@ def test_diffcut_on_a_tiny_unet():
         create_segmenter("diffcut", unet=torch.nn.Linear(1, 1), vae=vae)
 
 
+@pytest.mark.parametrize("name", registry().names("segmenter"))
+def test_the_contract(name):
+    args = {"slic": {"segments": 12}}.get(name, {})
+    if name == "diffcut":
+        unet, vae = tiny_diffusion()
+        args = {"unet": unet, "vae": vae, "side": 128, "alpha": 2}
+    assert check_segmenter(name, **args) == ["builds", "segments", "deterministic", "size", "batch", "inputs"]
+
+
+class Narrow(PatchSegmenter):
+    def __call__(self, image, features, size):
+        return super().__call__(image, features, size)[:, 1:]
+
+
+class Random(PatchSegmenter):
+    def __call__(self, image, features, size):
+        return torch.randint(9, size)
+
+
+class Batched(PatchSegmenter):
+    def batch(self, images, features, sizes):
+        return [torch.zeros(size, dtype=torch.int64) for size in sizes]
+
+
+class Short(PatchSegmenter):
+    def __call__(self, image, features, size):
+        return super().__call__(image, features, size).int()
+
+
+class Painter(PatchSegmenter):
+    def __call__(self, image, features, size):
+        image.zero_()
+        return super().__call__(image, features, size)
+
+
+@pytest.mark.parametrize(
+    ("broken", "clause"),
+    [(Narrow, "segments"), (Short, "segments"), (Random, "deterministic"), (Batched, "batch"), (Painter, "inputs"),
+     (dict, "builds")],
+)  # fmt: skip
+def test_the_contract_sees_a_breach(broken, clause):
+    with pytest.raises(ContractError) as caught:
+        check_segmenter(broken)
+    assert caught.value.clause == clause
+
+
 def test_faults(monkeypatch):
-    with pytest.raises(UnknownNameError, match=r"No segmenter 'diffcat'\. Did you mean diffcut"):
+    with pytest.raises(UnknownNameError, match=r"Unknown segmenter 'diffcat'\. Closest: diffcut"):
         create_segmenter("diffcat")
     with pytest.raises(InputError, match=r"does not take \{'k': 3\}"):
         create_segmenter("ncut", k=3)
@@ -91,9 +143,8 @@ def test_faults(monkeypatch):
         create_segmenter("ncut", tau=3)
     with pytest.raises(InputError, match="segments=0"):
         create_segmenter("slic", segments=0)
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(MissingDependencyError, match="pip install diffusers"):
-        create_segmenter("diffcut")
-    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
-    with pytest.raises(MissingDependencyError, match="pip install scikit-image"):
-        create_segmenter("slic")
+    for name, package, extra in (("diffcut", "diffusers", "diffcut"), ("slic", "skimage.segmentation", "dip")):
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules, f"dense_ctx_dip.{name}", raising=False)
+        with pytest.raises(MissingDependencyError, match=rf"'{name}' needs the package .*dense-ctx\[{extra}\]"):
+            create_segmenter(name)

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,12 +21,12 @@ from dense_ctx_dip.tasks import Tasks, make_tasks
 from evaluation_data import save, scene
 from torch import multiprocessing
 
-from dense_ctx import AutoDenseModel
+from dense_ctx import AutoDenseModel, Part
 from dense_ctx.cli import main
 from dense_ctx.errors import ConfigError, FileError, InputError, MissingDependencyError
 from dense_ctx.testing import check_objective
 
-SETTINGS = {"side": 48, "classes": 8, "segmenter": "slic", "segmenter_args": {"segments": 12}}
+SETTINGS = {"side": 48, "classes": 8, "segmenter": Part("slic", {"segments": 12})}
 
 
 def pictures(root, count=8, size=(48, 72)):
@@ -229,8 +230,9 @@ def test_an_image_without_segments_or_with_one(tmp_path, monkeypatch):
         def __call__(self, image, features, size):
             return next(wholes, super().__call__(image, features, size))
 
-    monkeypatch.setattr("dense_ctx_dip.tasks.create_segmenter", lambda name, **args: Odd(alpha=2))
-    out = make_tasks(images, tmp_path / "out", model(), TaskSettings(side=48, classes=3, segmenter="ncut"))
+    registry = SimpleNamespace(create=lambda kind, name, **args: Odd(alpha=2))
+    monkeypatch.setattr("dense_ctx_dip.tasks.registry", lambda: registry)
+    out = make_tasks(images, tmp_path / "out", model(), TaskSettings(side=48, classes=3))
     first, second = "a/1.png", "a/3.png"  # in the order of their names
     assert read_pseudo_labels(out / f"labels/{first}.png").unique().tolist() == [-1]
     assert len(read_pseudo_labels(out / f"labels/{second}.png").unique()) == 1
@@ -263,8 +265,6 @@ def test_faults(tmp_path, made):
         make_tasks(tmp_path / "bare", tmp_path / "x", model(), TaskSettings(**SETTINGS))
     with pytest.raises(InputError, match=r"shared=1.5: within \[0, 1\)"):
         TaskSettings(shared=1.5)
-    with pytest.raises(InputError, match="tasks do not take"):
-        DipObjective.prepare(images, tmp_path / "x", model(), clases=3)
 
 
 def test_a_broken_image_is_left_out(tmp_path):
@@ -282,24 +282,22 @@ def test_a_broken_image_is_left_out(tmp_path):
 
 def test_the_verb(tmp_path, capsys):
     images = pictures(tmp_path / "images", 6)
-    words = [
-        "pseudo-label",
-        str(images),
-        "--out",
-        str(tmp_path / "out"),
-        "--model",
-        "rgb-xy+upsample",
-        "--classes",
-        "4",
-    ]
-    words += ["--side", "48", "--segmenter", "slic", "--set", "segments=12", "--device", "cpu"]
+    words = ["pseudo-label", images, "--out", tmp_path / "out", "--model", "rgb-xy", "--device", "cpu"]
+    words = [*map(str, words), "--segmenter", "slic(segments=12)", "classes=4", "side=48"]
     assert main(words) == 0
     assert "pairs.jsonl" in capsys.readouterr().out
     assert len(TaskPairs.open(tmp_path / "out"))
-    assert main([*words, "--shared", "0.5"]) == 2
-    assert "pair.shared: 0.05 there, 0.5 now" in capsys.readouterr().err
-    assert main([*words[:-4], "--set", "segments"]) == 2
-    assert "is not KEY=VALUE" in capsys.readouterr().err
-    assert main([*words, "--objective", "lila"]) == 2
-    assert "makes no data" in capsys.readouterr().err
+    for wrong, message in {
+        "shared=0.5": "pair.shared: 0.05 there, 0.5 now",
+        "shared=[0.5]": "pseudo-label: shared is [0.5]; expected a number",
+        "clases=3": "unknown key(s) clases (did you mean classes?); known: classes, iterations",
+        "classes=3": "'classes=3' contradicts 'classes=4'",
+        "kmeans=fast": "kmeans is 'fast'; expected one of auto, torch, faiss",
+        "segmenter=ncut": "segmenter=... is written --segmenter",
+        "segments": "'segments' is not KEY=VALUE",
+    }.items():
+        assert main([*words, wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*words[:-3], "slik"]) == 2
+    assert "Closest: slic" in capsys.readouterr().err
     assert Tasks  # the class behind it is public

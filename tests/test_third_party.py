@@ -17,7 +17,8 @@ NAMES = {
     ("probe", "stranger-mean"), ("probe", "stranger-steps"), ("metric", "stranger-share"),
     ("dataset", "stranger-stripes"), ("protocol", "stranger-stripes-v1"), ("command", "stranger-hello"),
     ("paper", "stranger"),
-    ("cue", "stranger-grey"), ("segmenter", "stranger-tiles"), ("greeting", "plain"), ("greeting", "loud"),
+    ("cue", "stranger-grey"), ("segmenter", "stranger-tiles"), ("task", "stranger-red"),
+    ("greeting", "plain"), ("greeting", "loud"),
 }  # fmt: skip
 CORE = ["data.name=stranger-stripes", "probe.name=stranger-steps", "probe.args={}", "image.size=[16,32]",
         "train.steps=6", "train.batch=2"]  # fmt: skip
@@ -125,7 +126,7 @@ def test_its_paper_is_listed_and_a_result_stands_beside_it(site, data, tmp_path)
 
 
 def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_path):
-    words = spell("evaluate", tmp_path / "out", data, "--set", *CORE, protocol="image-folder-linear-v1")
+    words = spell("evaluate", tmp_path / "out", data, *CORE, protocol="image-folder-linear-v1")
     status, _, error = site.run(*words)
     assert status == 0, error
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
@@ -137,7 +138,7 @@ def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_
 def test_a_probe_without_steps_is_refused_before_any_work(site, data, tmp_path, protocol):
     changes = [word for word in CORE if protocol.startswith("image") or word.startswith("probe")]
     changes = [word.replace("stranger-steps", "stranger-mean") for word in changes]
-    line = site.refused(*spell("evaluate", tmp_path / "out", data, "--set", *changes, protocol=protocol))
+    line = site.refused(*spell("evaluate", tmp_path / "out", data, *changes, protocol=protocol))
     assert re.search("stranger-?mean", line, re.IGNORECASE)
     assert "train=null" in line
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -145,13 +146,13 @@ def test_a_probe_without_steps_is_refused_before_any_work(site, data, tmp_path, 
 
 def test_a_probe_without_steps_is_fitted_where_the_protocol_trains_none(site, data, tmp_path):
     changes = ["probe.name=stranger-mean", "train=null"]
-    status, _, error = site.run(*spell("evaluate", tmp_path / "out", data, "--set", *changes))
+    status, _, error = site.run(*spell("evaluate", tmp_path / "out", data, *changes))
     assert status == 0, error
     assert json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["value"] > 0.8
 
 
 def test_a_headline_that_the_scorer_does_not_compute_is_refused(site, data, tmp_path):
-    line = site.refused(*spell("evaluate", tmp_path / "out", data, "--set", "metric=miou"))
+    line = site.refused(*spell("evaluate", tmp_path / "out", data, "metric=miou"))
     assert "miou" in line
     assert "share" in line
     assert "wrong" in line
@@ -176,6 +177,17 @@ def test_bench(site, data, tmp_path, more):
     # Places asked for a place for each cell of the finest map: 16 x 32 pixels of stride 4
     assert cells["stranger-scored", "stranger-places"]["learnt"] == 3 * (6 + 12 + 2) + 3 * 4 * 8
     assert cells["stranger-scored", "stranger-mix"]["learnt"] == 3 * (12 + 1)
+
+
+def test_bench_with_its_task(site, data, tmp_path):
+    """A task is less than an objective: MAXA's brings the data set, the feature cache and the heads' sizes."""
+    status, _, error = site.run(*spell("bench", tmp_path, data, tasks=["maxa(task=stranger-red)"]))
+    cells = records(tmp_path)
+    assert (status, len(cells)) == (0, 2), error
+    for cell in cells.values():
+        assert (cell["metric"], cell["unit"], cell["lower_is_better"], cell["n"]) == ("right", "%", False, 3)
+        assert cell["value"] > 80
+    assert "| maxa(task=stranger-red): right (%) ↑ |" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_bench_refuses_an_objective_that_cannot_score_before_any_cell(site, data, tmp_path):

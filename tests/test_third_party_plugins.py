@@ -68,7 +68,7 @@ def test_pseudo_label_with_its_segmenter_and_backbone(site, tmp_path):
     from dense_ctx_dip.task_files import read_pseudo_labels
 
     images, out = pictures(tmp_path / "images", 6, (32, 48)), tmp_path / "tasks"
-    words = spell("pseudo-label", out, images, "--set", "rows=2", "columns=3", segmenter="stranger-tiles")
+    words = spell("pseudo-label", out, images, segmenter="stranger-tiles(rows=2, columns=3)")
     status, _, error = site.run(*words)
     assert status == 0, error
     segments = read_pseudo_labels(out / "segments" / "00000.png.png")
@@ -142,7 +142,7 @@ BREACHES = {
 @pytest.mark.parametrize("change", BREACHES)
 def test_a_breach_of_contract_is_one_line_that_says_whose(tmp_path, change):
     site = faulty(tmp_path / "site")
-    line = site.refused(*spell("evaluate", tmp_path / "out", stripes(tmp_path / "data"), "--set", change))
+    line = site.refused(*spell("evaluate", tmp_path / "out", stripes(tmp_path / "data"), change))
     for pattern in BREACHES[change]:
         assert re.search(pattern, line)
     assert not (tmp_path / "out" / "result.json").exists()
@@ -150,7 +150,7 @@ def test_a_breach_of_contract_is_one_line_that_says_whose(tmp_path, change):
 
 def test_a_mistake_in_the_code_of_a_data_set_is_not_hidden(tmp_path):
     site = faulty(tmp_path / "site")
-    words = spell("evaluate", tmp_path / "out", stripes(tmp_path / "data"), "--set", "data.name=faulty-code")
+    words = spell("evaluate", tmp_path / "out", stripes(tmp_path / "data"), "data.name=faulty-code")
     status, _, error = site.run(*words)
     assert status != 0
     assert "ZeroDivisionError: a stripe of no width" in error

@@ -54,21 +54,27 @@ def test_yaml_and_overrides(file, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("stps=3", "unknown key.* stps; known: .*steps"),
+        ("stps=3", "unknown key.* stps .did you mean steps.*known: .*steps"),
         ("optimizer.rl=3", "optimizer: unknown key.* rl"),
-        ("optimizer.lr=fast", "optimizer: lr is 'fast'; expected float"),
-        ("steps=1.5", "steps is 1.5; expected int"),
-        ("steps=true", "steps is True; expected int"),
+        ("optimizer.lr=fast", "optimizer.lr is 'fast'; expected a number"),
+        ("steps=1.5", "steps is 1.5; expected a whole number"),
+        ("steps=true", "steps is True; expected a whole number"),
         ("steps=0", "steps is 0; expected at least 1"),
         ("optimizer.lr=.nan", "optimizer.lr is nan; expected more than 0"),
-        ("schedule.name=linear", "'linear'; expected constant or cosine"),
-        ("model.backbone=dinov2-s14", "model: backbone is 'dinov2-s14'; expected a mapping with name, args"),
-        ("optimizer.betas=[0.9]", "betas is .0.9.; expected tuple"),
+        ("schedule.name=linear", "'linear'; expected one of constant, cosine"),
+        ("model.backbone=[dinov2-s14]", "model.backbone is .*dinov2-s14.*; expected a mapping with name, args"),
+        ("optimizer.betas=[0.9]", "optimizer.betas is .0.9.; expected a list of 2, each a number"),
         ("accumulate=3", "batch_size 8 is not a multiple of accumulate 3"),
         ("validate.protocol=davis2017-linear-v1", "give validate.data"),
         ("steps.a=3", "steps is 100, which has no keys"),
+        ("epochs=3", "steps is 100 and epochs is 3; give a number for one of the two, and null"),
+        ("steps=null", "steps is None and epochs is None"),
+        ("optimizer.lr=.inf", "optimizer.lr is inf; expected more than 0, and finite"),
+        ("optimizer.lr=1e999", "1e999 is too large a number"),
+        ("mixed_precision=false", "mixed_precision is False; expected one of no, bf16, fp16"),
+        ("data=a #b", "begins a comment; put the value in quotes"),
         ("steps", "is not KEY=VALUE"),
-        ("data={", "the value is not YAML"),
+        ("data={", "is not YAML.*line 1, column"),
     ],
 )
 def test_what_is_wrong_is_named(file, setting, message):
@@ -79,7 +85,12 @@ def test_what_is_wrong_is_named(file, setting, message):
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(FileError, match="Cannot read the configuration"):
         TrainConfig.load(tmp_path / "none.yaml")
-    for text, message in (("- a\n", "not a mapping"), ("a: [", "is not YAML"), ("out: a\n", "missing key.* steps")):
+    for text, message in (
+        ("- a\n", "not a mapping"),
+        ("a: [", "is not YAML"),
+        ("out: a\n", "steps is None and epochs is None"),
+        ("steps: 1", "missing key.* out"),
+    ):
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(ConfigError, match=message):
             TrainConfig.load(tmp_path / "bad.yaml")
@@ -90,7 +101,7 @@ def test_keys_that_differ_are_named_and_free_ones_are_not(file):
     other = config.override(["optimizer.lr=1", "data.new=1", "objective.name=dip", "seed=4"])
     found = [text.split(":")[0] for text in config.differences(other.to_dict())]
     assert sorted(found) == ["data.new", "objective.name", "optimizer.lr", "seed"]
-    free = ["steps=200", "accumulate=2", "workers=3", "save.every=5", "log=3", "out=b", "resume=never"]
+    free = ["steps=null", "epochs=200", "accumulate=2", "workers=3", "save.every=5", "log=3", "out=b", "resume=never"]
     assert config.differences(config.override(free).to_dict()) == []
     assert {setting.split("=")[0].split(".")[0] for setting in free} | {"validate"} == set(FREE)
 

@@ -1,118 +1,133 @@
-"""Arguments and loading that several verbs share."""
+"""Arguments that several verbs share: the model, key=value settings, and what may not go together."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
+from ..model_spec import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ..model import DenseModel
 
 T = TypeVar("T")
 
+MODEL_HELP = (
+    "NAME, folder, Hub repository OWNER/NAME, BACKBONE+DECODER(key=value, ...), or BACKBONE alone, which means "
+    "BACKBONE+upsample (%(default)s)"
+)
+_SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*\s*=")
 _PAIR = re.compile(r"((?:[A-Za-z]:[\\/])?[^:]+):((?:[A-Za-z]:[\\/])?[^:]+)")  # C:\a.png:C:\b.png splits too
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, or --backbone and --decoder; --device and --dtype."""
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="NAME", help="a published model: short name, Hub repository or folder")
-    group.add_argument(
-        "--backbone",
-        metavar="NAME",
-        default="efficientnet-lite0",
-        help="without --model: backbone (%(default)s)",
+class VerbParser(argparse.ArgumentParser):
+    """A verb's parser. Options are written out in full. Of a verb with settings, key=value may stand anywhere.
+
+    The result has `given`: how each argument is written that the command line sets, for `refuse`.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "allow_abbrev": False})
+        self._inside = False  # argparse's intermixed parsing calls parse_known_args again
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        """As argparse; positional words may stand before, between and behind options."""
+        if self._inside:
+            return super().parse_known_args(args, namespace)
+        words = list(args or ())
+        takes_settings = any(action.dest == "settings" for action in self._actions)
+        settings, others = self._settings(words) if takes_settings else ([], words)
+        self._inside = True
+        try:
+            found, unknown = self.parse_known_intermixed_args(others, namespace)
+        except TypeError:  # a verb with verbs of its own
+            found, unknown = super().parse_known_args(others, namespace)
+        finally:
+            self._inside = False
+        options = [word for word in unknown if word.startswith("--")]
+        if options:
+            near = difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"there is no option {options[0].partition('=')[0]}{hint}")
+        if takes_settings:
+            found.settings = [*settings, *found.settings]
+        named = {word.partition("=")[0] for word in others}
+        found.given = {action.dest: text for text, action in self._option_string_actions.items() if text in named}
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            if not action.option_strings and value not in (action.default, None, []):
+                found.given[action.dest] = str(action.metavar or action.dest)
+        return found, unknown
+
+    def _settings(self, words: list[str]) -> tuple[list[str], list[str]]:
+        """Words that are settings, and the others. A word behind an option of one value is that value."""
+        end = words.index("--") if "--" in words else len(words)
+        single = {text for text, action in self._option_string_actions.items() if action.nargs is None}
+        setting = [
+            bool(_SETTING.match(word)) and (index == 0 or words[index - 1] not in single)
+            for index, word in enumerate(words[:end])
+        ]
+        chosen = [word for word, yes in zip(words, setting, strict=False) if yes]
+        return chosen, [word for word, yes in zip(words, setting, strict=False) if not yes] + words[end:]
+
+
+def add_settings(parser: argparse.ArgumentParser, text: str) -> None:
+    """KEY=VALUE words, as `args.settings`; `text` says what they change."""
+    parser.add_argument("settings", nargs="*", default=[], metavar="KEY=VALUE", help=text)
+
+
+def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    """MODEL where the verb is about the model, else --model, and --device."""
+    if positional:
+        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
+    else:
+        parser.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
+    add_device_argument(parser)
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or the best there is (%(default)s)")
+
+
+def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
+    """--dtype and --max-memory, of verbs that run the model on pictures of any size."""
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the network (%(default)s)"
     )
-    group.add_argument("--decoder", metavar="NAME", default="upsample", help="without --model: decoder (%(default)s)")
-    group.add_argument("--weights", metavar="PATH", help="without --model: local weights of the backbone")
-    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
-    group.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
-    group.add_argument("--max-memory", metavar="SIZE", help='tile large images to stay under SIZE, such as "2GB"')
+    parser.add_argument("--max-memory", metavar="SIZE", help='tile large images to stay under SIZE, such as "2GB"')
 
 
-def pick_device(name: str) -> str:
-    """`name`, or the best there is for "auto"; of several processes each takes its own accelerator."""
-    import os
+def model_of(args: argparse.Namespace) -> DenseModel:
+    """The model that the arguments name, on its device."""
+    from ..environment import pick_device
+    from ..model_spec import open_model
 
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
-    mps = getattr(torch.backends, "mps", None)
-    return "mps" if mps and mps.is_available() else "cpu"
+    return open_model(args.model, pick_device(args.device), getattr(args, "dtype", None))
 
 
-def model_from_spec(spec: str, device: str = "auto") -> DenseModel:
-    """The model of one word: a published one, or BACKBONE+DECODER with arguments in brackets.
+def refuse(args: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    """Refuse arguments of the command line that would have no effect.
 
-    "lila-b14", "owner/name", "runs/mine", "dinov2-s14+upsample", "efficientnet-lite0+upsample(layers=[-1])".
+    Args:
+        names: of attributes of `args`. reason: "with --list", "without --clip".
 
     Raises:
-        InputError: brackets that do not close, or values that are not YAML.
+        InputError: names those that are given.
     """
-    from ..model import AutoDenseModel
-
-    where = pick_device(device)
-    if "+" not in spec or Path(spec).exists():
-        return AutoDenseModel.from_pretrained(spec, device=where)
-    parts = [_part(text.strip(), spec) for text in spec.split("+", 1)]
-    model = AutoDenseModel.from_parts(parts[0][0], parts[1][0], backbone_args=parts[0][1], decoder_args=parts[1][1])
-    try:
-        return model.to(where).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {error}") from None
-
-
-def _part(text: str, spec: str) -> tuple[str, dict[str, Any]]:
-    import yaml
-
-    match = re.fullmatch(r"([^()]+)(?:\((.*)\))?", text)
-    if match is None:
-        raise InputError(f"{spec!r} is not BACKBONE+DECODER, each a name or NAME(key=value, ...)")
-    try:
-        # key=value, ... as a YAML flow mapping: commas inside brackets stay where they are
-        pairs = re.sub(r"(^|,)\s*(\w+)\s*=", r"\1 \2: ", match[2] or "")
-        args = yaml.safe_load("{" + pairs + "}")
-    except yaml.YAMLError as error:
-        from ..config import yaml_problem
-
-        raise InputError(f"{spec!r}: the arguments of {match[1]} are not key=value: {yaml_problem(error)}") from None
-    return match[1], args
-
-
-def bar(items: Iterable[T], total: int, what: str) -> Iterable[T]:
-    """A progress bar on stderr."""
-    from tqdm import tqdm
-
-    return tqdm(items, total=total, desc=what)
-
-
-def open_model(args: argparse.Namespace) -> DenseModel:
-    """The model the arguments name, on its device."""
-    import torch
-
-    from ..model import AutoDenseModel
-
-    device = pick_device(args.device)
-    if args.model:
-        return AutoDenseModel.from_pretrained(args.model, device=device, dtype=getattr(torch, args.dtype))
-    weights: dict[str, Any] = {"weights": args.weights} if args.weights else {}
-    model = AutoDenseModel.from_parts(args.backbone, args.decoder, backbone_args=weights)
-    try:
-        return model.to(device=device, dtype=getattr(torch, args.dtype)).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {args.device}: {error}") from None
+    given = getattr(args, "given", {})
+    idle = [given[name] for name in names if name in given]
+    if idle:
+        raise InputError(f"{', '.join(idle)} would have no effect {reason}: leave {'them' if idle[1:] else 'it'} out")
 
 
 def progress(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
-    """A progress bar on stderr; silent where stderr is not a terminal for long lists of one."""
+    """A progress bar on stderr."""
     from tqdm import tqdm
 
     return tqdm(items, total=total or None, desc=what, unit="frame" if what == "frames" else "image")
@@ -122,7 +137,7 @@ def split_pair(text: str) -> tuple[Path, Path]:
     """IMAGE:MASK as two paths."""
     match = _PAIR.fullmatch(text)
     if match is None:
-        raise InputError(f"--support {text!r} is not IMAGE:MASK, two paths with a colon between")
+        raise InputError(f"{text!r} is not IMAGE:MASK, two paths with a colon between")
     return Path(match[1]), Path(match[2])
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .arguments import add_settings, refuse
 from .base import Command
 
 if TYPE_CHECKING:
@@ -30,21 +30,23 @@ class Datasets(Command):
         parser.add_argument(
             "--complete", action="store_true", help="fewer or more samples than published: status 1 too"
         )
-        parser.add_argument(
-            "--option", action="append", default=[], metavar="KEY=VALUE", help="an option that NAME lists; repeatable"
-        )
+        add_settings(parser, "options that NAME lists: target=normals")
 
     def run(self, args: argparse.Namespace) -> int:
         """Print; 1 if the check finds problems."""
         from .. import data as datasets
+        from ..config import override
 
+        if args.root is None:
+            of_root = ["split", "limit", "picture", "complete", "settings"]
+            refuse(args, of_root, "without ROOT, the data set's folder")
         if args.name is None:
             _list([datasets.layout(name) for name in datasets.names()])
             return 0
         if args.root is None:
             _show(datasets.layout(args.name))
             return 0
-        options = dict(parse_option(text) for text in args.option)
+        options = override({}, *args.settings)
         report = datasets.check_root(args.name, args.root, args.split, args.limit, _progress, **options)
         print(report.text())
         if args.picture is not None and report.picture is not None:
@@ -54,25 +56,6 @@ class Datasets(Command):
         elif args.picture is not None:
             print(f"  {'picture':<9} none: no sample could be read")
         return 1 if report.problems or (args.complete and not report.complete) else 0
-
-
-def parse_option(text: str) -> tuple[str, Any]:
-    """KEY=VALUE; a value that is a number, true or false, or a Python literal is taken as such, others as text.
-
-    Raises:
-        InputError: no "=".
-    """
-    from ..errors import InputError
-
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InputError(f"--option {text!r} is not KEY=VALUE")
-    if value.lower() in ("true", "false"):
-        return key, value.lower() == "true"
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
 
 
 def _progress(indices: Iterable[int], total: int) -> Iterable[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .arguments import add_model_argument, add_settings, model_of, progress, refuse
 from .base import Command
 
 
@@ -19,13 +20,8 @@ class Evaluate(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument(
-            "model",
-            nargs="?",
-            metavar="MODEL",
-            help="short name, Hub repository, folder, or BACKBONE+DECODER such as dinov2-s14+upsample or "
-            "'efficientnet-lite0+upsample(layers=[-1])'",
-        )
+        add_model_argument(parser, positional=True)
+        add_settings(parser, "changes to the protocol: grid=8 probe.args.lr=1e-3")
         parser.add_argument("--protocol", nargs="+", metavar="ID", help="shipped protocols, or YAML files")
         parser.add_argument("--data", type=Path, metavar="ROOT", help="root of the protocol's data set")
         parser.add_argument("--out", type=Path, default=Path("dense-ctx-evaluation"), help="folder (%(default)s)")
@@ -33,13 +29,11 @@ class Evaluate(Command):
             "--seeds", nargs="+", type=int, default=[0], metavar="N", help="one probe each (0); reported as mean ± std"
         )
         parser.add_argument("--limit", type=int, metavar="N", help="first N clips, or images of each split")
-        parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the protocol: grid=8")
         parser.add_argument(
             "--cache", default="2GB", metavar="SIZE", help="keep training features in memory (2GB), or 0"
         )
         parser.add_argument("--keep-predictions", action="store_true", help="write predictions as PNG or .npy")
-        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
-        parser.add_argument("--list", action="store_true", help="list the protocols; with --protocol, show one")
+        parser.add_argument("--list", action="store_true", help="list the protocols; with --protocol, show them")
 
     def run(self, args: argparse.Namespace) -> int:
         """Evaluate, print the headline and where the result is."""
@@ -47,18 +41,19 @@ class Evaluate(Command):
         from ..evaluate.protocol import load_protocol
 
         if args.list:
-            return _list(args.protocol or [])
-        if args.model is None or not args.protocol or args.data is None:
-            raise InputError("evaluate needs MODEL, --protocol and --data; --list shows the protocols")
+            of_run = ["model", "data", "out", "seeds", "limit", "cache", "keep_predictions", "device"]
+            refuse(args, of_run if args.protocol else [*of_run, "settings"], "with --list")
+            return _list(args.protocol or [], args.settings)
+        if not args.protocol or args.data is None:
+            raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
         from ..environment import processes
         from ..evaluate.probes import make_probe
         from ..evaluate.run import evaluate
-        from .arguments import bar, model_from_spec
 
-        chosen = [load_protocol(name, args.set) for name in args.protocol]  # a typo fails before the model loads
+        chosen = [load_protocol(name, args.settings) for name in args.protocol]  # fail before the model loads
         for protocol in chosen:
             make_probe(protocol, 0)
-        model = model_from_spec(args.model, args.device)
+        model = model_of(args)
         for protocol in chosen:
             out = args.out / protocol.id if len(chosen) > 1 else args.out
             result = evaluate(
@@ -71,7 +66,7 @@ class Evaluate(Command):
                 limit=args.limit,
                 cache=0 if args.cache == "0" else args.cache,
                 keep=args.keep_predictions,
-                progress=bar,
+                progress=progress,
             )
             if processes()[0] == 0:
                 spread = f" ± {result.std:.4f}" if result.std is not None else ""
@@ -81,7 +76,7 @@ class Evaluate(Command):
         return 0
 
 
-def _list(names: list[str]) -> int:
+def _list(names: list[str], settings: list[str]) -> int:
     """The protocols named, whole, or a line on each that is registered; 1 where one of those cannot be read."""
     import json
 
@@ -91,7 +86,7 @@ def _list(names: list[str]) -> int:
 
     if names:
         for name in names:
-            print(json.dumps(load_protocol(name).to_dict(), indent=1))
+            print(json.dumps(load_protocol(name, settings).to_dict(), indent=1))
         return 0
     status, width = 0, max(map(len, registered()), default=0)
     for name in registered():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import add_model_arguments, open_model, progress, unique_stem
+from ..model_spec import DEFAULT_MODEL
+from .arguments import add_model_argument, add_precision_arguments, model_of, progress, refuse, unique_stem
 from .base import Command
 
 
@@ -16,12 +17,13 @@ class Features(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+        add_model_argument(parser, positional=True)
+        parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="to compute the features of")
         parser.add_argument("--out", type=Path, default=Path("dense-ctx-features"), help="folder (%(default)s)")
         parser.add_argument("--scale", type=float, default=1.0, help="pixel grid as a share of the image size (1.0)")
         parser.add_argument("--half", action="store_true", help="store float16: half the size, about 3 digits")
         parser.add_argument("--npy", action="store_true", help="large images: one memory-mapped .npy, written in tiles")
-        add_model_arguments(parser)
+        add_precision_arguments(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Write NAME.safetensors (pixels, patches, cls) and NAME.png (joint PCA) for each image."""
@@ -34,7 +36,11 @@ class Features(Command):
 
         if not 0 < args.scale <= 8:
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
-        model = open_model(args)
+        if args.npy:
+            refuse(args, ["half", "scale"], "with --npy, which has the image's size and the network's precision")
+        if Path(args.model).is_file():  # no model is a file: it was left out
+            args.images, args.model = [Path(args.model), *args.images], DEFAULT_MODEL
+        model = model_of(args)
         taken: set[str] = set()
         maps, names = [], []
         for path in progress(args.images, len(args.images), "features"):

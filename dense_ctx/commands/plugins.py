@@ -3,73 +3,85 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.resources
 import json
 import warnings
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DenseCtxError, PluginWarning
+from ..errors import DenseCtxError, FileError, MissingDependencyError, PluginError, PluginWarning, UnknownNameError
 from .base import Command
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from ..registry import Entry, Registry
+    from ..registry import Entry, Kind, Registry
 
 
 class Plugins(Command):
     """`dense-ctx plugins`."""
 
-    help = "list backbones, decoders ... with their distributions, and failures"
+    help = "list kinds and parts with their distributions, and failures"
+    description = "Without arguments: parts of every kind. KIND: those of one, such as backbone."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
+        parser.add_argument("kind", nargs="?", metavar="KIND", help="backbone, decoder, segmenter ...; default all")
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.add_argument("--check", action="store_true", help="import every target too (loads torch)")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print the registry; 1 if a plugin failed or, with --check, a target cannot be had."""
+        """Print the registry; 1 if a plugin failed or, with --check, a target that needs no further extra."""
         from ..plugins import SKIP_VARIABLE, load_plugins
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PluginWarning)  # every failure is listed below
             found = load_plugins(strict=False)
-            entries = list(found.entries())
-            problems = check_targets(found) if args.check else []
+            if args.kind is not None and args.kind not in found.kinds:
+                near = difflib.get_close_matches(args.kind, found.kinds, n=1, cutoff=0.0)[0]
+                message = f"There is no kind {args.kind!r}. Did you mean {near}? The kinds are {', '.join(found.kinds)}"
+                raise UnknownNameError(message)
+            entries = list(found.entries(args.kind))
+            problems = check_targets(found, entries) if args.check else []
         if args.json:
             print(json.dumps(_document(found, entries, problems), indent=2))
         else:
             _print_table(entries)
+            counts = Counter(entry.kind for entry in entries)
+            print("\n" + ", ".join(f"{kind} {counts[kind]}" for kind in found.kinds if args.kind in (None, kind)))
             for owner in found.skipped:
                 print(f"skipped by {SKIP_VARIABLE}: {owner}")
-            for entry, cause in problems:
-                print(f"UNAVAILABLE {entry.kind} {entry.name}: {cause}")
+            for entry, problem in problems:
+                print(f"UNAVAILABLE {entry.kind} {entry.name}: {problem}")
             for owner, cause in found.failures.items():
                 print(f"FAILED {owner}: {cause}")
             if args.check:
                 print(f"{len(entries) - len(problems)} of {len(entries)} targets can be had")
-        return 1 if found.failures or problems else 0
+        broken = [entry for entry, problem in problems if not isinstance(problem, MissingDependencyError)]
+        return 1 if found.failures or broken else 0
 
 
-def check_targets(found: Registry) -> list[tuple[Entry, str]]:
+def check_targets(found: Registry, entries: Iterable[Entry]) -> list[tuple[Entry, DenseCtxError]]:
     """Import every entry's target; of a packaged model look up the folder, take a Hub model on trust.
 
     Returns:
         The entries that cannot be had, and why. A plugin with a broken target is in `found.failures` too.
     """
-    problems = []
-    for entry in list(found.entries()):
+    problems: list[tuple[Entry, DenseCtxError]] = []
+    for entry in entries:
         try:
             if entry.owner in found.failures:
-                problems.append((entry, "its plugin failed"))
+                problems.append((entry, PluginError("its plugin failed")))
             elif found.kinds[entry.kind].suffix is not None:
                 found.file(entry.kind, entry.name)
             elif entry.kind != "model":
                 found.resolve(entry)
             elif not entry.target.startswith("hub:") and not _packaged(entry.target).is_dir():
-                problems.append((entry, f"there is no folder {_packaged(entry.target)}"))
+                problems.append((entry, FileError(f"there is no folder {_packaged(entry.target)}")))
         except DenseCtxError as error:
-            problems.append((entry, str(error)))
+            problems.append((entry, error))
     return problems
 
 
@@ -78,16 +90,23 @@ def _packaged(target: str) -> Traversable:
     return importlib.resources.files(package).joinpath(*folder.split("/"))
 
 
-def _document(found: Registry, entries: list[Entry], problems: list[tuple[Entry, str]]) -> dict[str, Any]:
+def _document(found: Registry, entries: list[Entry], problems: list[tuple[Entry, DenseCtxError]]) -> dict[str, Any]:
     return {
+        "kinds": [_kind(kind, found) for kind in found.kinds.values()],
         "entries": [_describe(entry) for entry in entries],
         "failures": [
             {"plugin": o.plugin, "distribution": o.distribution, "version": o.version, "cause": cause}
             for o, cause in found.failures.items()
         ],
-        "unavailable": [{"kind": e.kind, "name": e.name, "cause": cause} for e, cause in problems],
+        "unavailable": [{"kind": e.kind, "name": e.name, "cause": str(cause)} for e, cause in problems],
         "skipped": [owner.plugin for owner in found.skipped],
     }
+
+
+def _kind(kind: Kind, found: Registry) -> dict[str, Any]:
+    owner = None if kind.owner is None else kind.owner.plugin  # None: the core
+    count = len(found.names(kind.name))
+    return {"name": kind.name, "base": kind.base, "suffix": kind.suffix, "plugin": owner, "count": count}
 
 
 def _describe(entry: Entry) -> dict[str, Any]:

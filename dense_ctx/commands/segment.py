@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_model_arguments, open_model, progress, split_pair, unique_stem
+from .arguments import add_model_argument, add_precision_arguments, model_of, progress, split_pair, unique_stem
 from .base import Command
 
 if TYPE_CHECKING:
@@ -33,18 +33,23 @@ class Segment(Command):
             "--query", nargs="+", required=True, type=Path, metavar="PATH", help="images, videos or folders"
         )
         parser.add_argument("--out", type=Path, default=Path("dense-ctx-masks"), help="folder (%(default)s)")
-        parser.add_argument("--method", default="ridge", help="ridge, knn, linear or another probe (%(default)s)")
+        parser.add_argument(
+            "--method", default="ridge", help="ridge, knn, linear or another probe, NAME(key=value, ...) (%(default)s)"
+        )
         parser.add_argument("--ignore-index", type=int, default=255, help="mask value left out (%(default)s)")
-        add_model_arguments(parser)
+        add_model_argument(parser)
+        add_precision_arguments(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Write NAME.png (palette labels) and NAME_overlay.png for images; a folder of PNGs and an mp4 for videos."""
+        from ..config import parse_part
         from ..data.video import Video, is_video
         from ..incontext import InContext
 
+        method = parse_part(args.method)
         pairs = [split_pair(text) for text in args.support]
         queries = [(path, Video(path) if is_video(path) else None) for path in args.query]  # fail before the work
-        context = InContext(open_model(args), method=args.method, ignore_index=args.ignore_index)
+        context = InContext(model_of(args), method.name, ignore_index=args.ignore_index, **method.args)
         context.fit([image for image, _ in pairs], [mask for _, mask in pairs], max_memory=args.max_memory)
         taken: set[str] = set()
         for path, video in queries:

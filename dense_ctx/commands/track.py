@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_model_arguments, open_model, progress
+from .arguments import add_model_argument, add_precision_arguments, model_of, progress
 from .base import Command
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ class Track(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument("video", type=Path, help="a video file or a folder of frames")
+        parser.add_argument("video", type=Path, metavar="VIDEO", help="a video file or a folder of frames")
         parser.add_argument("--mask", type=Path, required=True, help="object ids of the first frame, 0 is background")
         parser.add_argument("--out", type=Path, default=Path("dense-ctx-track"), help="folder (%(default)s)")
         parser.add_argument("--stride", type=int, default=8, help="pixels per feature cell (%(default)s)")
-        add_model_arguments(parser)
+        add_model_argument(parser)
+        add_precision_arguments(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Write one palette PNG a frame, as DAVIS' evaluators read them, and an overlay mp4."""
@@ -36,7 +37,7 @@ class Track(Command):
 
         video = Video(args.video)
         mask = load_mask(args.mask, video.size)
-        model = open_model(args)
+        model = model_of(args)
         folder = args.out / args.video.stem
 
         def overlays() -> Iterator[Frame]:
@@ -48,7 +49,9 @@ class Track(Command):
                     kept.append(frame)
                     yield frame
 
-            for index, labels in enumerate(track(model, remember(), mask, stride=args.stride)):
+            for index, labels in enumerate(
+                track(model, remember(), mask, stride=args.stride, max_memory=args.max_memory)
+            ):
                 visualize.save_labels(folder / f"{index:05d}.png", labels)
                 yield visualize.overlay(kept.pop(0), labels)
 

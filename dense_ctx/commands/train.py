@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .arguments import add_settings
 from .base import Command
 
 
@@ -19,14 +20,9 @@ class Train(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument(
-            "words",
-            nargs="*",
-            metavar="CONFIG KEY=VALUE",
-            help="a YAML file (docs/training.md), and what to change in it: steps=100 optimizer.lr=1e-4",
-        )
-        # argparse takes positional words before an option only: those behind it are the option's
-        parser.add_argument("--dry-run", nargs="*", metavar="", help="two steps on whatever is there; nothing is kept")
+        parser.add_argument("config", metavar="CONFIG", help="a YAML file (docs/training.md)")
+        add_settings(parser, "changes to it: steps=100 optimizer.lr=1e-4 mixed_precision=no")
+        parser.add_argument("--dry-run", action="store_true", help="two steps on whatever is there; nothing is kept")
 
     def run(self, args: argparse.Namespace) -> int:
         """Train; 128 + the signal's number when stopped by one."""
@@ -34,25 +30,22 @@ class Train(Command):
         import tempfile
 
         from ..environment import processes
-        from ..errors import InputError, StoppedError
+        from ..errors import StoppedError
         from ..train import TrainConfig, train
 
-        words = [*args.words, *(args.dry_run or [])]
-        if not words or "=" in words[0]:
-            raise InputError("train needs CONFIG, a YAML file, before KEY=VALUE")
-        config = TrainConfig.load(words[0], words[1:])
+        config = TrainConfig.load(args.config, args.settings)
         try:
-            if args.dry_run is not None:
-                with tempfile.TemporaryDirectory() as folder:
-                    train(config.dry(Path(folder) / "dry-run"))
+            if args.dry_run:
+                with tempfile.TemporaryDirectory() as work:
+                    train(config.dry(Path(work) / "dry-run"))
                 if processes()[0] == 0:
                     print("two steps done; nothing was kept")
                 return 0
-            made = train(config)
+            folder = train(config)
         except StoppedError as error:
             if processes()[0] == 0:
                 print(error, file=sys.stderr)
             return 128 + error.signal
         if processes()[0] == 0:
-            print(made)
+            print(folder)
         return 0

@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from ..config import Part, from_dict, strict_keys, yaml_problem
+from ..config import Part, load_yaml, override, typed
 from ..errors import ConfigError, FileError
 from ..plugins import registry
 from .sections import Data, ImageSpec, Scoring, Train, expect, expect_word, is_text, is_whole
@@ -86,63 +84,17 @@ class Protocol:
         """Change values: ["grid=8", "train.steps=100", "probe.args.k=5"]; values are YAML.
 
         Raises:
-            ConfigError: not key=value, or a key that does not exist.
+            ConfigError: not key=value, a key that does not exist, two values for one key.
         """
         if not settings:
             return self
-        values = self.to_dict()
         for setting in settings:
-            key, equals, text = setting.partition("=")
-            if not equals:
-                raise ConfigError(f"{setting!r} is not KEY=VALUE")
-            try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ConfigError(f"{setting!r}: the value is not YAML: {yaml_problem(error)}") from None
-            _set(values, key.split("."), value, setting)
+            if (key := setting.partition("=")[0].strip()) in ("id", "overrides"):
+                raise ConfigError(f"{setting!r}: {key} cannot be overridden")
+        values = override(self.to_dict(), *settings)
         # of several settings of one key the last one counts
         given = tuple(sorted({item.partition("=")[0]: item for item in (*self.overrides, *settings)}.values()))
-        return replace(_parse(values, self.id), overrides=given)
-
-
-def _set(values: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
-    place: Any = values
-    for index, part in enumerate(path[:-1]):
-        if place.get(part) is None and part in place:
-            place[part] = {}
-        place = place.get(part)
-        if not isinstance(place, dict):
-            raise ConfigError(f"{setting!r}: the protocol has no {'.'.join(path[: index + 1])}")
-    free = path[:-1] in (["probe", "args"], ["scorer", "args"], ["data", "options"])
-    if path[-1] not in place and not free and len(path) == 1:
-        raise ConfigError(f"{setting!r}: the protocol has no {path[-1]}; it has {', '.join(values)}")
-    if path[0] in ("id", "overrides"):
-        raise ConfigError(f"{setting!r}: {path[0]} cannot be overridden")
-    place[path[-1]] = value
-
-
-def _parse(data: Mapping[str, Any], where: str) -> Protocol:
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where} is not a mapping of keys to values")
-    values = dict(strict_keys(Protocol, data, where))
-    nested: dict[str, type] = {
-        "data": Data, "probe": Part, "image": ImageSpec, "train": Train, "scoring": Scoring, "scorer": Part
-    }  # fmt: skip
-    for key, cls in nested.items():
-        if isinstance(values.get(key), Mapping):
-            inner = {k: tuple(v) if isinstance(v, list) else v for k, v in values[key].items()}
-            try:
-                values[key] = from_dict(cls, inner, key)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from None
-        elif key in values and not (key in ("train", "scorer") and values[key] is None):
-            raise ConfigError(f"{where}: {key} is {values[key]!r}; expected a mapping")
-    for key in ("notes", "overrides"):
-        values[key] = tuple(values.get(key, ()))
-    try:
-        return Protocol(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        return replace(typed(Protocol, values, self.id), overrides=given)
 
 
 def names() -> list[str]:
@@ -166,8 +118,4 @@ def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protoc
             raise FileError(f"Cannot read the protocol {name}: {error}") from None
     else:
         text = registry().file("protocol", name).read_text(encoding="utf-8")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not YAML: {yaml_problem(error)}") from None
-    return _parse(data, name).override(overrides)
+    return typed(Protocol, load_yaml(text, name), name).override(overrides)

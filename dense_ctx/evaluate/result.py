@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import from_dict
+from ..config import typed
 from ..errors import ConfigError
 from ..files import clean, read_json, state_digest, write_json
 
@@ -81,7 +81,7 @@ class Result:
         if not isinstance(form, int) or form > FORMAT:
             raise ConfigError(f"{path} has format {form!r}; this dense_ctx reads up to {FORMAT}")
         digest = data.pop("digest", None)
-        result = from_dict(cls, data, str(path))
+        result = typed(cls, {**data, "value": _number(data.get("value"))}, str(path))
         if digest != result.digest():
             raise ConfigError(f"{path} was changed after it was written: its digest does not match")
         return replace(

@@ -18,6 +18,7 @@ import torch
 
 from ..data import open_set
 from ..data.base import ImageSet, VideoSet
+from ..data.subset import Subset
 from ..environment import describe_environment, peak_memory_mb, processes
 from ..environment import wait_for_everyone as everyone
 from ..errors import ConfigError, InputError
@@ -167,20 +168,10 @@ def _open(
                 f"{protocol.id} is about {scorer.target}; the targets of {protocol.data.name} are {part.kind}"
             )
     if limit is not None:
-        val = VideoSet(val.clips[:limit], val.kind, val.classes) if isinstance(val, VideoSet) else _First(val, limit)
-        train = None if train is None else _First(train, limit)
+        video = isinstance(val, VideoSet)
+        val = VideoSet(val.clips[:limit], val.kind, val.classes) if video else Subset(val, range(len(val))[:limit])
+        train = None if train is None else Subset(train, range(len(train))[:limit])
     return train, val
-
-
-class _First(ImageSet):
-    """The first images of a set."""
-
-    def __init__(self, whole: ImageSet, count: int) -> None:
-        self.whole, self.kind, self.classes = whole, whole.kind, whole.classes
-        self.names = list(whole.names)[:count]
-
-    def __getitem__(self, index: int) -> Any:
-        return self.whole[index]
 
 
 def _scores(

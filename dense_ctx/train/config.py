@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from ..config import Loader, Part, assign, typed
+from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, typed
 from ..errors import ConfigError, FileError
 from ..identity import differences
 
 # keys that may change on resume; none affects completed steps
-FREE = ("steps", "accumulate", "workers", "validate", "save", "log", "out", "resume")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A model made new: `AutoDenseModel.from_parts`."""
-
-    backbone: Part
-    decoder: Part
+FREE = ("steps", "epochs", "accumulate", "workers", "validate", "save", "log", "out", "resume")
 
 
 @dataclass(frozen=True)
@@ -81,11 +72,14 @@ class Save:
 class TrainConfig:
     """The configuration of a run.
 
-    model: parts by name, or a published model to start from (short name, Hub repository, folder); None: the caller's.
+    model: parts by name, or a published model to start from; as on the command line, BACKBONE+DECODER, a short name,
+        a folder or a Hub repository; None: the caller's.
     objective: a registered name and its arguments; None: the caller's.
     data: handed to `objective.dataset` as it is.
     out: folder of the run.
-    steps: of the optimizer. batch_size: samples a step sees, over all processes and accumulated parts, so that
+    steps: of the optimizer. epochs: in their place, passes over the data set, which needs a length; a share of one is
+        rounded up to whole steps.
+    batch_size: samples a step sees, over all processes and accumulated parts, so that
         neither number changes what is trained. accumulate: parts a step is cut into, to save memory.
     clip_norm: of the gradient; None: not clipped, measured all the same.
     workers: processes that read data, for each process that trains.
@@ -94,7 +88,8 @@ class TrainConfig:
     """
 
     out: str
-    steps: int
+    steps: int | None = None
+    epochs: float | None = None
     model: Parts | str | None = None
     objective: Part | None = None
     data: Any = None
@@ -113,8 +108,11 @@ class TrainConfig:
     resume: str = "auto"
 
     def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            given = f"steps is {self.steps} and epochs is {self.epochs}"
+            raise ConfigError(f"{given}; give a number for one of the two, and null, or nothing, for the other")
         least = {
-            "steps": (self.steps, 1),
+            "steps": (1 if self.steps is None else self.steps, 1),
             "batch_size": (self.batch_size, 1),
             "accumulate": (self.accumulate, 1),
             "log": (self.log, 1),
@@ -130,12 +128,12 @@ class TrainConfig:
             "optimizer.weight_decay": (self.optimizer.weight_decay, 0),
         }
         for key, (value, bound) in least.items():
-            if not value >= bound:
+            if not bound <= value < math.inf:
                 raise ConfigError(f"{key} is {value}; expected at least {bound}")
-        above = {"optimizer.lr": self.optimizer.lr, "clip_norm": 1.0 if self.clip_norm is None else self.clip_norm}
+        above = {"optimizer.lr": self.optimizer.lr, "clip_norm": self.clip_norm, "epochs": self.epochs}
         for key, number in above.items():
-            if not number > 0:
-                raise ConfigError(f"{key} is {number}; expected more than 0")
+            if number is not None and not 0 < number < math.inf:
+                raise ConfigError(f"{key} is {number}; expected more than 0, and finite")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
         if self.average.momentum >= 1 or (self.average.momentum and not self.average.start):
@@ -143,7 +141,7 @@ class TrainConfig:
                 f"average.momentum is {self.average.momentum} and average.start {self.average.start}; expected a "
                 "momentum below 1, and a first step to average, from 1 on"
             )
-        if self.average.start > self.steps:
+        if self.steps is not None and self.average.start > self.steps:
             raise ConfigError(
                 f"average.start is {self.average.start}, later than the last of {self.steps} steps; 0 averages nothing"
             )
@@ -154,11 +152,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; raises ConfigError for one JSON cannot hold."""
-        try:
-            result: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        except TypeError as error:
-            raise ConfigError(f"the configuration has a value JSON cannot hold: {error}") from None
-        return result
+        return json_ready(self, "the configuration")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> TrainConfig:
@@ -167,7 +161,8 @@ class TrainConfig:
         Raises:
             ConfigError: an unknown or missing key, or a value of the wrong type, named by its dotted path.
         """
-        return typed(cls, data, where)
+        config = typed(cls, data, where)
+        return replace(config, model=_parts(config.model)) if isinstance(config.model, str) else config
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -178,40 +173,47 @@ class TrainConfig:
             ConfigError: as `from_dict`.
         """
         try:
-            data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+            data = load_yaml(Path(path).read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise FileError(f"Cannot read the configuration {path}: {error}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not YAML: {error}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is not a text file in UTF-8: {error}") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{path} is not a mapping of keys to values")
-        for setting in overrides:
-            assign(data, setting)
-        return cls.from_dict(data, str(path))
+        return cls.from_dict(override(data, *overrides), str(path))
 
     def override(self, settings: Sequence[str]) -> TrainConfig:
         """Change values: ["steps=100", "optimizer.lr=1e-4", "objective.args.k=5"]; values are YAML."""
-        data = self.to_dict()
-        for setting in settings:
-            assign(data, setting)
-        return self.from_dict(data)
+        return self.from_dict(override(self.to_dict(), *settings))
+
+    def resolved(self, samples: int) -> TrainConfig:
+        """The same with `steps` in place of `epochs`, for a data set of so many samples."""
+        if self.epochs is None:
+            return self
+        return replace(self, epochs=None, steps=math.ceil(Fraction(str(self.epochs)) * samples / self.batch_size))
 
     def save_yaml(self, path: Path) -> None:
         """Write what `load` reads, whole or not at all; raises FileError."""
         from ..files import write_text
 
-        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+        write_text(path, dump_yaml(self.to_dict()))
 
     def dry(self, out: Path) -> TrainConfig:
         """Two steps that leave nothing but `out`, and validate nothing."""
         average = replace(self.average, start=min(self.average.start, 2))
-        return replace(
-            self, out=str(out), steps=2, log=1, save=Save(0, 1), average=average, validate=Validate(), resume="never"
-        )
+        short = replace(self, steps=2, epochs=None, average=average)
+        return replace(short, out=str(out), log=1, save=Save(0, 1), validate=Validate(), resume="never")
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """ "KEY: X there, Y now" for keys that differ in `other` (a `to_dict`) and may not change on resume."""
-        defaults = TrainConfig(out=self.out, steps=self.steps).to_dict()  # of keys that the other's version had not
+        defaults = TrainConfig(out=self.out, steps=1).to_dict()  # of keys that the other's version had not
         mine = {key: value for key, value in self.to_dict().items() if key not in FREE}
         theirs = {key: value for key, value in {**defaults, **other}.items() if key not in FREE}
         return differences(theirs, mine)
+
+
+def _parts(model: str) -> Parts | str:
+    from ..model_spec import parse_model
+
+    spec = parse_model(model)
+    return spec if isinstance(spec, Parts) else model

@@ -50,7 +50,8 @@ def train(
         `config.out`/model.
 
     Raises:
-        ConfigError: the configuration is invalid, or `out` holds a run that differs in a key that may not change.
+        ConfigError: the configuration is invalid, or epochs are of a data set without a length; or `out` holds a run
+            that differs in a key that may not change.
         InputError: the data set has no length, or the batch cannot be divided among the processes.
         NonFiniteError: a loss or gradient is NaN or infinite; the last saved state stays.
         StoppedError: SIGINT or SIGTERM was received; the state was saved.
@@ -74,7 +75,7 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
     config, began = run.config, time.monotonic()
     before, skipped = run.seconds, 0
     run.step.train()
-    for step in range(run.start + 1, config.steps + 1):
+    for step in range(run.start + 1, run.steps + 1):
         lr = run.set_lr(step - 1)
         losses, ids, finite = _backward(run, batches, step)
         if step == run.start + 1:
@@ -95,9 +96,9 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         run.averaged.update(step)
         run.seconds = before + time.monotonic() - began
         log.advance(step, mean)
-        if step % config.log == 0 or step == config.steps:
+        if step % config.log == 0 or step == run.steps:
             log.write(_row(run, step, losses, lr, norm))
-        last = step == config.steps
+        last = step == run.steps
         if check is not None and (step % config.validate.every == 0 or last):
             log.write({"step": step, "validation": check(step), "seconds": round(run.seconds, 3)})
             run.step.train()
@@ -110,7 +111,7 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         if stopped and not last:
             advice = "The same command resumes it" if config.resume != "never" else "Resume it with resume=auto"
             raise StoppedError(
-                f"stopped after step {step} of {config.steps}, saved in {state.folder_of(run.out, step)}. {advice}",
+                f"stopped after step {step} of {run.steps}, saved in {state.folder_of(run.out, step)}. {advice}",
                 stopped,
             )
 

@@ -16,7 +16,8 @@ import torch
 from ..errors import ConfigError, DenseCtxError, FileError
 from ..interfaces import Objective
 from ..links import refuse_own_link
-from ..model import AutoDenseModel, DenseModel
+from ..model import DenseModel
+from ..model_spec import open_model
 from ..plugins import registry
 from . import state
 from .average import Averaged
@@ -50,20 +51,25 @@ class Run:
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
 
     @property
+    def steps(self) -> int:
+        """How many steps the run has in all; the configuration of a run has them in place of epochs."""
+        return cast(int, self.config.steps)
+
+    @property
     def main(self) -> bool:
         """Whether this is the process that writes."""
         return bool(self.accelerator.is_main_process)
 
     def set_lr(self, done: int) -> float:
         """Set the learning rates for the step after `done` steps; returns the first group's."""
-        scale = factor(self.config.schedule, done, self.config.steps)
+        scale = factor(self.config.schedule, done, self.steps)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * scale
         return float(self.lrs[0] * scale)
 
     def log(self) -> Log:
         """The run's log, from where it starts."""
-        return Log(self.out, self.start, self.config.steps, self.config.batch_size, self.main)
+        return Log(self.out, self.start, self.steps, self.config.batch_size, self.main)
 
     def save(self, done: int) -> None:
         """Write state/step_N, then remove what is more than `save.keep`."""
@@ -154,8 +160,6 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
                 f"{out} holds the run of another configuration: {'; '.join(differing)}. "
                 "Undo the change, or choose another out"
             )
-        if meta.step > config.steps:
-            raise ConfigError(f"{found} has {meta.step} steps already, more than steps={config.steps}")
     seed_all(mix(config.seed, "model"))
     model = _model(config) if model is None else model
     objective = _objective(config) if objective is None else objective
@@ -166,7 +170,10 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
         )
     refuse_own_link(model, out / "model")
     dataset = objective.dataset(config.data) if dataset is None else dataset
-    samples = count(dataset)
+    samples = _samples(dataset, config)
+    config = _in_steps(config, samples, accelerator)
+    if meta is not None and meta.step > cast(int, config.steps):
+        raise ConfigError(f"{found} has {meta.step} steps already, more than steps={config.steps}")
     if meta is not None and meta.samples != samples:
         raise ConfigError(f"{found} was trained on {meta.samples} samples, the data set now has {samples}")
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -179,7 +186,9 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
     frozen = state.frozen_digest(step)
     pin = accelerator.device.type == "cuda"
-    batches = loader(dataset, objective, order.between(start, config.steps), config.seed, config.workers, pin)
+    batches = loader(
+        dataset, objective, order.between(start, cast(int, config.steps)), config.seed, config.workers, pin
+    )
     spec = config.optimizer
     made = torch.optim.AdamW(
         step.groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay, foreach=True
@@ -200,6 +209,26 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     return Run(
         config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, fresh, start, seconds, averaged
     )
+
+
+def _samples(dataset: Any, config: TrainConfig) -> int:
+    if config.epochs is not None and not hasattr(dataset, "__len__"):
+        raise ConfigError(
+            f"epochs is {config.epochs:g}, and {type(dataset).__name__} has no length (__len__), so there is no end of "
+            "an epoch; a data set needs one, also for steps: the loop picks samples by number"
+        )
+    return count(dataset)
+
+
+def _in_steps(config: TrainConfig, samples: int, accelerator: Any) -> TrainConfig:
+    """The configuration in steps; says how many an epoch's are."""
+    if config.epochs is None:
+        return config
+    found = config.resolved(samples)
+    if accelerator.is_main_process:
+        text = f"epochs={config.epochs:g} of {samples} samples: {found.steps} steps of {config.batch_size}"
+        print(text, file=sys.stderr, flush=True)
+    return found
 
 
 def _claim(config: TrainConfig, out: Path) -> None:
@@ -238,7 +267,7 @@ def _model(config: TrainConfig) -> DenseModel:
             "model is missing: {backbone: {name: ...}, decoder: {name: ...}}, or a published model's name"
         )
     if isinstance(config.model, str):
-        return AutoDenseModel.from_pretrained(config.model)
+        return open_model(config.model)
     return DenseModel.from_parts(config.model.backbone, config.model.decoder)
 
 

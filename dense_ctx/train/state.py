@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..config import from_dict
+from ..config import typed
 from ..errors import CheckpointError, FileError
 from ..files import file_digest, state_digest, write_folder, write_tensors
 from .step import TrainStep
@@ -99,7 +99,7 @@ def check(folder: Path) -> Meta:
         raise CheckpointError(f"{folder} is damaged: {error}") from error
     if data.get("format", 0) > FORMAT:
         raise CheckpointError(f"{folder} has format {data['format']}; this dense_ctx reads up to {FORMAT}")
-    return from_dict(Meta, data, str(folder / META))
+    return typed(Meta, data, str(folder / META))
 
 
 def module_tensors(step: TrainStep) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ class FunctionBackbone(Backbone):
             raise InputError(f"stride={stride}, mean={list(mean)}, std={list(std)}: at least 1, three, three above 0")
         self.function, self.stride, self.strides = function, stride, (stride,)
         self.mean, self.std, self.image_size = tuple(mean), tuple(std), (16 * stride, 16 * stride)  # type: ignore[assignment]
-        self.source = f"function {getattr(function, '__qualname__', type(function).__name__)}"
+        self.source = f"function {getattr(function, '__name__', type(function).__name__)}"
         draw = torch.Generator().manual_seed(0)
         probe = torch.rand(1, 3, 4 * stride, 4 * stride, generator=draw).to(device)
         # what it does to one picture stands for its weights, so that two functions are never taken for one

@@ -45,10 +45,7 @@ class LoraBackbone(Backbone):
 
         if rank < 1:
             raise ConfigError(f"rank={rank} is not at least 1")
-        if isinstance(of, str):
-            own = random_args(of) if weights is None else {} if weights == "pretrained" else {"weights": weights}
-            of = create_backbone(of, **{**(args or {}), **own})
-        made = of
+        made = _bare(of, args or {}, weights) if isinstance(of, str) else of
         linear = [name for name, part in made.named_modules() if isinstance(part, nn.Linear)]
         chosen = [name for name in linear if name.rpartition(".")[2] in tuple(targets)]
         if not chosen:
@@ -61,8 +58,8 @@ class LoraBackbone(Backbone):
             torch.manual_seed(0)  # a model built again for its checkpoint starts alike
             config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=chosen)
             self.net = inject_adapter_in_model(config, made)
-        for name in ("dims", "strides", "stride", "mean", "std", "image_size", "source", "links"):
-            setattr(self, name, getattr(made, name))
+        self.dims, self.strides, self.stride, self.image_size = made.dims, made.strides, made.stride, made.image_size
+        self.mean, self.std, self.source, self.links = made.mean, made.std, made.source, made.links
         self.eval()
 
     def forward(self, images: Tensor) -> Features:
@@ -87,3 +84,13 @@ class LoraBackbone(Backbone):
         """The bare backbone's, within `args`."""
         inner = self.net.stored_args(args.get("args") or {}, whole=whole)
         return {**args, "args": inner} if inner else dict(args)
+
+
+def _bare(name: str, args: Mapping[str, Any], weights: str | None) -> Backbone:
+    """The named backbone, with the weights that its own arguments, a file or chance give."""
+    own = {"weights": weights}
+    if weights is None:
+        own = random_args(name)
+    elif weights == "pretrained":
+        own = {}
+    return create_backbone(name, **{**args, **own})

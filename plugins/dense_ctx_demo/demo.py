@@ -19,7 +19,7 @@ from dense_ctx.errors import MissingDependencyError
 from dense_ctx.images import load_mask
 from dense_ctx.incontext import InContext
 from dense_ctx.metrics import confusion_matrix, iou
-from dense_ctx.model import AutoDenseModel
+from dense_ctx.model import DenseModel
 
 CLASSES = ("background", "face", "jacket", "bow tie")
 ANNOTATED = (0, 60, 119)  # first, middle and last frame; the first is the annotated example
@@ -60,16 +60,19 @@ def annotation(frame: int) -> Tensor:
 
 
 def run(
-    out: Path, progress: Callable[[Iterable[Frame], int], Iterable[Frame]] = lambda frames, total: frames
+    out: Path,
+    model: DenseModel,
+    progress: Callable[[Iterable[Frame], int], Iterable[Frame]] = lambda frames, total: frames,
 ) -> DemoResult:
     """Segment the clip from its first frame and write an overlay video and a contact sheet into `out`.
 
     Args:
         out: the folder to write to; created if missing.
+        model: whose features are used.
         progress: called with the frames and their number, returns them; for a progress bar.
     """
     video = Video(clip_path())
-    context = fit(video)
+    context = fit(video, model)
     overlays: list[Frame] = []
     examples: dict[int, tuple[Frame, Frame, Tensor]] = {}
     scores: dict[int, list[float]] = {}
@@ -99,9 +102,8 @@ def run(
     )
 
 
-def fit(video: Video) -> InContext:
-    """Fit the demo's model to the first frame and its annotation."""
-    model = AutoDenseModel.from_pretrained("lila-lite0")
+def fit(video: Video, model: DenseModel) -> InContext:
+    """Fit a ridge probe on the model's features to the first frame and its annotation."""
     return InContext(model, method="ridge").fit(enlarge(video.first()), enlarge_labels(annotation(0)))
 
 

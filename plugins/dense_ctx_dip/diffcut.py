@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dense_ctx.errors import InputError, MissingDependencyError, WeightsError
+from dense_ctx.errors import InputError, WeightsError
 from dense_ctx.interfaces import Size
 
 from .ncut import ncut_segments
@@ -30,7 +31,6 @@ class DiffCutSegmenter(Segmenter):
         prompt: the empty prompt's embeddings [1, L, C] and pooled embedding [1, C'], for such modules; default zeros.
 
     Raises:
-        MissingDependencyError: diffusers is not installed.
         WeightsError: the pipeline is unavailable.
         InputError: the UNet's encoder has no self-attention.
     """
@@ -53,15 +53,8 @@ class DiffCutSegmenter(Segmenter):
                 f"timestep={timestep}, side={side}, tau={tau}, alpha={alpha}: expected timestep in 0..999, "
                 "side at least 64, tau in (0, 2] and alpha above 0"
             )
-        try:
-            import diffusers
-        except ImportError:
-            raise MissingDependencyError(
-                "The segmenter diffcut needs the package diffusers: pip install diffusers. "
-                "The segmenter ncut, on the backbone's own features, needs no extra package"
-            ) from None
         if unet is None or vae is None:
-            unet, vae, prompt = _pipeline(diffusers, model)
+            unet, vae, prompt = _pipeline(model)
         self.unet, self.vae, self.prompt = unet.eval(), vae.eval(), prompt
         self.scheduler = diffusers.DDPMScheduler(
             num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
@@ -115,7 +108,7 @@ class DiffCutSegmenter(Segmenter):
         return ncut_segments(self.features(image), size, self.tau, self.alpha, self.official_quirk)
 
 
-def _pipeline(diffusers: Any, model: str) -> tuple[Any, Any, tuple[Tensor, Tensor]]:
+def _pipeline(model: str) -> tuple[Any, Any, tuple[Tensor, Tensor]]:
     try:
         pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(model, use_safetensors=True)
     except Exception as error:  # diffusers raises OSError, ValueError, HTTP and connection errors of several packages

@@ -6,9 +6,7 @@ pseudo-class with it, and of distractors; the encoder learns by how right that i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,37 +90,6 @@ class DipObjective(Objective):
         self.size, self.scale, self.positives = size, (scale[0], scale[1]), positives
         self.direct = direct
         self.projector: nn.Module | None = None
-
-    @staticmethod
-    def prepare(
-        images: str | os.PathLike[str],
-        out: str | os.PathLike[str],
-        model: DenseModel,
-        name: str = "",
-        progress: Any = None,
-        **settings: Any,
-    ) -> Path:
-        """Make the data: automatic tasks from a folder of unlabelled images, what `dense-ctx pseudo-label` does.
-
-        Args:
-            images, out: folders.
-            model: whose features make the pseudo-classes.
-            name: of the model, written down.
-            progress: (iterable, total, what) -> iterable, for bars.
-            settings: see `dense_ctx_dip.task_settings.TaskSettings`.
-
-        Raises:
-            InputError: fewer segments than classes, no positive pair, or a setting there is not.
-            FileError, ConfigError: no images; `out` in use, or made otherwise.
-        """
-        from .task_settings import TaskSettings
-        from .tasks import make_tasks
-
-        try:
-            chosen = TaskSettings(**settings)
-        except TypeError as error:
-            raise InputError(f"tasks do not take {settings}: {error}") from None
-        return make_tasks(images, out, model, chosen, name, progress)
 
     def dataset(self, data: Any) -> Dataset[Any]:
         """Pairs of the tasks folder that `data` names, or of official lists; see `TaskPairs`.

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import InputError, MissingDependencyError, UnknownNameError
+from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
 
 from .ncut import ncut_segments
@@ -74,34 +70,6 @@ class NcutSegmenter(Segmenter):
         return ncut_segments_of(given, sizes, self.tau, self.alpha, self.official_quirk)
 
 
-class SlicSegmenter(Segmenter):
-    """Superpixels (Achanta et al. 2012) by scikit-image.
-
-    Args:
-        segments: about how many.
-        compactness: how much place counts against colour.
-    """
-
-    def __init__(self, segments: int = 40, compactness: float = 10.0) -> None:
-        if segments < 1 or not compactness > 0:
-            raise InputError(f"segments={segments}, compactness={compactness}: expected at least 1, and above 0")
-        self.segments, self.compactness = segments, compactness
-        try:
-            from skimage.segmentation import slic
-        except ImportError:
-            raise MissingDependencyError(
-                "The segmenter slic needs the package scikit-image: pip install scikit-image"
-            ) from None
-        self._slic = slic
-
-    def __call__(self, image: Tensor, features: Tensor | None, size: Size) -> Tensor:
-        """As `Segmenter`."""
-        small = torch.nn.functional.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
-        picture = small.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-        found = self._slic(picture, n_segments=self.segments, compactness=self.compactness, start_label=0)
-        return torch.from_numpy(found).long()
-
-
 class PatchSegmenter(Segmenter):
     """Each patch by itself: pseudo-classes are then k-means of features alone, without segments (DIP's ablation)."""
 
@@ -115,41 +83,3 @@ class PatchSegmenter(Segmenter):
         rows = torch.arange(size[0], device=features.device) * height // size[0]
         columns = torch.arange(size[1], device=features.device) * width // size[1]
         return rows[:, None] * width + columns
-
-
-_SEGMENTERS = {
-    "ncut": "segmenters:NcutSegmenter",
-    "slic": "segmenters:SlicSegmenter",
-    "patches": "segmenters:PatchSegmenter",
-    "diffcut": "diffcut:DiffCutSegmenter",
-}
-
-
-def segmenter_class(name: str) -> type[Segmenter]:
-    """The class of a name.
-
-    Raises:
-        UnknownNameError: no such segmenter.
-        MissingDependencyError: its package is not installed.
-    """
-    if name not in _SEGMENTERS:
-        near = difflib.get_close_matches(name, _SEGMENTERS, n=1, cutoff=0.0)[0]
-        raise UnknownNameError(f"No segmenter {name!r}. Did you mean {near}? There are {', '.join(_SEGMENTERS)}")
-    module, _, attribute = _SEGMENTERS[name].partition(":")
-    found: type[Segmenter] = getattr(import_module(f".{module}", __package__), attribute)
-    return found
-
-
-def create_segmenter(name: str, **args: Any) -> Segmenter:
-    """Build a segmenter: create_segmenter("ncut", tau=0.4).
-
-    Raises:
-        UnknownNameError, MissingDependencyError: as `segmenter_class`.
-        InputError: arguments it does not take.
-    """
-    made = segmenter_class(name)
-    try:
-        inspect.signature(made).bind(**args)
-    except TypeError as error:
-        raise InputError(f"The segmenter {name} does not take {args}: {error}") from None
-    return made(**args)

@@ -85,7 +85,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     if not pairs:
         raise FileError(
             f"{path} holds no pair. Lower the shared area or take more neighbours "
-            "(`dense-ctx pseudo-label --shared 0.01 --neighbours 20`), or fewer classes"
+            "(`dense-ctx pseudo-label ... shared=0.01 neighbours=20`), or fewer classes"
         )
     return pairs
 

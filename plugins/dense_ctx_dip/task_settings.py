@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from dense_ctx import images
+from dense_ctx.config import Part
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import resized
 
@@ -23,14 +22,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 class TaskSettings:
     """How tasks are made.
 
-    segmenter, segmenter_args: see `create_segmenter`. side: short side of the images, pixels (each side is rounded to
+    segmenter: a registered one, with its arguments. side: short side of the images, pixels (each side is rounded to
     the backbone's stride). classes: pseudo-classes. subset: images whose segments k-means sees, at most. iterations,
     seed, kmeans: of k-means. neighbours: nearest images tried as positives. shared: a class must cover more than this
     share of both images of a pair.
     """
 
-    segmenter: str = "ncut"
-    segmenter_args: Mapping[str, Any] = field(default_factory=dict)
+    segmenter: Part = field(default_factory=lambda: Part("ncut"))
     side: int = 448
     classes: int = 1000
     subset: int = 200_000

@@ -30,11 +30,12 @@ from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, read_json, state_digest, write_json
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
+from dense_ctx.plugins import registry
 
 from .kmeans import SAMPLE, assign, kmeans
 from .manifest import claim, compare
 from .positives import positive_pairs
-from .segmenters import Segmenter, create_segmenter
+from .segmenters import Segmenter
 from .soft_labels import label_counts
 from .task_files import read_pseudo_labels, save_pseudo_labels
 from .task_settings import TaskSettings, find_images, read_image
@@ -44,7 +45,7 @@ BATCH = 8  # images cut into segments together
 MANY = 65535  # segments of an image, at most
 MEMORY = 1 << 30  # bytes of feature maps held from stage to stage, so that small sets are encoded once
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-AnyPath: TypeAlias = "str | os.PathLike[str]"
+Dir: TypeAlias = "str | os.PathLike[str]"
 
 
 class Tasks:
@@ -64,13 +65,7 @@ class Tasks:
     """
 
     def __init__(
-        self,
-        images: AnyPath,
-        out: AnyPath,
-        model: DenseModel,
-        settings: TaskSettings,
-        name: str = "",
-        progress: Any = None,
+        self, images: Dir, out: Dir, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
     ) -> None:
         self.images, self.out, self.model, self.settings = Path(images).resolve(), Path(out), model.eval(), settings
         self.names = find_images(self.images)
@@ -78,13 +73,14 @@ class Tasks:
         self.progress: Progress = progress or (lambda items, total, what: items)
         self._encoded: dict[int, tuple[Tensor, Tensor]] = {}
         self._budget = MEMORY
-        self.segmenter: Segmenter = create_segmenter(settings.segmenter, **settings.segmenter_args).to(model.device)
+        part = settings.segmenter
+        self.segmenter: Segmenter = registry().create("segmenter", part.name, **part.args).to(model.device)
         weights = {"model": name, "weights": state_digest(model.state_dict())}
         listing = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
         self.identity: dict[str, dict[str, Any]] = {
             "segment": {
                 "images": str(self.images), "names": listing, "count": len(self.names), "side": settings.side,
-                "segmenter": settings.segmenter, "args": json.loads(json.dumps(dict(settings.segmenter_args))),
+                "segmenter": part.name, "args": json.loads(json.dumps(dict(part.args))),
                 "stride": model.backbone.stride, **(weights if self.segmenter.reads_features else {}),
             },
             "embed": weights,
@@ -273,7 +269,7 @@ class Tasks:
                 raise InputError(
                     f"No positive pair: among {len(index)} images none has one of its {settings.neighbours} nearest "
                     f"that shares a pseudo-class over more than {settings.shared:.0%} of both. Take "
-                    + ("more images" if len(index) < 2 else f"{advice} (--classes, --neighbours, --shared)")
+                    + ("more images" if len(index) < 2 else f"{advice} (classes, neighbours, shared)")
                 )
 
     def _whole(self) -> tuple[list[int], Tensor, Sequence[Mapping[int, float]]]:
@@ -297,7 +293,7 @@ def _patches(segments: Tensor, grid: Size) -> Tensor:
 
 
 def make_tasks(
-    images: AnyPath, out: AnyPath, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
+    images: Dir, out: Dir, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
 ) -> Path:
     """Make the tasks of a folder of images, with a report; arguments as `Tasks`."""
     from .report import write_report

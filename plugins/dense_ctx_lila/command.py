@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dense_ctx.commands.arguments import pick_device
+from dense_ctx.commands.arguments import add_device_argument
 from dense_ctx.commands.base import Command
 
 
@@ -33,13 +33,13 @@ class CuesCommand(Command):
             "--size", type=int, metavar="SHORT_SIDE", help="make frames smaller; default their own size"
         )
         parser.add_argument("--batch", type=int, default=8, metavar="N", help="frames or pairs at once (%(default)s)")
-        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
+        add_device_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Compute this process' share; 0 also when some clips were left out, which is said."""
         from tqdm import tqdm
 
-        from dense_ctx.environment import processes
+        from dense_ctx.environment import pick_device, processes
 
         from .cue_cache import plan_cues
 

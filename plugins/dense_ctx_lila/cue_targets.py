@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dense_ctx.config import parse_part
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.interfaces import Batch, Features
 
 from .crops import crop_map
 from .cue_cache import CueCache
-from .cues.base import Cue, create_cue, cue_part
+from .cues.base import Cue, create_cue
 from .feature_cue import FeatureCue
 from .sampling import Sampling, normalized
 
@@ -55,7 +56,7 @@ class CueMaps(nn.Module):
         if name == FEATURES:
             return self.feature_cue.channels(dims)
         if self.cache is not None:
-            channels = self.cache.channels[cue_part(name).name]
+            channels = self.cache.channels[parse_part(name).name]
             return channels.stop - channels.start
         cue = self.light.get(name) or self.heavy[_key(name)]
         count: int = cue.channels  # type: ignore[assignment]
@@ -76,7 +77,7 @@ class CueMaps(nn.Module):
             elif name in whole:
                 context, query = whole[name]
             else:
-                key = name if self.cache is None else cue_part(name).name
+                key = name if self.cache is None else parse_part(name).name
                 context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
             found.append((name, context.float(), query.float()))
         return found

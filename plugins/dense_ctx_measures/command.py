@@ -7,6 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from dense_ctx.commands.arguments import add_model_argument, model_of, refuse, split_pair
 from dense_ctx.commands.base import Command
 
 
@@ -17,8 +18,10 @@ class Measure(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument("model", metavar="MODEL", help="as for evaluate: a published model, or BACKBONE+DECODER")
-        parser.add_argument("--clip", type=Path, help="a video: consistency along optical flow (needs OpenCV)")
+        add_model_argument(parser, positional=True)
+        parser.add_argument(
+            "--clip", type=Path, metavar="VIDEO", help="a video: consistency along optical flow (needs OpenCV)"
+        )
         parser.add_argument("--frames", type=int, default=60, metavar="N", help="of the clip, at most (%(default)s)")
         parser.add_argument(
             "--scales", nargs="+", type=float, default=[1.0, 0.5], metavar="S", help="of the frames (1 0.5)"
@@ -29,20 +32,20 @@ class Measure(Command):
         parser.add_argument("--pairs", nargs="+", default=[], metavar="IMG:MASK", help="boundary quality")
         parser.add_argument("--images", nargs="+", type=Path, default=[], metavar="IMAGE", help="invariance")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
-        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto (the default)")
 
     def run(self, args: argparse.Namespace) -> int:
         """Compute the measures whose inputs are given, and print them."""
         from dataclasses import asdict
 
-        from dense_ctx.commands.arguments import model_from_spec, split_pair
         from dense_ctx.errors import InputError
         from dense_ctx.visualize import text_table as table
 
         if not (args.clip or args.pairs or args.images):
             raise InputError("measure needs --clip (consistency), --pairs (boundaries) or --images (invariance)")
+        if not args.clip:
+            refuse(args, ["frames", "scales", "gaps"], "without --clip")
         pairs = [split_pair(text) for text in args.pairs]
-        model = model_from_spec(args.model, args.device)
+        model = model_of(args)
         results: dict[str, Any] = {"model": args.model}
         if args.clip:
             from dense_ctx.data.video import Video

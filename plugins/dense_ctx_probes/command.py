@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dense_ctx.commands.arguments import refuse
 from dense_ctx.commands.base import Command
 
 
@@ -15,10 +16,17 @@ class Text(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument("classes", help="a data set (its classes, by --data), or a text file with one class a line")
+        parser.add_argument(
+            "classes",
+            metavar="CLASSES",
+            help="a data set (its classes, by --data), or a text file with one class a line",
+        )
         parser.add_argument("--data", type=Path, metavar="ROOT", help="root of the data set")
         parser.add_argument(
-            "--model", default="openai/clip-vit-base-patch32", help="CLIP on the Hub, a folder, or open_clip:NAME/TAG"
+            "--encoder",
+            default="openai/clip-vit-base-patch32",
+            metavar="NAME",
+            help="CLIP on the Hub, a folder, or open_clip:NAME/TAG (%(default)s)",
         )
         parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file")
 
@@ -34,11 +42,12 @@ class Text(Command):
                 raise InputError(f"{args.classes} is a data set: give its root with --data")
             classes = open_set(args.classes, args.data).classes
         else:
+            refuse(args, ["data"], f"with {args.classes}, which is not the name of a data set")
             try:
                 lines = Path(args.classes).read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise FileError(f"{args.classes} is neither a data set nor a file of classes: {error}") from None
             classes = tuple(line.strip() for line in lines if line.strip())
-        embeddings = embed_text(classes, args.model)
+        embeddings = embed_text(classes, args.encoder)
         print(f"{len(classes)} classes, {embeddings.vectors.shape[1]} dimensions -> {embeddings.save(args.out)}")
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dense_ctx.commands.arguments import refuse
 from dense_ctx.commands.base import Command
 
 
@@ -28,6 +29,7 @@ class Compare(Command):
         from .. import papers
 
         if args.tables:
+            refuse(args, ["results", "paper"], "with --tables")
             for name in papers.names():
                 print(f"{name:<14} {papers.table(name).title}")
             return 0

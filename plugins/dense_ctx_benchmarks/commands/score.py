@@ -16,11 +16,13 @@ class Score(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument("predictions", type=Path, help="a folder of folders of PNGs, one a sequence")
-        parser.add_argument("truth", type=Path, help="the same, annotated: DAVIS/Annotations/480p")
+        parser.add_argument(
+            "predictions", type=Path, metavar="PREDICTIONS", help="a folder of folders of PNGs, one a sequence"
+        )
+        parser.add_argument("truth", type=Path, metavar="TRUTH", help="the same, annotated: DAVIS/Annotations/480p")
         parser.add_argument("--sequences", type=Path, metavar="FILE", help="names, one a line: ImageSets/2017/val.txt")
         parser.add_argument("--binary", action="store_true", help="DAVIS-2016: any value above 0 is the object")
-        parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="(%(default)s)")
+        parser.add_argument("--processes", type=int, metavar="N", help="at once; default as many as cores")
         parser.add_argument("--json", action="store_true", help="print JSON, with every object")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -36,7 +38,8 @@ class Score(Command):
                 names = args.sequences.read_text(encoding="utf-8").split()
             except (OSError, UnicodeDecodeError) as error:
                 raise FileError(f"Cannot read the list {args.sequences}: {error}") from None
-        found = score_folders(args.truth, args.predictions, names, binary=args.binary, processes=args.processes)
+        processes = (os.cpu_count() or 1) if args.processes is None else args.processes
+        found = score_folders(args.truth, args.predictions, names, binary=args.binary, processes=processes)
         if args.json:
             print(json.dumps(found, indent=1))
             return 0

@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dense_ctx.config import Part
+from dense_ctx.config import Part, parse_part
 from dense_ctx.data.cache import DiskCache, disk_space
 from dense_ctx.data.video import Video
 from dense_ctx.errors import FileError, InputError
 
-from ..cues.base import Cue, create_cue, cue_part
+from ..cues.base import Cue, create_cue
 from .clips import ClipFile, find_clips, read_frames, short_size, stamp
-from .manifest import cue_folder, notes, writer_settings
+from .manifest import cue_folder, identity, notes
 from .shards import HEADER, ClipShard, ShardWriter, rows
 
 _PROBED = 64  # clips opened for the estimate
@@ -203,17 +203,18 @@ def plan_cues(
         raise InputError(
             f"gaps={list(gaps)}, size={size}, batch={batch}, rank={rank} of {world}: gaps and batch from 1, size from 8"
         )
-    parts = [cue_part(cue) for cue in cues]
+    parts = [parse_part(cue) for cue in cues]
     if not parts or len({part.name for part in parts}) < len(parts):
         raise InputError(f"cues={[part.name for part in parts]}: at least one, each once")
     root = Path(out)
     clips = find_clips(videos)
     where = torch.device(device)
     networks = {part.name: create_cue(part).to(where) for part in parts}
-    settings = {part.name: writer_settings(part, size, networks[part.name], steps) for part in parts}
-    caches = {part.name: cue_folder(root, part, settings[part.name]) for part in parts}
-    for cache in caches.values():
-        cache.check()
+    caches: dict[str, DiskCache[ClipShard]] = {}
+    for part in parts:  # a folder is written with one set of gaps, and read with any of these
+        settings = {**identity(part, size), "gaps": list(steps) if networks[part.name].pair else None}
+        caches[part.name] = cue_folder(root, part, settings)
+        caches[part.name].check()
     left = [clip for clip in clips if not all(cache.path(clip.name).exists() for cache in caches.values())]
     frames, total, reason = _estimate(left, list(networks.values()), steps, size)
     if reason and len(left) == len(clips):

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dense_ctx.config import Part
+from dense_ctx.config import Part, parse_part
 from dense_ctx.data.cache import DiskCache
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.identity import require_equal
 from dense_ctx.interfaces import Size
 
-from ..cues.base import cue_part
 from .clips import stamp
 from .manifest import cue_folder, identity
 from .shards import ClipShard, row
@@ -60,7 +59,7 @@ class CueCache:
         if not cues:
             raise InputError("CueCache needs at least one cue")
         start = 0
-        for part in map(cue_part, cues):
+        for part in map(parse_part, cues):
             if part.name in self._caches:
                 raise InputError(f"The cue {part.name!r} is asked for twice")
             cache = self._caches[part.name] = cue_folder(self.folder, part, identity(part, size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dense_ctx.config import Part
+from dense_ctx.config import Part, parse_part
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
 
@@ -76,30 +75,9 @@ def create_cue(name: str | Part, **args: Any) -> Cue:
     """
     from dense_ctx.plugins import registry
 
-    part = cue_part(name)
+    part = parse_part(name)
     made: Cue = registry().create("cue", part.name, **{**part.args, **args})
     return made.requires_grad_(False).eval()
-
-
-def cue_part(spec: str | Part) -> Part:
-    """Read "NAME" or "NAME(key=value, ...)", the values in YAML, as a Part.
-
-    Raises:
-        InputError: brackets that do not close, or values that are not YAML.
-    """
-    if isinstance(spec, Part):
-        return spec
-    import yaml
-
-    match = re.fullmatch(r"\s*([^()\s]+)\s*(?:\((.*)\))?\s*", spec) if isinstance(spec, str) else None
-    if match is None:
-        raise InputError(f"A cue is NAME or NAME(key=value, ...); got {spec!r}")
-    try:
-        pairs = re.sub(r"(^|,)\s*(\w+)\s*=", r"\1 \2: ", match[2] or "")  # a YAML flow mapping: inner commas stay
-        args = yaml.safe_load("{" + pairs + "}")
-    except yaml.YAMLError as error:
-        raise InputError(f"{spec!r}: the arguments are not key=value: {error}") from None
-    return Part(match[1], args)
 
 
 def normalize_cues(

@@ -29,5 +29,6 @@ def register_parts(register):
     register("command", "stranger-hello", f"{HERE}.command:Hello")
     register("cue", "stranger-grey", f"{HERE}.cue:Grey")
     register("segmenter", "stranger-tiles", f"{HERE}.segmenter:Tiles")
+    register("task", "stranger-red", f"{HERE}.task:Red")
     register("greeting", "plain", f"{HERE}.greeting:Plain")
     register("greeting", "loud", f"{HERE}.greeting:Plain", args={"end": "!"})

@@ -1,0 +1,107 @@
+"""How a model is written, for every verb and in training configurations, and opening what is written so.
+
+    NAME                        a registered model: lila-lite0
+    FOLDER                      what save_pretrained or training wrote: runs/mine/model
+    OWNER/NAME                  a model on the Hub
+    BACKBONE+DECODER            new, with the decoder's first weights: dinov2-s14+dpt(dim=128)
+    BACKBONE                    BACKBONE+upsample
+
+Each takes arguments in brackets: dinov2-s14(weights=PATH), OWNER/NAME(revision=v1).
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import Part, Parts, parse_part, split_parts
+from .errors import ConfigError, FileError, InputError, UnknownNameError, WeightsError
+from .plugins import registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from .model import DenseModel
+
+DEFAULT_MODEL = "efficientnet-lite0+upsample"
+PLAIN = "upsample"  # the decoder of a backbone that is written alone
+_OPTIONS = ("revision", "cache_dir", "local_files_only")  # of saved models
+
+
+def parse_model(spec: str) -> Parts | Part:
+    """A new model's parts, or the saved model's name and options; whether that exists is not looked up.
+
+    Raises:
+        ConfigError: not written in one of the ways above.
+    """
+    if (Path(spec) / "config.json").is_file():
+        return Part(spec)
+    texts = split_parts(spec)
+    if len(texts) == 2:
+        return Parts(parse_part(texts[0]), parse_part(texts[1]))
+    part = parse_part(spec)
+    if part.name not in registry().names("model") and _is_backbone(part.name):
+        return Parts(part, Part(PLAIN))
+    return part
+
+
+def open_model(
+    spec: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> DenseModel:
+    """The model that is written so, in evaluation mode.
+
+    Args:
+        device, dtype: where to put it, and in what precision; None: as it comes, on the CPU.
+
+    Raises:
+        ConfigError, InputError: not a model's spelling; options or arguments it does not take; no such device.
+        UnknownNameError: no such model, backbone or decoder; with the nearest spellings.
+        WeightsError, FileError, CheckpointError: as `dense_ctx.hub.load`.
+    """
+    import torch
+
+    from .model import AutoDenseModel
+
+    made = parse_model(spec)
+    try:
+        if isinstance(made, Parts):
+            model = AutoDenseModel.from_parts(made.backbone, made.decoder)
+        else:
+            unknown = [key for key in made.args if key not in _OPTIONS]
+            if unknown:
+                raise InputError(f"{spec!r}: a saved model takes {', '.join(_OPTIONS)}; got {', '.join(unknown)}")
+            model = AutoDenseModel.from_pretrained(made.name, **made.args)
+    except (UnknownNameError, WeightsError, ConfigError, FileError) as error:
+        hint = _near_miss(made.backbone.name if isinstance(made, Parts) else made.name)
+        if hint is None or Path(spec).is_dir():
+            raise
+        raise type(error)(f"{str(error).rstrip('. ')}. {hint}") from error
+    try:
+        model.to(device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    except (RuntimeError, AssertionError) as error:  # torch's own, for a device that this machine lacks
+        raise InputError(f"The model cannot be put on device {device}: {error}") from None
+    return model.eval()
+
+
+def _near_miss(name: str) -> str | None:
+    """What may have been meant."""
+    owner, slash, rest = name.partition("/")
+    backbones = registry().names("backbone")
+    if _is_backbone(name):
+        return None
+    if slash and "/" not in rest and ":" not in name:
+        family, inside = ("timm:", rest) if owner == "timm" else ("hf:", name)
+        return f"If it is a backbone, write {family}{inside}" if family in backbones else None
+    if name in registry().names("decoder"):
+        return f"{name} is a decoder: write BACKBONE+{name}"
+    near = difflib.get_close_matches(name, [*registry().names("model"), *backbones], n=3)
+    return f"Did you mean {', '.join(near)}? BACKBONE alone means BACKBONE+{PLAIN}" if near else None
+
+
+def _is_backbone(name: str) -> bool:
+    try:
+        registry().get("backbone", name)
+    except UnknownNameError:
+        return False
+    return True

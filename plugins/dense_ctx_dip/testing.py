@@ -1,0 +1,78 @@
+"""The contract of segmenters, for tests of those that others register: check_segmenter("my-segmenter")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dense_ctx.interfaces import Size
+from dense_ctx.testing.common import Clauses, factory, noise
+
+from .segmenters import Segmenter
+
+SIZES: tuple[Size, ...] = ((48, 72), (72, 48), (40, 56))  # of results, in pixels
+STRIDE = 8  # of the features
+
+
+def check_segmenter(segmenter: Any, **arguments: Any) -> list[str]:
+    """Verify the clauses of `Segmenter` on small smooth pictures.
+
+    Args:
+        segmenter: a registered name, the class, or a function that builds one. arguments: of it.
+
+    Returns:
+        The names of the clauses that hold.
+
+    Raises:
+        ContractError: at the first clause that is broken.
+    """
+    made = factory("segmenter", segmenter, arguments)
+    clauses = Clauses(segmenter if isinstance(segmenter, str) else getattr(segmenter, "__name__", "the segmenter"))
+    with clauses.clause("builds") as require:
+        part = made()
+        require(isinstance(part, Segmenter), f"it is a {type(part).__name__}; expected a Segmenter")
+        moved = part.to("cpu")
+        require(isinstance(moved, Segmenter), f"to() gives a {type(moved).__name__}; expected the segmenter")
+    images = [_picture(size, seed) for seed, size in enumerate(SIZES)]
+    features = [_features(image) if part.reads_features else None for image in images]
+    before = [image.clone() for image in images]
+    single = []
+    for image, deep, size in zip(images, features, SIZES, strict=True):
+        with clauses.clause("segments") as require:
+            found = part(image, deep, size)
+            _check_segments(require, found, size)
+            single.append(found)
+    with clauses.clause("deterministic") as require:
+        again = part(images[0], features[0], SIZES[0])
+        require(torch.equal(again, single[0]), "the same picture gave other segments the second time")
+    with clauses.clause("size") as require:
+        half = (SIZES[0][0] // 2, SIZES[0][1] // 2)
+        _check_segments(require, part(images[0], features[0], half), half)
+    with clauses.clause("batch") as require:
+        for one, alone in zip(part.batch(images, features, SIZES), single, strict=True):
+            require(torch.equal(one, alone), "batch() gives other segments than one image at a time")
+    with clauses.clause("inputs") as require:
+        same = all(map(torch.equal, images, before))
+        require(same, "it changes the images that it is given")
+    return clauses.done
+
+
+def _check_segments(require: Any, found: Any, size: Size) -> None:
+    require(isinstance(found, Tensor) and found.dtype == torch.int64, "the result is not an int64 tensor")
+    require(tuple(found.shape) == size, f"the result is {list(found.shape)} for size={size}")
+    require(int(found.min()) >= -1, f"ids go down to {int(found.min())}; expected -1 where there is no segment")
+
+
+def _picture(size: Size, seed: int) -> Tensor:
+    """[3, H, W] in [0, 1], a few smooth blobs."""
+    coarse = noise(1, 3, 3, 4, seed=seed)
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)[0]
+    return smooth.sigmoid()
+
+
+def _features(image: Tensor) -> Tensor:
+    """[6, h, w], the picture's colours and their squares on a coarse grid."""
+    small = torch.nn.functional.avg_pool2d(image[None], STRIDE)[0] - 0.5
+    return torch.cat([small, small.square()])

@@ -10,9 +10,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from dense_ctx_maxa import tasks
 from dense_ctx_maxa.dataset import TaskData, open_images
-from dense_ctx_maxa.scoring import Score
+from dense_ctx_maxa.tasks import create_task
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
 SIZE, CELL = (112, 112), 8
@@ -20,23 +19,23 @@ SIZE, CELL = (112, 112), 8
 
 def targets(task, data, split):
     images = open_images({**data, "split": split}, task)
-    made = TaskData(task, images, SIZE, SIZE)
-    return torch.stack([made.target(index) for index in range(len(images))]), len(images.classes)
+    samples = TaskData(task, images, SIZE, SIZE)
+    return torch.stack([samples.target(index) for index in range(len(images))]), images.classes
 
 
 def as_values(task, target, classes):
     """Targets [N, K, H, W] to be averaged and whether they are known [N, 1, H, W]; labels as one of K."""
+    known = task.known(target)[:, None].float()
     if task.values:
-        return target.nan_to_num(), target.isfinite().all(1, keepdim=True).float()
-    known = (target >= 0)[:, None]
-    return one_hot(target.clamp_min(0), classes).movedim(-1, 1) * known.float(), known.float()
+        return target.nan_to_num(), known
+    return one_hot(target.clamp_min(0), len(classes)).movedim(-1, 1) * known, known
 
 
 def score(task, predictions, target, classes):
-    found = Score(task, classes)
+    scores = task.scores(classes)
     for prediction, truth in zip(predictions, target, strict=True):
-        found.add(prediction, truth)
-    return found.scores()[task.metric]
+        scores.update(prediction, truth)
+    return scores.compute().values[task.metric]
 
 
 def main():
@@ -50,7 +49,7 @@ def main():
         "normals": {**kitchen, "target": "normals"},
     }
     for name, data in sets.items():
-        task = tasks.find(name)
+        task = create_task(name)
         (train, classes), (val, _) = targets(task, data, "train"), targets(task, data, "val")
         values, known = as_values(task, train, classes)
         everywhere = values.sum((0, 2, 3)) / known.sum()

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # read when torch is loaded: threads that wait sleep, in place of spinning on a core that another program needs
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    debug = args.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    args.debug = debug = args.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     plain = warnings.formatwarning
     warnings.formatwarning = _format_warning
     try:

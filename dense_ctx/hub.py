@@ -208,7 +208,8 @@ def fetch(
             f"{name!r} is not a folder, a short name or a Hub repository (owner/name): {error}"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        answer = error.response if isinstance(error, HfHubHTTPError) else None  # older clients have errors without one
+        status = None if answer is None else answer.status_code
         if status in (401, 403):
             raise WeightsError(
                 f"The Hub refuses access to {called} ({status}): `hf auth login` or set HF_TOKEN"

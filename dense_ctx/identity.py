@@ -11,7 +11,7 @@ from typing import Any
 from .errors import ConfigError, FileError
 from .files import read_json, write_json
 
-_LONGEST = 60  # characters of a value in a message
+_LONGEST = 40  # characters of a value in a message
 _ABSENT = object()
 
 

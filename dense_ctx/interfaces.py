@@ -195,6 +195,34 @@ class Decoder(nn.Module, ABC):
         return False
 
 
+class SeededDataset(Dataset[Any], ABC):
+    """A data set whose augmentation depends on nothing but its arguments: a run that goes on sees the same samples.
+
+    A training calls `sample` with a seed of its own for each epoch and index. Any other data set is indexed, after
+    Python's, NumPy's and torch's generators have been seeded; a generator of its own would make a continued run
+    another one.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def sample(self, index: int, seed: int) -> Any:
+        """Sample number `index`, with all its randomness from `seed`."""
+
+    def __getitem__(self, index: int) -> Any:
+        return self.sample(index, index)
+
+
+class EpochDataset(Dataset[Any], ABC):
+    """A data set that is told which epoch begins, for a curriculum. Not needed for randomness."""
+
+    @abstractmethod
+    def set_epoch(self, epoch: int) -> None:
+        """Called in each process that reads, before its first sample of an epoch, counted from 0."""
+
+
 class Objective(nn.Module, ABC):
     """What to learn from what. May own parameters (a projector); they are dropped from the published model.
 
@@ -250,15 +278,21 @@ class Objective(nn.Module, ABC):
 class ScoredObjective(Objective):
     """An objective that can measure a model on held-out images: what `dense-ctx bench` takes as a task.
 
+    The order of calls is `use_folder`, `dataset`, `outputs`, `use_features`, then as any objective's; `score` at any
+    time after `setup`.
+
     Attributes set by the subclass:
         metric: the headline among the scores. unit: of it; "" for a share or a number without one.
         lower_is_better: whether a smaller headline value is the better one.
+        reads_features: whether it can train on, and score, a backbone's maps from disk: `use_features` and the
+            `features` of `score`. A benchmark runs an objective that cannot only without its cache.
         size: (H, W) of the outputs. image_size: (H, W) images are resized to. A benchmark sets both before `dataset`.
         lr: learning rate of the objective's parameter groups; None: the objective's own. A benchmark may set it
             before `setup`.
     """
 
-    metric: str
+    reads_features: ClassVar[bool] = False
+    metric: str = ""
     unit: str = ""
     lower_is_better: bool = False
     size: Size
@@ -274,21 +308,28 @@ class ScoredObjective(Objective):
         """The scores of a model on annotated images, `metric` among them, and "images": how many counted.
 
         Args:
+            model: in eval mode, and left so.
             images: not the training images.
-            features: the backbone's maps of these images, to be read in place of running the backbone.
+            features: the backbone's maps of these images, to be read in place of running the backbone; given only if
+                `reads_features`.
         """
 
     def use_features(self, features: FeatureCache) -> None:
         """Train on the backbone's maps of the training images from disk, in place of running the backbone.
 
-        Called after `dataset`, before `setup`.
+        Raises:
+            ConfigError: this objective cannot (the default; see `reads_features`), or not as it is set.
         """
-        raise NotImplementedError
+        raise ConfigError(
+            f"{type(self).__name__} cannot train on features from disk: reads_features is False. Run the backbone in "
+            "every step; for a benchmark that is --no-cache"
+        )
 
     def use_folder(self, folder: str) -> None:
         """Keep what is slow to make again (targets) in a folder that outlives this run. Default: nothing is kept.
 
-        Called before `dataset`; a folder belongs to one task, size and set of images.
+        A folder belongs to one task, its arguments, the size of the outputs and a data set; images that are trained
+        on and images that are scored share it.
         """
 
 

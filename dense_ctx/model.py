@@ -31,7 +31,7 @@ def create_backbone(name: str, **args: Any) -> Backbone:
 
     Raises:
         UnknownNameError: no such backbone; the closest names are listed.
-        WeightsError: the pretrained weights cannot be had.
+        WeightsError: the pretrained weights are unavailable.
     """
     return cast(Backbone, registry().create("backbone", name, **args))
 

@@ -152,56 +152,6 @@ def _solve(system: Tensor, cross: Tensor) -> Tensor:
     return torch.cholesky_solve(cross, factor)
 
 
-def soft_knn(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    k: int = 30,
-    temperature: float = 0.02,
-    max_bytes: int = 1 << 28,
-) -> tuple[Tensor, Tensor]:
-    """Soft nearest neighbours by cosine: the values of the k nearest keys, weighted by softmax(cosine / temperature).
-
-    Exact; computed in blocks of queries and keys, so that memory stays near `max_bytes` (Balazevic et al.
-    2023, "Towards In-context Scene Understanding"; DIP eq. 1-2).
-
-    Args:
-        queries: [Q, d]; keys: [M, d]; neither needs to be normalised.
-        values: [M, m].
-        k: neighbours; all M if there are fewer.
-
-    Returns:
-        The weighted values [Q, m], and the neighbours' indices [Q, k], nearest first.
-
-    Raises:
-        InputError: shapes do not match, there are no keys, or k or temperature is not above 0.
-    """
-    if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or len(keys) != len(values):
-        raise InputError(f"queries [Q, d], keys [M, d], values [M, m] do not match: {_shapes(queries, keys, values)}")
-    if k < 1 or not temperature > 0 or len(keys) == 0:
-        raise InputError(f"k={k} and temperature={temperature} must be above 0, and keys ({len(keys)}) not empty")
-    k = min(k, len(keys))
-    keys = functional.normalize(keys, dim=1)
-    columns = max(k, min(len(keys), 1 << 16))
-    rows = max(1, max_bytes // (4 * columns))
-    results, neighbours = [], []
-    for part in functional.normalize(queries, dim=1).split(rows):
-        best: Tensor | None = None
-        index: Tensor | None = None
-        for start in range(0, len(keys), columns):
-            scores, indices = (part @ keys[start : start + columns].T).topk(min(k, len(keys) - start, columns), dim=1)
-            indices = indices + start
-            if best is not None and index is not None:
-                scores, order = torch.cat([best, scores], 1).topk(k, dim=1)
-                indices = torch.cat([index, indices], 1).gather(1, order)
-            best, index = scores, indices
-        if best is None or index is None:
-            raise InputError("no keys")
-        results.append(torch.einsum("qk,qkm->qm", (best / temperature).softmax(1), values[index].to(best.dtype)))
-        neighbours.append(index)
-    return torch.cat(results), torch.cat(neighbours)
-
-
 def pca(rows: Tensor, components: int = 3) -> tuple[Tensor, Tensor]:
     """Principal components of rows [N, d]: their mean [d] and axes [d, components], in order of decreasing variance.
 

@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -226,8 +227,8 @@ class Registry:
             raise self._fail(entry, error) from error
         return target
 
-    def create(self, kind: str, name: str, /, **args: Any) -> Any:
-        """Build the part `name`; `args` override the entry's own arguments.
+    def bind(self, kind: str, name: str, /, **args: Any) -> partial[Any]:
+        """The call that builds what `name` stands for, with the entry's own arguments below `args`; nothing is built.
 
         Raises:
             UnknownNameError: no such name. InputError: wrong arguments. PluginError: as `resolve`.
@@ -245,7 +246,16 @@ class Registry:
             except TypeError as error:
                 message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {error}"
                 raise InputError(message) from None
-        part = target(*positional, **arguments)
+        return partial(target, *positional, **arguments)
+
+    def create(self, kind: str, name: str, /, **args: Any) -> Any:
+        """Build what `name` stands for, as `bind` says.
+
+        Raises:
+            UnknownNameError, InputError, PluginError: as `bind`; PluginError also for a part that is not of its kind.
+        """
+        entry, _ = self.get(kind, name)
+        part = self.bind(kind, name, **args)()
         base = self.base(kind)
         if base is not None and not isinstance(part, base):
             mismatch = TypeError(

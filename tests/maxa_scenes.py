@@ -10,21 +10,22 @@ H, W = 40, 56
 class Boxes(ImageSet):
     """Two boxes on a dark ground; the left one red, the right one blue. Targets follow from them."""
 
-    def __init__(self, kind="instances", count=6, empty=(), void=False, size=(H, W)):
+    def __init__(self, kind="instances", count=6, empty=(), void=False, size=(H, W), first=0):
         self.kind, self.void, self.empty, self.size = kind, void, set(empty), size
-        self.names = [f"box-{n}" for n in range(count)]
+        self.first = first
+        self.names = [f"box-{first + n}" for n in range(count)]
         self.classes = ("ground", "red", "blue") if kind == "segmentation" else ()
 
     def __getitem__(self, index):
-        dice = torch.Generator().manual_seed(index)
+        generator = torch.Generator().manual_seed(self.first + index)
         height, width = self.size
         ids = torch.zeros(height, width, dtype=torch.int64)
         if index not in self.empty:
             for number, (low, high) in enumerate(((0, width // 2 - 12), (width // 2, width - 12)), start=1):
-                top = int(torch.randint(2, height - 16, (), generator=dice))
-                left = int(torch.randint(low + 1, high, (), generator=dice))
+                top = int(torch.randint(2, height - 16, (), generator=generator))
+                left = int(torch.randint(low + 1, high, (), generator=generator))
                 ids[top : top + 12, left : left + 11] = number
-        image = 0.1 + 0.02 * torch.rand(3, height, width, generator=dice)
+        image = 0.1 + 0.02 * torch.rand(3, height, width, generator=generator)
         image[0][ids == 1] = 0.9
         image[2][ids == 2] = 0.9
         return Sample(self.names[index], image, self.annotation(ids))

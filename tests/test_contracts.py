@@ -102,6 +102,7 @@ def test_every_objective_has_a_contract_test():
     tested = {
         "dip": "test_dip_objective.py",
         "lila": "test_lila_objective.py",
+        "maxa": "test_maxa_tasks.py",
         **{f"maxa-{task}": "test_maxa_tasks.py" for task in tasks},
     }
     assert names("objective") == sorted(tested)

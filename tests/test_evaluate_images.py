@@ -68,7 +68,7 @@ def test_another_evaluation_in_the_folder_is_refused_with_what_differs(root, tmp
         evaluate(fixed_model(1), "camvid-linear-v1", root, out, overrides=SHORT)
     with pytest.raises(ConfigError, match=r"seeds: \[0\] there, \[0, 1\] now"):
         evaluate(fixed_model(), "camvid-linear-v1", root, out, overrides=SHORT, seeds=[0, 1])
-    with pytest.raises(ConfigError, match=r"data\..*Choose another --out or remove it"):
+    with pytest.raises(ConfigError, match=r"data\.limit: None there, 2 now.*Choose another --out or remove it"):
         evaluate(fixed_model(), "camvid-linear-v1", root, out, overrides=SHORT, limit=2)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("do not touch")

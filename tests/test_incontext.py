@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dense_ctx import AutoDenseModel, InContext
+from dense_ctx import AutoDenseModel, DenseModel, InContext
 from dense_ctx.errors import CheckpointError, DenseCtxError, FileError, InputError, NotFittedError, UnknownNameError
 from dense_ctx.testing import tiny_model
 from dense_ctx.visualize import save_labels
@@ -153,6 +153,27 @@ def test_saved_and_loaded(tmp_path, model, method):
         again.partial_fit(*second).predict_proba(image), context.partial_fit(*second).predict_proba(image)
     )
     assert sorted(p.name for p in (tmp_path / "mémoire").iterdir()) == ["probe.json", "probe.safetensors"]
+
+
+def test_loaded_with_the_same_model_only(tmp_path):
+    """The digest of the weights tells models apart, arguments of the decoder those with the same weights."""
+    args = {"dim": 6, "width": 8}
+    model = AutoDenseModel.from_parts("efficientnet-lite0", "dpt", decoder_args=args)
+    folder = InContext(model).fit(*scene(32, 64, 1)).save(tmp_path / "dpt")
+    other = AutoDenseModel.from_parts("efficientnet-lite0", "dpt", decoder_args=args)
+    with pytest.raises(
+        CheckpointError, match=r"of another model: weights was '\w+', is '\w+'\. Load it with the model"
+    ):
+        InContext.load(folder, other)
+    other.load_state_dict(model.state_dict())
+    assert InContext.load(folder, other).classes_
+    assert InContext.load(folder, other.to(torch.bfloat16)).classes_  # of another precision
+    plain = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
+    folder = InContext(plain).fit(*scene(32, 64, 1)).save(tmp_path / "upsample")
+    other = AutoDenseModel.from_parts("efficientnet-lite0", "upsample", decoder_args={"normalize": False})
+    with pytest.raises(CheckpointError, match=r"decoder_args was \{\}, is \{'normalize': False\}"):
+        InContext.load(folder, other)
+    assert InContext.load(folder, DenseModel(plain.backbone, plain.decoder)).classes_
 
 
 def test_save_and_load_faults(tmp_path, model):

@@ -8,7 +8,8 @@ from dense_ctx_lila.crops import crop_image, crop_map
 from dense_ctx_lila.cues.base import Cue
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
-from dense_ctx_lila.sampling import FramePairs, Sampling, open_clips
+from dense_ctx_lila.open_clips import open_clips
+from dense_ctx_lila.sampling import FramePairs, Sampling
 from PIL import Image
 from torch.nn import functional
 
@@ -357,6 +358,22 @@ def test_bad_data(tmp_path):
         objective.dataset({"root": tmp_path, "rot": 1})
     with pytest.raises(FileError):
         objective.dataset(tmp_path / "nowhere")
+
+
+def test_a_list_of_folders_files_and_data_sets_is_one(clips, tmp_path):
+    (tmp_path / "film.mp4").write_bytes((clips / "film.mp4").read_bytes())
+    found = open_clips([clips, tmp_path / "film.mp4"])
+    names = [clip.name for clip in found.clips]
+    assert names == [f"{clips.name}/film", f"{clips.name}/frames", f"{tmp_path.name}/film"]
+    data = LilaObjective(**ARGS).dataset([str(clips), str(tmp_path)])
+    assert len(data) == 5 + 4 + 5
+    assert data.sample(10, 0)["name"].startswith(f"{tmp_path.name}/film@")
+    assert torch.equal(data.sample(9, 3)["context"], LilaObjective(**ARGS).dataset(tmp_path).sample(0, 3)["context"])
+    assert open_clips(tmp_path / "film.mp4").clips[0].name == "film"
+    with pytest.raises(InputError, match=f"Two clips are called {clips.name}/film, {clips.name}/frames"):
+        open_clips([clips, {"root": str(clips)}])
+    with pytest.raises(InputError, match="the list of folders is empty"):
+        open_clips([])
 
 
 def test_a_clip_of_one_frame_says_so(tmp_path):

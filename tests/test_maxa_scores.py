@@ -1,14 +1,27 @@
 import numpy as np
 import pytest
 import torch
-from dense_ctx_maxa.losses import labels_loss, values_loss
-from dense_ctx_maxa.scoring import Score, boundary_f, cluster
+from dense_ctx_maxa.losses import cosine_distance, cross_entropy
+from dense_ctx_maxa.measures import boundary_f, cluster
+from dense_ctx_maxa.scoring import (
+    BoundaryScores,
+    ClusterScores,
+    DepthScores,
+    NormalScores,
+    SemanticScores,
+    SquaredErrors,
+)
 from dense_ctx_maxa.targets import boundaries, check_depth, distances
-from dense_ctx_maxa.tasks import TASKS, target
+from dense_ctx_maxa.tasks import create_task, make_target
 from scipy import ndimage
 
 from dense_ctx.errors import InputError
 from dense_ctx.metrics import adjusted_rand_index
+
+
+def values(scores, prediction, target):
+    scores.update(prediction, target)
+    return scores.compute().values
 
 
 def instances(size=(20, 30), seed=0):
@@ -67,11 +80,11 @@ def test_small_and_whole_and_missing_instances():
 
 def test_targets_at_another_size_invent_no_label():
     ids = instances()
-    small = target(TASKS["instances"], ids, (7, 11), 0, "x")
+    small = make_target(create_task("instances"), ids, (7, 11), (), "x")
     assert small.shape == (7, 11)
     assert set(small.unique().tolist()) <= set(ids.unique().tolist())
     with pytest.raises(InputError, match="x: an instance map is integers"):
-        target(TASKS["instances"], ids.float(), (7, 11), 0, "x")
+        make_target(create_task("instances"), ids.float(), (7, 11), (), "x")
 
 
 def test_depth_that_is_not_above_zero_is_unknown():
@@ -87,7 +100,7 @@ def test_losses_leave_unknown_pixels_out():
     hidden = truth.clone()
     hidden[0, :, :2] = float("nan")
     expected = 1 - (torch.nn.functional.normalize(prediction, dim=1) * truth).sum(1)
-    got = values_loss("normals", prediction, hidden)
+    got = cosine_distance(prediction, hidden)
     assert torch.allclose(got, torch.cat([expected[0, 2:].flatten(), expected[1].flatten()]).mean(), atol=1e-6)
     got.backward()
     assert bool(prediction.grad.isfinite().all())
@@ -95,48 +108,51 @@ def test_losses_leave_unknown_pixels_out():
     labels = torch.randint(0, 3, (2, 4, 5))
     labels[0, :2] = -1
     reference = torch.nn.functional.cross_entropy(prediction, labels, ignore_index=-1)
-    assert torch.allclose(labels_loss(prediction, labels), reference)
+    assert torch.allclose(cross_entropy(prediction, labels), reference)
 
 
 def test_perfect_predictions_have_perfect_scores():
     ids = instances()
     edges, depth = boundaries(ids), torch.rand(1, 20, 30) + 1
-    assert Score(TASKS["boundaries"]).add(edges * 20 - 10, edges).scores() == pytest.approx(
-        {"iou": 1, "f": 1, "ce": 0}, abs=1e-4
-    )
-    assert Score(TASKS["distance"]).add(distances(ids), distances(ids)).scores() == {"mse": 0}
-    found = Score(TASKS["depth"]).add(depth, depth).scores()
-    assert (found["mse"], found["rmse"], found["delta1"]) == (0, 0, 1)
+    perfect = values(BoundaryScores(), edges * 20 - 10, edges)
+    assert perfect == pytest.approx({"iou": 1, "f": 1, "ce": 0}, abs=1e-4)
+    assert values(SquaredErrors(), distances(ids), distances(ids)) == {"mse": 0}
+    perfect = values(DepthScores(), depth, depth)
+    assert (perfect["mse"], perfect["rmse"], perfect["delta1"]) == (0, 0, 1)
     latent = torch.nn.functional.one_hot(ids, 41).movedim(-1, 0).float()
-    assert Score(TASKS["instances"]).add(latent, ids).scores() == {"ari": 1}
+    assert values(ClusterScores(), latent, ids) == {"ari": 1}
     labels = ids % 3
     logits = torch.nn.functional.one_hot(labels, 3).movedim(-1, 0).float() * 100
-    scored = Score(TASKS["semantic"], classes=3).add(logits, labels).scores()
-    assert scored == pytest.approx({"miou": 1, "pixel_accuracy": 1, "ce": 0}, abs=1e-6)
+    perfect = values(SemanticScores(("a", "b", "c")), logits, labels)
+    assert perfect == pytest.approx({"miou": 1, "pixel_accuracy": 1, "mean_accuracy": 1, "ce": 0}, abs=1e-6)
+    towards = torch.tensor([0.0, 0.0, -1.0])[:, None, None].expand(3, 20, 30)
+    perfect = values(NormalScores(), 7 * towards, towards)
+    assert (perfect["mean"], perfect["delta1"]) == (pytest.approx(0, abs=1e-5), 1)
 
 
 def test_iou_is_pooled_and_leaves_unknown_pixels_out():
     truth = torch.tensor([[[1.0, 1.0, 0.0, float("nan")]]])
-    score = Score(TASKS["boundaries"]).add(torch.tensor([[[5.0, -5.0, 5.0, 5.0]]]), truth)
-    score.add(torch.tensor([[[5.0, 5.0]]]), torch.tensor([[[1.0, 1.0]]]))
-    assert score.scores()["iou"] == pytest.approx((1 + 2) / (3 + 2))
+    scores = BoundaryScores()
+    scores.update(torch.tensor([[[5.0, -5.0, 5.0, 5.0]]]), truth)
+    assert values(scores, torch.tensor([[[5.0, 5.0]]]), torch.tensor([[[1.0, 1.0]]]))["iou"] == (1 + 2) / (3 + 2)
 
 
 def test_images_without_what_is_scored_are_left_out():
-    score = Score(TASKS["instances"], least=3)
-    ids = instances()
-    score.add(torch.randn(4, 20, 30), torch.zeros(20, 30, dtype=torch.int64))  # no instance
-    score.add(torch.randn(4, 20, 30), torch.where(ids == 3, ids, 0))  # one
-    with pytest.raises(InputError, match="none of 2 images has what maxa-instances needs"):
-        score.scores()
-    score.add(torch.randn(4, 20, 30, generator=torch.Generator().manual_seed(0)), ids)
-    assert abs(score.scores()["ari"]) < 0.1
-    assert (score.images, score.skipped) == (1, 2)
-    void = Score(TASKS["depth"]).add(torch.rand(1, 4, 5), torch.full((1, 4, 5), float("nan")))
-    with pytest.raises(InputError, match="none of 1"):
-        void.scores()
+    scores, ids = ClusterScores(least=3), instances()
+    scores.update(torch.randn(4, 20, 30), torch.zeros(20, 30, dtype=torch.int64))  # no instance
+    scores.update(torch.randn(4, 20, 30), torch.where(ids == 3, ids, 0))  # one
+    with pytest.raises(InputError, match="none of 2 images has what ClusterScores needs"):
+        scores.compute()
+    scores.update(torch.randn(4, 20, 30, generator=torch.Generator().manual_seed(0)), ids)
+    assert abs(scores.compute().values["ari"]) < 0.1
+    assert scores.compute().counts == {"images": 1, "images_skipped": 2}
+    unknown = torch.full((3, 4, 5), float("nan"))
+    for scores, target in ((DepthScores(), unknown[:1]), (NormalScores(), unknown)):
+        scores.update(torch.rand(target.shape), target)
+        with pytest.raises(InputError, match=r"none of 1|every target is unknown"):
+            scores.compute()
     with pytest.raises(InputError, match="NaN or infinity"):
-        Score(TASKS["depth"]).add(torch.full((1, 4, 5), float("nan")), torch.ones(1, 4, 5))
+        DepthScores().update(torch.full((1, 4, 5), float("nan")), torch.ones(1, 4, 5))
 
 
 def test_clusters_are_found_whatever_their_order():

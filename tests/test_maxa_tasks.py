@@ -1,19 +1,22 @@
 import copy
+import json
 
 import pytest
 import torch
-from dense_ctx_maxa.evaluate import score
 from dense_ctx_maxa.objective import MaxaObjective
+from dense_ctx_maxa.tasks import create_task, make_target
 from maxa_scenes import KINDS, OUTPUTS, Boxes
 
 from dense_ctx import DenseModel, create_decoder, registry
+from dense_ctx.data.model_features import cache_features
 from dense_ctx.errors import ConfigError, InputError, UnknownNameError
-from dense_ctx.testing import check_objective
+from dense_ctx.interfaces import ScoredObjective
+from dense_ctx.testing import check_objective, check_scored_objective
 from dense_ctx.testing.tiny import TinyBackbone
 from dense_ctx.train import TrainStep
 
 SIZE, IMAGE = (32, 48), (40, 56)
-TASKS = sorted(KINDS)
+TASKS = registry().names("task")
 
 
 def model(task, head="maxa", dim=None, **args):
@@ -50,28 +53,72 @@ def trained(task, steps, head="maxa", images=None, made=None, **args):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_contract(task):
-    args = {"size": list(SIZE), "image_size": list(IMAGE)}
-    done = check_objective(f"maxa-{task}", Boxes(KINDS[task]), args=args, model=model(task))
+    args = {"task": task, "size": list(SIZE), "image_size": list(IMAGE)}
+    done = check_objective("maxa", Boxes(KINDS[task]), args=args, model=model(task))
     assert "state_dict" in done
 
 
-def test_every_task_is_registered_under_its_name():
-    assert [name for name in registry().names("objective") if name.startswith("maxa-")] == [f"maxa-{t}" for t in TASKS]
+@pytest.mark.parametrize("task", TASKS)
+def test_contract_of_what_a_benchmark_needs(task):
+    done = check_scored_objective(f"maxa-{task}", Boxes(KINDS[task]), Boxes(KINDS[task], count=3, first=6))
+    assert "features" in done
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_contract_of_a_task(task):
+    """What a task declares is what its target, loss and scores are."""
+    created, images = create_task(task), Boxes(KINDS[task])
+    sample = images[0]
+    target = make_target(created, sample.target, (20, 28), images.classes, sample.name)
+    channels = len(images.classes) if created.channels is None else created.channels
+    assert images.kind == created.kind
+    assert target.dtype == (torch.float32 if created.values else torch.int64)
+    assert target.shape == ((channels, 20, 28) if created.values else (20, 28))
+    assert created.mirrored(created.mirrored(target)).equal(target)
+    prediction = torch.randn(1, channels, 20, 28, requires_grad=True)
+    unknown = torch.full_like(target, float("nan") if created.values else -1)
+    assert not bool(created.known(unknown).any())
+    assert float(created.loss(prediction, unknown[None]).detach()) == 0
+    assert float(created.loss(prediction, target[None].clamp(max=channels - 1)).detach()) > 0
+    whole, *parts = (created.scores(images.classes) for _ in range(3))
+    assert whole.higher_is_better[created.metric] is not created.lower_is_better
+    for index in range(2):
+        target = make_target(created, images[index].target, (20, 28), images.classes, "x")
+        prediction = torch.randn(channels, 20, 28, generator=torch.Generator().manual_seed(index))
+        for scores in (whole, parts[index]):
+            scores.update(prediction, target)
+    parts[0].merge(json.loads(json.dumps(parts[1].state())))
+    assert parts[0].compute().values == pytest.approx(whole.compute().values, nan_ok=True)
+    assert parts[0].compute().counts["images"] == 2
+    assert set(whole.compute().values) == set(whole.higher_is_better)
+
+
+def test_every_task_is_registered_and_has_an_objective():
+    assert sorted(KINDS) == TASKS
+    objectives = [name for name in registry().names("objective") if name.startswith("maxa-")]
+    assert objectives == [f"maxa-{task}" for task in TASKS]
+    assert isinstance(registry().create("objective", "maxa", task="depth"), ScoredObjective)
+
+
+def test_a_task_with_arguments(tmp_path):
+    made = objective({"name": "instances", "args": {"least": 3}})
+    assert made.task.least == 3
+    with pytest.raises(InputError, match="none of 6 images has what ClusterScores needs"):
+        made.score(model("instances").eval(), Boxes())
+    objective("instances", targets=str(tmp_path)).dataset(Boxes())
+    with pytest.raises(ConfigError, match=r"args\.least: nothing there, 3 now"):
+        objective({"name": "instances", "args": {"least": 3}}, targets=str(tmp_path)).dataset(Boxes())
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_it_learns(task):
     images = Boxes(KINDS[task])
-    before = score(model(task).eval(), objective(task), images)
+    before = objective(task).score(model(task).eval(), images)
     whole, made, losses = trained(task, 60, images=images, lr=1e-2)
-    after = score(whole, made, images)
+    after = made.score(whole, images)
     assert losses[-1] < 0.7 * losses[0]
-    metric = {
-        "boundaries": "iou", "distance": "mse", "instances": "ari", "semantic": "miou", "depth": "rmse",
-        "normals": "mean",
-    }[task]  # fmt: skip
-    lower = metric in ("mse", "rmse", "mean")
-    assert (after[metric] < before[metric]) if lower else (after[metric] > before[metric])
+    better, worse = (after, before) if not made.lower_is_better else (before, after)
+    assert better[made.metric] > worse[made.metric]
     assert after["images"] == 6
 
 
@@ -123,8 +170,8 @@ def test_training_from_the_cache_is_training_from_images(tmp_path, head):
 
 def test_scores_from_a_cache(tmp_path):
     whole, made, _ = trained("depth", 5)
-    plain = score(whole, made, Boxes("depth"))
-    cached = score(whole, made, Boxes("depth"), cache=str(tmp_path / "val"))
+    plain = made.score(whole, Boxes("depth"))
+    cached = made.score(whole, Boxes("depth"), features=cache_features(whole, Boxes("depth"), tmp_path / "val", IMAGE))
     assert plain["rmse"] == pytest.approx(cached["rmse"], rel=5e-3)
 
 
@@ -193,7 +240,7 @@ def test_a_data_set_without_instances_is_refused():
 
 
 def test_faults(tmp_path):
-    with pytest.raises(UnknownNameError, match=r"No task 'boundarys'\. Did you mean 'boundaries'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown task 'boundarys'\. Closest: boundaries"):
         MaxaObjective("boundarys")
     with pytest.raises(UnknownNameError, match="maxa-"):
         registry().create("objective", "maxa-boundarys")
@@ -257,6 +304,6 @@ def test_instances_of_one_pixel_train_and_score(task):
 
     whole, made, losses = trained(task, 3, images=Dots(), size=(40, 56))
     assert all(loss == loss and loss < 100 for loss in losses)
-    found = score(whole, made, Dots())
-    assert found["images"] == 6
-    assert all(value == value for value in found.values())
+    scores = made.score(whole, Dots())
+    assert scores["images"] == 6
+    assert all(value == value for value in scores.values())

@@ -27,7 +27,7 @@ ALLOWED = {
     "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
     "dense_ctx/plugins.py:_check_module": "a plugin is a module; its hooks are optional",
     "dense_ctx/registry.py:resolve": "a target is an attribute of its module",
-    "dense_ctx/registry.py:create": "the arguments that a user gave are compared with what the target takes",
+    "dense_ctx/registry.py:bind": "the arguments that a user gave are compared with what the target takes",
     "plugins/dense_ctx_backbones/convert.py:to_timm": "a network of timm",
     "plugins/dense_ctx_backbones/convert_hf.py:hf_to_timm": "a network of timm",
     "plugins/dense_ctx_backbones/hf_backbone.py:__init__": "a configuration of transformers",
@@ -36,6 +36,7 @@ ALLOWED = {
     "plugins/dense_ctx_backbones/hiera.py:_geometry": "a network of timm",
     "plugins/dense_ctx_backbones/hiera.py:forward": "a network of timm",
     "plugins/dense_ctx_backbones/timm_backbone.py:_configure": "a network of timm",
+    "plugins/dense_ctx_bench/__init__.py:__getattr__": "a public name is an attribute of its module",
     "plugins/dense_ctx_dip/diffcut.py:_condition": "a configuration of diffusers",
     "plugins/dense_ctx_lila/cues/dis.py:flow": "a constant of OpenCV",
 }

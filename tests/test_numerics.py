@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_ctx_probes.knn import soft_knn
 
 from dense_ctx.errors import InputError, NotFittedError
-from dense_ctx.numerics import RidgeStats, pca, ridge_apply, ridge_fit, soft_knn
+from dense_ctx.numerics import RidgeStats, pca, ridge_apply, ridge_fit
 
 ORACLES = Path(__file__).parent / "oracles"
 

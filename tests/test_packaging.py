@@ -1,5 +1,6 @@
 """The built wheel: what is in it, and that it works where the source tree is not."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from dense_ctx import registry
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("dense_ctx_*"))
@@ -18,8 +21,8 @@ def wheel(tmp_path_factory):
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (found,) = out.glob("*.whl")
-    return found
+    (path,) = out.glob("*.whl")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +34,11 @@ def site(wheel, tmp_path_factory):
     return target
 
 
-def python(site, code):
-    environment = {**os.environ, "PYTHONPATH": str(site)}  # before the editable install's folders
+def python(site, code, variables=None):
+    environment = {**os.environ, **(variables or {}), "PYTHONPATH": str(site)}  # before the editable install's folders
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=site, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    return done.stdout
 
 
 def test_contents(wheel):
@@ -52,16 +55,34 @@ def test_contents(wheel):
     assert any(name.endswith("/LICENSE") for name in names)
 
 
-def test_installed_elsewhere_finds_its_plugins(site):
+def test_installed_elsewhere_has_every_part(site):
+    """Every kind has the parts that this environment's own registry has: the source tree's."""
     code = (
-        "import sys, dense_ctx; assert 'torch' not in sys.modules; r = dense_ctx.registry();"
-        "print(dense_ctx.__file__, len(r.failures), len(r.names('backbone')), len(r.names('decoder')))"
+        "import json, sys, dense_ctx; assert 'torch' not in sys.modules; r = dense_ctx.registry();"
+        "print(json.dumps([dense_ctx.__file__, len(r.failures), {kind: r.names(kind) for kind in r.kinds}]))"
     )
-    file, failures, backbones, decoders = python(site, code)
+    environment = {"DENSE_CTX_SKIP_PLUGINS": "all"}  # plugins of others that happen to be installed
+    file, failures, parts = json.loads(python(site, code, environment))
     assert Path(file).is_relative_to(site)
-    assert failures == "0"
-    assert int(backbones) > 0
-    assert int(decoders) > 0
+    assert failures == 0
+    assert len(parts["protocol"]) == 35
+    assert parts["paper"] == ["dip", "lila", "maxa"]
+    own = [entry for entry in registry().entries() if entry.owner.distribution == "dense-ctx"]
+    assert parts == {kind: [entry.name for entry in own if entry.kind == kind] for kind in parts}
+    assert {entry.kind for entry in own} <= set(parts)
+    assert all(parts.values()), "a kind without parts"
+
+
+def test_installed_elsewhere_reads_its_files(site):
+    code = (
+        "import dense_ctx, json\n"
+        "from dense_ctx.evaluate.protocol import load_protocol, names\n"
+        "r = dense_ctx.registry()\n"
+        "assert [load_protocol(name).id for name in names()] == r.names('protocol')\n"
+        "print(json.dumps([len(names()), *(len(json.loads(r.file('paper', name).read_text('utf-8'))) > 0\n"
+        "      for name in r.names('paper'))]))"
+    )
+    assert json.loads(python(site, code, {"DENSE_CTX_SKIP_PLUGINS": "all"})) == [35, True, True, True]
 
 
 def test_installed_elsewhere_opens_the_demo_model(site):
@@ -71,7 +92,7 @@ def test_installed_elsewhere_opens_the_demo_model(site):
         "shape = model(torch.rand(1, 3, 50, 70)).pixels.shape\n"
         "print(dense_ctx.__file__, model.backbone.source is not None, *shape)"
     )
-    file, pretrained, *shape = python(site, code)
+    file, pretrained, *shape = python(site, code).split()
     assert Path(file).is_relative_to(site)
     assert pretrained == "True"
     assert shape[0] == "1"

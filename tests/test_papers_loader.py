@@ -1,15 +1,17 @@
 """Asking for a paper's table, printing it beside our own rows, and the files in the wheel."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dense_ctx_benchmarks import papers
 
-from dense_ctx.errors import InputError, UnknownNameError
+from dense_ctx.errors import ConfigError, InputError, UnknownNameError
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,3 +108,29 @@ def test_the_wheel_has_the_files(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     inside = zipfile.ZipFile(wheel).namelist()
     assert {f"dense_ctx_benchmarks/papers/{paper}.json" for paper in ("lila", "maxa", "dip")} <= set(inside)
+
+
+TABLE = {"title": "t", "protocol": {"a": None}, "columns": {"a": {"metric": "a", "unit": "", "higher_is_better": True}}}
+ROW = {"name": "r", "backbone": None, "data": None, "values": {"a": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "paper 'theirs' is not JSON"),
+        ("[1]", "paper 'theirs' is not {"),
+        ({"rows": [{**ROW, "values": {}}]}, r"table theirs:t is malformed: .*row 'r' has "),
+        ({"rows": [{**ROW, "colour": 1}]}, "table theirs:t is malformed: .*colour"),
+        ({"rows": [ROW], "protocol": {}}, "table theirs:t is malformed: KeyError: 'a'"),
+        ({}, "table theirs:t is malformed: KeyError: 'rows'"),
+    ],
+)
+def test_a_malformed_paper_is_named(tmp_path, monkeypatch, text, message):
+    document = {"title": "p", "source": "s", "tables": {"t": {**TABLE, **text}}} if isinstance(text, dict) else text
+    path = tmp_path / "theirs.json"
+    path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr(papers, "registry", lambda: SimpleNamespace(file=lambda kind, name: path))
+    papers._file.cache_clear()
+    with pytest.raises(ConfigError, match=message):
+        papers.table("theirs:t")
+    papers._file.cache_clear()

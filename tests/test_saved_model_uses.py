@@ -22,9 +22,12 @@ from dense_ctx.train import TrainConfig, train
 EXAMPLES = Path(__file__).parent.parent / "examples" / "configs"
 FEW = ["train.steps=2", "image.size=[32,48]"]  # of the protocol
 SMALL = ["steps=2", "batch_size=2", "mixed_precision='no'", "average.start=0", "save.every=0"]
-CLIPS = ["objective.args.cues=[features]", "objective.args.size=64", "objective.args.map_size=32",
-         "objective.args.frame_side=48", "objective.args.cue_side=48", "objective.args.gap=[1,2]",
-         "objective.args.start=2", "model.decoder.args={dim: 8, width: 8, shortcut: true}"]  # fmt: skip
+CLIPS = [
+    "objective.args.cues=[features]",
+    "objective.args.sampling={size: 64, map_size: 32, frame_side: 48, cue_side: 48, gap: [1, 2]}",
+    "objective.args.start=2",
+    "model.decoder.args={dim: 8, width: 8, shortcut: true}",
+]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_dip_then_lila_on_it_then_evaluate(tmp_path):
     trained = load_file(dip / "model.safetensors")
     assert any(not torch.equal(value, base[key.removeprefix("backbone.")]) for key, value in trained.items())
     name = f"model.backbone.name='model:{dip}'"
-    lila = shipped("lila_on_dip", tmp_path, str(tmp_path / "clips"), name, "objective.args.layers=[0,1]", *CLIPS)
+    lila = shipped("lila_on_dip", tmp_path, str(tmp_path / "clips"), name, *CLIPS)
     assert not [key for key in load_file(lila / "model.safetensors") if key.startswith("backbone.")]
     model = AutoDenseModel.from_pretrained(lila)
     assert all(torch.equal(model.backbone.state_dict()[f"backbone.{k[9:]}"], value) for k, value in trained.items())

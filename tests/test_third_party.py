@@ -16,7 +16,9 @@ NAMES = {
     ("objective", "stranger-scored"), ("objective", "stranger-torn-score"), ("objective", "stranger-colours"),
     ("probe", "stranger-mean"), ("probe", "stranger-steps"), ("metric", "stranger-share"),
     ("dataset", "stranger-stripes"), ("protocol", "stranger-stripes-v1"), ("command", "stranger-hello"),
-    ("cue", "stranger-grey"), ("segmenter", "stranger-tiles"), ("greeting", "plain"), ("greeting", "loud"),
+    ("paper", "stranger"),
+    ("cue", "stranger-grey"), ("segmenter", "stranger-tiles"), ("task", "stranger-red"),
+    ("greeting", "plain"), ("greeting", "loud"),
 }  # fmt: skip
 CORE = ["data.name=stranger-stripes", "probe.name=stranger-steps", "probe.args={}", "image.size=[16,32]",
         "train.steps=6", "train.batch=2"]  # fmt: skip
@@ -109,6 +111,20 @@ def test_evaluate_under_its_protocol(site, data, tmp_path):
     assert result["protocol"]["scorer"] == {"name": "stranger-share", "args": {"border": 2}}
 
 
+def test_its_paper_is_listed_and_a_result_stands_beside_it(site, data, tmp_path):
+    assert re.search(r"^stranger:stripes +Nearest means on stripes$", site.run("compare", "--tables")[1], re.MULTILINE)
+    assert "a ruler" in site.run("compare", "--paper", "stranger:stripes")[1]
+    status, _, error = site.run(*spell("evaluate", tmp_path / "out", data))
+    assert status == 0, error
+    value = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["value"]
+    status, out, error = site.run("compare", tmp_path / "out", "--paper", "stranger:stripes")
+    assert status == 0, error
+    (line,) = [line for line in out.splitlines() if "(ours, dense_ctx)" in line]
+    assert f"{100 * value:.1f}" in line
+    status, out, error = site.run("compare", tmp_path / "out")
+    assert (status, "share (higher is better)" in out) == (0, True), error
+
+
 def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_path):
     words = spell("evaluate", tmp_path / "out", data, *CORE, protocol="image-folder-linear-v1")
     status, _, error = site.run(*words)
@@ -161,6 +177,17 @@ def test_bench(site, data, tmp_path, more):
     # Places asked for a place for each cell of the finest map: 16 x 32 pixels of stride 4
     assert cells["stranger-scored", "stranger-places"]["learnt"] == 3 * (6 + 12 + 2) + 3 * 4 * 8
     assert cells["stranger-scored", "stranger-mix"]["learnt"] == 3 * (12 + 1)
+
+
+def test_bench_with_its_task(site, data, tmp_path):
+    """A task is less than an objective: MAXA's brings the data set, the feature cache and the heads' sizes."""
+    status, _, error = site.run(*spell("bench", tmp_path, data, tasks=["maxa(task=stranger-red)"]))
+    cells = records(tmp_path)
+    assert (status, len(cells)) == (0, 2), error
+    for cell in cells.values():
+        assert (cell["metric"], cell["unit"], cell["lower_is_better"], cell["n"]) == ("right", "%", False, 3)
+        assert cell["value"] > 80
+    assert "| maxa(task=stranger-red): right (%) ↑ |" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_bench_refuses_an_objective_that_cannot_score_before_any_cell(site, data, tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 from dense_ctx.config import Part
 from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.interfaces import EpochDataset, SeededDataset
 from dense_ctx.train.config import FREE, Schedule, TrainConfig
 from dense_ctx.train.data import Order, Samples, mix, preserve_generators, seed_all
 from dense_ctx.train.schedule import factor
@@ -129,7 +130,7 @@ def test_processes_and_parts_share_the_steps_samples():
 
 
 def test_a_samples_randomness_is_that_of_its_epoch_and_index():
-    class Drawn:
+    class Drawn(EpochDataset):
         epochs = ()
 
         def __getitem__(self, index):
@@ -148,10 +149,25 @@ def test_a_samples_randomness_is_that_of_its_epoch_and_index():
     assert samples.dataset.epochs == (0, 1)
 
     class Unrelated(Drawn):
-        def sample(self, count):
+        def sample(self, index, seed):
             raise AssertionError("another method of this name")
 
     assert Samples(Unrelated(), seed=1)[0, 3] == first
+
+
+def test_a_seeded_data_set_is_given_its_seed_and_asked_for_nothing_else():
+    class Numbers(SeededDataset):
+        def __len__(self):
+            return 5
+
+        def sample(self, index, seed):
+            return index, seed
+
+    samples = Samples(Numbers(), seed=1)
+    assert samples[0, 3] == (3, (3, mix(1, "sample", 0, 3)))
+    assert Numbers()[2] == (2, 2)
+    with pytest.raises(TypeError, match="abstract method"):
+        type("Half", (SeededDataset,), {"__len__": Numbers.__len__})()
 
 
 def test_seeds_are_fixed_for_good_and_the_callers_generators_stay():

@@ -124,14 +124,15 @@ def lila(out: Path, clips: Path, decoder: str, **args: Any) -> Path:
 def spell(verb: str, out: Path, data: Path, *more: object, **values: Any) -> list[object]:
     """The words of a command.
 
-    evaluate: protocol=ID, model=MODEL. bench: tasks=[OBJECTIVE, ...]. pseudo-label: segmenter=NAME(key=value, ...).
-    `more`: key=value changes, and options.
+    evaluate: protocol=ID, model=MODEL. bench: tasks=[OBJECTIVE or OBJECTIVE(args), ...].
+    pseudo-label: segmenter=NAME(key=value, ...). `more`: key=value changes, and options.
     """
     if verb == "evaluate":
         model, protocol = values.get("model", MODEL), values.get("protocol", "stranger-stripes-v1")
         return [verb, model, "--protocol", protocol, "--data", data, "--out", out, "--device", "cpu", *more]
     if verb == "bench":
-        tasks = [f"{name}(name=stranger-stripes, root={data})" for name in values["tasks"]]
+        names = (name.rstrip(")") + (", " if "(" in name else "(") for name in values["tasks"])
+        tasks = [f"{name}name=stranger-stripes, root={data})" for name in names]
         parts = ["--backbones", "stranger-blocks", "--heads", "stranger-mix", "stranger-places", "--tasks", *tasks]
         sizes = ["--size", 16, 32, "--image-size", 16, 32, "--steps", 30, "--batch", 2, "--held-out", 0]
         return [verb, *parts, *sizes, "--out", out, *more]

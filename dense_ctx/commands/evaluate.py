@@ -78,16 +78,23 @@ class Evaluate(Command):
 
 
 def _list(names: list[str], settings: list[str]) -> int:
+    """The protocols named, whole, or a line on each that is registered; 1 where one of those cannot be read."""
     import json
 
+    from ..errors import DenseCtxError
     from ..evaluate.protocol import load_protocol
-    from ..evaluate.protocol import names as shipped
+    from ..evaluate.protocol import names as registered
 
-    for name in names:
-        print(json.dumps(load_protocol(name, settings).to_dict(), indent=1))
-    if not names:
-        width = max(map(len, shipped()))
-        for name in shipped():
+    if names:
+        for name in names:
+            print(json.dumps(load_protocol(name, settings).to_dict(), indent=1))
+        return 0
+    status, width = 0, max(map(len, registered()), default=0)
+    for name in registered():
+        try:
             protocol = load_protocol(name)
-            print(f"{name:<{width}}  {protocol.title}; {protocol.metric}; data: {protocol.data.name}")
-    return 0
+            line = f"{protocol.title}; {protocol.metric}; data: {protocol.data.name}"
+        except DenseCtxError as error:  # of a plugin; the others are listed all the same
+            status, line = 1, f"cannot be read: {error}"
+        print(f"{name:<{width}}  {line}")
+    return status

@@ -14,6 +14,7 @@ from __future__ import annotations
 from .base import Clip, DatasetReader, ImageSet, Kind, Layout, Sample, VideoSet
 from .check import Report, check_root
 from .open import layout, list_set, names, open_set
+from .subset import Subset
 
 __all__ = [
     "Clip",
@@ -23,6 +24,7 @@ __all__ = [
     "Layout",
     "Report",
     "Sample",
+    "Subset",
     "VideoSet",
     "check_root",
     "layout",

@@ -175,11 +175,11 @@ def _target(target: Tensor, name: str, kind: str, report: Report) -> None:
         if values == [-1]:
             report.problems.append(f"{name}: every pixel is ignored")
         return
-    known = target[torch.isfinite(target)]
-    if not len(known):
+    valid = target[torch.isfinite(target)]
+    if not len(valid):
         report.problems.append(f"{name}: no pixel has a value")
         return
-    low, high = float(known.min()), float(known.max())
+    low, high = float(valid.min()), float(valid.max())
     report.low = low if report.low is None else min(report.low, low)
     report.high = high if report.high is None else max(report.high, high)
 
@@ -241,8 +241,8 @@ def sample_picture(sample: Sample, kind: str) -> Picture:
     image: Picture = (sample.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     target = sample.target
     if kind == "depth":
-        known = target.isfinite()
-        low, high = (float(target[known].min()), float(target[known].max())) if bool(known.any()) else (0.0, 1.0)
+        valid = target.isfinite()
+        low, high = (float(target[valid].min()), float(target[valid].max())) if bool(valid.any()) else (0.0, 1.0)
         grey = (1 - (target[0] - low) / max(high - low, 1e-9)).nan_to_num(0).mul(255).numpy().astype(np.uint8)
         right = np.repeat(grey[:, :, None], 3, axis=2)
     elif kind == "normals":

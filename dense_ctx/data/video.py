@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -61,7 +62,7 @@ class Video:
         return self._length
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._read_folder() if self._images else self._read_file()
+        return map(_picture, self._images) if self._images else self._decoded()
 
     def first(self) -> Frame:
         """The first frame."""
@@ -72,35 +73,15 @@ class Video:
     def frames(self, start: int, count: int) -> list[Frame]:
         """`count` frames from `start` on (fewer at the end), by seeking: the cost does not grow with `start`.
 
-        In a file the place of `start` follows from its time stamp and the frame rate, so that a clip whose rate varies
-        may begin a few frames off; the frames are always consecutive.
+        In a file `start` is sought by its time stamp and the frame rate, so that a clip whose rate varies may begin a
+        few frames off; the frames are always consecutive.
 
         Raises:
             FileError: damaged, or nothing can be decoded there.
         """
         if self._images:
-            return [np.asarray(open_image(path).convert("RGB")) for path in self._images[start : start + count]]
-        frames: list[Frame] = []
-        with self._open() as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            seconds = start / self.fps
-            try:
-                if start:
-                    first = float((stream.start_time or 0) * stream.time_base)
-                    container.seek(int((seconds + first) / stream.time_base), stream=stream)
-                    seconds += first
-                for frame in container.decode(stream):
-                    if start and frame.time is not None and frame.time < seconds - 0.5 / self.fps:
-                        continue
-                    frames.append(_upright(frame))
-                    if len(frames) == count:
-                        break
-            except av.FFmpegError as error:
-                raise FileError(f"{self.path}: near frame {start}: damaged: {error}") from error
-        if not frames:
-            raise FileError(f"{self.path} holds no frame that can be decoded at {start}")
-        return frames
+            return [_picture(path) for path in self._images[start : start + count]]
+        return list(itertools.islice(self._decoded(start), count))
 
     @property
     def size(self) -> Size:
@@ -119,23 +100,29 @@ class Video:
             raise FileError(f"{self.path} has no video stream")
         return container
 
-    def _read_folder(self) -> Iterator[Frame]:
-        for path in self._images:
-            yield np.asarray(open_image(path).convert("RGB"))
-
-    def _read_file(self) -> Iterator[Frame]:
-        index = 0
+    def _decoded(self, start: int = 0) -> Iterator[Frame]:
+        index = start
         with self._open() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            earliest = 0.0
             try:
+                if start:
+                    seconds = start / self.fps + float((stream.start_time or 0) * stream.time_base)
+                    container.seek(int(seconds / stream.time_base), stream=stream)
+                    earliest = seconds - 0.5 / self.fps
                 for frame in container.decode(stream):
-                    yield _upright(frame)
-                    index += 1
+                    if not start or frame.time is None or frame.time >= earliest:
+                        yield _upright(frame)
+                        index += 1
             except av.FFmpegError as error:
                 raise FileError(f"{self.path}: frame {index} is damaged: {error}") from error
-        if index == 0:
-            raise FileError(f"{self.path} holds no frame that can be decoded")
+        if index == start:
+            raise FileError(f"{self.path} holds no frame that can be decoded" + (f" at {start}" if start else ""))
+
+
+def _picture(path: Path) -> Frame:
+    return np.asarray(open_image(path).convert("RGB"))
 
 
 def _upright(frame: Any) -> Frame:

@@ -19,6 +19,7 @@ from .decoder import check_decoder
 from .metric import check_metric
 from .objective import check_objective
 from .probe import check_probe
+from .scored import check_scored_objective
 from .tiny import TinyBackbone, TinyDecoder, tiny_model
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "check_metric",
     "check_objective",
     "check_probe",
+    "check_scored_objective",
     "tiny_model",
 ]

@@ -1,4 +1,4 @@
-"""A plain function from images to patch tokens in place of a model, so that retrieval can measure any network."""
+"""A plain function from images to patch tokens in place of a model, so that any network can be measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dense_ctx.model import DenseModel
 Function = Callable[[Tensor], Tensor]
 
 
-class TokensBackbone(Backbone):
+class FunctionBackbone(Backbone):
     """A function of images [B, 3, H, W], normalised, that gives tokens [B, N, C] row by row, or maps [B, C, h, w].
 
     Prefix tokens, where the function leaves them in, come first and are cut off: as many as N is above h * w.
@@ -43,7 +43,7 @@ class TokensBackbone(Backbone):
             raise InputError(f"stride={stride}, mean={list(mean)}, std={list(std)}: at least 1, three, three above 0")
         self.function, self.stride, self.strides = function, stride, (stride,)
         self.mean, self.std, self.image_size = tuple(mean), tuple(std), (16 * stride, 16 * stride)  # type: ignore[assignment]
-        self.source = f"function {getattr(function, '__qualname__', type(function).__name__)}"
+        self.source = f"function {getattr(function, '__name__', type(function).__name__)}"
         draw = torch.Generator().manual_seed(0)
         probe = torch.rand(1, 3, 4 * stride, 4 * stride, generator=draw).to(device)
         # what it does to one picture stands for its weights, so that two functions are never taken for one
@@ -61,32 +61,32 @@ class TokensBackbone(Backbone):
 
     def _maps(self, images: Tensor) -> Tensor:
         grid = (images.shape[-2] // self.stride, images.shape[-1] // self.stride)
-        found = self.function(images)
-        if not isinstance(found, Tensor) or found.ndim not in (3, 4) or len(found) != len(images):
-            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        output = self.function(images)
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4) or len(output) != len(images):
+            shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
                 f"The function gave {shape} for images {list(images.shape)}; expected tokens [B, N, C] or maps "
                 "[B, C, h, w]"
             )
-        if found.ndim == 3:
-            surplus = found.shape[1] - grid[0] * grid[1]
+        if output.ndim == 3:
+            surplus = output.shape[1] - grid[0] * grid[1]
             if surplus < 0:
                 raise InputError(
-                    f"The function gave {found.shape[1]} tokens for {list(images.shape[-2:])} pixels; at stride "
+                    f"The function gave {output.shape[1]} tokens for {list(images.shape[-2:])} pixels; at stride "
                     f"{self.stride} there are {grid[0]} x {grid[1]}. Is the stride right?"
                 )
-            found = rearrange(found[:, surplus:], "b (h w) c -> b c h w", h=grid[0])
-        elif tuple(found.shape[-2:]) != grid:
+            output = rearrange(output[:, surplus:], "b (h w) c -> b c h w", h=grid[0])
+        elif tuple(output.shape[-2:]) != grid:
             raise InputError(
-                f"The function gave maps of {list(found.shape[-2:])} for {list(images.shape[-2:])} pixels; at stride "
+                f"The function gave maps of {list(output.shape[-2:])} for {list(images.shape[-2:])} pixels; at stride "
                 f"{self.stride} they are {list(grid)}"
             )
-        if self.dims[0] not in (0, found.shape[1]):
-            raise InputError(f"The function gave {found.shape[1]} channels, {self.dims[0]} before")
-        return found
+        if self.dims[0] not in (0, output.shape[1]):
+            raise InputError(f"The function gave {output.shape[1]} channels, {self.dims[0]} before")
+        return output
 
 
-class _Patches(Decoder):
+class NearestPatch(Decoder):
     """The map as it is: nearest patch of each pixel."""
 
     def __init__(self, dim: int) -> None:
@@ -94,14 +94,15 @@ class _Patches(Decoder):
         self.dim = dim
 
     def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
+        """Each pixel's nearest patch, [B, dim, *size]."""
         return nn.functional.interpolate(features.maps[-1], size=size, mode="nearest")
 
 
-def model_of(function: Function, stride: int, **options: object) -> DenseModel:
-    """A model that `evaluate` and the probes take, of a function images -> patch tokens; see `TokensBackbone`.
+def model_from_function(function: Function, stride: int, **options: object) -> DenseModel:
+    """A model that `evaluate` and the probes take, of a function images -> patch tokens; see `FunctionBackbone`.
 
-    model = model_of(lambda x: vit.forward_features(x), stride=14, mean=MEAN, std=STD)
+    model = model_from_function(lambda x: vit.forward_features(x), stride=14, mean=MEAN, std=STD)
     evaluate(model, "voc2012-retrieval-v1", "data/VOC2012", "runs/mine")
     """
-    backbone = TokensBackbone(function, stride, **options)  # type: ignore[arg-type]
-    return DenseModel(backbone, _Patches(backbone.dims[0]))
+    backbone = FunctionBackbone(function, stride, **options)  # type: ignore[arg-type]
+    return DenseModel(backbone, NearestPatch(backbone.dims[0]))

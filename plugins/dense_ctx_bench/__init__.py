@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from dense_ctx.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
-    from .labels import spec
     from .plan import Bench, BenchTask, Cell
     from .report import page, plots
     from .run import run_bench
@@ -22,7 +21,6 @@ _LAZY = {
     "page": "report",
     "plots": "report",
     "run_bench": "run",
-    "spec": "labels",
 }
 
 __all__ = [
@@ -33,7 +31,6 @@ __all__ = [
     "page",
     "plots",
     "run_bench",
-    "spec",
 ]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+import json
+import math
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,24 +14,29 @@ import torch
 from dense_ctx.config import ModelConfig, Part
 from dense_ctx.data import ImageSet, open_set
 from dense_ctx.environment import describe_environment, peak_memory_mb
-from dense_ctx.errors import ConfigError, DenseCtxError, StoppedError
-from dense_ctx.files import state_digest
-from dense_ctx.interfaces import Objective, Size
+from dense_ctx.errors import ConfigError, InputError, StoppedError
+from dense_ctx.files import clean, state_digest
+from dense_ctx.interfaces import Backbone, Decoder, ScoredObjective, Size
 from dense_ctx.model import DenseModel, create_backbone, create_decoder
 from dense_ctx.plugins import registry
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.train.config import Save, Schedule, Validate
 from dense_ctx.train.data import mix, seed_all
 
+from .check import create_objective
 from .plan import Bench, BenchTask, Cell
 from .select import Best, hold_out
+from .speed import seconds_per_image
 from .store import Store
 
-LEAST_ROUNDS, MEASURED_SECONDS = 5, 0.5  # of the speed: long enough for other programs to pause once
 
-
-def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
+def run_cell(
+    bench: Bench, cell: Cell, on_error: Callable[[Cell, BaseException], object] | None = None
+) -> dict[str, Any]:
     """Train, select and score a cell; its record, in which "status" is "done", or "failed" with the error.
+
+    Args:
+        on_error: called with the error of a cell that fails, while its traceback is at hand.
 
     Raises:
         StoppedError: SIGINT or SIGTERM came in training; the same cell goes on from there next time.
@@ -38,7 +45,9 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
         return {"status": "done", **_run(bench, cell)}
     except StoppedError:
         raise
-    except (DenseCtxError, RuntimeError) as error:  # out of memory, a file that is missing: the others go on
+    except (Exception, SystemExit) as error:  # out of memory, a missing file, a fault of a part: the others go on
+        if on_error is not None:
+            on_error(cell, error)
         return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
@@ -48,127 +57,125 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
     backbone = create_backbone(cell.backbone.name, **cell.backbone.args)
     image_size = bench.image_size or backbone.image_size
     store = Store.of(bench, cell, backbone, image_size)
-    steps = cell.task.steps or bench.steps
     objective = _objective(bench, cell, store, image_size)
-    scored: Any = objective
-    fit, held = hold_out(_images(cell.task, cell.task.train), bench.held_out)
-    test = _images(cell.task, cell.task.val)
-    dataset = objective.dataset(fit)
-    head = Part(cell.head.name, _head_args(cell.head, bench, backbone.strides, image_size, scored.outputs))
-    seed_all(mix(cell.seed, "bench"))  # of the head's first weights, whatever the backbone has drawn
-    decoder = create_decoder(head.name, backbone, **head.args)
-    model = DenseModel(backbone, decoder, ModelConfig(cell.backbone, head))
+    train_images, held_out = hold_out(_images(cell.task, cell.task.train), bench.held_out)
+    images: dict[str, ImageSet] = {
+        "train": train_images, "held-out": held_out, "val": _images(cell.task, cell.task.val)
+    }  # fmt: skip
+    dataset = objective.dataset(train_images)
+    model = _model(bench, cell, backbone, image_size, objective.outputs(dataset))
+    features = {}
     if bench.cache:
-        for name, images in (("train", fit), ("held-out", held), ("val", test)):
-            store.fill(name, model, images, image_size)
+        _check_frozen(cell, backbone)
+        features = {name: store.open(name, model, some) for name, some in images.items()}
+        if (stored := features["train"]) is not None:
+            objective.use_features(stored)
     run = bench.out / "runs" / cell.name
-    every = max(1, steps // 10) if len(held) else 0
-    config = TrainConfig(
-        str(run), steps, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
-        validate=Validate(every), log=max(1, steps // 20), schedule=Schedule(bench.schedule),
-    )  # fmt: skip
-    best = Best(run, scored.metric, scored.lower_is_better)
+    config = _config(bench, cell, str(run), validate=len(held_out) > 0)
+    best = Best(run, objective.metric, objective.lower_is_better)
 
-    def score(trained: DenseModel, name: str, images: ImageSet) -> dict[str, float]:
-        kept = store.cache(name) if bench.cache else None
-        found: dict[str, float] = scored.score(trained, images, cache=kept, targets=store.kept(name))
-        return found
+    def score(trained: DenseModel, name: str) -> dict[str, float]:
+        return _numbers(cell, objective, objective.score(trained.eval(), images[name], features=features.get(name)))
 
     def validate(trained: DenseModel, step: int) -> dict[str, float]:
-        found = score(trained, "held-out", held)
-        best.offer(trained, step, found[scored.metric])
-        return found
+        scores = score(trained, "held-out")
+        best.offer(trained, step, scores[objective.metric])
+        return scores
 
     began = time.monotonic()
-    train(config, model=model, objective=objective, dataset=dataset, validate=validate if every else None)
+    train(config, model=model, objective=objective, dataset=dataset, validate=validate if len(held_out) else None)
     training = time.monotonic() - began
     selected = best.restore(model)
     model.save_pretrained(run / "model")
-    scores = score(model, "val", test)
+    scores = score(model, "val")
+    if not math.isfinite(scores[objective.metric]):
+        raise InputError(f"{objective.metric} is {scores[objective.metric]}: the validation images allow no score")
     shutil.rmtree(run / "state", ignore_errors=True)  # the model stays, what a continued run needs does not
-    return {
-        "metric": scored.metric,
-        "unit": getattr(scored, "unit", ""),
-        "lower_is_better": scored.lower_is_better,
-        "value": scores[scored.metric],
-        "scores": scores,
-        "n": int(scores.get("images", 0)),
+    record = {
+        "metric": objective.metric,
+        "unit": objective.unit,
+        "lower_is_better": objective.lower_is_better,
+        "value": scores[objective.metric],
+        "scores": clean(scores),
+        "n": int(scores["images"]),
         "selected": selected,
         "learnt": sum(p.numel() for p in model.decoder.parameters()),
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights": state_digest(model.backbone.state_dict()),
         "source": model.backbone.source,
         "image_size": list(image_size),
-        **_measured(model, image_size, bench.size),
+        **seconds_per_image(model, image_size, bench.size),
         "training_seconds": round(training, 1),
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_mb": peak_memory_mb(model.device),
         "environment": describe_environment(model.device),
     }
+    checked: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))  # what a file cannot hold fails here
+    return checked
 
 
-def _objective(bench: Bench, cell: Cell, store: Store, image_size: Size) -> Objective:
-    """The task's objective, which can score."""
-    name, lr = cell.task.objective, cell.head.args.get("lr", cell.task.lr)
-    options = {} if lr is None else {"lr": lr}
-    entry, _ = registry().get("objective", name)
-    made: Any = registry().resolve(entry)
-    if isinstance(made, type) and not (hasattr(made, "score") and hasattr(made, "metric")):
-        raise ConfigError(f"{name} cannot score; a benchmark needs an objective with score() and metric, as maxa-depth")
-    objective: Objective = registry().create(
-        "objective", name, size=bench.size, image_size=image_size,
-        cache=store.cache("train") if bench.cache else None, targets=store.kept("train"), **options,
+def _config(bench: Bench, cell: Cell, out: str, validate: bool) -> TrainConfig:
+    steps = cell.task.steps or bench.steps
+    return TrainConfig(
+        out, steps, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
+        validate=Validate(max(1, steps // 10) if validate else 0), log=max(1, steps // 20),
+        schedule=Schedule(bench.schedule),
     )  # fmt: skip
+
+
+def _objective(bench: Bench, cell: Cell, store: Store, image_size: Size) -> ScoredObjective:
+    """The task's objective, as this cell needs it."""
+    objective = create_objective(cell.task)
+    objective.size, objective.image_size = bench.size, image_size
+    lr = cell.head.args.get("lr", cell.task.lr)
+    if lr is not None:
+        objective.lr = lr
+    objective.use_folder(str(store.targets))
     return objective
 
 
 def _images(task: BenchTask, split: str) -> ImageSet:
     """The images of a split."""
     options = {key: value for key, value in task.data.items() if key not in ("name", "root")}
-    found = open_set(task.data["name"], task.data["root"], split, **options)
-    if not isinstance(found, ImageSet):
+    images = open_set(task.data["name"], task.data["root"], split, **options)
+    if not isinstance(images, ImageSet):
         raise ConfigError(f"{task.data['name']} holds clips; a benchmark takes annotated images")
-    return found
+    return images
 
 
-def _head_args(head: Part, bench: Bench, strides: tuple[int, ...], image_size: Size, outputs: int) -> dict[str, Any]:
-    """The head's arguments: as many channels as the task has outputs, and the sizes if it wants to know them."""
-    entry, _ = registry().get("decoder", head.name)
-    known = inspect.signature(registry().resolve(entry)).parameters
-    args: dict[str, Any] = {"dim": outputs, **{key: value for key, value in head.args.items() if key != "lr"}}
-    if "size" in known:
-        args.setdefault("size", list(bench.size))
-    if "grid" in known:
-        finest = min(strides[layer] for layer in args.get("layers", (-1,)))
-        args.setdefault("grid", [-(-side // finest) for side in image_size])
-    return args
+def _model(bench: Bench, cell: Cell, backbone: Backbone, image_size: Size, outputs: int) -> DenseModel:
+    """The head on the backbone, with as many channels as the task has outputs, and the sizes that it asks for."""
+    entry, _ = registry().get("decoder", cell.head.name)
+    decoder_class = registry().resolve(entry)
+    args = {"dim": outputs, **{key: value for key, value in cell.head.args.items() if key != "lr"}}
+    if isinstance(decoder_class, type) and issubclass(decoder_class, Decoder):  # else a function, which has no sizes
+        given = {**entry.args, **args}
+        sizes = decoder_class.size_args(bench.size, image_size, backbone.strides, given)
+        args |= {key: value for key, value in sizes.items() if key not in given}
+    seed_all(mix(cell.seed, "bench"))  # of the head's first weights, whatever the backbone has drawn
+    decoder = create_decoder(cell.head.name, backbone, **args)
+    model = DenseModel(backbone, decoder, ModelConfig(cell.backbone, Part(cell.head.name, args)))
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@torch.no_grad()
-def _measured(model: DenseModel, image_size: Size, size: Size) -> dict[str, Any]:
-    """Seconds of one image through backbone and head, the least of many, and the grid of the deepest map."""
-    image = torch.rand(1, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(model.device)
-    model.eval()
-    backbone: list[float] = []
-    head: list[float] = []
-    began = time.perf_counter()
-    while len(head) < LEAST_ROUNDS or time.perf_counter() - began < MEASURED_SECONDS:
-        start = time.perf_counter()
-        features, padded = model.encode(image)
-        _wait(model.device)
-        middle = time.perf_counter()
-        model.decode(features, padded, image_size, size)
-        _wait(model.device)
-        backbone.append(middle - start)
-        head.append(time.perf_counter() - middle)
-    return {
-        "grid": list(features.maps[-1].shape[-2:]),
-        "backbone_seconds": min(backbone),  # other programs only add to it
-        "head_seconds": min(head),
-    }
+def _check_frozen(cell: Cell, backbone: Backbone) -> None:
+    if backbone.adapters():
+        raise ConfigError(
+            f"{cell.backbone.name} has adapters that train, and features from disk would stay as they were before: "
+            "give --no-cache (cache=False)"
+        )
 
 
-def _wait(device: torch.device) -> None:
-    """For what was asked of an accelerator, which works while the program goes on."""
-    if device.type in ("cuda", "mps", "xpu"):
-        getattr(torch, device.type).synchronize()
+def _numbers(cell: Cell, objective: ScoredObjective, scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores as plain numbers.
+
+    Raises:
+        ConfigError: the headline or the number of images is missing.
+    """
+    numbers = {str(name): float(value) for name, value in scores.items()}
+    missing = [name for name in (objective.metric, "images") if name not in numbers]
+    if missing:
+        raise ConfigError(
+            f"{cell.task.objective}'s score() gave {', '.join(numbers) or 'nothing'}, without {' and '.join(missing)}"
+        )
+    return numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,9 @@ class BenchCommand(Command):
             nargs="+",
             required=True,
             metavar="TASK",
-            help="OBJECTIVE(name=DATASET, root=PATH, ...), in quotes; train= and val= name other splits than those, "
-            "steps= and lr= are of its training. `dense-ctx plugins` lists objectives, `dense-ctx datasets` data",
+            help="OBJECTIVE(name=DATASET, root=PATH, ...), in quotes, with the data set's options and the objective's "
+            "arguments, as in maxa(task=depth, ...); train= and val= name other splits than those, steps= and lr= are "
+            "of its training. `dense-ctx plugins` lists objectives, `dense-ctx datasets` data",
         )
         parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="records, features and the table")
         parser.add_argument(
@@ -64,13 +66,18 @@ class BenchCommand(Command):
         parser.add_argument(
             "--held-out", type=float, default=0.1, metavar="SHARE", help="of the training images, to select by (0.1)"
         )
-        parser.add_argument("--no-cache", action="store_true", help="run the backbone in every step")
+        parser.add_argument(
+            "--no-cache",
+            action="store_true",
+            help="run the backbone in every step, in place of storing its features under --out",
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the cells, write table.md and report.html; 1 where one failed, 128 + the signal's number when stopped."""
+        from dense_ctx.config import Part
         from dense_ctx.errors import StoppedError
 
-        from . import Bench, markdown, page, plots, run_bench, spec
+        from . import Bench, markdown, page, plots, run_bench
 
         bench = Bench(
             args.out,
@@ -86,25 +93,31 @@ class BenchCommand(Command):
             not args.no_cache,
             args.schedule,
         )
-        places = {cell.name: place for place, cell in enumerate(bench.cells(), start=1)}
+        numbers = {cell.name: number for number, cell in enumerate(bench.cells(), start=1)}
         errors: dict[str, str] = {}  # by the first cell that has it
 
-        def words(cell: Any) -> str:
-            return f"{spec(cell.backbone)} + {spec(cell.head)}, {cell.task.objective}, seed {cell.seed}"
+        def title(cell: Any) -> str:
+            task = Part(cell.task.objective, cell.task.args)
+            return f"{cell.backbone} + {cell.head}, {task}, seed {cell.seed}"
 
         def begin(cell: Any) -> None:
-            print(f"cell {places[cell.name]} of {len(places)}: {words(cell)}", file=sys.stderr, flush=True)
+            print(f"cell {numbers[cell.name]} of {len(numbers)}: {title(cell)}", file=sys.stderr, flush=True)
+
+        def on_error(cell: Any, error: BaseException) -> None:
+            if args.debug:
+                print(f"cell {numbers[cell.name]}: {title(cell)}", file=sys.stderr)
+                traceback.print_exception(error)
 
         def report(cell: Any, record: Any) -> None:
             if record["status"] == "done":
                 value = f"{record['metric']} {record['value']:.4g}"
             else:
                 first = errors.setdefault(record["error"], cell.name)
-                value = record["error"] if first == cell.name else f"failed like cell {places[first]}"
-            print(f"{words(cell)}: {value}", flush=True)
+                value = record["error"] if first == cell.name else f"failed like cell {numbers[first]}"
+            print(f"{title(cell)}: {value}", flush=True)
 
         try:
-            records = run_bench(bench, report, begin)
+            records = run_bench(bench, report, begin, on_error)
         except StoppedError as error:
             print(error, file=sys.stderr)
             return 128 + error.signal
@@ -123,11 +136,17 @@ class BenchCommand(Command):
 
 
 def _task(text: str) -> BenchTask:
-    """The task of OBJECTIVE(name=DATASET, root=PATH, ...)."""
+    """The task of OBJECTIVE(name=DATASET, root=PATH, ...): what is no option of the data set is the objective's."""
+    from dense_ctx.data import layout
+
     from . import BenchTask
 
     part = parse_part(text)
-    data = dict(part.args)
-    own: dict[str, Any] = {key: str(data.pop(key)) for key in ("train", "val") if key in data}
-    own |= {key: data.pop(key) for key in ("steps", "lr") if key in data}
-    return BenchTask(part.name, data, **own)
+    values = dict(part.args)
+    own: dict[str, Any] = {key: str(values.pop(key)) for key in ("train", "val") if key in values}
+    own |= {key: values.pop(key) for key in ("steps", "lr") if key in values}
+    names = {"name", "root"}
+    if "name" in values:
+        names |= {name for name, _ in layout(str(values["name"])).options}
+    data = {key: value for key, value in values.items() if key in names}
+    return BenchTask(part.name, data, **own, args={key: value for key, value in values.items() if key not in names})

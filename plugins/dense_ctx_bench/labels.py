@@ -33,15 +33,10 @@ class Names:
 
     def __call__(self, record: Record) -> tuple[str, str, str]:
         """Backbone, head and task of a record."""
-        found = record["settings"]
-        return (
-            self.backbones[_key(found["backbone"])], self.heads[_key(found["head"])], self.tasks[_key(found["task"])],
-        )  # fmt: skip
-
-
-def spec(part: Part) -> str:
-    """A part as the command line takes it: maxa(layers=[-1])."""
-    return _spec(part.name, part.args, {})
+        settings = record["settings"]
+        parts = ((self.backbones, "backbone"), (self.heads, "head"), (self.tasks, "task"))
+        backbone, head, task = (names[_key(settings[kind])] for names, kind in parts)
+        return backbone, head, task
 
 
 def _short(parts: list[Mapping[str, Any]]) -> tuple[dict[str, str], str]:
@@ -50,39 +45,45 @@ def _short(parts: list[Mapping[str, Any]]) -> tuple[dict[str, str], str]:
     if len(distinct) > 1:
         first, *others = distinct.values()
         common = {k: v for k, v in first["args"].items() if all(other["args"].get(k, ...) == v for other in others)}
-    names = {key: _spec(part["name"], part["args"], common) for key, part in distinct.items()}
+    names = {
+        key: str(Part(part["name"], {k: v for k, v in part["args"].items() if k not in common}))
+        for key, part in distinct.items()
+    }
     return names, _pairs(common)
 
 
 def _tasks(parts: list[Mapping[str, Any]]) -> dict[str, str]:
-    """The objective; where several tasks have it, with what tells them apart: the data set's name, if that does."""
+    """The objective and its arguments; of several alike, what tells them apart: the data set's name, if that does."""
     distinct = {_key(part): part for part in parts}
     names = {}
-    for objective in dict.fromkeys(part["objective"] for part in distinct.values()):
-        alike = {key: _flat(part) for key, part in distinct.items() if part["objective"] == objective}
-        known = list(dict.fromkeys(k for values in alike.values() for k in values))
-        choices: tuple[list[str], ...] = ([], ["name"], [k for k in known if k != "root"], known)
-        chosen = next(c for c in choices if len({_key({k: v.get(k) for k in c}) for v in alike.values()}) == len(alike))
+    for objective in dict.fromkeys(_objective(part) for part in distinct.values()):
+        alike = {key: _flat(part) for key, part in distinct.items() if _objective(part) == objective}
+        keys = list(dict.fromkeys(k for values in alike.values() for k in values))
+        choices: tuple[list[str], ...] = ([], ["name"], [k for k in keys if k != "root"], keys)
+        telling = next(
+            c for c in choices if len({_key({k: v.get(k) for k in c}) for v in alike.values()}) == len(alike)
+        )
         for key, values in alike.items():
             common = {k: v for k, v in values.items() if all(other.get(k, ...) == v for other in alike.values())}
-            own = {k: v for k, v in values.items() if k in chosen and v is not None}
-            words = values["name"] if chosen == ["name"] else _pairs({k: own[k] for k in own if k not in common})
-            names[key] = f"{objective}({words})" if words and chosen else objective
+            own = {k: v for k, v in values.items() if k in telling and v is not None and k not in common}
+            inner = (objective[1], values["name"] if telling == ["name"] else _pairs(own))
+            brackets = ", ".join(words for words in inner if words)
+            names[key] = f"{objective[0]}({brackets})" if brackets else objective[0]
     return names
+
+
+def _objective(task: Mapping[str, Any]) -> tuple[str, str]:
+    """Its name and arguments."""
+    return task["objective"], _pairs(task.get("args", {}))
 
 
 def _flat(task: Mapping[str, Any]) -> dict[str, Any]:
     return {**task.get("data", {}), **{key: task.get(key) for key in ("train", "val", "steps", "lr")}}
 
 
-def _spec(name: str, args: Mapping[str, Any], common: Mapping[str, Any]) -> str:
-    own = _pairs({key: value for key, value in args.items() if key not in common})
-    return f"{name}({own})" if own else name
-
-
 def _pairs(args: Mapping[str, Any]) -> str:
     """As the command line takes them."""
-    return ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in args.items())
+    return str(Part("x", args))[2:-1] if args else ""
 
 
 def _key(part: Mapping[str, Any]) -> str:

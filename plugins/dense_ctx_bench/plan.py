@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ class BenchTask:
     """A registered objective that can score, such as maxa-depth, and the data it is trained and tested on.
 
     data: {name: of a data set, root: its folder, options of the data set ...}; train, val: the splits. steps, lr: of
-    this task's training; None: the benchmark's steps, the objective's rate.
+    this task's training; None: the benchmark's steps, the objective's rate. args: further ones of the objective.
     """
 
     objective: str
@@ -31,6 +31,12 @@ class BenchTask:
     val: str = "val"
     steps: int | None = None
     lr: float | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `dataclasses.asdict`; `args` only if there are any."""
+        values = asdict(self)
+        return values if self.args else {key: value for key, value in values.items() if key != "args"}
 
     def check(self) -> None:
         """Refuse names that do not exist and numbers out of their range.
@@ -56,8 +62,9 @@ class Bench:
 
     heads: decoders; an `lr` among a head's arguments is its learning rate, before the task's, and none of its own.
     size: (H, W) of the outputs, the same for all. image_size: of the inputs; None: each backbone's native size.
-    steps, batch_size: of the training of each head. held_out: share of the training images that chooses among ten of
-        its states; 0: the last one is scored. cache: keep each backbone's features under `out`/features.
+    steps, batch_size: of the training of each head. held_out: share of the training images that selects one of ten of
+        its states; 0: the last one is scored. cache: store each backbone's features under `out`/features; the
+        objectives must be able to read them (`ScoredObjective.reads_features`).
     schedule: of the learning rate: "constant", or "cosine" down to 0.
 
     Raises:
@@ -113,12 +120,13 @@ class Bench:
     def settings(self, cell: Cell) -> dict[str, Any]:
         """All that decides a cell's numbers, JSON-ready."""
         values = {
-            "backbone": asdict(cell.backbone), "head": asdict(cell.head), "task": asdict(cell.task), "seed": cell.seed,
+            "backbone": asdict(cell.backbone), "head": asdict(cell.head), "task": cell.task.to_dict(),
+            "seed": cell.seed,
             "size": self.size, "image_size": self.image_size, "steps": cell.task.steps or self.steps,
             "batch_size": self.batch_size, "held_out": self.held_out, "schedule": self.schedule,
         }  # fmt: skip
-        found: dict[str, Any] = json.loads(json.dumps(values, default=str))
-        return found
+        settings: dict[str, Any] = json.loads(json.dumps(values, default=str))
+        return settings
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class Cell:
     def name(self) -> str:
         """Fit for a file: readable, and told apart from others by a digest of all arguments."""
         words = f"{self.backbone.name}-{self.head.name}-{self.task.objective}-{self.seed}"
-        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}-{digest(asdict(self))}"
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}-{digest({**asdict(self), 'task': self.task.to_dict()})}"
 
 
 def _check_rate(name: str, lr: Any) -> None:

@@ -24,18 +24,18 @@ STYLE = (
 
 def page(records: Iterable[Record]) -> str:
     """A page that needs no other file. Cells that failed are in the table and in no plot."""
-    found = list(records)
-    names = Names.of(found)
-    drawn = plots(found)
+    every = list(records)
+    names = Names.of(every)
+    drawn = plots(every)
     failed = [
         f"<li>{html.escape(' + '.join(names(r)[:2]))}, {html.escape(names(r)[2])}, seed {r['settings']['seed']}: "
         f"{html.escape(r['error'])}</li>"
-        for r in found if r["status"] != "done"
+        for r in every if r["status"] != "done"
     ]  # fmt: skip
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>dense-ctx bench</title>',
-        f"<style>{STYLE}</style><h1>Backbones and heads compared</h1>", _table(markdown(found)),
-        f'<p class="quiet">{html.escape(_settings(found))}</p>',
+        f"<style>{STYLE}</style><h1>Backbones and heads compared</h1>", _table(markdown(every)),
+        f'<p class="quiet">{html.escape(_settings(every))}</p>',
         *(["<h2>Failed</h2><ul>", *failed, "</ul>"] if failed else []),
         *([f"<h2>Plots</h2><div>{drawn.pop('legend')}</div>", '<div class="plots">', *drawn.values(), "</div>"]
           if drawn else []),
@@ -55,18 +55,18 @@ def plots(records: Iterable[Record]) -> dict[str, str]:
         groups.setdefault(task, {}).setdefault((backbone, head), []).append(record)
     axes = {task: f"{task}: {score_name(r for some in rows.values() for r in some)}" for task, rows in groups.items()}
     backbones, heads = (list(dict.fromkeys(each.values())) for each in (names.backbones, names.heads))
-    found = {"legend": legend(backbones, heads)}
+    drawn = {"legend": legend(backbones, heads)}
     for task, rows in groups.items():
         points = [Point(_milliseconds(some, done), _mean(some), *row, dy=_std(some)) for row, some in rows.items()]
-        found[f"speed-{_file(task)}"] = scatter(
+        drawn[f"speed-{_file(task)}"] = scatter(
             points, "backbone and head, ms for an image", axes[task], backbones, heads
         )
     for one, two in itertools.combinations(groups, 2):
         both = [(row, groups[one][row], groups[two][row]) for row in groups[one] if row in groups[two]]
         points = [Point(_mean(x), _mean(y), *row, dx=_std(x), dy=_std(y)) for row, x, y in both]
         if points:
-            found[f"{_file(one)}-{_file(two)}"] = scatter(points, axes[one], axes[two], backbones, heads)
-    return found
+            drawn[f"{_file(one)}-{_file(two)}"] = scatter(points, axes[one], axes[two], backbones, heads)
+    return drawn
 
 
 def _mean(records: list[Record]) -> float:
@@ -109,10 +109,12 @@ def _settings(records: list[Record]) -> str:
     ]  # fmt: skip
     done = next((record for record in records if record["status"] == "done"), None)
     if done is not None:
-        found = done.get("environment", {})
-        words += [str(found[key]) for key in ("machine", "device") if found.get(key)]
+        environment = done.get("environment", {})
+        words += [str(environment[key]) for key in ("machine", "device") if environment.get(key)]
         words += [
-            f"{name} {number}" for name, number in found.get("versions", {}).items() if name in ("dense-ctx", "torch")
+            f"{name} {number}"
+            for name, number in environment.get("versions", {}).items()
+            if name in ("dense-ctx", "torch")
         ]
     return "; ".join(words)
 

@@ -15,21 +15,27 @@ from dense_ctx.files import read_json, write_json
 from dense_ctx.identity import require_equal
 
 from .cells import run_cell
+from .check import check_parts
 from .plan import Bench, Cell
 
 FORMAT = 1
 ADVICE = "Choose another --out or remove the file"
 _POLL = 0.2  # seconds
-# what torchrun and `accelerate launch` tell a process of its place among the others
+# the distributed environment that torchrun and `accelerate launch` set
 _LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 Report = Callable[[Cell, Mapping[str, Any]], object]
 
 
 def run_bench(
-    bench: Bench, report: Report | None = None, begin: Callable[[Cell], object] | None = None
+    bench: Bench,
+    report: Report | None = None,
+    begin: Callable[[Cell], object] | None = None,
+    on_error: Callable[[Cell, BaseException], object] | None = None,
 ) -> list[dict[str, Any]]:
     """Run the cells that are not done; a cell that fails is written down as failed, and tried again next time.
+
+    The parts of all cells are checked before the first one runs. After that an error, whosever, fails its own cell.
 
     Processes started by torchrun or `accelerate launch`, and the same command given on other machines that see the
     folder, share the cells: whoever is free takes the next one, and trains it alone. The records are those of one
@@ -38,14 +44,17 @@ def run_bench(
     Args:
         report: called with each cell this process ran and its record; the first process reports done cells, too.
         begin: called with each cell this process is about to run.
+        on_error: called with each cell that fails here and its error, while the traceback is at hand.
 
     Returns:
         The records, in the order of `Bench.cells`; "status" is "done" or "failed". Each process has all of them.
 
     Raises:
+        ConfigError, InputError, PluginError: of the parts, see `check_parts`; before any work.
         ConfigError: `out` holds a cell that was run with other settings.
         StoppedError: SIGINT or SIGTERM came in training; the same command goes on from there.
     """
+    check_parts(bench)
     first = _rank() == 0
     cells = list(bench.cells())
     paths = {cell.name: bench.out / "cells" / f"{cell.name}.json" for cell in cells}
@@ -69,7 +78,8 @@ def run_bench(
             report(cell, records[cell.name])
     while left := [cell for cell in cells if cell.name not in records]:
         free = [cell for cell in left if not settled(cell)]
-        if not any(_take(bench, cell, paths[cell.name], settled, records, report, begin) for cell in free) and free:
+        taken = (_take(bench, cell, paths[cell.name], settled, records, report, begin, on_error) for cell in free)
+        if not any(taken) and free:
             time.sleep(_POLL)  # the others are at all that is left
     return [records[cell.name] for cell in cells]
 
@@ -82,6 +92,7 @@ def _take(
     records: dict[str, dict[str, Any]],
     report: Report | None,
     begin: Callable[[Cell], object] | None,
+    on_error: Callable[[Cell, BaseException], object] | None,
 ) -> bool:
     """Run the cell unless another process is at it, or was quicker."""
     locks = bench.out / ".locks"
@@ -93,8 +104,8 @@ def _take(
             if begin is not None:
                 begin(cell)
             with _alone():
-                scores = run_cell(bench, cell)
-            record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **scores}
+                result = run_cell(bench, cell, on_error)
+            record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **result}
             write_json(path, record)
     except Timeout:
         return False
@@ -106,18 +117,18 @@ def _take(
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hide the distributed environment so this cell trains as a single process on its own accelerator."""
-    place = os.environ.get("LOCAL_RANK")
-    if place is not None:
+    """Hide the distributed environment, so that a cell trains as a single process, on its own accelerator."""
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is not None:
         import torch
 
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(place) % torch.cuda.device_count())
-    told = {name: os.environ.pop(name) for name in _LAUNCH if name in os.environ}
+            torch.cuda.set_device(int(local_rank) % torch.cuda.device_count())
+    launch = {name: os.environ.pop(name) for name in _LAUNCH if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(told)
+        os.environ.update(launch)
 
 
 def _rank() -> int:

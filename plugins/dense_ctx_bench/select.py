@@ -1,46 +1,34 @@
-"""Model selection: a part of the training images is held out, and the head that scores best on it is kept."""
+"""Model selection: some training images are held out, and of a head's states the best one on them counts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
-from dense_ctx.data.base import ImageSet, Sample
+from dense_ctx.data import ImageSet, Subset
 from dense_ctx.files import new_file, read_json, write_json, write_tensors
 from dense_ctx.model import DenseModel
 
 
-class Part(ImageSet):
-    """Some images of a data set, by their indices."""
-
-    def __init__(self, images: ImageSet, indices: Sequence[int]) -> None:
-        self.images, self.indices = images, list(indices)
-        self.kind, self.classes = images.kind, images.classes
-        self.names = [images.names[index] for index in self.indices]
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.images[self.indices[index]]
-
-
-def hold_out(images: ImageSet, share: float) -> tuple[Part, Part]:
+def hold_out(images: ImageSet, share: float) -> tuple[Subset, Subset]:
     """(to train on, held out): the middle one of every 1 / share images is held out; none of fewer images."""
     count = len(images)
     period = math.inf if share == 0 else round(1 / share)
-    held = [index for index in range(count) if share and index % period == period // 2]
-    chosen = set(held)
-    return Part(images, [index for index in range(count) if index not in chosen]), Part(images, held)
+    held_out = [index for index in range(count) if share and index % period == period // 2]
+    rest = sorted(set(range(count)) - set(held_out))
+    return Subset(images, rest), Subset(images, held_out)
 
 
 class Best:
-    """Keeps the best decoder under `folder`, so that a continued run still knows it.
+    """The best decoder so far, in files, so that a run that resumes still has it.
 
     Args:
         folder: of the run.
-        metric, lower: what is compared, and whether less is better.
+        metric: name of the score that is compared.
+        lower: whether a lower score is better.
     """
 
     def __init__(self, folder: Path, metric: str, lower: bool) -> None:
@@ -50,11 +38,11 @@ class Best:
     def record(self) -> dict[str, Any] | None:
         """{"step", "value"} of the best so far."""
         path = self.folder / "best.json"
-        found: dict[str, Any] | None = read_json(path) if path.exists() else None
-        return found
+        record: dict[str, Any] | None = read_json(path) if path.exists() else None
+        return record
 
     def offer(self, model: DenseModel, step: int, value: float) -> None:
-        """Keep the decoder if it is the first or better than what there is."""
+        """Write the decoder if it is the first or scores better; NaN is never better."""
         before = self.record
         if math.isnan(value):
             return
@@ -66,8 +54,8 @@ class Best:
         write_json(self.folder / "best.json", {"step": step, "value": value})
 
     def restore(self, model: DenseModel) -> dict[str, Any] | None:
-        """Put the best decoder into the model; returns its record, None where there is none."""
-        found = self.record
-        if found is not None:
+        """Load the best decoder into the model; returns its record, None if there is none."""
+        record = self.record
+        if record is not None:
             model.decoder.load_state_dict(load_file(str(self.folder / "best.safetensors")), strict=True)
-        return found
+        return record

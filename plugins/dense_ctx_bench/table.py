@@ -13,10 +13,10 @@ Record = Mapping[str, Any]
 
 def markdown(records: Iterable[Record]) -> str:
     """Mean and standard deviation over seeds; the best of each column in bold; "failed" where no seed was done."""
-    found = list(records)
-    names = Names.of(found)
+    every = list(records)
+    names = Names.of(every)
     rows: dict[tuple[str, str], dict[str, list[Record]]] = {}
-    for record in found:
+    for record in every:
         backbone, head, task = names(record)
         rows.setdefault((backbone, head), {}).setdefault(task, []).append(record)
     tasks = list(dict.fromkeys(names.tasks.values()))
@@ -38,11 +38,11 @@ def values(records: Iterable[Record]) -> list[float]:
 
 
 def _best(columns: list[list[Record]]) -> float | None:
-    found = [(statistics.mean(values(records)), records) for records in columns if values(records)]
-    if not found:
+    means = [(statistics.mean(values(records)), records) for records in columns if values(records)]
+    if not means:
         return None
-    done = next(record for record in found[0][1] if record["status"] == "done")
-    return (min if done["lower_is_better"] else max)(mean for mean, _ in found)
+    done = next(record for record in means[0][1] if record["status"] == "done")
+    return (min if done["lower_is_better"] else max)(mean for mean, _ in means)
 
 
 def score_name(records: Iterable[Record]) -> str:

@@ -12,7 +12,7 @@ from dense_ctx.visualize import text_table
 
 from . import papers
 
-# a protocol's metric -> the words of the papers' columns, and what to multiply by for their unit
+# (a protocol's task, score) -> how the papers call it; a score that is not here is called by its own name
 _COLUMNS = {
     ("video", "J&F-Mean"): "J&F",
     ("video", "J-Mean"): "J",
@@ -97,15 +97,15 @@ def _beside(results: Sequence[Result], paper: str) -> str:
             if column.protocol is None or column.protocol != result.protocol_id or column.condition is not None:
                 continue
             for metric, value in result.scores.items():
-                if _COLUMNS.get((task, metric)) == column.metric:
+                if column.metric in (metric, _COLUMNS.get((task, metric))):
                     cell = None if math.isnan(value) else value * (100 if column.unit == "%" else 1)
                     rows.setdefault(result.model["name"], {})[name] = cell
                     used.add(result.protocol_id)
     missing = sorted({result.protocol_id for result in results} - used)
     if missing:
-        known = sorted({column.protocol for column in published.columns.values() if column.protocol})
+        protocols = sorted({column.protocol for column in published.columns.values() if column.protocol})
         raise InputError(
-            f"{paper} has no column measured by {', '.join(missing)}; its protocols: {', '.join(known) or 'none'}. "
+            f"{paper} has no column measured by {', '.join(missing)}; its protocols: {', '.join(protocols) or 'none'}. "
             "A limit or an override makes another protocol"
         )
     return published.render(extra_rows=list(rows.items()))

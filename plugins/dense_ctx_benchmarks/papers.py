@@ -37,7 +37,7 @@ from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
-from dense_ctx.errors import InputError, UnknownNameError
+from dense_ctx.errors import ConfigError, InputError, UnknownNameError
 from dense_ctx.plugins import registry
 
 __all__ = ["Column", "Row", "Table", "names", "table"]
@@ -103,8 +103,8 @@ class Table:
         return [value for row in self.rows if (value := row.values[column]) is not None]
 
     def _cells(self, values: Mapping[str, float | None], decimals: Mapping[str, int]) -> list[str]:
-        found = ((values.get(name), decimals[name]) for name in self.columns)
-        return ["-" if value is None else f"{value:.{digits}f}" for value, digits in found]
+        cells = ((values.get(name), decimals[name]) for name in self.columns)
+        return ["-" if value is None else f"{value:.{digits}f}" for value, digits in cells]
 
     def _check(self, extra: object) -> tuple[str, Mapping[str, float | None]]:
         match extra:
@@ -143,31 +143,46 @@ def table(name: str) -> Table:
     Raises:
         UnknownNameError: there is no such paper, or the paper has no such table; lists those that exist.
         InputError: the name is no str.
+        ConfigError: the paper's file is malformed.
     """
     if not isinstance(name, str):
         raise InputError(f"A table is asked for by name, such as 'lila:table1'; got {type(name).__name__}: {name!r}")
     paper, _, part = name.partition(":")
-    known = names(paper)
-    if name not in known:
-        raise UnknownNameError(f"Unknown table {name!r}. {paper} has {', '.join(known)}.")
+    listed = names(paper)
+    if name not in listed:
+        raise UnknownNameError(f"Unknown table {name!r}. {paper} has {', '.join(listed)}.")
     file = _file(paper)
-    found = file["tables"][part]
-    columns = {key: Column(protocol=found["protocol"][key], **column) for key, column in found["columns"].items()}
-    rows = (Row(**{**row, "values": MappingProxyType(row["values"])}) for row in found["rows"])
+    try:
+        return _table(name, file, file["tables"][part])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(f"The table {name} is malformed: {type(error).__name__}: {error}") from error
+
+
+def _table(name: str, file: Mapping[str, Any], entry: Mapping[str, Any]) -> Table:
+    columns = {key: Column(protocol=entry["protocol"][key], **column) for key, column in entry["columns"].items()}
+    rows = tuple(Row(**{**row, "values": MappingProxyType(row["values"])}) for row in entry["rows"])
+    for row in rows:
+        if set(row.values) != set(columns):
+            raise KeyError(f"the row {row.name!r} has {', '.join(row.values)}; the columns are {', '.join(columns)}")
     return Table(
         name=name,
-        title=found["title"],
+        title=entry["title"],
         paper=file["title"],
         source=file["source"],
         columns=MappingProxyType(columns),
-        rows=tuple(rows),
-        notes=tuple(found.get("notes", ())),
+        rows=rows,
+        notes=tuple(entry.get("notes", ())),
     )
 
 
 @cache
 def _file(paper: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(registry().file("paper", paper).read_text("utf-8"))
+    try:
+        content = json.loads(registry().file("paper", paper).read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"The paper {paper!r} is not JSON: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("tables"), dict):
+        raise ConfigError(f'The paper {paper!r} is not {{"title": ..., "source": ..., "tables": {{...}}}}')
     return content
 
 

@@ -45,7 +45,7 @@ BATCH = 8  # images cut into segments together
 MANY = 65535  # segments of an image, at most
 MEMORY = 1 << 30  # bytes of feature maps held from stage to stage, so that small sets are encoded once
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-AnyPath: TypeAlias = "str | os.PathLike[str]"
+Dir: TypeAlias = "str | os.PathLike[str]"
 
 
 class Tasks:
@@ -65,13 +65,7 @@ class Tasks:
     """
 
     def __init__(
-        self,
-        images: AnyPath,
-        out: AnyPath,
-        model: DenseModel,
-        settings: TaskSettings,
-        name: str = "",
-        progress: Any = None,
+        self, images: Dir, out: Dir, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
     ) -> None:
         self.images, self.out, self.model, self.settings = Path(images).resolve(), Path(out), model.eval(), settings
         self.names = find_images(self.images)
@@ -299,7 +293,7 @@ def _patches(segments: Tensor, grid: Size) -> Tensor:
 
 
 def make_tasks(
-    images: AnyPath, out: AnyPath, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
+    images: Dir, out: Dir, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
 ) -> Path:
     """Make the tasks of a folder of images, with a report; arguments as `Tasks`."""
     from .report import write_report

@@ -1,15 +1,30 @@
 """MAXA: masked cross-attention adapters, the heads they are compared with, their tasks. Here are the parts' names."""
 
-from dense_ctx.hookspecs import Register, hookimpl
+from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
-TASKS = ("boundaries", "distance", "instances", "semantic", "depth", "normals")
+TASKS = {
+    "boundaries": "instance_tasks:Boundaries",
+    "distance": "instance_tasks:Distance",
+    "instances": "instance_tasks:Instances",
+    "semantic": "pixel_tasks:Semantic",
+    "depth": "pixel_tasks:Depth",
+    "normals": "pixel_tasks:Normals",
+}
+
+
+@hookimpl
+def define_kinds(define: DefineKind) -> None:
+    """Add the kind of what a head learns."""
+    define("task", "dense_ctx_maxa.tasks:Task")
 
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Name the parts; the objective `maxa` takes any registered task."""
     register("decoder", "maxa", "dense_ctx_maxa.maxa:Maxa")
     register("decoder", "cnn", "dense_ctx_maxa.heads:CnnHead")
     register("decoder", "linear", "dense_ctx_maxa.heads:LinearHead")
-    for task in TASKS:
+    register("objective", "maxa", "dense_ctx_maxa.objective:MaxaObjective")
+    for task, target in TASKS.items():
+        register("task", task, f"dense_ctx_maxa.{target}")
         register("objective", f"maxa-{task}", "dense_ctx_maxa.objective:MaxaObjective", args={"task": task})

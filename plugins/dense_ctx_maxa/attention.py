@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,10 +42,10 @@ class GaussianBias(nn.Module):
 
     def cell_bias(self, grid: Size) -> Tensor:
         """The learned numbers on a grid, [1, heads, 1, h * w]."""
-        cells = self.cells
+        cells: Tensor = self.cells
         if tuple(cells.shape[-2:]) != tuple(grid):
             cells = functional.interpolate(cells, size=grid, mode="bilinear", align_corners=False)
-        return cells.flatten(2)[:, :, None]
+        return rearrange(cells, "one heads h w -> one heads 1 (h w)")
 
     def forward(self, queries: Tensor, cells: Tensor, cell_bias: Tensor) -> Tensor:
         """[1, heads, Q, K] for query points [Q, 2] and cell centres [K, 2]."""
@@ -96,13 +97,13 @@ class CrossAttention(nn.Module):
         """Queries [B or 1, Q, 16 or D] at points [Q, 2] to [B, Q, D]; `read` as `read` gives it."""
         keys, values = read
         queries = self._split(self.query(self.query_norm(x))).expand(len(keys), -1, -1, -1)
-        found = self._attended(queries, keys, values, points, cells, grid)
-        attended = self.out(found.transpose(1, 2).flatten(2))
+        weighted = self._attend(queries, keys, values, points, cells, grid)
+        attended = self.out(rearrange(weighted, "b heads q d -> b q (heads d)"))
         x = attended if self.first else x + attended
         out: Tensor = x + self.mlp(x)
         return out
 
-    def _attended(
+    def _attend(
         self, queries: Tensor, keys: Tensor, values: Tensor, points: Tensor, cells: Tensor, grid: Size
     ) -> Tensor:
         if self.bias is None:
@@ -120,4 +121,4 @@ class CrossAttention(nn.Module):
         return torch.cat(parts, dim=2)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return rearrange(x, "b n (heads d) -> b heads n d", heads=self.heads)

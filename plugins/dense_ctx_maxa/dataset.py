@@ -9,19 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dense_ctx.data import ImageSet, open_set
 from dense_ctx.data.features import FeatureCache
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.images import resized
-from dense_ctx.interfaces import Size
+from dense_ctx.interfaces import SeededDataset, Size
 
-from . import tasks
 from .target_cache import TargetCache
+from .tasks import Task, check_images, make_target
 
 
-def open_images(data: Any, task: tasks.Task) -> ImageSet:
+def open_images(data: Any, task: Task) -> ImageSet:
     """What the user names: an ImageSet, or {name: "camvid", root: ..., split: ..., options of the data set ...}.
 
     Raises:
@@ -39,28 +38,32 @@ def open_images(data: Any, task: tasks.Task) -> ImageSet:
             f"MAXA's tasks take a data set of images, or {{name: ..., root: ..., split: ...}}; got "
             f"{type(data).__name__}"
         )
-    tasks.check_set(task, data)
+    check_images(task, data)
     return data
 
 
-class TaskData(Dataset[Any]):
+class TaskData(SeededDataset):
     """Samples {"image" or the cached tensors, "target", "index"}.
 
     Args:
-        task, images: what of what.
+        task: makes the targets.
+        images: the annotated images.
         image_size: (H, W) that the backbone sees.
         size: (H, W) of the targets.
         flip: mirror half of the samples; needs images, not cached maps.
-        folder: where targets are kept; None: they are made each time.
+        folder: holds targets between runs, see `TargetCache`; None: they are made each time.
 
     Attributes:
-        cache: the backbone's maps; None: images are read.
-        offsets: instances before each image, and of all, [N + 1]; of the task "instances" only.
+        features: the backbone's maps; None: images are read.
+        offsets: of a numbered task, the instances before each image, and of all, [N + 1]; else [].
+
+    Raises:
+        InputError: nothing is known of any image.
     """
 
     def __init__(
         self,
-        task: tasks.Task,
+        task: Task,
         images: ImageSet,
         image_size: Size,
         size: Size,
@@ -68,64 +71,67 @@ class TaskData(Dataset[Any]):
         folder: str | Path | None = None,
     ) -> None:
         self.task, self.images, self.image_size, self.size, self.flip = task, images, image_size, size, flip
-        self.cache: FeatureCache | None = None
+        self.features: FeatureCache | None = None
         self._targets = None if folder is None else TargetCache(folder, task, images, size)
-        self.offsets: list[int] = []
-        if task.name == "instances":
-            self._count()
-        elif not any(bool(tasks.known(task, self.target(index)).any()) for index in range(len(images))):
+        self.offsets = self._count() if task.numbered else []
+        if not task.numbered and not any(bool(task.known(self.target(index)).any()) for index in range(len(images))):
             raise InputError(
                 f"None of the {len(images)} images has a known pixel: every target is void, invalid or infinite"
             )
 
-    def _count(self) -> None:
+    def _count(self) -> list[int]:
         """Number the instances of all images."""
-        self.offsets = [0]
+        offsets = [0]
         for index in range(len(self.images)):
-            made = self.target(index)
-            self.offsets.append(self.offsets[-1] + len(torch.unique(made[made > 0])))
-        if not self.offsets[-1]:
+            target = self.target(index)
+            offsets.append(offsets[-1] + len(torch.unique(target[target > 0])))
+        if not offsets[-1]:
             raise InputError(f"None of the {len(self.images)} images has an instance: there is nothing to tell apart")
+        return offsets
 
     def __len__(self) -> int:
         return len(self.images)
 
     def target(self, index: int) -> Tensor:
-        """An image's target at `size`; see `tasks.target`."""
-        if self._targets is not None and (found := self._targets.get(index)) is not None:
-            return found
+        """An image's target at `size`, as the task makes it."""
+        stored = None if self._targets is None else self._targets.get(index)
+        if stored is not None:
+            return stored
         sample = self.images[index]
-        return self._made(index, sample.target, sample.name)
+        return self._make(index, sample.target, sample.name)
 
-    def _made(self, index: int, annotation: Tensor, name: str) -> Tensor:
-        made = tasks.target(self.task, annotation, self.size, len(self.images.classes), name)
+    def _make(self, index: int, annotation: Tensor, name: str) -> Tensor:
+        target = make_target(self.task, annotation, self.size, self.images.classes, name)
         if self._targets is not None:
-            self._targets.put(index, made)
-        return made
+            self._targets.put(index, target)
+        return target
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.sample(index, 0)
 
     def sample(self, index: int, seed: int) -> dict[str, Any]:
         """A sample; the seed decides whether it is mirrored."""
-        if self.cache is not None:
+        if self.features is not None:
             if self.flip:
                 raise ConfigError("flip needs images: cached maps cannot be mirrored")
-            return {**self.cache.tensors(index), "target": self._labels(index, self.target(index)), "index": index}
+            return {
+                **self.features.tensors(index),
+                "target": self._numbered(index, self.target(index)),
+                "index": index,
+            }
         sample = self.images[index]
-        made = None if self._targets is None else self._targets.get(index)
-        made = self._labels(index, self._made(index, sample.target, sample.name) if made is None else made)
+        stored = None if self._targets is None else self._targets.get(index)
+        target = self._make(index, sample.target, sample.name) if stored is None else stored
+        target = self._numbered(index, target)
         image = resized(sample.image, self.image_size)
         if self.flip and random.Random(seed).random() < 0.5:
-            image, made = image.flip(-1), made.flip(-1)
-            if self.task.name == "normals":  # mirrored in x, as the surface is
-                made = made * made.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
-        return {"image": image, "target": made, "index": index}
+            image, target = image.flip(-1), self.task.mirrored(target)
+        return {"image": image, "target": target, "index": index}
 
-    def _labels(self, index: int, made: Tensor) -> Tensor:
-        """Instances get their number in the whole data set, from 0; the background and unknown pixels -1."""
-        if self.task.name != "instances":
-            return made
-        ids, places = torch.unique(made.clamp_min(0), return_inverse=True)
+    def _numbered(self, index: int, target: Tensor) -> Tensor:
+        """Of a numbered task, each instance's number in the whole data set, from 0; all other pixels are -1."""
+        if not self.task.numbered:
+            return target
+        ids, ranks = torch.unique(target.clamp_min(0), return_inverse=True)
         first = self.offsets[index] - int(ids[0] == 0)
-        return torch.where(made > 0, places + first, -1)
+        return torch.where(target > 0, ranks + first, -1)

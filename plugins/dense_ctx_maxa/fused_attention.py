@@ -17,10 +17,7 @@ from torch import Tensor
 
 from .positions import squared_distances
 
-CPU_BYTES, BYTES = (
-    2_000_000,
-    64_000_000,
-)  # of attention weights at once: a core's cache; a kernel's worth
+CPU_BYTES, BYTES = 2_000_000, 64_000_000  # of attention weights at once: a core's cache; a kernel's worth
 
 
 def gaussian(squared: Tensor, log_sigma: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
 
-from .maps import chosen, joined_map
+from .maps import joined_map, layer_indices
 from .upscale import Upscale
 
 
@@ -27,6 +28,8 @@ class CnnHead(Decoder):
         cnn_width: of the convolutions; default max(width / 4, dim).
         layers: maps to read, joined on the finest grid of them.
     """
+
+    layers: tuple[int, ...]
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class CnnHead(Decoder):
             raise InputError(f"width={width}, heads={heads}: expected a width of at least 4 that the heads divide")
         if cnn_width is not None and cnn_width < 1:
             raise InputError(f"cnn_width={cnn_width}: expected at least 1")
-        self.dim, self.layers, self.heads = dim, chosen(layers, len(dims)), heads
+        self.dim, self.layers, self.heads = dim, layer_indices(layers, len(dims)), heads
         channels = sum(dims[layer] for layer in self.layers)
         self.norm, self.project = nn.LayerNorm(channels), nn.Linear(channels, width)
         self.inner, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -54,11 +57,13 @@ class CnnHead(Decoder):
     def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
         """Decode to [B, dim, *size]."""
         maps = joined_map(features, self.layers)
-        x = self.project(self.norm(maps.flatten(2).transpose(1, 2)))
-        query, key, value = self.qkv(self.inner(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        height = maps.shape[-2]
+        x = self.project(self.norm(rearrange(maps, "b c h w -> b (h w) c")))
+        qkv = self.qkv(self.inner(x))
+        query, key, value = rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
         attended = functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return _resize(self.upscale(x.transpose(1, 2).unflatten(-1, maps.shape[-2:])), size)
+        x = x + self.out(rearrange(attended, "b heads n d -> b n (heads d)"))
+        return _resize(self.upscale(rearrange(x, "b (h w) c -> b c h w", h=height)), size)
 
 
 class LinearHead(Decoder):
@@ -70,13 +75,15 @@ class LinearHead(Decoder):
         layers: maps to read, joined on the finest grid of them.
     """
 
+    layers: tuple[int, ...]
+
     def __init__(
         self, dims: Sequence[int], strides: Sequence[int], dim: int = 32, layers: Sequence[int] = (-1,)
     ) -> None:
         super().__init__()
         if dim < 1:
             raise InputError(f"dim={dim}: the head needs at least one output channel")
-        self.dim, self.layers = dim, chosen(layers, len(dims))
+        self.dim, self.layers = dim, layer_indices(layers, len(dims))
         self.project = nn.Conv2d(sum(dims[layer] for layer in self.layers), dim, 1)
 
     def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:

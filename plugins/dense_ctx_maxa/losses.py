@@ -1,4 +1,4 @@
-"""The losses of the tasks, over known pixels only. A batch without any gives 0, with a gradient of 0."""
+"""Losses over known pixels only. A batch without any gives 0, with a gradient of 0."""
 
 from __future__ import annotations
 
@@ -7,36 +7,45 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def values_loss(task: str, prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over known pixels; prediction and target [B, K, H, W], target NaN where unknown.
-
-    boundaries: binary cross-entropy of logits. distance, depth: squared error. normals: 1 - cosine.
-    """
-    seen = target.isfinite().all(1)
-    truth = torch.where(seen[:, None], target, 0.0)
-    if task == "boundaries":
-        each = functional.binary_cross_entropy_with_logits(prediction, truth, reduction="none")[:, 0]
-    elif task == "normals":
-        each = 1 - functional.cosine_similarity(prediction, truth, dim=1)
-    else:
-        each = (prediction - truth).square()[:, 0]
+def known_mean(errors: Tensor, known: Tensor) -> Tensor:
+    """Mean of errors [B, H, W] over the known pixels, bool [B, H, W]."""
     # where, not a product: an infinite error of an unknown pixel would be NaN
-    return torch.where(seen, each, 0.0).sum() / seen.sum().clamp_min(1)
+    return torch.where(known, errors, 0.0).sum() / known.sum().clamp_min(1)
 
 
-def labels_loss(logits: Tensor, target: Tensor) -> Tensor:
+def cross_entropy_of_logits(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of logits [B, 1, H, W] and shares [B, 1, H, W], NaN unknown."""
+    known = target.isfinite()
+    errors = functional.binary_cross_entropy_with_logits(logits, target.nan_to_num(), reduction="none")
+    return known_mean(errors, known)
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of [B, 1, H, W], NaN unknown."""
+    known = target.isfinite()
+    return known_mean((prediction - torch.where(known, target, 0.0)).square(), known)
+
+
+def cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine of vectors [B, K, H, W], NaN unknown."""
+    known = target.isfinite().all(1)
+    truth = torch.where(known[:, None], target, 0.0)
+    return known_mean(1 - functional.cosine_similarity(prediction, truth, dim=1), known)
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of logits [B, K, ...] and labels [B, ...], -1 unknown."""
     total = functional.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
     return total / (target >= 0).sum().clamp_min(1)
 
 
-def drawn_pixels(target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(image, pixel) indices of at most `count` labelled pixels of each image, drawn at random; target [B, H, W]."""
-    rows, columns = [], []
-    for row, labels in enumerate(target.flatten(1)):
-        found = (labels >= 0).nonzero()[:, 0]
-        if len(found) > count:
-            found = found[torch.randperm(len(found), device=found.device)[:count]]
-        rows.append(torch.full_like(found, row))
-        columns.append(found)
-    return torch.cat(rows), torch.cat(columns)
+def sample_pixels(target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(image, pixel) indices of at most `count` labelled pixels of each image, at random; target [B, H, W]."""
+    images, pixels = [], []
+    for image, labels in enumerate(target.flatten(1)):
+        labelled = (labels >= 0).nonzero()[:, 0]
+        if len(labelled) > count:
+            labelled = labelled[torch.randperm(len(labelled), device=labelled.device)[:count]]
+        images.append(torch.full_like(labelled, image))
+        pixels.append(labelled)
+    return torch.cat(images), torch.cat(pixels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,7 +13,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Features, Size
 
 
-def chosen(layers: Sequence[int], count: int) -> list[int]:
+def layer_indices(layers: Sequence[int], count: int) -> tuple[int, ...]:
     """Indices from 0 of the maps asked for; negative ones count from the deepest.
 
     Raises:
@@ -20,7 +21,7 @@ def chosen(layers: Sequence[int], count: int) -> list[int]:
     """
     if not layers or any(not -count <= layer < count for layer in layers):
         raise InputError(f"layers={list(layers)}: the backbone has maps 0 to {count - 1} (or -{count} to -1)")
-    return [layer % count for layer in layers]
+    return tuple(layer % count for layer in layers)
 
 
 def joined_map(features: Features, layers: Sequence[int]) -> Tensor:
@@ -33,7 +34,7 @@ def joined_map(features: Features, layers: Sequence[int]) -> Tensor:
 def joined(features: Features, layers: Sequence[int]) -> tuple[Tensor, Size]:
     """As `joined_map`, as tokens [B, h * w, C], with the grid (h, w)."""
     maps = joined_map(features, layers)
-    return maps.flatten(2).transpose(1, 2), (maps.shape[-2], maps.shape[-1])
+    return rearrange(maps, "b c h w -> b (h w) c"), (maps.shape[-2], maps.shape[-1])
 
 
 def _at(x: Tensor, grid: Size) -> Tensor:

@@ -13,9 +13,11 @@ shifted by parts of a pixel, that is at k times the resolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +25,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
 
 from .attention import CrossAttention, GaussianBias, Sigma
-from .maps import chosen, joined
+from .maps import joined, layer_indices
 from .positions import cell_centres, encode
 from .sampling import Axis, axis, pixel_centres, sample_grid, sample_points
 from .upscale import FACTOR, HALO, Upscale
@@ -52,6 +54,8 @@ class Maxa(Decoder):
     Raises:
         InputError: an argument out of its range.
     """
+
+    layers: tuple[int, ...]
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class Maxa(Decoder):
             raise InputError(f"size={size} is (H, W), each a multiple of {FACTOR}: a query makes 8 x 8 pixels")
         if cnn_width is not None and cnn_width < 1:
             raise InputError(f"cnn_width={cnn_width}: expected at least 1")
-        self.dim, self.layers, self.size = dim, chosen(layers, len(dims)), (size[0], size[1])
+        self.dim, self.layers, self.size = dim, layer_indices(layers, len(dims)), (size[0], size[1])
         self.density = density
         self._checked_density()
         channels = sum(dims[layer] for layer in self.layers)
@@ -95,6 +99,12 @@ class Maxa(Decoder):
             CrossAttention(channels, width, heads, level == 0, bias if level == 0 else None) for level in range(depth)
         )
         self.upscale = Upscale(width, cnn_width or max(width // 4, dim), dim)
+
+    @classmethod
+    def size_args(cls, size: Size, image_size: Size, strides: Sequence[int], args: Mapping[str, Any]) -> dict[str, Any]:
+        """`size`, and the `grid` of the finest map that is read."""
+        finest = min(strides[layer] for layer in layer_indices(args.get("layers", (-1,)), len(strides)))
+        return {"size": list(size), "grid": [-(-side // finest) for side in image_size]}
 
     def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
         """Predict on the pixels of an output of any size: [B, dim, *size]."""
@@ -170,16 +180,17 @@ class Maxa(Decoder):
         columns: tuple[int, int],
     ) -> Tensor:
         """Pixels of one lattice, shifted by parts of a pixel."""
-        places, cut = [], []
+        centres, cut = [], []
         for (start, stop), side, offset in zip((rows, columns), self.size, shift, strict=True):
             first = max(0, start // FACTOR - HALO)
             last = min(side // FACTOR, (stop - 1) // FACTOR + 1 + HALO)
             blocks = torch.arange(first, last, device=cells.device)
-            places.append((blocks * FACTOR + FACTOR / 2 + offset) / side)
+            centres.append((blocks * FACTOR + FACTOR / 2 + offset) / side)
             cut.append(slice(start - first * FACTOR, stop - first * FACTOR))
-        points = torch.cartesian_prod(places[0], places[1])
+        points = torch.cartesian_prod(centres[0], centres[1])
         x = encode(points).to(read[0][0].dtype)[None]
         for layer, seen in zip(self.attention, read, strict=True):
             x = layer(x, points, cells, grid, seen)
-        x = x.transpose(1, 2).unflatten(-1, (len(places[0]), len(places[1])))
-        return self.upscale(x)[:, :, cut[0], cut[1]]
+        x = rearrange(x, "b (h w) c -> b c h w", h=len(centres[0]))
+        pixels: Tensor = self.upscale(x)
+        return pixels[:, :, cut[0], cut[1]]

@@ -36,11 +36,11 @@ def axis(coordinates: Tensor, side: int, density: int) -> Axis:
     after the last pixel that pixel's value holds.
     """
     last = (side - 1) * density  # the shifted lattices' last pixels lie beyond the trained ones
-    place = ((coordinates * side - 0.5) * density).clamp(0, last)
-    near = place.round()
-    place = torch.where((place - near).abs() < 1e-6, near, place)  # rounding of the division is no distance
-    before = place.floor().long()
-    share = place - before
+    position = ((coordinates * side - 0.5) * density).clamp(0, last)
+    near = position.round()
+    position = torch.where((position - near).abs() < 1e-6, near, position)  # rounding of the division is no distance
+    before = position.floor().long()
+    share = position - before
     after = torch.where(share > 0, before + 1, before)
     start, stop = int(before.min()), int(after.max()) + 1
     whole = not bool(share.any()) and len(before) == stop - start
@@ -53,15 +53,15 @@ def sample_grid(field: Tensor, rows: Axis, columns: Axis) -> Tensor:
     return _along(_along(field, rows, -2), columns, -1)
 
 
-def _along(field: Tensor, places: Axis, dim: int) -> Tensor:
-    if places.plain:
+def _along(field: Tensor, positions: Axis, dim: int) -> Tensor:
+    if positions.plain:
         return field
-    first = field.index_select(dim, places.before.to(field.device))
-    if not bool(places.share.any()):
+    first = field.index_select(dim, positions.before.to(field.device))
+    if not bool(positions.share.any()):
         return first
-    share = places.share.to(field)
+    share = positions.share.to(field)
     share = share[:, None] if dim == -2 else share
-    return torch.lerp(first, field.index_select(dim, places.after.to(field.device)), share)
+    return torch.lerp(first, field.index_select(dim, positions.after.to(field.device)), share)
 
 
 def sample_points(field: Tensor, rows: Axis, columns: Axis) -> Tensor:

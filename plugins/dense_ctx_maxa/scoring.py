@@ -1,50 +1,42 @@
-"""The metric of each task, summed over images."""
+"""A metric for each task, summed over images; targets are those that the tasks make."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from scipy import ndimage
-from scipy.cluster.vq import ClusterError, kmeans2
 from torch import Tensor
 
 from dense_ctx.errors import InputError
-from dense_ctx.metrics import DepthErrors, NormalErrors, Segmentation, adjusted_rand_index, confusion_matrix
-from dense_ctx.metrics.vos import TOLERANCE
+from dense_ctx.interfaces import Metric, Scores
+from dense_ctx.metrics import DepthMetric, NormalsMetric, SegmentationMetric, adjusted_rand_index
 
-from .losses import labels_loss, values_loss
-from .tasks import Task
+from .losses import cross_entropy, cross_entropy_of_logits
+from .measures import boundary_f, cluster
 
 
-class Score:
-    """Add images with `add`, read `scores`.
+class TaskMetric(Metric):
+    """Weighted means over images, beside the scores of a metric of the core, if there is one.
 
-    boundaries: iou of pixels with a positive logit, pooled over images; ce; f, mean over images, see `boundary_f`.
-    distance: mse over pixels. instances: ari, mean over images with at least `least` instances. semantic: miou,
-    pixel_accuracy, ce. depth: mse over pixels, rmse and delta1..3 as means over images. normals: rmse, mean, delta1..3.
+    An image without a known pixel is skipped, as is one that `add_image` refuses.
 
     Args:
-        task: which.
-        classes: their number, of "semantic".
-        least: instances an image needs to count (paper: 3 large ones).
-        seed: of k-means.
+        classes: of the data set.
+        core: the metric whose scores are among these.
     """
 
-    def __init__(self, task: Task, classes: int = 0, least: int = 1, seed: int = 0) -> None:
-        self.task, self.least, self.seed = task, least, seed
+    def __init__(self, classes: Sequence[str] = (), core: Metric | None = None) -> None:
+        super().__init__(classes)
+        self.core = core
         self.images = self.skipped = 0
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, float] = {}
-        self._confusion = torch.zeros(classes, classes, dtype=torch.int64)
-        self._normals = NormalErrors()
+        names = self.higher_is_better.keys() - (set() if core is None else core.higher_is_better.keys())
+        self.sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in sorted(names)}  # value, weight
 
-    def add(self, prediction: Tensor, target: Tensor) -> Score:
-        """Score one image: prediction [K, H, W] of the decoder, target as `tasks.target` makes it.
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add one image: a decoder's output [K, H, W] and the target.
 
         Raises:
             InputError: the prediction is not finite.
@@ -52,114 +44,147 @@ class Score:
         prediction, target = prediction.detach().float().cpu(), target.cpu()
         if not bool(prediction.isfinite().all()):
             raise InputError("The prediction holds NaN or infinity")
-        seen = target.isfinite().all(0) if self.task.values else target >= 0
-        parts: dict[str, Callable[[Tensor, Tensor, Tensor], bool]] = {
-            "boundaries": self._boundaries,
-            "distance": self._squares,
-            "instances": self._instances,
-            "semantic": self._semantic,
-            "depth": self._depth,
-            "normals": self._normal,
-        }
-        if bool(seen.any()) and parts[self.task.name](prediction, target, seen):
+        known = target.isfinite().all(0) if target.is_floating_point() else target >= 0
+        if bool(known.any()) and self.add_image(prediction, target, known):
             self.images += 1
+            if self.core is not None:
+                self.core.update(prediction, target)
         else:
             self.skipped += 1
-        return self
 
-    def scores(self) -> dict[str, float]:
-        """The metrics.
+    @abstractmethod
+    def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
+        """Add what the known pixels, bool [H, W], say; False if the image cannot be scored."""
 
-        Raises:
-            InputError: no image could be scored.
-        """
+    def add(self, name: str, value: float, weight: float = 1.0) -> None:
+        """Add to one of the means; `value` is the weighted one."""
+        self.sums[name][0] += value
+        self.sums[name][1] += weight
+
+    def state(self) -> Any:
+        """{"images", "skipped": how many; "sums": name to [value, weight]; "core": its state}."""
+        sums = {name: list(pair) for name, pair in self.sums.items()}
+        core = None if self.core is None else self.core.state()
+        return {"images": self.images, "skipped": self.skipped, "sums": sums, "core": core}
+
+    def merge(self, state: Any) -> None:
+        """Add the sums of another."""
+        self.images += state["images"]
+        self.skipped += state["skipped"]
+        for name, (value, weight) in state["sums"].items():
+            self.add(name, value, weight)
+        if self.core is not None:
+            self.core.merge(state["core"])
+
+    def compute(self) -> Scores:
+        """The scores; a mean of nothing is NaN."""
         if not self.images:
-            raise InputError(f"Nothing was scored: none of {self.skipped} images has what maxa-{self.task.name} needs")
-        found = {name: self._sums[name] / count if count else math.nan for name, count in self._counts.items()}
-        if self.task.name == "semantic":
-            scored = Segmentation.of(self._confusion)
-            found |= {"miou": scored.miou, "pixel_accuracy": scored.pixel_accuracy}
-        return found | self._normals.scores() if self.task.name == "normals" else found
+            raise InputError(f"Nothing was scored: none of {self.skipped} images has what {type(self).__name__} needs")
+        core = Scores({}) if self.core is None else self.core.compute()
+        means = {name: value / weight if weight else math.nan for name, (value, weight) in self.sums.items()}
+        counts = {**core.counts, "images": self.images, "images_skipped": self.skipped}
+        return Scores({**means, **core.values}, core.parts, counts)
 
-    def _sum(self, name: str, value: float, count: float = 1) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + value
-        self._counts[name] = self._counts.get(name, 0.0) + count
 
-    def _boundaries(self, prediction: Tensor, target: Tensor, seen: Tensor) -> bool:
-        found, truth = (prediction[0] > 0) & seen, (target[0] > 0) & seen
-        self._sum("iou", float((found & truth).sum()), float((found | truth).sum()))
-        pixels = float(seen.sum())
-        self._sum("ce", float(values_loss("boundaries", prediction[None], target[None])) * pixels, pixels)
-        self._sum("f", boundary_f(found.numpy(), truth.numpy()))
+class BoundaryScores(TaskMetric):
+    """iou of pixels with a positive logit, pooled over images; f: mean over images, see `boundary_f`; ce."""
+
+    target: ClassVar[str] = "instances"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"iou": True, "ce": False, "f": True}
+
+    def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
+        """Logits [1, H, W] and shares [1, H, W]."""
+        positive, truth = (prediction[0] > 0) & known, (target[0] > 0) & known
+        self.add("iou", float((positive & truth).sum()), float((positive | truth).sum()))
+        pixels = float(known.sum())
+        self.add("ce", float(cross_entropy_of_logits(prediction[None], target[None])) * pixels, pixels)
+        self.add("f", boundary_f(positive.numpy(), truth.numpy()))
         return True
 
-    def _squares(self, prediction: Tensor, target: Tensor, seen: Tensor) -> bool:
-        self._sum("mse", float((prediction - target)[0][seen].double().square().sum()), float(seen.sum()))
+
+class SquaredErrors(TaskMetric):
+    """mse over the pixels of all images."""
+
+    target: ClassVar[str] = "instances"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"mse": False}
+
+    def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
+        """Values [1, H, W]."""
+        self.add("mse", float((prediction - target)[0][known].double().square().sum()), float(known.sum()))
         return True
 
-    def _instances(self, prediction: Tensor, target: Tensor, seen: Tensor) -> bool:
+
+class ClusterScores(TaskMetric):
+    """ari: adjusted Rand index of k-means with the true count, in the foreground; mean over images.
+
+    Args:
+        classes: none.
+        least: instances an image needs to count.
+        seed: of k-means.
+    """
+
+    target: ClassVar[str] = "instances"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"ari": True}
+
+    def __init__(self, classes: Sequence[str] = (), least: int = 1, seed: int = 0) -> None:
+        super().__init__(classes)
+        self.least, self.seed = least, seed
+
+    def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
+        """A latent [K, H, W] and instances [H, W], 0 the background."""
         foreground = target > 0
         count = len(torch.unique(target[foreground]))
         if count < max(1, self.least):
             return False
         labels = cluster(prediction[:, foreground].T, count, self.seed)
-        self._sum("ari", adjusted_rand_index(labels, target[foreground]))
+        self.add("ari", adjusted_rand_index(labels, target[foreground]))
         return True
 
-    def _semantic(self, prediction: Tensor, target: Tensor, seen: Tensor) -> bool:
-        self._confusion += confusion_matrix(prediction.argmax(0), target, len(self._confusion), ignore_index=-1)
-        pixels = float(seen.sum())
-        self._sum("ce", float(labels_loss(prediction[None], target[None])) * pixels, pixels)
+
+class SemanticScores(TaskMetric):
+    """The scores of `dense_ctx.metrics.SegmentationMetric`, and the mean ce of all pixels."""
+
+    target: ClassVar[str] = "segmentation"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"ce": False, **SegmentationMetric.higher_is_better}
+
+    def __init__(self, classes: Sequence[str] = ()) -> None:
+        super().__init__(classes, SegmentationMetric(classes))
+
+    def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
+        """Logits [K, H, W] and class ids [H, W]."""
+        pixels = float(known.sum())
+        self.add("ce", float(cross_entropy(prediction[None], target[None])) * pixels, pixels)
         return True
 
-    def _depth(self, prediction: Tensor, target: Tensor, seen: Tensor) -> bool:
-        errors = DepthErrors.of(prediction, target)
-        if errors is None:
+
+class DepthScores(TaskMetric):
+    """The scores of `dense_ctx.metrics.DepthMetric`, and mse over pixels."""
+
+    target: ClassVar[str] = "depth"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"mse": False, **DepthMetric.higher_is_better}
+
+    def __init__(self, classes: Sequence[str] = ()) -> None:
+        self.errors = DepthMetric()
+        super().__init__(classes, self.errors)
+
+    def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
+        """Metres [1, H, W]; False without a known depth in the metric's range."""
+        depth = target[0][known]
+        if not bool(((depth >= self.errors.low) & (depth <= self.errors.high)).any()):
             return False
-        self._squares(prediction, target, seen)
-        for name, value in errors.to_dict().items():
-            self._sum(name, value)
-        return True
-
-    def _normal(self, prediction: Tensor, target: Tensor, seen: Tensor) -> bool:
-        self._normals.update(prediction, target)
+        self.add("mse", float((prediction - target)[0][known].double().square().sum()), float(known.sum()))
         return True
 
 
-def cluster(latents: Tensor, count: int, seed: int = 0) -> Tensor:
-    """k-means of rows [N, D] into `count` groups (k-means++, the best of four starts): int64 [N]."""
-    values = latents.double().numpy()
-    count = min(count, len(np.unique(values, axis=0)))
-    if count <= 1:
-        return torch.zeros(len(values), dtype=torch.int64)
-    best: tuple[float, Any] | None = None
-    for start in range(4):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an empty group: another start will do
-                centres, labels = kmeans2(values, count, iter=50, minit="++", seed=seed + start, missing="warn")
-        except (ClusterError, ValueError):
-            continue
-        error = float(np.square(values - centres[labels]).sum())
-        if best is None or error < best[0]:
-            best = (error, labels)
-    if best is None:
-        raise InputError(f"k-means found no {count} groups in {len(values)} pixels")
-    return torch.from_numpy(best[1].astype(np.int64))
+class NormalScores(TaskMetric):
+    """The scores of `dense_ctx.metrics.NormalsMetric`."""
 
+    target: ClassVar[str] = "normals"
+    higher_is_better: ClassVar[Mapping[str, bool]] = NormalsMetric.higher_is_better
 
-def boundary_f(prediction: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], tolerance: float = TOLERANCE) -> float:
-    """Harmonic mean of the shares of boundary pixels, [H, W] bool, that have one of the other's near.
+    def __init__(self, classes: Sequence[str] = ()) -> None:
+        super().__init__(classes, NormalsMetric())
 
-    Args:
-        tolerance: of the image's diagonal, rounded up to pixels, as DAVIS has it.
-
-    Returns:
-        1 where neither has a boundary, 0 where one has none.
-    """
-    if not prediction.any() or not truth.any():
-        return float(not prediction.any() and not truth.any())
-    radius = math.ceil(tolerance * math.hypot(*truth.shape))
-    precision = float((ndimage.distance_transform_edt(~truth)[prediction] <= radius).mean())
-    recall = float((ndimage.distance_transform_edt(~prediction)[truth] <= radius).mean())
-    return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
+    def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
+        """Vectors [3, H, W] of any length and unit normals [3, H, W]."""
+        return True

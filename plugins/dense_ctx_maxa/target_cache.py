@@ -17,30 +17,31 @@ from dense_ctx.interfaces import Size
 from .tasks import Task
 
 FORMAT = 1
-_STORED = {"boundaries": torch.float16, "distance": torch.float16, "normals": torch.float16, "depth": torch.float32}
 
 
 class TargetCache:
-    """A file for each image under `folder`, float16 or the labels' smallest integers.
+    """A file for each image, in a folder of its own for each set of images.
 
     Args:
-        folder: holds the targets of one data set, task and size.
+        folder: of one task, size and data set; training and held-out images may share it.
 
     Raises:
-        ConfigError: it holds those of another; what differs is named.
+        ConfigError: it holds targets of another task or size; what differs is named.
         FileError: it holds other files, or cannot be written.
     """
 
     def __init__(self, folder: str | Path, task: Task, images: ImageSet, size: Size) -> None:
-        self.task = task
+        self.task, names = task, json_digest(list(images.names))
         settings = {
             "format": FORMAT,
             "task": task.name,
+            "args": dict(task.args),
             "size": list(size),
             "images": len(images),
-            "names": json_digest(list(images.names)),
+            "names": names,
         }
-        self._cache = DiskCache(Identity(Path(folder) / "targets.json", "target cache"), settings, Shard)
+        identity = Identity(Path(folder) / names[:16] / "targets.json", "target cache")
+        self._cache = DiskCache(identity, settings, Shard)
         self._cache.claim()
 
     def get(self, index: int) -> Tensor | None:
@@ -52,13 +53,15 @@ class TargetCache:
         return target.float() if self.task.values else target.long()
 
     def put(self, index: int, target: Tensor) -> None:
-        """Write an image's target.
+        """Write an image's target: of values in the task's type, of labels in the smallest integers.
 
         Raises:
             FileError: the disk is full or not writable.
         """
-        dtype = _STORED.get(self.task.name) or (torch.int16 if int(target.max()) < 32768 else torch.int32)
-        self._cache.write(_name(index), {"target": target.to(dtype)}, sync=False)
+        labels = torch.int32 if not self.task.values and int(target.max()) > 32767 else torch.int16
+        self._cache.write(
+            _name(index), {"target": target.to(self.task.stored if self.task.values else labels)}, sync=False
+        )
 
 
 def _name(index: int) -> str:

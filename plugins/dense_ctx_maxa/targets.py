@@ -30,14 +30,14 @@ def boundaries(instances: Tensor) -> Tensor:
 
     Edges are between pixels that share a side; unknown pixels are NaN and make no edge. Without instances: zeros.
     """
-    found = torch.zeros_like(instances, dtype=torch.bool)
+    edges = torch.zeros_like(instances, dtype=torch.bool)
     for dim in (0, 1):
         length = instances.shape[dim]
         one, two = instances.narrow(dim, 0, length - 1), instances.narrow(dim, 1, length - 1)
         edge = (one != two) & (one >= 0) & (two >= 0)
-        found.narrow(dim, 0, length - 1).logical_or_(edge)
-        found.narrow(dim, 1, length - 1).logical_or_(edge)
-    return torch.where(instances >= 0, found.float(), torch.nan)[None]
+        edges.narrow(dim, 0, length - 1).logical_or_(edge)
+        edges.narrow(dim, 1, length - 1).logical_or_(edge)
+    return torch.where(instances >= 0, edges.float(), torch.nan)[None]
 
 
 def distances(instances: Tensor) -> Tensor:

@@ -1,116 +1,135 @@
-"""The tasks: what data each takes, how its target is made, how many outputs it needs."""
+"""What a task is: its data, its target, its loss and its scores. Registered under the kind "task"."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor
 
+from dense_ctx.config import Part, typed
 from dense_ctx.data import ImageSet, Kind
-from dense_ctx.errors import ConfigError, InputError, UnknownNameError
+from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.images import nearest
-from dense_ctx.interfaces import Size
-
-from . import targets
-
-Make = Callable[[Tensor, str], Tensor]
+from dense_ctx.interfaces import Metric, Size
+from dense_ctx.plugins import registry
 
 
-@dataclass(frozen=True)
-class Task:
-    """One task.
+class Task(ABC):
+    """What a head learns to predict for every pixel.
 
-    kind: of the data set. outputs: D_out; 0: the number of classes; -1: as many as the decoder has (a latent).
-    lr: of the paper, for Adam. metric: the headline among the scores. unit: of it. values: whether targets are floats
-        [K, H, W] (else labels [H, W]).
+    Targets are values, float32 [K, H, W] with NaN where unknown, or labels, int64 [H, W] with -1 where unknown.
+
+    Attributes set by the subclass:
+        kind: of the data sets it is for.
+        channels: outputs K of the decoder; None: one for each class of the data set.
+        values: whether targets are values; False: labels.
+        numbered: whether labels are instances, 0 the background. Over the data set each instance then has a number of
+            its own; the decoder's outputs, of any number of channels, are a latent of which a classifier, trained with
+            the decoder and dropped afterwards, predicts that number.
+        metric: the headline among the scores. unit: of it; "" for a share or a number without one.
+        lower_is_better: whether a smaller headline value is the better one.
+        lr: learning rate of Adam.
+        stored: type of values on disk.
+        hint: how to open data sets of this kind, for an error message; "" if that is plain.
+        name, args: as registered, and what it was created with; set by `create_task`.
     """
 
-    name: str
-    kind: Kind
-    outputs: int
-    lr: float
-    metric: str
-    unit: str = ""
-    values: bool = True
+    kind: ClassVar[Kind]
+    channels: ClassVar[int | None] = 1
+    values: ClassVar[bool] = True
+    numbered: ClassVar[bool] = False
+    metric: ClassVar[str]
+    unit: ClassVar[str] = ""
+    lower_is_better: ClassVar[bool] = False
+    lr: ClassVar[float] = 1e-3
+    stored: ClassVar[torch.dtype] = torch.float32
+    hint: ClassVar[str] = ""
+    name: str = ""
+    args: Mapping[str, Any] = MappingProxyType({})
+
+    @abstractmethod
+    def target(self, annotation: Tensor, classes: Sequence[str], name: str) -> Tensor:
+        """The target of one image.
+
+        Args:
+            annotation: as `dense_ctx.data.Sample.target` has it, at the size of the output.
+            classes: of the data set.
+            name: of the image, for errors.
+
+        Raises:
+            InputError: the annotation is not what this task takes.
+        """
+
+    @abstractmethod
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean loss [] over the known pixels of a batch; 0 if there are none.
+
+        Args:
+            prediction: [B, K, H, W]; of a numbered task the classifier's logits [N, K] of some pixels.
+            target: [B, K, H, W] or [B, H, W]; of a numbered task [N].
+        """
+
+    @abstractmethod
+    def scores(self, classes: Sequence[str]) -> Metric:
+        """A new accumulator of the scores; its `update` takes a prediction [K, H, W] and a target."""
+
+    def known(self, target: Tensor) -> Tensor:
+        """Pixels of targets [..., K, H, W] or [..., H, W] that are known: bool [..., H, W]."""
+        return target.isfinite().all(-3) if self.values else target >= 0
+
+    def mirrored(self, target: Tensor) -> Tensor:
+        """The target of the image flipped left to right."""
+        return target.flip(-1)
 
 
-TASKS = {
-    task.name: task
-    for task in (
-        Task("boundaries", "instances", 1, 2e-3, "iou"),
-        Task("distance", "instances", 1, 1e-3, "mse"),
-        Task("instances", "instances", -1, 1e-3, "ari", values=False),
-        Task("semantic", "segmentation", 0, 1e-3, "miou", values=False),
-        Task("depth", "depth", 1, 2e-3, "rmse", "m"),
-        Task("normals", "normals", 3, 1e-3, "mean", "degrees"),
-    )
-}
-
-
-def find(name: str) -> Task:
-    """The task of a name.
+def create_task(task: str | Mapping[str, Any]) -> Task:
+    """A registered task by its name, or by {name: ..., args: {...}}.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: no such task. InputError: arguments that it does not take. ConfigError: another mapping.
     """
-    if name not in TASKS:
-        near = difflib.get_close_matches(str(name), TASKS, 1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UnknownNameError(f"No task {name!r}.{hint} Tasks: {', '.join(TASKS)}")
-    return TASKS[name]
+    part = typed(Part, task, "task") if isinstance(task, Mapping) else Part(task)
+    created = cast(Task, registry().create("task", part.name, **part.args))
+    created.name, created.args = part.name, part.args
+    return created
 
 
-def check_set(task: Task, images: ImageSet) -> None:
-    """Refuse a data set whose targets are not the task's.
+def make_target(task: Task, annotation: Tensor, size: Size, classes: Sequence[str], name: str) -> Tensor:
+    """A sample's target, made of its annotation at `size`; see `Task.target`."""
+    target = task.target(nearest(annotation, size), classes, name)
+    return target.float() if task.values else target.long()
+
+
+def check_images(task: Task, images: ImageSet) -> None:
+    """Refuse a data set that the task cannot learn from.
 
     Raises:
-        ConfigError: another kind.
-        InputError: no images, or classes without names.
+        ConfigError: its targets are of another kind.
+        InputError: no images, or no classes where the decoder needs an output for each.
     """
     if images.kind != task.kind:
-        hint = {"instances": " (voc2012: instances=true; coco-instances; image-folder: kind=instances)"}
+        hint = f" ({task.hint})" if task.hint else ""
         raise ConfigError(
-            f"maxa-{task.name} needs a data set of {task.kind}{hint.get(task.kind, '')}; this one's targets are "
-            f"{images.kind}"
+            f"The task {task.name} needs a data set of {task.kind}{hint}; this one's targets are {images.kind}"
         )
     if not len(images):
         raise InputError("The data set holds no image")
-    if task.name == "semantic" and not images.classes:
+    if task.channels is None and not images.classes:
         raise InputError("The data set names no classes; the number of outputs would be unknown")
 
 
-def outputs(task: Task, classes: int, dim: int) -> None:
+def check_outputs(task: Task, classes: Sequence[str], dim: int) -> None:
     """Refuse a decoder with another number of channels than the task needs.
 
     Raises:
         ConfigError: says how many it needs.
     """
-    needed = classes if task.outputs == 0 else task.outputs
-    if needed > 0 and dim != needed:
-        raise ConfigError(f"maxa-{task.name} needs a decoder with {needed} output channel(s); this one has dim={dim}")
-
-
-def target(task: Task, annotation: Tensor, size: Size | None, classes: int, name: str) -> Tensor:
-    """A sample's target at `size` (None: its own): float32 [K, H, W] with NaN, or int64 [H, W] with -1.
-
-    Raises:
-        InputError: an annotation that is not what the task takes; `name` says whose.
-    """
-    at = annotation if size is None else nearest(annotation, size)
-    if task.kind == "instances":
-        at = targets.check_instances(at, name)
-        if task.name == "boundaries":
-            return targets.boundaries(at)
-        return targets.distances(at) if task.name == "distance" else at.long()
-    if task.name == "semantic":
-        return targets.check_labels(at, classes, name).long()
-    return targets.check_depth(at, name) if task.name == "depth" else targets.check_values(at, 3, name)
-
-
-def known(task: Task, made: Tensor) -> Tensor:
-    """Pixels of a target that count, bool [H, W]; of instances those of the foreground."""
-    if task.values:
-        return made.isfinite().all(-3)
-    return made > 0 if task.name == "instances" else made >= 0
+    channels = len(classes) if task.channels is None else task.channels
+    if dim != channels and not task.numbered:
+        raise ConfigError(
+            f"The task {task.name} needs a decoder with {channels} output channel(s); this one has dim={dim}"
+        )

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.errors import ConfigError, InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 
 from .heads import Reads, check_reads
 from .losses import Loss, bin_centres, check_loss, regression_loss
 from .targets import at_size, check
+
+UPDATES, REPLAY = 200, 8  # the defaults
 
 
 class GradientProbe(Probe):
@@ -28,7 +30,7 @@ class GradientProbe(Probe):
 
     Args:
         task: see `dense_ctx.Probe`.
-        reads: "pixels" (decoder), "patches" (encoder) or "both", summed.
+        reads: "pixels" (decoder), "patches" (encoder) or "both", summed; default "both", in an evaluation its own.
         classes: number of classes, where known; default: grows with what is seen.
         updates: gradient steps of one `partial_fit`.
         replay: earlier calls whose images join those steps, at most.
@@ -44,10 +46,10 @@ class GradientProbe(Probe):
     def __init__(
         self,
         task: Task = "segmentation",
-        reads: Reads = "both",
+        reads: Reads | None = None,
         classes: int | None = None,
-        updates: int = 200,
-        replay: int = 8,
+        updates: int = UPDATES,
+        replay: int = REPLAY,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
         total_steps: int | None = None,
@@ -58,14 +60,17 @@ class GradientProbe(Probe):
         seed: int | None = None,
     ) -> None:
         super().__init__(task, seed)
-        check_reads(reads)
+        self.reads: Reads = "both" if reads is None else reads
+        self._own_reads = reads
+        check_reads(self.reads)
         check_loss(loss)
         if updates < 1 or replay < 0 or not lr > 0 or weight_decay < 0 or (bins and not low < high) or bins < 0:
             raise InputError(
                 f"updates={updates}, replay={replay}, lr={lr}, weight_decay={weight_decay}, bins={bins}, "
                 f"low={low}, high={high}: expected at least 1, 0, above 0, at least 0, at least 0, and low below high"
             )
-        self.reads, self.classes, self.updates, self.replay = reads, classes, updates, replay
+        self.classes, self.updates, self.replay = classes, updates, replay
+        self._own_steps = (updates, replay, total_steps)
         self.lr, self.weight_decay, self.total_steps = lr, weight_decay, total_steps
         self.loss, self.bins, self.low, self.high = loss, bins, low, high
         self.head_: nn.Module | None = None
@@ -77,12 +82,26 @@ class GradientProbe(Probe):
         self._memory: list[tuple[DenseFeatures, Tensor]] = []
 
     def configure(self, context: FitContext) -> None:
-        """With steps each `partial_fit` is one of them, under their schedule, reading what the protocol says."""
+        """Take what the evaluation reads and its classes; with steps each `partial_fit` is one, under their schedule.
+
+        Raises:
+            ConfigError: arguments of its own that say otherwise.
+        """
         super().configure(replace(context, steps=None))
+        # without steps, `pixels` are what the evaluation reads already
+        reads: Reads = "pixels" if context.steps is None else context.reads
+        if self._own_reads not in (None, reads):
+            raise ConfigError(
+                f"reads={self._own_reads} is set for the probe, and the evaluation reads {context.reads}: set the "
+                "protocol's own reads in place of probe.args.reads"
+            )
+        self.reads = reads
+        if context.classes and self.task == "segmentation":
+            self.classes = len(context.classes)
         if context.steps is not None:
-            self.updates, self.replay, self.total_steps, self.reads = 1, 0, context.steps, context.reads
-            if context.classes and self.task == "segmentation":
-                self.classes = len(context.classes)
+            if self._own_steps != (UPDATES, REPLAY, None):
+                raise ConfigError("updates, replay and total_steps follow from the protocol's `train`: leave them out")
+            self.updates, self.replay, self.total_steps = 1, 0, context.steps
 
     @abstractmethod
     def build(self, dims: tuple[int, int], outputs: int) -> nn.Module:
@@ -93,24 +112,24 @@ class GradientProbe(Probe):
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> GradientProbe:
         """Take `updates` steps on B images (and replayed ones)."""
         check(features, targets, self.task, any_size=True)
-        known = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
-        if not bool(known.any()):
+        labelled = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
+        if not bool(labelled.any()):
             raise InputError("No labelled pixel: every target is ignored (-1) or NaN")
         with torch.inference_mode(False), torch.enable_grad():
             features = _plain(features)
             targets = targets.clone().to(features.pixels.device)
-            head = self._head(features, targets, known)
+            head = self._head(features, targets, labelled)
             head.train()
             batches = [*self._memory, (features, targets)]
             for update in range(self.updates):
                 self._step(head, *batches[(len(batches) - 1 - update) % len(batches)])
             head.eval()
         if self.replay:
-            kept = DenseFeatures(features.pixels.detach(), features.patches.detach(), features.cls, features.extent)
-            self._memory = [*self._memory, (kept, targets)][-self.replay :]
+            example = DenseFeatures(features.pixels.detach(), features.patches.detach(), features.cls, features.extent)
+            self._memory = [*self._memory, (example, targets)][-self.replay :]
         return self
 
-    def _head(self, features: DenseFeatures, targets: Tensor, known: Tensor) -> nn.Module:
+    def _head(self, features: DenseFeatures, targets: Tensor, labelled: Tensor) -> nn.Module:
         if self.task == "segmentation":
             outputs = max(int(targets.max()) + 1, self.classes or 0, self.outputs_)
             if self.classes is not None and outputs > self.classes:
@@ -120,7 +139,7 @@ class GradientProbe(Probe):
             if self.bins and targets.shape[1] != 1:
                 raise InputError(f"bins={self.bins} predict one value a pixel; the targets have {targets.shape[1]}")
         if self.task == "regression" and not len(self.affine_):
-            values = targets.movedim(1, -1)[known.to(targets.device)].float()
+            values = targets.movedim(1, -1)[labelled.to(targets.device)].float()
             self.affine_ = torch.stack([values.mean(0), values.std(0, correction=0).clamp_min(1e-6)]).cpu()
         dims = (features.pixels.shape[1], features.patches.shape[1])
         if self.head_ is None or outputs > self.outputs_:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -71,11 +72,11 @@ class CrossAttention(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """[B, Q, D]."""
         q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            rearrange(part, "b n (heads d) -> b heads n d", heads=self.heads)
             for part in (self.projq(queries), self.projk(keys), self.projv(keys))
         )
         mixed = functional.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(rearrange(mixed, "b heads n d -> b n (heads d)"))
         return out
 
 
@@ -109,11 +110,11 @@ class AttentionHead(nn.Module):
         if self.downscale > 1:
             size = (max(1, height // self.downscale), max(1, width // self.downscale))
             small = functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
-        keys = self.norm(small.flatten(2).transpose(1, 2))
+        keys = self.norm(rearrange(small, "b d h w -> b (h w) d"))
         queries = self.norm1(self.queries).expand(len(x), -1, -1)
         prototypes = self.norm2(self.cross_attn(queries, keys))
-        pixels = self.norm(x.flatten(2).transpose(1, 2))
-        return (prototypes @ pixels.transpose(1, 2)).unflatten(-1, (height, width)) / dim
+        pixels = self.norm(rearrange(x, "b d h w -> b (h w) d"))
+        return rearrange(prototypes @ pixels.transpose(1, 2), "b q (h w) -> b q h w", h=height) / dim
 
 
 class AttentionSum(nn.Module):

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
-from dense_ctx.numerics import soft_knn
 
 from .targets import at_size, check
 
@@ -66,9 +66,9 @@ class KnnProbe(Probe):
             # seeded by the count, so that a probe saved and loaded half-way samples the same
             generator = torch.Generator().manual_seed(self.seed + self.seen_)
             slots = (torch.rand(len(rest), generator=generator, dtype=torch.float64) * (self.seen_ + rest + 1)).long()
-            kept = slots < self.memory
-            self.keys_[slots[kept]] = keys[rest[kept]]
-            self.values_[slots[kept]] = values[rest[kept]]
+            inside = slots < self.memory
+            self.keys_[slots[inside]] = keys[rest[inside]]
+            self.values_[slots[inside]] = values[rest[inside]]
         self.seen_ += len(keys)
         return self
 
@@ -76,12 +76,12 @@ class KnnProbe(Probe):
         check(features, targets, self.task)
         if self.task == "segmentation":
             count = max(int(targets.max()) + 1, self.values_.shape[1] if self.keys_ is not None else 0)
-            known = targets >= 0
-            values = functional.one_hot(targets.clamp_min(0), max(1, count)).movedim(-1, 1).float() * known[:, None]
+            valid = targets >= 0
+            values = functional.one_hot(targets.clamp_min(0), max(1, count)).movedim(-1, 1).float() * valid[:, None]
         else:
-            known = targets.isfinite().all(1)
-            values = torch.where(known[:, None], targets, 0.0).float()
-        share = self._pool(known[:, None].float())
+            valid = targets.isfinite().all(1)
+            values = torch.where(valid[:, None], targets, 0.0).float()
+        share = self._pool(valid[:, None].float())
         values = self._pool(values) / share.clamp_min(1e-9)
         labelled = share[:, 0] > 0
         if not bool(labelled.any()):
@@ -99,12 +99,10 @@ class KnnProbe(Probe):
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
         cells = self._pool(features.pixels.float())
-        rows = cells.movedim(1, -1)
-        device = rows.device
-        values, _ = soft_knn(
-            rows.flatten(0, 2), self.keys_.to(device), self.values_.to(device), self.k, self.temperature
-        )
-        scores = values.view(*rows.shape[:3], -1).movedim(-1, 1)
+        rows, device = rearrange(cells, "b d h w -> (b h w) d"), cells.device
+        values, _ = soft_knn(rows, self.keys_.to(device), self.values_.to(device), self.k, self.temperature)
+        batch, _, height, _ = cells.shape
+        scores = rearrange(values, "(b h w) k -> b k h w", b=batch, h=height)
         return at_size(scores, size, features.pixels)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -116,3 +114,54 @@ class KnnProbe(Probe):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take a memory bank back."""
         self.keys_, self.values_, self.seen_ = state["keys"], state["values"], int(state["seen"])
+
+
+def soft_knn(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    k: int = 30,
+    temperature: float = 0.02,
+    max_bytes: int = 1 << 28,
+) -> tuple[Tensor, Tensor]:
+    """Soft nearest neighbours by cosine: the values of the k nearest keys, weighted by softmax(cosine / temperature).
+
+    Exact, in blocks of queries and keys, so that memory stays near `max_bytes` whatever their number (Balazevic et al.
+    2023, "Towards In-context Scene Understanding"; DIP eq. 1-2).
+
+    Args:
+        queries: [Q, d]; keys: [M, d]; neither needs to be normalised.
+        values: [M, m].
+        k: neighbours; all M where there are fewer.
+
+    Returns:
+        The weighted values [Q, m], and the neighbours' indices [Q, k], nearest first.
+
+    Raises:
+        InputError: shapes that do not match, no keys, k or temperature not above 0.
+    """
+    shapes = ", ".join(str(list(tensor.shape)) for tensor in (queries, keys, values))
+    if queries.ndim != 2 or keys.ndim != 2 or queries.shape[1] != keys.shape[1] or len(keys) != len(values):
+        raise InputError(f"queries [Q, d], keys [M, d], values [M, m] do not match: {shapes}")
+    if k < 1 or not temperature > 0 or len(keys) == 0:
+        raise InputError(f"k={k} and temperature={temperature} must be above 0, and keys ({len(keys)}) not empty")
+    k = min(k, len(keys))
+    keys = functional.normalize(keys, dim=1)
+    columns = max(k, min(len(keys), 1 << 16))
+    rows = max(1, max_bytes // (4 * columns))
+    results, neighbours = [], []
+    for part in functional.normalize(queries, dim=1).split(rows):
+        best: Tensor | None = None
+        index: Tensor | None = None
+        for start in range(0, len(keys), columns):
+            scores, order = (part @ keys[start : start + columns].T).topk(min(k, len(keys) - start, columns), dim=1)
+            nearest = order + start
+            if best is not None and index is not None:
+                scores, order = torch.cat([best, scores], 1).topk(k, dim=1)
+                nearest = torch.cat([index, nearest], 1).gather(1, order)
+            best, index = scores, nearest
+        if best is None or index is None:
+            raise InputError("no keys")
+        results.append(torch.einsum("qk,qkm->qm", (best / temperature).softmax(1), values[index].to(best.dtype)))
+        neighbours.append(index)
+    return torch.cat(results), torch.cat(neighbours)

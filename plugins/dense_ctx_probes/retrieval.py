@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import InputError, NotFittedError
-from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 
 from .retrieval_bank import Bank
 from .retrieval_search import ApproximateIndex, Engine, Metric, nearest
@@ -40,7 +41,8 @@ class RetrievalProbe(Probe):
             their length: neighbours are those at the least Euclidean distance, weighed by cosine, as in DIP's own.
         sampling: which patches of an image are kept: "balanced" prefers classes that cover few of its patches (the
             evaluator's way; segmentation only), "uniform" any.
-        reads: "patches" (encoder) or "pixels" (decoder, on the features' grid).
+        reads: "patches" (encoder) or "pixels" (what `DenseFeatures.pixels` holds, on its grid); default: an
+            evaluation's, else "patches".
         classes: number of classes, where known; default: grows with what is seen.
         dtype: of the bank, "float32" or "float16".
         engine: "torch" or "faiss", both exact; or approximate by faiss: "ivf" (inverted lists, float16) or "ivfpq"
@@ -60,7 +62,7 @@ class RetrievalProbe(Probe):
         memory: int = 10_240_000,
         mode: Mode = "sound",
         sampling: Sampling = "balanced",
-        reads: Literal["patches", "pixels"] = "patches",
+        reads: Literal["patches", "pixels"] | None = None,
         classes: int | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         engine: Engine = "torch",
@@ -71,24 +73,30 @@ class RetrievalProbe(Probe):
         super().__init__(task, seed)
         if min(k, memory, 1 if classes is None else classes) < 1 or not temperature > 0:
             raise InputError(f"k={k}, memory={memory}, classes={classes}, temperature={temperature}: all above 0")
-        for value, known, name in (
+        for value, allowed, name in (
             (mode, ("sound", "official", "dip"), "mode"),
             (sampling, ("balanced", "uniform"), "sampling"),
-            (reads, ("patches", "pixels"), "reads"),
+            (reads, (None, "patches", "pixels"), "reads"),
             (dtype, tuple(_TYPES), "dtype"),
             (engine, ("torch", "faiss", "ivf", "ivfpq"), "engine"),
         ):
-            if value not in known:
-                raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
+            if value not in allowed:
+                raise InputError(f"{name}={value!r}: expected one of {', '.join(filter(None, allowed))}")
         if folder is not None and task == "segmentation" and classes is None:
             raise InputError("folder=... keeps histograms of one width in a file: give classes, the number of them")
         self.k, self.temperature, self.mode, self.sampling = k, temperature, mode, sampling
-        self.classes, self.engine, self.reads = classes, engine, reads
+        self.classes, self.engine, self.reads, self._own_reads = classes, engine, reads or "patches", reads
         self.bank_ = Bank(memory, _TYPES[dtype], unit=mode != "dip", device=device, folder=folder)
         self.recall_: float | None = None
         self._index: tuple[Tensor, ApproximateIndex] | None = None  # and the keys it was made of
         self.seen_ = 0  # images, those without an annotation among them
         self.width_ = classes or 0
+
+    def configure(self, context: FitContext) -> None:
+        """Take the seed, and which features the evaluation reads; the probe's own `reads` stands above it."""
+        super().configure(context)
+        if self._own_reads is None:
+            self.reads = "patches" if context.reads == "patches" else "pixels"
 
     # ------------------------------------------------------------------ memory
 
@@ -102,7 +110,7 @@ class RetrievalProbe(Probe):
         added = False
         maps, extent = self._maps(features)
         for index in range(len(targets)):
-            patches = maps[index].flatten(1).T
+            patches = rearrange(maps[index], "d h w -> (h w) d")
             values, share = self._cells(targets[index], (maps.shape[-2], maps.shape[-1]), extent)
             keep = share > 0
             if self.mode != "sound" and self.task == "segmentation":
@@ -148,27 +156,27 @@ class RetrievalProbe(Probe):
         if self.task == "segmentation":
             if self.mode != "sound":
                 target = target.clamp_min(0)
-            known = target >= 0
-            place = (patch * self.width_ + target)[known]
-            counts = torch.bincount(place, minlength=cells * self.width_).view(cells, self.width_).float()
+            valid = target >= 0
+            slot = (patch * self.width_ + target)[valid]
+            counts = torch.bincount(slot, minlength=cells * self.width_).view(cells, self.width_).float()
             share = counts.sum(1)
             return counts / share.clamp_min(1)[:, None], share
-        known = target.isfinite().all(0)
-        share = torch.bincount(patch[known], minlength=cells).float()
-        sums = torch.zeros(cells, len(target)).index_add_(0, patch[known], target[:, known].T.float())
+        valid = target.isfinite().all(0)
+        share = torch.bincount(patch[valid], minlength=cells).float()
+        sums = torch.zeros(cells, len(target)).index_add_(0, patch[valid], target[:, valid].T.float())
         return sums / share.clamp_min(1)[:, None], share
 
     def _order(self, values: Tensor, keep: Tensor) -> Tensor:
         """The patches to keep, in the order in which they would be chosen."""
-        places = keep.nonzero()[:, 0]
+        annotated = keep.nonzero()[:, 0]
         score = self._uniform(len(values))
         if self.sampling == "balanced" and self.task == "segmentation":
             present = (values > 0).float()
             # in how many patches each class is; a patch counts those of all its classes
-            score = (present @ present[places].sum(0)) * score
-        elif self.bank_.size >= len(places) * (len(self.bank_) + 1):
-            return places
-        return places[score[places].argsort(stable=True)]
+            score = (present @ present[annotated].sum(0)) * score
+        elif self.bank_.size >= len(annotated) * (len(self.bank_) + 1):
+            return annotated
+        return annotated[score[annotated].argsort(stable=True)]
 
     def _uniform(self, count: int) -> Tensor:
         """Numbers in [0, 1) for an image's patches; by its number, so that a probe saved half-way draws the same."""
@@ -179,8 +187,8 @@ class RetrievalProbe(Probe):
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values, bilinearly upsampled from the patches."""
         patches, extent = self._maps(features)
-        values, _, _ = self.retrieve(patches.movedim(1, -1).flatten(0, 2))
-        maps = values.view(len(patches), *patches.shape[-2:], -1).movedim(-1, 1)
+        values, _, _ = self.retrieve(rearrange(patches, "b d h w -> (b h w) d"))
+        maps = rearrange(values, "(b h w) k -> b k h w", b=len(patches), h=patches.shape[-2])
         height, width = size or (features.pixels.shape[-2], features.pixels.shape[-1])
         full = (max(height, round(height / extent[0])), max(width, round(width / extent[1])))
         if tuple(maps.shape[-2:]) != full:
@@ -200,31 +208,31 @@ class RetrievalProbe(Probe):
         unit = functional.normalize(queries, dim=1)
         asked, metric = (queries, "l2") if self.mode == "dip" else (unit, "product")
         if self.engine in ("ivf", "ivfpq"):
-            found, cosines = self._approximate(keys, asked, metric), None
+            neighbours, cosines = self._approximate(keys, asked, metric), None
         else:
-            cosines, found = nearest(asked, keys, self.k, self.engine, metric=metric)
+            cosines, neighbours = nearest(asked, keys, self.k, self.engine, metric=metric)
         picked, scores = [], []
-        for part, places in zip(range(0, len(unit), _CHUNK), found.split(_CHUNK), strict=True):
-            inside = places.clamp_min(0)
+        for part, block in zip(range(0, len(unit), _CHUNK), neighbours.split(_CHUNK), strict=True):
+            inside = block.clamp_min(0)
             if cosines is None or self.mode == "dip":
                 near = functional.normalize(keys[inside.to(keys.device)].to(unit), dim=-1)
                 score = torch.einsum("qc,qkc->qk", unit[part : part + _CHUNK], near)
             else:
                 score = cosines[part : part + _CHUNK]
-            score = score.masked_fill(places < 0, -float("inf"))
+            score = score.masked_fill(block < 0, -float("inf"))
             weights = (score / self.temperature).softmax(1)
             # [Q, k, K] at once would be gigabytes for many classes
             picked.append(torch.einsum("qk,qkm->qm", weights, values[inside.to(values.device)].to(weights)))
             scores.append(score)
         result = torch.cat(picked)
-        return functional.pad(result, (0, self.width_ - result.shape[1])), found, torch.cat(scores)
+        return functional.pad(result, (0, self.width_ - result.shape[1])), neighbours, torch.cat(scores)
 
     def _approximate(self, keys: Tensor, queries: Tensor, metric: Metric) -> Tensor:
         k = min(self.k, len(keys))
         if self._index is None or self._index[0] is not keys:
-            made = ApproximateIndex(keys, self.engine, metric, self.seed)
-            self._index, measured = (keys, made), queries[:: max(1, len(queries) // _MEASURED)][:_MEASURED]
-            self.recall_ = made.recall(measured, keys, k)
+            approximate = ApproximateIndex(keys, self.engine, metric, self.seed)
+            self._index, measured = (keys, approximate), queries[:: max(1, len(queries) // _MEASURED)][:_MEASURED]
+            self.recall_ = approximate.recall(measured, keys, k)
             warnings.warn(
                 f"engine={self.engine} is approximate: of the true {k} nearest it finds {self.recall_:.1%} "
                 f"({len(measured)} queries, {len(keys)} rows)",
@@ -249,8 +257,8 @@ class RetrievalProbe(Probe):
 
 def _patch_of(size: Size, grid: Size, extent: tuple[float, float]) -> Tensor:
     """The patch under each pixel, int64 [H, W]: the grid covers the image and what it was padded with."""
-    places = []
+    axes = []
     for length, cells, share in zip(size, grid, extent, strict=True):
         full = max(length, round(length / share))
-        places.append((torch.arange(length) * cells // full).clamp_max(cells - 1))
-    return places[0][:, None] * grid[1] + places[1]
+        axes.append((torch.arange(length) * cells // full).clamp_max(cells - 1))
+    return axes[0][:, None] * grid[1] + axes[1]

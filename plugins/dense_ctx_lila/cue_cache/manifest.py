@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,6 @@ def identity(part: Part, size: int | None) -> dict[str, Any]:
     files = {key: stamp(Path(value)) for key, value in args.items() if isinstance(value, str) and Path(value).exists()}
     version = getattr(target, "version", 1)
     return {"format": FORMAT, "cue": part.name, "args": args, "files": files, "version": version, "size": size}
-
-
-def writer_settings(part: Part, size: int | None, cue: Cue, gaps: Sequence[int]) -> dict[str, Any]:
-    """`identity`, and the gaps: a folder is written with one set of them, and read with any of these."""
-    return {**identity(part, size), "gaps": list(gaps) if cue.pair else None}
 
 
 def notes(cue: Cue) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from dense_ctx.errors import FileError, InputError
 
 from ..cues.base import Cue, create_cue
 from .clips import ClipFile, find_clips, read_frames, short_size, stamp
-from .manifest import cue_folder, notes, writer_settings
+from .manifest import cue_folder, identity, notes
 from .shards import HEADER, ClipShard, ShardWriter, rows
 
 _PROBED = 64  # clips opened for the estimate
@@ -210,10 +210,11 @@ def plan_cues(
     clips = find_clips(videos)
     where = torch.device(device)
     networks = {part.name: create_cue(part).to(where) for part in parts}
-    settings = {part.name: writer_settings(part, size, networks[part.name], steps) for part in parts}
-    caches = {part.name: cue_folder(root, part, settings[part.name]) for part in parts}
-    for cache in caches.values():
-        cache.check()
+    caches: dict[str, DiskCache[ClipShard]] = {}
+    for part in parts:  # a folder is written with one set of gaps, and read with any of these
+        settings = {**identity(part, size), "gaps": list(steps) if networks[part.name].pair else None}
+        caches[part.name] = cue_folder(root, part, settings)
+        caches[part.name].check()
     left = [clip for clip in clips if not all(cache.path(clip.name).exists() for cache in caches.values())]
     frames, total, reason = _estimate(left, list(networks.values()), steps, size)
     if reason and len(left) == len(clips):

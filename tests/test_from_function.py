@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dense_ctx_backbones.from_function import TokensBackbone, model_of
+from dense_ctx_backbones.from_function import FunctionBackbone, model_from_function
 from evaluation_data import image_folder
 from test_retrieval_evaluation import protocol
 
@@ -22,7 +22,7 @@ def vit():
 def test_a_function_measures_as_its_network_does(tmp_path, vit):
     """Tokens with their class token in front, on images that have to be padded to the stride."""
     net = vit.backbone.net
-    model = model_of(net.forward_features, 16, mean=vit.backbone.mean, std=vit.backbone.std)
+    model = model_from_function(net.forward_features, 16, mean=vit.backbone.mean, std=vit.backbone.std)
     image = torch.rand(2, 3, 40, 70)
     ours, theirs = model(image, size=(5, 9)), vit(image, size=(5, 9))
     assert ours.patches.shape == (2, 32, 3, 5)
@@ -41,28 +41,30 @@ def test_maps_are_taken_too(vit):
     def function(images):
         return torch.nn.functional.avg_pool2d(images, 8)
 
-    found = TokensBackbone(function, 8)(torch.rand(2, 3, 16, 24))
+    found = FunctionBackbone(function, 8)(torch.rand(2, 3, 16, 24))
     assert [item.shape for item in found.maps] == [(2, 3, 2, 3)]
     assert found.cls.shape == (2, 3)
-    assert torch.equal(model_of(function, 8)(torch.ones(1, 3, 16, 24)).patches, torch.ones(1, 3, 2, 3))
+    assert torch.equal(model_from_function(function, 8)(torch.ones(1, 3, 16, 24)).patches, torch.ones(1, 3, 2, 3))
 
 
 def test_two_functions_are_not_one_evaluation(tmp_path):
     image_folder(tmp_path / "data", train=2, val=1)
     chosen = protocol(tmp_path, "voc2012-retrieval-v1", {"name": "image-folder", "train": "train", "val": "val"})
-    evaluate(model_of(lambda x: torch.nn.functional.avg_pool2d(x, 8), 8), chosen, tmp_path / "data", tmp_path / "run")
+    average, largest = (
+        model_from_function(lambda x, pool=pool: pool(x, 8), 8)
+        for pool in (torch.nn.functional.avg_pool2d, torch.nn.functional.max_pool2d)
+    )
+    evaluate(average, chosen, tmp_path / "data", tmp_path / "run")
     with pytest.raises(ConfigError, match="model_digest"):
-        evaluate(
-            model_of(lambda x: torch.nn.functional.max_pool2d(x, 8), 8), chosen, tmp_path / "data", tmp_path / "run"
-        )
+        evaluate(largest, chosen, tmp_path / "data", tmp_path / "run")
 
 
 def test_faults():
     with pytest.raises(InputError, match=r"gave \[1, 3\] for images .* expected tokens \[B, N, C\]"):
-        model_of(lambda x: x.mean((2, 3)), 8)
+        model_from_function(lambda x: x.mean((2, 3)), 8)
     with pytest.raises(InputError, match=r"gave 4 tokens for .*; at stride 8 there are 4 x 4\. Is the stride right"):
-        model_of(lambda x: torch.zeros(len(x), 4, 5), 8)
+        model_from_function(lambda x: torch.zeros(len(x), 4, 5), 8)
     with pytest.raises(InputError, match=r"gave maps of \[32, 32\]"):
-        model_of(lambda x: x, 8)
+        model_from_function(lambda x: x, 8)
     with pytest.raises(InputError, match="stride=0"):
-        model_of(lambda x: x, 0)
+        model_from_function(lambda x: x, 0)

@@ -1,0 +1,37 @@
+"""cache_features: the maps that a model's decoder reads, computed where they are missing, then opened."""
+
+from __future__ import annotations
+
+import os
+
+from ..environment import processes, wait_for_everyone
+from ..interfaces import Size
+from ..model import DenseModel
+from .base import ImageSet
+from .features import FeatureCache, plan_features
+
+
+def cache_features(model: DenseModel, images: ImageSet, folder: str | os.PathLike[str], size: Size) -> FeatureCache:
+    """Compute what is missing of a cache, all processes together, with a progress bar on stderr; then open it.
+
+    Args:
+        model: with its weights, on the device it is to run on. The maps are those that `Decoder.layers` names.
+        images: to be encoded, resized to `size`.
+        folder: of these images alone; the same call finds what an earlier one computed.
+
+    Raises:
+        ConfigError: the folder is a cache of something else; what differs is named.
+        FileError: the disk has not the space or is not writable, or an image cannot be read.
+        InputError: no images, or maps that float16 cannot hold.
+    """
+    from tqdm import tqdm
+
+    depth, layers = len(model.backbone.dims), model.decoder.layers
+    indices = range(depth) if layers is None else sorted({layer % depth for layer in layers})
+    name = None if model.model_config is None else model.model_config.backbone.name
+    rank, world = processes()
+    plan = plan_features(model.backbone, images, folder, size, indices, name=name, rank=rank, world=world)
+    with tqdm(total=plan.left, desc="features", unit="image", disable=not plan.left) as bar:
+        plan.run(bar.update)
+    wait_for_everyone()
+    return FeatureCache(folder, model.backbone, images, size, indices, name=name)

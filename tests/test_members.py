@@ -24,6 +24,7 @@ PARTS = {
 }
 # "file:function" -> why what is asked there is no part's, or is one that the interface names
 ALLOWED = {
+    "dense_ctx/config.py:typed": "the types of a dataclass' fields",
     "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
     "dense_ctx/plugins.py:_check_module": "a plugin is a module; its hooks are optional",
     "dense_ctx/registry.py:resolve": "a target is an attribute of its module",

@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -212,7 +212,7 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
 
 
 def _samples(dataset: Any, config: TrainConfig) -> int:
-    if config.epochs is not None and not hasattr(dataset, "__len__"):
+    if config.epochs is not None and not isinstance(dataset, Sized):
         raise ConfigError(
             f"epochs is {config.epochs:g}, and {type(dataset).__name__} has no length (__len__), so there is no end of "
             "an epoch; a data set needs one, also for steps: the loop picks samples by number"

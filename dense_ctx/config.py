@@ -77,21 +77,21 @@ def override(values: dict[str, Any], *settings: str) -> dict[str, Any]:
     """Apply "key.sub=value" to nested mappings, in place; values are YAML. `typed` checks the keys afterwards.
 
     Raises:
-        ConfigError: not key=value, a value that is not YAML, a key of something that has none, or a setting that an
-            earlier one of these contradicts.
+        ConfigError: not key=value, a value that is not YAML, a key of something that has none.
     """
-    given: dict[str, str] = {}
     for setting in settings:
-        key, equals, text = (word.strip() for word in setting.partition("="))
-        path = key.split(".")
-        if not equals or not all(path):
-            raise ConfigError(f"{setting!r} is not KEY=VALUE")
-        for earlier, other in given.items():
-            if other != setting and (earlier == key or earlier.startswith(f"{key}.")):
-                raise ConfigError(f"{setting!r} contradicts {other!r}; give one of the two")
-        given[key] = setting
+        path, text = split_setting(setting)
         _assign(values, path, load_value(text, repr(setting)), setting)
     return values
+
+
+def split_setting(setting: str) -> tuple[list[str], str]:
+    """The keys and the value's text of "key.sub=value"; raises ConfigError for anything else."""
+    key, equals, text = (word.strip() for word in setting.partition("="))
+    path = [word.strip() for word in key.split(".")]
+    if not equals or not all(path):
+        raise ConfigError(f"{setting!r} is not KEY=VALUE")
+    return path, text
 
 
 def _assign(values: dict[str, Any], path: list[str], value: Any, setting: str) -> None:

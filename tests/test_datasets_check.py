@@ -299,13 +299,21 @@ def test_the_verb_checks_a_root_and_writes_a_picture(tmp_path, capsys):
 
 def test_the_verb_passes_options(tmp_path, capsys):
     tiny.folder(tmp_path)
-    assert cli.main(["datasets", "image-folder", str(tmp_path), "--option", "classes=2"]) == 1
+    assert cli.main(["datasets", "image-folder", str(tmp_path), "classes=2"]) == 1
     assert "holds the values 2 in 72 pixels; expected 0 to 1" in capsys.readouterr().out
-    options = ["--option", "classes=sky,road,car", "--option", "ignore=0"]
+    options = ["classes=sky,road,car", "ignore=0"]
     assert cli.main(["datasets", "image-folder", str(tmp_path), *options]) == 0
     assert "2 of 3 classes, 1 to 2; absent: sky; some pixels ignored" in capsys.readouterr().out
-    assert cli.main(["datasets", "image-folder", str(tmp_path), "--option", "classes"]) == 2
-    assert cli.main(["datasets", "nyuv2", str(tmp_path), "--option", "target=boxes"]) == 2
+    assert cli.main(["datasets", "image-folder", str(tmp_path), "classes"]) == 2
+    assert "'classes' is not KEY=VALUE" in capsys.readouterr().err
+    for words, message in {
+        ("--limit", "3"): "--limit would have no effect without ROOT",
+        ("--split", "val", "--complete"): "--split, --complete would have no effect without ROOT",
+        ("classes=2",): "KEY=VALUE would have no effect without ROOT",
+    }.items():
+        assert cli.main(["datasets", "image-folder", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["datasets", "nyuv2", str(tmp_path), "target=boxes"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["depth", "normals", "instances"])

@@ -86,12 +86,13 @@ def test_what_is_wrong_is_named(file, setting, message):
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(FileError, match="Cannot read the configuration"):
         TrainConfig.load(tmp_path / "none.yaml")
-    for text, message in (
-        ("- a\n", "not a mapping"),
-        ("a: [", "is not YAML"),
-        ("out: a\n", "steps is None and epochs is None"),
-        ("steps: 1", "missing key.* out"),
-    ):
+    for text, message in {
+        "- a\n": "not a mapping",
+        "a: [": "is not YAML",
+        "out: a\n": "steps is None and epochs is None",
+        "steps: 1": "missing key.* out",
+        "out: a\nsteps: 1\nsteps: 2": r"the key 'steps' is repeated \(line 3, column 1\)",
+    }.items():
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(ConfigError, match=message):
             TrainConfig.load(tmp_path / "bad.yaml")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..config import split_setting
 from ..errors import InputError
 from ..model_spec import DEFAULT_MODEL
 
@@ -79,6 +80,22 @@ class VerbParser(argparse.ArgumentParser):
 def add_settings(parser: argparse.ArgumentParser, text: str) -> None:
     """KEY=VALUE words, as `args.settings`; `text` says what they change."""
     parser.add_argument("settings", nargs="*", default=[], metavar="KEY=VALUE", help=text)
+
+
+def settings_of(args: argparse.Namespace) -> list[str]:
+    """The command line's settings.
+
+    Raises:
+        ConfigError: not KEY=VALUE. InputError: one takes back what an earlier one sets.
+    """
+    paths: dict[tuple[str, ...], str] = {}
+    for setting in args.settings:
+        path = tuple(split_setting(setting)[0])
+        for earlier, other in paths.items():
+            if earlier[: len(path)] == path and other != setting:
+                raise InputError(f"{setting!r} contradicts {other!r}: give one of the two")
+        paths[path] = setting
+    return list(args.settings)
 
 
 def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_settings, refuse
+from .arguments import add_settings, refuse, settings_of
 from .base import Command
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Datasets(Command):
         if args.root is None:
             _show(datasets.layout(args.name))
             return 0
-        options = override({}, *args.settings)
+        options = override({}, *settings_of(args))
         report = datasets.check_root(args.name, args.root, args.split, args.limit, _progress, **options)
         print(report.text())
         if args.picture is not None and report.picture is not None:

@@ -159,7 +159,7 @@ def _describe(
     for kind, part in (("backbone", config.backbone), ("decoder", config.decoder)):
         owner = registry().get(kind, part.name)[0].owner
         plugins[owner.distribution] = owner.version
-    made = ModelConfig(
+    saved = ModelConfig(
         backbone=replace(config.backbone, args=model.backbone.stored_args(config.backbone.args, whole=whole)),
         decoder=config.decoder,
         backbone_tensors=tuple(stored),
@@ -174,7 +174,7 @@ def _describe(
     bad = [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         raise CheckpointError(f"The model holds NaN or infinity, so it is not saved: {', '.join(bad[:4])}")
-    return made, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    return saved, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
 
 def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:

@@ -45,8 +45,7 @@ def random_args(backbone: str) -> dict[str, Any]:
 
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
-    made = registry().create("decoder", name, dims=backbone.dims, strides=backbone.strides, **args)
-    return cast(Decoder, made)
+    return cast(Decoder, registry().create("decoder", name, dims=backbone.dims, strides=backbone.strides, **args))
 
 
 class DenseModel(nn.Module):
@@ -163,20 +162,20 @@ class DenseModel(nn.Module):
 
         They are stored in the checkpoint from then on.
         """
-        chosen = {}
+        parameters = {}
         for prefix in prefixes:
-            found = {
+            matching = {
                 n: p
                 for n, p in self.backbone.named_parameters()
                 if n == prefix or n.startswith(prefix.rstrip(".") + ".")
             }
-            if not found:
-                known = ", ".join(self.backbone.blocks()) or ", ".join(n for n, _ in self.backbone.named_children())
-                raise InputError(f"The backbone has no parameters under {prefix!r}. Its parts: {known}")
-            chosen.update(found)
-        for parameter in chosen.values():
+            if not matching:
+                names = ", ".join(self.backbone.blocks()) or ", ".join(n for n, _ in self.backbone.named_children())
+                raise InputError(f"The backbone has no parameters under {prefix!r}. Its parts: {names}")
+            parameters.update(matching)
+        for parameter in parameters.values():
             parameter.requires_grad_(True)
-        return list(chosen)
+        return list(parameters)
 
     def encode(self, images: Tensor) -> tuple[Features, Tensor]:
         """Run the backbone on [B, 3, H, W] in [0, 1]: its maps, and the normalised, padded tensor they belong to."""

@@ -38,6 +38,8 @@ ALLOWED = {
     "plugins/dense_ctx_backbones/timm_backbone.py:_configure": "a network of timm",
     "plugins/dense_ctx_bench/__init__.py:__getattr__": "a public name is an attribute of its module",
     "plugins/dense_ctx_dip/diffcut.py:_condition": "a configuration of diffusers",
+    "dense_ctx/data/video.py:_upright": "a frame of PyAV, whose older versions know no rotation",
+    "plugins/dense_ctx_lila/cue_cache/manifest.py:identity": "the defaults of a cue's arguments decide its maps",
     "plugins/dense_ctx_lila/cues/dis.py:flow": "a constant of OpenCV",
 }
 

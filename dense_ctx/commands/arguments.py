@@ -101,7 +101,9 @@ def settings_of(args: argparse.Namespace) -> list[str]:
 def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
     """MODEL where the verb is about the model, else --model, and --device."""
     if positional:
-        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
+        # argparse takes a positional's default away while positionals stand between options, and help is asked for then
+        text = MODEL_HELP.replace("%(default)s", DEFAULT_MODEL)
+        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=text)
     else:
         parser.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
     add_device_argument(parser)

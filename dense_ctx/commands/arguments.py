@@ -52,7 +52,7 @@ class VerbParser(argparse.ArgumentParser):
             self._inside = False
         options = [word for word in unknown if word.startswith("--")]
         if options:
-            near = difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, n=1)
+            near = difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
             hint = f"; did you mean {near[0]}?" if near else ""
             self.error(f"there is no option {options[0].partition('=')[0]}{hint}")
         if takes_settings:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 MODEL_HELP = (
     "NAME, folder, Hub repository OWNER/NAME, BACKBONE+DECODER(key=value, ...), or BACKBONE alone, which means "
-    "BACKBONE+upsample (%(default)s)"
+    f"BACKBONE+upsample ({DEFAULT_MODEL})"
 )
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*\s*=")
 _PAIR = re.compile(r"((?:[A-Za-z]:[\\/])?[^:]+):((?:[A-Za-z]:[\\/])?[^:]+)")  # C:\a.png:C:\b.png splits too
@@ -101,9 +101,7 @@ def settings_of(args: argparse.Namespace) -> list[str]:
 def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
     """MODEL where the verb is about the model, else --model, and --device."""
     if positional:
-        # argparse takes a positional's default away while positionals stand between options, and help is asked for then
-        text = MODEL_HELP.replace("%(default)s", DEFAULT_MODEL)
-        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=text)
+        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
     else:
         parser.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
     add_device_argument(parser)

@@ -101,15 +101,15 @@ class DenseModel(nn.Module):
         return cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Path:
-        """Write a model folder; options as `dense_ctx.checkpoint.save`."""
-        from . import checkpoint
+        """Write a model folder; options as `dense_ctx.persistence.checkpoint.save`."""
+        from .persistence import checkpoint
 
         return checkpoint.save(self, save_directory, **options)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> DenseModel:
         """As `AutoDenseModel.from_pretrained`."""
-        from . import hub
+        from .persistence import hub
 
         return hub.load(name_or_path, **options)
 
@@ -132,7 +132,7 @@ class DenseModel(nn.Module):
             WeightsError: no access, or no connection.
             ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
         """
-        from . import hub
+        from .persistence import hub
 
         return hub.push(self, repo_id, private, token, branch, commit_message, options)
 
@@ -266,7 +266,8 @@ class AutoDenseModel:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> DenseModel:
-        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"); see `dense_ctx.hub.load`."""
+        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"); see
+        `dense_ctx.persistence.hub.load`."""
         return DenseModel.from_pretrained(
             name_or_path,
             revision=revision,

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from dense_ctx.config import Part, Parts, dump_yaml, load_yaml, override, parse_part, split_parts, typed
+from dense_ctx.config.yaml_reader import MAX_DEPTH, MAX_NODES
 from dense_ctx.errors import ConfigError
-from dense_ctx.yaml_reader import MAX_DEPTH, MAX_NODES
 
 # Of the specification, section 10.3.2, and where YAML 1.1 or PyYAML's reading of it differs.
 CORE = {
@@ -29,8 +29,8 @@ CORE = {
 }  # fmt: skip
 TEXTS = [
     *CORE, "a b", "it's", 'a "b"', "a, b", "a: b", "a #b", "#a", "[1", "1]", "(x", "x)", "{", "=", "a=b", "*.png", "&x",
-    "!x", "%", "@a", "`", "é", "日本", "a\nb", "\t", " a ", "C:\\data\\x", "http://a/b?c=d&e", "don't", "'", '"', "\\", "a\\",
-    "- a", "? a", "---", "...", "|", ">",
+    "!x", "%", "@a", "`", "é", "日本", "a\nb", "\t", " a ", "C:\\data\\x", "http://a/b?c=d&e", "don't", "'", '"', "\\",
+    "a\\", "- a", "? a", "---", "...", "|", ">",
 ]  # fmt: skip
 
 

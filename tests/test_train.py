@@ -192,8 +192,8 @@ def test_the_verb_trains_a_third_partys_objective_by_name(tmp_path, capsys):
         Image.new("RGB", (20 + index, 30), (80 * index, 40, 200)).save(images / f"{index}.png")
     file = tmp_path / "run.yaml"
     file.write_text(
-        "model: {backbone: {name: sandbox}, decoder: {name: sandbox}}\n"
-        "objective: {name: colours, args: {side: 16}}\n"
+        "model: sandbox+sandbox(dim=5)\n"
+        "objective: colours(side=16)\n"
         f"data: {images}\nout: {tmp_path / 'run'}\nsteps: 3\nbatch_size: 2\noptimizer: {{lr: 1e-3}}\n"
     )
     for words in ([file, "seed=2", "--dry-run"], [file, "--dry-run", "seed=2"], ["--dry-run", file]):

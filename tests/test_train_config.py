@@ -49,6 +49,10 @@ def test_yaml_and_overrides(file, tmp_path):
     assert changed.model == "runs/b/model"
     changed.save_yaml(tmp_path / "saved.yaml")
     assert TrainConfig.load(tmp_path / "saved.yaml") == changed
+    text = TrainConfig.load(file, ["model=dinov2-s14+dpt", "model.decoder.args.dim=9", "objective=dip(size=64)",
+                                   "objective.args.out=0"])  # fmt: skip
+    assert text.model.decoder == Part("dpt", {"dim": 9})
+    assert text.objective == Part("dip", {"size": 64, "out": 0})
     assert config.override(["steps=7"]) == dataclasses.replace(config, steps=7)
 
 

@@ -52,7 +52,7 @@ class VerbParser(argparse.ArgumentParser):
             self._inside = False
         options = [word for word in unknown if word.startswith("--")]
         if options:
-            near = difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, n=1)
+            near = difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
             hint = f"; did you mean {near[0]}?" if near else ""
             self.error(f"there is no option {options[0].partition('=')[0]}{hint}")
         if takes_settings:
@@ -101,7 +101,9 @@ def settings_of(args: argparse.Namespace) -> list[str]:
 def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
     """MODEL where the verb is about the model, else --model, and --device."""
     if positional:
-        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
+        # argparse takes a positional's default away while positionals stand between options, and help is asked for then
+        text = MODEL_HELP.replace("%(default)s", DEFAULT_MODEL)
+        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=text)
     else:
         parser.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
     add_device_argument(parser)

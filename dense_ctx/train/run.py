@@ -15,9 +15,9 @@ import torch
 
 from ..errors import ConfigError, DenseCtxError, FileError, InputError
 from ..interfaces import Objective
-from ..links import refuse_own_link
 from ..model import DenseModel
 from ..model_spec import open_model
+from ..persistence.links import refuse_own_link
 from ..plugins import registry
 from . import state
 from .average import Averaged

@@ -24,15 +24,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..config import ModelConfig, Part
+from ..errors import CheckpointError, ConfigError, FileError, UnknownNameError
+from ..files import file_digest, state_digest, write_tensors
+from ..plugins import registry
 from .card import model_card
-from .config import ModelConfig, Part
-from .errors import CheckpointError, ConfigError, FileError, UnknownNameError
-from .files import file_digest, state_digest, write_tensors
 from .links import is_whole, opened, refuse_own_link
-from .plugins import registry
 
 if TYPE_CHECKING:
-    from .model import DenseModel
+    from ..model import DenseModel
 
 CONFIG, WEIGHTS, MANIFEST, CARD = "config.json", "model.safetensors", "manifest.json", "README.md"
 
@@ -99,7 +99,7 @@ def save(
 
 
 def read(folder: Path, *, weights: bool = True) -> DenseModel:
-    """Build the model of a folder and load its tensors; errors as `dense_ctx.hub.load`.
+    """Build the model of a folder and load its tensors; errors as `dense_ctx.persistence.hub.load`.
 
     Args:
         weights: False: random ones, nothing but the configuration is read.
@@ -125,7 +125,7 @@ def build(config: ModelConfig, where: str, *, random: bool) -> DenseModel:
     Raises:
         CheckpointError: a part is not installed.
     """
-    from .model import DenseModel, random_args
+    from ..model import DenseModel, random_args
 
     try:
         args = random_args(config.backbone.name) if random else {}

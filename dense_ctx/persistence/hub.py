@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..errors import FileError, UnknownNameError, WeightsError
+from ..plugins import registry
 from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
-from .errors import FileError, UnknownNameError, WeightsError
 from .links import opening, refuse_local_links
-from .plugins import registry
 
 if TYPE_CHECKING:
-    from .model import DenseModel
+    from ..model import DenseModel
 
 
 def load(

@@ -35,7 +35,7 @@ def main():
     for path in args.results:
         result = json.loads(path.read_text())
         protocol = result["protocol"]
-        changed = f" --set {' '.join(protocol['overrides'])}" if protocol["overrides"] else ""
+        changed = f" {' '.join(protocol['overrides'])}" if protocol["overrides"] else ""
         command = f"dense-ctx evaluate {args.out.name} --protocol {protocol['id']} --data ROOT{changed}"
         samples = f"on {result['data']['samples']} samples"
         rows.append({

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Batch,
         Decoder,
         DenseFeatures,
+        EpochDataset,
         Features,
         FitContext,
         Losses,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Probe,
         ScoredObjective,
         Scores,
+        SeededDataset,
     )
     from .model import AutoDenseModel, DenseModel, create_backbone, create_decoder
     from .tracking import track
@@ -38,6 +40,7 @@ _LAZY = {
     "Batch": "interfaces",
     "Decoder": "interfaces",
     "DenseFeatures": "interfaces",
+    "EpochDataset": "interfaces",
     "DenseModel": "model",
     "Features": "interfaces",
     "FitContext": "interfaces",
@@ -50,6 +53,7 @@ _LAZY = {
     "Probe": "interfaces",
     "ScoredObjective": "interfaces",
     "Scores": "interfaces",
+    "SeededDataset": "interfaces",
     "create_backbone": "model",
     "create_decoder": "model",
     "track": "tracking",
@@ -63,6 +67,7 @@ __all__ = [
     "DenseCtxError",
     "DenseFeatures",
     "DenseModel",
+    "EpochDataset",
     "Features",
     "FitContext",
     "InContext",
@@ -74,6 +79,7 @@ __all__ = [
     "Probe",
     "ScoredObjective",
     "Scores",
+    "SeededDataset",
     "create_backbone",
     "create_decoder",
     "hookimpl",

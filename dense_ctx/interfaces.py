@@ -195,6 +195,34 @@ class Decoder(nn.Module, ABC):
         return False
 
 
+class SeededDataset(Dataset[Any], ABC):
+    """A data set whose augmentation depends on nothing but its arguments: a run that goes on sees the same samples.
+
+    A training calls `sample` with a seed of its own for each epoch and index. Any other data set is indexed, after
+    Python's, NumPy's and torch's generators have been seeded; a generator of its own would make a continued run
+    another one.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def sample(self, index: int, seed: int) -> Any:
+        """Sample number `index`, with all its randomness from `seed`."""
+
+    def __getitem__(self, index: int) -> Any:
+        return self.sample(index, index)
+
+
+class EpochDataset(Dataset[Any], ABC):
+    """A data set that is told which epoch begins, for a curriculum. Not needed for randomness."""
+
+    @abstractmethod
+    def set_epoch(self, epoch: int) -> None:
+        """Called in each process that reads, before its first sample of an epoch, counted from 0."""
+
+
 class Objective(nn.Module, ABC):
     """What to learn from what. May own parameters (a projector); they are dropped from the published model.
 

@@ -191,7 +191,10 @@ def test_the_command_line_says_which_cell_failed_and_why_once(tmp_path, capsys):
     assert out.count("expected a width of at least 4 that the heads divide") == 1
     assert "rgb-xy + linear(layers=[-1]), maxa-depth, seed 0: rmse " in out
     assert "2 of 4 cells failed; the same command tries them again" in err
-    for text, message in (("maxa-depth(name=a", "'maxa-depth(name=a' is not NAME"), ("maxa-depth(lr=x)", "needs data")):
+    for text, message in {
+        "maxa-depth(name=a": "'maxa-depth(name=a' is not NAME or NAME(key=value, ...)",
+        "maxa-depth(lr=x)": "needs data",
+    }.items():
         assert cli.main(["bench", "--backbones", "rgb-xy", "--tasks", text, "--out", str(tmp_path / "x")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""Cues: the contract of each, flow against known motion, normalisation, weights that cannot be had."""
+"""Cues: the contract of each, flow against known motion, normalisation, unavailable weights."""
 
 import importlib
 import sys

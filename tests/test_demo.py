@@ -115,15 +115,7 @@ def test_command_line_errors_are_one_line(tmp_path, capsys, monkeypatch):
         ("features", "a.png", "--scale", "0"): "--scale 0.0",
         ("features", "lila-b15", "a.png"): "lila-b14",
         ("features", "a.png", "--npy", "--half"): "--half would have no effect with --npy",
-        (
-            "segment",
-            "--model",
-            "facebook/dinov2-small",
-            "--support",
-            "a.png:a.png",
-            "--query",
-            "a.png",
-        ): "write hf:facebook/dinov2-small",
+        ("features", "facebook/dinov2-small", "a.png"): "write hf:facebook/dinov2-small",
     }
     for arguments, message in cases.items():
         assert cli.main(list(arguments)) == 2, arguments

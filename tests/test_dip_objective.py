@@ -21,12 +21,15 @@ from dense_ctx.testing import check_objective, tiny_model
 from dense_ctx.train import TrainConfig, TrainStep, train
 
 ARGS = {"size": 32, "out": 16, "hidden": 2}
+NAME = "timm:vit_tiny_patch16_224"
 VIT = {"weights": None, "embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32}
 
 
-def vit():
+def vit(lora=False, **args):
     torch.manual_seed(0)
-    return AutoDenseModel.from_parts("timm:vit_tiny_patch16_224", "upsample", backbone_args=VIT)
+    if lora:
+        return AutoDenseModel.from_parts(f"lora:{NAME}", "upsample", backbone_args={"args": VIT, **args})
+    return AutoDenseModel.from_parts(NAME, "upsample", backbone_args=VIT)
 
 
 @pytest.fixture
@@ -43,9 +46,9 @@ def test_contract(data, args):
     assert "frozen" in check_objective("dip", data, args={**ARGS, **args}, batch_size=2)
 
 
-@pytest.mark.parametrize("what", ["blocks", "lora"])
+@pytest.mark.parametrize("what", ["blocks", "adapters"])
 def test_contract_on_a_vit(data, what):
-    assert "frozen" in check_objective("dip", data, args={**ARGS, "train": what}, model=vit())
+    assert "frozen" in check_objective("dip", data, args={**ARGS, "train": what}, model=vit(what == "adapters"))
 
 
 def batch_of(data, count=4, size=32, seed=0):
@@ -78,9 +81,9 @@ def test_a_hierarchical_backbone_trains_its_last_stage():
 
 
 def test_lora_starts_as_the_bare_backbone_and_is_stored_alone(tmp_path, data):
-    model, image = vit(), torch.rand(1, 3, 32, 48)
-    plain = model(image).patches
-    objective = DipObjective(**ARGS, train="lora", rank=2)
+    model, image = vit(lora=True, rank=2), torch.rand(1, 3, 32, 48)
+    plain = vit()(image).patches
+    objective = DipObjective(**ARGS, train="adapters")
     step = TrainStep(model, objective, ())
     assert torch.allclose(model(image).patches, plain, atol=1e-6)
     names = [name for name, p in model.backbone.named_parameters() if p.requires_grad]
@@ -96,16 +99,43 @@ def test_lora_starts_as_the_bare_backbone_and_is_stored_alone(tmp_path, data):
     model.save_pretrained(tmp_path / "model")
     again = AutoDenseModel.from_pretrained(tmp_path / "model")
     assert torch.allclose(again(image).patches, model(image).patches, atol=1e-6)
-    with pytest.raises(ConfigError, match=r"no such linear layer; it has fc1, fc2, .*proj, qkv"):
-        TrainStep(vit(), DipObjective(**ARGS, train="lora", targets=["query_key"]), ())
-    with pytest.raises(ConfigError, match="none at all: train=blocks"):
-        TrainStep(tiny_model(), DipObjective(**ARGS, train="lora"), ())
+    with pytest.raises(ConfigError, match=r"no such linear layer or convolution; it has fc1, fc2, .*proj, qkv"):
+        vit(lora=True, targets=["query_key"])
 
 
-@pytest.mark.parametrize("what", ["blocks", "lora"])
+def test_adapters_are_refused_where_the_backbone_has_none():
+    with pytest.raises(ConfigError, match=r"has none: use backbone lora:timm:vit_tiny_patch16_224, or train=blocks"):
+        TrainStep(vit(), DipObjective(**ARGS, train="adapters"), ())
+    with pytest.raises(ConfigError, match=r"TinyBackbone has none: use backbone lora:NAME, or"):
+        TrainStep(tiny_model(), DipObjective(**ARGS, train="adapters"), ())
+
+
+def test_several_folders_of_tasks_keep_their_classes_apart(tmp_path):
+    parts = [tasks(tmp_path / name, count, classes=classes) for name, count, classes in (("a", 3, 4), ("b", 4, 3))]
+    alone = [DipObjective(**ARGS).dataset(part) for part in parts]
+    objective = DipObjective(**ARGS)
+    both = objective.dataset(parts)
+    assert (len(both), objective.classes) == (len(alone[0]) + len(alone[1]), 7)
+    for index in range(len(both)):
+        part, inside = divmod(index, len(alone[0])) if index < len(alone[0]) else (1, index - len(alone[0]))
+        one, joined = alone[part].sample(inside, 5), both.sample(index, 5)
+        assert torch.equal(one["query"], joined["query"])
+        for key in ("query_labels", "positive_labels"):
+            expected = torch.where(one[key] < 0, one[key], one[key] + 4 * part)
+            assert torch.equal(joined[key], expected)
+            assert expected.max() >= 4 * part
+    assert "frozen" in check_objective("dip", parts, args=ARGS)
+    with pytest.raises(ConfigError, match=r"classes=6, but .*a.*, .*b.* was made with 7 pseudo-classes"):
+        DipObjective(**ARGS, classes=6).dataset(parts)
+    with pytest.raises(ConfigError, match="empty list"):
+        objective.dataset([])
+
+
+@pytest.mark.parametrize("what", ["blocks", "adapters"])
 def test_a_run_resumes_and_publishes_without_the_projector(tmp_path, data, what):
+    backbone = {"name": f"lora:{NAME}", "args": {"args": VIT}} if what == "adapters" else {"name": NAME, "args": VIT}
     spec = {
-        "model": {"backbone": {"name": "timm:vit_tiny_patch16_224", "args": VIT}, "decoder": {"name": "upsample"}},
+        "model": {"backbone": backbone, "decoder": {"name": "upsample"}},
         "objective": {"name": "dip", "args": {**ARGS, "train": what}},
         "data": data, "batch_size": 2, "log": 1, "save": {"every": 1},
     }  # fmt: skip

@@ -7,7 +7,7 @@ from dense_ctx.data.base import Sample
 from dense_ctx.errors import InputError
 from dense_ctx.evaluate import load_protocol
 from dense_ctx.evaluate.fit import batch
-from dense_ctx.evaluate.samples import FeatureCache, grid_size, model_size, read, shown, training_target
+from dense_ctx.evaluate.samples import FeatureMemory, grid_size, model_size, read, shown, training_target
 from dense_ctx.images import nearest, resized
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import tiny_model
@@ -161,13 +161,13 @@ def test_the_cache_keeps_within_its_budget():
     features = DenseFeatures(torch.zeros(1, 4, 5, 5), torch.zeros(1, 2, 1, 1))
     target = torch.zeros(10, 10, dtype=torch.long)
     size = 400 + 8 + 800
-    cache = FeatureCache(2 * size)
+    cache = FeatureMemory(2 * size)
     for index in range(3):
         cache.put(index, features, target)
     assert cache.get(1) is not None
     assert cache.get(2) is None
     assert cache.used == 2 * size
-    empty = FeatureCache()
+    empty = FeatureMemory()
     empty.put(0, features, target)
     assert empty.get(0) is None
 

@@ -26,6 +26,8 @@ PARTS = {
 ALLOWED = {
     "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
     "dense_ctx/plugins.py:_check_module": "a plugin is a module; its hooks are optional",
+    "dense_ctx/train/data.py:__getstate__": "what pickling takes of a module: its attributes without its weights",
+    "dense_ctx/train/loop.py:train": "a private method of torch's loader",
     "dense_ctx/registry.py:resolve": "a target is an attribute of its module",
     "dense_ctx/registry.py:bind": "the arguments that a user gave are compared with what the target takes",
     "plugins/dense_ctx_backbones/convert.py:to_timm": "a network of timm",
@@ -38,6 +40,8 @@ ALLOWED = {
     "plugins/dense_ctx_backbones/timm_backbone.py:_configure": "a network of timm",
     "plugins/dense_ctx_bench/__init__.py:__getattr__": "a public name is an attribute of its module",
     "plugins/dense_ctx_dip/diffcut.py:_condition": "a configuration of diffusers",
+    "dense_ctx/data/video.py:_upright": "a frame of PyAV, whose older versions know no rotation",
+    "plugins/dense_ctx_lila/cue_cache/manifest.py:identity": "the defaults of a cue's arguments decide its maps",
     "plugins/dense_ctx_lila/cues/dis.py:flow": "a constant of OpenCV",
 }
 

@@ -114,7 +114,7 @@ def test_what_a_probe_cannot_do_is_refused(name, args, context, message):
 def test_a_closed_form_probe_under_steps_is_refused_by_name_and_leaves_nothing(tmp_path, capsys, name):
     root, out = camvid(tmp_path / "data"), tmp_path / "out"
     words = ["evaluate", "rgb-xy+upsample", "--protocol", "camvid-linear-v1", "--data", root, "--out", out]
-    words += ["--device", "cpu", "--set", f"probe.name={name}", "probe.args={}"]
+    words += ["--device", "cpu", f"probe.name={name}", "probe.args={}"]
     assert cli.main([str(word) for word in words]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"error: camvid-linear-v1: probe '{name}': ")

@@ -132,8 +132,19 @@ class BadDecoder(TinyDecoder):
         if self.fault == "size":
             return out + (features.image_size[1] < features.image_size[0] or self.calls > 8) * 1.0
         if self.fault == "bfloat16":
-            return out.float()
+            return out.float() + self.offset
         return out + self.offset
+
+    def initialise(self, batches):
+        for maps in batches if self.fault == "initialise" else ():
+            self.project[0].bias.data += maps[0].mean()
+        return False
+
+    def shift(self, offset):
+        self.offset = self.offset + (offset[:, None, None] if self.fault != "shift" else 1.0)
+        return True
+
+    layers = property(lambda self: (-1,) if self.fault == "layers" else None)
 
 
 DECODER = [
@@ -143,14 +154,18 @@ DECODER = [
     "input",
     "batch",
     "size",
+    "layers",
     "gradients",
     "state_dict",
+    "initialise",
+    "shift",
     "bfloat16",
 ]
 
 
 def test_decoder_passes_every_clause():
     assert set(check_decoder(TinyDecoder)) == set(DECODER)
+    assert set(check_decoder("dpt", args={"shortcut": True, "dim": 8, "width": 8})) == set(DECODER)
 
 
 @pytest.mark.parametrize("fault", DECODER)

@@ -91,10 +91,10 @@ def test_what_is_asked_of_the_model(clip, tmp_path, monkeypatch):
         embed_text([], str(clip))
     with pytest.raises(InputError, match=r"templates that hold \{\}"):
         embed_text(CLASSES, str(clip), ["a photo"])
-    with pytest.raises(WeightsError, match=r"The text encoder .*nowhere cannot be had"):
+    with pytest.raises(WeightsError, match=r"The text encoder .*nowhere is unavailable"):
         embed_text(CLASSES, str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(WeightsError, match="cannot be had"):
+    with pytest.raises(WeightsError, match="is unavailable"):
         embed_text(CLASSES, str(tmp_path / "empty"))
 
 
@@ -143,7 +143,7 @@ def test_embeddings_of_an_open_clip_model(other_clip, tmp_path):
         torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(made.vectors[0], made.vectors[1], atol=1e-3)
     (tmp_path / "classes.txt").write_text("cat\n")
-    words = ["text", str(tmp_path / "classes.txt"), "--model", made.model, "--out", str(tmp_path / "t.safetensors")]
+    words = ["text", str(tmp_path / "classes.txt"), "--encoder", made.model, "--out", str(tmp_path / "t.safetensors")]
     assert cli.main(words) == 0
     torch.testing.assert_close(TextEmbeddings.load(tmp_path / "t.safetensors").vectors, made.vectors[:1])
 
@@ -160,7 +160,7 @@ def test_an_open_clip_model_without_its_weights_is_refused(other_clip, tmp_path)
     save_file(state, tmp_path / "half/open_clip_model.safetensors")
     for name in ("local-dir:" + str(tmp_path / "none"), "local-dir:" + str(tmp_path / "half"),
                  "local-dir:" + str(tmp_path / "nowhere"), "ViT-B-32/no-such-tag", "no-such-model/openai"):  # fmt: skip
-        with pytest.raises(WeightsError, match=r"The text encoder open_clip:.* cannot be had: .*list_pretrained"):
+        with pytest.raises(WeightsError, match=r"The text encoder open_clip:.* is unavailable: .*list_pretrained"):
             embed_text(CLASSES, f"open_clip:{name}")
     with pytest.raises(WeightsError, match="open_clip:ViT-B-32 names no weights: expected open_clip:NAME/TAG"):
         embed_text(CLASSES, "open_clip:ViT-B-32")
@@ -177,7 +177,7 @@ def test_open_clip_is_optional(monkeypatch):
 def test_the_verb(clip, tmp_path, capsys):
     (tmp_path / "classes.txt").write_text("cat\n\ndog\n")
     out = tmp_path / "text.safetensors"
-    assert cli.main(["text", str(tmp_path / "classes.txt"), "--model", str(clip), "--out", str(out)]) == 0
+    assert cli.main(["text", str(tmp_path / "classes.txt"), "--encoder", str(clip), "--out", str(out)]) == 0
     assert "2 classes, 8 dimensions -> " in capsys.readouterr().out
     assert TextEmbeddings.load(out).classes == ("cat", "dog")
     for words, message in (
@@ -185,7 +185,7 @@ def test_the_verb(clip, tmp_path, capsys):
         (["coco-stuff171"], "is a data set: give its root with --data"),
         ([str(out)], "is neither a data set nor a file of classes"),  # not a text file
     ):
-        assert cli.main(["text", *words, "--model", str(clip), "--out", str(out)]) == 2
+        assert cli.main(["text", *words, "--encoder", str(clip), "--out", str(out)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert message in error

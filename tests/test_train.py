@@ -192,21 +192,22 @@ def test_the_verb_trains_a_third_partys_objective_by_name(tmp_path, capsys):
         Image.new("RGB", (20 + index, 30), (80 * index, 40, 200)).save(images / f"{index}.png")
     file = tmp_path / "run.yaml"
     file.write_text(
-        "model: {backbone: {name: sandbox}, decoder: {name: sandbox}}\n"
-        "objective: {name: colours, args: {dim: 5, side: 16}}\n"
+        "model: sandbox+sandbox(dim=5)\n"
+        "objective: colours(side=16)\n"
         f"data: {images}\nout: {tmp_path / 'run'}\nsteps: 3\nbatch_size: 2\noptimizer: {{lr: 1e-3}}\n"
     )
     for words in ([file, "seed=2", "--dry-run"], [file, "--dry-run", "seed=2"], ["--dry-run", file]):
         assert cli.main(["train", *map(str, words)]) == 0
         assert "two steps" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
-    assert cli.main(["train", "--dry-run"]) == 2
-    assert "needs CONFIG" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--dry-run", "steps=3"])
+    assert "the following arguments are required: CONFIG" in capsys.readouterr().err
     assert cli.main(["train", str(file), "steps=4", "objective.args.side=24"]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == str(tmp_path / "run" / "model")
     assert "step 4/4: loss" in captured.err
-    assert TrainConfig.load(tmp_path / "run" / "config.yaml").objective.args == {"dim": 5, "side": 24}
+    assert TrainConfig.load(tmp_path / "run" / "config.yaml").objective.args == {"side": 24}
     assert AutoDenseModel.from_pretrained(tmp_path / "run" / "model").dim == 5
     assert cli.main(["train", str(file), "stepz=4"]) == 2
     assert "unknown key(s) stepz" in capsys.readouterr().err

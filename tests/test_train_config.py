@@ -10,6 +10,7 @@ import torch
 
 from dense_ctx.config import Part
 from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.interfaces import EpochDataset, SeededDataset
 from dense_ctx.train.config import FREE, Schedule, TrainConfig
 from dense_ctx.train.data import Order, Samples, mix, preserve_generators, seed_all
 from dense_ctx.train.schedule import factor
@@ -48,6 +49,10 @@ def test_yaml_and_overrides(file, tmp_path):
     assert changed.model == "runs/b/model"
     changed.save_yaml(tmp_path / "saved.yaml")
     assert TrainConfig.load(tmp_path / "saved.yaml") == changed
+    text = TrainConfig.load(file, ["model=dinov2-s14+dpt", "model.decoder.args.dim=9", "objective=dip(size=64)",
+                                   "objective.args.out=0"])  # fmt: skip
+    assert text.model.decoder == Part("dpt", {"dim": 9})
+    assert text.objective == Part("dip", {"size": 64, "out": 0})
     assert config.override(["steps=7"]) == dataclasses.replace(config, steps=7)
 
 
@@ -85,12 +90,13 @@ def test_what_is_wrong_is_named(file, setting, message):
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(FileError, match="Cannot read the configuration"):
         TrainConfig.load(tmp_path / "none.yaml")
-    for text, message in (
-        ("- a\n", "not a mapping"),
-        ("a: [", "is not YAML"),
-        ("out: a\n", "steps is None and epochs is None"),
-        ("steps: 1", "missing key.* out"),
-    ):
+    for text, message in {
+        "- a\n": "not a mapping",
+        "a: [": "is not YAML",
+        "out: a\n": "steps is None and epochs is None",
+        "steps: 1": "missing key.* out",
+        "out: a\nsteps: 1\nsteps: 2": r"the key 'steps' is repeated \(line 3, column 1\)",
+    }.items():
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(ConfigError, match=message):
             TrainConfig.load(tmp_path / "bad.yaml")
@@ -128,7 +134,7 @@ def test_processes_and_parts_share_the_steps_samples():
 
 
 def test_a_samples_randomness_is_that_of_its_epoch_and_index():
-    class Drawn:
+    class Drawn(EpochDataset):
         epochs = ()
 
         def __getitem__(self, index):
@@ -147,10 +153,25 @@ def test_a_samples_randomness_is_that_of_its_epoch_and_index():
     assert samples.dataset.epochs == (0, 1)
 
     class Unrelated(Drawn):
-        def sample(self, count):
+        def sample(self, index, seed):
             raise AssertionError("another method of this name")
 
     assert Samples(Unrelated(), seed=1)[0, 3] == first
+
+
+def test_a_seeded_data_set_is_given_its_seed_and_asked_for_nothing_else():
+    class Numbers(SeededDataset):
+        def __len__(self):
+            return 5
+
+        def sample(self, index, seed):
+            return index, seed
+
+    samples = Samples(Numbers(), seed=1)
+    assert samples[0, 3] == (3, (3, mix(1, "sample", 0, 3)))
+    assert Numbers()[2] == (2, 2)
+    with pytest.raises(TypeError, match="abstract method"):
+        type("Half", (SeededDataset,), {"__len__": Numbers.__len__})()
 
 
 def test_seeds_are_fixed_for_good_and_the_callers_generators_stay():

@@ -31,7 +31,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dense_ctx import Losses, Objective
+from dense_ctx import Losses, Objective, SeededDataset
 from dense_ctx.testing.tiny import TinyBackbone
 
 
@@ -56,7 +56,7 @@ class Noisy:
         return {"image": image * float("nan") if index == self.poison else image, "name": f"clip-{index}"}
 
 
-class Seeded(Noisy):
+class Seeded(Noisy, SeededDataset):
     def sample(self, index, seed):
         generator = torch.Generator().manual_seed(seed)
         if index == self.poison:

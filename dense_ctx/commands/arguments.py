@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..config import split_setting
 from ..errors import InputError
 from ..model_spec import DEFAULT_MODEL
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 MODEL_HELP = (
     "NAME, folder, Hub repository OWNER/NAME, BACKBONE+DECODER(key=value, ...), or BACKBONE alone, which means "
-    "BACKBONE+upsample (%(default)s)"
+    f"BACKBONE+upsample ({DEFAULT_MODEL})"
 )
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*\s*=")
 _PAIR = re.compile(r"((?:[A-Za-z]:[\\/])?[^:]+):((?:[A-Za-z]:[\\/])?[^:]+)")  # C:\a.png:C:\b.png splits too
@@ -51,7 +52,7 @@ class VerbParser(argparse.ArgumentParser):
             self._inside = False
         options = [word for word in unknown if word.startswith("--")]
         if options:
-            near = difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, n=1)
+            near = difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
             hint = f"; did you mean {near[0]}?" if near else ""
             self.error(f"there is no option {options[0].partition('=')[0]}{hint}")
         if takes_settings:
@@ -79,6 +80,22 @@ class VerbParser(argparse.ArgumentParser):
 def add_settings(parser: argparse.ArgumentParser, text: str) -> None:
     """KEY=VALUE words, as `args.settings`; `text` says what they change."""
     parser.add_argument("settings", nargs="*", default=[], metavar="KEY=VALUE", help=text)
+
+
+def settings_of(args: argparse.Namespace) -> list[str]:
+    """The command line's settings.
+
+    Raises:
+        ConfigError: not KEY=VALUE. InputError: one takes back what an earlier one sets.
+    """
+    paths: dict[tuple[str, ...], str] = {}
+    for setting in args.settings:
+        path = tuple(split_setting(setting)[0])
+        for earlier, other in paths.items():
+            if earlier[: len(path)] == path and other != setting:
+                raise InputError(f"{setting!r} contradicts {other!r}: give one of the two")
+        paths[path] = setting
+    return list(args.settings)
 
 
 def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:

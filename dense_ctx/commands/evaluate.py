@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import add_model_argument, add_settings, model_of, progress, refuse
+from .arguments import add_model_argument, add_settings, model_of, progress, refuse, settings_of
 from .base import Command
 
 
@@ -43,14 +43,15 @@ class Evaluate(Command):
         if args.list:
             of_run = ["model", "data", "out", "seeds", "limit", "cache", "keep_predictions", "device"]
             refuse(args, of_run if args.protocol else [*of_run, "settings"], "with --list")
-            return _list(args.protocol or [], args.settings)
+            return _list(args.protocol or [], settings_of(args))
         if not args.protocol or args.data is None:
             raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
         from ..environment import processes
         from ..evaluate.probes import make_probe
         from ..evaluate.run import evaluate
 
-        chosen = [load_protocol(name, args.settings) for name in args.protocol]  # fail before the model loads
+        settings = settings_of(args)
+        chosen = [load_protocol(name, settings) for name in args.protocol]  # fail before the model loads
         for protocol in chosen:
             make_probe(protocol, 0)
         model = model_of(args)

@@ -1,4 +1,4 @@
-"""dense-ctx plugins: who registered what, and what failed."""
+"""dense-ctx plugins: list kinds and registered parts, and the plugins that failed."""
 
 from __future__ import annotations
 
@@ -33,51 +33,51 @@ class Plugins(Command):
         parser.add_argument("--check", action="store_true", help="import every target too (loads torch)")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print the registry; 1 if a plugin failed or, with --check, a target that needs no further extra."""
+        """Print the registry; status 1 if a plugin failed or, with --check, a target other than by a missing extra."""
         from ..plugins import SKIP_VARIABLE, load_plugins
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PluginWarning)  # every failure is listed below
-            found = load_plugins(strict=False)
-            if args.kind is not None and args.kind not in found.kinds:
-                near = difflib.get_close_matches(args.kind, found.kinds, n=1, cutoff=0.0)[0]
-                message = f"There is no kind {args.kind!r}. Did you mean {near}? The kinds are {', '.join(found.kinds)}"
+            parts = load_plugins(strict=False)
+            if args.kind is not None and args.kind not in parts.kinds:
+                near = difflib.get_close_matches(args.kind, parts.kinds, n=1, cutoff=0.0)[0]
+                message = f"There is no kind {args.kind!r}. Did you mean {near}? The kinds are {', '.join(parts.kinds)}"
                 raise UnknownNameError(message)
-            entries = list(found.entries(args.kind))
-            problems = check_targets(found, entries) if args.check else []
+            entries = list(parts.entries(args.kind))
+            problems = check_targets(parts, entries) if args.check else []
         if args.json:
-            print(json.dumps(_document(found, entries, problems), indent=2))
+            print(json.dumps(_document(parts, entries, problems), indent=2))
         else:
             _print_table(entries)
             counts = Counter(entry.kind for entry in entries)
-            print("\n" + ", ".join(f"{kind} {counts[kind]}" for kind in found.kinds if args.kind in (None, kind)))
-            for owner in found.skipped:
+            print("\n" + ", ".join(f"{kind} {counts[kind]}" for kind in parts.kinds if args.kind in (None, kind)))
+            for owner in parts.skipped:
                 print(f"skipped by {SKIP_VARIABLE}: {owner}")
             for entry, problem in problems:
                 print(f"UNAVAILABLE {entry.kind} {entry.name}: {problem}")
-            for owner, cause in found.failures.items():
+            for owner, cause in parts.failures.items():
                 print(f"FAILED {owner}: {cause}")
             if args.check:
-                print(f"{len(entries) - len(problems)} of {len(entries)} targets can be had")
+                print(f"{len(entries) - len(problems)} of {len(entries)} targets are available")
         broken = [entry for entry, problem in problems if not isinstance(problem, MissingDependencyError)]
-        return 1 if found.failures or broken else 0
+        return 1 if parts.failures or broken else 0
 
 
-def check_targets(found: Registry, entries: Iterable[Entry]) -> list[tuple[Entry, DenseCtxError]]:
-    """Import every entry's target; of a packaged model look up the folder, take a Hub model on trust.
+def check_targets(parts: Registry, entries: Iterable[Entry]) -> list[tuple[Entry, DenseCtxError]]:
+    """Import the targets; look for packaged files and models; Hub models are not checked.
 
     Returns:
-        The entries that cannot be had, and why. A plugin with a broken target is in `found.failures` too.
+        The unavailable entries, and why. A plugin with a broken target is then in `parts.failures` too.
     """
     problems: list[tuple[Entry, DenseCtxError]] = []
     for entry in entries:
         try:
-            if entry.owner in found.failures:
+            if entry.owner in parts.failures:
                 problems.append((entry, PluginError("its plugin failed")))
-            elif found.kinds[entry.kind].suffix is not None:
-                found.file(entry.kind, entry.name)
+            elif parts.kinds[entry.kind].suffix is not None:
+                parts.file(entry.kind, entry.name)
             elif entry.kind != "model":
-                found.resolve(entry)
+                parts.resolve(entry)
             elif not entry.target.startswith("hub:") and not _packaged(entry.target).is_dir():
                 problems.append((entry, FileError(f"there is no folder {_packaged(entry.target)}")))
         except DenseCtxError as error:
@@ -90,22 +90,22 @@ def _packaged(target: str) -> Traversable:
     return importlib.resources.files(package).joinpath(*folder.split("/"))
 
 
-def _document(found: Registry, entries: list[Entry], problems: list[tuple[Entry, DenseCtxError]]) -> dict[str, Any]:
+def _document(parts: Registry, entries: list[Entry], problems: list[tuple[Entry, DenseCtxError]]) -> dict[str, Any]:
     return {
-        "kinds": [_kind(kind, found) for kind in found.kinds.values()],
+        "kinds": [_kind(kind, parts) for kind in parts.kinds.values()],
         "entries": [_describe(entry) for entry in entries],
         "failures": [
             {"plugin": o.plugin, "distribution": o.distribution, "version": o.version, "cause": cause}
-            for o, cause in found.failures.items()
+            for o, cause in parts.failures.items()
         ],
         "unavailable": [{"kind": e.kind, "name": e.name, "cause": str(cause)} for e, cause in problems],
-        "skipped": [owner.plugin for owner in found.skipped],
+        "skipped": [owner.plugin for owner in parts.skipped],
     }
 
 
-def _kind(kind: Kind, found: Registry) -> dict[str, Any]:
+def _kind(kind: Kind, parts: Registry) -> dict[str, Any]:
     owner = None if kind.owner is None else kind.owner.plugin  # None: the core
-    count = len(found.names(kind.name))
+    count = len(parts.names(kind.name))
     return {"name": kind.name, "base": kind.base, "suffix": kind.suffix, "plugin": owner, "count": count}
 
 

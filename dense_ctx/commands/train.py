@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import add_settings
+from .arguments import add_settings, settings_of
 from .base import Command
 
 
@@ -33,7 +33,7 @@ class Train(Command):
         from ..errors import StoppedError
         from ..train import TrainConfig, train
 
-        config = TrainConfig.load(args.config, args.settings)
+        config = TrainConfig.load(args.config, settings_of(args))
         try:
             if args.dry_run:
                 with tempfile.TemporaryDirectory() as work:

@@ -248,18 +248,18 @@ def read_labels(
     from ..images import load_mask
 
     values = load_mask(path)
-    known = classes if table is None else len(table)
+    count = classes if table is None else len(table)
     void = torch.isin(values, torch.tensor(list(ignore), dtype=torch.int64))
-    beyond = (values < 0) | (values >= known)
+    beyond = (values < 0) | (values >= count)
     bad = values[beyond & ~void]
     if len(bad):
         ids = torch.unique(bad)
         shown = ", ".join(str(int(value)) for value in ids[:5]) + (", ..." if len(ids) > 5 else "")
         raise InputError(
-            f"{path} holds the values {shown} in {len(bad)} pixels; expected 0 to {known - 1}"
+            f"{path} holds the values {shown} in {len(bad)} pixels; expected 0 to {count - 1}"
             + (f", and {', '.join(map(str, ignore))} for pixels that are not annotated" if ignore else "")
         )
-    inside = values.clamp(0, known - 1)
+    inside = values.clamp(0, count - 1)
     labels = inside if table is None else torch.as_tensor(table, dtype=torch.int64)[inside]
     return torch.where(void, IGNORED, labels)
 

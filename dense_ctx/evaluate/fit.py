@@ -18,7 +18,7 @@ from ..interfaces import DenseFeatures, Probe
 from ..model import DenseModel
 from .probes import load_probe_state, make_probe, save_probe
 from .protocol import Protocol
-from .samples import FeatureCache, read, shown, stack, training_target
+from .samples import FeatureMemory, read, shown, stack, training_target
 from .sections import Train
 from .workdir import RunFolder
 
@@ -43,7 +43,7 @@ class ProbeFit:
         self.model, self.protocol, self.images = model, protocol, images
         self.folder, self.progress = folder, progress
         augments = protocol.train is not None and protocol.train.augments
-        self.cache = FeatureCache(0 if augments else cache)
+        self.cache = FeatureMemory(0 if augments else cache)
 
     def probe(self, seed: int) -> Probe:
         """The seed's probe, fitted now or before.

@@ -155,8 +155,8 @@ def drawn(kind: str, target: Tensor, prediction: Tensor) -> tuple[visualize.Pict
         unit = torch.nn.functional.normalize(prediction, dim=0)
         return visualize.normals_picture(target), visualize.normals_picture(unit)
     if kind == "depth":
-        known = target[target.isfinite()]
-        span = (float(known.min()), float(known.max())) if known.numel() else (0.0, 1.0)
+        valid = target[target.isfinite()]
+        span = (float(valid.min()), float(valid.max())) if valid.numel() else (0.0, 1.0)
         return visualize.heat_picture(target[0], *span), visualize.heat_picture(prediction[0], *span)
     colours = visualize.palette(max(256, int(target.max()) + 1, len(prediction)))
     truth = colours[target.clamp_min(0).numpy()]

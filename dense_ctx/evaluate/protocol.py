@@ -84,7 +84,7 @@ class Protocol:
         """Change values: ["grid=8", "train.steps=100", "probe.args.k=5"]; values are YAML.
 
         Raises:
-            ConfigError: not key=value, a key that does not exist, two values for one key.
+            ConfigError: not key=value, or a key that does not exist.
         """
         if not settings:
             return self

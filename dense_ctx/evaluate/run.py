@@ -73,7 +73,7 @@ def evaluate(
         FileError, InputError: the data.
     """
     began = time.monotonic()
-    chosen = load_protocol(protocol, overrides)
+    spec = load_protocol(protocol, overrides)
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError(f"seeds={list(seeds)}: at least one, each once")
     if limit is not None and limit < 1:
@@ -82,28 +82,28 @@ def evaluate(
         budget = parse_memory(cache) if cache else 0
     except InputError:
         raise InputError(f'cache={cache!r} is not a size such as "2GB", or 0') from None
-    scorer = Scorer(chosen)
-    make_probe(chosen, 0)  # refused before any work
-    train, val = _open(chosen, scorer, data, limit)
+    scorer = Scorer(spec)
+    make_probe(spec, 0)  # refused before any work
+    train, val = _open(spec, scorer, data, limit)
     scorer.rehearse(val.classes)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
     if len(set(listing)) < len(listing):
         twice = next(name for name in listing if listing.count(name) > 1)
-        raise InputError(f"{chosen.data.name} has two samples of the name {twice!r}; names are unique in a split")
+        raise InputError(f"{spec.data.name} has two samples of the name {twice!r}; names are unique in a split")
     described = describe_model(model, name)
     about = {
-        "name": chosen.data.name,
-        "split": chosen.data.val,
+        "name": spec.data.name,
+        "split": spec.data.val,
         "limit": limit,
         "samples": len(listing),
         "training_samples": 0 if train is None else len(train),
         "names_digest": _names_digest(listing),
         "training_names_digest": None if train is None else _names_digest(train.names),
-        "files": _files(chosen),
+        "files": _files(spec),
     }
     identity = {
-        "protocol": chosen.resolved_id,
-        "protocol_digest": chosen.digest(),
+        "protocol": spec.resolved_id,
+        "protocol_digest": spec.digest(),
         "model_digest": described["digest"],
         "data": about,
         "seeds": list(seeds),
@@ -113,8 +113,8 @@ def evaluate(
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
     with folder.guarded():
-        scores = _scores(model, chosen, scorer, train, val, folder, tuple(seeds), budget, keep, bar)
-        result = _result(chosen, scorer, scores, identity, described, about, model)
+        scores = _scores(model, spec, scorer, train, val, folder, tuple(seeds), budget, keep, bar)
+        result = _result(spec, scorer, scores, identity, described, about, model)
         if rank == 0:
             timed = Result(**{**result.__dict__, "run": _run(began, world, model)})
             timed.save(folder.path / "result.json")
@@ -128,11 +128,11 @@ def _names_digest(names: Iterable[str]) -> str:
 
 def _files(protocol: Protocol) -> dict[str, str]:
     """sha256 of each file that the probe's arguments name: what is in it decides the number, not what it is called."""
-    found = {}
+    digests = {}
     for key, value in protocol.probe.args.items():
         if isinstance(value, str) and Path(value).is_file():
-            found[f"probe.args.{key}"] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
-    return found
+            digests[f"probe.args.{key}"] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    return digests
 
 
 def _silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:

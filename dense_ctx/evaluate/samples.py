@@ -60,21 +60,21 @@ def shown(sample: Sample, protocol: Protocol, kind: str, seed: int) -> Shown:
     """Resize, and augment where the protocol says so; the same seed gives the same pixels."""
     size = model_size((sample.image.shape[-2], sample.image.shape[-1]), protocol)
     train = protocol.train
-    dice = random.Random(seed)
+    draw = random.Random(seed)
     if train is not None and tuple(train.scale) != (1.0, 1.0):
-        factor = dice.uniform(*train.scale)
+        factor = draw.uniform(*train.scale)
         size = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
     image, target = resized(sample.image, size), nearest(sample.target, size)
     if train is not None and train.crop is not None:
-        image, target = _crop(image, target, train.crop, dice)
-    if train is not None and train.flip and dice.random() < 0.5:
+        image, target = _crop(image, target, train.crop, draw)
+    if train is not None and train.flip and draw.random() < 0.5:
         image, target = image.flip(-1), target.flip(-1)
         if kind == "normals":  # mirrored in x, as the surface is
             target = target * target.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
     return Shown(image, target)
 
 
-def _crop(image: Tensor, target: Tensor, size: Size, dice: random.Random) -> tuple[Tensor, Tensor]:
+def _crop(image: Tensor, target: Tensor, size: Size, draw: random.Random) -> tuple[Tensor, Tensor]:
     height, width = image.shape[-2:]
     down, right = max(0, size[0] - height), max(0, size[1] - width)
     if down or right:
@@ -82,7 +82,7 @@ def _crop(image: Tensor, target: Tensor, size: Size, dice: random.Random) -> tup
         blank = float("nan") if target.is_floating_point() else -1
         target = functional.pad(target, (0, right, 0, down), value=blank)
         height, width = image.shape[-2:]
-    top, left = dice.randint(0, height - size[0]), dice.randint(0, width - size[1])
+    top, left = draw.randint(0, height - size[0]), draw.randint(0, width - size[1])
     window = (..., slice(top, top + size[0]), slice(left, left + size[1]))
     return image[window], target[window]
 
@@ -111,7 +111,7 @@ def stack(items: list[Tensor], what: str) -> Tensor:
     return torch.stack(items)
 
 
-class FeatureCache:
+class FeatureMemory:
     """Features of training images by index, in memory, up to a budget in bytes; without one it keeps nothing."""
 
     def __init__(self, budget: int = 0) -> None:

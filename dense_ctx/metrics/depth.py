@@ -56,10 +56,10 @@ class DepthErrors:
         prediction, target = prediction.squeeze(), target.squeeze()
         if prediction.shape != target.shape or target.ndim != 2:
             raise InputError(f"Depth maps are [H, W] alike; got {list(prediction.shape)} and {list(target.shape)}")
-        known = target.isfinite() & (target >= low) & (target <= high)
-        if not bool(known.any()):
+        valid = target.isfinite() & (target >= low) & (target <= high)
+        if not bool(valid.any()):
             return None
-        p, t = prediction[known].double(), target[known].double()
+        p, t = prediction[valid].double(), target[valid].double()
         if not bool(p.isfinite().all()):
             raise InputError("The predicted depth holds NaN or infinity")
         p = align_depth(p, t, align).clamp(low, high)

@@ -41,11 +41,11 @@ class NormalErrors:
         """
         if prediction.shape != target.shape or target.ndim != 3 or len(target) != 3:
             raise InputError(f"Normals are [3, H, W] alike; got {list(prediction.shape)} and {list(target.shape)}")
-        known = target.isfinite().all(0)
-        p = functional.normalize(prediction[:, known].double(), dim=0)
+        valid = target.isfinite().all(0)
+        p = functional.normalize(prediction[:, valid].double(), dim=0)
         if not bool(p.isfinite().all()):
             raise InputError("The predicted normals hold NaN or infinity")
-        cosine = (p * functional.normalize(target[:, known].double(), dim=0)).sum(0)
+        cosine = (p * functional.normalize(target[:, valid].double(), dim=0)).sum(0)
         degrees = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
         self.count += degrees.numel()
         self.squares += float(degrees.square().sum())

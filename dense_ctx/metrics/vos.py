@@ -89,8 +89,8 @@ def statistics(values: Array) -> tuple[float, float, float]:
 
 
 def _nanmean(values: Array) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
+    valid = values[~np.isnan(values)]
+    return float(valid.mean()) if len(valid) else math.nan
 
 
 def _same(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any], void: Mask | None) -> None:
@@ -205,9 +205,9 @@ def _far(words: Words, step: int, width: int) -> Words:
 def _boundary_f(truth: Words, prediction: Words, width: int, radius: int) -> Array:
     true_edge, edge = _boundary(truth, width), _boundary(prediction, width)
     true_count, count = _count(true_edge), _count(edge)
-    found = _count(edge & _dilated(true_edge, radius, width))
+    matched = _count(edge & _dilated(true_edge, radius, width))
     recalled = _count(true_edge & _dilated(edge, radius, width))
-    precision = np.where(count == 0, 1.0, found / np.maximum(count, 1))
+    precision = np.where(count == 0, 1.0, matched / np.maximum(count, 1))
     recall = np.where(true_count == 0, 1.0, recalled / np.maximum(true_count, 1))
     # one boundary empty: the other side's share is 0 already, for nothing of it is near an empty set
     total = precision + recall

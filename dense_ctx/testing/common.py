@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ContractError, InputError
+from ..interfaces import Features
 
 
 class Clauses:
@@ -55,6 +56,18 @@ def finite(tensor: Tensor) -> bool:
 def noise(*shape: int, seed: int = 0) -> Tensor:
     """Reproducible standard normal numbers."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def decoder_inputs(
+    dims: Sequence[int], strides: Sequence[int], batch: int = 2, grid: tuple[int, int] = (3, 5)
+) -> tuple[Features, Tensor]:
+    """Maps and images of noise, as a backbone with these dims and strides gives them."""
+    height, width = grid[0] * max(strides), grid[1] * max(strides)
+    maps = [
+        noise(batch, d, height // s, width // s, seed=i) for i, (d, s) in enumerate(zip(dims, strides, strict=True))
+    ]
+    features = Features(tuple(maps), noise(batch, dims[-1], seed=99), (height, width))
+    return features, noise(batch, 3, height, width, seed=98)
 
 
 def lacks_kernel(error: Exception) -> bool:

@@ -107,11 +107,11 @@ def _names(check: Clauses, names: list[str], count: int) -> None:
 
 def _images(check: Clauses, images: ImageSet, limit: int) -> None:
     count = len(images)
-    chosen = sorted({index * count // min(limit, count) for index in range(min(limit, count))})
+    indices = sorted({index * count // min(limit, count) for index in range(min(limit, count))})
     with check.clause("samples") as require:
         labelled = images.kind != "segmentation" or bool(images.classes)
         require(labelled, "a set of kind segmentation names its classes")
-        for index in chosen:
+        for index in indices:
             sample = images[index]
             require(isinstance(sample, Sample), f"gave a {type(sample).__name__}, not a Sample")
             require(
@@ -119,7 +119,7 @@ def _images(check: Clauses, images: ImageSet, limit: int) -> None:
             )
             _sample(require, sample, images)
     with check.clause("again") as require:
-        for index in chosen:
+        for index in indices:
             first, second = images[index], images[index]
             same = torch.equal(first.image, second.image) and torch.equal(
                 first.target.nan_to_num(-9), second.target.nan_to_num(-9)
@@ -147,12 +147,12 @@ def _sample(require: Require, sample: Sample, images: ImageSet) -> None:
         require(int(target.min()) >= -1, f"{name}: {ids}; -1 is ignored")
         require(kind == "instances" or int(target.max()) < len(images.classes), f"{name}: {ids} of {images.classes}")
         return
-    known = target[:, target.isfinite().all(0)]
+    valid = target[:, target.isfinite().all(0)]
     require(not bool(target.isinf().any()), f"{name}: unknown values are NaN, not infinity")
     if kind == "depth":
-        require(bool((known > 0).all()), f"{name}: a depth is not above 0; unknown values are NaN")
+        require(bool((valid > 0).all()), f"{name}: a depth is not above 0; unknown values are NaN")
     else:
-        require(bool(((known.norm(dim=0) - 1).abs() < 1e-3).all()), f"{name}: a normal is not of length 1")
+        require(bool(((valid.norm(dim=0) - 1).abs() < 1e-3).all()), f"{name}: a normal is not of length 1")
 
 
 def _clip(require: Require, clip: Clip) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..interfaces import Decoder, Features
-from .common import Clauses, difference, factory, finite, lacks_kernel, noise
+from .capabilities import check_initialise, check_layers, check_shift
+from .common import Clauses, decoder_inputs, difference, factory, finite, lacks_kernel, noise
 
 PLAIN = ((8, 8, 8, 8), (14, 14, 14, 14))  # dims and strides of a ViT's four maps
 PYRAMID = ((4, 6, 8, 10), (4, 8, 16, 32))  # of a hierarchical model's
@@ -32,8 +32,9 @@ def check_decoder(
         tolerance: largest relative difference between an image decoded alone and in a batch.
 
     Returns:
-        The clauses verified: construction, shapes, finite, input, batch, size, gradients, state_dict, and
-        bfloat16 where PyTorch has the kernels.
+        The clauses verified: construction, shapes, finite, input, batch, size, layers, gradients, state_dict,
+        initialise and shift (they do what they say, or say False and do nothing), and bfloat16 where PyTorch has the
+        kernels.
 
     Raises:
         ContractError: a clause is broken.
@@ -48,21 +49,13 @@ def check_decoder(
             require(isinstance(made.dim, int) and made.dim > 0, f"dim is {made.dim!r}, not a channel count")
         made.eval()
         _values(check, made, dims, strides, tolerance)
+        check_layers(check, made, dims, strides)
         _gradients(check, made, dims, strides)
         _state(check, made, build(dims=tuple(dims), strides=tuple(strides)), dims, strides)
+        check_initialise(check, build(dims=tuple(dims), strides=tuple(strides)).eval(), dims, strides)
+        check_shift(check, build(dims=tuple(dims), strides=tuple(strides)).eval(), dims, strides)
         _bfloat16(check, build(dims=tuple(dims), strides=tuple(strides)), dims, strides)
     return tuple(check.done)
-
-
-def _inputs(
-    dims: Sequence[int], strides: Sequence[int], batch: int = 2, grid: tuple[int, int] = (3, 5)
-) -> tuple[Features, Tensor]:
-    height, width = grid[0] * max(strides), grid[1] * max(strides)
-    maps = [
-        noise(batch, d, height // s, width // s, seed=i) for i, (d, s) in enumerate(zip(dims, strides, strict=True))
-    ]
-    features = Features(tuple(maps), noise(batch, dims[-1], seed=99), (height, width))
-    return features, noise(batch, 3, height, width, seed=98)
 
 
 def _row(features: Features, row: int) -> Features:
@@ -72,7 +65,7 @@ def _row(features: Features, row: int) -> Features:
 
 @torch.no_grad()
 def _values(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int], tolerance: float) -> None:
-    features, images = _inputs(dims, strides)
+    features, images = decoder_inputs(dims, strides)
     before = [m.clone() for m in (*features.maps, images)]
     with check.clause("shapes") as require:
         for size in (features.image_size, *SIZES):
@@ -91,7 +84,7 @@ def _values(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequ
             gap = difference(alone, first[row : row + 1])
             require(gap <= tolerance, f"an image alone and in a batch differ by {gap:.1e} relative")
     with check.clause("size") as require:
-        other, other_images = _inputs(dims, strides, grid=(5, 2))
+        other, other_images = decoder_inputs(dims, strides, grid=(5, 2))
         got = tuple(decoder(other, other_images, SIZES[1]).shape)
         require(got == (2, decoder.dim, *SIZES[1]), f"gave {got} on a 5 x 2 grid after a 3 x 5 one")
         again = decoder(features, images, SIZES[0])
@@ -99,7 +92,7 @@ def _values(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequ
 
 
 def _gradients(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
-    features, images = _inputs(dims, strides)
+    features, images = decoder_inputs(dims, strides)
     for item in features.maps:
         item.requires_grad_(True)
     decoder.train()
@@ -124,7 +117,7 @@ def _gradients(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: S
 
 @torch.no_grad()
 def _state(check: Clauses, decoder: Decoder, other: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
-    features, images = _inputs(dims, strides)
+    features, images = decoder_inputs(dims, strides)
     with check.clause("state_dict") as require:
         for parameter in other.parameters():
             parameter.add_(1.0)
@@ -135,7 +128,7 @@ def _state(check: Clauses, decoder: Decoder, other: Decoder, dims: Sequence[int]
 
 @torch.no_grad()
 def _bfloat16(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
-    features, images = _inputs(dims, strides)
+    features, images = decoder_inputs(dims, strides)
     half = torch.bfloat16
     cls = None if features.cls is None else features.cls.to(half)
     features = Features(tuple(m.to(half) for m in features.maps), cls, features.image_size)

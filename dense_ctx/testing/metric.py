@@ -52,8 +52,8 @@ def check_metric(
         return build(classes=tuple(classes) if labels else ())  # type: ignore[no-any-return]
 
     with check.clause("construction") as require:
-        made = new()
-        require(isinstance(made, Metric), f"gave a {type(made).__name__}, not a Metric")
+        first = new()
+        require(isinstance(first, Metric), f"gave a {type(first).__name__}, not a Metric")
     with check.clause("empty") as require:
         try:
             new().compute()
@@ -61,7 +61,7 @@ def check_metric(
             pass
         else:
             require(False, "compute() of nothing must raise InputError")
-    feeds = [_feed(made.target, seed, True, len(classes)) for seed in range(len(SIZES))]
+    feeds = [_feed(first.target, seed, True, len(classes)) for seed in range(len(SIZES))]
     whole = _update(check, new(), feeds)
     _state(check, whole)
     scores = _compute(check, whole)

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..errors import ConfigError
-from ..interfaces import Losses, Objective
+from ..interfaces import Losses, Objective, SeededDataset
 from ..model import DenseModel
 from ..train import TrainStep
+from ..train.data import count
 from .common import Clauses, factory, finite
 from .tiny import tiny_model
 
@@ -52,8 +53,12 @@ def check_objective(
     model = tiny_model() if model is None else model
     with check.clause("dataset") as require:
         dataset = made.dataset(data)
-        require(hasattr(dataset, "__getitem__") or hasattr(dataset, "__iter__"), "dataset() gave no Dataset")
-        require(not hasattr(dataset, "__len__") or len(dataset) > 0, "dataset() is empty for this data")
+        samples = count(dataset)
+        if isinstance(dataset, SeededDataset):
+            for index in {0, samples - 1}:
+                first, second = (made.collate([dataset.sample(index, seed=7)]) for _ in range(2))
+                same = all(torch.equal(first[k], second[k]) for k in first if isinstance(first[k], Tensor))
+                require(same, f"sample({index}, seed=7) is another one when it is read again")
     with check.clause("collate") as require:
         batches: list[Any] = []
         while len(batches) < steps:
@@ -105,8 +110,8 @@ def _train(check: Clauses, step: TrainStep, batches: list[Any]) -> None:
             raw = step.objective(step.model, batch)
             require(isinstance(raw, Losses), f"forward gave a {type(raw).__name__}, not Losses")
             for name, value in {"total": raw.total, **raw.logs}.items():
-                scalar = isinstance(value, Tensor) and value.shape == ()
-                require(scalar, f"{name} must be a tensor [], is {getattr(value, 'shape', type(value).__name__)}")
+                shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                require(shape == [], f"{name} must be a tensor [], is {shape}")
                 require(finite(value), f"{name} is {value.detach().item()} at step {number}")
             require(raw.total.requires_grad, "total has no gradient: nothing would be learnt")
         with check.clause("gradients") as require:

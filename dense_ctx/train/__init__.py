@@ -1,8 +1,7 @@
 """The one training loop: `train(TrainConfig.load("run.yaml"))` gives a model folder. See docs/training.md."""
 
 from .config import TrainConfig
-from .data import SeededDataset
 from .loop import train
 from .step import TrainStep
 
-__all__ = ["SeededDataset", "TrainConfig", "TrainStep", "train"]
+__all__ = ["TrainConfig", "TrainStep", "train"]

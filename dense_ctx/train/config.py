@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, typed
+from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, parse_part, typed
 from ..errors import ConfigError, FileError
 from ..identity import differences
 
@@ -161,8 +161,7 @@ class TrainConfig:
         Raises:
             ConfigError: an unknown or missing key, or a value of the wrong type, named by its dotted path.
         """
-        config = typed(cls, data, where)
-        return replace(config, model=_parts(config.model)) if isinstance(config.model, str) else config
+        return typed(cls, _written_out(data) if isinstance(data, Mapping) else data, where)
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -180,11 +179,11 @@ class TrainConfig:
             raise ConfigError(f"{path} is not a text file in UTF-8: {error}") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{path} is not a mapping of keys to values")
-        return cls.from_dict(override(data, *overrides), str(path))
+        return cls.from_dict(_overridden(data, overrides), str(path))
 
     def override(self, settings: Sequence[str]) -> TrainConfig:
         """Change values: ["steps=100", "optimizer.lr=1e-4", "objective.args.k=5"]; values are YAML."""
-        return self.from_dict(override(self.to_dict(), *settings))
+        return self.from_dict(_overridden(self.to_dict(), settings))
 
     def resolved(self, samples: int) -> TrainConfig:
         """The same with `steps` in place of `epochs`, for a data set of so many samples."""
@@ -212,8 +211,22 @@ class TrainConfig:
         return differences(theirs, mine)
 
 
-def _parts(model: str) -> Parts | str:
+def _overridden(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    for setting in settings:  # objective=lila(start=4), then objective.args.start=8
+        data = override(_written_out(data), setting)
+    return data
+
+
+def _written_out(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with mappings for BACKBONE+DECODER and NAME(key=value, ...), so that keys inside can be changed."""
     from ..model_spec import parse_model
 
-    spec = parse_model(model)
-    return spec if isinstance(spec, Parts) else model
+    model, objective = data.get("model"), data.get("objective")
+    changed: dict[str, Any] = {}
+    if isinstance(model, str) and isinstance(parts := parse_model(model), Parts):
+        changed["model"] = asdict(parts)
+    elif isinstance(model, Mapping):
+        changed["model"] = {key: asdict(parse_part(v)) if isinstance(v, str) else v for key, v in model.items()}
+    if isinstance(objective, str):
+        changed["objective"] = asdict(parse_part(objective))
+    return {**data, **changed}

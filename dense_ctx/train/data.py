@@ -8,33 +8,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import InputError
-from ..interfaces import Objective
+from ..interfaces import EpochDataset, Objective, SeededDataset
 
 Key: TypeAlias = "tuple[int, int]"  # (epoch, index)
-
-
-class SeededDataset(Protocol):
-    """A data set whose augmentation depends on its arguments alone.
-
-    Other data sets are indexed as usual, after Python's, NumPy's and torch's generators have been seeded and
-    `set_epoch(epoch)` called, if it exists. If they use a generator of their own, a resumed run differs.
-    """
-
-    def __len__(self) -> int: ...
-
-    def sample(self, index: int, seed: int) -> Any:
-        """Sample number `index`, with all randomness from `seed`, which differs between epochs."""
 
 
 def mix(*parts: int | str) -> int:
@@ -120,18 +106,15 @@ class Samples(Dataset[Any]):
 
     def __init__(self, dataset: Any, seed: int) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, -1
-        self.seeded = hasattr(dataset, "sample") and {"index", "seed"} <= set(
-            inspect.signature(dataset.sample).parameters
-        )
 
     def __getitem__(self, key: Key) -> tuple[int, Any]:
         epoch, index = key
         seed = mix(self.seed, "sample", epoch, index)
-        if self.seeded:
-            return index, self.dataset.sample(index, seed)
-        if epoch != self.epoch and hasattr(self.dataset, "set_epoch"):
+        if epoch != self.epoch and isinstance(self.dataset, EpochDataset):
             self.dataset.set_epoch(epoch)
         self.epoch = epoch
+        if isinstance(self.dataset, SeededDataset):
+            return index, self.dataset.sample(index, seed)
         seed_all(seed)
         return index, self.dataset[index]
 
@@ -170,7 +153,7 @@ def count(dataset: Any) -> int:
         samples = len(dataset)
     except TypeError:
         samples = 0
-    if samples < 1 or not (hasattr(dataset, "__getitem__") or hasattr(dataset, "sample")):
+    if samples < 1 or isinstance(dataset, IterableDataset):
         raise InputError(
             f"{type(dataset).__name__} has no samples, or no length: the loop indexes its data set, which therefore "
             "needs __len__ and __getitem__"

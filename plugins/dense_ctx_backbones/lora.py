@@ -17,19 +17,21 @@ TARGETS = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
 
 
 class LoraBackbone(Backbone):
-    """A backbone whose chosen linear layers add B A x (Hu et al. 2022); as new it computes what the bare one does.
+    """A backbone some of whose layers add B A x (Hu et al. 2022); as new it computes what the bare one does.
 
-    A checkpoint of a model with it holds the adapters alone.
+    Under any objective the adapters train and the rest stays frozen; a checkpoint holds the adapters alone. Adapters
+    that the bare backbone has from an earlier training are merged into its weights first.
 
     Args:
         of: name of a registered backbone, or the module.
         args: arguments of the named one.
         weights: of the named one: "pretrained" (as `args` say), a file, or None (random).
         rank: of the adapters; their scale is 1 (alpha = rank).
-        targets: endings of the names of the linear layers.
+        targets: endings of the names of linear layers and convolutions (of one group); None: the attention's
+            projections, or in a network without attention its pointwise convolutions.
 
     Raises:
-        ConfigError: no layer has such a name; those there are are listed.
+        ConfigError: no layer has such a name; the names of its layers are listed.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class LoraBackbone(Backbone):
         of: str | Backbone,
         args: Mapping[str, Any] | None = None,
         rank: int = 8,
-        targets: Sequence[str] = TARGETS,
+        targets: Sequence[str] | None = None,
         weights: str | None = "pretrained",
     ) -> None:
         super().__init__()
@@ -45,21 +47,17 @@ class LoraBackbone(Backbone):
 
         if rank < 1:
             raise ConfigError(f"rank={rank} is not at least 1")
-        made = _bare(of, args or {}, weights) if isinstance(of, str) else of
-        linear = [name for name, part in made.named_modules() if isinstance(part, nn.Linear)]
-        chosen = [name for name in linear if name.rpartition(".")[2] in tuple(targets)]
-        if not chosen:
-            known = sorted({name.rpartition(".")[2] for name in linear})
-            raise ConfigError(
-                f"targets={list(targets)}: {type(made).__name__} has no such linear layer; it has "
-                f"{', '.join(known) or 'none at all: train=blocks'}"
-            )
+        if isinstance(of, str):
+            own = random_args(of) if weights is None else {} if weights == "pretrained" else {"weights": weights}
+            of = create_backbone(of, **{**(args or {}), **own})
+        _merge(of)
+        names = _target_layers(of, targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a model built again for its checkpoint starts alike
-            config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=chosen)
-            self.net = inject_adapter_in_model(config, made)
-        self.dims, self.strides, self.stride, self.image_size = made.dims, made.strides, made.stride, made.image_size
-        self.mean, self.std, self.source, self.links = made.mean, made.std, made.source, made.links
+            config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=names)
+            self.net = inject_adapter_in_model(config, of)
+        self.dims, self.strides, self.stride, self.links = of.dims, of.strides, of.stride, of.links
+        self.mean, self.std, self.image_size, self.source = of.mean, of.std, of.image_size, of.source
         self.eval()
 
     def forward(self, images: Tensor) -> Features:
@@ -86,11 +84,32 @@ class LoraBackbone(Backbone):
         return {**args, "args": inner} if inner else dict(args)
 
 
-def _bare(name: str, args: Mapping[str, Any], weights: str | None) -> Backbone:
-    """The named backbone, with the weights that its own arguments, a file or chance give."""
-    own = {"weights": weights}
-    if weights is None:
-        own = random_args(name)
-    elif weights == "pretrained":
-        own = {}
-    return create_backbone(name, **{**args, **own})
+def _merge(backbone: Backbone) -> None:
+    """Add earlier adapters to the weights of their layers, which take the adapted layers' places."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in list(backbone.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+            parent, _, last = name.rpartition(".")
+            backbone.get_submodule(parent).register_module(last, layer.get_base_layer())
+
+
+def _target_layers(backbone: Backbone, targets: Sequence[str] | None) -> list[str]:
+    """Names of the layers that get adapters."""
+    layers = {
+        name: layer
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    }
+    endings = TARGETS if targets is None else tuple(targets)
+    names = [name for name in layers if name.rpartition(".")[2] in endings]
+    if not names and targets is None:
+        names = [n for n, layer in layers.items() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
+    if not names:
+        known = sorted({name.rpartition(".")[2] for name in layers})
+        raise ConfigError(
+            f"targets={None if targets is None else list(targets)}: {type(backbone).__name__} has no such linear layer "
+            f"or convolution; it has {', '.join(known) or 'none at all, so it takes no adapters'}"
+        )
+    return names

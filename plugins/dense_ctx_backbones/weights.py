@@ -28,10 +28,10 @@ def read_state(path: str | os.PathLike[str]) -> State:
     """
     path = Path(path)
     if path.is_dir():
-        found = next((path / name for name in _NAMES if (path / name).exists()), None)
-        if found is None:
+        file = next((path / name for name in _NAMES if (path / name).exists()), None)
+        if file is None:
             raise FileError(f"The folder {path} holds none of {', '.join(_NAMES)}")
-        path = found
+        path = file
     if not path.exists():
         raise FileError(f"No weights at {path}")
     try:
@@ -116,7 +116,7 @@ def hub_error(error: Exception, repository: str, name: str) -> WeightsError:
             f'or pass weights="PATH" with a file you have'
         )
     return WeightsError(
-        f"The pretrained weights of {name} could not be had from the Hub repository {repository} "
+        f"The pretrained weights of {name} could not be loaded from the Hub repository {repository} "
         f"({type(error).__name__}). They are not in the cache {constants.HF_HUB_CACHE} (HF_HOME moves it; "
         f"HF_HUB_OFFLINE is {'set' if constants.HF_HUB_OFFLINE else 'not set'}). Without a network: "
         f'weights="PATH" loads a local file, weights=None starts untrained, and "efficientnet-lite0" comes with pip'

@@ -103,9 +103,9 @@ def _beside(results: Sequence[Result], paper: str) -> str:
                     used.add(result.protocol_id)
     missing = sorted({result.protocol_id for result in results} - used)
     if missing:
-        known = sorted({column.protocol for column in published.columns.values() if column.protocol})
+        protocols = sorted({column.protocol for column in published.columns.values() if column.protocol})
         raise InputError(
-            f"{paper} has no column measured by {', '.join(missing)}; its protocols: {', '.join(known) or 'none'}. "
+            f"{paper} has no column measured by {', '.join(missing)}; its protocols: {', '.join(protocols) or 'none'}. "
             "A limit or an override makes another protocol"
         )
     return published.render(extra_rows=list(rows.items()))

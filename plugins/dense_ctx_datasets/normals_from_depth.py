@@ -39,15 +39,15 @@ def normals_from_depth(
     if not fx > 0 or not fy > 0 or radius < 1:
         raise InputError(f"intrinsics={intrinsics}, radius={radius}: focal lengths above 0 and a radius of at least 1")
     z = depth[0].double()
-    known = z.isfinite() & (z > 0)
-    if not bool(known.any()):
+    valid = z.isfinite() & (z > 0)
+    if not bool(valid.any()):
         raise InputError("The depth map holds no known value (all NaN, 0 or below)")
-    z = torch.where(known, z, 0.0)
+    z = torch.where(valid, z, 0.0)
     height, width = z.shape
     x = (torch.arange(width, dtype=torch.float64, device=z.device) - cx)[None] / fx * z
     y = (torch.arange(height, dtype=torch.float64, device=z.device) - cy)[:, None] / fy * z
     # the normal equations A n = b, A = sum p p^T, b = sum p, over the near points: ten sums, in one pass an offset
-    terms = torch.stack([x * x, x * y, x * z, y * y, y * z, z * z, x, y, z, known.double()])
+    terms = torch.stack([x * x, x * y, x * z, y * y, y * z, z * z, x, y, z, valid.double()])
     sums = torch.zeros_like(terms)
     step = -(-radius // 3)
     offsets = [radius + k * step for k in range(-(radius // step), radius // step + 1)]
@@ -63,7 +63,7 @@ def normals_from_depth(
     normal = functional.normalize(solved, dim=0)
     # n . X = 1 points away from the camera; the convention is towards it
     facing = torch.where(normal[0] * x + normal[1] * y + normal[2] * z > 0, -normal, normal)
-    enough = known & (count >= len(offsets))
+    enough = valid & (count >= len(offsets))
     return torch.where(enough, facing, torch.nan).float()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dense_ctx.commands.arguments import add_model_argument, add_settings, model_of
+from dense_ctx.commands.arguments import add_model_argument, add_settings, model_of, settings_of
 from dense_ctx.commands.base import Command
 
 
@@ -48,7 +48,7 @@ class PseudoLabel(Command):
         from .task_settings import TaskSettings
         from .tasks import make_tasks
 
-        values = override({}, *args.settings)
+        values = override({}, *settings_of(args))
         if "segmenter" in values:
             raise ConfigError("segmenter=... is written --segmenter 'NAME(key=value, ...)'")
         settings = typed(TaskSettings, {**values, "segmenter": parse_part(args.segmenter)}, "pseudo-label")

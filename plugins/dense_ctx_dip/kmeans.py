@@ -39,7 +39,7 @@ def kmeans(
         raise InputError(f"rows [N, C], count and iterations from 1; got {list(rows.shape)}, {count}, {iterations}")
     if len(rows) < count:
         raise InputError(
-            f"{len(rows)} segments cannot make {count} pseudo-classes: ask for at most {len(rows)} (--classes), "
+            f"{len(rows)} segments cannot make {count} pseudo-classes: ask for at most {len(rows)} (classes=), "
             "better a tenth of it, or give more images"
         )
     if not bool(rows.isfinite().all()):
@@ -54,7 +54,7 @@ def kmeans(
         except ImportError:
             if engine == "faiss":
                 raise MissingDependencyError(
-                    "k-means by faiss needs the package faiss-cpu: pip install faiss-cpu (or --kmeans torch)"
+                    "k-means by faiss needs the package faiss-cpu: pip install faiss-cpu (or kmeans=torch)"
                 ) from None
         else:
             clustering = faiss.Kmeans(rows.shape[1], count, niter=iterations, seed=seed, max_points_per_centroid=sample)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from dense_ctx_backbones.lora import TARGETS
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -20,7 +19,7 @@ from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
 
 from .distributed import draw_distractors, gather, total, world
-from .pairs import TaskPairs
+from .joined import open_tasks
 from .projector import Projector
 from .soft_labels import IGNORED, Loss, blocks_of, compact, label_counts, prediction_loss, soft_predict
 from .trainable import Train, choose
@@ -37,8 +36,8 @@ class DipObjective(Objective):
         classes: number of pseudo-classes; None: what the data says.
         hidden, out: of the projector; out 0: none, features are compared as they are.
         projector_lr: learning rate of the projector; None: the optimiser's.
-        train: "blocks", "lora" or "decoder": see `choose`.
-        blocks, rank, targets: see `choose`.
+        train: "blocks" (the backbone's last), "adapters" (of a backbone such as lora:NAME) or "decoder".
+        blocks: how many; see `choose`.
         size: side of the square crops, pixels.
         scale: range of the crop's share of the image's area.
         positives: "pairs" (the data's), or "crops": two crops of the query in place of a neighbour (ablation).
@@ -58,8 +57,6 @@ class DipObjective(Objective):
         projector_lr: float | None = None,
         train: Train = "blocks",
         blocks: int | None = None,
-        rank: int = 8,
-        targets: Sequence[str] = TARGETS,
         size: int = 224,
         scale: Sequence[float] = (0.4, 1.0),
         positives: str = "pairs",
@@ -68,7 +65,7 @@ class DipObjective(Objective):
         super().__init__()
         for value, known, name in (
             (loss, ("nll", "official"), "loss"),
-            (train, ("blocks", "lora", "decoder"), "train"),
+            (train, ("blocks", "adapters", "decoder"), "train"),
             (positives, ("pairs", "crops"), "positives"),
         ):
             if value not in known:
@@ -86,27 +83,27 @@ class DipObjective(Objective):
             )
         self.loss, self.distractors, self.official_distractors = loss, distractors, official_distractors
         self.temperature, self.classes, self.hidden, self.out = temperature, classes, hidden, out
-        self.projector_lr, self.what, self.blocks, self.rank, self.targets = projector_lr, train, blocks, rank, targets
+        self.projector_lr, self.what, self.blocks = projector_lr, train, blocks
         self.size, self.scale, self.positives = size, (scale[0], scale[1]), positives
         self.direct = direct
         self.projector: nn.Module | None = None
 
     def dataset(self, data: Any) -> Dataset[Any]:
-        """Pairs of the tasks folder that `data` names, or of official lists; see `TaskPairs`.
+        """Pairs of the tasks folder that `data` names, of official lists, or of a list of these; see `TaskPairs.open`.
 
         Raises:
             ConfigError: more classes in the data than `classes` says.
         """
-        made = TaskPairs.open(data, size=self.size, scale=self.scale, crops=self.positives == "crops")
+        tasks = open_tasks(data, size=self.size, scale=self.scale, crops=self.positives == "crops")
         if self.classes is None:
-            self.classes = made.classes
-        elif made.classes > self.classes:
-            raise ConfigError(f"classes={self.classes}, but {made.name} was made with {made.classes} pseudo-classes")
-        return made
+            self.classes = tasks.classes
+        elif tasks.classes > self.classes:
+            raise ConfigError(f"classes={self.classes}, but {tasks.name} was made with {tasks.classes} pseudo-classes")
+        return tasks
 
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
         """What `train` says, and the projector, which is no part of the published model."""
-        chosen = choose(model, self.what, self.blocks, self.rank, self.targets)
+        chosen = choose(model, self.what, self.blocks)
         groups: list[dict[str, Any]] = [{"params": chosen}]
         if self.projector is None and (self.out or self.direct):
             width = model.dim if self.what == "decoder" else model.backbone.dims[-1]

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from dense_ctx import images as image_io
 from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.interfaces import SeededDataset
 
 from .task_files import read_pairs, read_pseudo_labels
 
 _KEYS = ("images", "labels", "pairs", "classes")
 
 
-class TaskPairs(Dataset[Any]):
+class TaskPairs(SeededDataset):
     """Pairs of pseudo-labelled images.
 
     Args:
@@ -89,9 +89,6 @@ class TaskPairs(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self.pairs)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.sample(index, int(torch.randint(1 << 40, ())))
 
     def sample(self, index: int, seed: int) -> dict[str, Any]:
         """Query and positive [3, S, S], their labels int64 [S, S], a seed for the distractors, and the query's name."""

@@ -1,51 +1,56 @@
-"""Which of a model's weights DIP trains: the backbone's last blocks, LoRA's, or the decoder's."""
+"""Which of a model's weights DIP trains: the backbone's last blocks, its adapters, or the decoder's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import torch
-from dense_ctx_backbones.lora import LoraBackbone
 from torch import nn
 
-from dense_ctx.config import Part
 from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Backbone
 from dense_ctx.model import DenseModel
 
-Train = Literal["blocks", "lora", "decoder"]
+Train = Literal["blocks", "adapters", "decoder"]
 
 
-def choose(
-    model: DenseModel, train: Train, blocks: int | None, rank: int, targets: Sequence[str]
-) -> list[nn.Parameter]:
-    """Unfreeze and return the parameters that train; with "lora" the model's backbone gets its adapters.
+def choose(model: DenseModel, train: Train, blocks: int | None) -> list[nn.Parameter]:
+    """Unfreeze and return the parameters that train.
 
     Args:
-        train: "blocks", "lora" or "decoder".
+        train: "blocks", "adapters" (what `backbone.adapters()` names) or "decoder".
         blocks: how many, from the end, with the final norm; None: 3 of a plain ViT, the last stage of a hierarchy.
-        rank, targets: see `LoraBackbone`.
 
     Raises:
-        ConfigError: the backbone has no blocks, or fewer.
+        ConfigError: there are none of these parameters, or fewer blocks.
     """
     if train == "decoder":
-        chosen = list(model.decoder.parameters())
-        if not chosen:
+        decoder = list(model.decoder.parameters())
+        if not decoder:
             raise ConfigError(
-                f"train=decoder, but {type(model.decoder).__name__} has no parameters: train blocks or lora, or take "
-                "another decoder"
+                f"train=decoder, but {type(model.decoder).__name__} has no parameters: train blocks or adapters, or "
+                "take another decoder"
             )
-        return chosen
-    if train == "lora":
-        return _adapters(model, rank, targets)
+        return decoder
+    if train == "adapters":
+        names = model.backbone.adapters()
+        if not names:
+            config = model.model_config
+            name = type(model.backbone).__name__ if config is None else config.backbone.name
+            raise ConfigError(
+                f"train=adapters, but the backbone {name} has none: use backbone lora:"
+                f"{'NAME' if config is None else name}, or train=blocks"
+            )
+        return _unfreeze(model, names)
     hierarchical = len(set(model.backbone.strides)) > 1
     if hierarchical and blocks is None:
         names = last_stage(model.backbone)
     else:
         names = last_blocks(model.backbone, 3 if blocks is None else blocks)
+    return _unfreeze(model, names)
+
+
+def _unfreeze(model: DenseModel, names: list[str]) -> list[nn.Parameter]:
     unfrozen = set(model.unfreeze(*names))
     return [p for name, p in model.backbone.named_parameters() if name in unfrozen]
 
@@ -62,7 +67,7 @@ def last_blocks(backbone: Backbone, count: int) -> list[str]:
     if not 1 <= count <= len(blocks):
         raise ConfigError(
             f"blocks={count}, but {type(backbone).__name__} names {len(blocks)} blocks"
-            + (": ask for 1 to that many" if blocks else ": train=lora or train=decoder")
+            + (": ask for 1 to that many" if blocks else ": train=adapters or train=decoder")
         )
     return blocks[-count:] + norm
 
@@ -91,15 +96,3 @@ def last_stage(backbone: Backbone) -> list[str]:
             parameter.requires_grad_(before[name])
     pairs = zip(named, shallow, deep, strict=True)
     return [name for name, other, own in pairs if own is not None and other is None]
-
-
-def _adapters(model: DenseModel, rank: int, targets: Sequence[str]) -> list[nn.Parameter]:
-    if not isinstance(model.backbone, LoraBackbone):
-        wrapped = LoraBackbone(model.backbone, rank=rank, targets=targets)
-        config = model.model_config
-        if config is not None:
-            args = {"args": dict(config.backbone.args), "rank": rank, "targets": list(targets)}
-            model.model_config = replace(config, backbone=Part(f"lora:{config.backbone.name}", args))
-        model.backbone = wrapped.requires_grad_(False)
-    model.unfreeze(*model.backbone.adapters())
-    return [p for p in model.backbone.parameters() if p.requires_grad]

@@ -24,8 +24,9 @@ from . import decoder_init
 from .cue_targets import FEATURES, CueMaps
 from .feature_cue import FeatureCue
 from .losses import matching_loss
+from .open_clips import open_clips
 from .regression import Regression
-from .sampling import FramePairs, Sampling, open_clips
+from .sampling import FramePairs, Sampling
 
 S = TypeVar("S", Sampling, Regression, FeatureCue)
 
@@ -94,7 +95,7 @@ class LilaObjective(Objective):
         self._to_centre: Dataset[Any] | None = None
 
     def dataset(self, data: Any) -> FramePairs:
-        """Frame pairs of the clips that `data` names; see `sampling.open_clips`."""
+        """Frame pairs of the clips that `data` names; see `open_clips`."""
         cues = self.cues
         return FramePairs(open_clips(data), self.sampling, cues.light, bool(cues.heavy), cues.cache)
 
@@ -196,4 +197,4 @@ class LilaObjective(Objective):
 
 
 def _settings(cls: type[S], value: S | Mapping[str, Any], name: str) -> S:
-    return value if isinstance(value, cls) else typed(cls, value, f"objective: {name}")
+    return value if isinstance(value, cls) else typed(cls, value, "objective", name)

@@ -8,18 +8,17 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dense_ctx.data import Clip, VideoSet
 from dense_ctx.data.video import Video
-from dense_ctx.errors import FileError, InputError
+from dense_ctx.errors import ConfigError, FileError
 from dense_ctx.images import open_image
+from dense_ctx.interfaces import SeededDataset
 
 from .crops import crop_image, crop_map, draw_box, scaled
 from .cue_cache import CueCache
@@ -52,13 +51,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 1 <= self.gap[0] <= self.gap[1]:
-            raise InputError(f"gap={self.gap}: at least 1 frame, the least first")
+            raise ConfigError(f"gap={self.gap}: at least 1 frame, the least first")
         if not 0 < self.crop[0] <= self.crop[1] <= 1:
-            raise InputError(f"crop={self.crop}: shares of the short side in (0, 1], the least first")
+            raise ConfigError(f"crop={self.crop}: shares of the short side in (0, 1], the least first")
         if not self.map_size:
             object.__setattr__(self, "map_size", self.size)
         if min(self.size, self.map_size, self.frame_side, self.cue_side) < 8:
-            raise InputError(
+            raise ConfigError(
                 f"size={self.size}, map_size={self.map_size}, "
                 f"frame_side={self.frame_side}, cue_side={self.cue_side}: at least 8 pixels"
             )
@@ -109,7 +108,7 @@ class Source:
         return scaled(frame[None].float(), self.sampling.frame_side)[0].round().clamp(0, 255).to(torch.uint8)
 
 
-class FramePairs(Dataset[Mapping[str, Any]]):
+class FramePairs(SeededDataset):
     """One item a frame of every clip that can be read; what is drawn around it depends on the seed alone.
 
     Args:
@@ -162,9 +161,6 @@ class FramePairs(Dataset[Mapping[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._places)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self.sample(index, index)
 
     def sample(self, index: int, seed: int) -> Mapping[str, Any]:
         """The pair at `index`, drawn with `seed`.
@@ -260,30 +256,3 @@ def normalized(cue: Cue, context: Tensor, query: Tensor) -> tuple[Tensor, Tensor
     size = (context.shape[-2], context.shape[-1])
     flow = range(0, cue.channels, 2) if cue.unit == "pixels" else ()
     return normalize_cues(*cue(context, query), flow=flow, size=size)
-
-
-def open_clips(data: Any) -> VideoSet:
-    """Clips of what the user names.
-
-    Args:
-        data: a folder of clips; or {"root": ..., "layout": ..., "split": ...} with a layout of
-            `dense_ctx.data` ("clips", "youtube-vos", "kinetics700"); or a VideoSet.
-
-    Raises:
-        InputError: something else.
-    """
-    from dense_ctx.data import open_set
-
-    if isinstance(data, VideoSet):
-        return data
-    if isinstance(data, (str, Path)):
-        data = {"root": data}
-    if not isinstance(data, Mapping) or "root" not in data:
-        raise InputError(f"LILA trains on clips: a folder, or {{root: ..., layout: ..., split: ...}}; got {data!r}")
-    unknown = set(data) - {"root", "layout", "split"}
-    if unknown:
-        raise InputError(f"data has unknown keys {', '.join(sorted(unknown))}; known: root, layout, split")
-    found = open_set(data.get("layout", "clips"), data["root"], data.get("split"))
-    if not isinstance(found, VideoSet):
-        raise InputError(f"{data.get('layout')} holds images; LILA trains on clips")
-    return found

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dense_ctx.data import ImageSet, open_set
 from dense_ctx.data.features import FeatureCache
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.images import resized
-from dense_ctx.interfaces import Size
+from dense_ctx.interfaces import SeededDataset, Size
 
 from .target_cache import TargetCache
 from .tasks import Task, check_images, make_target
@@ -43,7 +42,7 @@ def open_images(data: Any, task: Task) -> ImageSet:
     return data
 
 
-class TaskData(Dataset[Any]):
+class TaskData(SeededDataset):
     """Samples {"image" or the cached tensors, "target", "index"}.
 
     Args:

@@ -48,6 +48,6 @@ class Text(Command):
             except (OSError, UnicodeDecodeError) as error:
                 raise FileError(f"{args.classes} is neither a data set nor a file of classes: {error}") from None
             classes = tuple(line.strip() for line in lines if line.strip())
-        made = embed_text(classes, args.encoder)
-        print(f"{len(classes)} classes, {made.vectors.shape[1]} dimensions -> {made.save(args.out)}")
+        embeddings = embed_text(classes, args.encoder)
+        print(f"{len(classes)} classes, {embeddings.vectors.shape[1]} dimensions -> {embeddings.save(args.out)}")
         return 0

@@ -112,24 +112,24 @@ class GradientProbe(Probe):
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> GradientProbe:
         """Take `updates` steps on B images (and replayed ones)."""
         check(features, targets, self.task, any_size=True)
-        known = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
-        if not bool(known.any()):
+        labelled = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
+        if not bool(labelled.any()):
             raise InputError("No labelled pixel: every target is ignored (-1) or NaN")
         with torch.inference_mode(False), torch.enable_grad():
             features = _plain(features)
             targets = targets.clone().to(features.pixels.device)
-            head = self._head(features, targets, known)
+            head = self._head(features, targets, labelled)
             head.train()
             batches = [*self._memory, (features, targets)]
             for update in range(self.updates):
                 self._step(head, *batches[(len(batches) - 1 - update) % len(batches)])
             head.eval()
         if self.replay:
-            kept = DenseFeatures(features.pixels.detach(), features.patches.detach(), features.cls, features.extent)
-            self._memory = [*self._memory, (kept, targets)][-self.replay :]
+            example = DenseFeatures(features.pixels.detach(), features.patches.detach(), features.cls, features.extent)
+            self._memory = [*self._memory, (example, targets)][-self.replay :]
         return self
 
-    def _head(self, features: DenseFeatures, targets: Tensor, known: Tensor) -> nn.Module:
+    def _head(self, features: DenseFeatures, targets: Tensor, labelled: Tensor) -> nn.Module:
         if self.task == "segmentation":
             outputs = max(int(targets.max()) + 1, self.classes or 0, self.outputs_)
             if self.classes is not None and outputs > self.classes:
@@ -139,7 +139,7 @@ class GradientProbe(Probe):
             if self.bins and targets.shape[1] != 1:
                 raise InputError(f"bins={self.bins} predict one value a pixel; the targets have {targets.shape[1]}")
         if self.task == "regression" and not len(self.affine_):
-            values = targets.movedim(1, -1)[known.to(targets.device)].float()
+            values = targets.movedim(1, -1)[labelled.to(targets.device)].float()
             self.affine_ = torch.stack([values.mean(0), values.std(0, correction=0).clamp_min(1e-6)]).cpu()
         dims = (features.pixels.shape[1], features.patches.shape[1])
         if self.head_ is None or outputs > self.outputs_:

@@ -76,12 +76,12 @@ class KnnProbe(Probe):
         check(features, targets, self.task)
         if self.task == "segmentation":
             count = max(int(targets.max()) + 1, self.values_.shape[1] if self.keys_ is not None else 0)
-            known = targets >= 0
-            values = functional.one_hot(targets.clamp_min(0), max(1, count)).movedim(-1, 1).float() * known[:, None]
+            valid = targets >= 0
+            values = functional.one_hot(targets.clamp_min(0), max(1, count)).movedim(-1, 1).float() * valid[:, None]
         else:
-            known = targets.isfinite().all(1)
-            values = torch.where(known[:, None], targets, 0.0).float()
-        share = self._pool(known[:, None].float())
+            valid = targets.isfinite().all(1)
+            values = torch.where(valid[:, None], targets, 0.0).float()
+        share = self._pool(valid[:, None].float())
         values = self._pool(values) / share.clamp_min(1e-9)
         labelled = share[:, 0] > 0
         if not bool(labelled.any()):

@@ -50,11 +50,11 @@ class LinearProbe(Probe):
         # each pixel draws a number; those with the smallest stay, whatever the order of the calls' sizes
         draws = torch.rand(len(rows), generator=generator)
         if len(rows) > self.samples:
-            chosen = draws.topk(self.samples, largest=False).indices.sort().values
+            smallest = draws.topk(self.samples, largest=False).indices.sort().values
             rows, values, draws = (
-                rows[chosen.to(rows.device)],
-                values[chosen.to(values.device)],
-                draws[chosen],
+                rows[smallest.to(rows.device)],
+                values[smallest.to(values.device)],
+                draws[smallest],
             )
         self.seen_ += int(targets.numel())
         rows, values = rows.float().cpu(), values.cpu()
@@ -63,8 +63,8 @@ class LinearProbe(Probe):
             rows, values = torch.cat([self.rows_, rows]), torch.cat([old, values])
             draws = torch.cat([self.keys_, draws])
         if len(rows) > self.samples:
-            chosen = draws.topk(self.samples, largest=False).indices.sort().values
-            rows, values, draws = rows[chosen], values[chosen], draws[chosen]
+            smallest = draws.topk(self.samples, largest=False).indices.sort().values
+            rows, values, draws = rows[smallest], values[smallest], draws[smallest]
         self.rows_, self.targets_, self.keys_ = rows, values, draws
         self._fitted = None
         return self

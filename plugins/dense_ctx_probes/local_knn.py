@@ -84,8 +84,8 @@ class Propagator:
                 f"The frame's features are {list(features.shape)}; the first frame's were {[channels, height, width]}"
             )
         query = _normalized(features[None])[0]
-        known = min(self._steps + self._given, self._slots)
-        keys, values = self._keys[:known], self._values[:known]
+        frames = min(self._steps + self._given, self._slots)
+        keys, values = self._keys[:frames], self._values[:frames]
         labels = _propagate(query, keys, values, self._blank, self.radius, self.topk, self.temperature)
         last = self._slots - self._given
         if last:  # the oldest of the last frames makes room

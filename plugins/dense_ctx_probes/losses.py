@@ -26,8 +26,8 @@ def regression_loss(prediction: Tensor, target: Tensor, loss: Loss) -> Tensor:
     silog: sqrt(mean d^2 - 0.85 mean(d)^2), d = ln p - ln t, of positive values (Eigen et al. 2014, with the weight that
     depth probes use).
     """
-    known = target.isfinite().all(1)
-    p, t = prediction.movedim(1, -1)[known], target.movedim(1, -1)[known].float()
+    valid = target.isfinite().all(1)
+    p, t = prediction.movedim(1, -1)[valid], target.movedim(1, -1)[valid].float()
     if loss == "mse":
         return functional.mse_loss(p, t)
     if loss == "l1":

@@ -49,15 +49,15 @@ class PropagationProbe(Probe):
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> PropagationProbe:
         """Add B annotated frames; ignored pixels do not vote."""
         check(features, targets, self.task)
-        known = self.labels_.shape[1] if self.keys_ is not None else 0
-        count = max(int(targets.max()) + 1, known)
+        classes = self.labels_.shape[1] if self.keys_ is not None else 0
+        count = max(int(targets.max()) + 1, classes)
         if not bool((targets >= 0).any()):
             raise InputError("No labelled pixel: every target is ignored (-1)")
         labels = functional.one_hot(targets.clamp_min(0), count).movedim(-1, 1).float() * (targets >= 0)[:, None]
         keys = features.pixels.detach().float()
         labels = labels.to(keys.device)
         if self.keys_ is not None:
-            old = functional.pad(self.labels_, (0, 0, 0, 0, 0, count - known)).to(keys.device)
+            old = functional.pad(self.labels_, (0, 0, 0, 0, 0, count - classes)).to(keys.device)
             if self.keys_.shape[1:] != keys.shape[1:]:
                 raise InputError(
                     f"Annotated frames of one clip have one grid: {list(self.keys_.shape[1:])}, now "

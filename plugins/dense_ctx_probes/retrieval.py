@@ -156,27 +156,27 @@ class RetrievalProbe(Probe):
         if self.task == "segmentation":
             if self.mode != "sound":
                 target = target.clamp_min(0)
-            known = target >= 0
-            place = (patch * self.width_ + target)[known]
-            counts = torch.bincount(place, minlength=cells * self.width_).view(cells, self.width_).float()
+            valid = target >= 0
+            slot = (patch * self.width_ + target)[valid]
+            counts = torch.bincount(slot, minlength=cells * self.width_).view(cells, self.width_).float()
             share = counts.sum(1)
             return counts / share.clamp_min(1)[:, None], share
-        known = target.isfinite().all(0)
-        share = torch.bincount(patch[known], minlength=cells).float()
-        sums = torch.zeros(cells, len(target)).index_add_(0, patch[known], target[:, known].T.float())
+        valid = target.isfinite().all(0)
+        share = torch.bincount(patch[valid], minlength=cells).float()
+        sums = torch.zeros(cells, len(target)).index_add_(0, patch[valid], target[:, valid].T.float())
         return sums / share.clamp_min(1)[:, None], share
 
     def _order(self, values: Tensor, keep: Tensor) -> Tensor:
         """The patches to keep, in the order in which they would be chosen."""
-        places = keep.nonzero()[:, 0]
+        annotated = keep.nonzero()[:, 0]
         score = self._uniform(len(values))
         if self.sampling == "balanced" and self.task == "segmentation":
             present = (values > 0).float()
             # in how many patches each class is; a patch counts those of all its classes
-            score = (present @ present[places].sum(0)) * score
-        elif self.bank_.size >= len(places) * (len(self.bank_) + 1):
-            return places
-        return places[score[places].argsort(stable=True)]
+            score = (present @ present[annotated].sum(0)) * score
+        elif self.bank_.size >= len(annotated) * (len(self.bank_) + 1):
+            return annotated
+        return annotated[score[annotated].argsort(stable=True)]
 
     def _uniform(self, count: int) -> Tensor:
         """Numbers in [0, 1) for an image's patches; by its number, so that a probe saved half-way draws the same."""
@@ -208,31 +208,31 @@ class RetrievalProbe(Probe):
         unit = functional.normalize(queries, dim=1)
         asked, metric = (queries, "l2") if self.mode == "dip" else (unit, "product")
         if self.engine in ("ivf", "ivfpq"):
-            found, cosines = self._approximate(keys, asked, metric), None
+            neighbours, cosines = self._approximate(keys, asked, metric), None
         else:
-            cosines, found = nearest(asked, keys, self.k, self.engine, metric=metric)
+            cosines, neighbours = nearest(asked, keys, self.k, self.engine, metric=metric)
         picked, scores = [], []
-        for part, places in zip(range(0, len(unit), _CHUNK), found.split(_CHUNK), strict=True):
-            inside = places.clamp_min(0)
+        for part, block in zip(range(0, len(unit), _CHUNK), neighbours.split(_CHUNK), strict=True):
+            inside = block.clamp_min(0)
             if cosines is None or self.mode == "dip":
                 near = functional.normalize(keys[inside.to(keys.device)].to(unit), dim=-1)
                 score = torch.einsum("qc,qkc->qk", unit[part : part + _CHUNK], near)
             else:
                 score = cosines[part : part + _CHUNK]
-            score = score.masked_fill(places < 0, -float("inf"))
+            score = score.masked_fill(block < 0, -float("inf"))
             weights = (score / self.temperature).softmax(1)
             # [Q, k, K] at once would be gigabytes for many classes
             picked.append(torch.einsum("qk,qkm->qm", weights, values[inside.to(values.device)].to(weights)))
             scores.append(score)
         result = torch.cat(picked)
-        return functional.pad(result, (0, self.width_ - result.shape[1])), found, torch.cat(scores)
+        return functional.pad(result, (0, self.width_ - result.shape[1])), neighbours, torch.cat(scores)
 
     def _approximate(self, keys: Tensor, queries: Tensor, metric: Metric) -> Tensor:
         k = min(self.k, len(keys))
         if self._index is None or self._index[0] is not keys:
-            made = ApproximateIndex(keys, self.engine, metric, self.seed)
-            self._index, measured = (keys, made), queries[:: max(1, len(queries) // _MEASURED)][:_MEASURED]
-            self.recall_ = made.recall(measured, keys, k)
+            approximate = ApproximateIndex(keys, self.engine, metric, self.seed)
+            self._index, measured = (keys, approximate), queries[:: max(1, len(queries) // _MEASURED)][:_MEASURED]
+            self.recall_ = approximate.recall(measured, keys, k)
             warnings.warn(
                 f"engine={self.engine} is approximate: of the true {k} nearest it finds {self.recall_:.1%} "
                 f"({len(measured)} queries, {len(keys)} rows)",
@@ -257,8 +257,8 @@ class RetrievalProbe(Probe):
 
 def _patch_of(size: Size, grid: Size, extent: tuple[float, float]) -> Tensor:
     """The patch under each pixel, int64 [H, W]: the grid covers the image and what it was padded with."""
-    places = []
+    axes = []
     for length, cells, share in zip(size, grid, extent, strict=True):
         full = max(length, round(length / share))
-        places.append((torch.arange(length) * cells // full).clamp_max(cells - 1))
-    return places[0][:, None] * grid[1] + places[1]
+        axes.append((torch.arange(length) * cells // full).clamp_max(cells - 1))
+    return axes[0][:, None] * grid[1] + axes[1]

@@ -89,17 +89,17 @@ class Bank:
         if self.rows <= self.size:
             return
         share = max(1, self.size // len(self))
-        kept = [min(count, share if index < self.size else 0) for index, count in enumerate(self._counts)]
+        quotas = [min(count, share if index < self.size else 0) for index, count in enumerate(self._counts)]
         self._whole = None
         if self._files:
             for file in self._files:
-                file.keep(self._counts, kept)
+                file.keep(self._counts, quotas)
         else:
-            for index, count in enumerate(kept):
+            for index, count in enumerate(quotas):
                 if count < self._counts[index]:  # copies: a view would keep the rest alive
                     self._keys[index] = self._keys[index][:count].clone()
                     self._values[index] = self._values[index][:count].clone()
-        self._counts = kept
+        self._counts = quotas
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """All keys [M, C] and values [M, K], image after image; views of the files where they are in files.

@@ -66,15 +66,15 @@ class RowFile:
         width = self.width or 0
         return torch.from_file(str(self.path), shared=True, size=self.rows * width, dtype=self.dtype).view(-1, width)
 
-    def keep(self, counts: Sequence[int], kept: Sequence[int]) -> None:
+    def keep(self, counts: Sequence[int], quotas: Sequence[int]) -> None:
         """Of consecutive parts of `counts` rows keep the first `kept` of each, in place."""
         rows, start, stop = self.view(), 0, 0
-        for count, wanted in zip(counts, kept, strict=True):
+        for count, quota in zip(counts, quotas, strict=True):
             if start != stop:  # parts move towards the front, so that blocks may overlap what they come from
-                for block in range(0, wanted, _BLOCK):
-                    size = min(_BLOCK, wanted - block)
+                for block in range(0, quota, _BLOCK):
+                    size = min(_BLOCK, quota - block)
                     rows[stop + block : stop + block + size] = rows[start + block : start + block + size].clone()
-            start, stop = start + count, stop + wanted
+            start, stop = start + count, stop + quota
         del rows
         os.truncate(self.path, stop * (self.width or 0) * self.dtype.itemsize)
         self.rows = stop

@@ -39,10 +39,10 @@ def nearest(
         index = faiss.IndexFlatIP(keys.shape[1]) if metric == "product" else faiss.IndexFlatL2(keys.shape[1])
         for part in keys.split(_COLUMNS):
             index.add(part.float().cpu().numpy())
-        scores, found = (torch.from_numpy(item) for item in index.search(queries.float().cpu().numpy(), k))
+        scores, neighbours = (torch.from_numpy(item) for item in index.search(queries.float().cpu().numpy(), k))
         if metric == "l2":
             scores = (queries.float().cpu().square().sum(1, keepdim=True) - scores) / 2
-        return scores.to(queries.device), found.to(queries.device)
+        return scores.to(queries.device), neighbours.to(queries.device)
     blocks = list(queries.detach().float().split(rows))
     best: list[tuple[Tensor, Tensor] | None] = [None] * len(blocks)
     # one place for all products: memory asked for anew is cleared page by page, at a third of the products' own cost
@@ -58,7 +58,7 @@ def nearest(
                 products -= shift
             best[number] = _merged(best[number], products, start, k)
     pairs = [pair for pair in best if pair is not None]
-    return torch.cat([scores for scores, _ in pairs]), torch.cat([found for _, found in pairs])
+    return torch.cat([scores for scores, _ in pairs]), torch.cat([neighbours for _, neighbours in pairs])
 
 
 def _merged(before: tuple[Tensor, Tensor] | None, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
@@ -69,11 +69,11 @@ def _merged(before: tuple[Tensor, Tensor] | None, scores: Tensor, start: int, k:
         more = _top(scores, min(k, scores.shape[1]))
     if more is None:
         return before  # type: ignore[return-value]
-    values, found = more[0], more[1] + start
+    values, neighbours = more[0], more[1] + start
     if before is None:
-        return values, found
+        return values, neighbours
     values, order = torch.cat([before[0], values], 1).topk(min(k, before[0].shape[1] + values.shape[1]), 1)
-    return values, torch.cat([before[1], found], 1).gather(1, order)
+    return values, torch.cat([before[1], neighbours], 1).gather(1, order)
 
 
 def _above(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -84,16 +84,16 @@ def _above(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor] | None:
     groups = _grouped(scores)
     row, group = (groups.amax(2) > least[:, None]).nonzero(as_tuple=True)
     values = groups[row, group]
-    hit, place = (values > least[row, None]).nonzero(as_tuple=True)
+    hit, offset = (values > least[row, None]).nonzero(as_tuple=True)
     if not len(hit):
         return None
-    row, column, values = row[hit], group[hit] * _GROUP + place, values[hit, place]
+    row, column, values = row[hit], group[hit] * _GROUP + offset, values[hit, offset]
     counts = torch.bincount(row, minlength=len(scores))
     slot = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    made = scores.new_full((len(scores), int(counts.max())), -float("inf"))
-    columns = torch.zeros_like(made, dtype=torch.int64)
-    made[row, slot], columns[row, slot] = values, column
-    return made, columns
+    padded = scores.new_full((len(scores), int(counts.max())), -float("inf"))
+    columns = torch.zeros_like(padded, dtype=torch.int64)
+    padded[row, slot], columns[row, slot] = values, column
+    return padded, columns
 
 
 def _grouped(scores: Tensor) -> Tensor:
@@ -109,10 +109,10 @@ def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if scores.shape[1] < 4 * _GROUP * k:
         return scores.topk(k, 1)
     groups = _grouped(scores)
-    chosen = groups.amax(2).topk(k, 1).indices
-    inside = groups.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
-    values, place = inside.topk(k, 1)
-    return values, chosen.gather(1, place // _GROUP) * _GROUP + place % _GROUP
+    best_groups = groups.amax(2).topk(k, 1).indices
+    inside = groups.gather(1, best_groups[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
+    values, offset = inside.topk(k, 1)
+    return values, best_groups.gather(1, offset // _GROUP) * _GROUP + offset % _GROUP
 
 
 class ApproximateIndex:
@@ -147,14 +147,14 @@ class ApproximateIndex:
 
     def search(self, queries: Tensor, k: int) -> Tensor:
         """Indices [Q, k] of keys near to each query, nearest first; -1 where the lists looked into hold fewer."""
-        found: Any = self.index.search(queries.float().cpu().numpy(), k)[1]
-        return torch.from_numpy(found).to(queries.device)
+        neighbours: Any = self.index.search(queries.float().cpu().numpy(), k)[1]
+        return torch.from_numpy(neighbours).to(queries.device)
 
     def recall(self, queries: Tensor, keys: Tensor, k: int) -> float:
         """Share of the true k nearest that it finds."""
         _, true = nearest(queries, keys, k, metric=self.metric)
-        found = self.search(queries, k)
-        return float((true[:, :, None] == found[:, None]).any(2).float().mean())
+        neighbours = self.search(queries, k)
+        return float((true[:, :, None] == neighbours[:, None]).any(2).float().mean())
 
 
 def _faiss() -> Any:

@@ -33,8 +33,8 @@ class RidgeProbe(Probe):
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> RidgeProbe:
         """Add B images; the same as fitting all at once."""
-        known = 0 if self.stats_.cross is None else self.stats_.cross.shape[1]
-        self.stats_.update(*rows_of(features, targets, self.task, known))
+        classes = 0 if self.stats_.cross is None else self.stats_.cross.shape[1]
+        self.stats_.update(*rows_of(features, targets, self.task, classes))
         self._coefficients = None
         return self
 

@@ -61,7 +61,7 @@ class TextEmbeddings:
         try:
             with safe_open(str(path), framework="pt") as file:
                 meta = file.metadata() or {}
-                made = cls(
+                embeddings = cls(
                     tuple(json.loads(meta["classes"])),
                     file.get_tensor("vectors"),
                     meta["model"],
@@ -69,10 +69,10 @@ class TextEmbeddings:
                 )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise FileError(f"{path} is not a file of text embeddings: {error!r}") from None
-        if made.vectors.ndim != 2 or len(made.vectors) != len(made.classes):
-            shape = list(made.vectors.shape)
-            raise FileError(f"{path} is damaged: it names {len(made.classes)} classes, but vectors {shape}")
-        return made
+        if embeddings.vectors.ndim != 2 or len(embeddings.vectors) != len(embeddings.classes):
+            shape = list(embeddings.vectors.shape)
+            raise FileError(f"{path} is damaged: it names {len(embeddings.classes)} classes, but vectors {shape}")
+        return embeddings
 
     def pick(self, classes: Sequence[str]) -> Tensor:
         """Vectors [len(classes), E] in the order of `classes`.
@@ -108,7 +108,7 @@ def embed_text(
 
     Raises:
         InputError: no classes, or a template without {}.
-        WeightsError: the model cannot be had.
+        WeightsError: the model is unavailable.
         MissingDependencyError: a model of open_clip without open_clip.
     """
     if not classes or any("{}" not in template for template in templates) or not templates:

@@ -18,7 +18,7 @@ def text_encoder(model: str, device: str) -> Encoder:
     """Sentences -> unit vectors [N, E], by the encoder `model` names; see `dense_ctx_probes.text.embed_text`.
 
     Raises:
-        WeightsError: it cannot be had, or lacks weights.
+        WeightsError: it is unavailable, or lacks weights.
         MissingDependencyError: open_clip is asked for and not installed.
     """
     return _open_clip(model, device) if model.startswith(OPEN_CLIP) else _transformers(model, device)
@@ -80,5 +80,5 @@ def _open_clip(model: str, device: str) -> Encoder:
 def _not_had(model: str, error: Exception, hint: str) -> WeightsError:
     first = next(iter(str(error).splitlines()), type(error).__name__)
     return WeightsError(
-        f"The text encoder {model} cannot be had: {first}. {hint}, or use a file of embeddings made elsewhere"
+        f"The text encoder {model} is unavailable: {first}. {hint}, or use a file of embeddings made elsewhere"
     )

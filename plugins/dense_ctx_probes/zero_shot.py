@@ -146,9 +146,9 @@ class ZeroShotProbe(GradientProbe):
         if tuple(scores.shape[-2:]) != size:
             scores = functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
         hidden = torch.isin(targets, torch.tensor(self.unseen, device=targets.device))
-        known = targets.masked_fill(hidden, -1)
-        if bool((known >= 0).any()):
-            fit = functional.cross_entropy(scores, known, ignore_index=-1)
+        seen_targets = targets.masked_fill(hidden, -1)
+        if bool((seen_targets >= 0).any()):
+            fit = functional.cross_entropy(scores, seen_targets, ignore_index=-1)
         else:
             fit = 0.0 * scores.sum()  # a batch of unseen classes only
         if not bool(hidden.any()):

@@ -71,7 +71,7 @@ def create_cue(name: str | Part, **args: Any) -> Cue:
 
     Raises:
         UnknownNameError: no such cue. MissingDependencyError: its package is not installed. WeightsError: its
-            weights cannot be had.
+            weights are unavailable.
     """
     from dense_ctx.plugins import registry
 

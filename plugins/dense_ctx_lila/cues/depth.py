@@ -42,7 +42,7 @@ class DepthAnything(Cue):
         config: keyword arguments of transformers' DepthAnythingConfig, for an untrained network of another shape.
 
     Raises:
-        WeightsError: the weights cannot be had, or do not fit.
+        WeightsError: the weights are unavailable, or do not match the network.
         InputError: another size, a side below 14, config together with weights.
     """
 

@@ -27,7 +27,7 @@ class RAFT(FlowCue):
         iterations: updates of the flow.
 
     Raises:
-        WeightsError: the weights cannot be had (no network and not in torch's cache), or do not fit.
+        WeightsError: the weights are unavailable (no network, and not in torch's cache), or do not match.
         InputError: another size, a name of weights that does not exist, no iterations.
     """
 

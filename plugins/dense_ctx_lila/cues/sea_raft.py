@@ -28,7 +28,7 @@ class SEARAFT(FlowCue):
 
     Raises:
         MissingDependencyError: ptlflow is not installed.
-        WeightsError: the weights cannot be had, or do not fit.
+        WeightsError: the weights are unavailable, or do not match the network.
         InputError: another size, a name of weights that does not exist.
     """
 

@@ -13,9 +13,9 @@ from dense_ctx.errors import WeightsError
 
 
 def unreachable(name: str, address: str, place: str | Path, why: str) -> WeightsError:
-    """What to do where the weights of a cue cannot be had."""
+    """What to do if the weights of a cue are unavailable."""
     return WeightsError(
-        f"The weights of the cue {name} are not at {place} and could not be had from {address} ({why}). With a "
+        f"The weights of the cue {name} are not at {place} and could not be downloaded from {address} ({why}). With a "
         f'network they are fetched by themselves; without one, weights="PATH" loads a local copy, weights=None starts '
         f"untrained, and flow:dis needs no weights at all"
     )

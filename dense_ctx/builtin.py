@@ -6,7 +6,7 @@ from .hookspecs import Register, hookimpl
 @hookimpl
 def register_parts(register: Register) -> None:
     """Name the parts."""
-    for verb in ("datasets", "evaluate", "features", "plugins", "segment", "track", "train"):
+    for verb in ("evaluate", "features", "plugins", "segment", "track", "train"):
         register("command", verb, f"dense_ctx.commands.{verb}:{verb.capitalize()}")
     for task, metric in (
         ("segmentation", "SegmentationMetric"),

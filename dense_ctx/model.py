@@ -45,8 +45,7 @@ def random_args(backbone: str) -> dict[str, Any]:
 
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
-    made = registry().create("decoder", name, dims=backbone.dims, strides=backbone.strides, **args)
-    return cast(Decoder, made)
+    return cast(Decoder, registry().create("decoder", name, dims=backbone.dims, strides=backbone.strides, **args))
 
 
 class DenseModel(nn.Module):
@@ -102,15 +101,15 @@ class DenseModel(nn.Module):
         return cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Path:
-        """Write a model folder; options as `dense_ctx.checkpoint.save`."""
-        from . import checkpoint
+        """Write a model folder; options as `dense_ctx.persistence.checkpoint.save`."""
+        from .persistence import checkpoint
 
         return checkpoint.save(self, save_directory, **options)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> DenseModel:
         """As `AutoDenseModel.from_pretrained`."""
-        from . import hub
+        from .persistence import hub
 
         return hub.load(name_or_path, **options)
 
@@ -133,7 +132,7 @@ class DenseModel(nn.Module):
             WeightsError: no access, or no connection.
             ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
         """
-        from . import hub
+        from .persistence import hub
 
         return hub.push(self, repo_id, private, token, branch, commit_message, options)
 
@@ -163,20 +162,20 @@ class DenseModel(nn.Module):
 
         They are stored in the checkpoint from then on.
         """
-        chosen = {}
+        parameters = {}
         for prefix in prefixes:
-            found = {
+            matching = {
                 n: p
                 for n, p in self.backbone.named_parameters()
                 if n == prefix or n.startswith(prefix.rstrip(".") + ".")
             }
-            if not found:
-                known = ", ".join(self.backbone.blocks()) or ", ".join(n for n, _ in self.backbone.named_children())
-                raise InputError(f"The backbone has no parameters under {prefix!r}. Its parts: {known}")
-            chosen.update(found)
-        for parameter in chosen.values():
+            if not matching:
+                names = ", ".join(self.backbone.blocks()) or ", ".join(n for n, _ in self.backbone.named_children())
+                raise InputError(f"The backbone has no parameters under {prefix!r}. Its parts: {names}")
+            parameters.update(matching)
+        for parameter in parameters.values():
             parameter.requires_grad_(True)
-        return list(chosen)
+        return list(parameters)
 
     def encode(self, images: Tensor) -> tuple[Features, Tensor]:
         """Run the backbone on [B, 3, H, W] in [0, 1]: its maps, and the normalised, padded tensor they belong to."""
@@ -267,7 +266,8 @@ class AutoDenseModel:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> DenseModel:
-        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"); see `dense_ctx.hub.load`."""
+        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"); see
+        `dense_ctx.persistence.hub.load`."""
         return DenseModel.from_pretrained(
             name_or_path,
             revision=revision,

@@ -57,7 +57,7 @@ def open_model(
     Raises:
         ConfigError, InputError: not a model's spelling; options or arguments it does not take; no such device.
         UnknownNameError: no such model, backbone or decoder; with the nearest spellings.
-        WeightsError, FileError, CheckpointError: as `dense_ctx.hub.load`.
+        WeightsError, FileError, CheckpointError: as `dense_ctx.persistence.hub.load`.
     """
     import torch
 

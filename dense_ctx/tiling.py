@@ -217,10 +217,10 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
     summary: list[Tensor] = []
 
     def keep(features: DenseFeatures) -> Tensor:
-        _, place, weights = next(cells)
+        _, window, weights = next(cells)
         if not patches:
             patches.append(features.patches.new_zeros(*features.patches.shape[:2], grid[0], grid[1]))
-        patches[0][:, :, place[0], place[1]] += features.patches * weights.to(features.patches)
+        patches[0][:, :, window[0], window[1]] += features.patches * weights.to(features.patches)
         if features.cls is not None:
             summary.append(features.cls * float(weights.sum()) / (grid[0] * grid[1]))
         return features.pixels
@@ -260,8 +260,8 @@ def write_features(
     with new_file(path, f"{needed / 1e9:.3g} GB of features to {path}") as partial:
         _reserve(partial, needed)
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=(*size, model.dim))
-        for place, cells, weights in windows.tiles(size):
-            features = model(pixels[:, :, place[0], place[1]]).pixels[0]
+        for window, cells, weights in windows.tiles(size):
+            features = model(pixels[:, :, window[0], window[1]]).pixels[0]
             values = (features * weights.to(features)).movedim(0, -1).to(getattr(torch, dtype)).cpu().numpy()
             # opened and closed for each window: mapped pages count as this process' memory
             array = np.lib.format.open_memmap(partial, mode="r+")

@@ -40,8 +40,9 @@ def registered():
 class Samples(Dataset):
     """Images or their cached maps, and depth."""
 
-    def __init__(self, images, image_size, size):
+    def __init__(self, images, image_size, size, far=0.0):
         self.images, self.image_size, self.size, self.features = images, image_size, size, None
+        self.far = far  # added to the depth: what a wrong file would do
 
     def __len__(self):
         return len(self.images)
@@ -49,7 +50,7 @@ class Samples(Dataset):
     def __getitem__(self, index):
         sample = self.images[index]
         source = {"image": resized(sample.image, self.image_size)} if self.features is None else {}
-        return {**source, "index": index, "depth": nearest(sample.target, self.size)}
+        return {**source, "index": index, "depth": nearest(sample.target, self.size) + self.far}
 
 
 class Depth(ScoredObjective):
@@ -60,7 +61,7 @@ class Depth(ScoredObjective):
 
     def __init__(self, fault=None):
         super().__init__()
-        self.fault = fault
+        self.fault, self.far = fault, 0.0
         if fault == "declarations":
             self.metric = ""
         if fault == "__init__":
@@ -69,7 +70,7 @@ class Depth(ScoredObjective):
     def dataset(self, data):
         self.fail("dataset")
         size = (16, 16) if self.fault == "sizes" else self.size
-        self.samples = Samples(data, self.image_size, size)
+        self.samples = Samples(data, self.image_size, size, self.far)
         return self.samples
 
     def outputs(self, dataset):
@@ -119,8 +120,7 @@ class Depth(ScoredObjective):
             super().use_features(features)
 
     def use_folder(self, folder):
-        if self.fault == "folder":
-            self.size = (8, 8)
+        self.far = 9.0 if self.fault == "folder" else 0.0
 
     def fail(self, where):
         if self.fault == where:

@@ -117,11 +117,11 @@ def test_the_traceback_is_shown_for_debugging_alone(tmp_path, capsys, debug):
 
 
 def test_a_task_of_a_third_party_by_name_and_arguments(tmp_path, capsys):
-    command = words(tmp_path, "maxa(task=depth, DATA)", "maxa(task={name: benched-near, args: {metres: 3}}, DATA)")
+    command = words(tmp_path, "maxa(task=depth, DATA)", "maxa(task=benched-near(metres=3), DATA)")
     assert cli.main(command) == 0
     out = capsys.readouterr().out
     assert "rgb-xy + linear, maxa(task=depth), seed 0: rmse " in out
-    assert '| maxa(task=depth): rmse (m) ↓ | maxa(task={"name": "benched-near", "args": {"metres": 3}}): mse ↓ |' in out
+    assert "| maxa(task=depth): rmse (m) ↓ | maxa(task=benched-near(metres=3)): mse ↓ |" in out
 
 
 def test_options_of_the_data_set_and_arguments_of_the_objective_are_told_apart(tmp_path):

@@ -16,8 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dense_ctx import AutoDenseModel, DenseModel, ModelConfig, Part, checkpoint
+from dense_ctx import AutoDenseModel, DenseModel, ModelConfig, Part
 from dense_ctx.errors import CheckpointError, ConfigError, DenseCtxError, FileError, InputError, WeightsError
+from dense_ctx.persistence import checkpoint
 from dense_ctx.testing import tiny_model
 
 DPT = {"dim": 5, "width": 6}

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from dense_ctx import cli
+from dense_ctx import cli, registry
 from dense_ctx.commands import plugins
 from dense_ctx.errors import InputError
 
@@ -52,3 +52,11 @@ def test_waiting_threads_leave_the_core_to_others(monkeypatch, capsys):
     cli.main(["plugins"])
     assert os.environ["OMP_WAIT_POLICY"] == "active"
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("verb", registry().names("command"))
+def test_every_verb_has_its_help(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([verb, "--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: dense-ctx {verb} ")

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from dense_ctx.config import Part, Parts, dump_yaml, load_yaml, override, parse_part, split_parts, typed
+from dense_ctx.config.yaml_reader import MAX_DEPTH, MAX_NODES
 from dense_ctx.errors import ConfigError
-from dense_ctx.yaml_reader import MAX_DEPTH, MAX_NODES
 
 # Of the specification, section 10.3.2, and where YAML 1.1 or PyYAML's reading of it differs.
 CORE = {

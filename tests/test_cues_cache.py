@@ -48,6 +48,10 @@ class Ratio(Cue):
         return context / (query + 1), query**2 - context
 
 
+def factory(factor=1.0):
+    return Brightness(factor)
+
+
 class Broken(Brightness):
     """Gives what float16 cannot hold."""
 
@@ -62,6 +66,7 @@ def _test_cues():
         ("cue", f"test:{name}"): Entry("cue", f"test:{name}", f"{__name__}:{name.title()}", Owner("t", "tests", "1"))
         for name in ("brightness", "ratio", "broken")
     }
+    entries["cue", "test:factory"] = Entry("cue", "test:factory", f"{__name__}:factory", Owner("t", "tests", "1"))
     own.commit(entries, {"cue": Kind("cue", "dense_ctx_lila.cues.base:Cue")})
     yield
     for key in entries:
@@ -201,6 +206,12 @@ def test_a_stale_cache_is_refused_by_name(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(Brightness, "version", 2)
     with pytest.raises(ConfigError, match="version: 1 there, 2 now"):
         CueCache(out, ["test:brightness"], 40)
+
+
+def test_a_cue_without_a_version_is_not_cached(videos, tmp_path):
+    with pytest.raises(ConfigError, match=r"'test:factory' is registered by <function factory.* version is unknown"):
+        plan_cues([videos], ["test:factory"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_changed_weights_file_is_another_cue(tmp_path, videos):

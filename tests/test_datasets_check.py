@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_datasets as tiny
+from dense_ctx_datasets.check import check_root
 from PIL import Image
 from tiny_datasets import H, W
 
@@ -50,7 +51,7 @@ def test_a_wrong_or_empty_root_shows_the_layout(name, tmp_path):
         with pytest.raises(FileError) as caught:
             datasets.open_set(name, root, **options)
         assert datasets.layout(name).describe() in str(caught.value)
-        report = datasets.check_root(name, root, **options)
+        report = check_root(name, root, **options)
         assert report.count == 0
         assert report.problems == [str(caught.value)]
 
@@ -63,7 +64,7 @@ def test_unknown_splits_and_options(name, tmp_path):
     with pytest.raises(InputError, match=rf"{name}.* has no split 'valida'"):
         datasets.open_set(name, tmp_path, "valida")
     with pytest.raises(InputError, match=r"limit is 1 or more; got 0"):
-        datasets.check_root(name, tmp_path, limit=0)
+        check_root(name, tmp_path, limit=0)
 
 
 @pytest.mark.parametrize("split", [None, "train"])
@@ -113,7 +114,7 @@ def damage(root):
 
 
 def test_every_damaged_file_is_named_and_the_rest_is_read(tmp_path):
-    report = datasets.check_root("camvid", damage(tmp_path))
+    report = check_root("camvid", damage(tmp_path))
     assert (report.count, report.checked) == (5, 5)
     assert report.sizes == {(H, W): 1}
     expected = {
@@ -174,7 +175,7 @@ def test_lists_that_name_what_is_not_there(tmp_path):
     with pytest.raises(FileError, match=r"the clip 'goat' has no frames in .*goat"):
         datasets.open_set("davis2016", tmp_path / "davis")
     shutil.rmtree(tmp_path / "davis/Annotations/480p/camel")
-    report = datasets.check_root("davis2016", tmp_path / "davis")
+    report = check_root("davis2016", tmp_path / "davis")
     assert len(report.problems) == 2
     assert "the clip 'camel' has no masks" in report.problems[0]
     (tmp_path / "davis/ImageSets/2016/val.txt").write_text("\n", encoding="utf-8")
@@ -193,7 +194,7 @@ def test_lists_that_name_what_is_not_there(tmp_path):
 
 def test_clips_are_read_frame_by_frame(tmp_path):
     tiny.davis(tmp_path, "2017", (0, 1, 2))
-    assert not datasets.check_root("davis2017", tmp_path).problems
+    assert not check_root("davis2017", tmp_path).problems
     frames, masks = tmp_path / "JPEGImages/480p/camel", tmp_path / "Annotations/480p/camel"
     (frames / "00001.jpg").write_bytes(b"not a picture")
     tiny.image(frames / "00002.jpg", (H, H))
@@ -201,7 +202,7 @@ def test_clips_are_read_frame_by_frame(tmp_path):
     tiny.labels(tmp_path / "Annotations/480p/goat/00001.png", np.zeros((W, H)))
     for index in (0, 2):
         tiny.labels(tmp_path / f"Annotations/480p/goat/0000{index}.png", [0])
-    problems = datasets.check_root("davis2017", tmp_path).problems
+    problems = check_root("davis2017", tmp_path).problems
     assert len(problems) == 5
     for problem, words in zip(
         problems,
@@ -227,7 +228,7 @@ def test_damaged_helper_files(tmp_path):
     with pytest.raises(InputError, match=r"frame-000004\.depth\.png is a L picture; expected depth as a 16-bit"):
         datasets.open_set("rgbd-folder", tmp_path / "rgbd")[1]
     tiny.labels(tmp_path / "rgbd/frame-000004.depth.png", [0], dtype=np.uint16)
-    assert "frame-000004: no pixel has a value" in datasets.check_root("rgbd-folder", tmp_path / "rgbd").problems
+    assert "frame-000004: no pixel has a value" in check_root("rgbd-folder", tmp_path / "rgbd").problems
     tiny.folder(tmp_path / "own")
     (tmp_path / "own/labels/a.npy").write_bytes(b"x")
     with pytest.raises(FileError, match=r"a\.npy is not an array file"):
@@ -249,7 +250,7 @@ def test_a_report_counts_labels_sizes_and_the_published_number(tmp_path):
     camvid_of(tmp_path)
     tiny.image(tmp_path / "val/images/9.jpg", (W, H))
     tiny.labels(tmp_path / "val/labels/9.png", np.full((W, H), 11))
-    report = datasets.check_root("camvid", tmp_path)
+    report = check_root("camvid", tmp_path)
     assert report.sizes == {(H, W): 5, (W, H): 1}
     assert report.ids == {0: 5, 1: 5, 2: 5, -1: 1}
     assert (report.count, report.official, report.complete) == (6, 101, False)
@@ -263,14 +264,14 @@ def test_a_limit_reads_evenly_spread_samples(tmp_path):
     camvid_of(tmp_path, 6)
     for index in (1, 2, 4, 5):  # a limit of two reads the first and the fourth
         (tmp_path / f"val/images/{index}.jpg").write_bytes(b"damaged")
-    report = datasets.check_root("camvid", tmp_path, limit=2)
+    report = check_root("camvid", tmp_path, limit=2)
     assert (report.count, report.checked, report.problems) == (6, 2, [])
-    assert len(datasets.check_root("camvid", tmp_path, limit=3).problems) == 2
-    assert len(datasets.check_root("camvid", tmp_path, limit=99).problems) == 4
+    assert len(check_root("camvid", tmp_path, limit=3).problems) == 2
+    assert len(check_root("camvid", tmp_path, limit=99).problems) == 4
 
 
 def test_more_than_published_is_said(tmp_path):
-    report = datasets.check_root("camvid", camvid_of(tmp_path, 102), limit=1)
+    report = check_root("camvid", camvid_of(tmp_path, 102), limit=1)
     assert "102, official 101: more; 1 read" in report.text()
     assert not report.complete
 
@@ -321,7 +322,7 @@ def test_pictures_of_every_kind(kind, tmp_path):
     tiny.nyu_folder(tmp_path / "nyu")
     tiny.voc(tmp_path / "voc")
     name, options = ("voc2012", {"instances": True}) if kind == "instances" else ("nyuv2", {"target": kind})
-    report = datasets.check_root(name, tmp_path / name[:3], **options)
+    report = check_root(name, tmp_path / name[:3], **options)
     assert not report.problems
     assert report.picture.shape == (H, 2 * W, 3)
     assert report.picture.dtype == np.uint8
@@ -350,7 +351,7 @@ def test_real_pieces(name, folder, options, limit, count, size):
     root = Path(DATA or "") / folder
     if not root.is_dir():
         pytest.skip(f"{root} is not there")
-    report = datasets.check_root(name, root, limit=limit, **options)
+    report = check_root(name, root, limit=limit, **options)
     assert report.problems == []
     assert report.count == count
     assert size is None or set(report.sizes) == {size}

@@ -8,6 +8,7 @@ import pytest
 import tiny_datasets as tiny
 import torch
 from dense_ctx_datasets import coco_labels
+from dense_ctx_datasets.check import check_root
 from tiny_datasets import H, W, stripes
 
 from dense_ctx import data as datasets
@@ -226,8 +227,8 @@ def test_nyu_mat_normals_agree_with_depth_or_are_a_problem(tmp_path):
         tiny.normal_pictures(tmp_path / "normals_gt", name)
     stored = datasets.open_set("nyuv2", tmp_path, target="normals")[0].target
     assert torch.allclose(stored[:, 6, 12], torch.tensor([0.0, 0.0, -1.0]), atol=1e-2)
-    assert not datasets.check_root("nyuv2", tmp_path, target="normals").problems
-    wrong = datasets.check_root("nyuv2", tmp_path, target="normals", signs="--+").problems
+    assert not check_root("nyuv2", tmp_path, target="normals").problems
+    wrong = check_root("nyuv2", tmp_path, target="normals", signs="--+").problems
     assert len(wrong) == 1
     assert "the normals' z runs against" in wrong[0]
     (tmp_path / "normals_gt/normals/0003.png").unlink()
@@ -250,10 +251,7 @@ def test_image_folder_of_depth_normals_and_objects(tmp_path):
     assert found[1].target[0, 0, -1] == pytest.approx(0.512)
     scaled = datasets.open_set("image-folder", tmp_path / "depth", kind="depth", scale=256)
     assert scaled[1].target[0, 0, -1] == 2
-    assert (
-        "values    0.512 to 2.500 metres"
-        in datasets.check_root("image-folder", tmp_path / "depth", kind="depth").text()
-    )
+    assert "values    0.512 to 2.500 metres" in check_root("image-folder", tmp_path / "depth", kind="depth").text()
 
     tiny.folder(tmp_path / "normals")
     for name in ("a", "b"):

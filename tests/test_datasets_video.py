@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tiny_datasets as tiny
+from dense_ctx_datasets.check import check_root
 from PIL import Image
 from tiny_datasets import H, W
 
@@ -109,7 +110,7 @@ def test_clips_mix_files_and_folders(tmp_path):
         ("a", True, 2),
         ("b", False, 0),
     ]
-    report = datasets.check_root("clips", tmp_path)
+    report = check_root("clips", tmp_path)
     assert not report.problems
     assert report.sizes == {(H, W): 2}
     assert report.frames == 4

@@ -18,7 +18,7 @@ from hubserver import TOKEN, serving
 
 ONLINE = """
 import json, sys, torch
-import dense_ctx.hub
+import dense_ctx.persistence.hub
 from dense_ctx import AutoDenseModel
 from dense_ctx.registry import Entry, Owner
 

@@ -161,6 +161,30 @@ def test_lora_on_a_model(vit, tmp_path):
     assert torch.equal(pixels(AutoDenseModel.from_pretrained(saved)), pixels(model))
 
 
+def test_lora_on_a_model_with_lora(vit, tmp_path):
+    """The earlier adapters are part of the model: what trains are new ones."""
+    base = AutoDenseModel.from_parts("lora:dino-s16", "upsample", backbone_args={"args": vit, "rank": 2})
+    base.unfreeze(*base.backbone.adapters())
+    with torch.no_grad():
+        for name in base.backbone.adapters():
+            base.backbone.get_parameter(name).add_(0.2)
+    folder = base.save_pretrained(tmp_path / "a")
+    model = AutoDenseModel.from_parts(f"lora:model:{folder}", "upsample", backbone_args={"rank": 3})
+    torch.testing.assert_close(pixels(model), pixels(base))
+    names = model.backbone.adapters()
+    assert len(names) == len(base.backbone.adapters())
+    assert {min(model.backbone.get_parameter(name).shape) for name in names} == {3}
+    model.unfreeze(*names)
+    with torch.no_grad():
+        for name in names:
+            model.backbone.get_parameter(name).add_(0.2)
+    assert not torch.allclose(pixels(model), pixels(base))
+    for standalone in (False, True):
+        saved = model.save_pretrained(tmp_path / "b", standalone=standalone)
+        assert torch.equal(pixels(AutoDenseModel.from_pretrained(saved)), pixels(model))
+        assert standalone or set(load_file(saved / "model.safetensors")) == {f"backbone.{name}" for name in names}
+
+
 def test_what_is_unfrozen_is_stored_under_its_name_through_the_chain(learned, tmp_path):
     middle = AutoDenseModel.from_parts(f"model:{learned}", "upsample").save_pretrained(tmp_path / "b")
     model = AutoDenseModel.from_parts(f"model:{middle}", "upsample", backbone_args={"maps": "decoder"})

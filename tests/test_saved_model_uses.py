@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from chained_models import IMAGE, LITE, learned_model, state
+from dense_ctx_dip.task_settings import TaskSettings
+from dense_ctx_dip.tasks import make_tasks
 from dip_data import tasks
 from evaluation_data import image_folder
 from safetensors.torch import load_file
 
-from dense_ctx import AutoDenseModel, InContext, registry
+from dense_ctx import AutoDenseModel, InContext
+from dense_ctx.config import Part
 from dense_ctx.data.video import write_video
 from dense_ctx.errors import ConfigError
 from dense_ctx.evaluate import evaluate
@@ -21,7 +24,7 @@ from dense_ctx.train import TrainConfig, train
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "configs"
 FEW = ["train.steps=2", "image.size=[32,48]"]  # of the protocol
-SMALL = ["steps=2", "batch_size=2", "mixed_precision='no'", "average.start=0", "save.every=0"]
+SMALL = ["steps=2", "batch_size=2", "mixed_precision=no", "average.start=0", "save.every=0"]
 CLIPS = [
     "objective.args.cues=[features]",
     "objective.args.sampling={size: 64, map_size: 32, frame_side: 48, cue_side: 48, gap: [1, 2]}",
@@ -60,8 +63,7 @@ def test_evaluate(tmp_path):
 def test_pseudo_label(tmp_path):
     tasks(tmp_path)
     model = AutoDenseModel.from_parts("model:lila-lite0", "upsample", backbone_args={"stride": 8})
-    settings = {"segmenter": "patches", "side": 32, "classes": 2}
-    registry().create("objective", "dip").prepare(tmp_path / "images", tmp_path / "tasks", model, **settings)
+    make_tasks(tmp_path / "images", tmp_path / "tasks", model, TaskSettings(Part("patches"), side=32, classes=2))
     assert describe_model(model, "model")["digest"] in (tmp_path / "tasks" / "manifest.json").read_text()
 
 

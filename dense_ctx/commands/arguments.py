@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 MODEL_HELP = (
     "NAME, folder, Hub repository OWNER/NAME, BACKBONE+DECODER(key=value, ...), or BACKBONE alone, which means "
-    "BACKBONE+upsample (%(default)s)"
+    f"BACKBONE+upsample ({DEFAULT_MODEL})"
 )
 _SETTING = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*\s*=")
 _PAIR = re.compile(r"((?:[A-Za-z]:[\\/])?[^:]+):((?:[A-Za-z]:[\\/])?[^:]+)")  # C:\a.png:C:\b.png splits too

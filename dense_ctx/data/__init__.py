@@ -4,7 +4,6 @@
     data.names()                                  # "acdc", "ade20k", ...
     print(data.layout("davis2017").describe())    # what is expected where
     val = data.open_set("camvid", "data/camvid")  # an ImageSet: val[0].image, val[0].target
-    print(data.check_root("camvid", "data/camvid").text())
 
 Importing this package, `names` and `layout` load no torch.
 """
@@ -12,7 +11,6 @@ Importing this package, `names` and `layout` load no torch.
 from __future__ import annotations
 
 from .base import Clip, DatasetReader, ImageSet, Kind, Layout, Sample, VideoSet
-from .check import Report, check_root
 from .open import layout, list_set, names, open_set
 from .subset import Subset
 
@@ -22,11 +20,9 @@ __all__ = [
     "ImageSet",
     "Kind",
     "Layout",
-    "Report",
     "Sample",
     "Subset",
     "VideoSet",
-    "check_root",
     "layout",
     "list_set",
     "names",

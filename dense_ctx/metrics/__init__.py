@@ -4,15 +4,7 @@ from .clustering import adjusted_rand_index
 from .davis import SequenceScorer, SequenceScores, score_folders, summarize
 from .depth import DepthErrors, DepthMetric, align_depth
 from .normals import NormalErrors, NormalsMetric
-from .segmentation import (
-    Segmentation,
-    SegmentationMetric,
-    ZeroShotMetric,
-    confusion_matrix,
-    harmonic,
-    iou,
-    matched_iou,
-)
+from .segmentation import Segmentation, SegmentationMetric, ZeroShotMetric, confusion_matrix, harmonic, iou, matched_iou
 from .video import VideoMetric
 from .vos import boundary_f, jaccard, object_scores, statistics
 

@@ -66,7 +66,7 @@ def hf_to_timm(state: State, net: nn.Module) -> State:
         WeightsError: query, key and value of a block are incomplete, or a bias would be lost.
     """
     own = net.state_dict()
-    made: State = {}
+    converted: State = {}
     parts: dict[str, dict[str, torch.Tensor]] = {}  # "blocks.3.attn weight" -> q, k, v
     for name, value in state.items():
         if _LEFT_OUT.match(name):
@@ -76,30 +76,30 @@ def hf_to_timm(state: State, net: nn.Module) -> State:
             continue
         if key in _STEM:
             target = _STEM[key]
-            made[target] = value.reshape(1, -1, value.shape[-1])
+            converted[target] = value.reshape(1, -1, value.shape[-1])
             continue
         block = _BLOCK.match(key)
-        place, rest = (f"blocks.{block[1]}.", block[2]) if block else ("", key)
+        block_prefix, rest = (f"blocks.{block[1]}.", block[2]) if block else ("", key)
         module, _, kind = rest.rpartition(".")
         qkv = _QKV.match(module) if block else None
         if qkv:
-            parts.setdefault(f"{place}attn {kind}", {})[qkv[1][0]] = value
+            parts.setdefault(f"{block_prefix}attn {kind}", {})[qkv[1][0]] = value
         elif block and module in ("layer_scale1", "layer_scale2"):
             number = module[-1]
-            eva = f"{place}gamma_{number}"  # timm keeps DINOv3 in its EVA class
-            made[eva if eva in own else f"{place}ls{number}.gamma"] = value
+            eva = f"{block_prefix}gamma_{number}"  # timm keeps DINOv3 in its EVA class
+            converted[eva if eva in own else f"{block_prefix}ls{number}.gamma"] = value
         elif module in (_INNER if block else _OUTER):
-            made[f"{place}{(_INNER if block else _OUTER)[module]}.{kind}"] = value
+            converted[f"{block_prefix}{(_INNER if block else _OUTER)[module]}.{kind}"] = value
         else:
-            made[key] = value
+            converted[key] = value
     for label, pieces in parts.items():
-        made |= _attention(label, pieces, own)
-    _pool(made)
-    if "pos_embed" in made and getattr(net, "no_embed_class", False) and "cls_token" in made:
+        converted |= _attention(label, pieces, own)
+    _pool(converted)
+    if "pos_embed" in converted and getattr(net, "no_embed_class", False) and "cls_token" in converted:
         # timm adds the class token's position to the token itself where registers stand between it and the patches
-        made["cls_token"] = made["cls_token"] + made["pos_embed"][:, :1]
-        made["pos_embed"] = made["pos_embed"][:, 1:]
-    return made
+        converted["cls_token"] = converted["cls_token"] + converted["pos_embed"][:, :1]
+        converted["pos_embed"] = converted["pos_embed"][:, 1:]
+    return converted
 
 
 def _attention(label: str, pieces: dict[str, torch.Tensor], own: State) -> State:
@@ -122,12 +122,12 @@ def _attention(label: str, pieces: dict[str, torch.Tensor], own: State) -> State
     return {f"{prefix}.qkv.{kind}": torch.cat([pieces[letter] for letter in "qkv"])}
 
 
-def _pool(made: State) -> None:
+def _pool(converted: State) -> None:
     """SigLIP's attention pooling: one matrix for query, key and value -> timm's q and kv."""
-    if "head.probe" in made:
-        made["attn_pool.latent"] = made.pop("head.probe")
+    if "head.probe" in converted:
+        converted["attn_pool.latent"] = converted.pop("head.probe")
     for kind in ("weight", "bias"):
-        joined = made.pop(f"head.attention.in_proj_{kind}", None)
+        joined = converted.pop(f"head.attention.in_proj_{kind}", None)
         if joined is not None:
             width = len(joined) // 3
-            made[f"attn_pool.q.{kind}"], made[f"attn_pool.kv.{kind}"] = joined[:width], joined[width:]
+            converted[f"attn_pool.q.{kind}"], converted[f"attn_pool.kv.{kind}"] = joined[:width], joined[width:]

@@ -101,20 +101,20 @@ class HfBackbone(Backbone):
             patch, count = getattr(config, "patch_size", None), getattr(config, "num_hidden_layers", None)
             if not isinstance(patch, int) or not isinstance(count, int):
                 raise InputError(f"hf:{repo} ({type(self.net).__name__}) states no patch_size and num_hidden_layers")
-            chosen = sorted({max(0, count * k // 4 - 1) for k in range(1, 5)})
+            indices = sorted({max(0, count * k // 4 - 1) for k in range(1, 5)})
             strides, dims = [patch] * count, [config.hidden_size] * count
         else:
             count = len(widths)
-            chosen, dims = list(range(count)), list(widths)
+            indices, dims = list(range(count)), list(widths)
             first = int(getattr(config, "patch_size", 4))
             strides = [first * 2**index for index in range(count)]
         if layers is not None:
             if not layers or any(not -count <= index < count for index in layers):
                 raise InputError(f"layers={list(layers)}: hf:{repo} has blocks or stages 0 to {count - 1}")
-            chosen = sorted({index % count for index in layers})
-        self.layers = chosen
-        self.dims = tuple(int(dims[index]) for index in chosen)
-        self.strides = tuple(int(strides[index]) for index in chosen)
+            indices = sorted({index % count for index in layers})
+        self.layers = indices
+        self.dims = tuple(int(dims[index]) for index in indices)
+        self.strides = tuple(int(strides[index]) for index in indices)
         self.stride = int(strides[-1])
         size = getattr(config, "image_size", None) or 224
         self.image_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -28,12 +28,12 @@ class HieraBackbone(TimmBackbone):
         if size == self.image_size:
             return super().forward(images)
         net: Any = self.net
-        kept = {key: getattr(net, key) for key in ("unroll", "reroll", "tokens_spatial_shape", "mask_spatial_shape")}
+        native = {key: getattr(net, key) for key in ("unroll", "reroll", "tokens_spatial_shape", "mask_spatial_shape")}
         table = net.pos_embed
         try:
             self._set(_geometry(self, size))
             if net.pos_embed_win is None:
-                old, new = kept["tokens_spatial_shape"], net.tokens_spatial_shape
+                old, new = native["tokens_spatial_shape"], net.tokens_spatial_shape
                 grid = rearrange(table, "1 (h w) c -> 1 c h w", h=old[0])
                 grid = functional.interpolate(grid.float(), size=tuple(new), mode="bicubic", antialias=True)
                 # a plain tensor in the parameter's place for this call only
@@ -44,7 +44,7 @@ class HieraBackbone(TimmBackbone):
             if net.pos_embed is not table:
                 del net.pos_embed
                 net.register_parameter("pos_embed", table)
-            self._set(kept)
+            self._set(native)
 
     def _set(self, values: dict[str, Any]) -> None:
         for key, value in values.items():

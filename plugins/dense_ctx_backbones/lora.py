@@ -19,7 +19,8 @@ TARGETS = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
 class LoraBackbone(Backbone):
     """A backbone some of whose layers add B A x (Hu et al. 2022); as new it computes what the bare one does.
 
-    Under any objective the adapters train and the rest stays frozen; a checkpoint holds the adapters alone.
+    Under any objective the adapters train and the rest stays frozen; a checkpoint holds the adapters alone. Adapters
+    that the bare backbone has from an earlier training are merged into its weights first.
 
     Args:
         of: name of a registered backbone, or the module.
@@ -49,6 +50,7 @@ class LoraBackbone(Backbone):
         if isinstance(of, str):
             own = random_args(of) if weights is None else {} if weights == "pretrained" else {"weights": weights}
             of = create_backbone(of, **{**(args or {}), **own})
+        _merge(of)
         names = _target_layers(of, targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a model built again for its checkpoint starts alike
@@ -80,6 +82,17 @@ class LoraBackbone(Backbone):
         """The bare backbone's, within `args`."""
         inner = self.net.stored_args(args.get("args") or {}, whole=whole)
         return {**args, "args": inner} if inner else dict(args)
+
+
+def _merge(backbone: Backbone) -> None:
+    """Add earlier adapters to the weights of their layers, which take the adapted layers' places."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in list(backbone.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+            parent, _, last = name.rpartition(".")
+            backbone.get_submodule(parent).register_module(last, layer.get_base_layer())
 
 
 def _target_layers(backbone: Backbone, targets: Sequence[str] | None) -> list[str]:

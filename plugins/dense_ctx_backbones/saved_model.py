@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dense_ctx import checkpoint, hub
 from dense_ctx.config import ModelConfig
 from dense_ctx.errors import CheckpointError, InputError
 from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Backbone, Features, Link
-from dense_ctx.links import opening
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence import checkpoint, hub
+from dense_ctx.persistence.links import opening
 
 Maps = Literal["backbone", "decoder", "both"]
 FINE = 4  # pixels per cell of the decoder's map, at least, unless asked for

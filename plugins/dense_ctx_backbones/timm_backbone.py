@@ -79,19 +79,19 @@ class TimmBackbone(Backbone):
         count = len(stages)
         self.plain = len({reduction for _, reduction in stages}) == 1
         if layers is None:
-            chosen = [count * k // 4 - 1 for k in range(1, 5)] if self.plain else list(range(count))[-4:]
-            chosen = sorted({max(0, index) for index in chosen})
+            indices = [count * k // 4 - 1 for k in range(1, 5)] if self.plain else list(range(count))[-4:]
+            indices = sorted({max(0, index) for index in indices})
         else:
             if not layers or any(not -count <= index < count for index in layers):
                 raise InputError(f"layers={list(layers)}: {self.name} has blocks or stages 0 to {count - 1}")
-            chosen = sorted({index % count for index in layers})
-        self.layers = chosen
+            indices = sorted({index % count for index in layers})
+        self.layers = indices
         # SAM's "norm" is its neck, a projection to 256 channels trained for its own decoder
         self.norm = norm and not hasattr(net, "neck")
         self.prefix_tokens = int(getattr(net, "num_prefix_tokens", 0) or 0)
         self.has_cls = self.prefix_tokens > 0 and getattr(net, "cls_token", None) is not None
-        self.dims = tuple(stages[index][0] for index in chosen)
-        self.strides = tuple(stages[index][1] for index in chosen)
+        self.dims = tuple(stages[index][0] for index in indices)
+        self.strides = tuple(stages[index][1] for index in indices)
         self.stride = max(reduction for _, reduction in stages)
         config = net.pretrained_cfg
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])

@@ -28,10 +28,10 @@ def read_state(path: str | os.PathLike[str]) -> State:
     """
     path = Path(path)
     if path.is_dir():
-        found = next((path / name for name in _NAMES if (path / name).exists()), None)
-        if found is None:
+        file = next((path / name for name in _NAMES if (path / name).exists()), None)
+        if file is None:
             raise FileError(f"The folder {path} holds none of {', '.join(_NAMES)}")
-        path = found
+        path = file
     if not path.exists():
         raise FileError(f"No weights at {path}")
     try:

@@ -24,8 +24,9 @@ _BY_PACKAGES = ("coco-instances", "nyuv2")  # pycocotools, h5py
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the data sets."""
+    """Name the data sets, and the verb that lists and checks them."""
     for module, readers in _READERS.items():
         for name, reader in readers.items():
             extra = "datasets" if name in _BY_PACKAGES else None
             register("dataset", name, f"dense_ctx_datasets.{module}:{reader}", extra=extra)
+    register("command", "datasets", "dense_ctx_datasets.command:Datasets")

@@ -80,7 +80,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
         pairs = list(_pairs(text, path.suffix))
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"Cannot read the pairs {path}: {type(error).__name__}: {error}") from None
     if not pairs:
         raise FileError(

@@ -17,6 +17,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -84,7 +85,7 @@ class Tasks:
                 "stride": model.backbone.stride, **(weights if self.segmenter.reads_features else {}),
             },
             "embed": weights,
-            "cluster": {key: getattr(settings, key) for key in ("classes", "subset", "iterations", "seed", "kmeans")},
+            "cluster": {key: asdict(settings)[key] for key in ("classes", "subset", "iterations", "seed", "kmeans")},
             "vote": {},
             "pair": {"neighbours": settings.neighbours, "shared": settings.shared},
         }  # fmt: skip

@@ -197,4 +197,4 @@ class LilaObjective(Objective):
 
 
 def _settings(cls: type[S], value: S | Mapping[str, Any], name: str) -> S:
-    return value if isinstance(value, cls) else typed(cls, value, f"objective: {name}")
+    return value if isinstance(value, cls) else typed(cls, value, "objective", name)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dense_ctx.data import Clip, VideoSet
 from dense_ctx.data.video import Video
-from dense_ctx.errors import FileError, InputError
+from dense_ctx.errors import ConfigError, FileError
 from dense_ctx.images import open_image
 from dense_ctx.interfaces import SeededDataset
 
@@ -51,13 +51,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 1 <= self.gap[0] <= self.gap[1]:
-            raise InputError(f"gap={self.gap}: at least 1 frame, the least first")
+            raise ConfigError(f"gap={self.gap}: at least 1 frame, the least first")
         if not 0 < self.crop[0] <= self.crop[1] <= 1:
-            raise InputError(f"crop={self.crop}: shares of the short side in (0, 1], the least first")
+            raise ConfigError(f"crop={self.crop}: shares of the short side in (0, 1], the least first")
         if not self.map_size:
             object.__setattr__(self, "map_size", self.size)
         if min(self.size, self.map_size, self.frame_side, self.cue_side) < 8:
-            raise InputError(
+            raise ConfigError(
                 f"size={self.size}, map_size={self.map_size}, "
                 f"frame_side={self.frame_side}, cue_side={self.cue_side}: at least 8 pixels"
             )

@@ -27,7 +27,8 @@ class MaxaObjective(ScoredObjective):
     """One task; the decoder is any, with as many channels as the task has outputs.
 
     Args:
-        task: a registered one, such as "depth", or {name: ..., args: {...}}; `dense-ctx plugins task` lists them.
+        task: a registered one: "depth", "instances(least=3)" or {name: ..., args: {...}}; `dense-ctx plugins task`
+            lists them.
         size: (H, W) of the outputs; the adapter's own `size` should be the same.
         image_size: (H, W) the images are resized to for the backbone: its native size.
         lr: of Adam (AdamW without decay); None: the task's, which is the paper's. It stands above the configuration's.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from dense_ctx.config import Part, typed
+from dense_ctx.config import Part, parse_part, typed
 from dense_ctx.data import ImageSet, Kind
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.images import nearest
@@ -87,12 +87,12 @@ class Task(ABC):
 
 
 def create_task(task: str | Mapping[str, Any]) -> Task:
-    """A registered task by its name, or by {name: ..., args: {...}}.
+    """A registered task by NAME, NAME(key=value, ...) or {name: ..., args: {...}}.
 
     Raises:
-        UnknownNameError: no such task. InputError: arguments that it does not take. ConfigError: another mapping.
+        UnknownNameError: no such task. InputError: arguments that it does not take. ConfigError: none of the three.
     """
-    part = typed(Part, task, "task") if isinstance(task, Mapping) else Part(task)
+    part = typed(Part, task, "task") if isinstance(task, Mapping) else parse_part(task)
     created = cast(Task, registry().create("task", part.name, **part.args))
     created.name, created.args = part.name, part.args
     return created

@@ -34,22 +34,33 @@ def identity(part: Part, size: int | None) -> dict[str, Any]:
     The cue is not built: reading a cache needs neither its weights nor its packages.
 
     Raises:
-        UnknownNameError: no such cue.
-        ConfigError: an argument JSON cannot hold, or the cue does not take it.
+        UnknownNameError: no such cue. InputError: it does not take the arguments.
+        ConfigError: JSON cannot hold an argument, or the cue is not registered by its class, which has the version.
     """
-    entry, positional = registry().get("cue", part.name)
-    target = registry().resolve(entry)
+    call = registry().bind("cue", part.name, **part.args)
+    cue = call.func
+    if not (isinstance(cue, type) and issubclass(cue, Cue)):
+        raise ConfigError(
+            f"The cue {part.name!r} is registered by {cue!r}, so its version is unknown and its maps cannot be cached; "
+            "register the subclass of Cue"
+        )
+    bound = inspect.signature(cue).bind(*call.args, **call.keywords)
+    bound.apply_defaults()
     try:
-        bound = inspect.signature(target).bind(*positional, **{**entry.args, **part.args})
-        bound.apply_defaults()
         args = json.loads(json.dumps(bound.arguments))
     except TypeError as error:
         raise ConfigError(f"cue {part.name!r} with {dict(part.args)}: {error}") from None
     files = {key: stamp(Path(value)) for key, value in args.items() if isinstance(value, str) and Path(value).exists()}
-    version = getattr(target, "version", 1)
-    return {"format": FORMAT, "cue": part.name, "args": args, "files": files, "version": version, "size": size}
+    return {"format": FORMAT, "cue": part.name, "args": args, "files": files, "version": cue.version, "size": size}
 
 
 def notes(cue: Cue) -> dict[str, Any]:
     """What a reader must know of the cue without building it."""
-    return {name: getattr(cue, name) for name in ("channels", "unit", "pair", "antisymmetric", "meaning", "source")}
+    return {
+        "channels": cue.channels,
+        "unit": cue.unit,
+        "pair": cue.pair,
+        "antisymmetric": cue.antisymmetric,
+        "meaning": cue.meaning,
+        "source": cue.source,
+    }

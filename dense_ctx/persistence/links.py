@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from .model import DenseModel
+    from ..model import DenseModel
 
 _chain: ContextVar[tuple[Path, ...]] = ContextVar("folders of the models being opened, each built on the next")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_settings, refuse, settings_of
-from .base import Command
+from dense_ctx.commands.arguments import add_settings, refuse, settings_of
+from dense_ctx.commands.base import Command
 
 if TYPE_CHECKING:
-    from ..data import Layout
+    from dense_ctx.data import Layout
 
 
 class Datasets(Command):
@@ -34,8 +34,10 @@ class Datasets(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Print; 1 if the check finds problems."""
-        from .. import data as datasets
-        from ..config import override
+        from dense_ctx import data as datasets
+        from dense_ctx.config import override
+
+        from .check import check_root
 
         if args.root is None:
             of_root = ["split", "limit", "picture", "complete", "settings"]
@@ -47,10 +49,10 @@ class Datasets(Command):
             _show(datasets.layout(args.name))
             return 0
         options = override({}, *settings_of(args))
-        report = datasets.check_root(args.name, args.root, args.split, args.limit, _progress, **options)
+        report = check_root(args.name, args.root, args.split, args.limit, _progress, **options)
         print(report.text())
         if args.picture is not None and report.picture is not None:
-            from ..visualize import save_picture
+            from dense_ctx.visualize import save_picture
 
             print(f"  {'picture':<9} {save_picture(args.picture, report.picture)}")
         elif args.picture is not None:

@@ -24,15 +24,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..config import ModelConfig, Part
+from ..errors import CheckpointError, ConfigError, FileError, UnknownNameError
+from ..files import file_digest, state_digest, write_tensors
+from ..plugins import registry
 from .card import model_card
-from .config import ModelConfig, Part
-from .errors import CheckpointError, ConfigError, FileError, UnknownNameError
-from .files import file_digest, state_digest, write_tensors
 from .links import is_whole, opened, refuse_own_link
-from .plugins import registry
 
 if TYPE_CHECKING:
-    from .model import DenseModel
+    from ..model import DenseModel
 
 CONFIG, WEIGHTS, MANIFEST, CARD = "config.json", "model.safetensors", "manifest.json", "README.md"
 
@@ -99,7 +99,7 @@ def save(
 
 
 def read(folder: Path, *, weights: bool = True) -> DenseModel:
-    """Build the model of a folder and load its tensors; errors as `dense_ctx.hub.load`.
+    """Build the model of a folder and load its tensors; errors as `dense_ctx.persistence.hub.load`.
 
     Args:
         weights: False: random ones, nothing but the configuration is read.
@@ -125,7 +125,7 @@ def build(config: ModelConfig, where: str, *, random: bool) -> DenseModel:
     Raises:
         CheckpointError: a part is not installed.
     """
-    from .model import DenseModel, random_args
+    from ..model import DenseModel, random_args
 
     try:
         args = random_args(config.backbone.name) if random else {}
@@ -159,7 +159,7 @@ def _describe(
     for kind, part in (("backbone", config.backbone), ("decoder", config.decoder)):
         owner = registry().get(kind, part.name)[0].owner
         plugins[owner.distribution] = owner.version
-    made = ModelConfig(
+    saved = ModelConfig(
         backbone=replace(config.backbone, args=model.backbone.stored_args(config.backbone.args, whole=whole)),
         decoder=config.decoder,
         backbone_tensors=tuple(stored),
@@ -174,7 +174,7 @@ def _describe(
     bad = [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if bad:
         raise CheckpointError(f"The model holds NaN or infinity, so it is not saved: {', '.join(bad[:4])}")
-    return made, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    return saved, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
 
 def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:

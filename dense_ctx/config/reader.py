@@ -6,10 +6,10 @@ import difflib
 import json
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError
+from ..errors import ConfigError
 from .part import Part as Part
 from .part import Parts as Parts
 from .part import parse_part as parse_part
@@ -18,47 +18,7 @@ from .yaml_reader import dump_yaml as dump_yaml
 from .yaml_reader import load_value
 from .yaml_reader import load_yaml as load_yaml
 
-FORMAT_VERSION = 1
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The config.json of a model folder.
-
-    format_version: layout of the folder; a newer one than this library knows is refused.
-    backbone, decoder: what to build.
-    backbone_tensors: names of the backbone's tensors stored in the checkpoint (fine-tuned, LoRA; all if standalone).
-    backbone_digest: sha256 over the backbone's remaining tensors, which come from its own home; "" if standalone.
-    plugins: distribution and version of each plugin the parts came from.
-    trained_with: free-form record of the training (objective, data, steps ...).
-    """
-
-    backbone: Part
-    decoder: Part
-    format_version: int = FORMAT_VERSION
-    backbone_tensors: tuple[str, ...] = ()
-    backbone_digest: str = ""
-    plugins: Mapping[str, str] = field(default_factory=dict)
-    trained_with: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values; raises ConfigError for an argument JSON cannot hold."""
-        return json_ready(self, "the model's configuration")
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> ModelConfig:
-        """Read back what `to_dict` wrote; `where` names the file in errors."""
-        version = data.get("format_version") if isinstance(data, Mapping) else None
-        if not isinstance(version, int):
-            raise ConfigError(f"{where}: format_version is {version!r}, not a whole number: is this a dense_ctx model?")
-        if version > FORMAT_VERSION:
-            raise ConfigError(
-                f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest this dense_ctx reads: "
-                "pip install --upgrade dense-ctx"
-            )
-        return typed(cls, data, where)
 
 
 def json_ready(value: Any, what: str) -> dict[str, Any]:

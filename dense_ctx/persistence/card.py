@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .config import ModelConfig
+from ..config import ModelConfig
 
 if TYPE_CHECKING:
-    from .model import DenseModel
+    from ..model import DenseModel
 
 
 def model_card(

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 MAX_DEPTH = 64  # lists and mappings inside one another
 MAX_NODES = 100_000  # values, those behind an alias counted at every use

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DenseCtxError, FileError, InputError, PluginError
-from .base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask, read_sample
+from dense_ctx.data.base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask, read_sample
+from dense_ctx.errors import DenseCtxError, FileError, InputError, PluginError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..visualize import Picture
+    from dense_ctx.visualize import Picture
 
 Progress = Callable[[Iterable[int], int], Iterable[int]]
 
@@ -113,7 +113,7 @@ def check_root(
         UnknownNameError, InputError, MissingDependencyError: as `open_set`; a root of another layout is a problem
             in the report instead.
     """
-    from .open import layout, list_set
+    from dense_ctx.data.open import layout, list_set
 
     if limit is not None and limit < 1:
         raise InputError(f"limit is 1 or more; got {limit}")
@@ -187,8 +187,8 @@ def _target(target: Tensor, name: str, kind: str, report: Report) -> None:
 def _clip(clip: Clip, report: Report) -> None:
     import torch
 
-    from ..images import load
-    from .video import Video
+    from dense_ctx.data.video import Video
+    from dense_ctx.images import load
 
     if clip.video is not None:
         try:
@@ -236,7 +236,7 @@ def sample_picture(sample: Sample, kind: str) -> Picture:
     """A sample's image and annotation side by side, uint8 [H, 2 W, 3]."""
     import numpy as np
 
-    from ..visualize import overlay, palette
+    from dense_ctx.visualize import overlay, palette
 
     image: Picture = (sample.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     target = sample.target

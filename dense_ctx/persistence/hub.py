@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..errors import FileError, UnknownNameError, WeightsError
+from ..plugins import registry
 from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
-from .errors import FileError, UnknownNameError, WeightsError
 from .links import opening, refuse_local_links
-from .plugins import registry
 
 if TYPE_CHECKING:
-    from .model import DenseModel
+    from ..model import DenseModel
 
 
 def load(
@@ -69,17 +69,17 @@ def push(
 
     refuse_local_links(model, bool(options.get("standalone")))
     api = HfApi(token=token, library_name="dense_ctx")
-    with tempfile.TemporaryDirectory() as place:
-        folder = save(model, Path(place) / repo_id.rpartition("/")[2], **options)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = save(model, Path(temporary) / repo_id.rpartition("/")[2], **options)
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            kept = [CARD] if api.file_exists(repo_id, CARD, revision=branch) else []
+            own_card = [CARD] if api.file_exists(repo_id, CARD, revision=branch) else []
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
                 revision=branch,
                 commit_message=commit_message,
-                ignore_patterns=kept,
+                ignore_patterns=own_card,
             )
         except (HfHubHTTPError, OSError) as error:
             raise WeightsError(
@@ -146,10 +146,10 @@ def _published(
 
 def _packaged(name: str, package: str, inside: str) -> Path:
     spec = importlib.util.find_spec(package)
-    places = list(spec.submodule_search_locations or []) if spec else []
-    for place in places:
-        if (Path(place) / inside / CONFIG).exists():
-            return Path(place) / inside
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        if (Path(folder) / inside / CONFIG).exists():
+            return Path(folder) / inside
     raise FileError(
         f"The model {name!r} should lie in the package {package} at {inside}; it is not there: reinstall it"
     )

@@ -1,0 +1,51 @@
+"""ModelConfig: the config.json of a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError
+from .part import Part
+from .reader import json_ready, typed
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The config.json of a model folder.
+
+    format_version: layout of the folder; a newer one than this library knows is refused.
+    backbone, decoder: what to build.
+    backbone_tensors: names of the backbone's tensors stored in the checkpoint (fine-tuned, LoRA; all if standalone).
+    backbone_digest: sha256 over the backbone's remaining tensors, which come from its own home; "" if standalone.
+    plugins: distribution and version of each plugin the parts came from.
+    trained_with: free-form record of the training (objective, data, steps ...).
+    """
+
+    backbone: Part
+    decoder: Part
+    format_version: int = FORMAT_VERSION
+    backbone_tensors: tuple[str, ...] = ()
+    backbone_digest: str = ""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    trained_with: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; raises ConfigError for an argument JSON cannot hold."""
+        return json_ready(self, "the model's configuration")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> ModelConfig:
+        """Read back what `to_dict` wrote; `where` names the file in errors."""
+        version = data.get("format_version") if isinstance(data, Mapping) else None
+        if not isinstance(version, int):
+            raise ConfigError(f"{where}: format_version is {version!r}, not a whole number: is this a dense_ctx model?")
+        if version > FORMAT_VERSION:
+            raise ConfigError(
+                f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest this dense_ctx reads: "
+                "pip install --upgrade dense-ctx"
+            )
+        return typed(cls, data, where)

@@ -24,7 +24,6 @@ PARTS = {
 }
 # "file:function" -> why what is asked there is no part's, or is one that the interface names
 ALLOWED = {
-    "dense_ctx/config.py:typed": "the types of a dataclass' fields",
     "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
     "dense_ctx/config/reader.py:typed": "the fields of a dataclass",
     "dense_ctx/data/open.py:list_with": "a reader's options are the keywords of its `open`, as DatasetReader says",

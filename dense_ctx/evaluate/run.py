@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def evaluate(
         scores = _scores(model, spec, scorer, train, val, folder, tuple(seeds), budget, keep, bar)
         result = _result(spec, scorer, scores, identity, described, about, model)
         if rank == 0:
-            timed = Result(**{**result.__dict__, "run": _run(began, world, model)})
+            timed = replace(result, run=_run(began, world, model))
             timed.save(folder.path / "result.json")
             return timed
     return result

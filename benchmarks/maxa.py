@@ -197,7 +197,8 @@ def main():
     print(f"{'':14}{'CPU s':>9}{'x':>7}{'s':>9}{'x':>7}{'MB':>8}{'x':>7}{'parameters':>12}")
     for k, (name, wall, own) in enumerate(rows):
         times = f"{own:9.3f}{own / rows[0][2]:7.2f}{wall:9.3f}{wall / rows[0][1]:7.2f}"
-        print(f"{name:14}{times}{peaks[k]:8.0f}{peaks[k] / max(peaks[0], 1):7.2f}{workers[k].parameters:12}  {notes[k]}")
+        memory = f"{peaks[k]:8.0f}{peaks[k] / max(peaks[0], 1):7.2f}"
+        print(f"{name:14}{times}{memory}{workers[k].parameters:12}  {notes[k]}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ ALLOWED = {
     "dense_ctx/plugins.py:_check_module": "a plugin is a module; its hooks are optional",
     "dense_ctx/train/data.py:__getstate__": "what pickling takes of a module: its attributes without its weights",
     "dense_ctx/train/loop.py:train": "a private method of torch's loader",
-    "dense_ctx/registry.py:resolve": "a target is an attribute of its module",
     "dense_ctx/registry.py:bind": "the arguments that a user gave are compared with what the target takes",
     "plugins/dense_ctx_backbones/convert.py:to_timm": "a network of timm",
     "plugins/dense_ctx_backbones/convert_hf.py:hf_to_timm": "a network of timm",

@@ -36,7 +36,9 @@ class VerbParser(argparse.ArgumentParser):
         super().__init__(*args, **{**options, "allow_abbrev": False})
         self._inside = False  # argparse's intermixed parsing calls parse_known_args again
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+    def parse_known_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse; positional words may stand before, between and behind options."""
         if self._inside:
             return super().parse_known_args(args, namespace)
@@ -45,25 +47,27 @@ class VerbParser(argparse.ArgumentParser):
         settings, others = self._settings(words) if takes_settings else ([], words)
         self._inside = True
         try:
-            found, unknown = self.parse_known_intermixed_args(others, namespace)
+            args, unknown = self.parse_known_intermixed_args(others, namespace)
         except TypeError:  # a verb with verbs of its own
-            found, unknown = super().parse_known_args(others, namespace)
+            args, unknown = super().parse_known_args(others, namespace)
         finally:
             self._inside = False
-        options = [word for word in unknown if word.startswith("--")]
-        if options:
-            near = difflib.get_close_matches(options[0].partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            self.error(f"there is no option {options[0].partition('=')[0]}{hint}")
+        self._refuse_options(unknown)
         if takes_settings:
-            found.settings = [*settings, *found.settings]
+            args.settings = [*settings, *args.settings]
         named = {word.partition("=")[0] for word in others}
-        found.given = {action.dest: text for text, action in self._option_string_actions.items() if text in named}
+        args.given = {action.dest: text for text, action in self._option_string_actions.items() if text in named}
         for action in self._actions:
-            value = getattr(found, action.dest, None)
+            value = getattr(args, action.dest, None)
             if not action.option_strings and value not in (action.default, None, []):
-                found.given[action.dest] = str(action.metavar or action.dest)
-        return found, unknown
+                args.given[action.dest] = str(action.metavar or action.dest)
+        return args, unknown
+
+    def _refuse_options(self, unknown: list[str]) -> None:
+        options = [word.partition("=")[0] for word in unknown if word.startswith("--") and word != "--"]
+        if options:
+            near = difflib.get_close_matches(options[0], self._option_string_actions, n=1, cutoff=0.7)
+            self.error(f"there is no option {options[0]}" + (f"; did you mean {near[0]}?" if near else ""))
 
     def _settings(self, words: list[str]) -> tuple[list[str], list[str]]:
         """Words that are settings, and the others. A word behind an option of one value is that value."""

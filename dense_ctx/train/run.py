@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import ConfigError, DenseCtxError, FileError, InputError
+from ..errors import ConfigError, DenseCtxError, FileError
 from ..interfaces import Objective
 from ..model import DenseModel
 from ..model_spec import open_model
@@ -212,21 +212,12 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
 
 
 def _samples(dataset: Any, config: TrainConfig) -> int:
-<<<<<<< HEAD
-    try:
-        return count(dataset)
-    except InputError as error:
-        if config.epochs is None:
-            raise
-        raise ConfigError(f"epochs is {config.epochs:g}, and there is no end of an epoch: {error}") from None
-=======
     if config.epochs is not None and not isinstance(dataset, Sized):
         raise ConfigError(
             f"epochs is {config.epochs:g}, and {type(dataset).__name__} has no length (__len__), so there is no end of "
             "an epoch; a data set needs one, also for steps: the loop picks samples by number"
         )
     return count(dataset)
->>>>>>> conf
 
 
 def _in_steps(config: TrainConfig, samples: int, accelerator: Any) -> TrainConfig:

@@ -24,9 +24,7 @@ PARTS = {
 }
 # "file:function" -> why what is asked there is no part's, or is one that the interface names
 ALLOWED = {
-    "dense_ctx/config.py:typed": "the types of a dataclass' fields",
     "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
-    "dense_ctx/commands/arguments.py:parse_known_args": "argparse's own namespace",
     "dense_ctx/config/reader.py:typed": "the fields of a dataclass",
     "dense_ctx/data/open.py:list_with": "a reader's options are the keywords of its `open`, as DatasetReader says",
     "dense_ctx/evaluate/scorer.py:__init__": "a Metric's two attributes, refused by name where they are missing",

@@ -77,7 +77,7 @@ def test_its_command(site):
 def test_its_data_set_is_listed_and_checked(site, data, tmp_path):
     assert "stranger-stripes" in site.run("datasets")[1]
     assert "for each image a line of class ids" in site.run("datasets", "stranger-stripes")[1]
-    status, out, error = site.run("datasets", "stranger-stripes", data, "--split", "val", "noise=0.1")
+    status, out, error = site.run("datasets", "stranger-stripes", data, "noise=0.1", "--split", "val")
     assert status == 0, error
     assert "16 x 32 (3)" in out
     status, out, _ = site.run("datasets", "stranger-stripes", tmp_path)

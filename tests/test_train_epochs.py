@@ -82,7 +82,9 @@ class Endless:
 
 
 def test_epochs_of_an_endless_data_set_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"epochs is 2, and Endless has no length \(__len__\)"):
+    with pytest.raises(
+        ConfigError, match=r"epochs is 2, and there is no end of an epoch: Endless has no samples, or no length"
+    ):
         train(in_epochs(tmp_path / "run", 2), dataset=Endless())
     assert not (tmp_path / "run" / "model").exists()
 

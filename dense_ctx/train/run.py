@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import sys
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -212,12 +212,12 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
 
 
 def _samples(dataset: Any, config: TrainConfig) -> int:
-    if config.epochs is not None and not isinstance(dataset, Sized):
-        raise ConfigError(
-            f"epochs is {config.epochs:g}, and {type(dataset).__name__} has no length (__len__), so there is no end of "
-            "an epoch; a data set needs one, also for steps: the loop picks samples by number"
-        )
-    return count(dataset)
+    try:
+        return count(dataset)
+    except InputError as error:
+        if config.epochs is None:
+            raise
+        raise ConfigError(f"epochs is {config.epochs:g}, and there is no end of an epoch: {error}") from None
 
 
 def _in_steps(config: TrainConfig, samples: int, accelerator: Any) -> TrainConfig:

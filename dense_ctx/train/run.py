@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import ConfigError, DenseCtxError, FileError
+from ..errors import ConfigError, DenseCtxError, FileError, InputError
 from ..interfaces import Objective
 from ..model import DenseModel
 from ..model_spec import open_model

@@ -109,7 +109,8 @@ class Registry:
             raise PluginError(f"kind {kind.name!r} is not lower-case letters, digits and - only")
         other = self.kinds.get(kind.name) or staged.get(kind.name)
         if other is not None:
-            raise PluginError(f"kind {kind.name!r} is already defined by {other.owner or 'dense_ctx itself'}")
+            owner, what = other.owner or "dense_ctx itself", other.base or f"files {other.suffix}"
+            raise PluginError(f"kind {kind.name!r} is already defined by {owner} as {what}")
         if (kind.base is None) == (kind.suffix is None):
             raise PluginError(f"kind {kind.name!r}: give a base class or the suffix of its files, one of the two")
         if kind.base is not None and not _OBJECT.fullmatch(str(kind.base)):

@@ -14,7 +14,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, MissingDependencyError, PluginError, UnknownNameError
+from .errors import DenseCtxError, InputError, MissingDependencyError, PluginError, UnknownNameError
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -256,7 +256,16 @@ class Registry:
             UnknownNameError, InputError, PluginError: as `bind`; PluginError also for a part that is not of its kind.
         """
         entry, _ = self.get(kind, name)
-        part = self.bind(kind, name, **args)()
+        make = self.bind(kind, name, **args)
+        try:
+            part = make()
+        except DenseCtxError:
+            raise
+        except (TypeError, ValueError) as error:  # a value of the wrong type or out of range, as a rule
+            cause = f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"{kind} {name!r} ({entry.target}) does not take {args or 'no arguments'}: {cause}"
+            ) from error
         base = self.base(kind)
         if base is not None and not isinstance(part, base):
             mismatch = TypeError(

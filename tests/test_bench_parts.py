@@ -9,7 +9,7 @@ from test_bench import bench
 
 from dense_ctx import AutoDenseModel, cli, registry
 from dense_ctx.config import Part
-from dense_ctx.errors import ConfigError, DenseCtxError, InputError, PluginError
+from dense_ctx.errors import ConfigError, DenseCtxError, InputError
 from dense_ctx.files import read_json
 from dense_ctx.train.data import mix, seed_all
 
@@ -33,7 +33,7 @@ def task(tmp_path, objective, **args):
         ({"tasks": ("benched-plain", {})}, ConfigError, "benched-plain cannot score"),
         ({"tasks": ("benched-nameless", {})}, ConfigError, "benched-nameless: its metric is None, not a str"),
         ({"tasks": ("benched-depth", {})}, ConfigError, "benched-depth cannot train on features from disk.*--no-cache"),
-        ({"tasks": ("benched-reader", {"fault": "__init__"})}, PluginError, "'benched-reader'.*TypeError: a mistake"),
+        ({"tasks": ("benched-reader", {"fault": "__init__"})}, InputError, "'benched-reader'.*TypeError: a mistake"),
         ({"tasks": ("maxa-depth", {"flop": 1})}, InputError, "flop.*options of the data set rgbd-folder: .*target"),
         ({"tasks": ("maxa-depth", {"size": [8, 8]})}, ConfigError, "size is the same for all tasks.*--size"),
         ({"tasks": ("maxa", {"task": "depht"})}, DenseCtxError, "Unknown task 'depht'. Closest: depth"),

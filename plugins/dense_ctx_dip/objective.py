@@ -36,7 +36,8 @@ class DipObjective(Objective):
         classes: number of pseudo-classes; None: what the data says.
         hidden, out: of the projector; out 0: none, features are compared as they are.
         projector_lr: learning rate of the projector; None: the optimiser's.
-        train: "blocks" (the backbone's last), "adapters" (of a backbone such as lora:NAME) or "decoder".
+        train: "blocks" (the backbone's last), "adapters" (of a backbone such as lora:NAME) or "decoder"; None: the
+            adapters where the backbone has some, else its last blocks.
         blocks: how many; see `choose`.
         size: side of the square crops, pixels.
         scale: range of the crop's share of the image's area.
@@ -55,7 +56,7 @@ class DipObjective(Objective):
         hidden: int = 7,
         out: int = 6144,
         projector_lr: float | None = None,
-        train: Train = "blocks",
+        train: Train | None = None,
         blocks: int | None = None,
         size: int = 224,
         scale: Sequence[float] = (0.4, 1.0),
@@ -65,7 +66,7 @@ class DipObjective(Objective):
         super().__init__()
         for value, known, name in (
             (loss, ("nll", "official"), "loss"),
-            (train, ("blocks", "adapters", "decoder"), "train"),
+            (train or "blocks", ("blocks", "adapters", "decoder"), "train"),
             (positives, ("pairs", "crops"), "positives"),
         ):
             if value not in known:
@@ -103,6 +104,8 @@ class DipObjective(Objective):
 
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
         """What `train` says, and the projector, which is no part of the published model."""
+        if self.what is None:
+            self.what = "adapters" if model.backbone.adapters() else "blocks"
         chosen = choose(model, self.what, self.blocks)
         groups: list[dict[str, Any]] = [{"params": chosen}]
         if self.projector is None and (self.out or self.direct):

@@ -42,3 +42,20 @@ def test_saved_models_and_their_base_stand_in_one_table(tmp_path):
     assert grids == {"efficientnet-lite0": [2, 3], f"model:{dip}": [2, 3], "model:lila-lite0": [16, 24]}
     (folder,) = (tmp_path / "out" / "runs").glob("model_lila-lite0-maxa-maxa-depth-*")
     assert AutoDenseModel.from_pretrained(folder / "model").model_config.backbone.name == "model:lila-lite0"
+
+
+def test_a_model_that_was_trained_again_makes_another_cell(tmp_path):
+    from dense_ctx_bench import Bench, BenchTask
+
+    from dense_ctx.config import Part
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    task = BenchTask("maxa-depth", {"name": "rgbd-folder", "root": str(tmp_path)})
+    bench = Bench(tmp_path / "out", (Part(f"model:{folder}"), Part("rgb-xy")), (Part("linear"),), (task,))
+    saved, plain = bench.cells()
+    (folder / "manifest.json").write_text("1", encoding="utf-8")
+    before = bench.settings(saved), bench.settings(plain)
+    (folder / "manifest.json").write_text("2", encoding="utf-8")
+    assert bench.settings(saved) != before[0]
+    assert bench.settings(plain) == before[1]

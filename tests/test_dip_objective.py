@@ -337,3 +337,15 @@ def test_faults_of_a_batch(data):
 def test_faults_of_the_settings(args, message):
     with pytest.raises(ConfigError, match=message):
         DipObjective(**args)
+
+
+def test_without_a_word_the_adapters_train_where_there_are_some():
+    from dense_ctx_dip.objective import DipObjective
+
+    from dense_ctx import AutoDenseModel
+
+    model = AutoDenseModel.from_parts("lora:efficientnet-lite0", "upsample", backbone_args={"weights": None})
+    objective = DipObjective(out=0)
+    groups = objective.setup(model, None, fresh=True)
+    assert objective.what == "adapters"
+    assert sum(len(group["params"]) for group in groups) == len(model.backbone.adapters())

@@ -80,3 +80,9 @@ def test_the_function_is_not_hidden_by_its_module():
 
     assert callable(dense_ctx.registry)
     assert dense_ctx.registry() is dense_ctx.registry()
+
+
+def test_a_wrong_value_is_the_users_and_named():
+    registry = made("fraction", kind="thing", target="fractions:Fraction")
+    with pytest.raises(InputError, match=r"thing 'fraction' .* does not take {'numerator': 'abc'}: ValueError"):
+        registry.create("thing", "fraction", numerator="abc")

@@ -77,8 +77,8 @@ class VerbParser(argparse.ArgumentParser):
             bool(_SETTING.match(word)) and (index == 0 or words[index - 1] not in single)
             for index, word in enumerate(words[:end])
         ]
-        chosen = [word for word, yes in zip(words, setting, strict=False) if yes]
-        return chosen, [word for word, yes in zip(words, setting, strict=False) if not yes] + words[end:]
+        settings = [word for word, yes in zip(words, setting, strict=False) if yes]
+        return settings, [word for word, yes in zip(words, setting, strict=False) if not yes] + words[end:]
 
 
 def add_settings(parser: argparse.ArgumentParser, text: str) -> None:
@@ -162,11 +162,11 @@ def split_pair(text: str) -> tuple[Path, Path]:
     return Path(match[1]), Path(match[2])
 
 
-def unique_stem(path: Path, taken: set[str]) -> str:
+def unique_stem(path: Path, stems: set[str]) -> str:
     """A name for the outputs of `path`: its stem, numbered when two inputs share it."""
     stem, count = path.stem, 1
-    while stem in taken:
+    while stem in stems:
         count += 1
         stem = f"{path.stem}-{count}"
-    taken.add(stem)
+    stems.add(stem)
     return stem

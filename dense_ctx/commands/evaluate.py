@@ -51,12 +51,12 @@ class Evaluate(Command):
         from ..evaluate.run import evaluate
 
         settings = settings_of(args)
-        chosen = [load_protocol(name, settings) for name in args.protocol]  # fail before the model loads
-        for protocol in chosen:
+        protocols = [load_protocol(name, settings) for name in args.protocol]  # fail before the model loads
+        for protocol in protocols:
             make_probe(protocol, 0)
         model = model_of(args)
-        for protocol in chosen:
-            out = args.out / protocol.id if len(chosen) > 1 else args.out
+        for protocol in protocols:
+            out = args.out / protocol.id if len(protocols) > 1 else args.out
             result = evaluate(
                 model,
                 protocol,

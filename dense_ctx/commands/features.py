@@ -41,10 +41,10 @@ class Features(Command):
         if Path(args.model).is_file():  # no model is a file: it was left out
             args.images, args.model = [Path(args.model), *args.images], DEFAULT_MODEL
         model = model_of(args)
-        taken: set[str] = set()
+        stems: set[str] = set()
         maps, names = [], []
         for path in progress(args.images, len(args.images), "features"):
-            name = unique_stem(path, taken)
+            name = unique_stem(path, stems)
             if args.npy:
                 written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
                 print(f"{path} -> {written}")

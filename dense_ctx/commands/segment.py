@@ -51,9 +51,9 @@ class Segment(Command):
         queries = [(path, Video(path) if is_video(path) else None) for path in args.query]  # fail before the work
         context = InContext(model_of(args), method.name, ignore_index=args.ignore_index, **method.args)
         context.fit([image for image, _ in pairs], [mask for _, mask in pairs], max_memory=args.max_memory)
-        taken: set[str] = set()
+        stems: set[str] = set()
         for path, video in queries:
-            name = unique_stem(path, taken)
+            name = unique_stem(path, stems)
             if video is None:
                 _image(context, path, args.out, name, args.max_memory)
             else:

@@ -382,7 +382,7 @@ class Probe(ABC):
         if context.steps is not None:
             raise ConfigError(
                 f"{name} is fitted in closed form, not by steps: leave `train` out of the protocol (train=null), or "
-                "name a probe that is trained, such as linear"
+                "name a probe that is trained by steps, such as conv"
             )
         if context.unseen:
             raise ConfigError(f"{name} cannot predict classes it sees no label of; use a zero-shot probe")

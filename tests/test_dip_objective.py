@@ -19,6 +19,7 @@ from dense_ctx import AutoDenseModel
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.testing import check_objective, tiny_model
 from dense_ctx.train import TrainConfig, TrainStep, train
+from dense_ctx.train.processes import end_process_group
 
 ARGS = {"size": 32, "out": 16, "hidden": 2}
 NAME = "timm:vit_tiny_patch16_224"
@@ -222,7 +223,8 @@ def gradients(rank, world, data, folder, port):
     named = {name: p.grad for name, p in step.named_parameters() if p.requires_grad}
     torch.save({"loss": total.detach(), **named}, folder / f"{world}-{rank}.pt")
     if world > 1:
-        torch.distributed.destroy_process_group()
+        del wrapped, step, total
+        end_process_group()
 
 
 def test_two_processes_are_one_with_the_joint_batch(tmp_path, data):

@@ -25,6 +25,7 @@ from dense_ctx import AutoDenseModel, Part
 from dense_ctx.cli import main
 from dense_ctx.errors import ConfigError, FileError, InputError, MissingDependencyError
 from dense_ctx.testing import check_objective
+from dense_ctx.train.processes import end_process_group
 
 SETTINGS = {"side": 48, "classes": 8, "segmenter": Part("slic", {"segments": 12})}
 
@@ -205,7 +206,7 @@ def worker(rank, port, images, out):
 
     module.SHARD = 3
     make_tasks(images, out, model(), TaskSettings(**SETTINGS))
-    torch.distributed.destroy_process_group()
+    end_process_group()
 
 
 def test_two_processes_make_the_same(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from train_parts import install, lay_out, settings
 from dense_ctx.errors import InputError, NonFiniteError, StoppedError
 from dense_ctx.train import TrainConfig, state, train
 from dense_ctx.train.log import read_log
+from dense_ctx.train.processes import end_process_group
 
 DATA = {"samples": 11, "seeded": True}
 
@@ -51,7 +52,7 @@ def worker(rank, port, folder, cases):
         except (InputError, NonFiniteError, StoppedError) as error:
             said[name] = [type(error).__name__, str(error)]
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
-    torch.distributed.destroy_process_group()
+    end_process_group()
 
 
 @pytest.fixture(scope="module")

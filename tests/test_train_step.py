@@ -7,6 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dense_ctx import Losses, Objective
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import TrainStep
+from dense_ctx.train.processes import end_process_group
 
 
 class Mean(Objective):
@@ -37,7 +38,8 @@ def worker(rank, folder):
         optimizer.step()
         step.after_step(seed + 1)
     torch.save({n: p.detach() for n, p in step.named_parameters()}, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    del wrapped, step, optimizer
+    end_process_group()
 
 
 def test_two_processes_keep_the_same_weights(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import json
 import os
@@ -24,6 +25,7 @@ from .average import Averaged
 from .config import TrainConfig
 from .data import Order, count, loader, mix, seed_all
 from .log import Log
+from .processes import end_process_group
 from .schedule import factor
 from .step import TrainStep
 
@@ -295,14 +297,18 @@ def _accelerator(config: TrainConfig) -> Any:
     # the first process may validate or save for long while the others wait
     patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3))
     try:
-        made = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+        accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     except ValueError as error:
         raise ConfigError(f"mixed_precision={config.mixed_precision} does not go here: {error}") from error
-    if config.mixed_precision == "fp16" and made.scaler is None:  # Accelerate would train in float32 and not say so
-        raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {made.device.type}; use bf16, or no")
-    if made.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+    if (
+        config.mixed_precision == "fp16" and accelerator.scaler is None
+    ):  # Accelerate would train in float32 and not say so
+        raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {accelerator.device.type}; use bf16, or no")
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise ConfigError(
-            f"Accelerate is set to {made.distributed_type.value}, whose sharded states this loop cannot save. Use DDP: "
+            f"Accelerate is set to {accelerator.distributed_type.value}, whose sharded states this loop cannot save. Use DDP: "
             "only the trained part has gradients and optimizer states, the frozen backbone has neither"
         )
-    return made
+    if accelerator.num_processes > 1:
+        atexit.register(end_process_group)
+    return accelerator

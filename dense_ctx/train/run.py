@@ -304,9 +304,10 @@ def _accelerator(config: TrainConfig) -> Any:
         config.mixed_precision == "fp16" and accelerator.scaler is None
     ):  # Accelerate would train in float32 and not say so
         raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {accelerator.device.type}; use bf16, or no")
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise ConfigError(
-            f"Accelerate is set to {accelerator.distributed_type.value}, whose sharded states this loop cannot save. Use DDP: "
+            f"Accelerate is set to {kind.value}, whose sharded states this loop cannot save. Use DDP: "
             "only the trained part has gradients and optimizer states, the frozen backbone has neither"
         )
     if accelerator.num_processes > 1:

@@ -3,8 +3,9 @@
 python benchmarks/composed.py DATA --out DIR [--seeds 0 1 2] [--quick]
 
 DATA holds clips/ (unlabelled videos), davis2016/, camvid/ and rgbd/kitchen/. Everything starts from the maps of
-EfficientNet-Lite0 at strides 4, 8 and 16. A killed run goes on where it was: pseudo-labels, trainings and evaluations have folders of
-their own under DIR. `--quick`: two steps and two images a protocol, to see that it runs; its figures say nothing.
+EfficientNet-Lite0 at strides 4, 8 and 16. A killed run goes on where it was: pseudo-labels, trainings and evaluations
+have folders of their own under DIR. `--quick`: two steps and two images a protocol, to see that it runs; its figures
+say nothing.
 """
 
 import argparse

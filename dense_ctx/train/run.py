@@ -300,9 +300,8 @@ def _accelerator(config: TrainConfig) -> Any:
         accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     except ValueError as error:
         raise ConfigError(f"mixed_precision={config.mixed_precision} does not go here: {error}") from error
-    if (
-        config.mixed_precision == "fp16" and accelerator.scaler is None
-    ):  # Accelerate would train in float32 and not say so
+    # without a scaler Accelerate would train in float32 and not say so
+    if config.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {accelerator.device.type}; use bf16, or no")
     kind = accelerator.distributed_type
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):

@@ -245,7 +245,12 @@ class Registry:
             try:
                 signature.bind(*positional, **arguments)
             except TypeError as error:
-                message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {error}"
+                from .config.reader import unknown_keys
+
+                known = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+                unknown = [key for key in arguments if key not in known]
+                problem = unknown_keys(unknown, known) if unknown else error
+                message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {problem}"
                 raise InputError(message) from None
         return partial(target, *positional, **arguments)
 

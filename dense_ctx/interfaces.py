@@ -161,6 +161,7 @@ class Decoder(nn.Module, ABC):
     Attributes set by the library:
         fresh: it has the weights it was made with, so a training may initialise them from data. False from the first
             training step on, and after weights were loaded, by `load_state_dict` of it or of a model that holds it.
+            While a run that resumes is set up: whether it was when that run began.
     """
 
     dim: int

@@ -56,9 +56,6 @@ class DenseModel(nn.Module):
     Args:
         backbone, decoder: the two modules.
         model_config: how they were made, for `save_pretrained`; `from_parts` fills it in.
-
-    Attributes:
-        fresh: `Decoder.fresh` of its decoder. While a run that resumes is set up: whether it was when that run began.
     """
 
     def __init__(self, backbone: Backbone, decoder: Decoder, model_config: ModelConfig | None = None) -> None:
@@ -132,15 +129,6 @@ class DenseModel(nn.Module):
         from .persistence import hub
 
         return hub.push(self, repo_id, private, token, branch, commit_message, options)
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the decoder has the weights it was made with."""
-        return self.decoder.fresh
-
-    @fresh.setter
-    def fresh(self, fresh: bool) -> None:
-        self.decoder.fresh = fresh
 
     @property
     def dim(self) -> int:

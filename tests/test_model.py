@@ -145,15 +145,15 @@ def test_public_names():
 def test_a_decoder_whose_weights_were_loaded_is_not_fresh():
     """It stayed so: a training could have initialised trained weights from data."""
     one, other = tiny_model(), tiny_model()
-    assert one.fresh
+    assert one.decoder.fresh
     one.load_state_dict(other.state_dict())
-    assert not one.fresh
-    assert not DenseModel(one.backbone, one.decoder).fresh  # the same weights in another model
-    assert not copy.deepcopy(one).fresh
+    assert not one.decoder.fresh
+    assert not DenseModel(one.backbone, one.decoder).decoder.fresh  # the same weights in another model
+    assert not copy.deepcopy(one).decoder.fresh
     other.decoder.load_state_dict(one.decoder.state_dict())
-    assert not other.fresh
+    assert not other.decoder.fresh
     third = tiny_model()
     third.backbone.load_state_dict(one.backbone.state_dict())
-    assert third.fresh
+    assert third.decoder.fresh
     parts = AutoDenseModel.from_pretrained("lila-lite0")
-    assert not DenseModel(parts.backbone, parts.decoder).fresh
+    assert not DenseModel(parts.backbone, parts.decoder).decoder.fresh

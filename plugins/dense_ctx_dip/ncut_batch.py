@@ -40,7 +40,7 @@ def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: 
         if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or not len(graph) or bool((graph < 0).any()):
             raise InputError(f"weights are [N, N], at least 0; got {list(graph.shape)}")
     least = 2 if official_quirk else 3
-    below = [zero_free(graph).cpu() if official_quirk else torch.ones(len(graph), dtype=torch.bool) for graph in weights]
+    below = [zero_free(g).cpu() if official_quirk else torch.ones(len(g), dtype=torch.bool) for g in weights]
     parts = [_Part(index, "", torch.arange(len(graph)), graph) for index, graph in enumerate(weights)]
     leaves: list[_Part] = []
     uppers: list[_Part] = []
@@ -75,7 +75,7 @@ def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: 
 
 
 def _sides(parts: Sequence[_Part], tau: float, least: int) -> list[Tensor | None]:
-    """The upper side, bool [n], of each part that is cut; None for the others, and for those of fewer nodes than `least`."""
+    """The upper side, bool [n], of each part that is cut; None for the others. Fewer nodes than `least` are not cut."""
     sides: list[Tensor | None] = [None] * len(parts)
     groups: dict[int, list[int]] = {}
     for number, part in enumerate(parts):

@@ -16,6 +16,7 @@ from .config import ModelConfig, Part
 from .errors import InputError
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
+from .numerics import require_finite
 from .plugins import registry
 from .tiling import tiled_forward
 
@@ -224,6 +225,7 @@ class DenseModel(nn.Module):
         Raises:
             FileError, InputError: an image that cannot be read or is not one; see `dense_ctx.images.load`.
             MemoryBudgetError: max_memory is below what the result itself takes.
+            NonFiniteError: in eval mode, features that are NaN or infinite.
         """
         if isinstance(images, (list, tuple)):
             return [self.forward(image, size=size, max_memory=max_memory) for image in images]
@@ -235,6 +237,12 @@ class DenseModel(nn.Module):
         features, padded = self.encode(batch)
         pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
         extent = (batch.shape[-2] / padded.shape[-2], batch.shape[-1] / padded.shape[-1])
+        if not self.training and not torch.compiler.is_compiling():
+            require_finite(
+                f"The features of {type(self.backbone).__name__} and {type(self.decoder).__name__} in {self.dtype}",
+                "The image holds none: look at the weights, or use float32",
+                patches=features.maps[-1], cls=features.cls, pixels=pixels,
+            )  # fmt: skip
         return DenseFeatures(pixels, features.maps[-1], features.cls, extent)
 
 

@@ -32,6 +32,7 @@ class Features(Command):
         from .. import images, visualize
         from ..errors import InputError
         from ..files import new_file, write_tensors
+        from ..numerics import require_finite
         from ..tiling import write_features
 
         if not 0 < args.scale <= 8:
@@ -58,6 +59,7 @@ class Features(Command):
             if features.cls is not None:
                 tensors["cls"] = features.cls[0]
             tensors = {key: (t.half() if args.half else t).cpu().contiguous() for key, t in tensors.items()}
+            require_finite(f"{path} as float16", "Leave --half out", **tensors)
             with new_file(args.out / f"{name}.safetensors") as partial:
                 write_tensors(partial, tensors, {"image": path.name, "size": f"{height}x{width}"})
             print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")

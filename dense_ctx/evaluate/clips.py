@@ -11,11 +11,12 @@ from torch import Tensor
 
 from .. import visualize
 from ..data.base import Clip, VideoSet, read_mask, same_size
-from ..errors import ConfigError, FileError, InputError
+from ..errors import ConfigError, InputError, about
 from ..files import write_json
 from ..images import load, nearest, resized
 from ..interfaces import Metric, Probe, Scores, Size
 from ..model import DenseModel
+from ..numerics import require_finite
 from .probes import make_probe
 from .protocol import Protocol
 from .samples import model_size, read
@@ -103,7 +104,9 @@ class VideoEvaluation:
                     f"{clip.name}: {path.name} is {height} x {width} (H x W), the first frame "
                     f"{first_size[0]} x {first_size[1]}"
                 )
-            features = read(self.model, resized(image, model_size((height, width), self.protocol))[None], self.protocol)
+            with about(f"{clip.name}, frame {number}"):
+                shown = resized(image, model_size((height, width), self.protocol))
+                features = read(self.model, shown[None], self.protocol)
             for seed, metric in metrics.items():
                 if number == 0:
                     self.scorer.start(metric, clip.name, mask)
@@ -112,7 +115,9 @@ class VideoEvaluation:
                     probes[seed] = make_probe(self.protocol, seed).partial_fit(features, nearest(first, grid)[None])
                     labels = first.clamp_min(0)
                 else:
-                    labels = _largest(probes[seed].predict(features, size=(height, width))[0]).cpu()
+                    scores = probes[seed].predict(features, size=(height, width))[0]
+                    require_finite(f"{clip.name}, frame {number}: the prediction", values=scores)
+                    labels = _largest(scores).cpu()
                     self.scorer.update(metric, labels, mask)
                 if seed == self.seeds[0]:
                     self._show(clip, path, labels, image if number == middle else None)
@@ -122,11 +127,9 @@ class VideoEvaluation:
     def _read(self, clip: Clip, number: int, path: Path, mask_path: Path | None) -> tuple[Tensor, Tensor]:
         if mask_path is None:
             raise InputError(f"{clip.name}: frame {number} has no mask")
-        try:
+        with about(f"{clip.name}, frame {number}"):
             image = load(path)
             mask = read_mask(mask_path, clip.binary)
-        except FileError as error:
-            raise FileError(f"{clip.name}, frame {number}: {error}") from error
         same_size(image, mask, str(mask_path))
         return image, mask
 

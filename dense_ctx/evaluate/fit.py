@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.base import ImageSet, read_sample
-from ..errors import InputError
+from ..errors import InputError, about
 from ..interfaces import DenseFeatures, Probe
 from ..model import DenseModel
 from .probes import load_probe_state, make_probe, save_probe
@@ -115,7 +115,8 @@ class ProbeFit:
         if item is None:
             sample = read_sample(self.images, index, self.protocol.data.name)
             view = shown(sample, self.protocol, self.images.kind, seed)
-            item = (read(self.model, view.image[None], self.protocol), view.target)
+            with about(sample.name):
+                item = (read(self.model, view.image[None], self.protocol), view.target)
             self.cache.put(index, *item)
         return item
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from .. import visualize
 from ..data.base import ImageSet, Sample, read_sample
-from ..errors import InputError
+from ..errors import InputError, about
 from ..files import new_file, write_json
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Metric, Probe, Scores
 from ..model import DenseModel
+from ..numerics import require_finite
 from .fit import ProbeFit, Progress, labelled
 from .protocol import Protocol
 from .samples import model_size, read
@@ -108,11 +109,14 @@ class ImageEvaluation:
             height, width = target.shape[-2:]
             scale = side / min(height, width)
             target = nearest(target, (max(1, round(height * scale)), max(1, round(width * scale))))
-        return probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0], target
+        prediction = probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0]
+        require_finite(f"{sample.name}: the prediction of {self.protocol.probe.name}", values=prediction)
+        return prediction, target
 
     def _features(self, sample: Sample) -> DenseFeatures:
         size = model_size((sample.image.shape[-2], sample.image.shape[-1]), self.protocol)
-        return read(self.model, resized(sample.image, size)[None], self.protocol)
+        with about(sample.name):
+            return read(self.model, resized(sample.image, size)[None], self.protocol)
 
     def _score(self, index: int, probes: dict[int, Probe], metrics: dict[int, Metric]) -> None:
         sample = self._sample(index)

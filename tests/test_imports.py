@@ -1,8 +1,10 @@
 """Imports point one way and load no torch before they must; the core stays small."""
 
 import ast
+import re
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,15 @@ def test_the_layers_of_the_import_linter_hold_and_name_every_plugin():
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[tool.importlinter]")[2]
     for package in PACKAGES:
         assert settings.count(package + '"') + settings.count(package + " |") == 2, f"root_packages, layers: {package}"
+
+
+@source_tree
+def test_the_installed_entry_points_are_those_of_the_source_tree():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.entry-points.dense_ctx]\n")[2]
+    named = set(re.findall(r'= "([\w.]+)"', text.partition("\n\n")[0]))
+    installed = {point.value for point in distribution("dense-ctx").entry_points if point.group == "dense_ctx"}
+    assert installed == named, "pyproject.toml names other plugins since it was installed: pip install -e . again"
+    assert named == {"dense_ctx.builtin", *PACKAGES}
 
 
 @source_tree

@@ -187,15 +187,25 @@ def test_arguments_are_checked(text):
         probe(text, class_names=["a", "z"])
 
 
-def test_random_directions_stand_in_where_they_are_asked_for(recwarn):
+def test_random_directions_stand_in_where_they_are_asked_for():
     features, targets = batch()
     made = probe("random", lr=1e-2).partial_fit(features, targets)
     assert made.head_.text.shape == (CLASSES, 64)
     torch.testing.assert_close(made.head_.text.norm(dim=1), torch.ones(CLASSES))
-    assert not recwarn.list
-    with pytest.warns(UserWarning, match="random directions stand in for text, and no unseen class can be"):
-        silent = probe(lr=1e-2).partial_fit(features, targets)
-    assert torch.equal(silent.head_.text, made.head_.text)
+    with pytest.raises(ConfigError, match="needs text embeddings of the classes: give embeddings=FILE"):
+        probe(None)
+
+
+def test_segment_without_embeddings_is_refused_before_any_work(tmp_path, capsys):
+    """It warned, and wrote masks from random directions."""
+    words = ["segment", "--model", "no-such-model", "--support", "a.png:b.png", "--query", "c.png", "--method"]
+    assert cli.main([*words, "zero-shot", "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: zero-shot needs text embeddings of the classes: give embeddings=FILE ")
+    assert err.count("\n") == 1
+    assert cli.main([*words, "zero-shot(embedings=random)"]) == 2
+    assert "unknown key(s) embedings (did you mean embeddings?); known: class_names, " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_evaluation_without_embeddings_is_refused_and_leaves_nothing(tmp_path, capsys, monkeypatch):
@@ -211,7 +221,9 @@ def test_an_evaluation_without_embeddings_is_refused_and_leaves_nothing(tmp_path
     words = ["evaluate", "no-such-model", "--protocol", "coco-stuff-zeroshot-v1", "--data", str(root)]
     assert cli.main(words) == 2  # before the model is looked for
     err = capsys.readouterr().err
-    assert err.startswith("error: coco-stuff-zeroshot-v1: probe 'zero-shot': it needs text embeddings of the classes")
+    assert err.startswith(
+        "error: coco-stuff-zeroshot-v1: probe 'zero-shot': zero-shot needs text embeddings of the classes"
+    )
     assert not out.exists()
     result = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
                       overrides=[*settings, "probe.args.embeddings=random"])  # fmt: skip

@@ -21,12 +21,12 @@ import torch
 from dense_ctx_demo import demo
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import make_tasks
+from dense_ctx_metrics.segmentation import confusion_matrix, iou
 from PIL import Image
 
 from dense_ctx import AutoDenseModel, Part, registry
 from dense_ctx.data.video import Video
 from dense_ctx.errors import DenseCtxError, StoppedError
-from dense_ctx.metrics import confusion_matrix, iou
 from dense_ctx.train import TrainConfig, train
 
 SMALL = {

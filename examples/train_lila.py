@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 from dense_ctx_demo import demo
+from dense_ctx_metrics.segmentation import confusion_matrix, iou
 
 from dense_ctx import AutoDenseModel, InContext
 from dense_ctx.data.video import Video
 from dense_ctx.errors import DenseCtxError, StoppedError
-from dense_ctx.metrics import confusion_matrix, iou
 from dense_ctx.train import TrainConfig, train
 
 SMALL = {

@@ -166,7 +166,7 @@ def test_a_decoder_that_cannot_start_from_data_is_refused_and_no_frame_read(clip
 
 def test_start_is_refused_for_a_model_that_was_opened(clips):
     model = dpt(shortcut=True)
-    model.fresh = False
+    model.decoder.fresh = False
     with pytest.raises(ConfigError, match="published weights would be overwritten"):
         TrainStep(model, LilaObjective(**ARGS, start=4), ())
 
@@ -191,8 +191,8 @@ def test_in_the_end_features_are_centred_and_nothing_else_is_changed(clips, norm
 @pytest.mark.parametrize(("centre", "opened"), [(0, False), (6, True)])
 def test_features_stay_where_nobody_asks_or_the_model_was_opened(clips, centre, opened):
     objective, model = LilaObjective(**ARGS, centre=centre), dpt()
-    model.fresh = not opened
-    objective.setup(model, objective.dataset(clips), fresh=model.fresh)
+    model.decoder.fresh = not opened
+    objective.setup(model, objective.dataset(clips), fresh=model.decoder.fresh)
     before = model.decoder.norm.bias.clone()
     objective.finish(model)
     assert torch.equal(before, model.decoder.norm.bias)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_metrics.segmentation import confusion_matrix, harmonic, iou
 from dense_ctx_probes.text import TextEmbeddings
 from evaluation_data import image_folder, same_revision
 from safetensors.torch import load_file
@@ -13,7 +14,6 @@ from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.interfaces import DenseFeatures
-from dense_ctx.metrics import confusion_matrix, harmonic, iou
 from dense_ctx.testing import tiny_model
 
 H, W, CLASSES, UNSEEN = 8, 12, 5, (1, 4)

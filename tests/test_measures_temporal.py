@@ -239,7 +239,7 @@ def test_bad_input_is_refused():
     with pytest.raises(InputError, match=r"frame 0 at scale 0\.1 is 5 x 6"):
         temporal_consistency(model, clip, scales=[0.1], **flow)
     frames = iter([1.0, float("nan"), 1.0])
-    with pytest.raises(NonFiniteError, match="frame 1: .* NaN"):
+    with pytest.raises(NonFiniteError, match=r"frame 1: .* NaN"):
         temporal_consistency(as_model(lambda i: i * next(frames)), clip, scales=[1.0], **flow)
     with pytest.raises(InputError, match=r"expected \[2, 48, 64\]"):
         temporal_consistency(model, clip, flow=np.zeros((48, 64, 2)), gaps=[1])

@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dense_ctx.errors import FileError, WeightsError
+from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
 
 State = dict[str, Tensor]
 
 _NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
+_ROOM = 64  # times as many numbers as the network has: towers and heads beside it
 _WRAPPERS = ("model", "state_dict", "teacher", "module")  # what training scripts wrap a state dict in
 
 
-def read_state(path: str | os.PathLike[str]) -> State:
-    """The tensors of a .safetensors, .pth, .pt or .bin file, or of a folder that holds one.
+def read_state(path: str | os.PathLike[str], net: nn.Module) -> State:
+    """The tensors of a .safetensors, .pth, .pt or .bin file, or of a folder that holds one or its shards, for `net`.
 
     Raises:
-        FileError: missing, or a folder without weights.
-        WeightsError: damaged, or a pickle that holds more than tensors.
+        FileError: missing, not a regular file, or a folder without weights.
+        WeightsError: damaged, far too large for `net`, or a pickle that holds more than tensors.
     """
     path = Path(path)
     if path.is_dir():
         file = next((path / name for name in _NAMES if (path / name).exists()), None)
+        shards = next((found for pattern in SHARDS if (found := sorted(path.glob(pattern)))), [])
+        if file is None and shards:
+            return {key: value for shard in shards for key, value in read_state(shard, net).items()}
         if file is None:
             raise FileError(f"The folder {path} holds none of {', '.join(_NAMES)}")
         path = file
     if not path.exists():
         raise FileError(f"No weights at {path}")
     try:
+        room = _ROOM * sum(value.numel() for value in net.state_dict().values()) + (1 << 24)
+        size = regular_size(path) // 8
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(str(path))
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is a damaged pickle, or one that holds more than tensors, which is not opened because it could "
-            f"run code: {error}. Convert it to safetensors where you trust it"
-        ) from error
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from error
+            size = sum(prod(shape) for shape in tensor_shapes(path).values())
+        if size > room:
+            raise ValueError(f"it holds some {size:,} numbers, far more than {type(net).__name__} has use for")
+        if path.suffix == ".safetensors":
+            return read_tensors(path)
+        loaded = read_pickle(path)
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
         inner = next((loaded[key] for key in _WRAPPERS if key in loaded), None)
         if inner is None:
@@ -88,7 +91,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     module.load_state_dict(state)
 
 
-def cached_state(repository: str) -> State | None:
+def cached_state(repository: str, net: nn.Module) -> State | None:
     """The weights of a Hub repository, if the cache has them; opens no connection.
 
     Where it has not, one quick request tells whether the Hub answers: the client's own download would try for most of a
@@ -99,7 +102,7 @@ def cached_state(repository: str) -> State | None:
     for name in _NAMES:
         path = try_to_load_from_cache(repository, name)
         if isinstance(path, str):
-            return read_state(path)
+            return read_state(path, net)
     if not constants.HF_HUB_OFFLINE:
         HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     return None

@@ -88,8 +88,8 @@ def clip():
     state = {f"visual.{'ln_post' + key[4:] if key.startswith('norm.') else key}": v for key, v in state.items()}
     for key, index in (("class_embedding", (0, 0)), ("positional_embedding", 0)):
         state[f"visual.{key}"] = state[f"visual.{key}"][index]
-    return backbone, beside(state, **{"visual.proj": (24, 16), "positional_embedding": (7, 5), "text_projection": (5, 5),
-                            "token_embedding.weight": (9, 5), "transformer.resblocks.0.ln_1.weight": (5,),
+    return backbone, beside(state, **{"visual.proj": (24, 16), "positional_embedding": (7, 5),
+                            "text_projection": (5, 5), "token_embedding.weight": (9, 5), "transformer.resblocks.0.ln_1.weight": (5,),
                             "ln_final.bias": (5,), "logit_scale": ()})  # fmt: skip
 
 
@@ -216,7 +216,8 @@ def test_official_dinov3_keeps_its_biases(tmp_path):
         lambda state: {"teacher": {f"backbone.{key}": value for key, value in state.items()},
                        "student": {f"module.backbone.{key}": value + 1 for key, value in state.items()}},
         lambda state: {"model": {f"teacher.backbone.{key}": value for key, value in state.items()} | {
-            f"student.backbone.{key}": value + 1 for key, value in state.items()} | {"dino_loss.center": torch.ones(1)}},
+            f"student.backbone.{key}": value + 1 for key, value in state.items()} | {"dino_loss.center": torch.ones(1)}
+            },
         lambda state: {f"encoder.{key}": value for key, value in state.items()} | {"decoder.norm.bias": torch.ones(3)},
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dense_ctx.errors import WeightsError
 
@@ -45,7 +45,10 @@ def checked_dinov3(state: State, net: nn.Module) -> State:
             )
     periods, rope = state.get("rope_embed.periods"), getattr(net, "rope", None)
     wanted: Any = getattr(rope, "periods", None)
-    if periods is not None and wanted is not None:
-        if periods.shape != wanted.shape or not torch.allclose(periods.float(), wanted.float(), rtol=_RTOL, atol=0):
-            raise WeightsError("rope_embed.periods are not those of this network: another temperature or head width")
+    if periods is not None and wanted is not None and not _equal(periods.float(), wanted.float()):
+        raise WeightsError("rope_embed.periods are not those of this network: another temperature or head width")
     return result
+
+
+def _equal(one: Tensor, two: Tensor) -> bool:
+    return one.shape == two.shape and torch.allclose(one, two, rtol=_RTOL, atol=0)

@@ -89,7 +89,8 @@ def clip():
     for key, index in (("class_embedding", (0, 0)), ("positional_embedding", 0)):
         state[f"visual.{key}"] = state[f"visual.{key}"][index]
     return backbone, beside(state, **{"visual.proj": (24, 16), "positional_embedding": (7, 5),
-                            "text_projection": (5, 5), "token_embedding.weight": (9, 5), "transformer.resblocks.0.ln_1.weight": (5,),
+                            "text_projection": (5, 5), "token_embedding.weight": (9, 5),
+                            "transformer.resblocks.0.ln_1.weight": (5,),
                             "ln_final.bias": (5,), "logit_scale": ()})  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from .weights import State
 class Traced(Tensor):
     """A tensor that keeps the names of those it was computed from."""
 
-    sources: frozenset[str]
+    sources: frozenset[str] = frozenset()
 
     @classmethod
     def __torch_function__(
@@ -21,9 +21,9 @@ class Traced(Tensor):
     ) -> Any:
         """Compute, and join the names of all arguments."""
         result = super().__torch_function__(func, types, args, kwargs or {})
-        names = frozenset[str]().union(*(item.sources for item in _leaves((args, kwargs)) if hasattr(item, "sources")))
+        names = frozenset[str]().union(*(item.sources for item in _leaves((args, kwargs))))
         for item in _leaves(result):
-            item.sources = names | getattr(item, "sources", frozenset())
+            item.sources |= names
         return result
 
 
@@ -50,5 +50,5 @@ def trace(convert: Callable[[State], Mapping[str, Tensor]], state: State) -> tup
         tensor.sources = frozenset((name,))
         traced[name] = tensor
     result = convert(traced)
-    sources = {key: getattr(value, "sources", frozenset()) for key, value in result.items()}
+    sources = {key: value.sources if isinstance(value, Traced) else frozenset() for key, value in result.items()}
     return {key: value.as_subclass(Tensor) for key, value in result.items()}, sources

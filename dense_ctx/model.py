@@ -56,11 +56,6 @@ class DenseModel(nn.Module):
     Args:
         backbone, decoder: the two modules.
         model_config: how they were made, for `save_pretrained`; `from_parts` fills it in.
-
-    Attributes:
-        fresh: the decoder has the weights it was made with, so a training may initialise it from data. False for a
-            model that was opened, and from the first training step on. While a run that resumes is set up: whether it
-            was when that run began.
     """
 
     def __init__(self, backbone: Backbone, decoder: Decoder, model_config: ModelConfig | None = None) -> None:
@@ -68,7 +63,6 @@ class DenseModel(nn.Module):
         self.backbone = backbone
         self.decoder = decoder
         self.model_config = model_config
-        self.fresh = True
         self.backbone.requires_grad_(False)
         # a pixel's channels side by side in memory: the same values, convolutions up to three times as fast on a CPU.
         # Not on Apple's GPU, where several releases of PyTorch compute some of these convolutions wrongly
@@ -108,7 +102,12 @@ class DenseModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> DenseModel:
-        """As `AutoDenseModel.from_pretrained`."""
+        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"), in eval mode.
+
+        Args:
+            options: revision, cache_dir, local_files_only, token, device, dtype ...: those of
+                `dense_ctx.persistence.hub.load`, which describes them and the errors.
+        """
         from .persistence import hub
 
         return hub.load(name_or_path, **options)
@@ -253,27 +252,4 @@ class AutoDenseModel:
     """Opens models by short name, Hub repository or folder; makes new ones from parts."""
 
     from_parts = DenseModel.from_parts
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> DenseModel:
-        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"); see
-        `dense_ctx.persistence.hub.load`."""
-        return DenseModel.from_pretrained(
-            name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
-            device=device,
-            dtype=dtype,
-        )
+    from_pretrained = DenseModel.from_pretrained

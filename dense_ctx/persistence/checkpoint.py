@@ -127,7 +127,7 @@ def read(folder: Path, *, weights: bool = True, published: bool = False, allow: 
         _check_digests(folder, WEIGHTS)
         model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
         _load_tensors(model, config, folder)
-        model.fresh = False
+        model.decoder.fresh = False
     return model
 
 

@@ -45,10 +45,10 @@ TRAINED = {  # settings on top of the configuration
 }
 EVERY_SEED = ("start, not trained", "lila", "erm")
 PROTOCOLS = {  # and their data
-    "davis2016-linear-v1": "davis2016",
-    "davis2016-knn-v1": "davis2016",
-    "vos-folder-linear-v1": "vos_multi/schoolgirls",
-    "vos-folder-knn-v1": "vos_multi/schoolgirls",
+    "davis2016-linear-grid4-v1": "davis2016",
+    "davis2016-knn-grid8-v1": "davis2016",
+    "vos-folder-linear-grid4-v1": "vos_multi/schoolgirls",
+    "vos-folder-knn-grid8-v1": "vos_multi/schoolgirls",
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.base import ImageSet, read_sample
-from ..errors import InputError
+from ..errors import FileError, InputError
 from ..interfaces import DenseFeatures, Probe
 from ..model import DenseModel
 from .probes import load_probe_state, make_probe, save_probe
@@ -35,14 +35,23 @@ class ProbeFit:
         folder: where probes are stored, and those that are half trained.
         cache: bytes of features kept in memory, where nothing is augmented.
         progress: wraps an iterable in a bar.
+        root: of the data set: where the protocol's lists of names are.
     """
 
     def __init__(
-        self, model: DenseModel, protocol: Protocol, images: ImageSet, folder: RunFolder, cache: int, progress: Progress
+        self,
+        model: DenseModel,
+        protocol: Protocol,
+        images: ImageSet,
+        folder: RunFolder,
+        cache: int,
+        progress: Progress,
+        root: Path = Path(),
     ) -> None:
         self.model, self.protocol, self.images = model, protocol, images
-        self.folder, self.progress = folder, progress
-        augments = protocol.train is not None and protocol.train.augments
+        self.folder, self.progress, self.root = folder, progress, root
+        self.passes = 0 if protocol.support is None else protocol.support.passes
+        augments = self.passes > 0 or (protocol.train is not None and protocol.train.augments)
         self.cache = FeatureMemory(0 if augments else cache)
 
     def probe(self, seed: int) -> Probe:
@@ -72,16 +81,34 @@ class ProbeFit:
         _begun(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
-        """Indices of the training images: all, or the protocol's fraction, drawn by seed."""
+        """Indices of the training images: all, those of the protocol's list, or its fraction, drawn by seed."""
+        if self.protocol.support is not None and self.protocol.support.names is not None:
+            return self._listed(names_file(self.protocol, self.root, seed))
         count = len(self.images)
         size = max(1, round(self.protocol.data.fraction * count))
         return list(range(count)) if size >= count else sorted(random.Random(seed).sample(range(count), size))
 
+    def _listed(self, path: Path) -> list[int]:
+        """Indices of the images that a file names, in its order.
+
+        Raises:
+            InputError: it names an image that is not among the training images.
+        """
+        place = {Path(name).stem: index for index, name in enumerate(self.images.names)}
+        names = [Path(line.split()[0]).stem for line in path.read_text("utf-8").splitlines() if line.strip()]
+        unknown = [name for name in names if name not in place]
+        if unknown or not names:
+            raise InputError(
+                f"{path} names {len(unknown)} image(s) that the data set has not, of {len(names)}: {unknown[:3]}"
+            )
+        return [place[name] for name in names]
+
     def _by_images(self, seed: int, support: list[int]) -> Probe | None:
         """One `partial_fit` an image; None where nothing is labelled."""
         probe, fitted = self._new(seed), False
-        for index in self.progress(support, len(support), f"fit, seed {seed}"):
-            features, target = self._item(index, 0)
+        views = [(index, mix(seed, n, index)) for n in range(self.passes or 1) for index in support]
+        for index, draw in self.progress(views, len(views), f"fit, seed {seed}"):
+            features, target = self._item(index, draw if self.passes else 0)
             # a probe of histograms wants the annotation as fine as it is
             label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
             if labelled(label):
@@ -118,6 +145,19 @@ class ProbeFit:
             item = (read(self.model, view.image[None], self.protocol), view.target)
             self.cache.put(index, *item)
         return item
+
+
+def names_file(protocol: Protocol, root: Path, seed: int) -> Path:
+    """The list of training images of a seed; raises FileError where there is none."""
+    names = "" if protocol.support is None else protocol.support.names or ""
+    path = root / names.replace("{seed}", str(seed))
+    if not path.is_file():
+        lists = sorted(other.name for other in path.parent.glob("*.txt"))
+        raise FileError(
+            f"{protocol.id} reads the names of its training images from {path}, which is missing; its folder has "
+            f"{', '.join(lists) or 'no list'}. its notes say where to get it (evaluate --list --protocol ID)"
+        )
+    return path
 
 
 def labelled(target: Tensor) -> bool:

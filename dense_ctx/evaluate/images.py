@@ -36,6 +36,7 @@ class ImageEvaluation:
         cache: bytes of training features kept in memory.
         keep: write predictions.
         progress: wraps an iterable in a bar.
+        root: of the data set, for the protocol's lists.
 
     Raises:
         InputError: a split without an image.
@@ -53,13 +54,14 @@ class ImageEvaluation:
         cache: int,
         keep: bool,
         progress: Progress,
+        root: Path = Path(),
     ) -> None:
         for part, name in ((train, "training"), (val, "validation")):
             if not len(part):
                 raise InputError(f"The {name} part of {protocol.data.name} holds no image")
         self.model, self.protocol, self.scorer, self.val = model, protocol, scorer, val
         self.folder, self.seeds, self.keep, self.progress = folder, seeds, keep, progress
-        self.fit = ProbeFit(model, protocol, train, folder, cache, progress)
+        self.fit = ProbeFit(model, protocol, train, folder, cache, progress, root)
         self.labels = scorer.target in ("segmentation", "instances")
 
     def run(self) -> dict[int, Scores]:
@@ -104,7 +106,9 @@ class ImageEvaluation:
         """Prediction [K, H, W] and target at the size that is scored."""
         target = sample.target
         side = self.protocol.scoring.mask_side
-        if side is not None:
+        if side == -1:
+            target = nearest(target, model_size((sample.image.shape[-2], sample.image.shape[-1]), self.protocol))
+        elif side is not None:
             height, width = target.shape[-2:]
             scale = side / min(height, width)
             target = nearest(target, (max(1, round(height * scale)), max(1, round(width * scale))))

@@ -23,10 +23,12 @@ from ..data.subset import Subset
 from ..environment import describe_environment, peak_memory_mb, processes
 from ..environment import wait_for_everyone as everyone
 from ..errors import ConfigError, InputError
+from ..files import file_digest
 from ..interfaces import Scores
 from ..model import DenseModel
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
+from .fit import names_file
 from .images import ImageEvaluation
 from .probes import make_probe
 from .protocol import Protocol, load_protocol
@@ -92,6 +94,7 @@ def evaluate(
         twice = next(name for name in listing if listing.count(name) > 1)
         raise InputError(f"{spec.data.name} has two samples of the name {twice!r}; names are unique in a split")
     described = describe_model(model, name)
+    root = Path(data) if isinstance(data, (str, os.PathLike)) else Path()
     about = {
         "name": spec.data.name,
         "split": spec.data.val,
@@ -100,7 +103,7 @@ def evaluate(
         "training_samples": 0 if train is None else len(train),
         "names_digest": _names_digest(listing),
         "training_names_digest": None if train is None else _names_digest(train.names),
-        "files": _files(spec),
+        "files": {**_files(spec), **_lists(spec, root, seeds)},
     }
     identity = {
         "protocol": spec.resolved_id,
@@ -114,7 +117,7 @@ def evaluate(
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
     with folder.guarded():
-        scores = _scores(model, spec, scorer, train, val, folder, tuple(seeds), budget, keep, bar)
+        scores = _scores(model, spec, scorer, train, val, folder, tuple(seeds), budget, keep, bar, root)
         result = _result(spec, scorer, scores, identity, described, about, model)
         if rank == 0:
             timed = replace(result, run=_run(began, world, model))
@@ -134,6 +137,13 @@ def _files(protocol: Protocol) -> dict[str, str]:
         if isinstance(value, str) and Path(value).is_file():
             digests[f"probe.args.{key}"] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
     return digests
+
+
+def _lists(protocol: Protocol, root: Path, seeds: Sequence[int]) -> dict[str, str]:
+    """sha256 of the list of training images of each seed."""
+    if protocol.support is None or protocol.support.names is None:
+        return {}
+    return {f"support.names, seed {seed}": file_digest(names_file(protocol, root, seed)) for seed in seeds}
 
 
 def _silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
@@ -186,12 +196,13 @@ def _scores(
     cache: int,
     keep: bool,
     progress: Progress,
+    root: Path,
 ) -> dict[int, Scores]:
     if isinstance(val, VideoSet):
         return VideoEvaluation(model, protocol, scorer, val, folder, seeds, keep, progress).run()
     if train is None:
         raise ConfigError(f"{protocol.id} needs training images")
-    return ImageEvaluation(model, protocol, scorer, train, val, folder, seeds, cache, keep, progress).run()
+    return ImageEvaluation(model, protocol, scorer, train, val, folder, seeds, cache, keep, progress, root).run()
 
 
 def _result(

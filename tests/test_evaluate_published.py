@@ -103,9 +103,9 @@ def test_lists_of_a_share_of_the_support(tmp_path):
     run = {"overrides": SMALL, "seeds": (42, 400)}
     result = evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "out", **run)
     assert result.per_seed["42"] != result.per_seed["400"]
-    assert set(result.data["files"]) == {"support.names, seed 42", "support.names, seed 400"}
+    assert set(result.data["files"]) == {"support, seed 42", "support, seed 400"}
     with pytest.raises(
-        FileError, match=r"trainaug_8_0\.txt, which is missing; its folder has trainaug_8_400\.txt, train"
+        FileError, match=r"trainaug_8_0\.txt is missing; its folder has trainaug_8_400\.txt, train"
     ):
         evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "none", overrides=SMALL)
     text(root / "file_sets/voc/1_div_8/trainaug_8_42.txt", "1\nghost\n")

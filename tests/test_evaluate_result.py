@@ -156,9 +156,7 @@ def test_a_score_that_does_not_exist_is_a_dash_and_comes_last(tmp_path):
 
 def test_other_protocols_settings_and_data_are_refused():
     first = made()
-    with pytest.raises(
-        InputError, match="ours was measured under davis2017-linear-v2, b under davis2017-knn-v2"
-    ):
+    with pytest.raises(InputError, match="ours was measured under davis2017-linear-v2, b under davis2017-knn-v2"):
         compare([first, made("davis2017-knn-v2", "b")])
     with pytest.raises(InputError, match=r"under davis2017-linear-v2 \[grid=8\]"):
         compare([first, made(name="b", overrides=["grid=8"])])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..data.base import Sample
-from ..errors import InputError
+from ..errors import FileError, InputError
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Size
 from ..model import DenseModel
@@ -90,6 +92,27 @@ def _augmented(sample: Sample, size: Size, support: Support, seed: int) -> Shown
         shape = sample.target.shape
         image, target = crop(image, tv_tensors.Mask(sample.target.reshape(-1, *shape[-2:])))
     return Shown(image.clamp(0, 1), target.as_subclass(Tensor).reshape(*shape[:-2], *size))
+
+
+def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], known: Sequence[str]) -> dict[int, list[str]]:
+    """The names of each seed's training images, without suffix; {} where the protocol has no lists.
+
+    Raises:
+        FileError: a list is missing. InputError: it names an image that is none of `known`.
+    """
+    lists: dict[int, list[str]] = {}
+    stems = {Path(name).stem for name in known}
+    for seed in seeds if protocol.support is not None and protocol.support.names is not None else ():
+        path = root / str(protocol.support.names).replace("{seed}", str(seed))  # type: ignore[union-attr]
+        if not path.is_file():
+            others = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "no list"
+            raise FileError(f"{protocol.id}: the list of training images {path} is missing; its folder has {others}")
+        names = [Path(line.split()[0]).stem for line in path.read_text("utf-8").splitlines() if line.strip()]
+        strange = [name for name in names if name not in stems]
+        if strange or not names:
+            raise InputError(f"{path} names {len(names)} images, {len(strange)} not in the data set: {strange[:3]}")
+        lists[seed] = names
+    return lists
 
 
 def _crop(image: Tensor, target: Tensor, size: Size, draw: random.Random) -> tuple[Tensor, Tensor]:

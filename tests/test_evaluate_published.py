@@ -104,14 +104,13 @@ def test_lists_of_a_share_of_the_support(tmp_path):
     result = evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "out", **run)
     assert result.per_seed["42"] != result.per_seed["400"]
     assert set(result.data["files"]) == {"support, seed 42", "support, seed 400"}
-    with pytest.raises(
-        FileError, match=r"trainaug_8_0\.txt is missing; its folder has trainaug_8_400\.txt, train"
-    ):
+    with pytest.raises(FileError, match=r"trainaug_8_0\.txt is missing; its folder has trainaug_8_400\.txt, train"):
         evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "none", overrides=SMALL)
-    text(root / "file_sets/voc/1_div_8/trainaug_8_42.txt", "1\nghost\n")
+    text(root / "file_sets/voc/1_div_8/trainaug_8_42.txt", "1\n2\n")
     with pytest.raises(ConfigError, match="holds another evaluation"):  # the list decides the number
         evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "out", **run)
-    with pytest.raises(InputError, match=r"names 1 image\(s\) that the data set has not, of 2: .*ghost"):
+    text(root / "file_sets/voc/1_div_8/trainaug_8_42.txt", "1\nghost\n")
+    with pytest.raises(InputError, match=r"names 2 images, 1 not in the data set: .*ghost"):
         evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "ghost", overrides=SMALL, seeds=(42,))
 
 

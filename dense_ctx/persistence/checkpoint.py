@@ -111,7 +111,7 @@ def read(folder: Path, *, weights: bool = True) -> DenseModel:
         _check_digests(folder)
         model = build(config, str(folder / CONFIG), random=bool(config.backbone_tensors) and not config.backbone_digest)
         _load_tensors(model, config, folder)
-        model.fresh = False
+        model.decoder.fresh = False
     return model
 
 

@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 
 from common import parse
-from dense_ctx_bench import Bench, BenchTask, markdown, page, plots, run_bench
+from dense_ctx_bench.plan import Bench, BenchTask
+from dense_ctx_bench.report import page, plots
+from dense_ctx_bench.run import run_bench
+from dense_ctx_bench.table import markdown
 
 from dense_ctx.config import Part
 from dense_ctx.files import read_json

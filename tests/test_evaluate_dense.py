@@ -16,7 +16,9 @@ from dense_ctx.data import open_set
 from dense_ctx.errors import CheckpointError, FileError, InputError
 from dense_ctx.evaluate import evaluate, fit, load_protocol
 from dense_ctx.evaluate import images as dense
+from dense_ctx.evaluate.job import Job
 from dense_ctx.evaluate.samples import read
+from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.testing import tiny_model
 
 SHORT = ["train.steps=6", "train.batch=2"]
@@ -298,7 +300,8 @@ def test_a_fraction_of_the_training_images_is_drawn_by_seed(root, tmp_path):
     few = ["data.fraction=0.4", "grid=4"]
     result = evaluate(tiny_model(), "camvid-retrieval-v1", root, tmp_path / "few", overrides=few)
     protocol = load_protocol("camvid-retrieval-v1", ["data.fraction=0.4"])
-    probes = fit.ProbeFit(tiny_model(), protocol, range(5), None, 0, None)
+    job = Job(tiny_model(), protocol, Scorer(protocol), None, (0,), False, None)
+    probes = fit.ProbeFit(job, range(5), 0)
     supports = [probes._support(seed) for seed in range(8)]
     assert all(len(support) == 2 for support in supports)
     assert len({tuple(support) for support in supports}) > 1

@@ -215,11 +215,12 @@ def checks(site, data, tmp_path_factory):
     """The clauses that each check verified, or its error, of one process for all."""
     folder = pictures(tmp_path_factory.mktemp("pictures"))
     code = (
-        f"import json, torch\nfrom dense_ctx import testing\nfrom dense_ctx.data import open_set\n"
+        f"import json, torch\nfrom dense_ctx.testing import *\nfrom dense_ctx.data import open_set\n"
+        "from dense_ctx_bench.testing import check_scored_objective\n"
         f"ROOT, PICTURES = {str(data)!r}, {str(folder)!r}\n"
         "train, val = (open_set('stranger-stripes', ROOT, split) for split in ('train', 'val'))\n"
         f"def outcome(check, words):\n    torch.manual_seed(0)\n    try:\n"
-        f"        return list(eval(f'testing.{{check.strip()}}({{words}})'))\n"
+        f"        return list(eval(f'{{check.strip()}}({{words}})'))\n"
         f"    except Exception as error:\n        return f'{{type(error).__name__}}: {{error}}'\n"
         f"print(json.dumps({{check: outcome(check, words) for check, words in {CHECKS!r}.items()}}))\n"
     )

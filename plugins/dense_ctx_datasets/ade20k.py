@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose, comma_separated, read_labels, require
-from dense_ctx.data.pairs import PairSet, images_in, same_stem
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose
+
+from .files import comma_separated, read_labels, require
+from .pairs import PairSet, images_in, same_stem
 
 CLASSES = comma_separated(
     "wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,door,table,mountain,"

@@ -8,22 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dense_ctx.data.base import (
-    IGNORED,
-    DatasetReader,
-    ImageSet,
-    Layout,
-    Sample,
-    choose,
-    read_image,
-    read_labels,
-    refuse,
-    require,
-)
-from dense_ctx.data.pairs import PairSet, Present, first_folder, images_in, read_list, same_stem
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, Sample, choose
 from dense_ctx.errors import FileError, InputError, MissingDependencyError
 
 from .coco_labels import COARSE, FINE, TO_COARSE, TO_FINE
+from .files import read_image, read_labels, refuse, require
+from .pairs import PairSet, Present, first_folder, images_in, read_list, same_stem
 
 if TYPE_CHECKING:
     from torch import Tensor

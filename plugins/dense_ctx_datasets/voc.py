@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose, comma_separated, read_labels, require
-from dense_ctx.data.pairs import Pair, PairSet, read_list
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose
+
+from .files import comma_separated, read_labels, require
+from .pairs import Pair, PairSet, read_list
 
 if TYPE_CHECKING:
     from torch import Tensor

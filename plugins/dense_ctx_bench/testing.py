@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..data.base import ImageSet
-from ..data.model_features import cache_features
-from ..errors import ConfigError
-from ..interfaces import Losses, ScoredObjective, Size
-from ..model import DenseModel
-from .common import Clauses, factory
-from .tiny import TinyBackbone, TinyDecoder
+from dense_ctx.data.base import ImageSet
+from dense_ctx.data.model_features import cache_features
+from dense_ctx.errors import ConfigError
+from dense_ctx.interfaces import Losses, ScoredObjective, Size
+from dense_ctx.model import DenseModel
+from dense_ctx.testing.common import Clauses, factory
+from dense_ctx.testing.tiny import TinyBackbone, TinyDecoder
 
 SIZE, IMAGE_SIZE = (24, 40), (32, 48)  # of outputs and images; H != W, and the strides of TinyBackbone divide them
 RATE = 0.0625
@@ -47,8 +47,7 @@ def check_scored_objective(
     Raises:
         ContractError: a clause is broken.
     """
-    subject = objective if isinstance(objective, str) else getattr(objective, "__name__", type(objective).__name__)
-    check = Clauses(f"objective {subject}")
+    check = Clauses("objective", objective)
     bench = _Bench(objective, args or {}, train, val)
     with check.clause("construction") as require:
         built = bench.build()

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import FileError, InputError
-from .base import ImageSet, Kind, Layout, Sample, read_image, refuse, same_size
+from dense_ctx.data.base import ImageSet, Kind, Layout, Sample, same_size
+from dense_ctx.errors import FileError, InputError
+
+from .files import read_image, refuse
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ConfigError,
     DenseCtxError,
+    FileError,
     InputError,
     MissingDependencyError,
     PluginError,
@@ -85,6 +87,7 @@ KINDS = {
         Kind("dataset", "dense_ctx.data.base:DatasetReader"),
         Kind("metric", "dense_ctx.interfaces:Metric"),
         Kind("protocol", suffix=".yaml"),
+        Kind("preset", suffix=".yaml"),
         Kind("command", "dense_ctx.commands.base:Command"),
     )
 }
@@ -315,6 +318,19 @@ class Registry:
         except Exception as error:
             raise self._fail(entry, error) from error
         return file
+
+    def text(self, kind: str, name: str) -> str:
+        """What the file registered under `name` holds; or a file of the user's: a path, or a name that ends in .yaml.
+
+        Raises:
+            UnknownNameError, PluginError: as `file`. FileError: the user's file cannot be read.
+        """
+        if not (name.endswith((".yaml", ".yml")) or "/" in name or Path(name).is_file()):
+            return self.file(kind, name).read_text("utf-8")
+        try:
+            return Path(name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"Cannot read the {kind} {name}: {error}") from None
 
     def _fail(self, entry: Entry, error: BaseException) -> PluginError:
         self.remove(entry.owner)

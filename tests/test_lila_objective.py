@@ -8,11 +8,9 @@ import torch
 from dense_ctx_dpt.dpt import DPT
 from dense_ctx_lila.crops import crop_image, crop_map
 from dense_ctx_lila.cues.base import Cue
-from dense_ctx_lila.feature_cue import FeatureCue
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.open_clips import open_clips
-from dense_ctx_lila.regression import Regression
 from dense_ctx_lila.sampling import FramePairs, Sampling
 from PIL import Image
 from torch.nn import functional
@@ -427,9 +425,4 @@ def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("lila_*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_configuration(path):
     config = TrainConfig.load(path, ["objective.args.cues=[features]"])
-    objective = LilaObjective(**config.objective.args)
-    if "kinetics" in path.stem or "ytvos" in path.stem:  # the paper's values, most of which are the defaults
-        assert (config.steps, config.batch_size) == (30000, 32)
-        assert (objective.sampling, objective.regression) == (Sampling(), Regression())
-        assert objective.cues.feature_cue == FeatureCue()
-        assert (objective.start, objective.gamma) == (0, 1.0)
+    LilaObjective(**config.objective.args)

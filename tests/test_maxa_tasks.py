@@ -4,6 +4,7 @@ import json
 import pytest
 import tiny_datasets
 import torch
+from dense_ctx_bench.testing import check_scored_objective
 from dense_ctx_maxa.objective import MaxaObjective
 from dense_ctx_maxa.tasks import create_task, make_target
 from maxa_scenes import KINDS, OUTPUTS, Boxes
@@ -12,7 +13,7 @@ from dense_ctx import DenseModel, create_decoder, registry
 from dense_ctx.data.model_features import cache_features
 from dense_ctx.errors import ConfigError, InputError, UnknownNameError
 from dense_ctx.interfaces import ScoredObjective
-from dense_ctx.testing import check_objective, check_scored_objective
+from dense_ctx.testing import check_objective
 from dense_ctx.testing.tiny import TinyBackbone
 from dense_ctx.train import TrainConfig, TrainStep, train
 from dense_ctx.train.log import read_log

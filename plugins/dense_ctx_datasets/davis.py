@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose, pick, refuse, require
-from dense_ctx.data.pairs import Present, images_in, read_list
+from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose
+
+from .files import pick, refuse, require
+from .pairs import Present, images_in, read_list
 
 _TERMS = "BSD, as the authors' repositories state; the site may state its own"
 _OPTIONS = (("resolution", '"480p" (default) or "Full-Resolution" (2016: "1080p")'),)
@@ -91,15 +93,20 @@ def sequences(lines: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def sequence(name: str, frames: Path, masks: Path, every: bool, binary: bool = False) -> tuple[Clip | None, list[str]]:
+def sequence(
+    name: str, frames: Path, masks: Path | None, every: bool, binary: bool = False
+) -> tuple[Clip | None, list[str]]:
     """A clip of two folders whose files share their stems, and what is wrong with it.
 
     Args:
+        masks: None: the clip has none.
         every: a frame without a mask is a problem; otherwise only a clip without any.
     """
     images = images_in(frames)
     if not images:
         return None, [f"the clip {name!r} has no frames in {frames}"]
+    if masks is None:
+        return Clip(name, tuple(images), (None,) * len(images), binary=binary), []
     present = Present()
     paths = [masks / f"{image.stem}.png" for image in images]
     missing = [path for path in paths if path not in present]

@@ -1,0 +1,51 @@
+"""dense-ctx score: J and F of folders of masks, by DAVIS' rules."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from dense_ctx.commands.base import Command
+
+
+class Score(Command):
+    """`dense-ctx score`."""
+
+    help = "J and F of predicted masks (PNG), as the DAVIS evaluator gives them"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        parser.add_argument(
+            "predictions", type=Path, metavar="PREDICTIONS", help="a folder of folders of PNGs, one a sequence"
+        )
+        parser.add_argument("truth", type=Path, metavar="TRUTH", help="the same, annotated: DAVIS/Annotations/480p")
+        parser.add_argument("--sequences", type=Path, metavar="FILE", help="names, one a line: ImageSets/2017/val.txt")
+        parser.add_argument("--binary", action="store_true", help="DAVIS-2016: any value above 0 is the object")
+        parser.add_argument("--processes", type=int, metavar="N", help="at once; default as many as cores")
+        parser.add_argument("--json", action="store_true", help="print JSON, with every object")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Print the table the official evaluator prints."""
+        import json
+
+        from dense_ctx.errors import FileError
+
+        from .davis import score_folders
+
+        names = None
+        if args.sequences is not None:
+            try:
+                names = args.sequences.read_text(encoding="utf-8").split()
+            except (OSError, UnicodeDecodeError) as error:
+                raise FileError(f"Cannot read the list {args.sequences}: {error}") from None
+        processes = (os.cpu_count() or 1) if args.processes is None else args.processes
+        found = score_folders(args.truth, args.predictions, names, binary=args.binary, processes=processes)
+        if args.json:
+            print(json.dumps(found, indent=1))
+            return 0
+        objects = found.pop("objects")
+        print("  ".join(f"{key:>9}" for key in found))
+        print("  ".join(f"{value:>9.4f}" for value in found.values()))
+        print(f"{len(objects)} objects; the first and the last frame are not scored; averages are over objects")
+        return 0

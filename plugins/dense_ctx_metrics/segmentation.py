@@ -1,0 +1,207 @@
+"""Semantic segmentation: confusion matrix, IoU, and the ways in which evaluators match and average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Metric, Scores
+
+Matching = Literal["none", "hungarian", "many_to_one"]
+Absent = Literal["left_out", "zero"]
+
+
+def confusion_matrix(prediction: Tensor, target: Tensor, classes: int, ignore_index: int | None = 255) -> Tensor:
+    """Count pixels: int64 [classes, classes], rows are the true class, columns the predicted one.
+
+    Pixels whose target is `ignore_index` are left out.
+
+    Raises:
+        InputError: different shapes, or an id outside 0..classes-1.
+    """
+    if prediction.shape != target.shape:
+        raise InputError(f"Prediction {list(prediction.shape)} and target {list(target.shape)} have different shapes")
+    keep = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+    prediction, target = prediction[keep].long(), target[keep].long()
+    for name, values in (("Prediction", prediction), ("Target", target)):
+        if values.numel() and (int(values.min()) < 0 or int(values.max()) >= classes):
+            raise InputError(
+                f"{name} ids run from {int(values.min())} to {int(values.max())}; expected 0 to {classes - 1}"
+            )
+    return torch.bincount(target * classes + prediction, minlength=classes * classes).reshape(classes, classes)
+
+
+def iou(confusion: Tensor) -> Tensor:
+    """Intersection over union of each class, float64 [classes]; NaN for a class in neither prediction nor target."""
+    confusion = confusion.double()
+    hit = confusion.diagonal()
+    return hit / (confusion.sum(0) + confusion.sum(1) - hit)
+
+
+def matched_iou(confusion: Tensor, matching: Matching = "none") -> Tensor:
+    """IoU of each true class after predicted classes are matched to true ones, float64 [classes]; NaN as in `iou`.
+
+    Args:
+        matching: "none" (supervised: class i is class i); "hungarian" (one to one, the largest sum of IoUs, as
+            open-hummingbird's evaluation does by default); "many_to_one" (each predicted class counts as the true
+            class it overlaps best).
+    """
+    if matching == "none":
+        return iou(confusion)
+    count = len(confusion)
+    total = confusion.double()
+    pairs = total / (total.sum(1)[:, None] + total.sum(0)[None] - total).clamp_min(1e-8)  # [true, predicted]
+    merged = torch.zeros_like(confusion)
+    if matching == "hungarian":
+        true, predicted = linear_sum_assignment(pairs.cpu().numpy(), maximize=True)
+        merged[:, torch.as_tensor(true)] = confusion[:, torch.as_tensor(predicted)]
+    elif matching == "many_to_one":
+        merged.index_add_(1, pairs.argmax(0), confusion)
+    else:
+        raise InputError(f"matching={matching!r}: expected 'none', 'hungarian' or 'many_to_one'")
+    if merged.shape[1] != count:
+        raise InputError("The confusion matrix is not square")
+    return iou(merged)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Scores of a confusion matrix.
+
+    miou: mean IoU over classes; pixel_accuracy: share of labelled pixels that are right;
+    mean_accuracy: mean over classes of the share of their pixels that are right; per_class: IoU, NaN if absent.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    mean_accuracy: float
+    per_class: tuple[float, ...]
+
+    @classmethod
+    def of(cls, confusion: Tensor, matching: Matching = "none", absent: Absent = "left_out") -> Segmentation:
+        """Score a matrix [classes, classes] of counts.
+
+        Args:
+            matching: see `matched_iou`.
+            absent: a class in neither prediction nor target is left out of the mean, or counts 0 (open-hummingbird).
+
+        Raises:
+            InputError: no labelled pixel at all.
+        """
+        total = confusion.double()
+        if not bool(total.any()):
+            raise InputError("No labelled pixel was scored: every target is ignored")
+        scores = matched_iou(confusion, matching)
+        mean = scores.nan_to_num(0.0).mean() if absent == "zero" else scores.nanmean()
+        recalls = total.diagonal() / total.sum(1)
+        return cls(
+            float(mean),
+            float(total.diagonal().sum() / total.sum()),
+            float(recalls.nanmean()),
+            tuple(scores.tolist()),
+        )
+
+
+def harmonic(seen: float, unseen: float) -> float:
+    """Harmonic mean of the mIoU over seen and over unseen classes; 0 if both are 0, NaN if either is."""
+    return 0.0 if seen + unseen == 0 else 2 * seen * unseen / (seen + unseen)
+
+
+class SegmentationMetric(Metric):
+    """mIoU and accuracies over the labelled pixels of all images together; parts: the IoU of each class.
+
+    Args:
+        classes: names of the data set's classes, at least one.
+        matching: how predicted classes are matched to true ones, see `matched_iou`.
+        absent: what a class in neither prediction nor target counts, see `Segmentation.of`.
+
+    Raises:
+        InputError: no class, or another word for matching or absent.
+    """
+
+    target: ClassVar[str] = "segmentation"
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"miou": True, "pixel_accuracy": True, "mean_accuracy": True}
+
+    def __init__(self, classes: Sequence[str] = (), matching: Matching = "none", absent: Absent = "left_out") -> None:
+        super().__init__(classes)
+        if not self.classes:
+            raise InputError("Segmentation is scored over named classes; the data set names none")
+        for option, value, words in (("matching", matching, Matching), ("absent", absent, Absent)):
+            if value not in get_args(words):
+                raise InputError(f"{option}={value!r}; expected one of {', '.join(get_args(words))}")
+        self.matching, self.absent = matching, absent
+        self.images = 0
+        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add probabilities [K, H, W], K up to the number of classes, and labels int64 [H, W], -1 ignored."""
+        labels = prediction.argmax(0).cpu()
+        self.confusion += confusion_matrix(labels, target.cpu(), len(self.classes), ignore_index=-1)
+        self.images += 1
+
+    def state(self) -> Any:
+        """{"images": how many, "confusion": rows of pixel counts}."""
+        return {"images": self.images, "confusion": self.confusion.tolist()}
+
+    def merge(self, state: Any) -> None:
+        """Add the counts of another."""
+        confusion = torch.tensor(state["confusion"], dtype=torch.int64)
+        if confusion.shape != self.confusion.shape:
+            raise InputError(f"Counts {list(confusion.shape)} are not of {len(self.classes)} classes")
+        self.images += state["images"]
+        self.confusion += confusion
+
+    def compute(self) -> Scores:
+        """The scores; a class in neither prediction nor target has the part None."""
+        scores = Segmentation.of(self.confusion, self.matching, self.absent)
+        values = {name: getattr(scores, name) for name in SegmentationMetric.higher_is_better}
+        ious = (None if iou != iou else iou for iou in scores.per_class)  # NaN is not itself
+        counts = {"images": self.images, "pixels": int(self.confusion.sum())}
+        return Scores(values, dict(zip(self.classes, ious, strict=True)), counts)
+
+
+class ZeroShotMetric(SegmentationMetric):
+    """As `SegmentationMetric`, and the mIoU over seen classes, over unseen ones, and their harmonic mean.
+
+    Args:
+        classes, matching, absent: as there; seen and unseen are never matched, and leave absent classes out.
+        unseen: the classes of which the probe saw no label; without one "unseen" and "harmonic" are NaN.
+
+    Raises:
+        InputError: an unseen class that is not among the classes.
+    """
+
+    higher_is_better: ClassVar[Mapping[str, bool]] = {
+        **SegmentationMetric.higher_is_better,
+        "seen": True,
+        "unseen": True,
+        "harmonic": True,
+    }
+
+    def __init__(
+        self,
+        classes: Sequence[str] = (),
+        matching: Matching = "none",
+        absent: Absent = "left_out",
+        unseen: Sequence[str] = (),
+    ) -> None:
+        super().__init__(classes, matching, absent)
+        unknown = [name for name in unseen if name not in self.classes]
+        if unknown:
+            raise InputError(f"unseen names classes that the data set has not: {', '.join(unknown)}")
+        self.unseen = tuple(unseen)
+
+    def compute(self) -> Scores:
+        """The scores of `SegmentationMetric`, and seen, unseen and harmonic."""
+        scores = super().compute()
+        each = iou(self.confusion)
+        held_out = torch.tensor([name in self.unseen for name in self.classes])
+        seen, unseen = float(each[~held_out].nanmean()), float(each[held_out].nanmean())
+        values = {**scores.values, "seen": seen, "unseen": unseen, "harmonic": harmonic(seen, unseen)}
+        return Scores(values, scores.parts, scores.counts)

@@ -1,6 +1,7 @@
 """Three objectives: one that can score, the same with an error in its score, and one that cannot score."""
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Stripes(ScoredObjective):
 
     metric = "share"
     size, image_size = (16, 32), (16, 32)  # a benchmark sets both
-    optimizer = {"lr": 0.05}
+    optimizer = MappingProxyType({"lr": 0.05})
 
     def dataset(self, data: Any) -> Dataset:
         """The samples of an ImageSet."""

@@ -147,7 +147,8 @@ def _published(
         try:
             registry().get("model", text)
         except UnknownNameError as error:
-            raise UnknownNameError(f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name).") from None
+            message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
+            raise UnknownNameError(message, error.hint) from None
     files = (CONFIG, WEIGHTS, MANIFEST)
     if target != text or may_fetch(target):
         return fetch(target, text, files, revision, cache_dir, local_files_only, token)

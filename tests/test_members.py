@@ -26,6 +26,7 @@ PARTS = {
 ALLOWED = {
     "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
     "dense_ctx/config/reader.py:typed": "the fields of a dataclass",
+    "dense_ctx/config/reader.py:check_arguments": "the types that a signature names",
     "dense_ctx/data/open.py:list_with": "a reader's options are the keywords of its `open`, as DatasetReader says",
     "dense_ctx/evaluate/scorer.py:__init__": "a Metric's two attributes, refused by name where they are missing",
     "dense_ctx/evaluate/scorer.py:_args": "the fields of Scoring, a dataclass",
@@ -40,6 +41,7 @@ ALLOWED = {
     "dense_ctx/train/loop.py:train": "a private method of torch's loader",
     "dense_ctx/registry.py:bind": "the arguments that a user gave are compared with what the target takes",
     "plugins/dense_ctx_backbones/convert.py:to_timm": "a network of timm",
+    "plugins/dense_ctx_backbones/convert_dinov3.py:checked_dinov3": "a network of timm",
     "plugins/dense_ctx_backbones/convert_hf.py:hf_to_timm": "a network of timm",
     "plugins/dense_ctx_backbones/hf_backbone.py:__init__": "a configuration of transformers",
     "plugins/dense_ctx_backbones/hf_backbone.py:_configure": "a configuration of transformers",

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from bench_parts import registered
-from dense_ctx_bench import run_bench
-from dense_ctx_measures import boundary_quality, feature_invariance, temporal_consistency
+from dense_ctx_bench.run import run_bench
+from dense_ctx_measures.boundary import boundary_quality
+from dense_ctx_measures.invariance import feature_invariance
+from dense_ctx_measures.temporal import temporal_consistency
 from dense_ctx_probes.text import TextEmbeddings
 from evaluation_data import camvid, clip, davis2016, rgbd
 from safetensors.torch import load_file, save_file

@@ -66,7 +66,7 @@ class Spoilt(ImageSet):
         return dataclasses.replace(sample, **{self.what: values})
 
 
-def evaluated(folder, model=None, spoil=None, part="val", protocol="camvid-linear-v2"):
+def evaluated(folder, model=None, spoil=None, part="val", protocol="camvid-linear-grid4-v2"):
     root = (camvid if "camvid" in protocol else rgbd)(folder / "data")
     name = "camvid" if "camvid" in protocol else "rgbd-folder"
     sets = {split: open_set(name, root, split) for split in ("train", "val")}
@@ -76,7 +76,7 @@ def evaluated(folder, model=None, spoil=None, part="val", protocol="camvid-linea
 
 
 def clips(folder, model):
-    return evaluate(model, "davis2016-linear-v1", davis2016(folder / "davis"), folder / "out")
+    return evaluate(model, "davis2016-linear-grid4-v1", davis2016(folder / "davis"), folder / "out")
 
 
 def fitted(model=None, method="ridge"):
@@ -271,7 +271,7 @@ PLACES = {
     "backbone, bench": (lambda f: bench_record(f), "NaN, infinity"),
     "backbone, bench without cache": (lambda f: bench_record(f, cache=False), "NaN or infinit"),
     "depth, evaluate": (
-        lambda f: evaluated(f, spoil=("target", INF), protocol="rgbd-depth-linear-v1"),
+        lambda f: evaluated(f, spoil=("target", INF), protocol="rgbd-depth-linear-grid4-v1"),
         "annotation of sample",
     ),
     "depth, InContext": (lambda f: depth_target(INF), "target holds infinity"),

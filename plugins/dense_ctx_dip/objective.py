@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -199,7 +200,7 @@ class DipObjective(Objective):
         maps = features.maps[-1]
         if self.what == "decoder":
             maps = model.decoder(features, padded, (maps.shape[-2], maps.shape[-1]))
-        return maps.flatten(2).transpose(1, 2), (maps.shape[-2], maps.shape[-1]), full
+        return rearrange(maps, "b c h w -> b (h w) c"), (maps.shape[-2], maps.shape[-1]), full
 
     def _distractors(self, batch: Batch, joint: int) -> Tensor:
         given = batch.get("distractors")

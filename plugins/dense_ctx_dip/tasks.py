@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.data.cache import Shard, write_shard
@@ -185,7 +186,7 @@ class Tasks:
                 segments = read_pseudo_labels(self._png("segments", index)).to(deep.device)
                 weights = _patches(segments, (deep.shape[-2], deep.shape[-1]))
                 total = weights.sum(1)
-                means = ((weights @ deep.flatten(1).T) / total.clamp_min(1)[:, None])[total > 0]
+                means = ((weights @ rearrange(deep, "c h w -> (h w) c")) / total.clamp_min(1)[:, None])[total > 0]
                 rows.append(means.cpu())
                 images.append(whole.cpu())
                 counts.append((index, len(means)))
@@ -240,7 +241,7 @@ class Tasks:
         if int(segments.max()) < 0:
             return segments  # no segment: nothing is labelled
         weights = _patches(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))
-        nearest, _ = assign(deep.flatten(1).T, centroids)
+        nearest, _ = assign(rearrange(deep, "c h w -> (h w) c"), centroids)
         # pixels of each (segment, class); few of the classes occur
         present, positions = nearest.unique(return_inverse=True)
         votes = torch.zeros(len(weights), len(present), device=deep.device).index_add_(1, positions, weights)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -137,7 +138,7 @@ class DPT(Decoder):
         noise = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0), dtype=basis.dtype)
         basis = basis @ torch.linalg.qr(noise)[0]
         for layer, part, n in zip(self.shortcut, basis.split(channels), channels, strict=True):
-            layer.weight.copy_((part.T / n**0.5)[:, :, None, None])
+            layer.weight.copy_(rearrange(part / n**0.5, "channels dim -> dim channels 1 1"))
         self.project[-1].bias.copy_(-(mean @ basis))
         return True
 
@@ -160,7 +161,7 @@ def _moments(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         rows = torch.cat(
             [_shown(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
         )
-        rows = rows.movedim(1, -1).flatten(0, 2).double().cpu()
+        rows = rearrange(rows, "b c h w -> (b h w) c").double().cpu()
         if not count:
             gram, total = rows.new_zeros(rows.shape[1], rows.shape[1]), rows.new_zeros(rows.shape[1])
         gram, total, count = gram + rows.T @ rows, total + rows.sum(0), count + len(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 _CHUNK = 1 << 16  # values worked on at a time: they and their gradients stay in a core's cache
@@ -59,7 +60,8 @@ class _Matching(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, channels, height, width = prediction.shape
         # channels side by side, as the product that made the prediction left them
-        rows, wanted = prediction.permute(0, 2, 3, 1).contiguous(), target.permute(0, 2, 3, 1)
+        rows = rearrange(prediction, "b c h w -> b h w c").contiguous()
+        wanted = rearrange(target, "b c h w -> b h w c")
         fit = prediction.new_zeros(channels, dtype=torch.float32)
         edges = torch.zeros_like(fit)
         grad = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
@@ -83,7 +85,7 @@ class _Matching(torch.autograd.Function):
                     torch.mul(g, share, out=grad[b, start:stop])
         total = (weights * (fit + gamma * edges)).sum()
         if grad is not None:
-            ctx.save_for_backward(grad.permute(0, 3, 1, 2))
+            ctx.save_for_backward(rearrange(grad, "b h w c -> b c h w"))
         ctx.mark_non_differentiable(fit, edges)
         return total, fit, edges
 

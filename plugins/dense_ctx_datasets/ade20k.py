@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose
 
-from .files import comma_separated, read_labels, require
+from .files import comma_separated, inside, read_labels, require
 from .pairs import PairSet, images_in, same_stem
 
 CLASSES = comma_separated(
@@ -46,7 +46,7 @@ class Ade20k(DatasetReader):
     def open(self, root: Path, split: str | None = None) -> ImageSet:
         """150 classes (files' 1..150 become 0..149); 0 is ignored, as in the benchmark."""
         folder = _FOLDERS[choose(split, self.layout)]
-        root = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
+        root = inside(root, "ADEChallengeData2016")
         images = require(root / "images" / folder, self.layout)
         targets = require(root / "annotations" / folder, self.layout)
         read = partial(read_labels, classes=150, ignore=(), table=(IGNORED, *range(150)))

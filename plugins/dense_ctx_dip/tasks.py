@@ -204,17 +204,17 @@ class Tasks:
         if self.rank or path.exists():
             return
         settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
-        chosen = torch.zeros(len(self.names), dtype=torch.bool)
-        chosen[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
+        in_subset = torch.zeros(len(self.names), dtype=torch.bool)
+        in_subset[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
         # no more rows are held than k-means looks at: a share of each image's, drawn as they are read
-        listed = [Shard(self._embeddings(shard)).tensor("index") for shard in self.shards()]
-        count = sum(int(index[chosen[index[:, 0]], 1].sum()) for index in listed)
+        indices = [Shard(self._embeddings(shard)).tensor("index") for shard in self.shards()]
+        count = sum(int(index[in_subset[index[:, 0]], 1].sum()) for index in indices)
         share = min(1.0, SAMPLE * settings.classes / max(1, count))
         rows = []
-        for shard in self.progress(self.shards(), len(listed), "cluster"):
+        for shard in self.progress(self.shards(), len(indices), "cluster"):
             embeddings = Shard(self._embeddings(shard))
             segments, index = embeddings.tensor("segments"), embeddings.tensor("index")
-            use = chosen[index[:, 0]].repeat_interleave(index[:, 1])
+            use = in_subset[index[:, 0]].repeat_interleave(index[:, 1])
             if share < 1:
                 use &= torch.rand(len(use), generator=generator) < share
             rows.append(segments[use].float())

@@ -93,9 +93,9 @@ class DPT(Decoder):
             path = _resize(path, (skip.shape[-2], skip.shape[-1]))
             path = self.fuse[level](path + self.skip[level](skip))
         path = self.head(_resize(path, (2 * path.shape[-2], 2 * path.shape[-1])))
-        out: Tensor = self.project(_shown(path, size))
+        out: Tensor = self.project(_at_size(path, size))
         if self.shortcut:
-            out = out + _shown(self._shortcut(features.maps), size)
+            out = out + _at_size(self._shortcut(features.maps), size)
         out = out.movedim(1, -1)
         if self.norm is not None:
             out = self.norm(out)
@@ -103,13 +103,13 @@ class DPT(Decoder):
 
     def _shortcut(self, maps: Sequence[Tensor]) -> Tensor:
         """Projections of all maps, added from coarse to fine, on the finest grid."""
-        joined: Tensor | None = None
+        total: Tensor | None = None
         for layer, item in zip(reversed(self.shortcut), reversed(maps), strict=True):
             one: Tensor = layer(_standardized(item))
-            joined = one if joined is None else one + _shown(joined, (one.shape[-2], one.shape[-1]))
-        if joined is None:
+            total = one if total is None else one + _at_size(total, (one.shape[-2], one.shape[-1]))
+        if total is None:
             raise InputError("This decoder has no shortcut")
-        return joined
+        return total
 
     @torch.no_grad()
     def initialise(self, batches: Iterable[Sequence[Tensor]]) -> bool:
@@ -159,7 +159,7 @@ def _moments(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
     for maps in batches:
         grid = maps[min(1, len(maps) - 1)].shape[-2:]
         rows = torch.cat(
-            [_shown(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
+            [_at_size(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
         )
         rows = rearrange(rows, "b c h w -> (b h w) c").double().cpu()
         if not count:
@@ -175,7 +175,7 @@ def _standardized(item: Tensor) -> Tensor:
     return functional.layer_norm(item.movedim(1, -1), (item.shape[1],)).movedim(-1, 1)
 
 
-def _shown(path: Tensor, size: Size) -> Tensor:
+def _at_size(path: Tensor, size: Size) -> Tensor:
     """[B, width, h, w] at the size asked for; what is smaller holds means, so that no detail turns into noise."""
     shrink = path.shape[-2] / size[0], path.shape[-1] / size[1]
     if min(shrink) >= 2:  # a tenth of the time of the antialiased filter, and little else at this factor

@@ -26,10 +26,10 @@ def edge_loss(prediction: Tensor, target: Tensor, sigma: float = 0.1, reduction:
     """
     total = prediction.new_zeros(())
     for axis in (-1, -2):
-        change, wanted = prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs()
+        change, target_change = prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs()
         if not change.numel():
             continue
-        terms = -torch.expm1(-wanted / sigma) * (change - wanted).abs()
+        terms = -torch.expm1(-target_change / sigma) * (change - target_change).abs()
         total = total + (terms.mean() if reduction == "mean" else terms.sum())
     return total
 
@@ -61,7 +61,7 @@ class _Matching(torch.autograd.Function):
         batch, channels, height, width = prediction.shape
         # channels side by side, as the product that made the prediction left them
         rows = rearrange(prediction, "b c h w -> b h w c").contiguous()
-        wanted = rearrange(target, "b c h w -> b h w c")
+        targets = rearrange(target, "b c h w -> b h w c")
         fit = prediction.new_zeros(channels, dtype=torch.float32)
         edges = torch.zeros_like(fit)
         grad = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
@@ -75,7 +75,7 @@ class _Matching(torch.autograd.Function):
             for start in range(0, height, size):
                 stop = min(start + size, height)
                 # and the first row of the next chunk, for the differences to it
-                p, t = rows[b, start : stop + 1], wanted[b, start : stop + 1].contiguous()
+                p, t = rows[b, start : stop + 1], targets[b, start : stop + 1].contiguous()
                 off = p[: stop - start] - t[: stop - start]
                 fit += torch.linalg.vector_norm(off, 1, (0, 1)) / pixels
                 g = off.sign_()
@@ -125,10 +125,10 @@ def _edges(
     return pull[-1] if len(prediction) > rows else None
 
 
-def _pull(change: Tensor, wanted: Tensor, sums: Tensor, count: int, sigma: float) -> Tensor:
+def _pull(change: Tensor, target_change: Tensor, sums: Tensor, count: int, sigma: float) -> Tensor:
     """Derivative of weight * | |change| - |wanted| | by the change; both arguments are used up."""
-    excess = change.abs().sub_(wanted.abs_())
-    weight = wanted.mul_(-1 / sigma).expm1_().neg_()
+    excess = change.abs().sub_(target_change.abs_())
+    weight = target_change.mul_(-1 / sigma).expm1_().neg_()
     change.mul_(excess).sign_().mul_(weight)
     sums += torch.linalg.vector_norm(excess.mul_(weight), 1, (0, 1)) / count
     return change

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from common import parse
 from dense_ctx_benchmarks.compare import compare
 
 from dense_ctx.commands.arguments import progress
@@ -38,7 +39,8 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("dense-ctx-results"))
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--protocols", nargs="+", choices=[run[0] for run in RUNS], help="some of them only")
-    args = parser.parse_args()
+    args = parse(parser, models=MODELS[:1])
+    quick = {"limit": 1, "overrides": ("image.short_side=48",)} if args.quick else {}
     began = time.monotonic()
     tables = []
     for protocol, folder, seeds in RUNS:
@@ -47,7 +49,7 @@ def main():
         results = []
         for spec in args.models:
             out = args.out / protocol / spec.split("(")[0].replace("/", "_")
-            options = {"name": spec, "seeds": seeds, "cache": "10GB", "progress": progress}
+            options = {"name": spec, "seeds": seeds, "cache": "10GB", "progress": progress, **quick}
             result = evaluate(open_model(spec), protocol, args.data / folder, out, **options)
             results.append(result)
             print(f"{protocol}  {spec}  {result.metric} {result.value:.4f}", file=sys.stderr)

@@ -40,6 +40,7 @@ ALLOWED = {
     "dense_ctx/train/loop.py:train": "a private method of torch's loader",
     "dense_ctx/registry.py:bind": "the arguments that a user gave are compared with what the target takes",
     "plugins/dense_ctx_backbones/convert.py:to_timm": "a network of timm",
+    "plugins/dense_ctx_backbones/convert_dinov3.py:checked_dinov3": "a network of timm",
     "plugins/dense_ctx_backbones/convert_hf.py:hf_to_timm": "a network of timm",
     "plugins/dense_ctx_backbones/hf_backbone.py:__init__": "a configuration of transformers",
     "plugins/dense_ctx_backbones/hf_backbone.py:_configure": "a configuration of transformers",

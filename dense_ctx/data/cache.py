@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import FileError
 from ..files import new_file, write_tensors
-from ..identity import Identity
+from ..persistence.identity import Identity
 
 CHECKSUM = ".crc32"
 _OPEN = 64  # shards a reader keeps open

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ..errors import ConfigError, FileError, InputError
 from ..files import json_digest, state_digest
-from ..identity import Identity
 from ..images import padded_size, prepare, resized
 from ..interfaces import Backbone, Features, Size
+from ..persistence.identity import Identity
 from .base import ImageSet
 from .cache import DiskCache, Shard, disk_space
 

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dense_ctx.files import read_json, write_json
-from dense_ctx.identity import require_equal
+from dense_ctx.persistence.identity import require_equal
 
 from .cells import run_cell
 from .check import check_parts

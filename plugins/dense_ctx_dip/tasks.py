@@ -26,8 +26,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.data.cache import Shard, write_shard
-from dense_ctx.environment import processes
-from dense_ctx.environment import wait_for_everyone as everyone
+from dense_ctx.environment import processes, wait_for_everyone
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, read_json, state_digest, write_json
 from dense_ctx.interfaces import Size
@@ -91,12 +90,10 @@ class Tasks:
             "pair": {"neighbours": settings.neighbours, "shared": settings.shared},
         }  # fmt: skip
         compare(self.out, self.identity)  # refused by every process alike, before anyone writes
-        everyone()
+        wait_for_everyone()
         if self.rank == 0:
             claim(self.out, self.identity)
-        everyone()
-
-    # ------------------------------------------------------------------ shards
+        wait_for_everyone()
 
     def shards(self) -> dict[str, range]:
         """Name and images of each shard."""
@@ -118,8 +115,6 @@ class Tasks:
     def _votes(self, shard: str) -> Path:
         return self.out / "votes" / f"{shard}.json"
 
-    # ------------------------------------------------------------------ one image
-
     def _image(self, index: int) -> Tensor:
         return read_image(self.images / self.names[index], self.settings.side, self.model.backbone.stride)
 
@@ -137,13 +132,11 @@ class Tasks:
             self._budget -= size
         return both
 
-    # ------------------------------------------------------------------ stages
-
     def run(self) -> Path:
         """All stages; returns the folder."""
         for stage in (self.segment, self.embed, self.cluster, self.vote, self.pair):
             stage()
-            everyone()
+            wait_for_everyone()
         return self.out
 
     def segment(self) -> None:

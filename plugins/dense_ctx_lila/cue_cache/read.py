@@ -13,8 +13,8 @@ from torch import Tensor
 from dense_ctx.config import Part, parse_part
 from dense_ctx.data.cache import DiskCache
 from dense_ctx.errors import ConfigError, FileError, InputError
-from dense_ctx.identity import require_equal
 from dense_ctx.interfaces import Size
+from dense_ctx.persistence.identity import require_equal
 
 from .clips import stamp
 from .manifest import cue_folder, identity

@@ -5,21 +5,19 @@ They hold the whole encoder as `feats_extractor.model.*` and what post-training 
 
 from __future__ import annotations
 
-import argparse
 import os
-import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dense_ctx import AutoDenseModel
 from dense_ctx.config import ModelConfig, Part
 from dense_ctx.errors import CheckpointError, FileError
+from dense_ctx.files import read_pickle
 from dense_ctx.model import DenseModel
 
 from .projector import Projector
@@ -39,9 +37,8 @@ def read_dip(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileError(f"No checkpoint at {path}")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the training script's arguments lie beside
-            checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        checkpoint: Any = read_pickle(path)
+    except ValueError as error:
         raise CheckpointError(f"{path} is damaged, or holds more than tensors and is not opened: {error}") from None
     while isinstance(checkpoint, Mapping) and not any(isinstance(value, Tensor) for value in checkpoint.values()):
         checkpoint = next((checkpoint[key] for key in ("model", "state_dict") if key in checkpoint), None)

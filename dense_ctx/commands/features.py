@@ -30,7 +30,8 @@ class Features(Command):
         import torch
 
         from .. import images, visualize
-        from ..errors import InputError
+        from ..data.video import IMAGE_SUFFIXES
+        from ..errors import FileError, InputError
         from ..files import new_file, write_tensors
         from ..numerics import require_finite
         from ..tiling import write_features
@@ -39,16 +40,21 @@ class Features(Command):
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
         if args.npy:
             refuse(args, ["half", "scale"], "with --npy, which has the image's size and the network's precision")
-        if Path(args.model).is_file():  # no model is a file: it was left out
+        if Path(args.model).is_file() or Path(args.model).suffix.lower() in IMAGE_SUFFIXES:  # the model was left out
             args.images, args.model = [Path(args.model), *args.images], DEFAULT_MODEL
+        missing = [str(path) for path in args.images if not path.is_file()]  # before any work
+        if missing:
+            alone = len(args.images) == 1 and args.model == DEFAULT_MODEL
+            hint = f" If {missing[0]} is a model, name images behind it: {missing[0]} IMAGE ..." if alone else ""
+            raise FileError(f"No image at {', '.join(missing)}.{hint}")
         model = model_of(args)
         stems: set[str] = set()
         maps, names = [], []
         for path in progress(args.images, len(args.images), "features"):
             name = unique_stem(path, stems)
             if args.npy:
-                written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
-                print(f"{path} -> {written}")
+                file = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
+                print(f"{path} -> {file}")
                 continue
             image = images.load(path)
             height, width = image.shape[1:]

@@ -37,12 +37,12 @@ def read_dip(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileError(f"No checkpoint at {path}")
     try:
-        found: Any = read_pickle(path)
+        checkpoint: Any = read_pickle(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged, or holds more than tensors and is not opened: {error}") from None
-    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
-        found = next((found[key] for key in ("model", "state_dict") if key in found), None)
-    state = {str(k).removeprefix("module."): v for k, v in (found or {}).items() if isinstance(v, Tensor)}
+    while isinstance(checkpoint, Mapping) and not any(isinstance(value, Tensor) for value in checkpoint.values()):
+        checkpoint = next((checkpoint[key] for key in ("model", "state_dict") if key in checkpoint), None)
+    state = {str(k).removeprefix("module."): v for k, v in (checkpoint or {}).items() if isinstance(v, Tensor)}
     if not any(key.startswith(_ENCODER) for key in state):
         raise CheckpointError(
             f"{path} has no tensor {_ENCODER}*: not a DIP checkpoint. Its tensors begin with "
@@ -90,8 +90,8 @@ def projector_of(path: str | os.PathLike[str]) -> Projector:
            if key.startswith(("projector.", "enc_norm."))}  # fmt: skip
     try:
         dim, out = own["fc1.weight"].shape[1], own["fc2.weight"].shape[0]
-        made = Projector(dim, own["fc1.weight"].shape[0] // dim, out)
-        made.load_state_dict(own)
+        projector = Projector(dim, own["fc1.weight"].shape[0] // dim, out)
+        projector.load_state_dict(own)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path} has no projector that fits together: {error}") from None
-    return made
+    return projector

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import InputError, UnknownNameError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
+from dense_ctx.persistence.transfer import persevere
 
 from .convert import to_timm
 from .positions import official_positions
@@ -111,7 +112,7 @@ class TimmBackbone(Backbone):
         self.source = str(repository)
         try:
             cached = cached_state(repository, self.net)
-            return dict(load_state_dict_from_hf(repository, weights_only=True)) if cached is None else cached
+            return cached or dict(persevere(lambda: load_state_dict_from_hf(repository, weights_only=True)))
         except WeightsError:
             raise
         except Exception as error:

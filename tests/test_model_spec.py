@@ -149,7 +149,7 @@ def test_arguments_without_effect_are_refused(words, message, capsys):
 
 
 def test_one_protocol_with_settings_is_shown(capsys):
-    assert cli.main(["evaluate", "--list", "--protocol", "camvid-linear-v1", "grid=8", "probe.args.lr=1e-3"]) == 0
+    assert cli.main(["evaluate", "--list", "--protocol", "camvid-linear-grid4-v1", "grid=8", "probe.args.lr=1e-3"]) == 0
     text = capsys.readouterr().out
     assert '"grid": 8' in text
     assert '"lr": 0.001' in text
@@ -157,7 +157,7 @@ def test_one_protocol_with_settings_is_shown(capsys):
 
 def test_evaluate_reads_numbers_and_words(tmp_path, capsys):
     """`probe.args.lr=1e-3` was a traceback: text where a number is compared."""
-    words = ["evaluate", "rgb-xy", "--protocol", "camvid-linear-v1", "--data", str(tmp_path), "--device", "cpu"]
+    words = ["evaluate", "rgb-xy", "--protocol", "camvid-linear-grid4-v1", "--data", str(tmp_path), "--device", "cpu"]
     assert cli.main([*words, "probe.args.lr=1e-3"]) == 2
     assert "Expected under the root" in capsys.readouterr().err  # that is: only the data are missing
     assert cli.main([*words, "train.flip=no"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,16 @@ class ProbeFit:
     Args:
         images: the training split.
         cache: bytes of features kept in memory, where nothing is augmented.
+        lists: the names of a seed's training images, where the protocol has lists of them.
     """
 
-    def __init__(self, job: Job, images: ImageSet, cache: int) -> None:
-        self.job, self.protocol, self.images = job, job.protocol, images
-        augments = self.protocol.train is not None and self.protocol.train.augments
+    def __init__(
+        self, job: Job, images: ImageSet, cache: int, lists: Mapping[int, Sequence[str]] | None = None
+    ) -> None:
+        self.job, self.protocol, self.images, self.lists = job, job.protocol, images, lists or {}
+        support = self.protocol.support
+        self.passes = 0 if support is None else support.passes
+        augments = self.passes > 0 or (self.protocol.train is not None and self.protocol.train.augments)
         self.cache = FeatureMemory(0 if augments else cache)
 
     def probe(self, seed: int) -> Probe:
@@ -61,7 +67,10 @@ class ProbeFit:
         _begun(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
-        """Indices of the training images: all, or the protocol's fraction, drawn by seed."""
+        """Indices of the training images: all, those of the seed's list, or the protocol's fraction, drawn by seed."""
+        if seed in self.lists:
+            place = {Path(name).stem: index for index, name in enumerate(self.images.names)}
+            return [place[name] for name in self.lists[seed]]
         count = len(self.images)
         size = max(1, round(self.protocol.data.fraction * count))
         return list(range(count)) if size >= count else sorted(random.Random(seed).sample(range(count), size))
@@ -69,8 +78,9 @@ class ProbeFit:
     def _by_images(self, seed: int, support: list[int]) -> Probe | None:
         """One `partial_fit` an image; None where nothing is labelled."""
         probe, fitted = self._new(seed), False
-        for index in self.job.progress(support, len(support), f"fit, seed {seed}"):
-            features, target = self._item(index, 0)
+        views = [(index, mix(seed, n, index)) for n in range(self.passes or 1) for index in support]
+        for index, draw in self.job.progress(views, len(views), f"fit, seed {seed}"):
+            features, target = self._item(index, draw if self.passes else 0)
             # a probe of histograms wants the annotation as fine as it is
             label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
             if labelled(label):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +27,20 @@ class ImageEvaluation:
 
     Args:
         train, val: the annotated images to fit on and to score on.
-        cache: bytes of training features kept in memory.
+        cache: bytes of training features kept in memory. lists: as `ProbeFit`'s.
 
     Raises:
         InputError: a split without an image.
     """
 
-    def __init__(self, job: Job, train: ImageSet, val: ImageSet, cache: int) -> None:
+    def __init__(
+        self, job: Job, train: ImageSet, val: ImageSet, cache: int, lists: Mapping[int, Sequence[str]] | None = None
+    ) -> None:
         for part, name in ((train, "training"), (val, "validation")):
             if not len(part):
                 raise InputError(f"The {name} part of {job.protocol.data.name} holds no image")
         self.job, self.val = job, val
-        self.fit = ProbeFit(job, train, cache)
+        self.fit = ProbeFit(job, train, cache, lists)
         self.labels = job.scorer.target in ("segmentation", "instances")
 
     def run(self) -> dict[int, Scores]:
@@ -74,7 +76,9 @@ class ImageEvaluation:
         """Prediction [K, H, W] and target at the size that is scored."""
         target = sample.target
         side = self.job.protocol.scoring.mask_side
-        if side is not None:
+        if side == -1:
+            target = nearest(target, model_size((sample.image.shape[-2], sample.image.shape[-1]), self.job.protocol))
+        elif side is not None:
             height, width = target.shape[-2:]
             scale = side / min(height, width)
             target = nearest(target, (max(1, round(height * scale)), max(1, round(width * scale))))

@@ -426,9 +426,7 @@ def test_faults_of_published_lists_and_masks(tmp_path):
         with pytest.raises(FileError, match=message):
             TaskPairs.open(data, size=28, resize=32).sample(0, 0)
     mask.unlink()
-    with pytest.raises(
-        FileError, match=r"No labels for train/000\.jpg and 0 more: .*has none of 000\.jpg\.png"
-    ):
+    with pytest.raises(FileError, match=r"No labels for train/000\.jpg and 0 more: .*has none of 000\.jpg\.png"):
         TaskPairs.open(data)
     Path(data["pairs"]).write_text("train/000.jpg: train/009.jpg\ntrain/009.jpg: train/010.jpg\n", encoding="utf-8")
     with pytest.raises(FileError, match=r"names 2 images that are not in .*images, the first 'train/009\.jpg'"):

@@ -11,6 +11,7 @@ import pytest
 
 from dense_ctx import AutoDenseModel, registry
 from dense_ctx.errors import UnknownNameError, WeightsError
+from dense_ctx.registry import Entry, Owner
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -19,7 +20,7 @@ from hubserver import TOKEN, serving
 ONLINE = """
 import json, sys, torch
 import dense_ctx.persistence.hub
-from dense_ctx import AutoDenseModel, registry
+from dense_ctx import AutoDenseModel
 from dense_ctx.registry import Entry, Owner
 
 report = {}
@@ -65,7 +66,7 @@ print("REPORT" + json.dumps(report))
 
 OFFLINE = """
 import json, torch
-from dense_ctx import AutoDenseModel, registry
+from dense_ctx import AutoDenseModel
 image = torch.rand(1, 3, 40, 56)
 report = {"cached": list(AutoDenseModel.from_pretrained("me/tiny", **%s)(image).pixels.shape)}
 try:

@@ -131,11 +131,7 @@ class TaskPairs(SeededDataset):
         if not 0.9 < ratio < 1.1 and not of_square:
             raise InputError(
                 f"{name} is {list(image.shape[-2:])} and its labels {list(labels.shape)}: they do not belong together"
-                + (
-                    " (labels of its middle square want resize=256)"
-                    if labels.shape[0] == labels.shape[1]
-                    else ""
-                )
+                + (" (labels of its middle square want resize=256)" if labels.shape[0] == labels.shape[1] else "")
             )
         if self.resize is not None:
             picture, cropped = _middle(image, labels, self.resize, self.size)

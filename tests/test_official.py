@@ -128,7 +128,7 @@ def test_flowfeat_from_file_to_folder_to_evaluation(tmp_path, capsys):
     assert torch.equal(AutoDenseModel.from_pretrained(again)(image).pixels, model(image).pixels)
     small = ["image.size=[56,56]", "grid=8", "train.steps=3", "train.batch=2", "data.options.classes=4"]
     data = image_folder(tmp_path / "data")
-    result = evaluate(model, "image-folder-linear-v1", data, tmp_path / "run", overrides=small)
+    result = evaluate(model, "image-folder-linear-grid4-v1", data, tmp_path / "run", overrides=small)
     assert 0 < result.value <= 1
 
 

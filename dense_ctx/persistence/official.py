@@ -69,5 +69,5 @@ def official_model(
     model.backbone.source = None  # it has no home of its own: the folder stores it whole
     record = {"checkpoint": path.name, "sha256": file_digest(path), "unused": sorted(unused)}
     model.model_config = ModelConfig(backbone, decoder, trained_with=record)
-    model.fresh = False
+    model.decoder.fresh = False
     return model

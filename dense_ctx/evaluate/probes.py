@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, InputError
-from ..files import new_file, write_tensors
+from ..files import new_file, read_tensors, write_tensors
 from ..interfaces import FitContext, Probe, Task
 from ..plugins import registry
 from .protocol import Protocol
@@ -52,10 +52,7 @@ def load_probe_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        return load_file(str(path))
-    except (SafetensorError, OSError) as error:
+        return read_tensors(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Remove it to train the probe again") from error

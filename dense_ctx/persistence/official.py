@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..config import ModelConfig, Part
 from ..errors import CheckpointError, FileError
-from ..files import file_digest
+from ..files import file_digest, read_pickle, read_tensors
 from ..model import DenseModel
 
 
@@ -31,22 +26,16 @@ def checkpoint_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileError(f"No checkpoint at {path}")
     try:
-        loaded: Any = _load(path)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
+        loaded = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    except ValueError as error:
         raise CheckpointError(f"{path} is damaged, or holds more than tensors and is not opened: {error}") from None
     while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
         loaded = next((loaded[key] for key in ("model", "state_dict") if key in loaded), None)
-    state = {str(k).removeprefix("module."): v for k, v in (loaded or {}).items() if isinstance(v, Tensor)}
+    items = loaded.items() if isinstance(loaded, Mapping) else ()
+    state = {str(key).removeprefix("module."): value for key, value in items if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(f"{path} holds no tensors, nor do its entries model and state_dict")
     return state
-
-
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    with torch.serialization.safe_globals([argparse.Namespace]):  # the training script's arguments lie beside
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def official_model(

@@ -110,7 +110,9 @@ class DiffCutSegmenter(Segmenter):
 
 def _pipeline(model: str) -> tuple[Any, Any, tuple[Tensor, Tensor]]:
     try:
-        pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(model, use_safetensors=True)
+        pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
+            model, use_safetensors=True, trust_remote_code=False
+        )
     except Exception as error:  # diffusers raises OSError, ValueError, HTTP and connection errors of several packages
         raise WeightsError(f"The diffusion model {model} is unavailable: {type(error).__name__}: {error}") from error
     embeddings, _, pooled, _ = pipeline.encode_prompt("", do_classifier_free_guidance=False)

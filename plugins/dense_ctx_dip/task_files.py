@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.files import read_pickle
 from dense_ctx.images import open_image
 from dense_ctx.visualize import palette, save_picture
 
@@ -77,8 +77,8 @@ def read_pseudo_labels(path: Path, classes: int | None = None) -> Tensor:
 
 def _tensor(path: Path) -> Tensor:
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        value = read_pickle(path)
+    except ValueError as error:
         raise FileError(f"{path} is damaged, or holds more than a tensor and is not opened: {error}") from None
     if not isinstance(value, Tensor):
         raise FileError(f"{path} holds a {type(value).__name__}; expected a tensor [H, W] of label ids")

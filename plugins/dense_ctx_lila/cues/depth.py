@@ -135,9 +135,16 @@ def _load(folder: Path, name: str) -> Any:
     missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
         raise WeightsError(f"{folder} is no folder with weights of {name}: it lacks {' and '.join(missing)}")
+    if (folder / "adapter_config.json").exists():
+        raise WeightsError(f"{folder} holds an adapter (adapter_config.json), which is not loaded: merge it first")
     try:
         network, info = DepthAnythingForDepthEstimation.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            dtype=torch.float32,
         )
     except Exception as error:
         raise WeightsError(

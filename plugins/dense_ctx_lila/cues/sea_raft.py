@@ -12,7 +12,7 @@ from torch import Tensor
 from dense_ctx.errors import InputError, MissingDependencyError, WeightsError
 
 from .flow import FlowCue, pad_frames
-from .weights import download, read_tensors
+from .weights import download, read_state
 
 LEAST = 128
 CHUNK = 16  # pairs at once
@@ -53,7 +53,7 @@ class SEARAFT(FlowCue):
             state = download(known[chosen], name)
         elif Path(chosen).exists():
             self.source = chosen
-            state = read_tensors(Path(chosen))
+            state = read_state(Path(chosen))
         else:
             raise InputError(f"weights={weights!r} is no file and none of {', '.join(['default', *sorted(known)])}")
         try:

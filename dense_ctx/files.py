@@ -106,24 +106,12 @@ def read_pickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
-            f"{_allow_line(str(error))}"
-        ) from error
+        what = "a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
+        held = re.search(r"GLOBAL (([A-Za-z_][\w.]*)\.[A-Za-z_]\w*)", str(error))
+        line = held and f"`import torch, {held[2]}; torch.serialization.add_safe_globals([{held[1]}])`"
+        raise ValueError(f"{what}: {held[1]}. Where you trust it, allow it: {line}" if held else what) from error
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def _allow_line(text: str) -> str:
-    """What torch's refusal names, and what to type for it; else what it says last."""
-    names = dict.fromkeys(re.findall(r"GLOBAL ([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)", text))
-    if not names:
-        return f": {text.strip().splitlines()[0]:.300}"
-    module, name = next(iter(names))
-    return (
-        f": {module}.{name}. Where you trust the file, allow this before: `import torch, {module}; "
-        f"torch.serialization.add_safe_globals([{module}.{name}])`"
-    )
 
 
 @contextlib.contextmanager

@@ -182,8 +182,8 @@ class DenseModel(nn.Module):
             images = image_io.check_batch(images)
         backbone = self.backbone
         padded = image_io.prepare(images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype)
-        wanted = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
+        needs_gradient = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient):
             return backbone(padded), padded
 
     def decode(

@@ -21,7 +21,7 @@ ONLINE = """
 import json, sys, torch
 import dense_ctx.persistence.hub
 from dense_ctx import AutoDenseModel
-from dense_ctx.registry import Entry, Owner
+from dense_ctx.kinds import Entry, Owner
 
 report = {}
 def outcome(name, **options):

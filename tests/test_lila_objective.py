@@ -302,7 +302,7 @@ def test_memory_of_frames_is_bounded(clips):
     for index in range(len(data)):
         data.sample(index, index)
     assert data._used <= sampling.memory
-    assert data._used == sum(frame.numel() for frame in data._kept.values())
+    assert data._used == sum(frame.numel() for frame in data._frames.values())
 
 
 def test_broken_clips_are_left_out_and_counted(clips, tmp_path):

@@ -46,8 +46,8 @@ class Features(Command):
         for path in progress(args.images, len(args.images), "features"):
             name = unique_stem(path, stems)
             if args.npy:
-                written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
-                print(f"{path} -> {written}")
+                file = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
+                print(f"{path} -> {file}")
                 continue
             image = images.load(path)
             height, width = image.shape[1:]

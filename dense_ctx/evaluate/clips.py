@@ -44,7 +44,7 @@ class VideoEvaluation:
     def run(self) -> dict[int, Scores]:
         """Scores of each seed, whoever worked on the clips."""
         clips = {clip.name: clip for clip in self.clips.clips}
-        todo = [clips[name] for name in self.job.folder.mine(list(clips), lambda name: self._written(clips[name]))]
+        todo = [clips[name] for name in self.job.folder.mine(list(clips), lambda name: self._complete(clips[name]))]
         frames = self.job.progress(self._steps(todo), sum(len(clip.frames) for clip in todo), "frames")
         for _ in frames:
             pass
@@ -54,7 +54,7 @@ class VideoEvaluation:
         for clip in todo:
             yield from self._clip(clip)
 
-    def _written(self, clip: Clip) -> bool:
+    def _complete(self, clip: Clip) -> bool:
         """Whether no prediction is to be written, or all are there (an earlier run may have written none)."""
         return not self.job.keep or all(self._path(clip, frame).exists() for frame in clip.frames)
 

@@ -48,7 +48,7 @@ class ImageEvaluation:
         probes = {seed: self.fit.probe(seed) for seed in self.job.seeds}
         starts = range(0, len(self.val), SHARD)
         shards = {f"shard-{start:06d}": range(start, min(start + SHARD, len(self.val))) for start in starts}
-        todo = list(self.job.folder.mine(list(shards), lambda name: self._written(shards[name])))
+        todo = list(self.job.folder.mine(list(shards), lambda name: self._complete(shards[name])))
         images = [(name, index) for name in todo for index in shards[name]]
         metrics: dict[int, Metric] = {}
         for name, index in self.job.progress(images, len(images), "score"):
@@ -65,7 +65,7 @@ class ImageEvaluation:
     def _sample(self, index: int) -> Sample:
         return read_sample(self.val, index, self.job.protocol.data.name)
 
-    def _written(self, shard: Iterable[int]) -> bool:
+    def _complete(self, shard: Iterable[int]) -> bool:
         """Whether no prediction is to be written, or all are there (an earlier run may have written none)."""
         return not self.job.keep or all(self._path(self.val.names[index]).exists() for index in shard)
 
@@ -117,13 +117,13 @@ class ImageEvaluation:
             prediction, target = self._predict(sample, self._features(sample), probe)
             height, width = target.shape[-2:]
             picture = (resized(sample.image, (height, width)).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-            pair = drawn(self.job.scorer.target, target, prediction.cpu())
+            pair = comparison(self.job.scorer.target, target, prediction.cpu())
             rows.append([visualize.fit(item, (240, 320)) for item in (picture, *pair)])
             names.append(sample.name[:12])
         visualize.save_picture(path, visualize.contact_sheet(rows, names, ["image", "annotation", "prediction"]))
 
 
-def drawn(kind: str, target: Tensor, prediction: Tensor) -> tuple[visualize.Picture, visualize.Picture]:
+def comparison(kind: str, target: Tensor, prediction: Tensor) -> tuple[visualize.Picture, visualize.Picture]:
     """Target and prediction of one kind as pictures in the same colours."""
     if kind == "normals":
         unit = torch.nn.functional.normalize(prediction, dim=0)

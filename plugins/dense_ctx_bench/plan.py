@@ -155,8 +155,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Fit for a file: readable, and told apart from others by a digest of all arguments."""
-        words = f"{self.backbone.name}-{self.head.name}-{self.task.objective}-{self.seed}"
-        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}-{digest({**asdict(self), 'task': self.task.to_dict()})}"
+        title = f"{self.backbone.name}-{self.head.name}-{self.task.objective}-{self.seed}"
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', title)}-{digest({**asdict(self), 'task': self.task.to_dict()})}"
 
 
 def _check_rate(name: str, lr: Any) -> None:

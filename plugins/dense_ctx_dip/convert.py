@@ -79,8 +79,8 @@ def projector_of(path: str | os.PathLike[str]) -> Projector:
            if key.startswith(("projector.", "enc_norm."))}  # fmt: skip
     try:
         dim, out = own["fc1.weight"].shape[1], own["fc2.weight"].shape[0]
-        made = Projector(dim, own["fc1.weight"].shape[0] // dim, out)
-        made.load_state_dict(own)
+        projector = Projector(dim, own["fc1.weight"].shape[0] // dim, out)
+        projector.load_state_dict(own)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path} has no projector that fits together: {error}") from None
-    return made
+    return projector

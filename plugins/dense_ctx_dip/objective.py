@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -69,13 +70,13 @@ class DipObjective(Objective):
         direct: bool = False,
     ) -> None:
         super().__init__()
-        for value, known, name in (
+        for value, choices, name in (
             (loss, ("nll", "official"), "loss"),
             (train or "blocks", ("blocks", "adapters", "decoder"), "train"),
             (positives, ("pairs", "crops"), "positives"),
         ):
-            if value not in known:
-                raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
+            if value not in choices:
+                raise ConfigError(f"{name}={value!r}: expected one of {', '.join(choices)}")
         if distractors < 0 or not temperature > 0 or hidden < 1 or out < 0 or size < 1 or (classes or 1) < 1:
             raise ConfigError(
                 f"distractors={distractors}, temperature={temperature}, hidden={hidden}, out={out}, size={size}, "
@@ -137,8 +138,8 @@ class DipObjective(Objective):
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
         """What `train` says, and the projector, which is no part of the published model; vectors do not decay."""
         self.check(model)
-        chosen = choose(model, self.what, self.blocks)
-        groups = _by_decay(chosen)
+        parameters = choose(model, self.what, self.blocks)
+        groups = _by_decay(parameters)
         if self.projector is None and (self.out or self.direct):
             width = model.dim if self.what == "decoder" else model.backbone.dims[-1]
             self.projector = self._head(width).to(model.device)
@@ -195,8 +196,8 @@ class DipObjective(Objective):
         queries, mine = rows.chunk(2)
         own, positive = labels.chunk(2)
         keys = gather(functional.normalize(mine, dim=-1))
-        (wanted, known), present = compact(own, gather(positive))
-        values, counts = (label_counts(item, grid, max(1, len(present))) for item in (known, wanted))
+        (own_labels, positive_labels), present = compact(own, gather(positive))
+        values, counts = (label_counts(item, grid, max(1, len(present))) for item in (positive_labels, own_labels))
         support = blocks_of(rank, len(queries), self._distractors(batch, len(keys)).to(rows.device))
         predicted, supported = soft_predict(queries, keys, values, support, self.temperature)
         counts = counts * supported[:, None, None]
@@ -222,14 +223,14 @@ class DipObjective(Objective):
         maps = features.maps[-1]
         if self.what == "decoder":
             maps = model.decoder(features, padded, (maps.shape[-2], maps.shape[-1]))
-        return maps.flatten(2).transpose(1, 2), (maps.shape[-2], maps.shape[-1]), full
+        return rearrange(maps, "b c h w -> b (h w) c"), (maps.shape[-2], maps.shape[-1]), full
 
     def _distractors(self, batch: Batch, joint: int) -> Tensor:
-        given = batch.get("distractors")
-        if given is not None:
-            if given.ndim != 2 or given.shape[1] != joint or int(given.min()) < 0 or int(given.max()) >= joint:
-                raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(given.shape)}")
-            return given  # type: ignore[no-any-return]
+        ids = batch.get("distractors")
+        if ids is not None:
+            if ids.ndim != 2 or ids.shape[1] != joint or int(ids.min()) < 0 or int(ids.max()) >= joint:
+                raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(ids.shape)}")
+            return ids  # type: ignore[no-any-return]
         seeds = gather(batch["seed"].to(torch.int64)) if "seed" in batch else torch.zeros(joint, dtype=torch.int64)
         seed = 0
         for number in seeds.tolist():  # the order counts, and every process sees the same

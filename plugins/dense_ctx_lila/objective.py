@@ -209,8 +209,8 @@ class LilaObjective(Objective):
         widths = [maps.shape[1] for _, maps in targets]
         share = [1 / len(targets) if self.balance == "cues" else width / sum(widths) for width in widths]
         weights = torch.cat([predicted.new_full((n,), part / n) for n, part in zip(widths, share, strict=True)])
-        joined = torch.cat([maps for _, maps in targets], 1)
-        total, fit, edges = matching_loss(predicted, joined, weights, self.sigma, self.gamma)
+        target_maps = torch.cat([maps for _, maps in targets], 1)
+        total, fit, edges = matching_loss(predicted, target_maps, weights, self.sigma, self.gamma)
         logs = {name: part.mean() for (name, _), part in zip(targets, fit.split(widths), strict=True)}
         if self.gamma:
             logs["edges"] = (weights * edges).sum()

@@ -22,14 +22,14 @@ from dense_ctx.model_spec import open_model
 MODELS = ["rgb-xy+upsample(normalize=False)", "efficientnet-lite0+upsample"]
 # protocol, folder of its data, seeds (those on video are the same for every seed: nothing in them is drawn)
 RUNS = [
-    ("davis2016-linear-v1", "davis2016", (0,)),
-    ("davis2016-knn-v1", "davis2016", (0,)),
-    ("camvid-linear-v1", "camvid", (0, 1, 2)),
-    ("camvid-linear-v2", "camvid", (0, 1, 2)),
-    ("camvid-retrieval-v1", "camvid", (0, 1, 2)),
-    ("rgbd-normals-v1", "rgbd/kitchen", (0, 1, 2)),
-    ("rgbd-depth-linear-v1", "rgbd/kitchen", (0, 1, 2)),
-    ("rgbd-depth-attention-v1", "rgbd/kitchen", (0, 1, 2)),
+    ("davis2016-linear-grid4-v1", "davis2016", (0,)),
+    ("davis2016-knn-grid8-v1", "davis2016", (0,)),
+    ("camvid-linear-grid4-v1", "camvid", (0, 1, 2)),
+    ("camvid-linear-grid4-v2", "camvid", (0, 1, 2)),
+    ("camvid-retrieval-grid8-v1", "camvid", (0, 1, 2)),
+    ("rgbd-normals-grid4-v1", "rgbd/kitchen", (0, 1, 2)),
+    ("rgbd-depth-linear-grid4-v1", "rgbd/kitchen", (0, 1, 2)),
+    ("rgbd-depth-attention-grid4-v1", "rgbd/kitchen", (0, 1, 2)),
 ]
 
 

@@ -50,10 +50,10 @@ QUICK = [  # settings of a training that says nothing
 ]  # fmt: skip
 EVERY_SEED = ("start, not trained", "lila", "erm")
 PROTOCOLS = {  # and their data
-    "davis2016-linear-v1": "davis2016",
-    "davis2016-knn-v1": "davis2016",
-    "vos-folder-linear-v1": "vos_multi/schoolgirls",
-    "vos-folder-knn-v1": "vos_multi/schoolgirls",
+    "davis2016-linear-grid4-v1": "davis2016",
+    "davis2016-knn-grid8-v1": "davis2016",
+    "vos-folder-linear-grid4-v1": "vos_multi/schoolgirls",
+    "vos-folder-knn-grid8-v1": "vos_multi/schoolgirls",
 }
 
 
@@ -98,7 +98,7 @@ def main():
     add_settings(parser, "changes a training, such as batch_size=2")
     args = parse(
         parser, steps=2, seeds=[0], only=["frozen", "lila"], frozen=["map at stride 16"], limit=1,
-        protocols=["davis2016-linear-v1", "vos-folder-knn-v1"],
+        protocols=["davis2016-linear-grid4-v1", "vos-folder-knn-grid8-v1"],
     )  # fmt: skip
     args.settings = (QUICK if args.quick else []) + settings_of(args)
     lines = [["features", *args.protocols]]

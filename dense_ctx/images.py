@@ -13,38 +13,45 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import FileError, InputError
+from .errors import FileError, InputError, about
+from .files import regular_size
 from .interfaces import Size
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
 
+# no other is tried: for PostScript Pillow starts an interpreter, whatever the file's name ends in
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _WIDTH, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 262, 339  # TIFF tags
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and decode an image file and apply its EXIF orientation.
+    """Open and decode an image file of one of `FORMATS` and apply its EXIF orientation.
 
     Raises:
-        FileError: missing, a folder, not an image, truncated, or a TIFF that Pillow would misread (docs/images.md); the
-            message names the file.
+        FileError: missing, a folder, a pipe, not an image, truncated, or a TIFF that Pillow would misread
+            (docs/images.md); the message names the file.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # False, too, for what no file system can name
         near = sorted(p.name for p in path.parent.glob(f"{path.stem}.*"))[:3] if path.parent.is_dir() else []
         hint = f" Did you mean {', '.join(near)}?" if near else ""
-        raise FileError(f"No image at {path}.{hint}")
+        raise FileError(f"No image at {str(path)[:300]}.{hint}")
     if path.is_dir():
         raise FileError(f"{path} is a folder; expected one image file")
+    regular_size(path)
+    Image.init()
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             _check_tiff(image, str(path))
             image.load()
             if image.mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits, in older releases of Pillow
                 return Image.fromarray(np.asarray(image).astype(np.uint16))
             return ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
-        raise FileError(f"{path} is not an image Pillow can read ({path.stat().st_size} bytes)") from None
+        raise FileError(
+            f"{path} is not an image that is read ({path.stat().st_size} bytes); formats: {', '.join(FORMATS)}"
+        ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FileError(f"{path} is damaged or truncated: {error}") from error
 
@@ -53,9 +60,7 @@ def _check_tiff(image: Image.Image, name: str) -> None:
     """Refuse what Pillow opens as if it were something else."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PHOTOMETRIC) == 0 and image.mode in (*_SIXTEEN_BIT, "I", "F"):
-        raise FileError(
-            f"{name} is a TIFF in which 0 is white; expected one in which 0 is black: invert it"
-        )
+        raise FileError(f"{name} is a TIFF in which 0 is white; expected one in which 0 is black: invert it")
     if 2 in tags.get(_SAMPLE_FORMAT, ()) and image.mode == "L":
         raise FileError(f"{name} holds signed 8-bit values; expected unsigned ones: convert it")
     if tags.get(_WIDTH, image.width) != image.width and image.info.get("compression") == "raw":
@@ -75,7 +80,9 @@ def load(image: ImageLike) -> Tensor:
         InputError: another shape or dtype, values outside [0, 1], NaN or infinity.
     """
     if isinstance(image, (str, os.PathLike)):
-        image = open_image(image)
+        opened = open_image(image)
+        with about(os.fspath(image)):
+            return load(opened)
     if isinstance(image, Image.Image):
         image = _from_pil(image)
     if isinstance(image, np.ndarray):

@@ -126,7 +126,7 @@ def test_its_paper_is_listed_and_a_result_stands_beside_it(site, data, tmp_path)
 
 
 def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_path):
-    words = spell("evaluate", tmp_path / "out", data, *CORE, protocol="image-folder-linear-v1")
+    words = spell("evaluate", tmp_path / "out", data, *CORE, protocol="image-folder-linear-grid4-v1")
     status, _, error = site.run(*words)
     assert status == 0, error
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_
     assert result["value"] > 0.6
 
 
-@pytest.mark.parametrize("protocol", ["stranger-stripes-v1", "image-folder-linear-v1"])
+@pytest.mark.parametrize("protocol", ["stranger-stripes-v1", "image-folder-linear-grid4-v1"])
 def test_a_probe_without_steps_is_refused_before_any_work(site, data, tmp_path, protocol):
     changes = [word for word in CORE if protocol.startswith("image") or word.startswith("probe")]
     changes = [word.replace("stranger-steps", "stranger-mean") for word in changes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.base import ImageSet, read_sample
-from ..errors import InputError
+from ..errors import InputError, about
 from ..interfaces import DenseFeatures, Probe
 from .job import Job
 from .probes import load_probe_state, make_probe, save_probe
@@ -27,11 +28,16 @@ class ProbeFit:
     Args:
         images: the training split.
         cache: bytes of features kept in memory, where nothing is augmented.
+        lists: the names of a seed's training images, where the protocol has lists of them.
     """
 
-    def __init__(self, job: Job, images: ImageSet, cache: int) -> None:
-        self.job, self.protocol, self.images = job, job.protocol, images
-        augments = self.protocol.train is not None and self.protocol.train.augments
+    def __init__(
+        self, job: Job, images: ImageSet, cache: int, lists: Mapping[int, Sequence[str]] | None = None
+    ) -> None:
+        self.job, self.protocol, self.images, self.lists = job, job.protocol, images, lists or {}
+        support = self.protocol.support
+        self.passes = 0 if support is None else support.passes
+        augments = self.passes > 0 or (self.protocol.train is not None and self.protocol.train.augments)
         self.cache = FeatureMemory(0 if augments else cache)
 
     def probe(self, seed: int) -> Probe:
@@ -58,10 +64,13 @@ class ProbeFit:
                 "target is ignored or unknown"
             )
         save_probe(probe, path)
-        _begun(path).unlink(missing_ok=True)
+        _unfinished(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
-        """Indices of the training images: all, or the protocol's fraction, drawn by seed."""
+        """Indices of the training images: all, those of the seed's list, or the protocol's fraction, drawn by seed."""
+        if seed in self.lists:
+            place = {Path(name).stem: index for index, name in enumerate(self.images.names)}
+            return [place[name] for name in self.lists[seed]]
         count = len(self.images)
         size = max(1, round(self.protocol.data.fraction * count))
         return list(range(count)) if size >= count else sorted(random.Random(seed).sample(range(count), size))
@@ -69,8 +78,9 @@ class ProbeFit:
     def _by_images(self, seed: int, support: list[int]) -> Probe | None:
         """One `partial_fit` an image; None where nothing is labelled."""
         probe, fitted = self._new(seed), False
-        for index in self.job.progress(support, len(support), f"fit, seed {seed}"):
-            features, target = self._item(index, 0)
+        views = [(index, mix(seed, n, index)) for n in range(self.passes or 1) for index in support]
+        for index, draw in self.job.progress(views, len(views), f"fit, seed {seed}"):
+            features, target = self._item(index, draw if self.passes else 0)
             # a probe of histograms wants the annotation as fine as it is
             label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
             if labelled(label):
@@ -81,21 +91,21 @@ class ProbeFit:
     def _by_steps(self, seed: int, support: list[int], train: Train, path: Path) -> Probe | None:
         """One `partial_fit` a step, from where an earlier run stopped; None where nothing is labelled."""
         probe, start = self._new(seed), 0
-        if _begun(path).exists():
-            state = load_probe_state(_begun(path))
+        if _unfinished(path).exists():
+            state = load_probe_state(_unfinished(path))
             start = int(state.pop("evaluation.step"))
             probe.load_state_dict(state)
         fitted = start > 0
         for step in self.job.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
             items = [self._item(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]
-            features = _joined([features for features, _ in items])
+            features = _batch_features([features for features, _ in items])
             targets = [training_target(target, _grid(features), train) for _, target in items]
             target = stack(targets, "Annotations")
             if labelled(target):
                 probe.partial_fit(features, target.to(features.pixels.device))
                 fitted = True
             if fitted and (step + 1) % SAVE_EVERY == 0 and step + 1 < train.steps:
-                save_probe(probe, _begun(path), {"evaluation.step": torch.tensor(step + 1)})
+                save_probe(probe, _unfinished(path), {"evaluation.step": torch.tensor(step + 1)})
         return probe if fitted else None
 
     def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:
@@ -104,7 +114,8 @@ class ProbeFit:
         if item is None:
             sample = read_sample(self.images, index, self.protocol.data.name)
             view = shown(sample, self.protocol, self.images.kind, seed)
-            item = (read(self.job.model, view.image[None], self.protocol), view.target)
+            with about(sample.name):
+                item = (read(self.job.model, view.image[None], self.protocol), view.target)
             self.cache.put(index, *item)
         return item
 
@@ -129,7 +140,7 @@ def batch(support: list[int], size: int, seed: int, step: int) -> list[int]:
     return indices
 
 
-def _begun(path: Path) -> Path:
+def _unfinished(path: Path) -> Path:
     """Where a probe is that is not trained to the end."""
     return path.with_suffix(".begun")
 
@@ -138,7 +149,7 @@ def _grid(features: DenseFeatures) -> tuple[int, int]:
     return features.pixels.shape[-2], features.pixels.shape[-1]
 
 
-def _joined(features: list[DenseFeatures]) -> DenseFeatures:
+def _batch_features(features: list[DenseFeatures]) -> DenseFeatures:
     return DenseFeatures(
         stack([f.pixels[0] for f in features], "Images"),
         stack([f.patches[0] for f in features], "Images"),

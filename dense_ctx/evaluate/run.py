@@ -33,6 +33,7 @@ from .job import Job, Progress
 from .probes import make_probe
 from .protocol import Protocol, load_protocol
 from .result import Result, describe_model
+from .samples import read_lists
 from .scorer import Scorer
 from .workdir import RunFolder
 
@@ -91,6 +92,8 @@ def evaluate(
     if len(set(listing)) < len(listing):
         twice = next(name for name in listing if listing.count(name) > 1)
         raise InputError(f"{spec.data.name} has two samples of the name {twice!r}; names are unique in a split")
+    root = Path(data) if isinstance(data, (str, os.PathLike)) else Path()
+    lists = {} if train is None else read_lists(spec, root, seeds, train.names)
     described = describe_model(model, name)
     about = {
         "name": spec.data.name,
@@ -100,7 +103,7 @@ def evaluate(
         "training_samples": 0 if train is None else len(train),
         "names_digest": _names_digest(listing),
         "training_names_digest": None if train is None else _names_digest(train.names),
-        "files": _files(spec),
+        "files": {**_files(spec), **{f"support, seed {seed}": _names_digest(names) for seed, names in lists.items()}},
     }
     identity = {
         "protocol": spec.resolved_id,
@@ -120,7 +123,7 @@ def evaluate(
         elif train is None:
             raise ConfigError(f"{spec.id} needs training images")
         else:
-            scores = ImageEvaluation(job, train, val, budget).run()
+            scores = ImageEvaluation(job, train, val, budget, lists).run()
         result = _result(spec, scorer, scores, identity, described, about, model)
         if rank == 0:
             timed = replace(result, run=_run(began, world, model))

@@ -13,7 +13,7 @@ One JSON file for each paper:
      "tables": {"table1": {
         "title": what the table shows, in our words,
         "notes": [...],                                     optional: what was inferred, where the paper errs
-        "protocol": {"linear_jf": "davis2017-linear-v1"},   for each column the protocol that measures it, or null
+        "protocol": {"linear_jf": "davis2017-linear-grid4-v1"},   for each column the protocol that measures it, or null
         "columns": {"linear_jf": {"metric": "J&F", "unit": "%", "higher_is_better": true}},
         "rows": [{"name": "DINOv2-S14 + LILA", "backbone": "dinov2-s14", "data": "YT-VOS",
                   "values": {"linear_jf": 68.6}}]}}}
@@ -148,9 +148,9 @@ def table(name: str) -> Table:
     if not isinstance(name, str):
         raise InputError(f"A table is asked for by name, such as 'lila:table1'; got {type(name).__name__}: {name!r}")
     paper, _, part = name.partition(":")
-    listed = names(paper)
-    if name not in listed:
-        raise UnknownNameError(f"Unknown table {name!r}. {paper} has {', '.join(listed)}.")
+    tables = names(paper)
+    if name not in tables:
+        raise UnknownNameError(f"Unknown table {name!r}. {paper} has {', '.join(tables)}.")
     file = _file(paper)
     try:
         return _table(name, file, file["tables"][part])

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import FileError, InputError
+from .errors import FileError, InputError, about
 from .files import regular_size
 from .interfaces import Size
 
@@ -63,7 +63,9 @@ def load(image: ImageLike) -> Tensor:
         InputError: another shape or dtype, values outside [0, 1], NaN or infinity.
     """
     if isinstance(image, (str, os.PathLike)):
-        image = open_image(image)
+        opened = open_image(image)
+        with about(os.fspath(image)):
+            return load(opened)
     if isinstance(image, Image.Image):
         image = _from_pil(image)
     if isinstance(image, np.ndarray):

@@ -139,6 +139,18 @@ class Backbone(nn.Module, ABC):
         """Arguments that build it with random weights, without reading or fetching any. Default: none are needed."""
         return {}
 
+    @classmethod
+    def identity(cls, *args: Any, **named: Any) -> str | None:
+        """A digest of what the constructor's arguments name and what may change behind them (a folder's model).
+
+        Asked without building it; a benchmark takes it into what a cell's numbers depend on. Default None: the
+        arguments say it all.
+
+        Raises:
+            FileError: what they name is not there.
+        """
+        return None
+
     def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         """The arguments to write into a model's config.json. Default: `args` as they are.
 

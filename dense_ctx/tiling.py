@@ -24,6 +24,7 @@ from .errors import InputError, MemoryBudgetError
 from .files import new_file
 from .images import ImageLike, load, padded_size
 from .interfaces import DenseFeatures, Size
+from .numerics import require_finite
 
 if TYPE_CHECKING:
     from .model import DenseModel
@@ -249,6 +250,7 @@ def write_features(
     Raises:
         FileError: no room, or no right to write.
         MemoryBudgetError: not even one small window fits.
+        NonFiniteError: features that are NaN or infinite, or that float16 cannot hold.
     """
     if dtype not in ("float16", "float32"):
         raise InputError(f"dtype={dtype!r} is not 'float16' or 'float32'")
@@ -262,7 +264,9 @@ def write_features(
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=(*size, model.dim))
         for window, cells, weights in windows.tiles(size):
             features = model(pixels[:, :, window[0], window[1]]).pixels[0]
-            values = (features * weights.to(features)).movedim(0, -1).to(getattr(torch, dtype)).cpu().numpy()
+            half = (features * weights.to(features)).movedim(0, -1).to(getattr(torch, dtype))
+            require_finite(f"The features in {dtype}", 'dtype="float32" holds larger numbers', values=half)
+            values = half.cpu().numpy()
             # opened and closed for each window: mapped pages count as this process' memory
             array = np.lib.format.open_memmap(partial, mode="r+")
             array[cells[0], cells[1]] += values

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.base import ImageSet, read_sample
-from ..errors import InputError
+from ..errors import InputError, about
 from ..interfaces import DenseFeatures, Probe
 from .job import Job
 from .probes import load_probe_state, make_probe, save_probe
@@ -114,7 +114,8 @@ class ProbeFit:
         if item is None:
             sample = read_sample(self.images, index, self.protocol.data.name)
             view = shown(sample, self.protocol, self.images.kind, seed)
-            item = (read(self.job.model, view.image[None], self.protocol), view.target)
+            with about(sample.name):
+                item = (read(self.job.model, view.image[None], self.protocol), view.target)
             self.cache.put(index, *item)
         return item
 

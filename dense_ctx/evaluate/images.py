@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .. import visualize
 from ..data.base import ImageSet, Sample, read_sample
-from ..errors import InputError
+from ..errors import InputError, about
 from ..files import new_file
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Metric, Probe, Scores
+from ..numerics import require_finite
 from .fit import ProbeFit, labelled
 from .job import Job
 from .samples import model_size, read
@@ -82,11 +83,14 @@ class ImageEvaluation:
             height, width = target.shape[-2:]
             scale = side / min(height, width)
             target = nearest(target, (max(1, round(height * scale)), max(1, round(width * scale))))
-        return probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0], target
+        prediction = probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0]
+        require_finite(f"{sample.name}: the prediction of {self.job.protocol.probe.name}", values=prediction)
+        return prediction, target
 
     def _features(self, sample: Sample) -> DenseFeatures:
         size = model_size((sample.image.shape[-2], sample.image.shape[-1]), self.job.protocol)
-        return read(self.job.model, resized(sample.image, size)[None], self.job.protocol)
+        with about(sample.name):
+            return read(self.job.model, resized(sample.image, size)[None], self.job.protocol)
 
     def _score(self, index: int, probes: dict[int, Probe], metrics: dict[int, Metric]) -> None:
         sample = self._sample(index)

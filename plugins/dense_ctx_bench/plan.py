@@ -13,10 +13,9 @@ from typing import Any, Literal
 from dense_ctx.config import Part
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError
-from dense_ctx.files import file_digest
 from dense_ctx.interfaces import Size
+from dense_ctx.model import identity
 from dense_ctx.model_spec import check_backbone
-from dense_ctx.persistence.hub import local_folder
 from dense_ctx.plugins import registry
 
 
@@ -129,18 +128,11 @@ class Bench:
             "size": self.size, "image_size": self.image_size, "steps": cell.task.steps or self.steps,
             "batch_size": self.batch_size, "held_out": self.held_out, "schedule": self.schedule,
         }  # fmt: skip
-        folder = _saved_model(cell.backbone.name)
-        if folder is not None:  # its name stays when the model in it is trained again
-            values["model"] = file_digest(folder / "manifest.json")
+        known = identity(cell.backbone.name, cell.backbone.args)
+        if known is not None:  # its name stays when the model in it is trained again
+            values["model"] = known
         settings: dict[str, Any] = json.loads(json.dumps(values, default=str))
         return settings
-
-
-def _saved_model(backbone: str) -> Path | None:
-    """The folder of the model that a backbone "model:PATH" is, with its manifest; None for any other."""
-    _, family, name = backbone.rpartition("model:")
-    folder = local_folder(name) if family else None
-    return folder if folder is not None and (folder / "manifest.json").is_file() else None
 
 
 @dataclass(frozen=True)

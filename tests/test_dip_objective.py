@@ -395,3 +395,52 @@ def test_biases_and_scales_do_not_decay(data):
     assert all((p.ndim > 1) == ("weight_decay" not in group) for group in groups for p in group["params"])
     trained = {id(p) for p in model.backbone.parameters() if p.requires_grad} | {id(p) for p in objective.parameters()}
     assert [id(p) for group in groups for p in group["params"]].__len__() == len(trained)
+
+
+def official_tasks(root, masks=(24, 24)):
+    """As published: `a.jpg: b.jpg` a line, masks as tensors of the square in the image's middle."""
+    from evaluation_data import save, scene
+
+    names = [f"train/{index:03d}.jpg" for index in range(3)]
+    for index, name in enumerate(names):
+        save(root / "images" / name, scene(index, (60, 90))[0])
+        path = (root / "labels" / name).with_suffix(".pt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(torch.randint(0, 1000, (1, *masks), generator=torch.Generator().manual_seed(index)).float(), path)
+    pairs = root / "COCO_train.txt"
+    pairs.write_text(f"{names[0]}: {names[1]}\n{names[1]}: {names[2]}\n", encoding="utf-8")
+    return {"images": str(root / "images"), "labels": str(root / "labels"), "pairs": str(pairs), "classes": 1000}
+
+
+def test_the_published_lists_and_masks(tmp_path):
+    data = official_tasks(tmp_path)
+    pairs = TaskPairs.open(data, size=28, resize=32)
+    assert pairs.pairs == [("train/000.jpg", "train/001.jpg"), ("train/001.jpg", "train/002.jpg")]
+    sample = pairs.sample(1, 0)
+    mask = torch.load(tmp_path / "labels/train/001.pt", weights_only=True)[0].long()
+    wanted = torch.nn.functional.interpolate(mask[None, None].double(), (28, 28), mode="nearest-exact")[0, 0].long()
+    assert torch.equal(sample["query_labels"], wanted)
+    assert sample["query"].shape == (3, 28, 28)
+    with pytest.raises(InputError, match=r"do not belong together \(labels of its middle square want resize=256\)"):
+        TaskPairs.open(data, size=28).sample(0, 0)
+
+
+def test_faults_of_published_lists_and_masks(tmp_path):
+    data = official_tasks(tmp_path)
+    mask = tmp_path / "labels/train/000.pt"
+    bad = {
+        "tensor": (torch.zeros(2, 4, 4, dtype=torch.long), r"holds int64 \[2, 4, 4\]; expected integers"),
+        "fractions": (torch.full((4, 4), 0.5), r"holds float32 \[4, 4\]; expected integers"),
+        "list": ([1, 2], "holds a list; expected a tensor"),
+        "code": (print, "damaged, or holds more than a tensor and is not opened"),
+    }
+    for value, message in bad.values():
+        torch.save(value, mask)
+        with pytest.raises(FileError, match=message):
+            TaskPairs.open(data, size=28, resize=32).sample(0, 0)
+    mask.unlink()
+    with pytest.raises(FileError, match=r"No labels for train/000\.jpg and 0 more: .*has none of 000\.jpg\.png"):
+        TaskPairs.open(data)
+    Path(data["pairs"]).write_text("train/000.jpg: train/009.jpg\ntrain/009.jpg: train/010.jpg\n", encoding="utf-8")
+    with pytest.raises(FileError, match=r"names 2 images that are not in .*images, the first 'train/009\.jpg'"):
+        TaskPairs.open(data)

@@ -140,7 +140,12 @@ def _published(
 ) -> Path:
     target = text = os.fspath(name)
     if text in registry().names("model"):
-        target = registry().get("model", text)[0].target
+        entry = registry().get("model", text)[0]
+        if "unpublished" in entry.args:
+            raise WeightsError(
+                f"The model {text!r} has no published weights. {entry.args['unpublished']}. {_offline()}"
+            )
+        target = entry.target
         package, _, inside = target.partition(":")
         if package != "hub":
             return _packaged(text, package, inside)
@@ -218,9 +223,8 @@ def fetch(
             f"{called} is gated: ask for access on its page, then `hf auth login` or set HF_TOKEN"
         ) from error
     except RepositoryNotFoundError as error:
-        published = "" if name == repository else " It has not been published yet: see the README for how it is made."
         raise UnknownNameError(
-            f"The Hub has no repository {called}, or it is private: check the spelling, or `hf auth login`.{published} "
+            f"The Hub has no repository {called}, or it is private: check the spelling, or `hf auth login`. "
             f"{_offline()}"
         ) from error
     except RevisionNotFoundError as error:
@@ -246,10 +250,8 @@ def fetch(
         absent = (
             f"There is no folder {name}, and the Hub repository is" if name == repository else f"The model {called} is"
         )
-        unsure = "" if name == repository else " Not every short name has weights yet: the README lists which."
         raise WeightsError(
-            f"{absent} not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}."
-            f"{unsure} {_offline()}"
+            f"{absent} not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}. {_offline()}"
         ) from error
     return Path(folder)
 

@@ -40,14 +40,15 @@ def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.
     if path.is_dir():
         file = next((path / name for name in _NAMES if (path / name).exists()), None)
         shards = next((found for pattern in SHARDS if (found := sorted(path.glob(pattern)))), [])
-        if file is None and shards:
-            return {key: value for shard in shards for key, value in read_state(shard, prefix, net).items()}
-        if file is None:
+        if file is None and not shards:
             raise FileError(f"The folder {path} holds none of {', '.join(_NAMES)}")
-        path = file
-    if not path.exists():
+        files = [file] if file is not None else shards
+    elif path.exists():
+        files = [path]
+    else:
         raise FileError(f"No weights at {path}")
-    loaded = _load(path, net)
+    parts = [_load(file, net) for file in files]
+    loaded = parts[0] if len(parts) == 1 else {key: value for part in parts for key, value in dict(part).items()}
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     if prefix is not None:

@@ -13,33 +13,40 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import FileError, InputError
+from .errors import FileError, InputError, about
+from .files import regular_size
 from .interfaces import Size
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
 
+# no other is tried: for PostScript Pillow starts an interpreter, whatever the file's name ends in
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open and decode an image file and apply its EXIF orientation.
+    """Open and decode an image file of one of `FORMATS` and apply its EXIF orientation.
 
     Raises:
-        FileError: missing, a folder, not an image, or truncated; the message names the file.
+        FileError: missing, a folder, a pipe, not an image, or truncated; the message names the file.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # False, too, for what no file system can name
         near = sorted(p.name for p in path.parent.glob(f"{path.stem}.*"))[:3] if path.parent.is_dir() else []
         hint = f" Did you mean {', '.join(near)}?" if near else ""
-        raise FileError(f"No image at {path}.{hint}")
+        raise FileError(f"No image at {str(path)[:300]}.{hint}")
     if path.is_dir():
         raise FileError(f"{path} is a folder; expected one image file")
+    regular_size(path)
+    Image.init()
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             image.load()
             return ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
-        raise FileError(f"{path} is not an image Pillow can read ({path.stat().st_size} bytes)") from None
+        raise FileError(
+            f"{path} is not an image that is read ({path.stat().st_size} bytes); formats: {', '.join(FORMATS)}"
+        ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FileError(f"{path} is damaged or truncated: {error}") from error
 
@@ -56,7 +63,9 @@ def load(image: ImageLike) -> Tensor:
         InputError: another shape or dtype, values outside [0, 1], NaN or infinity.
     """
     if isinstance(image, (str, os.PathLike)):
-        image = open_image(image)
+        opened = open_image(image)
+        with about(os.fspath(image)):
+            return load(opened)
     if isinstance(image, Image.Image):
         image = _from_pil(image)
     if isinstance(image, np.ndarray):

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -138,6 +139,18 @@ class Backbone(nn.Module, ABC):
         """Arguments that build it with random weights, without reading or fetching any. Default: none are needed."""
         return {}
 
+    @classmethod
+    def identity(cls, *args: Any, **named: Any) -> str | None:
+        """A digest of what the constructor's arguments name and what may change behind them (a folder's model).
+
+        Asked without building it; a benchmark takes it into what a cell's numbers depend on. Default None: the
+        arguments say it all.
+
+        Raises:
+            FileError: what they name is not there.
+        """
+        return None
+
     def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         """The arguments to write into a model's config.json. Default: `args` as they are.
 
@@ -236,8 +249,22 @@ class EpochDataset(Dataset[Any], ABC):
 class Objective(nn.Module, ABC):
     """What to learn from what. May own parameters (a projector); they are dropped from the published model.
 
-    The order of calls is `dataset`, `setup` once, then `forward` and `after_step` for each step, `finish` once.
+    The order of calls is `check`, `dataset`, `setup` once, then `forward` and `after_step` for each step, `finish`
+    once.
+
+    Attributes set by the subclass:
+        optimizer: "lr" and "weight_decay" that suit it, which hold where a training's configuration leaves them open.
     """
+
+    optimizer: Mapping[str, float] = MappingProxyType({})
+
+    def check(self, model: DenseModel) -> None:
+        """Refuse a model that this objective cannot train as it is set, before any data is looked at. Default: none.
+
+        Raises:
+            ConfigError: says why, and what to change.
+        """
+        return None
 
     @abstractmethod
     def dataset(self, data: Any) -> Dataset[Any]:
@@ -261,7 +288,8 @@ class Objective(nn.Module, ABC):
 
         Returns:
             Parameter groups for the optimiser, as torch.optim takes them. Default: the decoder's, the backbone's
-            adapters and this objective's own parameters.
+            adapters and this objective's own parameters. A group has an lr or a weight_decay of its own only where the
+            user asked for that: it stands above the configuration's.
         """
         names = set(model.backbone.adapters())
         adapters = [p for name, p in model.backbone.named_parameters() if name in names]
@@ -298,8 +326,6 @@ class ScoredObjective(Objective):
         reads_features: whether it can train on, and score, a backbone's maps from disk: `use_features` and the
             `features` of `score`. A benchmark runs an objective that cannot only without its cache.
         size: (H, W) of the outputs. image_size: (H, W) images are resized to. A benchmark sets both before `dataset`.
-        lr: learning rate of the objective's parameter groups; None: the objective's own. A benchmark may set it
-            before `setup`.
     """
 
     reads_features: ClassVar[bool] = False
@@ -309,7 +335,6 @@ class ScoredObjective(Objective):
     loss_score: str = ""
     size: Size
     image_size: Size
-    lr: float | None = None
 
     @abstractmethod
     def outputs(self, dataset: Dataset[Any]) -> int:

@@ -8,12 +8,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import InputError, NotFittedError
+from .errors import InputError, NonFiniteError, NotFittedError
 
 Bias = Literal["free", "penalized", "none"]
 
 # If a Cholesky factor's diagonal spans more than this, about half of float32's digits are lost: solve in float64
 _FLOAT32_SPAN = 1e3
+
+
+def require_finite(what: str, advice: str = "", **tensors: Tensor | None) -> None:
+    """Refuse NaN and infinity, at the cost of one sum over each tensor and one wait for the device.
+
+    Args:
+        what: the tensors are of. advice: what to do, for the message.
+
+    Raises:
+        NonFiniteError: names the tensors.
+    """
+    floats = {k: t.detach() for k, t in tensors.items() if t is not None and t.is_floating_point() and t.numel()}
+    if not floats:
+        return
+    small, first = (torch.float16, torch.bfloat16), next(iter(floats.values()))
+    sums = [t.sum(dtype=torch.float32 if t.dtype in small else None).to(first.device).float() for t in floats.values()]
+    if bool(torch.stack(sums).isfinite().all()):
+        return
+    names = [name for name, tensor in floats.items() if not bool(tensor.isfinite().all())]  # a sum may overflow itself
+    if names:
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+        raise NonFiniteError(f"{what}: NaN or infinity in {shown}" + (f". {advice}" if advice else ""))
 
 
 def ridge_fit(

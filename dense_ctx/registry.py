@@ -8,7 +8,6 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    ConfigError,
     DenseCtxError,
     FileError,
     InputError,
@@ -25,83 +25,11 @@ from .errors import (
     cause_of,
     shortened,
 )
+from .kinds import KIND, KINDS, LONGEST_NAME, NAME, OBJECT, Entry, Kind, Owner, quoted
 from .stranger import contained
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
-
-LONGEST_NAME = 100  # letters
-_KIND = re.compile(r"[a-z][a-z0-9-]*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*")
-_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_FILE = re.compile(r"[A-Za-z_][\w.]*:[\w./-]+")
-_MODEL = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|(?!hub:)[A-Za-z_][\w.]*:[\w./-]+")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The plugin that registered a name."""
-
-    plugin: str
-    distribution: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of parts.
-
-    base: "package.module:Class" that its parts are instances of. suffix: its parts are files with this suffix. A model
-    has neither: it is a folder of a package, or a Hub repository. owner: the plugin that defines it, None for the core.
-    """
-
-    name: str
-    base: str | None = None
-    suffix: str | None = None
-    owner: Owner | None = None
-
-    def problem(self, target: object) -> str | None:
-        """Describe what is wrong with the form of a target; None if nothing is."""
-        if self.base is not None:
-            pattern, expected = _OBJECT, "'package.module:attribute'"
-        elif self.suffix is not None:
-            pattern, expected = _FILE, f"'package:path/of/file{self.suffix}'"
-        else:
-            pattern, expected = _MODEL, "'hub:owner/repo' or 'package:folder'"
-        valid = isinstance(target, str) and pattern.fullmatch(target) and target.endswith(self.suffix or "")
-        return None if valid else f"target {_quoted(target)} is not {expected}"
-
-
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("backbone", "dense_ctx.interfaces:Backbone"),
-        Kind("decoder", "dense_ctx.interfaces:Decoder"),
-        Kind("objective", "dense_ctx.interfaces:Objective"),
-        Kind("probe", "dense_ctx.interfaces:Probe"),
-        Kind("model"),
-        Kind("dataset", "dense_ctx.data.base:DatasetReader"),
-        Kind("metric", "dense_ctx.interfaces:Metric"),
-        Kind("protocol", suffix=".yaml"),
-        Kind("preset", suffix=".yaml"),
-        Kind("command", "dense_ctx.commands.base:Command"),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One registered name."""
-
-    kind: str
-    name: str
-    target: str
-    owner: Owner
-    args: Mapping[str, Any] = field(default_factory=dict)
-    extra: str | None = None
 
 
 class Registry:
@@ -118,15 +46,15 @@ class Registry:
 
     def check_kind(self, kind: Kind, staged: Mapping[str, Kind]) -> None:
         """Refuse a kind whose name is malformed or already defined, or whose base class' module does not exist."""
-        if not _is_name(_KIND, kind.name):
-            raise PluginError(f"kind {_quoted(kind.name)} is not lower-case letters, digits and - only, at most 100")
+        if not _is_name(KIND, kind.name):
+            raise PluginError(f"kind {quoted(kind.name)} is not lower-case letters, digits and - only, at most 100")
         other = self.kinds.get(kind.name) or staged.get(kind.name)
         if other is not None:
             owner, what = other.owner or "dense_ctx itself", other.base or f"files {other.suffix}"
             raise PluginError(f"kind {kind.name!r} is already defined by {owner} as {what}")
         if (kind.base is None) == (kind.suffix is None):
             raise PluginError(f"kind {kind.name!r}: give a base class or the suffix of its files, one of the two")
-        if kind.base is not None and not _OBJECT.fullmatch(str(kind.base)):
+        if kind.base is not None and not OBJECT.fullmatch(str(kind.base)):
             raise PluginError(f"kind {kind.name!r}: base {kind.base!r} is not 'package.module:Class'")
         if kind.base is not None and not _module_exists(kind.base.partition(":")[0]):
             raise PluginError(f"kind {kind.name!r}: there is no module {kind.base.partition(':')[0]!r}")
@@ -136,12 +64,12 @@ class Registry:
         kind = self.kinds.get(entry.kind) if isinstance(entry.kind, str) else None
         if kind is None:
             raise PluginError(
-                f"{_quoted(entry.name)} is registered as a {_quoted(entry.kind)}, a kind that no plugin here "
+                f"{quoted(entry.name)} is registered as a {quoted(entry.kind)}, a kind that no plugin here "
                 f"defines; the kinds are {', '.join(self.kinds)}"
             )
-        if not _is_name(_NAME, entry.name):
+        if not _is_name(NAME, entry.name):
             raise PluginError(
-                f"{entry.kind} name {_quoted(entry.name)} is not letters, digits and . _ : + - only, at most 100"
+                f"{entry.kind} name {quoted(entry.name)} is not letters, digits and . _ : + - only, at most 100"
             )
         if problem := kind.problem(entry.target):
             raise PluginError(f"{entry.kind} {entry.name!r}: {problem}")
@@ -179,7 +107,7 @@ class Registry:
         """The entry for `name`, and the positional arguments of a family name ("timm:NAME" -> ("NAME",)).
 
         Raises:
-            UnknownNameError: with the three closest names, and any plugin that failed.
+            UnknownNameError: with up to three near names, and any plugin that failed.
         """
         if not isinstance(name, str):
             raise InputError(f"a {kind} is asked for by name, a str; got {type(name).__name__}: {name!r}")
@@ -192,12 +120,12 @@ class Registry:
         if kind not in self.kinds:
             raise UnknownNameError(f"Unknown kind {kind!r}. The kinds are {', '.join(self.kinds)}.")
         names = self.names(kind)
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-        hint = f" Closest: {', '.join(close)}." if close else f" No {kind} is registered."
-        hint += f" `dense-ctx plugins {kind}` lists all {len(names)}."
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f" Closest: {', '.join(close)}." if close else ""
+        more = f" `dense-ctx plugins {kind}` lists all {len(names)}." if names else f" No {kind} is registered."
         if self.failures:
-            hint += " Skipped plugins: " + "; ".join(f"{owner} ({cause})" for owner, cause in self.failures.items())
-        raise UnknownNameError(f"Unknown {kind} {name!r}.{hint}")
+            more += " Skipped plugins: " + "; ".join(f"{owner} ({cause})" for owner, cause in self.failures.items())
+        raise UnknownNameError(f"Unknown {kind} {name!r}.{hint}{more}", hint)
 
     def base(self, kind: str) -> type | None:
         """The class that parts of a kind are instances of; imports its module. None for kinds of files and models.
@@ -259,16 +187,22 @@ class Registry:
         except (TypeError, ValueError):  # a callable written in C may have none; then the call itself raises
             signature = None
         if signature is not None:
-            try:
-                signature.bind(*positional, **arguments)
-            except TypeError as error:
-                from .config.reader import unknown_keys
+            from .config.reader import check_arguments, unknown_keys
 
+            try:
+                given = signature.bind(*positional, **arguments)
+            except TypeError as error:
                 known = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
                 unknown = [key for key in arguments if key not in known]
                 problem = unknown_keys(unknown, known) if unknown else error
                 message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {problem}"
                 raise InputError(message) from None
+            try:
+                check_arguments(
+                    target, {k: v for k, v in given.arguments.items() if k in arguments}, f"{kind} {name!r}"
+                )
+            except ConfigError as error:
+                raise InputError(str(error)) from None
         return partial(target, *positional, **arguments)
 
     def create(self, kind: str, name: str, /, **args: Any) -> Any:
@@ -290,10 +224,10 @@ class Registry:
             ) from error
         base = self.base(kind)
         if base is not None and not isinstance(part, base):
-            mismatch = TypeError(
-                f"{entry.target} gave a {type(part).__name__}, not a {base.__module__}.{base.__name__}"
+            raise PluginError(  # with these arguments: the plugin's other parts are not at fault
+                f"{kind} {name!r} cannot be used: {entry.target} of {entry.owner} gave a {type(part).__name__}, not a "
+                f"{base.__module__}.{base.__name__}"
             )
-            raise self._fail(entry, mismatch) from None
         return part
 
     def file(self, kind: str, name: str) -> Traversable:
@@ -343,10 +277,6 @@ def _attribute(target: str) -> Any:
 
 def _is_name(pattern: re.Pattern[str], name: object) -> bool:
     return isinstance(name, str) and len(name) <= LONGEST_NAME and pattern.fullmatch(name) is not None
-
-
-def _quoted(value: object) -> str:
-    return shortened(repr(value), 200)
 
 
 def _module_exists(name: str) -> bool:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from dense_ctx import registry
 from dense_ctx.images import nearest, resized
 from dense_ctx.interfaces import Losses, Objective, ScoredObjective
-from dense_ctx.registry import Entry, Owner
+from dense_ctx.kinds import Entry, Owner
 from dense_ctx.testing.tiny import TinyBackbone
 
 OWNER = Owner("benched", "bench-parts", "0.1")
@@ -79,8 +79,8 @@ class Depth(ScoredObjective):
 
     def setup(self, model, dataset, *, fresh):
         self.fail("setup")
-        lr = 1e-3 if self.lr is None or self.fault == "lr" else self.lr
-        return [{**group, "lr": lr} for group in super().setup(model, dataset, fresh=fresh)]
+        own = {"lr": 1e-3} if self.fault == "lr" else {}
+        return [{**group, **own} for group in super().setup(model, dataset, fresh=fresh)]
 
     def predict(self, model, batch, features):
         if features is None:

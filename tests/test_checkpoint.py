@@ -199,7 +199,7 @@ def test_no_damage_is_silent(folder, name):
         for broken in (data[:place] + bytes([data[place] ^ 0x20]) + data[place + 1 :], data[:place]):
             path.write_bytes(broken)
             try:
-                checkpoint._check_digests(folder)
+                checkpoint._check_digests(folder, "config.json", "model.safetensors")
                 checkpoint._read_json(folder, "config.json")
             except DenseCtxError:
                 continue

@@ -40,8 +40,8 @@ def data(tmp_path):
 
 @pytest.mark.parametrize(
     "args",
-    [{}, {"loss": "official"}, {"official_distractors": True}, {"out": 0}, {"distractors": 0}, {"train": "decoder"},
-     {"positives": "crops"}, {"direct": True}],
+    [{}, {"loss": "official"}, {"official_distractors": True}, {"out": 0, "hidden": 7}, {"distractors": 0},
+     {"train": "decoder"}, {"positives": "crops"}, {"direct": True, "out": 6144, "hidden": 7}],
 )  # fmt: skip
 def test_contract(data, args):
     assert "frozen" in check_objective("dip", data, args={**ARGS, **args}, batch_size=2)
@@ -170,7 +170,7 @@ def test_direct_classification_is_cross_entropy_over_pixels(data):
     from torch.nn import functional
 
     _, batch = batch_of(data)
-    objective = DipObjective(**ARGS, classes=4, direct=True)
+    objective = DipObjective(size=ARGS["size"], classes=4, direct=True)
     step = TrainStep(model := tiny_model(), objective, ())
     batch["query_labels"][1, :5] = -1
     losses = objective(model, batch)
@@ -187,7 +187,7 @@ def test_direct_classification_is_cross_entropy_over_pixels(data):
     assert all(bool(p.grad.any()) for p in step.parameters() if p.requires_grad)
     assert not any("projector" in name for name in model.state_dict())
     with pytest.raises(ConfigError, match="direct=true needs the number of pseudo-classes"):
-        DipObjective(**ARGS, direct=True).setup(model, (), fresh=True)
+        DipObjective(size=ARGS["size"], direct=True).setup(model, (), fresh=True)
 
 
 def test_padding_to_the_stride_is_ignored(data):
@@ -333,6 +333,13 @@ def test_faults_of_a_batch(data):
         ({"positives": "none"}, "positives='none'"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"direct": True, "loss": "official"}, "direct=true classifies with cross-entropy; loss='official'"),
+        ({"out": 0, "projector_lr": 0.1}, "projector_lr would have no effect with out=0"),
+        ({"out": 0, "hidden": 3}, "hidden would have no effect without a projector"),
+        ({"direct": True, "out": 3}, "out would have no effect with direct=true"),
+        ({"direct": True, "distractors": 3}, "distractors would have no effect with direct=true"),
+        ({"direct": True, "temperature": 0.3}, "temperature would have no effect with direct=true"),
+        ({"distractors": 0, "official_distractors": True}, "official_distractors would have no effect without dist"),
+        ({"train": "decoder", "blocks": 2}, "blocks would have no effect with train=decoder: leave it out"),
         ({"resize": 31, "size": 32}, r"resize=31, size=32, .*needs an image of at least that side"),
         ({"resize": 64, "size": 32, "positives": "crops"}, "one and the same for two crops"),
         ({"scale": [0.0, 1.0]}, r"scale=\[0.0, 1.0\]: expected"),
@@ -353,6 +360,12 @@ def test_without_a_word_the_adapters_train_where_there_are_some():
     groups = objective.setup(model, None, fresh=True)
     assert objective.what == "adapters"
     assert sum(len(group["params"]) for group in groups) == len(model.backbone.adapters())
+
+
+def test_blocks_of_a_backbone_whose_adapters_train_are_refused_before_any_data():
+    with pytest.raises(ConfigError, match=r"blocks=2 would have no effect with train=adapters.*give train=blocks"):
+        DipObjective(**ARGS, blocks=2).check(vit(lora=True))
+    DipObjective(**ARGS, blocks=2, train="blocks").check(vit(lora=True))
 
 
 def test_the_published_preprocessing_is_torchvisions(data):
@@ -382,3 +395,52 @@ def test_biases_and_scales_do_not_decay(data):
     assert all((p.ndim > 1) == ("weight_decay" not in group) for group in groups for p in group["params"])
     trained = {id(p) for p in model.backbone.parameters() if p.requires_grad} | {id(p) for p in objective.parameters()}
     assert [id(p) for group in groups for p in group["params"]].__len__() == len(trained)
+
+
+def official_tasks(root, masks=(24, 24)):
+    """As published: `a.jpg: b.jpg` a line, masks as tensors of the square in the image's middle."""
+    from evaluation_data import save, scene
+
+    names = [f"train/{index:03d}.jpg" for index in range(3)]
+    for index, name in enumerate(names):
+        save(root / "images" / name, scene(index, (60, 90))[0])
+        path = (root / "labels" / name).with_suffix(".pt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(torch.randint(0, 1000, (1, *masks), generator=torch.Generator().manual_seed(index)).float(), path)
+    pairs = root / "COCO_train.txt"
+    pairs.write_text(f"{names[0]}: {names[1]}\n{names[1]}: {names[2]}\n", encoding="utf-8")
+    return {"images": str(root / "images"), "labels": str(root / "labels"), "pairs": str(pairs), "classes": 1000}
+
+
+def test_the_published_lists_and_masks(tmp_path):
+    data = official_tasks(tmp_path)
+    pairs = TaskPairs.open(data, size=28, resize=32)
+    assert pairs.pairs == [("train/000.jpg", "train/001.jpg"), ("train/001.jpg", "train/002.jpg")]
+    sample = pairs.sample(1, 0)
+    mask = torch.load(tmp_path / "labels/train/001.pt", weights_only=True)[0].long()
+    wanted = torch.nn.functional.interpolate(mask[None, None].double(), (28, 28), mode="nearest-exact")[0, 0].long()
+    assert torch.equal(sample["query_labels"], wanted)
+    assert sample["query"].shape == (3, 28, 28)
+    with pytest.raises(InputError, match=r"do not belong together \(labels of its middle square want resize=256\)"):
+        TaskPairs.open(data, size=28).sample(0, 0)
+
+
+def test_faults_of_published_lists_and_masks(tmp_path):
+    data = official_tasks(tmp_path)
+    mask = tmp_path / "labels/train/000.pt"
+    bad = {
+        "tensor": (torch.zeros(2, 4, 4, dtype=torch.long), r"holds int64 \[2, 4, 4\]; expected integers"),
+        "fractions": (torch.full((4, 4), 0.5), r"holds float32 \[4, 4\]; expected integers"),
+        "list": ([1, 2], "holds a list; expected a tensor"),
+        "code": (print, "damaged, or holds more than a tensor and is not opened"),
+    }
+    for value, message in bad.values():
+        torch.save(value, mask)
+        with pytest.raises(FileError, match=message):
+            TaskPairs.open(data, size=28, resize=32).sample(0, 0)
+    mask.unlink()
+    with pytest.raises(FileError, match=r"No labels for train/000\.jpg and 0 more: .*has none of 000\.jpg\.png"):
+        TaskPairs.open(data)
+    Path(data["pairs"]).write_text("train/000.jpg: train/009.jpg\ntrain/009.jpg: train/010.jpg\n", encoding="utf-8")
+    with pytest.raises(FileError, match=r"names 2 images that are not in .*images, the first 'train/009\.jpg'"):
+        TaskPairs.open(data)

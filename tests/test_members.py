@@ -26,6 +26,7 @@ PARTS = {
 ALLOWED = {
     "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
     "dense_ctx/config/reader.py:typed": "the fields of a dataclass",
+    "dense_ctx/config/reader.py:check_arguments": "the types that a signature names",
     "dense_ctx/data/open.py:list_with": "a reader's options are the keywords of its `open`, as DatasetReader says",
     "dense_ctx/evaluate/scorer.py:__init__": "a Metric's two attributes, refused by name where they are missing",
     "dense_ctx/evaluate/scorer.py:_args": "the fields of Scoring, a dataclass",

@@ -13,7 +13,7 @@ CLAUSES = {"construction", "declarations", "outputs", "lr", "score", "sizes", "f
 FAULTS = {
     "declarations": "metric is ''",
     "outputs": "outputs() gave 0",
-    "lr": "the parameter groups have [0.001]",
+    "lr": "the parameter groups have lr [0.001] of their own",
     "no metric": "without 'error'",
     "no count": "without 'images'",
     "words": "the scores error are no numbers",

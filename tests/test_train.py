@@ -53,7 +53,11 @@ def test_it_learns_logs_and_publishes(tmp_path):
     assert record["data"] == {"samples": 7}
     assert {"seconds", "machine", "command", "versions"} <= set(record)
     assert TrainConfig.load(out / "config.yaml") == config(
-        out, steps=25, save={"every": 10, "keep": 2}, validate={"every": 10}
+        out,
+        steps=25,
+        save={"every": 10, "keep": 2},
+        validate={"every": 10},
+        optimizer={"lr": 1e-2, "weight_decay": 0.01},
     )
 
 

@@ -21,12 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..config import ModelConfig, Part
 from ..errors import CheckpointError, ConfigError, FileError, UnknownNameError
-from ..files import file_digest, state_digest, write_tensors
+from ..files import (
+    MAX_TEXT,
+    file_digest,
+    read_json,
+    read_tensors,
+    regular_size,
+    state_digest,
+    tensor_shapes,
+    write_tensors,
+)
 from ..plugins import registry
 from .card import model_card
 from .links import is_whole, opened, refuse_own_link
@@ -98,18 +106,26 @@ def save(
     return folder
 
 
-def read(folder: Path, *, weights: bool = True) -> DenseModel:
+def read(folder: Path, *, weights: bool = True, published: bool = False, allow: Sequence[str] = ()) -> DenseModel:
     """Build the model of a folder and load its tensors; errors as `dense_ctx.persistence.hub.load`.
+
+    Nothing is allocated before the sizes that the configuration gives are those of the file.
 
     Args:
         weights: False: random ones, nothing but the configuration is read.
+        published: the folder came from the Hub, so paths in it mean nothing here.
+        allow: repositories that its user named beside its own.
     """
-    with opened(folder):
-        config = ModelConfig.from_dict(_read_json(folder, CONFIG), str(folder / CONFIG))
+    with opened(folder, published=published, allow=allow):
+        where = str(folder / CONFIG)
+        config = ModelConfig.from_dict(_read_json(folder, CONFIG), where)
         if not weights:
-            return build(config, str(folder / CONFIG), random=True)
-        _check_digests(folder)
-        model = build(config, str(folder / CONFIG), random=bool(config.backbone_tensors) and not config.backbone_digest)
+            return build(config, where, random=True)
+        _check_digests(folder, CONFIG)
+        with torch.device("meta"):
+            _check_plan(build(config, where, random=True), config, folder)
+        _check_digests(folder, WEIGHTS)
+        model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
         _load_tensors(model, config, folder)
         model.decoder.fresh = False
     return model
@@ -177,37 +193,80 @@ def _describe(
     return saved, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
 
-def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     path = folder / WEIGHTS
-    try:
-        tensors = load_file(str(path))
-    except FileNotFoundError:
+    if not path.exists():
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pth", ".pt", ".pkl", ".ckpt"))
-        hint = f" ({', '.join(pickles)} is there, but pickles are never opened)" if pickles else ""
-        raise FileError(f"{folder} has no {WEIGHTS}{hint}") from None
-    except (SafetensorError, OSError, ValueError) as error:
+        hint = f" ({', '.join(pickles)[:300]} is there, but pickles are never opened)" if pickles else ""
+        raise FileError(f"{folder} has no {WEIGHTS}{hint}")
+    try:
+        return tensor_shapes(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _stored(model: DenseModel, config: ModelConfig) -> dict[str, Tensor]:
+    """The model's tensors that its folder holds, by their names there."""
     own = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
     backbone = model.backbone.state_dict()
-    unknown = [key for key in config.backbone_tensors if key not in backbone]
+    return own | {f"backbone.{key}": backbone[key] for key in config.backbone_tensors}
+
+
+def _check_plan(plan: DenseModel, config: ModelConfig, folder: Path) -> None:
+    """Compare a model without memory with the header of the folder's tensors."""
+    shapes, own = _shapes(folder), plan.backbone.state_dict()
+    unknown = [key for key in config.backbone_tensors if key not in own]
     if unknown:
-        raise CheckpointError(f"{folder / CONFIG}: the backbone has no tensors {', '.join(unknown[:4])}")
-    own |= {f"backbone.{key}": backbone[key] for key in config.backbone_tensors}
-    faults = [f"missing {key}" for key in sorted(set(own) - set(tensors))]
-    faults += [f"left over {key}" for key in sorted(set(tensors) - set(own))]
-    for key in sorted(set(own) & set(tensors)):
-        given, wanted = tensors[key], own[key]
-        if given.shape != wanted.shape:
-            faults.append(f"{key} is {list(given.shape)}, not {list(wanted.shape)}")
-        elif given.is_floating_point() != wanted.is_floating_point():
+        raise CheckpointError(f"{folder / CONFIG}: the backbone has no tensors {', '.join(unknown[:4])[:300]}")
+    wanted = {key: tuple(value.shape) for key, value in _stored(plan, config).items()}
+    faults = [f"missing {key}" for key in sorted(set(wanted) - set(shapes))]
+    faults += [f"left over {key}" for key in sorted(set(shapes) - set(wanted))]
+    faults += [
+        f"{key} is {list(shapes[key])}, not {list(shape)}"
+        for key, shape in sorted(wanted.items())
+        if shapes.get(key, shape) != shape
+    ]
+    _refuse(faults, folder)
+    outside = sum(value.numel() for key, value in own.items() if key not in set(config.backbone_tensors))
+    whole = bool(config.backbone_tensors) and not config.backbone_digest
+    if (whole or config.backbone.args) and outside > (most := 0 if whole else _own_size(config.backbone)):
+        raise CheckpointError(
+            f"{folder / CONFIG}: {config.backbone!s:.200} would have {outside:,} numbers that the folder does not "
+            f"hold, and its home can give {most:,}"
+        )
+
+
+def _own_size(part: Part) -> int:
+    """Numbers that a backbone's home can give it: as many as without arguments, or as a file of weights has bytes."""
+    weights = part.args.get("weights")
+    if isinstance(weights, str) and os.path.isfile(weights):
+        return regular_size(Path(weights))
+    plain = build(ModelConfig(Part(part.name), Part("upsample")), part.name, random=True)
+    return sum(value.numel() for value in plain.backbone.state_dict().values())
+
+
+def _refuse(faults: list[str], folder: Path) -> None:
+    if faults:
+        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
+        shown = "; ".join(fault[:200] for fault in faults[:6])
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit the model its config names: {shown}{more}")
+
+
+def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
+    try:
+        tensors = read_tensors(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    own, faults = _stored(model, config), []
+    for key, wanted in sorted(own.items()):
+        if (given := tensors[key]).is_floating_point() != wanted.is_floating_point():
             faults.append(f"{key} is {given.dtype}, not {wanted.dtype}")
         elif given.is_floating_point() and not bool(given.isfinite().all()):
             faults.append(f"{key} holds NaN or infinity")
-    if faults:
-        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
-        raise CheckpointError(f"{path} does not fit the model its config names: {'; '.join(faults[:6])}{more}")
+    _refuse(faults, folder)
     if config.backbone_digest:
-        frozen = {key: value for key, value in backbone.items() if key not in set(config.backbone_tensors)}
+        stored = set(config.backbone_tensors)
+        frozen = {key: value for key, value in model.backbone.state_dict().items() if key not in stored}
         if state_digest(frozen) != config.backbone_digest:
             raise CheckpointError(
                 f"{folder} was trained on other weights of {config.backbone.name} than {model.backbone.source} gives: "
@@ -218,29 +277,26 @@ def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
             wanted.copy_(tensors[key])
 
 
-def _check_digests(folder: Path) -> None:
+def _check_digests(folder: Path, *names: str) -> None:
     listed = _read_json(folder, MANIFEST).get("sha256")
-    if not isinstance(listed, Mapping) or not {CONFIG, WEIGHTS} <= set(listed):
-        raise CheckpointError(f"{folder / MANIFEST} does not list {CONFIG} and {WEIGHTS}")
-    for name, digest in listed.items():
-        path = folder / str(name)
-        if Path(str(name)).name != name:
-            raise CheckpointError(f"{folder / MANIFEST} lists a file outside the folder: {name!r}")
-        if not path.exists():
+    if not isinstance(listed, Mapping) or set(listed) != {CONFIG, WEIGHTS}:
+        raise CheckpointError(f"{folder / MANIFEST} does not list {CONFIG} and {WEIGHTS}, and nothing else")
+    for name in names:
+        if not (folder / name).exists():
             raise FileError(f"{folder} has no {name}, which its manifest lists")
-        if file_digest(path) != digest:
-            raise CheckpointError(f"{path} is damaged: its sha256 is not the one in {MANIFEST}. Get it again")
+        if file_digest(folder / name) != listed[name]:
+            raise CheckpointError(f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST}. Get it again")
 
 
 def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
     path = folder / name
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         inner = folder / "model"
         hint = f" {inner} is one" if (inner / CONFIG).exists() else ""
-        raise FileError(f"{folder} has no {name}: is it a dense_ctx model folder?{hint}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FileError(f"{folder} has no {name}: is it a dense_ctx model folder?{hint}")
+    try:
+        data = read_json(path, MAX_TEXT)
+    except FileError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not isinstance(data, Mapping):
         raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object")

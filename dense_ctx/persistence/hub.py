@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import FileError, UnknownNameError, WeightsError
+from ..errors import FileError, InputError, UnknownNameError, WeightsError
 from ..plugins import registry
 from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
-from .links import opening, refuse_local_links
+from .links import may_fetch, may_read_paths, opening, refuse_local_links
 
 if TYPE_CHECKING:
     from ..model import DenseModel
@@ -27,6 +27,7 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    allow: Sequence[str] = (),
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> DenseModel:
@@ -37,6 +38,8 @@ def load(
         cache_dir: in place of the Hub's own cache.
         local_files_only: open no connection.
         token: for private repositories; default the one logged in with.
+        allow: Hub repositories that its configuration may name and that may be fetched from. Without, nothing is but
+            `name` and the homes of registered parts: what a stranger's file names is read from the cache or refused.
         device, dtype: where and in what precision to put the model.
 
     Raises:
@@ -48,7 +51,9 @@ def load(
             is built on has changed, or is this one.
     """
     folder = locate(name, revision, cache_dir, local_files_only, token)
-    model = read(folder)
+    if isinstance(allow, str):
+        raise InputError(f"allow={allow!r} is one text; expected a list of Hub repositories")
+    model = read(folder, published=local_folder(name) is None, allow=allow)
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
     return model.eval()
@@ -91,9 +96,11 @@ def push(
 def local_folder(name: str | os.PathLike[str]) -> Path | None:
     """The folder of that path, from the working directory or from the folder of the model that is being opened."""
     outer = opening()
+    if not may_read_paths() or len(os.fspath(name)) > 1000 or "\0" in os.fspath(name):
+        return None
     for folder in (Path(name), *([] if outer is None else [outer / name])):
         recover(folder.absolute())
-        if folder.is_dir():
+        if os.path.isdir(folder):  # False for what no file system can name
             return folder
     return None
 
@@ -130,7 +137,12 @@ def _published(
 ) -> Path:
     target = text = os.fspath(name)
     if text in registry().names("model"):
-        target = registry().get("model", text)[0].target
+        entry = registry().get("model", text)[0]
+        if "unpublished" in entry.args:
+            raise WeightsError(
+                f"The model {text!r} has no published weights. {entry.args['unpublished']}. {_offline()}"
+            )
+        target = entry.target
         package, _, inside = target.partition(":")
         if package != "hub":
             return _packaged(text, package, inside)
@@ -140,8 +152,23 @@ def _published(
         try:
             registry().get("model", text)
         except UnknownNameError as error:
-            raise UnknownNameError(f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name).") from None
-    return fetch(target, text, (CONFIG, WEIGHTS, MANIFEST), revision, cache_dir, local_files_only, token)
+            message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
+            raise UnknownNameError(message, error.hint) from None
+    files = (CONFIG, WEIGHTS, MANIFEST)
+    if target != text or may_fetch(target):
+        return fetch(target, text, files, revision, cache_dir, local_files_only, token)
+    try:
+        return fetch(target, text, files, revision, cache_dir, True, token)
+    except WeightsError as error:
+        raise unnamed(target) from error
+
+
+def unnamed(repository: str) -> WeightsError:
+    """For a repository that a file names, that is not in the cache, and that is not fetched from."""
+    return WeightsError(
+        f"{opening()} names the Hub repository {repository}, which is not in the cache, and is not fetched "
+        f"from, as only a file asks for it. If you mean it: from_pretrained(..., allow=[{repository!r}])"
+    )
 
 
 def _packaged(name: str, package: str, inside: str) -> Path:
@@ -196,9 +223,8 @@ def fetch(
             f"{called} is gated: ask for access on its page, then `hf auth login` or set HF_TOKEN"
         ) from error
     except RepositoryNotFoundError as error:
-        published = "" if name == repository else " It has not been published yet: see the README for how it is made."
         raise UnknownNameError(
-            f"The Hub has no repository {called}, or it is private: check the spelling, or `hf auth login`.{published} "
+            f"The Hub has no repository {called}, or it is private: check the spelling, or `hf auth login`. "
             f"{_offline()}"
         ) from error
     except RevisionNotFoundError as error:
@@ -222,10 +248,8 @@ def fetch(
         absent = (
             f"There is no folder {name}, and the Hub repository is" if name == repository else f"The model {called} is"
         )
-        unsure = "" if name == repository else " Not every short name has weights yet: the README lists which."
         raise WeightsError(
-            f"{absent} not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}."
-            f"{unsure} {_offline()}"
+            f"{absent} not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}. {_offline()}"
         ) from error
     return Path(folder)
 

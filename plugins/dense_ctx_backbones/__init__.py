@@ -1,6 +1,6 @@
-"""Encoders: those of timm and transformers, DINOv2 to SAM, with LoRA or without; saved models."""
+"""Encoders: those of timm and transformers, DINOv2 to SAM, with LoRA or without; saved models; command convert."""
 
-from dense_ctx.hookspecs import Register, hookimpl
+from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
 _SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant", "h": "huge"}
 
@@ -47,6 +47,12 @@ def timm_names() -> dict[str, str]:
 
 
 @hookimpl
+def define_kinds(define: DefineKind) -> None:
+    """Converters: functions from the path of an author's checkpoint, `path`, to a model."""
+    define("converter", "dense_ctx.model:DenseModel")
+
+
+@hookimpl
 def register_parts(register: Register) -> None:
     """Name the parts."""
     for name, model in timm_names().items():
@@ -67,3 +73,4 @@ def register_parts(register: Register) -> None:
     register("backbone", "lora:", "dense_ctx_backbones.lora:LoraBackbone")
     register("backbone", "hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")
     register("backbone", "model:", "dense_ctx_backbones.saved_model:ModelBackbone")
+    register("command", "convert", "dense_ctx_backbones.command:Convert")

@@ -57,7 +57,7 @@ class TimmBackbone(Backbone):
             self._load(self._pretrained(), self.source or model)
         elif weights is not None:
             self.source = os.fspath(weights)
-            self._load(read_state(weights, prefix), self.source)
+            self._load(read_state(weights, prefix, self.net), self.source)
         self.eval()
 
     def _build(self, model: str, options: dict[str, Any]) -> nn.Module:
@@ -110,7 +110,7 @@ class TimmBackbone(Backbone):
             raise InputError(f"timm's {self.name} has no published weights; pass weights=None or a file")
         self.source = str(repository)
         try:
-            cached = cached_state(repository)
+            cached = cached_state(repository, self.net)
             return dict(load_state_dict_from_hf(repository, weights_only=True)) if cached is None else cached
         except WeightsError:
             raise

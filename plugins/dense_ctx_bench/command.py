@@ -151,8 +151,8 @@ class BenchCommand(Command):
         table = markdown(records)
         write_text(args.out / "table.md", table)
         write_text(args.out / "report.html", page(records))
-        for name, drawn in plots(records).items():
-            write_text(args.out / "plots" / f"{name}.svg", drawn)
+        for name, picture in plots(records).items():
+            write_text(args.out / "plots" / f"{name}.svg", picture)
         print(f"\n{table}\n{args.out / 'table.md'}, {args.out / 'report.html'}, {args.out / 'plots'}")
         failed = sum(record["status"] != "done" for record in records)
         if failed:

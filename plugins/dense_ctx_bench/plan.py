@@ -13,9 +13,9 @@ from typing import Any, Literal
 from dense_ctx.config import Part
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError
-from dense_ctx.files import file_digest
 from dense_ctx.interfaces import Size
-from dense_ctx.persistence.hub import local_folder
+from dense_ctx.model import identity
+from dense_ctx.model_spec import check_backbone
 from dense_ctx.plugins import registry
 
 
@@ -135,9 +135,10 @@ class Bench:
             task.check()
         for head in self.heads:
             _check_rate(head.name, head.args.get("lr"))
-        for kind, parts in (("backbone", self.backbones), ("decoder", self.heads)):
-            for part in parts:
-                registry().get(kind, part.name)
+        for part in self.backbones:
+            check_backbone(part.name)
+        for part in self.heads:
+            registry().get("decoder", part.name)
 
     def cells(self) -> Iterator[Cell]:
         """All cells, seed by seed: a run that was stopped has a table of fewer seeds, not of fewer backbones."""
@@ -159,18 +160,11 @@ class Bench:
             values["select"] = self.select
         if self.preset is not None:
             values["preset"] = self.preset.of(cell)
-        folder = _saved_model(cell.backbone.name)
-        if folder is not None:  # its name stays when the model in it is trained again
-            values["model"] = file_digest(folder / "manifest.json")
+        known = identity(cell.backbone.name, cell.backbone.args)
+        if known is not None:  # its name stays when the model in it is trained again
+            values["model"] = known
         settings: dict[str, Any] = json.loads(json.dumps(values, default=str))
         return settings
-
-
-def _saved_model(backbone: str) -> Path | None:
-    """The folder of the model that a backbone "model:PATH" is, with its manifest; None for any other."""
-    _, family, name = backbone.rpartition("model:")
-    folder = local_folder(name) if family else None
-    return folder if folder is not None and (folder / "manifest.json").is_file() else None
 
 
 @dataclass(frozen=True)
@@ -185,8 +179,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Fit for a file: readable, and told apart from others by a digest of all arguments."""
-        words = f"{self.backbone.name}-{self.head.name}-{self.task.objective}-{self.seed}"
-        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', words)}-{digest({**asdict(self), 'task': self.task.to_dict()})}"
+        title = f"{self.backbone.name}-{self.head.name}-{self.task.objective}-{self.seed}"
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', title)}-{digest({**asdict(self), 'task': self.task.to_dict()})}"
 
 
 def _check_rate(name: str, lr: Any) -> None:

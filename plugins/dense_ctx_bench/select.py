@@ -6,10 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from dense_ctx.data import ImageSet, Subset
-from dense_ctx.files import new_file, read_json, write_json, write_tensors
+from dense_ctx.files import new_file, read_json, read_tensors, write_json, write_tensors
 from dense_ctx.model import DenseModel
 
 
@@ -57,5 +55,5 @@ class Best:
         """Load the best decoder into the model; returns its record, None if there is none."""
         record = self.record
         if record is not None:
-            model.decoder.load_state_dict(load_file(str(self.folder / "best.safetensors")), strict=True)
+            model.decoder.load_state_dict(read_tensors(self.folder / "best.safetensors"), strict=True)
         return record

@@ -149,9 +149,9 @@ def table(name: str) -> Table:
     if not isinstance(name, str):
         raise InputError(f"A table is asked for by name, such as 'lila:table1'; got {type(name).__name__}: {name!r}")
     paper, _, part = name.partition(":")
-    listed = names(paper)
-    if name not in listed:
-        raise UnknownNameError(f"Unknown table {name!r}. {paper} has {', '.join(listed)}.")
+    tables = names(paper)
+    if name not in tables:
+        raise UnknownNameError(f"Unknown table {name!r}. {paper} has {', '.join(tables)}.")
     file = _file(paper)
     try:
         return _table(name, file, file["tables"][part])

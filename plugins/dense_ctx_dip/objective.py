@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -23,6 +24,8 @@ from .joined import open_tasks
 from .projector import Projector
 from .soft_labels import IGNORED, Loss, blocks_of, compact, label_counts, prediction_loss, soft_predict
 from .trainable import Train, choose
+
+DISTRACTORS, TEMPERATURE, HIDDEN, OUT = 7, 0.07, 7, 6144  # the published
 
 
 class DipObjective(Objective):
@@ -51,12 +54,12 @@ class DipObjective(Objective):
     def __init__(
         self,
         loss: Loss = "nll",
-        distractors: int = 7,
+        distractors: int = DISTRACTORS,
         official_distractors: bool = False,
-        temperature: float = 0.07,
+        temperature: float = TEMPERATURE,
         classes: int | None = None,
-        hidden: int = 7,
-        out: int = 6144,
+        hidden: int = HIDDEN,
+        out: int = OUT,
         projector_lr: float | None = None,
         train: Train | None = None,
         blocks: int | None = None,
@@ -67,13 +70,13 @@ class DipObjective(Objective):
         direct: bool = False,
     ) -> None:
         super().__init__()
-        for value, known, name in (
+        for value, choices, name in (
             (loss, ("nll", "official"), "loss"),
             (train or "blocks", ("blocks", "adapters", "decoder"), "train"),
             (positives, ("pairs", "crops"), "positives"),
         ):
-            if value not in known:
-                raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
+            if value not in choices:
+                raise ConfigError(f"{name}={value!r}: expected one of {', '.join(choices)}")
         if distractors < 0 or not temperature > 0 or hidden < 1 or out < 0 or size < 1 or (classes or 1) < 1:
             raise ConfigError(
                 f"distractors={distractors}, temperature={temperature}, hidden={hidden}, out={out}, size={size}, "
@@ -90,6 +93,18 @@ class DipObjective(Objective):
             raise ConfigError(
                 f"direct=true classifies with cross-entropy; loss={loss!r} is of predictions from a support"
             )
+        bare = not out and not direct
+        for idle, name, reason in (
+            (bare and projector_lr is not None, "projector_lr", "with out=0, which leaves the projector out"),
+            ((bare or direct) and hidden != HIDDEN, "hidden", "without a projector (out=0, or direct=true)"),
+            (direct and out != OUT, "out", "with direct=true, whose classifier has an output for each class"),
+            (direct and distractors != DISTRACTORS, "distractors", "with direct=true, which needs no support"),
+            (direct and temperature != TEMPERATURE, "temperature", "with direct=true"),
+            (official_distractors and (direct or not distractors), "official_distractors", "without distractors"),
+            (blocks is not None and train not in (None, "blocks"), "blocks", f"with train={train}"),
+        ):
+            if idle:
+                raise ConfigError(f"{name} would have no effect {reason}: leave it out")
         self.loss, self.distractors, self.official_distractors = loss, distractors, official_distractors
         self.temperature, self.classes, self.hidden, self.out = temperature, classes, hidden, out
         self.projector_lr, self.what, self.blocks = projector_lr, train, blocks
@@ -110,12 +125,21 @@ class DipObjective(Objective):
             raise ConfigError(f"classes={self.classes}, but {tasks.name} was made with {tasks.classes} pseudo-classes")
         return tasks
 
-    def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
-        """What `train` says, and the projector, which is no part of the published model; vectors do not decay."""
+    def check(self, model: DenseModel) -> None:
+        """Decide what trains where `train` leaves it open; refuse `blocks` where that is not blocks."""
         if self.what is None:
             self.what = "adapters" if model.backbone.adapters() else "blocks"
-        chosen = choose(model, self.what, self.blocks)
-        groups = _by_decay(chosen)
+        if self.blocks is not None and self.what != "blocks":
+            raise ConfigError(
+                f"blocks={self.blocks} would have no effect with train={self.what}, which is what a backbone with "
+                "adapters trains: leave it out, or give train=blocks"
+            )
+
+    def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
+        """What `train` says, and the projector, which is no part of the published model; vectors do not decay."""
+        self.check(model)
+        parameters = choose(model, self.what, self.blocks)
+        groups = _by_decay(parameters)
         if self.projector is None and (self.out or self.direct):
             width = model.dim if self.what == "decoder" else model.backbone.dims[-1]
             self.projector = self._head(width).to(model.device)
@@ -172,8 +196,8 @@ class DipObjective(Objective):
         queries, mine = rows.chunk(2)
         own, positive = labels.chunk(2)
         keys = gather(functional.normalize(mine, dim=-1))
-        (wanted, known), present = compact(own, gather(positive))
-        values, counts = (label_counts(item, grid, max(1, len(present))) for item in (known, wanted))
+        (own_labels, positive_labels), present = compact(own, gather(positive))
+        values, counts = (label_counts(item, grid, max(1, len(present))) for item in (positive_labels, own_labels))
         support = blocks_of(rank, len(queries), self._distractors(batch, len(keys)).to(rows.device))
         predicted, supported = soft_predict(queries, keys, values, support, self.temperature)
         counts = counts * supported[:, None, None]
@@ -199,14 +223,14 @@ class DipObjective(Objective):
         maps = features.maps[-1]
         if self.what == "decoder":
             maps = model.decoder(features, padded, (maps.shape[-2], maps.shape[-1]))
-        return maps.flatten(2).transpose(1, 2), (maps.shape[-2], maps.shape[-1]), full
+        return rearrange(maps, "b c h w -> b (h w) c"), (maps.shape[-2], maps.shape[-1]), full
 
     def _distractors(self, batch: Batch, joint: int) -> Tensor:
-        given = batch.get("distractors")
-        if given is not None:
-            if given.ndim != 2 or given.shape[1] != joint or int(given.min()) < 0 or int(given.max()) >= joint:
-                raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(given.shape)}")
-            return given  # type: ignore[no-any-return]
+        ids = batch.get("distractors")
+        if ids is not None:
+            if ids.ndim != 2 or ids.shape[1] != joint or int(ids.min()) < 0 or int(ids.max()) >= joint:
+                raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(ids.shape)}")
+            return ids  # type: ignore[no-any-return]
         seeds = gather(batch["seed"].to(torch.int64)) if "seed" in batch else torch.zeros(joint, dtype=torch.int64)
         seed = 0
         for number in seeds.tolist():  # the order counts, and every process sees the same

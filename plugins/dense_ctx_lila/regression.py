@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.errors import ConfigError
@@ -38,13 +39,13 @@ class Regression:
             maps: of the context, [B, K, h, w].
         """
         rows, targets = self._pixels(context), self._pixels(maps)
-        pixels = query.flatten(2).transpose(1, 2)
+        pixels = rearrange(query, "b d h w -> b (h w) d")
         if self.relative:
             scale = rows.var(1, correction=0).mean(1).clamp_min(1e-12).rsqrt()[:, None, None]
             rows, pixels = rows * scale, pixels * scale
         weights = ridge_fit(rows, targets, self.penalty, bias=self.bias)
-        return ridge_apply(pixels, weights).transpose(1, 2).unflatten(-1, query.shape[-2:])
+        return rearrange(ridge_apply(pixels, weights), "b (h w) k -> b k h w", h=query.shape[-2])
 
     def _pixels(self, maps: Tensor) -> Tensor:
         offset = self.stride // 2
-        return maps[:, :, offset :: self.stride, offset :: self.stride].flatten(2).transpose(1, 2)
+        return rearrange(maps[:, :, offset :: self.stride, offset :: self.stride], "b c h w -> b (h w) c")

@@ -189,8 +189,8 @@ class Maxa(Decoder):
             cut.append(slice(start - first * FACTOR, stop - first * FACTOR))
         points = torch.cartesian_prod(centres[0], centres[1])
         x = encode(points).to(read[0][0].dtype)[None]
-        for layer, seen in zip(self.attention, read, strict=True):
-            x = layer(x, points, cells, grid, seen)
+        for layer, maps in zip(self.attention, read, strict=True):
+            x = layer(x, points, cells, grid, maps)
         x = rearrange(x, "b (h w) c -> b c h w", h=len(centres[0]))
         pixels: Tensor = self.upscale(x)
         return pixels[:, :, cut[0], cut[1]]

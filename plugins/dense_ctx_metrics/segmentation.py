@@ -132,9 +132,9 @@ class SegmentationMetric(Metric):
         super().__init__(classes)
         if not self.classes:
             raise InputError("Segmentation is scored over named classes; the data set names none")
-        for option, value, words in (("matching", matching, Matching), ("absent", absent, Absent)):
-            if value not in get_args(words):
-                raise InputError(f"{option}={value!r}; expected one of {', '.join(get_args(words))}")
+        for option, value, literal in (("matching", matching, Matching), ("absent", absent, Absent)):
+            if value not in get_args(literal):
+                raise InputError(f"{option}={value!r}; expected one of {', '.join(get_args(literal))}")
         self.matching, self.absent = matching, absent
         self.images = 0
         self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)

@@ -206,12 +206,12 @@ class RetrievalProbe(Probe):
             raise InputError(f"features have {queries.shape[1]} dimensions; those in memory {keys.shape[1]}")
         queries = queries.float()
         unit = functional.normalize(queries, dim=1)
-        asked, metric = (queries, "l2") if self.mode == "dip" else (unit, "product")
+        vectors, metric = (queries, "l2") if self.mode == "dip" else (unit, "product")
         if self.engine in ("ivf", "ivfpq"):
-            neighbours, cosines = self._approximate(keys, asked, metric), None
+            neighbours, cosines = self._approximate(keys, vectors, metric), None
         else:
-            cosines, neighbours = nearest(asked, keys, self.k, self.engine, metric=metric)
-        picked, scores = [], []
+            cosines, neighbours = nearest(vectors, keys, self.k, self.engine, metric=metric)
+        predictions, scores = [], []
         for part, block in zip(range(0, len(unit), _CHUNK), neighbours.split(_CHUNK), strict=True):
             inside = block.clamp_min(0)
             if cosines is None or self.mode == "dip":
@@ -222,9 +222,9 @@ class RetrievalProbe(Probe):
             score = score.masked_fill(block < 0, -float("inf"))
             weights = (score / self.temperature).softmax(1)
             # [Q, k, K] at once would be gigabytes for many classes
-            picked.append(torch.einsum("qk,qkm->qm", weights, values[inside.to(values.device)].to(weights)))
+            predictions.append(torch.einsum("qk,qkm->qm", weights, values[inside.to(values.device)].to(weights)))
             scores.append(score)
-        result = torch.cat(picked)
+        result = torch.cat(predictions)
         return functional.pad(result, (0, self.width_ - result.shape[1])), neighbours, torch.cat(scores)
 
     def _approximate(self, keys: Tensor, queries: Tensor, metric: Metric) -> Tensor:

@@ -26,10 +26,15 @@ def text_encoder(model: str, device: str) -> Encoder:
 
 def _transformers(model: str, device: str) -> Encoder:
     from transformers import AutoTokenizer, CLIPTextModelWithProjection
+    from transformers.utils import find_adapter_config_file
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        loaded: Any = CLIPTextModelWithProjection.from_pretrained(model, output_loading_info=True)
+        if find_adapter_config_file(model) is not None:  # transformers would go on to the repository that it names
+            raise ValueError("it holds an adapter (adapter_config.json), which is not loaded: merge it first")
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        loaded: Any = CLIPTextModelWithProjection.from_pretrained(
+            model, output_loading_info=True, trust_remote_code=False, weights_only=True
+        )
     except (OSError, ValueError) as error:
         raise _not_had(model, error, "Give a folder or the name of a CLIP model on the Hub") from error
     encoder, report = loaded

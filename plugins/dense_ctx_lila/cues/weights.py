@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.errors import WeightsError
+from dense_ctx.files import read_pickle, read_tensors
 
 
 def unreachable(name: str, address: str, place: str | Path, why: str) -> WeightsError:
@@ -21,20 +22,16 @@ def unreachable(name: str, address: str, place: str | Path, why: str) -> Weights
     )
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict of a .safetensors, .pth or .ckpt file; a pickle is opened for tensors only.
 
     Raises:
         WeightsError: damaged, or a pickle that holds more than tensors.
     """
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(str(path))
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from error
+        loaded: Any = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
@@ -58,7 +55,7 @@ def download(url: str, name: str) -> dict[str, Tensor]:
             torch.hub.download_url_to_file(url, str(cached), hash_prefix=digest, progress=False)
         except Exception as error:  # urllib's, ssl's and the digest's own
             raise unreachable(name, url, cached, f"{type(error).__name__}: {error}") from error
-    return read_tensors(cached)
+    return read_state(cached)
 
 
 def snapshot(repository: str, name: str) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_datasets
 import torch
+from dense_ctx_bench.check import check_parts
 from dense_ctx_bench.plan import Bench, BenchTask
 from dense_ctx_bench.presets import bench_of
 from dense_ctx_bench.run import run_bench
@@ -243,3 +244,9 @@ def test_backbones_whose_weights_are_elsewhere(tmp_path):
     neck = create_backbone("sam2-base-plus-neck", weights=None, config=small)
     assert [tuple(item.shape) for item in neck(torch.rand(1, 3, 64, 96)).maps] == [(1, 256, 4, 6)]
     assert (neck.image_size, neck.strides, neck.dims) == ((1024, 1024), (16,), (256,))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_parts_of_an_official_benchmark_take_their_arguments(name, tmp_path):
+    needed = {task["data"]["name"] for task in written(name)["tasks"].values()}
+    check_parts(bench_of(name, dict.fromkeys(needed, str(tmp_path)), tmp_path / "out"))

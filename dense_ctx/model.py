@@ -243,6 +243,8 @@ class DenseModel(nn.Module):
     ) -> DenseFeatures | list[DenseFeatures]:
         """Dense features of one image, a batch, or a list of images of different sizes.
 
+        They carry gradients in `train()` and for an image that requires them; else no graph is kept.
+
         Args:
             images: a tensor [B, 3, H, W] in [0, 1]; or one image (path, PIL, array [H, W, 3], tensor [3, H, W]);
                 or a list of such images, which gives a list.
@@ -262,10 +264,17 @@ class DenseModel(nn.Module):
         batch = images if isinstance(images, Tensor) and images.ndim == 4 else image_io.load(images)[None]
         if size is not None and min(size) < 1:
             raise InputError(f"size={size} is (h, w), each at least 1")
+        graph = torch.is_grad_enabled() and (self.training or batch.requires_grad)
         if max_memory is not None:
+            if graph:
+                raise InputError(
+                    "max_memory bounds a prediction, and gradients keep every window: call model.eval() and detach "
+                    "the image, or leave max_memory out"
+                )
             return tiled_forward(self, batch, max_memory, size)
-        features, padded = self.encode(batch)
-        pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
+        with torch.set_grad_enabled(graph):
+            features, padded = self.encode(batch)
+            pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
         extent = (batch.shape[-2] / padded.shape[-2], batch.shape[-1] / padded.shape[-1])
         if not self.training and not torch.compiler.is_compiling():
             require_finite(

@@ -309,6 +309,17 @@ def test_faults_of_the_data(tmp_path, data):
         TaskPairs.open(data)
 
 
+def test_given_distractors_may_be_none(data):
+    objective, batch = batch_of(data)
+    objective.setup(model := tiny_model(), (), fresh=True)
+    given = objective(model, {**batch, "distractors": torch.empty(0, 4, dtype=torch.int64)}).total
+    alone = DipObjective(**{**ARGS, "distractors": 0}, classes=objective.classes)
+    alone.setup(model, (), fresh=True)
+    alone.projector = objective.projector
+    assert torch.equal(given, alone(model, batch).total)
+    assert not torch.equal(given, objective(model, batch).total)
+
+
 def test_faults_of_a_batch(data):
     objective, batch = batch_of(data, count=1)
     objective.setup(model := tiny_model(), (), fresh=True)
@@ -321,6 +332,8 @@ def test_faults_of_a_batch(data):
     _, batch = batch_of(data)
     with pytest.raises(InputError, match=r"distractors are int64 \[n, 4\] of ids 0 to 3"):
         objective(model, {**batch, "distractors": torch.full((7, 4), 4)})
+    with pytest.raises(InputError, match=r"distractors are int64 \[n, 4\]"):
+        objective(model, {**batch, "distractors": torch.zeros(7, 4)})
     with pytest.raises(InputError, match="do not fit the images"):
         objective(model, {**batch, "query_labels": batch["query_labels"][:, ::2]})
 

@@ -167,7 +167,7 @@ class DipObjective(Objective):
         Args:
             batch: "query", "positive" [B, 3, H, W]; "query_labels", "positive_labels" int64 [B, H, W], -1 ignored;
                 "seed" int64 [B], from which the distractors are drawn, alike in every process; or "distractors",
-                int64 [n, joint batch], which fixes them.
+                int64 [n, joint batch], which fixes them (n may be 0).
         """
         device = model.device
         images = torch.cat([batch["query"], batch["positive"]]).to(device)
@@ -231,9 +231,10 @@ class DipObjective(Objective):
     def _distractors(self, batch: Batch, joint: int) -> Tensor:
         ids = batch.get("distractors")
         if ids is not None:
-            if ids.ndim != 2 or ids.shape[1] != joint or int(ids.min()) < 0 or int(ids.max()) >= joint:
+            inside = ids.numel() == 0 or (int(ids.min()) >= 0 and int(ids.max()) < joint)
+            if ids.ndim != 2 or ids.shape[1] != joint or ids.is_floating_point() or not inside:
                 raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(ids.shape)}")
-            return ids  # type: ignore[no-any-return]
+            return ids.long()  # type: ignore[no-any-return]
         seeds = gather(batch["seed"].to(torch.int64)) if "seed" in batch else torch.zeros(joint, dtype=torch.int64)
         seed = 0
         for number in seeds.tolist():  # the order counts, and every process sees the same

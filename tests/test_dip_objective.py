@@ -353,6 +353,7 @@ def test_faults_of_a_batch(data):
         ({"direct": True, "temperature": 0.3}, "temperature would have no effect with direct=true"),
         ({"distractors": 0, "official_distractors": True}, "official_distractors would have no effect without dist"),
         ({"train": "decoder", "blocks": 2}, "blocks would have no effect with train=decoder: leave it out"),
+        ({"resize": 64, "size": 32, "scale": [0.5, 1.0]}, "scale would have no effect with resize"),
         ({"resize": 31, "size": 32}, r"resize=31, size=32, .*needs an image of at least that side"),
         ({"resize": 64, "size": 32, "positives": "crops"}, "one and the same for two crops"),
         ({"scale": [0.0, 1.0]}, r"scale=\[0.0, 1.0\]: expected"),

@@ -43,9 +43,9 @@ class DipObjective(Objective):
             adapters where the backbone has some, else its last blocks.
         blocks: how many; see `choose`.
         size: side of the square crops, pixels.
-        scale: range of the crop's share of the image's area.
+        scale: range of the random crop's share of the image's area; default 0.4 to 1.
         resize: in place of a random crop, the square of `size` in the middle of the image at this short side, as in the
-            published code (256); `scale` is then without effect.
+            published code (256).
         positives: "pairs" (the data's), or "crops": two crops of the query in place of a neighbour (ablation).
         direct: a linear classifier of the pseudo-classes, on patches of queries and positives, in place of the
             support (ablation); `loss` is then "nll", and `projector_lr` the classifier's.
@@ -64,7 +64,7 @@ class DipObjective(Objective):
         train: Train | None = None,
         blocks: int | None = None,
         size: int = 224,
-        scale: Sequence[float] = (0.4, 1.0),
+        scale: Sequence[float] | None = None,
         resize: int | None = None,
         positives: str = "pairs",
         direct: bool = False,
@@ -82,6 +82,9 @@ class DipObjective(Objective):
                 f"distractors={distractors}, temperature={temperature}, hidden={hidden}, out={out}, size={size}, "
                 f"classes={classes}: expected at least 0, above 0, at least 1, 0, 1 and 1"
             )
+        if resize is not None and scale is not None:
+            raise ConfigError("scale would have no effect with resize, which cuts the middle: leave it out")
+        scale = (0.4, 1.0) if scale is None else scale
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise ConfigError(f"scale={list(scale)}: expected [low, high] within (0, 1]")
         if resize is not None and (resize < size or positives == "crops"):

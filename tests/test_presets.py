@@ -219,3 +219,14 @@ def test_two_steps_of_dip_as_published(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
     assert next(row["lr"] for row in rows if "loss" in row) == pytest.approx(2.25e-7)
     assert all(5.9 < row["loss"] < 7 for row in rows if "loss" in row)  # between log(e + 999) - 1 and log(1000)
+
+
+def test_ours_names_each_of_its_differences():
+    own, published = leaves(written("lila-b14-ours")), leaves(written("lila-b14"))
+    differ = {key for key in own.keys() | published.keys() if own.get(key) != published.get(key)} - {"out"}
+    assert differ
+    header = [
+        line for line in registry().text("preset", "lila-b14-ours").splitlines() if line.startswith("#   objective")
+    ]
+    assert {line.split()[1].rstrip(":") for line in header} == differ
+    assert all(re.search(r"in place of .*\d", line) for line in header)

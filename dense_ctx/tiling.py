@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .errors import InputError, MemoryBudgetError
 from .files import new_file
+from .gateway import gateway
 from .images import ImageLike, load, padded_size
 from .interfaces import DenseFeatures, Size
 from .numerics import require_finite
@@ -233,6 +234,7 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
 
 
 @torch.no_grad()
+@gateway
 def write_features(
     model: DenseModel,
     image: ImageLike,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
+from ..gateway import gateway
 from .yaml_reader import load_value
 
 
@@ -35,6 +36,7 @@ class Parts:
         return f"{self.backbone}+{self.decoder}"
 
 
+@gateway
 def parse_part(text: str | Part) -> Part:
     """Read NAME or NAME(key=value, ...). Values are YAML; commas inside brackets or quotes belong to the value.
 

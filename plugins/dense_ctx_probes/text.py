@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, write_tensors
+from dense_ctx.gateway import gateway
 from dense_ctx.numerics import require_finite
 
 from .text_encoders import text_encoder
@@ -50,6 +51,7 @@ class TextEmbeddings:
         return path
 
     @classmethod
+    @gateway
     def load(cls, path: str | os.PathLike[str]) -> TextEmbeddings:
         """Read a file that `save` wrote.
 
@@ -93,6 +95,7 @@ class TextEmbeddings:
 
 
 @torch.no_grad()
+@gateway
 def embed_text(
     classes: Sequence[str],
     model: str = "openai/clip-vit-base-patch32",

@@ -153,6 +153,8 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: floa
         stream: Any = None
         shape: tuple[int, ...] = ()
         for frame in frames:
+            if not isinstance(frame, np.ndarray):
+                raise InputError(f"A frame is an array uint8 [H, W, 3]; got {type(frame).__name__}")
             if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
                 raise InputError(f"A frame is uint8 [H, W, 3]; got {frame.dtype} {list(frame.shape)}")
             if stream is None:

@@ -31,7 +31,7 @@ def test_a_damaged_state_is_passed_over(tmp_path, file):
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
-    with pytest.warns(UserWarning, match="step_4 is damaged"):
+    with pytest.warns(UserWarning, match=r"step_4.state\.\w+ is damaged"):
         train(config(out, steps=6))
     train(config(straight, steps=6))
     assert losses(out) == losses(straight)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..data.base import ImageSet, read_sample
 from ..errors import InputError
 from ..interfaces import DenseFeatures, Probe
 from ..model import DenseModel
-from .probes import load_probe_state, make_probe, save_probe
+from ..persistence.tensors import load_probe, read_sealed, write_sealed
+from .probes import make_probe
 from .protocol import Protocol
 from .samples import FeatureMemory, read, shown, stack, training_target
 from .sections import Train
@@ -54,7 +54,7 @@ class ProbeFit:
         path = self.folder.parts / f"probe-{seed}.safetensors"
         self.folder.once(path, lambda: self._fit(seed, path))
         probe = self._new(seed)
-        probe.load_state_dict(load_probe_state(path))
+        load_probe(probe, read_sealed(path)[0], str(path))
         return probe
 
     def _new(self, seed: int) -> Probe:
@@ -68,7 +68,7 @@ class ProbeFit:
                 f"The {len(support)} training images of {self.protocol.data.name} have no labelled pixel: every "
                 "target is ignored or unknown"
             )
-        save_probe(probe, path)
+        write_sealed(path, probe.state_dict())
         _begun(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
@@ -93,9 +93,9 @@ class ProbeFit:
         """One `partial_fit` a step, from where an earlier run stopped; None where nothing is labelled."""
         probe, start = self._new(seed), 0
         if _begun(path).exists():
-            state = load_probe_state(_begun(path))
-            start = int(state.pop("evaluation.step"))
-            probe.load_state_dict(state)
+            state, words = read_sealed(_begun(path))
+            load_probe(probe, state, str(_begun(path)))
+            start = int(words["step"])
         fitted = start > 0
         for step in self.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
             items = [self._item(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]
@@ -106,7 +106,7 @@ class ProbeFit:
                 probe.partial_fit(features, target.to(features.pixels.device))
                 fitted = True
             if fitted and (step + 1) % SAVE_EVERY == 0 and step + 1 < train.steps:
-                save_probe(probe, _begun(path), {"evaluation.step": torch.tensor(step + 1)})
+                write_sealed(_begun(path), probe.state_dict(), {"step": str(step + 1)})
         return probe if fitted else None
 
     def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:

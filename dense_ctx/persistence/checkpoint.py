@@ -5,36 +5,37 @@
     manifest.json       sha256 of the two
     README.md           the model card, written once
 
-A folder is a Hub repository. Reading checks the digests and never opens a pickle. Saving swaps whole folders: a killed
-run leaves the old model or the new one.
+A folder is a Hub repository. Reading checks the digests and never opens a pickle; saving is that of every artefact
+(`dense_ctx.persistence.artefact`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..config import ModelConfig, Part
-from ..errors import CheckpointError, ConfigError, FileError, UnknownNameError
-from ..files import file_digest, state_digest, write_tensors
+from ..errors import CheckpointError, ConfigError, UnknownNameError
+from ..files import state_digest, write_tensors
+from ..numerics import preserve_generators
 from ..plugins import registry
+from .artefact import Artefact, read_object
 from .card import model_card
 from .links import is_whole, opened, refuse_own_link
+from .tensors import nonfinite, read_tensors, require_state, specs, stored
 
 if TYPE_CHECKING:
     from ..model import DenseModel
 
-CONFIG, WEIGHTS, MANIFEST, CARD = "config.json", "model.safetensors", "manifest.json", "README.md"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+MODEL = Artefact("model", (CONFIG, WEIGHTS))
 
 
 def save(
@@ -56,45 +57,26 @@ def save(
         trained_with: what the card and config.json say of the training.
         license: of the trained weights, for the card.
         dtype: to store floating-point tensors in, such as torch.float16 for half the size; default as they are. They
-            are loaded in the model's own.
+            are loaded in the model's own: a model that was cast to bfloat16 is one when it is opened.
 
     Raises:
-        ConfigError: the model was made of modules, not names; or it is built on the very model in the folder.
+        ConfigError: the model was made of modules, not names; it is built on the very model in the folder; or its
+            tensors are of several floating-point types.
         CheckpointError: NaN or infinity in its tensors, or out of the range of `dtype`.
-        FileError: the folder holds something that is not a model, or cannot be written.
+        FileError: the folder holds something that is not a model, another process is writing it, or it cannot be
+            written.
     """
     folder = Path(folder).absolute()
     refuse_own_link(model, folder, standalone)
     config, tensors = _describe(model, standalone, trained_with, dtype)
-    recover(folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists())):
-        raise FileError(f"{folder} exists and is not a model folder; choose another or remove it")
-    partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if folder.exists():  # a person's own files stay, the card among them
-            for item in folder.iterdir():
-                if item.name not in (CONFIG, WEIGHTS, MANIFEST):
-                    (shutil.copytree if item.is_dir() else shutil.copy2)(item, partial / item.name)
+
+    def fill(partial: Path) -> None:
         write_tensors(partial / WEIGHTS, tensors, {"format": "pt"})
         _write(partial / CONFIG, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
-        digests = {name: file_digest(partial / name) for name in (CONFIG, WEIGHTS)}
-        _write(partial / MANIFEST, json.dumps({"sha256": digests}, indent=2) + "\n")
         if not (partial / CARD).exists():
             _write(partial / CARD, model_card(model, config, folder.name, metrics, license))
-        for name in (WEIGHTS, CONFIG, MANIFEST, CARD):
-            _sync(partial / name)
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.replace(previous)
-        partial.replace(folder)
-        shutil.rmtree(previous, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        recover(folder)
-        raise FileError(f"Cannot save the model to {folder}: {error}. What was there is unchanged") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    MODEL.write(folder, fill)
     return folder
 
 
@@ -104,13 +86,15 @@ def read(folder: Path, *, weights: bool = True) -> DenseModel:
     Args:
         weights: False: random ones, nothing but the configuration is read.
     """
-    with opened(folder):
-        config = ModelConfig.from_dict(_read_json(folder, CONFIG), str(folder / CONFIG))
+    where = str(folder / CONFIG)
+    with opened(folder), preserve_generators():
         if not weights:
-            return build(config, str(folder / CONFIG), random=True)
-        _check_digests(folder)
-        model = build(config, str(folder / CONFIG), random=bool(config.backbone_tensors) and not config.backbone_digest)
-        _load_tensors(model, config, folder)
+            return build(ModelConfig.from_dict(read_object(folder / CONFIG), where), where, random=True)
+        data, tensors = MODEL.read(folder, lambda part: (read_object(part / CONFIG), read_tensors(part / WEIGHTS)))
+        config = ModelConfig.from_dict(data, where)
+        model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
+        model.to(dtype=getattr(torch, config.dtype))
+        _load_tensors(model, config, tensors, folder)
         model.fresh = False
     return model
 
@@ -150,11 +134,11 @@ def _describe(
         )
     backbone, whole = dict(model.backbone.state_dict()), is_whole(model, standalone)
     if whole:
-        stored, digest = list(backbone), ""
+        names, digest = list(backbone), ""
     else:
         learns = {key for key, value in model.backbone.named_parameters() if value.requires_grad}
-        stored = [key for key in backbone if key in learns or key in config.backbone_tensors]
-        digest = state_digest({key: value for key, value in backbone.items() if key not in set(stored)})
+        names = [key for key in backbone if key in learns or key in config.backbone_tensors]
+        digest = state_digest({key: value for key, value in backbone.items() if key not in set(names)})
     plugins = {}
     for kind, part in (("backbone", config.backbone), ("decoder", config.decoder)):
         owner = registry().get(kind, part.name)[0].owner
@@ -162,50 +146,40 @@ def _describe(
     saved = ModelConfig(
         backbone=replace(config.backbone, args=model.backbone.stored_args(config.backbone.args, whole=whole)),
         decoder=config.decoder,
-        backbone_tensors=tuple(stored),
+        backbone_tensors=tuple(names),
         backbone_digest=digest,
+        dtype=_dtype(model),
         plugins=plugins,
         trained_with=trained_with if trained_with is not None else config.trained_with,
     )
     tensors = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
-    tensors |= {f"backbone.{key}": backbone[key] for key in stored}
+    tensors |= {f"backbone.{key}": backbone[key] for key in names}
     if dtype is not None:
         tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
-    bad = [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if bad:
+    if bad := nonfinite(tensors):
         raise CheckpointError(f"The model holds NaN or infinity, so it is not saved: {', '.join(bad[:4])}")
-    return saved, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    return saved, stored(tensors)
 
 
-def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
-    path = folder / WEIGHTS
-    try:
-        tensors = load_file(str(path))
-    except FileNotFoundError:
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pth", ".pt", ".pkl", ".ckpt"))
-        hint = f" ({', '.join(pickles)} is there, but pickles are never opened)" if pickles else ""
-        raise FileError(f"{folder} has no {WEIGHTS}{hint}") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+def _dtype(model: DenseModel) -> Any:
+    dtypes = {value.dtype for value in model.state_dict().values() if value.is_floating_point()}
+    names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    if len(dtypes) > 1:
+        raise ConfigError(
+            f"The model's tensors are of several floating-point types ({names}), of which it could get back only one: "
+            f"make them one first, model.to({model.dtype})"
+        )
+    return names or "float32"
+
+
+def _load_tensors(model: DenseModel, config: ModelConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
     own = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
     backbone = model.backbone.state_dict()
     unknown = [key for key in config.backbone_tensors if key not in backbone]
     if unknown:
         raise CheckpointError(f"{folder / CONFIG}: the backbone has no tensors {', '.join(unknown[:4])}")
     own |= {f"backbone.{key}": backbone[key] for key in config.backbone_tensors}
-    faults = [f"missing {key}" for key in sorted(set(own) - set(tensors))]
-    faults += [f"left over {key}" for key in sorted(set(tensors) - set(own))]
-    for key in sorted(set(own) & set(tensors)):
-        given, wanted = tensors[key], own[key]
-        if given.shape != wanted.shape:
-            faults.append(f"{key} is {list(given.shape)}, not {list(wanted.shape)}")
-        elif given.is_floating_point() != wanted.is_floating_point():
-            faults.append(f"{key} is {given.dtype}, not {wanted.dtype}")
-        elif given.is_floating_point() and not bool(given.isfinite().all()):
-            faults.append(f"{key} holds NaN or infinity")
-    if faults:
-        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
-        raise CheckpointError(f"{path} does not fit the model its config names: {'; '.join(faults[:6])}{more}")
+    require_state(tensors, specs(own), f"{folder / WEIGHTS} does not fit the model its config names", cast=True)
     if config.backbone_digest:
         frozen = {key: value for key, value in backbone.items() if key not in set(config.backbone_tensors)}
         if state_digest(frozen) != config.backbone_digest:
@@ -218,50 +192,5 @@ def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
             wanted.copy_(tensors[key])
 
 
-def _check_digests(folder: Path) -> None:
-    listed = _read_json(folder, MANIFEST).get("sha256")
-    if not isinstance(listed, Mapping) or not {CONFIG, WEIGHTS} <= set(listed):
-        raise CheckpointError(f"{folder / MANIFEST} does not list {CONFIG} and {WEIGHTS}")
-    for name, digest in listed.items():
-        path = folder / str(name)
-        if Path(str(name)).name != name:
-            raise CheckpointError(f"{folder / MANIFEST} lists a file outside the folder: {name!r}")
-        if not path.exists():
-            raise FileError(f"{folder} has no {name}, which its manifest lists")
-        if file_digest(path) != digest:
-            raise CheckpointError(f"{path} is damaged: its sha256 is not the one in {MANIFEST}. Get it again")
-
-
-def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
-    path = folder / name
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        inner = folder / "model"
-        hint = f" {inner} is one" if (inner / CONFIG).exists() else ""
-        raise FileError(f"{folder} has no {name}: is it a dense_ctx model folder?{hint}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    if not isinstance(data, Mapping):
-        raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object")
-    return data
-
-
-def _beside(folder: Path, role: str) -> Path:
-    return folder.with_name(f".{folder.name}.{role}")
-
-
-def recover(folder: Path) -> None:
-    """A save killed between its two renames left the old model under its second name: put it back."""
-    previous = _beside(folder, "previous") if folder.name else folder
-    if not folder.exists() and previous.is_dir():
-        previous.replace(folder)
-
-
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

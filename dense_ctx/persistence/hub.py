@@ -13,7 +13,8 @@ import torch
 
 from ..errors import FileError, UnknownNameError, WeightsError
 from ..plugins import registry
-from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
+from .artefact import MANIFEST, recover
+from .checkpoint import CARD, CONFIG, WEIGHTS, read, save
 from .links import opening, refuse_local_links
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
     """The folder of that path, from the working directory or from the folder of the model that is being opened."""
     outer = opening()
     for folder in (Path(name), *([] if outer is None else [outer / name])):
-        recover(folder.absolute())
+        recover(folder)
         if folder.is_dir():
             return folder
     return None

@@ -85,7 +85,7 @@ class ModelBackbone(Backbone):
             return checkpoint.build(ModelConfig.from_dict(config, where), where, random=True)
         local = hub.local_folder(name)
         folder = local or hub.locate(name, revision)
-        model = checkpoint.read(folder, weights=weights is not None)
+        model = checkpoint.read(folder, weights=weights is not None).float()  # as any backbone by its name
         if weights is not None:
             self.source = f"model:{name}"
             self.links = (Link(name, folder.resolve(), local is not None), *model.backbone.links)

@@ -132,7 +132,9 @@ class ZeroShotProbe(GradientProbe):
                     UserWarning,
                     stacklevel=2,
                 )
-            text = functional.normalize(torch.randn(outputs, self.width, generator=self._generator()), dim=1)
+            text = functional.normalize(
+                torch.randn(outputs, self.width, generator=self._generator(), device="cpu"), dim=1
+            )
         return ZeroShotHead(dims, text[:outputs], self.reads)
 
     def _generator(self) -> torch.Generator:

@@ -74,7 +74,7 @@ def main() -> None:
     for name, default in (("frames", 20), ("objects", 2), ("repeats", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
-    from dense_ctx.metrics import object_scores
+    from dense_ctx_metrics.vos import object_scores
 
     frames = clip(args.frames, args.objects)
     difference = 0.0

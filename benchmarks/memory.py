@@ -38,9 +38,9 @@ def write(height: int, width: int, budget: str) -> tuple[float, float, str]:
 
 def segment(height: int, width: int, budget: str) -> tuple[float, float, str]:
     import torch
+    from dense_ctx_metrics.segmentation import confusion_matrix, iou
 
     from dense_ctx import AutoDenseModel, InContext
-    from dense_ctx.metrics import confusion_matrix, iou
 
     model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
     image, labels = _photo(height, width)

@@ -74,5 +74,28 @@ class ContractError(DenseCtxError, AssertionError):
         self.clause = clause
 
 
+class Interruption(KeyboardInterrupt):
+    """SIGTERM came, or SIGINT; not an Exception, so that nothing takes it for a fault. `signal`: its number."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
 class PluginWarning(UserWarning):
     """A plugin was skipped; the others are unaffected."""
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, or its beginning and how long it is."""
+    return text if len(text) <= length else f"{text[: max(1, length - 20)]}... ({len(text)} letters)"
+
+
+def cause_of(error: BaseException) -> str:
+    """Any exception in one line of at most 600 letters: its type and message; the message alone of one of ours."""
+    try:
+        text = " ".join(str(error).split())
+    except BaseException:  # a stranger's __str__ may do anything
+        text = "(its message cannot be printed)"
+    own = isinstance(error, DenseCtxError)
+    return shortened(text if own else f"{type(error).__name__}: {text}".rstrip(": "), 600)

@@ -22,6 +22,7 @@ extra   the optional extra ("dip" for `pip install yours[dip]`) that brings pack
     command     a verb of `dense-ctx`                       dense_ctx.commands.base:Command
     model       a published model                           "hub:owner/repo[@revision]", or a folder "package:path"
     protocol    a benchmark                                 a file "package:path.yaml"
+    preset      a configuration of `dense-ctx train`        a file "package:path.yaml"; its first line says what it is
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class InContext:
     ) -> None:
         if task not in (None, "segmentation", "regression"):
             raise InputError(f"task={task!r} is not 'segmentation' or 'regression'")
-        registry().get("probe", method)  # an unknown name fails here, not after the first image
+        registry().bind("probe", method, **options)  # an unknown name or option fails here, not after the first image
         self.model = model
         self.method = method
         self.task = task

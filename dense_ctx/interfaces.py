@@ -158,10 +158,20 @@ class Decoder(nn.Module, ABC):
         dim: number of output channels.
         layers: indices of the maps that `forward` reads, negative ones from the end; None: all. A cache of features
             holds those alone.
+
+    Attributes set by the library:
+        fresh: it has the weights it was made with, so a training may initialise them from data. False from the first
+            training step on, and after weights were loaded, by `load_state_dict` of it or of a model that holds it.
+            While a run that resumes is set up: whether it was when that run began.
     """
 
     dim: int
     layers: tuple[int, ...] | None = None
+    fresh: bool = True
+
+    def _load_from_state_dict(self, *args: Any) -> None:  # what torch calls for each module that loads, children too
+        super()._load_from_state_dict(*args)
+        self.fresh = False
 
     @abstractmethod
     def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
@@ -382,8 +392,8 @@ class Probe(ABC):
         name = type(self).__name__
         if context.steps is not None:
             raise ConfigError(
-                f"{name} is fitted in closed form, not by steps: leave `train` out of the protocol (train=null), or "
-                "name a probe that is trained by steps, such as conv"
+                f"{name} is not trained by steps: leave `train` out of the protocol (train=null), or name a probe that "
+                "is, such as conv"
             )
         if context.unseen:
             raise ConfigError(f"{name} cannot predict classes it sees no label of; use a zero-shot probe")

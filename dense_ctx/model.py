@@ -56,11 +56,6 @@ class DenseModel(nn.Module):
     Args:
         backbone, decoder: the two modules.
         model_config: how they were made, for `save_pretrained`; `from_parts` fills it in.
-
-    Attributes:
-        fresh: the decoder has the weights it was made with, so a training may initialise it from data. False for a
-            model that was opened, and from the first training step on. While a run that resumes is set up: whether it
-            was when that run began.
     """
 
     def __init__(self, backbone: Backbone, decoder: Decoder, model_config: ModelConfig | None = None) -> None:
@@ -68,7 +63,6 @@ class DenseModel(nn.Module):
         self.backbone = backbone
         self.decoder = decoder
         self.model_config = model_config
-        self.fresh = True
         self.backbone.requires_grad_(False)
         # a pixel's channels side by side in memory: the same values, convolutions up to three times as fast on a CPU.
         # Not on Apple's GPU, where several releases of PyTorch compute some of these convolutions wrongly

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from .errors import PluginError, PluginWarning
+from .errors import PluginError, PluginWarning, cause_of, shortened
 from .hookspecs import API_VERSION, GROUP, HookSpecs
-from .registry import Entry, Kind, Owner, Registry
+from .registry import LONGEST_NAME, Entry, Kind, Owner, Registry
+from .stranger import contained
 
 OWN_DISTRIBUTION = "dense-ctx"
 SKIP_VARIABLE = "DENSE_CTX_SKIP_PLUGINS"  # comma-separated entry-point names, or "all" for every third party
@@ -66,48 +69,64 @@ def load_plugins(strict: bool | None = None) -> Registry:
         try:
             loader = _Loader(strict)
             points = []
-            for point in _points():
-                owner = _owner(point)
-                if point.name in skip or ("all" in skip and owner.distribution != OWN_DISTRIBUTION):
+            for owner, point in sorted(_points(), key=_order):
+                if owner.plugin in skip or ("all" in skip and owner.distribution != OWN_DISTRIBUTION):
                     loader.registry.skipped.append(owner)
+                elif isinstance(point, Exception):
+                    loader.failed(owner, point)
                 else:
-                    points.append(point)
+                    points.append((owner, point))
             loader.load(points)
             return loader.registry
         finally:
             _loading = False
 
 
-def _points() -> list[EntryPoint]:
-    """The entry points of each distribution, our own first.
+def _points() -> Iterator[tuple[Owner, EntryPoint | Exception]]:
+    """The entry points of every distribution, or why it has none that can be used.
 
     A distribution that is installed twice (an editable install beside a stale *.egg-info) counts once, as the first
-    on sys.path, which is the one that `import` uses. Python 3.10 lists both.
+    on sys.path, which is the one that `import` uses. Files of distributions that are no plugins are not looked into.
     """
-    first: dict[str, Any] = {}
-    points = [
-        point
-        for point in entry_points(group=GROUP)
-        if point.dist is None or first.setdefault(_owner(point).distribution, point.dist) is point.dist
-    ]
-    return sorted(points, key=_order)
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            if GROUP not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            points = [point for point in distribution.entry_points if point.group == GROUP]
+        except Exception as error:
+            owner = _owner("?", distribution)
+            yield owner, PluginError(f"its entry_points.txt cannot be read: {cause_of(error)}")
+            continue
+        own = any(point.value == "dense_ctx.builtin" for point in points)
+        names = {_owner("", distribution).distribution}
+        if points and not own and OWN_DISTRIBUTION in names:
+            owner = _owner(points[0].name, distribution)
+            cause = PluginError(f"its distribution has the name of this library, {OWN_DISTRIBUTION}; rename it")
+            yield Owner(owner.plugin, "a stranger's dense-ctx", owner.version), cause
+        elif not names & seen:
+            seen |= names if points and "an unknown distribution" not in names else set()
+            for point in points:
+                owner = _owner(point.name, distribution)
+                long = PluginError(f"the name of its entry point has {len(point.name)} letters, above {LONGEST_NAME}")
+                yield owner, point if len(point.name) <= LONGEST_NAME else long
 
 
 def _normal(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
 
 
-def _owner(point: EntryPoint) -> Owner:
-    try:
-        name, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
-    except Exception:  # missing or unreadable METADATA should not prevent loading
-        name, version = None, None
-    return Owner(point.name, _normal(name or "an unknown distribution"), version or "?")
+def _owner(plugin: str, distribution: Distribution) -> Owner:
+    name = version = None
+    with contextlib.suppress(Exception):  # missing or unreadable METADATA should not prevent loading
+        name, version = distribution.metadata["Name"], distribution.version
+    name, version = str(name or "an unknown distribution"), str(version or "?")
+    return Owner(shortened(plugin, LONGEST_NAME), shortened(_normal(name), LONGEST_NAME), shortened(version, 40))
 
 
-def _order(point: EntryPoint) -> tuple[bool, str, str]:
-    owner = _owner(point)
-    return owner.distribution != OWN_DISTRIBUTION, owner.distribution, point.name
+def _order(item: tuple[Owner, EntryPoint | Exception]) -> tuple[bool, str, str]:
+    owner, _ = item
+    return owner.distribution != OWN_DISTRIBUTION, owner.distribution, owner.plugin
 
 
 class _Loader:
@@ -127,10 +146,8 @@ class _Loader:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(HookSpecs)
 
-    def load(self, points: Iterable[EntryPoint]) -> None:
-        plugins = [
-            (owner, name) for point in points if (owner := _owner(point)) and (name := self._import(point, owner))
-        ]
+    def load(self, points: Iterable[tuple[Owner, EntryPoint]]) -> None:
+        plugins = [(owner, name) for owner, point in points if (name := self._import(point, owner))]
         for hook, arguments in (
             (self._manager.hook.define_kinds, {"define": self._define}),
             (self._manager.hook.register_parts, {"register": self._register}),
@@ -145,11 +162,12 @@ class _Loader:
         try:
             if point.name in self._loaded:
                 raise PluginError(f"the entry-point name {point.name!r} already belongs to {self._loaded[point.name]}")
-            plugin = point.load()
-            _check_module(plugin)
-            self._manager.register(plugin, name=name)
-            self._manager.check_pending()  # raises for a hookimpl without a spec, such as a misspelt hook
-        except (Exception, SystemExit) as error:
+            with contained():
+                plugin = point.load()
+                _check_module(plugin)
+                self._manager.register(plugin, name=name)
+                self._manager.check_pending()  # raises for a hookimpl without a spec, such as a misspelt hook
+        except Exception as error:
             self._drop(owner, name, error)
             return None
         self._loaded[point.name] = owner
@@ -161,13 +179,14 @@ class _Loader:
         try:
             for implementation in hook.get_hookimpls():
                 if implementation.plugin_name == name:
-                    result = implementation.function(*[arguments[key] for key in implementation.argnames])
-                    if result is not None:
-                        raise PluginError(
-                            f"{hook.name} returned {result!r}; a hook calls its callback and returns nothing"
-                        )
+                    with contained():
+                        result = implementation.function(*[arguments[key] for key in implementation.argnames])
+                        if result is not None:
+                            raise PluginError(
+                                f"{hook.name} returned {result!r}; a hook calls its callback and returns nothing"
+                            )
             self.registry.commit(self._parts, self._kinds)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             self._drop(owner, name, error)
         finally:
             self._owner, self._parts, self._kinds = None, {}, {}
@@ -178,13 +197,16 @@ class _Loader:
         self.failed(owner, error)
 
     def failed(self, owner: Owner, error: BaseException) -> None:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        if isinstance(error, PluginError):
-            cause = str(error)
+        cause = cause_of(error)
         self.registry.failures[owner] = cause
         if self.strict:
             raise PluginError(f"{owner} failed: {cause}") from error
-        warnings.warn(f"dense_ctx skipped {owner}: {cause}", PluginWarning, stacklevel=_callers_level())
+        try:
+            warnings.warn(f"dense_ctx skipped {owner}: {cause}", PluginWarning, stacklevel=_callers_level())
+        except PluginWarning as warning:
+            if any(action == "error" and kind is PluginWarning for action, _, kind, *_ in warnings.filters):
+                raise PluginError(f"{owner} failed: {cause}") from error
+            print(f"warning: {warning}", file=sys.stderr)  # -W error is about the user's code, not about a stranger's
 
     def _define(self, kind: str, base: str | None = None, *, suffix: str | None = None) -> None:
         if self._owner is None:
@@ -216,6 +238,8 @@ def _check_module(plugin: Any) -> None:
         raise PluginError(f"it is written for plugin API {version}; this dense_ctx has {API_VERSION}")
     for name in ("define_kinds", "register_parts"):
         hook = getattr(plugin, name, None)
+        if hook is not None and not inspect.isroutine(hook):  # pluggy would not see it
+            raise PluginError(f"{name} is a {type(hook).__name__}; a hook is a function")
         if callable(hook) and not hasattr(hook, f"{GROUP}_impl"):
             raise PluginError(f"{name} lacks the decorator @dense_ctx.hookimpl")
 

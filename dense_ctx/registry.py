@@ -11,14 +11,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .errors import DenseCtxError, InputError, MissingDependencyError, PluginError, UnknownNameError
+from .errors import (
+    DenseCtxError,
+    FileError,
+    InputError,
+    MissingDependencyError,
+    PluginError,
+    UnknownNameError,
+    cause_of,
+    shortened,
+)
+from .stranger import contained
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+LONGEST_NAME = 100  # letters
 _KIND = re.compile(r"[a-z][a-z0-9-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*")
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -60,7 +72,7 @@ class Kind:
         else:
             pattern, expected = _MODEL, "'hub:owner/repo' or 'package:folder'"
         valid = isinstance(target, str) and pattern.fullmatch(target) and target.endswith(self.suffix or "")
-        return None if valid else f"target {target!r} is not {expected}"
+        return None if valid else f"target {_quoted(target)} is not {expected}"
 
 
 KINDS = {
@@ -74,6 +86,7 @@ KINDS = {
         Kind("dataset", "dense_ctx.data.base:DatasetReader"),
         Kind("metric", "dense_ctx.interfaces:Metric"),
         Kind("protocol", suffix=".yaml"),
+        Kind("preset", suffix=".yaml"),
         Kind("command", "dense_ctx.commands.base:Command"),
     )
 }
@@ -105,8 +118,8 @@ class Registry:
 
     def check_kind(self, kind: Kind, staged: Mapping[str, Kind]) -> None:
         """Refuse a kind whose name is malformed or already defined, or whose base class' module does not exist."""
-        if not isinstance(kind.name, str) or not _KIND.fullmatch(kind.name):
-            raise PluginError(f"kind {kind.name!r} is not lower-case letters, digits and - only")
+        if not _is_name(_KIND, kind.name):
+            raise PluginError(f"kind {_quoted(kind.name)} is not lower-case letters, digits and - only, at most 100")
         other = self.kinds.get(kind.name) or staged.get(kind.name)
         if other is not None:
             owner, what = other.owner or "dense_ctx itself", other.base or f"files {other.suffix}"
@@ -123,11 +136,13 @@ class Registry:
         kind = self.kinds.get(entry.kind) if isinstance(entry.kind, str) else None
         if kind is None:
             raise PluginError(
-                f"{entry.name!r} is registered as a {entry.kind!r}, a kind that no plugin here defines; the kinds are "
-                f"{', '.join(self.kinds)}"
+                f"{_quoted(entry.name)} is registered as a {_quoted(entry.kind)}, a kind that no plugin here "
+                f"defines; the kinds are {', '.join(self.kinds)}"
             )
-        if not isinstance(entry.name, str) or not _NAME.fullmatch(entry.name):
-            raise PluginError(f"{entry.kind} name {entry.name!r} is not letters, digits and . _ : + - only")
+        if not _is_name(_NAME, entry.name):
+            raise PluginError(
+                f"{entry.kind} name {_quoted(entry.name)} is not letters, digits and . _ : + - only, at most 100"
+            )
         if problem := kind.problem(entry.target):
             raise PluginError(f"{entry.kind} {entry.name!r}: {problem}")
         key = (entry.kind, entry.name)
@@ -173,6 +188,7 @@ class Registry:
         family, colon, member = name.partition(":")
         if colon and member and (kind, family + ":") in self._entries:
             return self._entries[kind, family + ":"], (member,)
+        name = shortened(name, LONGEST_NAME)  # comparing a longer one takes long
         if kind not in self.kinds:
             raise UnknownNameError(f"Unknown kind {kind!r}. The kinds are {', '.join(self.kinds)}.")
         names = self.names(kind)
@@ -194,9 +210,10 @@ class Registry:
             return None
         try:
             base = _attribute(definition.base)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
+            cause = cause_of(error)
             raise PluginError(
-                f"The base class {definition.base} of kind {kind!r} cannot be imported: {error}"
+                f"The base class {definition.base} of kind {kind!r} cannot be imported: {cause}"
             ) from error
         if not isinstance(base, type):
             raise PluginError(f"The base class {definition.base} of kind {kind!r} is a {type(base).__name__}")
@@ -224,7 +241,7 @@ class Registry:
                     f'pip install "{entry.owner.distribution}[{entry.extra}]"'
                 ) from error
             raise self._fail(entry, error) from error
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise self._fail(entry, error) from error
         return target
 
@@ -245,7 +262,12 @@ class Registry:
             try:
                 signature.bind(*positional, **arguments)
             except TypeError as error:
-                message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {error}"
+                from .config.reader import unknown_keys
+
+                known = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+                unknown = [key for key in arguments if key not in known]
+                problem = unknown_keys(unknown, known) if unknown else error
+                message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {problem}"
                 raise InputError(message) from None
         return partial(target, *positional, **arguments)
 
@@ -286,24 +308,45 @@ class Registry:
             file = resources.files(package).joinpath(path)
             if not file.is_file():
                 raise FileNotFoundError(f"the package {package} has no file {path}")
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise self._fail(entry, error) from error
         return file
+
+    def text(self, kind: str, name: str) -> str:
+        """What the file registered under `name` holds; or a file of the user's: a path, or a name that ends in .yaml.
+
+        Raises:
+            UnknownNameError, PluginError: as `file`. FileError: the user's file cannot be read.
+        """
+        if not (name.endswith((".yaml", ".yml")) or "/" in name or Path(name).is_file()):
+            return self.file(kind, name).read_text("utf-8")
+        try:
+            return Path(name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"Cannot read the {kind} {name}: {error}") from None
 
     def _fail(self, entry: Entry, error: BaseException) -> PluginError:
         self.remove(entry.owner)
         if self.on_failure is not None:
             self.on_failure(entry.owner, error)
-        cause = f"{type(error).__name__}: {error}"
-        return PluginError(f"{entry.kind} {entry.name!r} cannot be used: {entry.owner} failed ({cause})")
+        return PluginError(f"{entry.kind} {entry.name!r} cannot be used: {entry.owner} failed ({cause_of(error)})")
 
 
 def _attribute(target: str) -> Any:
     module, _, path = target.partition(":")
-    value: Any = importlib.import_module(module)
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value
+    with contained():
+        value: Any = importlib.import_module(module)
+        for part in path.split("."):
+            value = getattr(value, part)
+        return value
+
+
+def _is_name(pattern: re.Pattern[str], name: object) -> bool:
+    return isinstance(name, str) and len(name) <= LONGEST_NAME and pattern.fullmatch(name) is not None
+
+
+def _quoted(value: object) -> str:
+    return shortened(repr(value), 200)
 
 
 def _module_exists(name: str) -> bool:

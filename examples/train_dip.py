@@ -2,7 +2,7 @@
 
     python examples/train_dip.py                       # a small real run: images and network from the package index
     dense-ctx pseudo-label COCO/train2017 --out tasks --model dinov2-reg-b14+upsample --segmenter diffcut
-    accelerate launch examples/train_dip.py --config examples/configs/dip_b14_coco.yaml data=tasks out=runs/dip-b14
+    accelerate launch examples/train_dip.py --config dip-b14 data=tasks out=runs/dip-b14
 
 Without arguments it makes tasks from some ninety images that `pip install "dense-ctx[demo,dip]"` brings, by normalised
 cuts of the network's own features, trains one stage of EfficientNet-Lite0 on them (that which ends at stride 16), and
@@ -21,12 +21,12 @@ import torch
 from dense_ctx_demo import demo
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import make_tasks
+from dense_ctx_metrics.segmentation import confusion_matrix, iou
 from PIL import Image
 
 from dense_ctx import AutoDenseModel, Part, registry
 from dense_ctx.data.video import Video
 from dense_ctx.errors import DenseCtxError, StoppedError
-from dense_ctx.metrics import confusion_matrix, iou
 from dense_ctx.train import TrainConfig, train
 
 SMALL = {
@@ -53,7 +53,7 @@ FRAMES = 26  # of each clip
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="a YAML file; see docs/training.md and docs/dip.md")
+    parser.add_argument("--config", help="a preset, or a YAML file; see docs/training.md and docs/dip.md")
     parser.add_argument("--dry-run", action="store_true", help="two steps; nothing is kept")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="change the configuration: steps=100")
     args = parser.parse_args()

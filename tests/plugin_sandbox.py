@@ -107,6 +107,38 @@ AT_LOAD: dict[str, tuple[str, str]] = {
         f"{HOOK}\n@hookimpl\ndef register_parts(register):\n    yield\n",
         "returned <generator",
     ),
+    "keyboard-interrupt": ("raise KeyboardInterrupt\n", "KeyboardInterrupt"),
+    "interrupt-in-hook": (hook() + "    raise KeyboardInterrupt('not by the user')\n", "not by the user"),
+    "base-exception": ("class Own(BaseException):\n    pass\nraise Own('out')\n", "Own: out"),
+    "generator-exit": ("raise GeneratorExit\n", "GeneratorExit"),
+    "cancelled": ("import asyncio\nraise asyncio.CancelledError\n", "CancelledError"),
+    "unprintable": (
+        "class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute\n",
+        "Mute: (its message cannot be printed)",
+    ),
+    "mute-interrupt": (
+        "class Mute(BaseException):\n    def __str__(self):\n        raise SystemExit\nraise Mute\n",
+        "(its message cannot be printed)",
+    ),
+    "unprintable-result": (
+        f"{HOOK}\nclass Odd:\n    def __repr__(self):\n        raise KeyError('odd')\n\n"
+        "@hookimpl\ndef register_parts(register):\n    return Odd()\n",
+        "KeyError: 'odd'",
+    ),
+    "class-for-a-hook": (
+        f"{HOOK}\n@hookimpl\nclass register_parts:\n    def __init__(self, register):\n        pass\n",
+        "register_parts is a type; a hook is a function",
+    ),
+    "elsewhere": ("import os\nos.chdir('/')\nraise ValueError('elsewhere')\n", "ValueError: elsewhere"),
+    "warnings-as-errors": (
+        "import warnings\nwarnings.simplefilter('error')\nwarnings.warn('old')\n",
+        "UserWarning: old",
+    ),
+    "endless": ("def again():\n    again()\nagain()\n", "RecursionError"),
+    "long-name": (hook("'n' * 100_000, 'bad_long_name:a'"), "(100002 letters) is not letters"),
+    "long-target": (hook("'lengthy', 'bad_long_target.' + 'n' * 100_000 + ':a'"), "there is no module"),
+    "long-kind": (hook("'lengthy', 'bad_long_kind:a'", kind="k" * 100_000), "a kind that no plugin here defines"),
+    "long-message": ("raise ValueError('n' * 100_000)\n", "letters)"),
     "asks-too-early": ("import dense_ctx\ndense_ctx.registry()\n", "was called while plugins load"),
 }
 

@@ -45,9 +45,9 @@ def test_published_code(oracle, case, lanczos, monkeypatch):
     sides = [cut.side.view(16, 16) for cut in cuts if cut.side is not None]
     for mine, theirs in zip(sides, oracle[f"clusters_{case}"].bool(), strict=True):
         # ours marks a part's upper side, theirs too, each over the whole image
-        assert float((mine == theirs).float().mean()) >= 0.98
-    assert int((labels < 0).sum()) == int(oracle[f"n_zero_affinity_rows_{case}"])
-    assert agreement(labels.view(16, 16), oracle[f"segments_{case}"].long()) >= 0.98
+        assert float((mine == theirs).float().mean()) >= 0.999
+    assert int((~ncut.zero_free(weights)).sum()) == int(oracle[f"n_zero_affinity_rows_{case}"])
+    assert agreement(labels.view(16, 16), oracle[f"segments_{case}"].long()) >= 0.999
     sound, _ = recursive_cut(weights, tau)
     assert int(sound.min()) == 0
     assert agreement(sound.view(16, 16), oracle[f"segments_{case}"].long()) >= 0.98
@@ -59,7 +59,63 @@ def test_segments_at_full_resolution(oracle, case):
     found = ncut_segments(
         features, (64, 64), float(oracle["taus"][case]), float(oracle["alphas"][case]), official_quirk=True
     )
-    assert agreement(found, oracle[f"segments_hires_{case}"].long()) >= 0.98
+    assert agreement(found, oracle[f"segments_hires_{case}"].long()) >= 0.999
+
+
+def diffcut(weights, tau):
+    """DiffCut's recursion in float64, written from its description: (upper sides in order, labels by membership)."""
+    free, sides = ~(weights == 0).any(1), []
+
+    def cut(nodes):
+        if len(nodes) < 2:
+            return
+        within = weights[nodes][:, nodes].double()
+        degree = within.sum(1)
+        scale = degree.rsqrt()
+        laplacian = torch.eye(len(nodes)) - scale[:, None] * within * scale
+        vector = torch.linalg.eigh(laplacian)[1][:, 1] * scale
+        vector = vector * vector[vector.abs().argmax()].sign()
+        best, upper = float("inf"), None
+        for level in torch.linspace(0.99 * vector.min(), 0.99 * vector.max(), 100, dtype=torch.float64):
+            side = vector > level
+            across = within[side][:, ~side].sum()
+            value = float(across / degree[side].sum() + across / degree[~side].sum())
+            if value < best:
+                best, upper = value, side
+        if best < tau:
+            sides.append(nodes[upper])
+            cut(nodes[upper & free[nodes]])
+            cut(nodes[~upper & free[nodes]])
+
+    cut(torch.arange(len(weights)))
+    member = torch.stack([torch.isin(torch.arange(len(weights)), side) for side in sides])
+    return sides, torch.unique(member, dim=1, return_inverse=True)[1]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_zeros_anywhere_in_the_image_leave_the_cuts_below_the_top(seed):
+    """Weights of zero between parts, as a high power underflows to; with nodes that share a part with none of them."""
+    weights = affinity(regions(12, 14, 5, seed)[0].flatten(1).T, 10.0)
+    weights = torch.where(weights < weights.quantile(0.002), 0, weights)
+    left_out = int((weights == 0).any(1).sum())
+    assert 10 < left_out < 150
+    sides, labels = diffcut(weights, 0.6)
+    assert len(sides) > 3
+    mine, cuts = recursive_cut(weights, 0.6, official_quirk=True)
+    accepted = [cut.side for cut in cuts if cut.side is not None]
+    assert [int(side.sum()) for side in accepted] == [len(side) for side in sides]
+    assert agreement(mine, labels) >= 0.999
+    assert agreement(recursive_cuts([weights], 0.6, True)[0], labels) >= 0.999
+    assert agreement(recursive_cut(weights, 0.6)[0], labels) < 0.999
+
+
+def test_pixels_go_by_directions_not_lengths():
+    """A part with long features must not spread over its neighbour."""
+    features = torch.zeros(2, 4, 8)
+    features[0, :, :4], features[1, :, 4:] = 100.0, 1.0
+    parts = torch.arange(8).ge(4).long().expand(4, 8).flatten()
+    found = ncut.paint(features, parts, (16, 32))
+    assert torch.equal(found, torch.arange(32).ge(16).long().expand(16, 32))
 
 
 def test_the_second_vector(oracle, monkeypatch):
@@ -105,8 +161,7 @@ def test_several_images_at_once(oracle, quirk):
     found = recursive_cuts(graphs, 0.5, quirk)
     for graph, labels in zip(graphs, found, strict=True):
         alone, _ = recursive_cut(graph, 0.5, quirk)
-        assert int(labels.max()) == int(alone.max())
-        assert float((labels == alone).float().mean()) >= 0.98
+        assert torch.equal(labels, alone)
     assert max(int(labels.max()) for labels in found) > 3
     pictures = [regions(9, 14, 3, 7)[0], regions(7, 5, 2, 8)[0]]
     sizes = [(27, 42), (28, 20)]

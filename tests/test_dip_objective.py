@@ -333,6 +333,8 @@ def test_faults_of_a_batch(data):
         ({"positives": "none"}, "positives='none'"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"direct": True, "loss": "official"}, "direct=true classifies with cross-entropy; loss='official'"),
+        ({"resize": 31, "size": 32}, r"resize=31, size=32, .*needs an image of at least that side"),
+        ({"resize": 64, "size": 32, "positives": "crops"}, "one and the same for two crops"),
         ({"scale": [0.0, 1.0]}, r"scale=\[0.0, 1.0\]: expected"),
     ],
 )
@@ -351,3 +353,32 @@ def test_without_a_word_the_adapters_train_where_there_are_some():
     groups = objective.setup(model, None, fresh=True)
     assert objective.what == "adapters"
     assert sum(len(group["params"]) for group in groups) == len(model.backbone.adapters())
+
+
+def test_the_published_preprocessing_is_torchvisions(data):
+    from torchvision.transforms import v2
+
+    from dense_ctx.images import load, load_mask
+
+    pairs = DipObjective(**{**ARGS, "size": 28, "resize": 31}).dataset(data)
+    sample = pairs.sample(0, 0)
+    assert all(torch.equal(sample[key], pairs.sample(0, 1)[key]) for key in ("query", "positive", "query_labels"))
+    cut = v2.Compose([v2.Resize(31, antialias=True), v2.CenterCrop(28)])
+    torch.testing.assert_close(sample["query"], cut(load(f"{data['images']}/0.png")).clamp(0, 1))
+    whole = v2.Resize(31, v2.InterpolationMode.NEAREST_EXACT)
+    expected = v2.CenterCrop(28)(whole(load_mask(f"{data['labels']}/0.png")[None]))[0]
+    assert torch.equal(sample["query_labels"], torch.where(expected == 255, -1, expected))
+
+
+def test_biases_and_scales_do_not_decay(data):
+    model, objective = vit(), DipObjective(**{**ARGS, "projector_lr": 0.5})
+    groups = objective.setup(model, objective.dataset(data), fresh=True)
+    assert [("lr" in g, g.get("weight_decay")) for g in groups] == [
+        (False, None),
+        (False, 0.0),
+        (True, None),
+        (True, 0.0),
+    ]
+    assert all((p.ndim > 1) == ("weight_decay" not in group) for group in groups for p in group["params"])
+    trained = {id(p) for p in model.backbone.parameters() if p.requires_grad} | {id(p) for p in objective.parameters()}
+    assert [id(p) for group in groups for p in group["params"]].__len__() == len(trained)

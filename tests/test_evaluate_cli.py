@@ -3,11 +3,11 @@
 import json
 
 import pytest
+from dense_ctx_metrics.davis import score_folders
 from evaluation_data import camvid, davis2016, same_revision
 
 from dense_ctx import cli
 from dense_ctx.evaluate import Result, protocols
-from dense_ctx.metrics import score_folders
 
 MODEL = "rgb-xy+upsample"
 

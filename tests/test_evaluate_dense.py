@@ -5,6 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from dense_ctx_metrics.depth import DepthErrors
+from dense_ctx_metrics.normals import NormalErrors
+from dense_ctx_metrics.segmentation import Segmentation, confusion_matrix
 from evaluation_data import H, W, camvid, rgbd, same_revision
 from safetensors.torch import load_file
 
@@ -14,7 +17,6 @@ from dense_ctx.errors import CheckpointError, FileError, InputError
 from dense_ctx.evaluate import evaluate, fit, load_protocol
 from dense_ctx.evaluate import images as dense
 from dense_ctx.evaluate.samples import read
-from dense_ctx.metrics import DepthErrors, NormalErrors, Segmentation, confusion_matrix
 from dense_ctx.testing import tiny_model
 
 SHORT = ["train.steps=6", "train.batch=2"]

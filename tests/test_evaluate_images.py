@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_metrics.segmentation import Segmentation, confusion_matrix
 from evaluation_data import H, W, camvid, fixed_model, image_folder, rgbd, same_revision
 from PIL import Image
 
@@ -11,7 +12,6 @@ from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import Result, evaluate, load_protocol
 from dense_ctx.evaluate.samples import read
 from dense_ctx.interfaces import DenseFeatures
-from dense_ctx.metrics import Segmentation, confusion_matrix
 from dense_ctx.testing import tiny_model
 
 SHORT = ["train.steps=6", "train.batch=2"]

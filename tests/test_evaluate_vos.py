@@ -5,6 +5,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from dense_ctx_metrics.davis import SequenceScorer, score_folders, summarize
 from evaluation_data import H, W, clip, davis2016, same_revision, save, vos_folder
 from PIL import Image
 from tiny_datasets import labels
@@ -16,7 +17,6 @@ from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import clips as vos
 from dense_ctx.evaluate import evaluate
 from dense_ctx.images import load, load_mask
-from dense_ctx.metrics import SequenceScorer, score_folders, summarize
 from dense_ctx.testing import tiny_model
 
 

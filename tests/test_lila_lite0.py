@@ -7,10 +7,10 @@ import dense_ctx_lila
 import pytest
 import torch
 from dense_ctx_demo import demo
+from dense_ctx_metrics.segmentation import confusion_matrix, iou
 
 from dense_ctx import AutoDenseModel, InContext
 from dense_ctx.data.video import Video
-from dense_ctx.metrics import confusion_matrix, iou
 
 FOLDER = Path(dense_ctx_lila.__file__).parent / "models" / "lila-lite0"
 

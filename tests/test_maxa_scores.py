@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_maxa.losses import cosine_distance, cross_entropy
-from dense_ctx_maxa.measures import boundary_f, cluster
+from dense_ctx_maxa.measures import adjusted_rand_index, boundary_f, cluster
 from dense_ctx_maxa.scoring import (
     BoundaryScores,
     ClusterScores,
@@ -16,7 +16,6 @@ from dense_ctx_maxa.tasks import create_task, make_target
 from scipy import ndimage
 
 from dense_ctx.errors import InputError
-from dense_ctx.metrics import adjusted_rand_index
 
 
 def values(scores, prediction, target):

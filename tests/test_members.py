@@ -29,7 +29,7 @@ ALLOWED = {
     "dense_ctx/data/open.py:list_with": "a reader's options are the keywords of its `open`, as DatasetReader says",
     "dense_ctx/evaluate/scorer.py:__init__": "a Metric's two attributes, refused by name where they are missing",
     "dense_ctx/evaluate/scorer.py:_args": "the fields of Scoring, a dataclass",
-    "dense_ctx/metrics/segmentation.py:compute": "the fields of Segmentation, a dataclass",
+    "plugins/dense_ctx_metrics/segmentation.py:compute": "the fields of Segmentation, a dataclass",
     "dense_ctx/registry.py:_attribute": "a target is an attribute of its module",
     "dense_ctx/testing/dataset.py:_options": "a reader's options are the keywords of its `open`, as DatasetReader says",
     "dense_ctx/testing/metric.py:_attributes": "a contract check: what it looks for may be missing",

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_ctx_metrics.segmentation import Segmentation, confusion_matrix, harmonic, iou, matched_iou
 
 from dense_ctx.errors import InputError
-from dense_ctx.metrics import Segmentation, confusion_matrix, harmonic, iou, matched_iou
 
 ORACLES = Path(__file__).parent / "oracles"
 

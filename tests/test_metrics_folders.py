@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from dense_ctx_metrics.davis import SequenceScorer, score_folders, summarize
 from PIL import Image
 
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.metrics import SequenceScorer, score_folders, summarize
 
 
 def write(root, name, frames):

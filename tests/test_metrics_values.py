@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from dense_ctx_maxa.measures import adjusted_rand_index
+from dense_ctx_metrics.depth import DepthErrors, align_depth
+from dense_ctx_metrics.normals import NormalErrors
 
 from dense_ctx.errors import InputError
-from dense_ctx.metrics import DepthErrors, NormalErrors, adjusted_rand_index, align_depth
 
 
 def depths(seed=0, size=(11, 17)):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dense_ctx_metrics.davis import SequenceScorer, score_folders, summarize
+from dense_ctx_metrics.vos import _boundary, _dilation, _pack, boundary_f, jaccard, object_scores, statistics
 from PIL import Image
 from scipy.ndimage import binary_dilation, maximum_filter
 
 from dense_ctx.errors import InputError
-from dense_ctx.metrics import SequenceScorer, boundary_f, jaccard, object_scores, score_folders, statistics, summarize
-from dense_ctx.metrics.vos import _boundary, _dilated, _pack
 
 ORACLES = Path(__file__).parent / "oracles"
 SEQUENCES = ("car-shadow", "horsejump-high", "judo")
@@ -140,7 +140,7 @@ def disk(radius):
 @pytest.mark.parametrize("radius", [0, 1, 2, 5, 8, 13])
 def test_dilation_against_scipy(radius, width):
     masks = np.random.default_rng(radius * 1000 + width).random((2, 37, width)) < 0.02
-    got = unpack(_dilated(_pack(masks), radius, width), width)
+    got = unpack(_dilation(_pack(masks), radius), width)
     for mask, ours in zip(masks, got, strict=True):
         np.testing.assert_array_equal(ours, binary_dilation(mask, disk(radius)))
 
@@ -149,7 +149,7 @@ def test_dilation_against_scipy(radius, width):
 def test_dilation_wider_than_a_word(radius, width):
     mask = np.zeros((1, 61, width), bool)
     mask[0, 20, width // 3] = mask[0, 60, width - 1] = True
-    got = unpack(_dilated(_pack(mask), radius, width), width)[0]
+    got = unpack(_dilation(_pack(mask), radius), width)[0]
     y, x = np.mgrid[:61, :width]
     near = lambda py, px: (y - py) ** 2 + (x - px) ** 2 <= radius**2  # noqa: E731
     np.testing.assert_array_equal(got, near(20, width // 3) | near(60, width - 1))

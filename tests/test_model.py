@@ -1,5 +1,7 @@
 """DenseModel: any size in, the same size out; frozen backbone; what trains."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +140,20 @@ def test_public_names():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dense_ctx.nothing
     assert tiny_model().dim > 0
+
+
+def test_a_decoder_whose_weights_were_loaded_is_not_fresh():
+    """It stayed so: a training could have initialised trained weights from data."""
+    one, other = tiny_model(), tiny_model()
+    assert one.decoder.fresh
+    one.load_state_dict(other.state_dict())
+    assert not one.decoder.fresh
+    assert not DenseModel(one.backbone, one.decoder).decoder.fresh  # the same weights in another model
+    assert not copy.deepcopy(one).decoder.fresh
+    other.decoder.load_state_dict(one.decoder.state_dict())
+    assert not other.decoder.fresh
+    third = tiny_model()
+    third.backbone.load_state_dict(one.backbone.state_dict())
+    assert third.decoder.fresh
+    parts = AutoDenseModel.from_pretrained("lila-lite0")
+    assert not DenseModel(parts.backbone, parts.decoder).decoder.fresh

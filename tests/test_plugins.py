@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -131,10 +132,17 @@ def test_one_module_under_two_distributions_keeps_the_first(site):
     assert_good_works(registry)
 
 
-@pytest.mark.parametrize("init", ["raise KeyboardInterrupt\n", "{HOOK}"])
-def test_keyboard_interrupt_passes_through(site, init):
-    in_hook = hook().replace("    pass", "    raise KeyboardInterrupt")
-    bad(site, "interrupt", init.replace("{HOOK}", in_hook))
+@pytest.mark.parametrize("where", ["import", "hook", "target"])
+def test_an_interrupt_of_the_users_passes_through(site, where):
+    send = "import signal\nsignal.raise_signal(signal.SIGINT)\n"
+    if where == "target":
+        lazy_bad(site, "interrupt", send)
+        registry, _ = recorded(load_plugins)
+        with pytest.raises(KeyboardInterrupt):
+            registry.create("decoder", "interrupt")
+        assert "interrupt" in registry.names("decoder")
+        return
+    bad(site, "interrupt", send if where == "import" else hook() + "    " + send.replace("\ns", "; s"))
     with pytest.raises(KeyboardInterrupt):
         recorded(plugin_module.registry)
     (site / "bad_interrupt" / "__init__.py").write_text(hook() + "#\n" * 9, encoding="utf-8")
@@ -144,12 +152,74 @@ def test_keyboard_interrupt_passes_through(site, init):
     assert_good_works(registry)
 
 
-def test_interrupt_in_a_target_passes_through(site):
-    lazy_bad(site, "lazy-interrupt", "raise KeyboardInterrupt\n")
-    registry, _ = recorded(load_plugins)
-    with pytest.raises(KeyboardInterrupt):
-        registry.create("decoder", "lazy-interrupt")
-    assert "lazy-interrupt" in registry.names("decoder")
+def test_what_a_plugin_changes_of_the_process_is_put_back(site):
+    bad(site, "elsewhere", "import os, warnings\nos.chdir('/')\nwarnings.simplefilter('error')\n" + hook())
+    handler, folder = signal.getsignal(signal.SIGINT), Path.cwd()
+    _, caught = recorded(load_plugins)
+    assert not caught
+    assert Path.cwd() == folder
+    assert signal.getsignal(signal.SIGINT) is handler
+    with warnings.catch_warnings(record=True) as later:
+        bad(site, "again", "import warnings\nwarnings.simplefilter('error')\n" + hook())
+        load_plugins()
+        warnings.warn("of somebody else", stacklevel=1)
+    assert "of somebody else" in [str(one.message) for one in later]
+
+
+def test_every_warning_as_an_error_leaves_the_others(site):
+    """python -W error is about the user's code; a filter for PluginWarning alone is about plugins."""
+    bad(site, "half-way", AT_LOAD["half-way"][0])
+    code = "import dense_ctx; print('good-mean' in dense_ctx.registry().names('decoder'))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=environment(site), capture_output=True, text=True
+    )
+    assert done.stdout == "True\n", done.stderr
+    assert done.stderr.count("warning: dense_ctx skipped plugin 'half-way'") == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PluginWarning)
+        with pytest.raises(PluginError, match="half-way"):
+            load_plugins()
+
+
+@pytest.mark.parametrize(
+    "text", ["no equals sign\n", "[dense_ctx]\nno equals sign\n", "[dense_ctx]\nodd = = =\n", b"\xff\xfe"]
+)
+def test_a_strangers_malformed_entry_points(site, text):
+    distribution(site, "odd-one", {}, {})
+    data = text if isinstance(text, bytes) else text.encode()
+    (site / "odd_one-3.2.dist-info" / "entry_points.txt").write_bytes(data)
+    registry, caught = recorded(load_plugins)
+    assert_good_works(registry)
+    if text == "no equals sign\n":  # of no business of ours
+        assert not caught
+    else:
+        assert len(caught) == 1
+        assert "odd-one 3.2" in str(caught[0].message)
+
+
+def test_a_stranger_with_the_name_of_this_library(site):
+    distribution(
+        site, "dense-ctx", {"bad_own/__init__.py": hook('"own", "good_parts.decoder:Mean"')}, {"own": "bad_own"}
+    )
+    registry, caught = recorded(load_plugins)
+    assert len(caught) == 1
+    assert "has the name of this library" in str(caught[0].message)
+    assert "own" not in registry.names("decoder")
+    assert ("decoder", "upsample") in built_ins(registry)
+    assert_good_works(registry)
+
+
+def test_long_names_are_cut_in_messages(site):
+    long = "n" * 100_000
+    distribution(site, "bad-point", {"bad_point/__init__.py": hook()}, {long: "bad_point"})
+    distribution(site, "d" * 90, {"bad_dist/__init__.py": "raise ValueError\n"}, {"dist": "bad_dist"}, version="9" * 90)
+    registry, caught = recorded(load_plugins)
+    messages = [str(one.message) for one in caught]
+    assert len(messages) == 2
+    assert max(map(len, messages)) < 1000
+    with pytest.raises(UnknownNameError) as error:
+        registry.get("decoder", long)
+    assert len(str(error.value)) < 2000
 
 
 def test_skip_by_name_and_all(site, monkeypatch):

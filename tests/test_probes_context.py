@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from dense_ctx_probes.gradient import GradientProbe
 from dense_ctx_probes.text import TextEmbeddings
 from evaluation_data import camvid
 from safetensors.torch import load_file
@@ -95,13 +96,12 @@ def test_without_steps_a_trained_probe_reads_the_pixels_it_is_given():
 @pytest.mark.parametrize(
     ("name", "args", "context", "message"),
     [
-        ("ridge", {}, {"steps": 5}, r"RidgeProbe is fitted in closed form, not by steps.*train=null"),
+        ("ridge", {}, {"steps": 5}, r"RidgeProbe is not trained by steps.*train=null"),
         ("knn", {}, {"unseen": ("tree",)}, "KnnProbe cannot predict classes it sees no label of"),
         ("conv", {}, {"unseen": ("tree",), "steps": 5}, "ConvProbe cannot predict classes it sees no label of"),
         ("conv", {"reads": "patches"}, {"steps": 5}, "reads=patches is set for the probe, .* reads pixels"),
         ("conv", {"reads": "both"}, {}, "set the protocol's own reads"),
         ("conv", {"replay": 0}, {"steps": 5}, "updates, replay and total_steps follow from the protocol's `train`"),
-        ("zero-shot", {}, {}, "needs text embeddings"),
     ],
 )
 def test_what_a_probe_cannot_do_is_refused(name, args, context, message):
@@ -127,3 +127,17 @@ def test_a_protocol_passes_on_all_that_it_says():
     probe = make_probe(load_protocol("camvid-linear-v1", settings), 3, CLASSES)
     assert (probe.total_steps, probe.updates, probe.replay) == (7, 1, 0)
     assert (probe.reads, probe.classes, probe.seed) == ("both", 3, 3)
+
+
+@pytest.mark.parametrize("name", registry().names("probe"))
+def test_every_probe_follows_the_steps_it_is_given_or_says_that_it_is_not_trained_by_steps(name):
+    args = {"embeddings": "random"} if name == "zero-shot" else {}
+    made = registry().create("probe", name, **args)
+    if not isinstance(made, GradientProbe):
+        with pytest.raises(ConfigError, match=rf"^{type(made).__name__} is not trained by steps: .* such as conv$"):
+            made.configure(FitContext(CLASSES, steps=5))
+        return
+    assert name in ("attention", "conv", "zero-shot")  # the message names one of these
+    made.configure(FitContext(CLASSES, steps=5))
+    made.partial_fit(*scene())
+    assert (made.step_, made.total_steps) == (1, 5)

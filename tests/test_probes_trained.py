@@ -66,11 +66,11 @@ def test_conv_head_adds_both_sources():
     assert ConvHead((6, 10), 3, "patches").pixels is None
 
 
-@pytest.mark.parametrize("name", ["conv", "attention", "zero-shot"])
+@pytest.mark.parametrize(("name", "args"), [("conv", {}), ("attention", {}), ("zero-shot", {"embeddings": "random"})])
 @pytest.mark.parametrize("reads", ["pixels", "patches", "both"])
-def test_every_probe_reads_what_it_is_told(name, reads):
+def test_every_probe_reads_what_it_is_told(name, args, reads):
     given = features()
-    made = probe(name, reads=reads, updates=3).partial_fit(given, targets())
+    made = probe(name, reads=reads, updates=3, **args).partial_fit(given, targets())
     out = made.predict(given)
     assert out.shape == (2, 3, H, W)
     other = features(1)
@@ -214,6 +214,8 @@ def test_seeds_are_the_probes_own_and_leave_the_global_one_alone():
         ("conv", {"norm": "layer"}, "norm='layer'"),
         ("conv", {"lr": 0.0}, "lr=0.0"),
         ("conv", {"updates": 0}, "updates=0"),
+        ("conv", {"kernal": 3}, r"unknown key\(s\) kernal \(did you mean kernel\?\); known: bins, .*, weight_decay"),
+        ("attention", {"kernel": 3}, r"unknown key\(s\) kernel; known: bins, classes, downscale, heads, high, loss, "),
         ("attention", {"heads": 0}, "heads=0"),
         ("zero-shot", {"task": "regression"}, "task='segmentation' only"),
         ("propagation", {"task": "regression"}, "task='segmentation' only"),

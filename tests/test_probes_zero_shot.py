@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_metrics.segmentation import confusion_matrix, harmonic, iou
 from dense_ctx_probes.text import TextEmbeddings
 from evaluation_data import image_folder, same_revision
 from safetensors.torch import load_file
@@ -13,7 +14,6 @@ from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.interfaces import DenseFeatures
-from dense_ctx.metrics import confusion_matrix, harmonic, iou
 from dense_ctx.testing import tiny_model
 
 H, W, CLASSES, UNSEEN = 8, 12, 5, (1, 4)
@@ -187,15 +187,25 @@ def test_arguments_are_checked(text):
         probe(text, class_names=["a", "z"])
 
 
-def test_random_directions_stand_in_where_they_are_asked_for(recwarn):
+def test_random_directions_stand_in_where_they_are_asked_for():
     features, targets = batch()
     made = probe("random", lr=1e-2).partial_fit(features, targets)
     assert made.head_.text.shape == (CLASSES, 64)
     torch.testing.assert_close(made.head_.text.norm(dim=1), torch.ones(CLASSES))
-    assert not recwarn.list
-    with pytest.warns(UserWarning, match="random directions stand in for text, and no unseen class can be"):
-        silent = probe(lr=1e-2).partial_fit(features, targets)
-    assert torch.equal(silent.head_.text, made.head_.text)
+    with pytest.raises(ConfigError, match="needs text embeddings of the classes: give embeddings=FILE"):
+        probe(None)
+
+
+def test_segment_without_embeddings_is_refused_before_any_work(tmp_path, capsys):
+    """It warned, and wrote masks from random directions."""
+    words = ["segment", "--model", "no-such-model", "--support", "a.png:b.png", "--query", "c.png", "--method"]
+    assert cli.main([*words, "zero-shot", "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: zero-shot needs text embeddings of the classes: give embeddings=FILE ")
+    assert err.count("\n") == 1
+    assert cli.main([*words, "zero-shot(embedings=random)"]) == 2
+    assert "unknown key(s) embedings (did you mean embeddings?); known: class_names, " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_evaluation_without_embeddings_is_refused_and_leaves_nothing(tmp_path, capsys, monkeypatch):
@@ -211,7 +221,9 @@ def test_an_evaluation_without_embeddings_is_refused_and_leaves_nothing(tmp_path
     words = ["evaluate", "no-such-model", "--protocol", "coco-stuff-zeroshot-v1", "--data", str(root)]
     assert cli.main(words) == 2  # before the model is looked for
     err = capsys.readouterr().err
-    assert err.startswith("error: coco-stuff-zeroshot-v1: probe 'zero-shot': it needs text embeddings of the classes")
+    assert err.startswith(
+        "error: coco-stuff-zeroshot-v1: probe 'zero-shot': zero-shot needs text embeddings of the classes"
+    )
     assert not out.exists()
     result = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
                       overrides=[*settings, "probe.args.embeddings=random"])  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_ctx_metrics.segmentation import Segmentation, confusion_matrix
 from dense_ctx_probes.knn import soft_knn
 from dense_ctx_probes.retrieval import RetrievalProbe
 from dense_ctx_probes.retrieval_bank import Bank
@@ -14,7 +15,6 @@ from torch.nn import functional
 
 from dense_ctx.errors import FileError, InputError, MissingDependencyError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures
-from dense_ctx.metrics import Segmentation, confusion_matrix
 
 ORACLE = Path(__file__).parent / "oracles/hummingbird.npz"
 

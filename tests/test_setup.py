@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_demo import demo
+from dense_ctx_metrics.segmentation import confusion_matrix, iou
 from dip_data import tasks
 from evaluation_data import rgbd
 from maxa_scenes import Boxes
@@ -12,7 +13,6 @@ from PIL import Image
 from dense_ctx import AutoDenseModel, InContext, SeededDataset, registry
 from dense_ctx.data.video import Video
 from dense_ctx.errors import ConfigError
-from dense_ctx.metrics import confusion_matrix, iou
 from dense_ctx.train import TrainConfig, TrainStep, train
 from dense_ctx.train.data import mix, seed_all
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import tiny_datasets as tiny
 import torch
+from dense_ctx_metrics.segmentation import SegmentationMetric
+from dense_ctx_metrics.video import VideoMetric
 
 from dense_ctx.data import DatasetReader, ImageSet, Layout, Sample, VideoSet
 from dense_ctx.data.base import Clip
 from dense_ctx.errors import ContractError, InputError
 from dense_ctx.interfaces import Metric, Scores
-from dense_ctx.metrics import SegmentationMetric, VideoMetric
 from dense_ctx.testing import check_dataset, check_metric
 
 

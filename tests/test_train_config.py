@@ -89,7 +89,7 @@ def test_what_is_wrong_is_named(file, setting, message):
 
 
 def test_files_that_are_no_configuration(tmp_path):
-    with pytest.raises(FileError, match="Cannot read the configuration"):
+    with pytest.raises(FileError, match="Cannot read the preset"):
         TrainConfig.load(tmp_path / "none.yaml")
     for text, message in {
         "- a\n": "not a mapping",

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..config import split_setting
 from ..errors import InputError
 from ..model_spec import DEFAULT_MODEL
+from ..progress import progress as progress
 
 if TYPE_CHECKING:
     from ..model import DenseModel
-
-T = TypeVar("T")
 
 MODEL_HELP = (
     "NAME, folder, Hub repository OWNER/NAME, BACKBONE+DECODER(key=value, ...), or BACKBONE alone, which means "
@@ -145,13 +144,6 @@ def refuse(args: argparse.Namespace, names: Sequence[str], reason: str) -> None:
     idle = [given[name] for name in names if name in given]
     if idle:
         raise InputError(f"{', '.join(idle)} would have no effect {reason}: leave {'them' if idle[1:] else 'it'} out")
-
-
-def progress(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
-    """A progress bar on stderr."""
-    from tqdm import tqdm
-
-    return tqdm(items, total=total or None, desc=what, unit="frame" if what == "frames" else "image")
 
 
 def split_pair(text: str) -> tuple[Path, Path]:

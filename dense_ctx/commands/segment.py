@@ -45,8 +45,10 @@ class Segment(Command):
         from ..config import parse_part
         from ..data.video import Video, is_video
         from ..incontext import InContext
+        from ..plugins import registry
 
         method = parse_part(args.method)
+        registry().create("probe", method.name, task="segmentation", **method.args)  # refused before any work
         pairs = [split_pair(text) for text in args.support]
         queries = [(path, Video(path) if is_video(path) else None) for path in args.query]  # fail before the work
         context = InContext(model_of(args), method.name, ignore_index=args.ignore_index, **method.args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import add_settings, settings_of
+from .arguments import add_settings, refuse, settings_of
 from .base import Command
 
 
@@ -20,7 +20,8 @@ class Train(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument("config", metavar="CONFIG", help="a YAML file (docs/training.md)")
+        parser.add_argument("config", nargs="?", metavar="CONFIG", help="a preset, or a YAML file (docs/training.md)")
+        parser.add_argument("--list", action="store_true", help="list the presets; with CONFIG, print that one")
         add_settings(parser, "changes to it: steps=100 optimizer.lr=1e-4 mixed_precision=no")
         parser.add_argument("--dry-run", action="store_true", help="two steps on whatever is there; nothing is kept")
 
@@ -29,10 +30,15 @@ class Train(Command):
         import sys
         import tempfile
 
+        if args.list:
+            refuse(args, ["settings", "dry_run"], "with --list")
+            return _list(args.config)
         from ..environment import processes
-        from ..errors import StoppedError
+        from ..errors import InputError, StoppedError
         from ..train import TrainConfig, train
 
+        if args.config is None:
+            raise InputError("train needs a preset or a YAML file; --list shows the presets")
         config = TrainConfig.load(args.config, settings_of(args))
         try:
             if args.dry_run:
@@ -49,3 +55,17 @@ class Train(Command):
         if processes()[0] == 0:
             print(folder)
         return 0
+
+
+def _list(name: str | None) -> int:
+    """One preset as it is written, or every name with the first line of its file, which says what it is."""
+    from ..plugins import registry
+
+    if name is not None:
+        print(registry().text("preset", name), end="")
+        return 0
+    names = registry().names("preset")
+    for preset in names:
+        first = registry().text("preset", preset).partition("\n")[0]
+        print(f"{preset:<{max(map(len, names))}}  {first.lstrip('# ')}")
+    return 0

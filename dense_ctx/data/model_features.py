@@ -7,6 +7,7 @@ import os
 from ..environment import processes, wait_for_everyone
 from ..interfaces import Size
 from ..model import DenseModel
+from ..progress import progress
 from .base import ImageSet
 from .features import FeatureCache, plan_features
 
@@ -24,14 +25,12 @@ def cache_features(model: DenseModel, images: ImageSet, folder: str | os.PathLik
         FileError: the disk has not the space or is not writable, or an image cannot be read.
         InputError: no images, or maps that float16 cannot hold.
     """
-    from tqdm import tqdm
-
     depth, layers = len(model.backbone.dims), model.decoder.layers
     indices = range(depth) if layers is None else sorted({layer % depth for layer in layers})
     name = None if model.model_config is None else model.model_config.backbone.name
     rank, world = processes()
     plan = plan_features(model.backbone, images, folder, size, indices, name=name, rank=rank, world=world)
-    with tqdm(total=plan.left, desc="features", unit="image", disable=not plan.left) as bar:
+    with progress(None, plan.left, "features") as bar:
         plan.run(bar.update)
     wait_for_everyone()
     return FeatureCache(folder, model.backbone, images, size, indices, name=name)

@@ -27,9 +27,9 @@ def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Pr
     if unknown:
         raise InputError(f"{protocol.id}: scoring.unseen names classes the data set has not: {', '.join(unknown)}")
     task: Task = "regression" if Scorer(protocol).target in ("depth", "normals") else "segmentation"
-    probe: Probe = registry().create("probe", protocol.probe.name, task=task, **protocol.probe.args)
     steps = None if protocol.train is None else protocol.train.steps
     try:
+        probe: Probe = registry().create("probe", protocol.probe.name, task=task, **protocol.probe.args)
         probe.configure(FitContext(tuple(classes), protocol.scoring.unseen, protocol.reads, steps, seed))
     except ConfigError as error:
         raise ConfigError(f"{protocol.id}: probe {protocol.probe.name!r}: {error}") from error

@@ -6,11 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from ..config import Part, load_yaml, override, typed
-from ..errors import ConfigError, FileError
+from ..errors import ConfigError
 from ..plugins import registry
 from .sections import Data, ImageSpec, Scoring, Train, expect, expect_word, is_text, is_whole
 
@@ -111,11 +110,4 @@ def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protoc
     """
     if isinstance(name, Protocol):
         return name.override(overrides)
-    if name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileError(f"Cannot read the protocol {name}: {error}") from None
-    else:
-        text = registry().file("protocol", name).read_text(encoding="utf-8")
-    return typed(Protocol, load_yaml(text, name), name).override(overrides)
+    return typed(Protocol, load_yaml(registry().text("protocol", name), name), name).override(overrides)

@@ -78,7 +78,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Conventions of the task's own metric (`dense_ctx.metrics`); another one, a `scorer`, has them in its arguments.
+    """Conventions of the metric of the task's name; another one, a `scorer`, has them in its arguments.
 
     matching, absent: segmentation and zero-shot. low, high (metres), align: depth.
     unseen: zero-shot; the probe is told these classes too.

@@ -95,7 +95,7 @@ def read(folder: Path, *, weights: bool = True) -> DenseModel:
         model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
         model.to(dtype=getattr(torch, config.dtype))
         _load_tensors(model, config, tensors, folder)
-        model.fresh = False
+        model.decoder.fresh = False
     return model
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, parse_part, typed
-from ..errors import ConfigError, FileError
+from ..errors import ConfigError
 from ..identity import differences
+from ..plugins import registry
 
 # keys that may change on resume; none affects completed steps
 FREE = ("steps", "epochs", "accumulate", "workers", "validate", "save", "log", "out", "resume", "wait")
@@ -167,20 +168,17 @@ class TrainConfig:
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-        """Read a YAML file, then apply `key=value` settings, which may also supply keys the file leaves out.
+        """Read a preset by name or a YAML file, then apply `key=value` settings, which may supply what is left out.
 
         Raises:
-            FileError: it cannot be read.
-            ConfigError: as `from_dict`.
+            UnknownNameError: no such preset. FileError: the file cannot be read.
+            ConfigError: as `from_dict`; or a preset of another verb.
         """
-        try:
-            data = load_yaml(Path(path).read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise FileError(f"Cannot read the configuration {path}: {error}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is not a text file in UTF-8: {error}") from None
+        data = load_yaml(registry().text("preset", str(path)), str(path))
         if not isinstance(data, dict):
             raise ConfigError(f"{path} is not a mapping of keys to values")
+        if "verb" in data:
+            raise ConfigError(f"{path} is a preset of another verb: dense-ctx {data['verb']} {path}")
         return cls.from_dict(_overridden(data, overrides), str(path))
 
     def override(self, settings: Sequence[str]) -> TrainConfig:

@@ -190,8 +190,8 @@ def open_run(
     start = 0 if meta is None else meta.step
     model.to(accelerator.device)
     if meta is not None:  # what an objective does in the end may depend on how the run began
-        model.fresh = meta.fresh
-    fresh = model.fresh
+        model.decoder.fresh = meta.fresh
+    fresh = model.decoder.fresh
     step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
     frozen = state.frozen_digest(step)
     pin = accelerator.device.type == "cuda"
@@ -209,7 +209,7 @@ def open_run(
         if meta.frozen != frozen:
             raise ConfigError(f"{found} was trained on other backbone weights than {model.backbone.source} gives")
         averaged.tensors = state.load(found, step, made)
-        model.fresh = False
+        model.decoder.fresh = False
         if accelerator.scaler is not None and meta.scaler:
             accelerator.scaler.load_state_dict(dict(meta.scaler))
     in_main(accelerator, lambda: state.discard_after(out, start))

@@ -27,7 +27,7 @@ class TrainStep(nn.Module):
         model: on its device.
         objective: what trains it.
         dataset: what `objective.dataset` gave.
-        fresh: whether the decoder may be initialised from data; default `model.fresh`. False for a run that resumes.
+        fresh: whether the decoder may be initialised from data; default its own `fresh`. False for a run that resumes.
 
     Attributes:
         groups: the parameter groups, for the optimiser.
@@ -42,7 +42,7 @@ class TrainStep(nn.Module):
         super().__init__()
         self.model = model
         self.objective = objective
-        setup = objective.setup(model, dataset, fresh=model.fresh if fresh is None else fresh)
+        setup = objective.setup(model, dataset, fresh=model.decoder.fresh if fresh is None else fresh)
         groups = [{**group, "params": list(group["params"])} for group in setup]
         parameters = [p for group in groups for p in group["params"]]
         own = {id(p) for p in self.parameters()}
@@ -65,5 +65,5 @@ class TrainStep(nn.Module):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Tell the objective that the optimiser has taken step number `step`, counted from 1."""
-        self.model.fresh = False
+        self.model.decoder.fresh = False
         self.objective.after_step(self.model, step)

@@ -1,4 +1,4 @@
-"""Protocols of published benchmarks, the papers' tables, and the verbs that set results beside them."""
+"""Protocols of published benchmarks, the papers' tables, and the verb that sets results beside them."""
 
 from importlib import resources
 
@@ -13,10 +13,9 @@ def define_kinds(define: DefineKind) -> None:
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name every protocol and paper that lies here, and the verbs."""
+    """Name every protocol and paper that lies here, and the verb."""
     for kind, folder, suffix in (("protocol", "protocols", ".yaml"), ("paper", "papers", ".json")):
         for file in resources.files(__name__).joinpath(folder).iterdir():
             if file.name.endswith(suffix):
                 register(kind, file.name.removesuffix(suffix), f"{__name__}:{folder}/{file.name}")
-    register("command", "compare", f"{__name__}.commands.compare:Compare")
-    register("command", "score", f"{__name__}.commands.score:Score")
+    register("command", "compare", f"{__name__}.command:Compare")

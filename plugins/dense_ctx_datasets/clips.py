@@ -27,7 +27,7 @@ class YoutubeVos(DatasetReader):
         expected=(
             ("<split>/JPEGImages/<id>/00000.jpg", "frames (every fifth)"),
             ("<split>_all_frames/JPEGImages/<id>/00000.jpg", 'with frames="all": every frame'),
-            ("<split>/Annotations/<id>/00000.png", "palette masks, of some frames"),
+            ("<split>/Annotations/<id>/00000.png", 'palette masks, of some frames; with frames="all" not needed'),
             ("<split>/meta.json", "videos and their objects; names the videos when it is there"),
         ),
         counts={"train": 3471, "valid": 507, "test": 541},
@@ -39,7 +39,10 @@ class YoutubeVos(DatasetReader):
         split = choose(split, self.layout)
         pick(frames, ("annotated", "all"), "frames", self.layout)
         folder = require(root / (split if frames == "annotated" else f"{split}_all_frames") / "JPEGImages", self.layout)
-        masks = require(root / split / "Annotations", self.layout)
+        masks = root / split / "Annotations"
+        annotated = frames == "annotated" or masks.is_dir()
+        if annotated:
+            require(masks, self.layout)
         meta = root / split / "meta.json"
         listed = _videos(meta) if meta.is_file() else []
         clips, problems = [], []
@@ -47,7 +50,7 @@ class YoutubeVos(DatasetReader):
             if not (folder / name).is_dir():
                 problems.append(f"{meta} names the video {name!r}, but {folder / name} is missing")
                 continue
-            clip, faults = sequence(name, folder / name, masks / name, every=False)
+            clip, faults = sequence(name, folder / name, masks / name if annotated else None, every=False)
             problems += faults
             clips += [clip] if clip else []
         return _filled(clips, problems, self.layout)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.commands.arguments import add_settings, refuse, settings_of
+from dense_ctx.commands.arguments import add_settings, progress, refuse, settings_of
 from dense_ctx.commands.base import Command
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Datasets(Command):
             _show(datasets.layout(args.name))
             return 0
         options = override({}, *settings_of(args))
-        report = check_root(args.name, args.root, args.split, args.limit, _progress, **options)
+        bar = partial(progress, what="reading", unit="sample")
+        report = check_root(args.name, args.root, args.split, args.limit, bar, **options)
         print(report.text())
         if args.picture is not None and report.picture is not None:
             from dense_ctx.visualize import save_picture
@@ -58,12 +59,6 @@ class Datasets(Command):
         elif args.picture is not None:
             print(f"  {'picture':<9} none: no sample could be read")
         return 1 if report.problems or (args.complete and not report.complete) else 0
-
-
-def _progress(indices: Iterable[int], total: int) -> Iterable[int]:
-    from tqdm import tqdm
-
-    return tqdm(indices, total=total, desc="reading", unit="sample", leave=False, disable=None)  # None: no terminal
 
 
 def _list(layouts: list[Layout]) -> None:

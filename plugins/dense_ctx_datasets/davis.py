@@ -91,15 +91,20 @@ def sequences(lines: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def sequence(name: str, frames: Path, masks: Path, every: bool, binary: bool = False) -> tuple[Clip | None, list[str]]:
+def sequence(
+    name: str, frames: Path, masks: Path | None, every: bool, binary: bool = False
+) -> tuple[Clip | None, list[str]]:
     """A clip of two folders whose files share their stems, and what is wrong with it.
 
     Args:
+        masks: None: the clip has none.
         every: a frame without a mask is a problem; otherwise only a clip without any.
     """
     images = images_in(frames)
     if not images:
         return None, [f"the clip {name!r} has no frames in {frames}"]
+    if masks is None:
+        return Clip(name, tuple(images), (None,) * len(images), binary=binary), []
     present = Present()
     paths = [masks / f"{image.stem}.png" for image in images]
     missing = [path for path in paths if path not in present]

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from dense_ctx import visualize
 from dense_ctx.data.video import Frame, Video, write_video
 from dense_ctx.errors import MissingDependencyError
 from dense_ctx.images import load_mask
 from dense_ctx.incontext import InContext
-from dense_ctx.metrics import confusion_matrix, iou
+from dense_ctx.interfaces import Metric
 from dense_ctx.model import DenseModel
+from dense_ctx.plugins import registry
 
 CLASSES = ("background", "face", "jacket", "bow tie")
 ANNOTATED = (0, 60, 119)  # first, middle and last frame; the first is the annotated example
@@ -81,8 +83,7 @@ def run(
         labels = context.predict(large)
         overlays.append(visualize.overlay(large, labels, COLOURS))
         if index in ANNOTATED:
-            target = enlarge_labels(annotation(index))
-            scores[index] = iou(confusion_matrix(labels, target, len(CLASSES))).tolist()
+            scores[index] = class_iou(labels, enlarge_labels(annotation(index)))
         if index in SHOWN:
             height, width = large.shape[:2]
             with torch.inference_mode():
@@ -105,6 +106,13 @@ def run(
 def fit(video: Video, model: DenseModel) -> InContext:
     """Fit a ridge probe on the model's features to the first frame and its annotation."""
     return InContext(model, method="ridge").fit(enlarge(video.first()), enlarge_labels(annotation(0)))
+
+
+def class_iou(labels: Tensor, target: Tensor) -> list[float]:
+    """IoU of each of CLASSES for labels and annotation, int64 [H, W]."""
+    metric: Metric = registry().create("metric", "segmentation", classes=CLASSES)
+    metric.update(functional.one_hot(labels, len(CLASSES)).permute(2, 0, 1), target)
+    return [metric.compute().parts[name] for name in CLASSES]
 
 
 def enlarge(frame: Frame) -> Frame:

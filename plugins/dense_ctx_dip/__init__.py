@@ -1,5 +1,7 @@
 """DIP: dense in-context post-training (arXiv 2506.18463): automatic tasks, the objective, its models' names."""
 
+from importlib import resources
+
 from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
 
@@ -20,3 +22,5 @@ def register_parts(register: Register) -> None:
     register("segmenter", "diffcut", "dense_ctx_dip.diffcut:DiffCutSegmenter", extra="diffcut")
     for name in ("dip-s14", "dip-b14"):
         register("model", name, f"hub:dense-ctx/{name}")
+    for file in resources.files(__name__).joinpath("presets").iterdir():
+        register("preset", file.name.removesuffix(".yaml"), f"{__name__}:presets/{file.name}")

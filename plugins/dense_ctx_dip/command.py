@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from dense_ctx.commands.arguments import add_model_argument, add_settings, model_of, settings_of
+from dense_ctx.commands.arguments import add_model_argument, add_settings, model_of, progress, settings_of
 from dense_ctx.commands.base import Command
 
 
@@ -53,17 +52,7 @@ class PseudoLabel(Command):
             raise ConfigError("segmenter=... is written --segmenter 'NAME(key=value, ...)'")
         settings = typed(TaskSettings, {**values, "segmenter": parse_part(args.segmenter)}, "pseudo-label")
         rank, _ = processes()
-        folder = make_tasks(args.images, args.out, model_of(args), settings, args.model, _bar(rank))
+        folder = make_tasks(args.images, args.out, model_of(args), settings, args.model, partial(progress, row=rank))
         if rank == 0:
             print(f"{folder / 'pairs.jsonl'} and labels; look at {folder / 'report' / 'index.html'}")
         return 0
-
-
-def _bar(rank: int) -> Any:
-    """A bar on stderr for each process, one below the other."""
-    from tqdm import tqdm
-
-    def show(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-        return tqdm(items, total=total or None, desc=what, position=rank, disable=not total)
-
-    return show

@@ -45,7 +45,11 @@ class JoinedPairs(SeededDataset):
 
 
 def open_tasks(
-    data: Any, size: int = 224, scale: tuple[float, float] = (0.4, 1.0), crops: bool = False
+    data: Any,
+    size: int = 224,
+    scale: tuple[float, float] = (0.4, 1.0),
+    crops: bool = False,
+    resize: int | None = None,
 ) -> TaskPairs | JoinedPairs:
     """What `data` names, as `TaskPairs.open`, or a list of such.
 
@@ -53,7 +57,7 @@ def open_tasks(
         FileError, ConfigError: as `TaskPairs.open`; the list is empty.
     """
     if not isinstance(data, (list, tuple)):
-        return TaskPairs.open(data, size, scale, crops)
+        return TaskPairs.open(data, size, scale, crops, resize)
     if not data:
         raise ConfigError("DIP's data is an empty list; name the folders that `dense-ctx pseudo-label` wrote")
-    return JoinedPairs([TaskPairs.open(item, size, scale, crops) for item in data])
+    return JoinedPairs([TaskPairs.open(item, size, scale, crops, resize) for item in data])

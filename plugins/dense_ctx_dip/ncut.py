@@ -10,6 +10,7 @@ iterations, before its vector has converged: most attempted cuts are of that kin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,31 +76,29 @@ def recursive_cut(
 
     Args:
         tau: upper bound of the value of an accepted cut.
-        official_quirk: below the first cut, drop nodes with a weight of exactly zero to any node of their part (two
-            patches of nearly every image, because of the scaling to [0, 1]).
+        official_quirk: as DiffCut's code: a node with a weight of exactly zero to any other of the graph leaves every
+            cut below the top (at least two patches of an image, because of the scaling to [0, 1]; more where a high
+            alpha underflows), and pairs are still tried. What is left out is labelled by `assemble_clusters`.
         exact: dense decompositions throughout, as a reference.
 
     Returns:
-        Part of each node, int64 [N], from 0, -1 for a dropped one; and the attempted cuts, in order.
+        Part of each node, int64 [N], from 0; and the attempted cuts, in order.
 
     Raises:
         InputError: the weights are not square, or negative.
     """
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights) or bool((weights < 0).any()):
         raise InputError(f"weights are [N, N], at least 0; got {list(weights.shape)}")
-    count = len(weights)
-    labels = torch.full((count,), -1, dtype=torch.int64)
+    count, least = len(weights), 2 if official_quirk else 3
+    below = zero_free(weights).cpu() if official_quirk else torch.ones(count, dtype=torch.bool)
+    labels = torch.zeros(count, dtype=torch.int64)
     cuts: list[Cut] = []
     parts = 0
     waiting = [(torch.arange(count), weights)]
     while waiting:
         nodes, within = waiting.pop()
-        if official_quirk and len(nodes) < count:
-            connected = (within > 0).all(1)
-            if not bool(connected.all()):
-                nodes, within = nodes[connected.cpu()], within[connected][:, connected]
-        value, side = (float("inf"), None) if len(nodes) < 3 else best_cut(within, tau, exact)
-        if len(nodes) >= 3:
+        value, side = (float("inf"), None) if len(nodes) < least else best_cut(within, tau, exact)
+        if len(nodes) >= least:
             full = None
             if side is not None:
                 side = side.cpu()
@@ -107,17 +106,38 @@ def recursive_cut(
                 full[nodes[side]] = True
             cuts.append(Cut(value, len(nodes), full))
         if side is None:
-            if len(nodes):
-                labels[nodes] = parts
-                parts += 1
+            labels[nodes] = parts
+            parts += 1
             continue
         for part in (~side, side):  # the upper side is popped first
-            index = part.nonzero()[:, 0]
+            index = (part & below[nodes]).nonzero()[:, 0]
             local = index.to(within.device)
             inner = within[local][:, local]
             # the many small parts are faster on the CPU than as sequential kernels of an accelerator
             waiting.append((nodes[index], inner.cpu() if len(index) <= _DENSE else inner))
+    if official_quirk:
+        labels = assemble_clusters([cut.side for cut in cuts if cut.side is not None], count)
     return labels.to(weights.device), cuts
+
+
+def zero_free(weights: Tensor) -> Tensor:
+    """bool [N]: the nodes of a graph [N, N] without a weight of exactly zero."""
+    return (weights > 0).all(1)
+
+
+def assemble_clusters(sides: Sequence[Tensor], count: int) -> Tensor:
+    """Labels int64 [count], from 0, of nodes by the upper sides, bool [count] each, that hold them.
+
+    As DiffCut's function of this name: each side, in the order of acceptance, adds one more than the largest sum so
+    far, in float32. A node left out of the cuts below some part keeps that part's sum, and so has the label of what is
+    never on an upper side below it. From about 24 sides on float32 may round two sums to one.
+    """
+    sums = torch.zeros(count)
+    step: Tensor | float = 1.0
+    for side in sides:
+        sums += step * side.float()
+        step = sums.max() + 1
+    return torch.unique(sums, return_inverse=True)[1]
 
 
 def best_cut(weights: Tensor, tau: float, exact: bool = False) -> tuple[float, Tensor | None]:
@@ -208,8 +228,8 @@ def ncut_segments(
 ) -> Tensor:
     """Segment an image by its patch features [C, h, w]: int64 [*size], ids from 0.
 
-    The graph of patches is cut; then each pixel is assigned to the segment whose mean unit feature is nearest to its
-    bilinearly upsampled feature, so that edges are finer than the patches.
+    The graph of patches is cut; then each pixel is assigned to the segment whose mean unit feature has the largest
+    product with the bilinearly upsampled unit features, so that edges are finer than the patches.
 
     Raises:
         InputError: features are not [C, h, w], or not finite.
@@ -223,16 +243,14 @@ def ncut_segments(
 
 def paint(features: Tensor, parts: Tensor, size: Size) -> Tensor:
     """Assign pixels to the parts [h * w] of patches with features [C, h, w]: int64 [*size]."""
-    rows = features.flatten(1).T
-    valid = parts >= 0
     count = int(parts.max()) + 1
     if count <= 1:
         return torch.zeros(size, dtype=torch.int64, device=features.device)
-    unit = functional.normalize(rows, dim=1)
-    means = unit.new_zeros(count, unit.shape[1]).index_add_(0, parts[valid], unit[valid])
-    means = means / torch.bincount(parts[valid], minlength=count)[:, None]
-    # normalising a pixel's feature does not change which product is largest, and products of upsampled features are
-    # upsampled products: K channels are upsampled instead of C
-    scores = torch.einsum("kc,chw->khw", means, features)
+    unit = functional.normalize(features, dim=0)
+    rows = unit.flatten(1).T
+    means = rows.new_zeros(count, rows.shape[1]).index_add_(0, parts, rows)
+    means = means / torch.bincount(parts, minlength=count)[:, None]
+    # products of upsampled features are upsampled products: K channels are upsampled instead of C
+    scores = torch.einsum("kc,chw->khw", means, unit)
     winners = functional.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0].argmax(0)
     return torch.unique(winners, return_inverse=True)[1].view(size)  # renumber: a segment may have lost all its pixels

@@ -16,7 +16,7 @@ from torch import Tensor
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
 
-from .ncut import THRESHOLDS, affinity, best_cut, paint
+from .ncut import THRESHOLDS, affinity, assemble_clusters, best_cut, paint, zero_free
 
 SIZES = (8, 16, 32, 64, 96, 128, 192)  # nodes that parts are padded to
 _BATCH = 256 * 192 * 192  # largest number of weights in a batch
@@ -39,48 +39,48 @@ def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: 
     for graph in weights:
         if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or not len(graph) or bool((graph < 0).any()):
             raise InputError(f"weights are [N, N], at least 0; got {list(graph.shape)}")
+    least = 2 if official_quirk else 3
+    below = [zero_free(g).cpu() if official_quirk else torch.ones(len(g), dtype=torch.bool) for g in weights]
     parts = [_Part(index, "", torch.arange(len(graph)), graph) for index, graph in enumerate(weights)]
     leaves: list[_Part] = []
+    uppers: list[_Part] = []
     while parts:
-        if official_quirk:
-            parts = [_without_zeros(part) if part.path else part for part in parts]
-        sides = _sides(parts, tau)
+        sides = _sides(parts, tau, least)
         deeper = []
         for part, side in zip(parts, sides, strict=True):
             if side is None:
                 leaves.append(part)
                 continue
+            side = side.cpu()
+            uppers.append(_Part(part.image, part.path, part.nodes[side], part.weights))
             for letter, members in (("0", side), ("1", ~side)):
-                index = members.cpu().nonzero()[:, 0]
+                index = (members & below[part.image][part.nodes]).nonzero()[:, 0]
                 local = index.to(part.weights.device)
                 inner = part.weights[local][:, local]
                 deeper.append(_Part(part.image, part.path + letter, part.nodes[index], inner))
         parts = deeper
-    labels = [torch.full((len(graph),), -1, dtype=torch.int64) for graph in weights]
+    if official_quirk:
+        accepted: list[list[Tensor]] = [[] for _ in weights]
+        for upper in sorted(uppers, key=lambda upper: upper.path):  # the order of `recursive_cut`
+            members = torch.zeros(len(weights[upper.image]), dtype=torch.bool)
+            members[upper.nodes] = True
+            accepted[upper.image].append(members)
+        return [assemble_clusters(s, len(graph)).to(graph.device) for s, graph in zip(accepted, weights, strict=True)]
+    labels = [torch.zeros(len(graph), dtype=torch.int64) for graph in weights]
     counts = [0] * len(weights)
     for leaf in sorted(leaves, key=lambda leaf: leaf.path):
-        if len(leaf.nodes):
-            labels[leaf.image][leaf.nodes] = counts[leaf.image]
-            counts[leaf.image] += 1
+        labels[leaf.image][leaf.nodes] = counts[leaf.image]
+        counts[leaf.image] += 1
     return [label.to(graph.device) for label, graph in zip(labels, weights, strict=True)]
 
 
-def _without_zeros(part: _Part) -> _Part:
-    """The part without nodes that have a weight of zero."""
-    connected = (part.weights > 0).all(1)
-    if bool(connected.all()):
-        return part
-    weights = part.weights[connected][:, connected]
-    return _Part(part.image, part.path, part.nodes[connected.cpu()], weights)
-
-
-def _sides(parts: Sequence[_Part], tau: float) -> list[Tensor | None]:
-    """The upper side, bool [n], of each part that is cut; None for the others."""
+def _sides(parts: Sequence[_Part], tau: float, least: int) -> list[Tensor | None]:
+    """The upper side, bool [n], of each part that is cut; None for the others. Fewer nodes than `least` are not cut."""
     sides: list[Tensor | None] = [None] * len(parts)
     groups: dict[int, list[int]] = {}
     for number, part in enumerate(parts):
         count = len(part.nodes)
-        if count < 3:
+        if count < least:
             continue
         if count > SIZES[-1] or not bool((part.weights.sum(1) > 0).all()):
             sides[number] = best_cut(part.weights, tau)[1]

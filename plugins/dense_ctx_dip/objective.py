@@ -6,7 +6,7 @@ pseudo-class with it, and of distractors; the encoder learns by how right that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class DipObjective(Objective):
         blocks: how many; see `choose`.
         size: side of the square crops, pixels.
         scale: range of the crop's share of the image's area.
+        resize: in place of a random crop, the square of `size` in the middle of the image at this short side, as in the
+            published code (256); `scale` is then without effect.
         positives: "pairs" (the data's), or "crops": two crops of the query in place of a neighbour (ablation).
         direct: a linear classifier of the pseudo-classes, on patches of queries and positives, in place of the
             support (ablation); `loss` is then "nll", and `projector_lr` the classifier's.
@@ -60,6 +62,7 @@ class DipObjective(Objective):
         blocks: int | None = None,
         size: int = 224,
         scale: Sequence[float] = (0.4, 1.0),
+        resize: int | None = None,
         positives: str = "pairs",
         direct: bool = False,
     ) -> None:
@@ -78,6 +81,11 @@ class DipObjective(Objective):
             )
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise ConfigError(f"scale={list(scale)}: expected [low, high] within (0, 1]")
+        if resize is not None and (resize < size or positives == "crops"):
+            raise ConfigError(
+                f"resize={resize}, size={size}, positives={positives}: the middle square of {size} pixels needs an "
+                "image of at least that side, and is one and the same for two crops"
+            )
         if direct and loss != "nll":
             raise ConfigError(
                 f"direct=true classifies with cross-entropy; loss={loss!r} is of predictions from a support"
@@ -85,7 +93,7 @@ class DipObjective(Objective):
         self.loss, self.distractors, self.official_distractors = loss, distractors, official_distractors
         self.temperature, self.classes, self.hidden, self.out = temperature, classes, hidden, out
         self.projector_lr, self.what, self.blocks = projector_lr, train, blocks
-        self.size, self.scale, self.positives = size, (scale[0], scale[1]), positives
+        self.size, self.scale, self.resize, self.positives = size, (scale[0], scale[1]), resize, positives
         self.direct = direct
         self.projector: nn.Module | None = None
 
@@ -95,7 +103,7 @@ class DipObjective(Objective):
         Raises:
             ConfigError: more classes in the data than `classes` says.
         """
-        tasks = open_tasks(data, size=self.size, scale=self.scale, crops=self.positives == "crops")
+        tasks = open_tasks(data, self.size, self.scale, self.positives == "crops", self.resize)
         if self.classes is None:
             self.classes = tasks.classes
         elif tasks.classes > self.classes:
@@ -103,17 +111,17 @@ class DipObjective(Objective):
         return tasks
 
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
-        """What `train` says, and the projector, which is no part of the published model."""
+        """What `train` says, and the projector, which is no part of the published model; vectors do not decay."""
         if self.what is None:
             self.what = "adapters" if model.backbone.adapters() else "blocks"
         chosen = choose(model, self.what, self.blocks)
-        groups: list[dict[str, Any]] = [{"params": chosen}]
+        groups = _by_decay(chosen)
         if self.projector is None and (self.out or self.direct):
             width = model.dim if self.what == "decoder" else model.backbone.dims[-1]
             self.projector = self._head(width).to(model.device)
         if self.projector is not None:
             rate = {} if self.projector_lr is None else {"lr": self.projector_lr}
-            groups.append({"params": list(self.projector.parameters()), **rate})
+            groups += [{**group, **rate} for group in _by_decay(self.projector.parameters())]
         return groups
 
     def _head(self, width: int) -> nn.Module:
@@ -205,3 +213,10 @@ class DipObjective(Objective):
             seed = (seed * 1_000_003 + number + 1) % (1 << 62)
         generator = torch.Generator().manual_seed(seed)
         return draw_distractors(joint, self.distractors, generator, self.official_distractors)
+
+
+def _by_decay(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Groups of matrices, and of biases and scales, without weight decay, as in the published code."""
+    every = list(parameters)
+    parts = ([p for p in every if p.ndim > 1], {}), ([p for p in every if p.ndim <= 1], {"weight_decay": 0.0})
+    return [{"params": some, **more} for some, more in parts if some]

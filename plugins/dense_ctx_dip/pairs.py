@@ -33,6 +33,7 @@ class TaskPairs(SeededDataset):
         size: side of the crops.
         scale: range of a crop's share of the image's area.
         crops: use another crop of the query as positive.
+        resize: in place of a random crop, the square of `size` in the middle of the image at this short side.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class TaskPairs(SeededDataset):
         size: int = 224,
         scale: tuple[float, float] = (0.4, 1.0),
         crops: bool = False,
+        resize: int | None = None,
     ) -> None:
         if not images.is_dir() or not labels.is_dir():
             raise FileError(f"{name}: {labels if images.is_dir() else images} is not a folder")
         self.name, self.images, self.labels, self.classes = name, images, labels, classes
-        self.size, self.scale, self.crops = size, scale, crops
+        self.size, self.scale, self.crops, self.resize = size, scale, crops, resize
         # with crops the positives in the list are unused: each query occurs once
         self.pairs = [(query, query) for query in dict.fromkeys(query for query, _ in pairs)] if crops else pairs
         self._label(self.pairs[0][0])  # fail early if the folders are wrong
@@ -61,6 +63,7 @@ class TaskPairs(SeededDataset):
         size: int = 224,
         scale: tuple[float, float] = (0.4, 1.0),
         crops: bool = False,
+        resize: int | None = None,
     ) -> TaskPairs:
         """Open a folder that `dense-ctx pseudo-label` wrote, or {images, labels, pairs, classes} of your own.
 
@@ -85,7 +88,7 @@ class TaskPairs(SeededDataset):
                 "DIP's data is the folder that `dense-ctx pseudo-label` wrote, or a mapping of "
                 f"{', '.join(_KEYS)}; got {data!r}"
             )
-        return cls(name, images, labels, read_pairs(pairs), classes, size, scale, crops)
+        return cls(name, images, labels, read_pairs(pairs), classes, size, scale, crops, resize)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -106,6 +109,8 @@ class TaskPairs(SeededDataset):
             raise InputError(
                 f"{name} is {list(image.shape[-2:])} and its labels {list(labels.shape)}: they do not belong together"
             )
+        if self.resize is not None:
+            return _middle(image, labels, self.resize, self.size)
         share = generator.uniform(*self.scale)
         aspect = math.exp(generator.uniform(-math.log(4 / 3), math.log(4 / 3)))
         area = share * image.shape[-2] * image.shape[-1]
@@ -128,6 +133,17 @@ class TaskPairs(SeededDataset):
             if path.is_file():
                 return read_pseudo_labels(path, self.classes)
         raise FileError(f"No labels for {name}: {self.labels} has neither {name}.png, {stem}.png nor {stem}.npy")
+
+
+def _middle(image: Tensor, labels: Tensor, resize: int, size: int) -> tuple[Tensor, Tensor]:
+    """Both at the short side `resize`, then the square of `size` in the middle: torchvision's Resize and CenterCrop."""
+    height, width = image.shape[-2:]
+    short = min(height, width)
+    full = (resize * height // short, resize * width // short)
+    picture = functional.interpolate(image[None], full, mode="bilinear", align_corners=False, antialias=True)[0]
+    top, left = round((full[0] - size) / 2), round((full[1] - size) / 2)
+    cut = (..., slice(top, top + size), slice(left, left + size))
+    return picture[cut].clamp(0, 1), image_io.nearest(labels, full)[cut]
 
 
 Box = tuple[float, float, float, float]  # top, left, height, width, as shares of the image

@@ -1,5 +1,7 @@
 """LILA: linear in-context learning of pixel features from video. Here are its parts' names."""
 
+from importlib import resources
+
 from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
 
@@ -15,6 +17,8 @@ def register_parts(register: Register) -> None:
     register("model", "lila-lite0", "dense_ctx_lila:models/lila-lite0")
     for name in ("lila-s14", "lila-b14", "lila-l14"):
         register("model", name, f"hub:dense-ctx/{name}")
+    for file in resources.files(__name__).joinpath("presets").iterdir():
+        register("preset", file.name.removesuffix(".yaml"), f"{__name__}:presets/{file.name}")
     register("command", "cues", "dense_ctx_lila.command:CuesCommand")
     register("objective", "lila", "dense_ctx_lila.objective:LilaObjective")
     register("cue", "flow:dis", "dense_ctx_lila.cues.dis:DIS", extra="flow")

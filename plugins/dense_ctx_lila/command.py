@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dense_ctx.commands.arguments import add_device_argument
+from dense_ctx.commands.arguments import add_device_argument, progress
 from dense_ctx.commands.base import Command
 
 
@@ -58,7 +58,7 @@ class CuesCommand(Command):
         who = f"process {rank} of {world}: " if world > 1 else ""
         if rank == 0:
             print(f"{len(plan.clips)} clip(s); about {_size(plan.bytes)} to write, {_size(plan.free)} free", flush=True)
-        with tqdm(total=plan.frames or None, desc="cues", unit="frame", position=rank, disable=not plan.frames) as bar:
+        with progress(None, plan.frames, "cues", "frame", rank) as bar:
             report = plan.run(
                 bar.update, lambda name, error: tqdm.write(f"warning: {name} is left out: {error}", file=sys.stderr)
             )

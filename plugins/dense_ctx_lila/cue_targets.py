@@ -86,19 +86,20 @@ class CueMaps(nn.Module):
         if self.heavy and "frames" not in batch:
             raise InputError("The batch holds no whole frames for the cue networks; make it with this objective's data")
         side = self.sampling.map_size
-        found = {}
-        for name in self.names:
-            if _key(name) not in self.heavy:
-                continue
-            rows: tuple[list[Tensor], list[Tensor]] = ([], [])
-            for index, frames in enumerate(batch["frames"]):
-                pair = frames.to(device)
-                maps = normalized(self.heavy[_key(name)], pair[:1], pair[1:])  # type: ignore[arg-type]
-                used = (maps[0], maps[0] if self.sampling.same_frame else maps[1])
-                for row, one, role in zip(rows, used, ("context", "query"), strict=True):
-                    row.append(crop_map(one, batch[f"{role}_box"][index : index + 1], side))
-            found[name] = (torch.cat(rows[0]), torch.cat(rows[1]))
-        return found
+        names = [name for name in self.names if _key(name) in self.heavy]
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for index, frames in enumerate(batch["frames"] if names else ()):
+            shapes.setdefault(tuple(frames.shape), []).append(index)
+        order = torch.tensor([index for group in shapes.values() for index in group]).argsort().to(device)
+        rows: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in names}
+        for group in shapes.values():  # frames of one size are one call of a network
+            pairs = torch.stack([batch["frames"][index] for index in group]).to(device)
+            for name in names:
+                context, query = normalized(self.heavy[_key(name)], pairs[:, 0], pairs[:, 1])  # type: ignore[arg-type]
+                used = (context, context if self.sampling.same_frame else query)
+                for row, one, role in zip(rows[name], used, ("context", "query"), strict=True):
+                    row.append(crop_map(one, batch[f"{role}_box"][group], side))
+        return {name: (torch.cat(first)[order], torch.cat(second)[order]) for name, (first, second) in rows.items()}
 
 
 def _key(name: str) -> str:

@@ -20,12 +20,15 @@ class FeatureCue:
     """Maps of the backbone as a cue.
 
     layers: maps that make it, joined on the finest grid of them.
+    norm: standardise each position over the channels of each map first, as a network's final LayerNorm does; its scale
+        and shift of a channel fall out when channels are standardised. For maps of `norm: false` backbones.
     project: channels: the standardised maps times a fixed random matrix with orthonormal columns, which keeps
         distances; 0: all channels as they are (the paper).
     pamr: refine by the image; pyramid, iterations, dilations: its settings.
     """
 
     layers: tuple[int, ...] = (-1,)
+    norm: bool = False
     project: int = 0
     pamr: bool = True
     pyramid: tuple[int, ...] = (4, 2, 1)
@@ -45,6 +48,8 @@ class FeatureCue:
     def __call__(self, features: Features, images: Tensor, side: int) -> Tensor:
         """Of images [2B, 3, S, S], contexts first, on a grid of `side`: [2B, C, side, side], standardised."""
         maps = [features.maps[layer].float() for layer in self.layers]
+        if self.norm:
+            maps = [functional.layer_norm(x.movedim(1, -1), (x.shape[1],), eps=1e-6).movedim(-1, 1) for x in maps]
         finest = max((item.shape[-2], item.shape[-1]) for item in maps)
         joined = torch.cat([_resize(item, finest) for item in maps], 1)
         # the padding to the stride is cut off with the cells that hold nothing else

@@ -113,14 +113,14 @@ class LilaObjective(Objective):
         Raises:
             ConfigError: `start` on a model that was opened, or on a decoder that cannot be initialised from data.
         """
-        if self.start and not model.fresh:
+        if self.start and not model.decoder.fresh:
             raise ConfigError(
                 f"start={self.start} initialises the decoder from data, and this model is trained already: its "
                 "published weights would be overwritten. Leave out start (start=0), or make the decoder new"
             )
         if self.start and fresh:
             decoder_init.initialise(model, dataset, self.start)
-        self._to_centre = dataset if model.fresh and self.centre else None
+        self._to_centre = dataset if model.decoder.fresh and self.centre else None
         if self.context == "ema" and self.slow is None:
             self.slow = copy.deepcopy(model.decoder).requires_grad_(False).eval()
         if self.mode == "erm" and self.head is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dense_ctx.data import Clip, VideoSet, open_set
+from dense_ctx.data import Clip, VideoSet, layout, open_set
 from dense_ctx.data.video import VIDEO_SUFFIXES
 from dense_ctx.errors import InputError
 
@@ -18,8 +19,9 @@ def open_clips(data: Any) -> VideoSet:
 
     Args:
         data: a folder of clips, or a video file; {"root": ..., "layout": ..., "split": ...} with a layout of
-            `dense_ctx.data` ("clips", "youtube-vos", "kinetics700"); a VideoSet; or a list of these. In a list a
-            clip's name begins with that of its folder.
+            `dense_ctx.data` ("clips", "youtube-vos", "kinetics700"), one of its splits or a list of them, and its
+            options ("frames": "all"); a VideoSet; or a list of these. In a list a clip's name begins with that of its
+            folder.
 
     Raises:
         InputError: something else, or two clips of one name.
@@ -29,17 +31,23 @@ def open_clips(data: Any) -> VideoSet:
         return _open(data)
     if not data:
         raise InputError("LILA trains on clips; the list of folders is empty")
-    clips, problems = [], []
+    parts = []
     for item in data:
-        part = _open(item)
-        problems += part.problems
-        folder = _folder(item)
-        clips += [replace(clip, name=f"{folder}/{clip.name}" if folder else clip.name) for clip in part.clips]
-    names = [clip.name for clip in clips]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        part, folder = _open(item), _folder(item)
+        renamed = (replace(clip, name=f"{folder}/{clip.name}" if folder else clip.name) for clip in part.clips)
+        parts.append(replace(part, clips=tuple(renamed)))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[VideoSet]) -> VideoSet:
+    if len(parts) == 1:
+        return parts[0]
+    clips = tuple(clip for part in parts for clip in part.clips)
+    count = Counter(clip.name for clip in clips)
+    twice = sorted(name for name, times in count.items() if times > 1)
     if twice:
         raise InputError(f"Two clips are called {', '.join(twice[:3])}: name a folder above both, or rename one folder")
-    return VideoSet(tuple(clips), problems=tuple(problems))
+    return VideoSet(clips, problems=tuple(problem for part in parts for problem in part.problems))
 
 
 def _open(data: Any) -> VideoSet:
@@ -54,13 +62,19 @@ def _open(data: Any) -> VideoSet:
         raise InputError(
             f"LILA trains on clips: a folder, {{root: ..., layout: ..., split: ...}}, or a list of these; got {data!r}"
         )
-    unknown = set(data) - {"root", "layout", "split"}
-    if unknown:
-        raise InputError(f"data has unknown keys {', '.join(sorted(unknown))}; known: root, layout, split")
-    videos = open_set(data.get("layout", "clips"), data["root"], data.get("split"))
-    if not isinstance(videos, VideoSet):
-        raise InputError(f"{data.get('layout')} holds images; LILA trains on clips")
-    return videos
+    name, splits = data.get("layout", "clips"), data.get("split")
+    options = {key: value for key, value in data.items() if key not in ("root", "layout", "split")}
+    known = [option for option, _ in layout(name).options]
+    if unknown := sorted(set(options) - set(known)):
+        known = ["root", "layout", "split", *known]
+        raise InputError(f"data has unknown keys {', '.join(unknown)}; known: {', '.join(known)}")
+    parts = []
+    for split in splits if isinstance(splits, (list, tuple)) else [splits]:
+        videos = open_set(name, data["root"], split, **options)
+        if not isinstance(videos, VideoSet):
+            raise InputError(f"{name} holds images; LILA trains on clips")
+        parts.append(videos)
+    return _joined(parts)
 
 
 def _folder(data: Any) -> str:

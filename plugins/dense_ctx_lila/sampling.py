@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,12 +24,18 @@ from .crops import crop_image, crop_map, draw_box, scaled
 from .cue_cache import CueCache
 from .cues.base import Cue, normalize_cues
 
+_RECENT = 64  # clips whose lengths a worker remembers
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How pairs are drawn.
 
-    gap: frames between context and query, least and most; the query comes before as often as after.
+    gap: frames between context and query, least and most; the query comes before as often as after. Frames are those of
+        the data set: where it keeps every fifth of a video, a gap of 1 is five of the video's.
+    items: "frames": an item of the data set is a frame of a clip, and each clip is opened at the start, so that broken
+        ones are known; "clips": it is a clip, opened when it is drawn, with a place drawn in it. For hundreds of
+        thousands of clips.
     crop: side of the square crop as a share of the frame's short side, least and most; (1, 1): the largest square in
         the middle, the same for both frames (the ablation without crops).
     size: side of the crop as the network sees it, pixels.
@@ -41,6 +47,7 @@ class Sampling:
     """
 
     gap: tuple[int, int] = (1, 5)
+    items: Literal["frames", "clips"] = "frames"
     crop: tuple[float, float] = (0.5, 0.75)
     size: int = 224
     map_size: int = 0
@@ -109,7 +116,7 @@ class Source:
 
 
 class FramePairs(SeededDataset):
-    """One item a frame of every clip that can be read; what is drawn around it depends on the seed alone.
+    """An item is a frame of a clip, or a clip (`Sampling.items`); what is drawn around it depends on the seed alone.
 
     Args:
         clips: from `dense_ctx.data`.
@@ -131,20 +138,18 @@ class FramePairs(SeededDataset):
         cache: CueCache | None = None,
     ) -> None:
         self.sampling, self.cues, self.frames, self.cache = sampling, dict(cues or {}), frames, cache
+        self.clips: Sequence[Clip] = clips.clips
         self.sources: list[Source] = []
         self.broken: list[str] = []
-        for clip in clips.clips:
-            try:
-                self.sources.append(Source(clip, sampling))
-            except FileError as error:
-                self.broken.append(clip.name)
-                warnings.warn(f"{clip.name} is left out: {error}", stacklevel=2)
-        if not self.sources:
+        self._recent: OrderedDict[int, Source] = OrderedDict()  # of clips opened when drawn
+        if sampling.items == "frames":
+            self._open_all()
+        if not self.clips:
             raise FileError(
                 f"None of {len(clips.clips)} clips can be read"
                 + (f": {', '.join(self.broken[:5])}" if self.broken else "; the folder holds no video")
             )
-        absent = [] if cache is None else [source.name for source in self.sources if source.clip not in cache]
+        absent = [] if cache is None else [clip.name for clip in self.clips if clip not in cache]
         if absent:
             raise FileError(
                 f"The cue cache lacks {len(absent)} clip(s): {', '.join(absent[:5])}. Run `dense-ctx cues` on them too"
@@ -156,11 +161,35 @@ class FramePairs(SeededDataset):
         ]
         self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self._used = 0
-        self._whole = sum(source.bytes for source in self.sources) <= sampling.memory
+        self._whole = bool(self.sources) and sum(source.bytes for source in self.sources) <= sampling.memory
         self._seen: set[int] = set()  # clips decoded whole
 
+    def _open_all(self) -> None:
+        for clip in self.clips:
+            try:
+                self.sources.append(Source(clip, self.sampling))
+            except FileError as error:
+                self.broken.append(clip.name)
+                warnings.warn(f"{clip.name} is left out: {error}", stacklevel=2)
+        self.clips = [source.clip for source in self.sources]
+
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places) or len(self.clips)
+
+    def _place(self, index: int, dice: random.Random) -> tuple[int, int]:
+        """The clip of an item, and the first frame of its pair."""
+        if self._places:
+            return self._places[index]
+        return index, dice.randrange(self._source(index).length - self.sampling.gap[0])
+
+    def _source(self, number: int) -> Source:
+        if self.sources:
+            return self.sources[number]
+        if number not in self._recent:
+            self._recent[number] = Source(self.clips[number], self.sampling)
+            if len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+        return self._recent[number]
 
     def sample(self, index: int, seed: int) -> Mapping[str, Any]:
         """The pair at `index`, drawn with `seed`.
@@ -172,15 +201,16 @@ class FramePairs(SeededDataset):
         """
         dice = random.Random(seed)
         for _ in range(20):
-            number, start = self._places[index]
-            source = self.sources[number]
-            gap = dice.randint(self.sampling.gap[0], min(self.sampling.gap[1], source.length - 1 - start))
+            place = self.clips[self._places[index][0] if self._places else index].name
             try:
+                number, start = self._place(index, dice)
+                place, source = f"{place} at frame {start}", self._source(number)
+                gap = dice.randint(self.sampling.gap[0], min(self.sampling.gap[1], source.length - 1 - start))
                 first, second = self._pair(number, start, gap)
                 break
             except FileError as error:  # damaged further on: another place, the same for this seed ever after
-                warnings.warn(f"{source.name} at frame {start} is left out: {error}", stacklevel=2)
-                index = dice.randrange(len(self._places))
+                warnings.warn(f"{place} is left out: {error}", stacklevel=2)
+                index = dice.randrange(len(self))
         else:
             raise FileError(
                 "20 places in a row cannot be decoded; check the clips with `dense-ctx datasets clips ROOT`"
@@ -195,10 +225,10 @@ class FramePairs(SeededDataset):
         if self._whole and number not in self._seen:
             # one pass over a clip costs what a few seeks into it do
             self._seen.add(number)
-            for index, frame in self.sources[number].read_all():
+            for index, frame in self._source(number).read_all():
                 self._keep((number, index), frame)
         if not all(key in self._kept for key in wanted):
-            read = self.sources[number].read(start, gap)
+            read = self._source(number).read(start, gap)
             for index, frame in read.items():
                 self._keep((number, index), frame)
             return read[start], read[start + gap]

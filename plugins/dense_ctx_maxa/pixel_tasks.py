@@ -55,7 +55,7 @@ class Depth(Task):
         return losses.squared_error(prediction, target)
 
     def scores(self, classes: Sequence[str]) -> Metric:
-        """The errors of `dense_ctx.metrics.DepthErrors`, and the mean squared error over pixels."""
+        """The errors of the metric `depth`, and the mean squared error over pixels."""
         return DepthScores()
 
 

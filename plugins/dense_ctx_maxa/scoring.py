@@ -12,27 +12,27 @@ from torch import Tensor
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Metric, Scores
-from dense_ctx.metrics import DepthMetric, NormalsMetric, SegmentationMetric, adjusted_rand_index
+from dense_ctx.plugins import registry
 
 from .losses import cross_entropy, cross_entropy_of_logits
-from .measures import boundary_f, cluster
+from .measures import adjusted_rand_index, boundary_f, cluster
 
 
 class TaskMetric(Metric):
-    """Weighted means over images, beside the scores of a metric of the core, if there is one.
+    """Weighted means over images, beside the scores of a registered metric, if there is one.
 
     An image without a known pixel is skipped, as is one that `add_image` refuses.
 
     Args:
         classes: of the data set.
-        core: the metric whose scores are among these.
+        base: the metric whose scores are among these.
     """
 
-    def __init__(self, classes: Sequence[str] = (), core: Metric | None = None) -> None:
+    def __init__(self, classes: Sequence[str] = (), base: Metric | None = None) -> None:
         super().__init__(classes)
-        self.core = core
+        self.base = base
         self.images = self.skipped = 0
-        names = self.higher_is_better.keys() - (set() if core is None else core.higher_is_better.keys())
+        names = self.higher_is_better.keys() - (set() if base is None else base.higher_is_better.keys())
         self.sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in sorted(names)}  # value, weight
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -47,8 +47,8 @@ class TaskMetric(Metric):
         known = target.isfinite().all(0) if target.is_floating_point() else target >= 0
         if bool(known.any()) and self.add_image(prediction, target, known):
             self.images += 1
-            if self.core is not None:
-                self.core.update(prediction, target)
+            if self.base is not None:
+                self.base.update(prediction, target)
         else:
             self.skipped += 1
 
@@ -62,10 +62,10 @@ class TaskMetric(Metric):
         self.sums[name][1] += weight
 
     def state(self) -> Any:
-        """{"images", "skipped": how many; "sums": name to [value, weight]; "core": its state}."""
+        """{"images", "skipped": how many; "sums": name to [value, weight]; "base": its state}."""
         sums = {name: list(pair) for name, pair in self.sums.items()}
-        core = None if self.core is None else self.core.state()
-        return {"images": self.images, "skipped": self.skipped, "sums": sums, "core": core}
+        base = None if self.base is None else self.base.state()
+        return {"images": self.images, "skipped": self.skipped, "sums": sums, "base": base}
 
     def merge(self, state: Any) -> None:
         """Add the sums of another."""
@@ -73,17 +73,17 @@ class TaskMetric(Metric):
         self.skipped += state["skipped"]
         for name, (value, weight) in state["sums"].items():
             self.add(name, value, weight)
-        if self.core is not None:
-            self.core.merge(state["core"])
+        if self.base is not None:
+            self.base.merge(state["base"])
 
     def compute(self) -> Scores:
         """The scores; a mean of nothing is NaN."""
         if not self.images:
             raise InputError(f"Nothing was scored: none of {self.skipped} images has what {type(self).__name__} needs")
-        core = Scores({}) if self.core is None else self.core.compute()
+        base = Scores({}) if self.base is None else self.base.compute()
         means = {name: value / weight if weight else math.nan for name, (value, weight) in self.sums.items()}
-        counts = {**core.counts, "images": self.images, "images_skipped": self.skipped}
-        return Scores({**means, **core.values}, core.parts, counts)
+        counts = {**base.counts, "images": self.images, "images_skipped": self.skipped}
+        return Scores({**means, **base.values}, base.parts, counts)
 
 
 class BoundaryScores(TaskMetric):
@@ -142,13 +142,16 @@ class ClusterScores(TaskMetric):
 
 
 class SemanticScores(TaskMetric):
-    """The scores of `dense_ctx.metrics.SegmentationMetric`, and the mean ce of all pixels."""
+    """The scores of the metric `segmentation`, and the mean ce of all pixels."""
 
     target: ClassVar[str] = "segmentation"
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"ce": False, **SegmentationMetric.higher_is_better}
+    higher_is_better: ClassVar[Mapping[str, bool]] = {
+        "ce": False,
+        **dict.fromkeys(("miou", "pixel_accuracy", "mean_accuracy"), True),
+    }
 
     def __init__(self, classes: Sequence[str] = ()) -> None:
-        super().__init__(classes, SegmentationMetric(classes))
+        super().__init__(classes, registry().create("metric", "segmentation", classes=classes))
 
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
         """Logits [K, H, W] and class ids [H, W]."""
@@ -158,32 +161,38 @@ class SemanticScores(TaskMetric):
 
 
 class DepthScores(TaskMetric):
-    """The scores of `dense_ctx.metrics.DepthMetric`, and mse over pixels."""
+    """The scores of the metric `depth`, and mse over pixels."""
 
     target: ClassVar[str] = "depth"
-    higher_is_better: ClassVar[Mapping[str, bool]] = {"mse": False, **DepthMetric.higher_is_better}
+    higher_is_better: ClassVar[Mapping[str, bool]] = {
+        **dict.fromkeys(("mse", "rmse", "abs_rel", "log10", "silog"), False),
+        **dict.fromkeys(("delta1", "delta2", "delta3"), True),
+    }
+    low, high = 1e-3, 10.0  # metres: the range that is scored
 
     def __init__(self, classes: Sequence[str] = ()) -> None:
-        self.errors = DepthMetric()
-        super().__init__(classes, self.errors)
+        super().__init__(classes, registry().create("metric", "depth", low=self.low, high=self.high))
 
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
-        """Metres [1, H, W]; False without a known depth in the metric's range."""
+        """Metres [1, H, W]; False without a known depth in the range that is scored."""
         depth = target[0][known]
-        if not bool(((depth >= self.errors.low) & (depth <= self.errors.high)).any()):
+        if not bool(((depth >= self.low) & (depth <= self.high)).any()):
             return False
         self.add("mse", float((prediction - target)[0][known].double().square().sum()), float(known.sum()))
         return True
 
 
 class NormalScores(TaskMetric):
-    """The scores of `dense_ctx.metrics.NormalsMetric`."""
+    """The scores of the metric `normals`."""
 
     target: ClassVar[str] = "normals"
-    higher_is_better: ClassVar[Mapping[str, bool]] = NormalsMetric.higher_is_better
+    higher_is_better: ClassVar[Mapping[str, bool]] = {
+        **dict.fromkeys(("rmse", "mean"), False),
+        **dict.fromkeys(("delta1", "delta2", "delta3"), True),
+    }
 
     def __init__(self, classes: Sequence[str] = ()) -> None:
-        super().__init__(classes, NormalsMetric())
+        super().__init__(classes, registry().create("metric", "normals"))
 
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
         """Vectors [3, H, W] of any length and unit normals [3, H, W]."""

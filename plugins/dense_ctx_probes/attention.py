@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Task
 
-from .gradient import GradientProbe
-from .heads import AttentionSum
+from .gradient import REPLAY, UPDATES, GradientProbe
+from .heads import AttentionSum, Reads
+from .losses import Loss
 
 
 class AttentionProbe(GradientProbe):
@@ -21,13 +20,31 @@ class AttentionProbe(GradientProbe):
         heads: of the attention; the largest number up to it that divides the channels.
         downscale: keys and values are taken from a map smaller by this factor.
         with_norm: LayerNorms, as in FlowFeat's probe.
-        **options: of `GradientProbe`.
+        reads to seed: see `GradientProbe`.
     """
 
     def __init__(
-        self, task: Task = "segmentation", heads: int = 8, downscale: int = 4, with_norm: bool = True, **options: Any
+        self,
+        task: Task = "segmentation",
+        heads: int = 8,
+        downscale: int = 4,
+        with_norm: bool = True,
+        reads: Reads | None = None,
+        classes: int | None = None,
+        updates: int = UPDATES,
+        replay: int = REPLAY,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-3,
+        total_steps: int | None = None,
+        loss: Loss = "mse",
+        bins: int = 0,
+        low: float = 0.001,
+        high: float = 10.0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(task, **options)
+        super().__init__(
+            task, reads, classes, updates, replay, lr, weight_decay, total_steps, loss, bins, low, high, seed
+        )
         if heads < 1 or downscale < 1:
             raise InputError(f"heads={heads}, downscale={downscale}: both at least 1")
         self.heads, self.downscale, self.with_norm = heads, downscale, with_norm

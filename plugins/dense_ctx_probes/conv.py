@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Task
 
-from .gradient import GradientProbe
-from .heads import ConvHead, Norm
+from .gradient import REPLAY, UPDATES, GradientProbe
+from .heads import ConvHead, Norm, Reads
+from .losses import Loss
 
 
 class ConvProbe(GradientProbe):
@@ -20,11 +19,30 @@ class ConvProbe(GradientProbe):
         task: see `dense_ctx.Probe`.
         kernel: side of the pixels' convolution, odd (LILA's normals: 5).
         norm: "batch" (BatchNorm before each convolution) or "none".
-        **options: of `GradientProbe`.
+        reads to seed: see `GradientProbe`.
     """
 
-    def __init__(self, task: Task = "segmentation", kernel: int = 1, norm: Norm = "batch", **options: Any) -> None:
-        super().__init__(task, **options)
+    def __init__(
+        self,
+        task: Task = "segmentation",
+        kernel: int = 1,
+        norm: Norm = "batch",
+        reads: Reads | None = None,
+        classes: int | None = None,
+        updates: int = UPDATES,
+        replay: int = REPLAY,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-3,
+        total_steps: int | None = None,
+        loss: Loss = "mse",
+        bins: int = 0,
+        low: float = 0.001,
+        high: float = 10.0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            task, reads, classes, updates, replay, lr, weight_decay, total_steps, loss, bins, low, high, seed
+        )
         if kernel < 1 or kernel % 2 == 0 or norm not in ("batch", "none"):
             raise InputError(f"kernel={kernel}, norm={norm!r}: expected an odd number and 'batch' or 'none'")
         self.kernel, self.norm = kernel, norm

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from torch.nn import functional
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.interfaces import DenseFeatures, FitContext, Task
 
-from .gradient import GradientProbe
+from .gradient import REPLAY, UPDATES, GradientProbe
 from .heads import Reads
 from .text import RANDOM, TextEmbeddings
 
@@ -67,12 +65,14 @@ class ZeroShotProbe(GradientProbe):
     Args:
         task: "segmentation" only.
         embeddings: file of text embeddings (`dense_ctx_probes.text`); or "random": fixed random directions in place of
-            text, a cosine classifier from which nothing can transfer to unseen classes. None is "random", with a
-            warning.
+            text, a cosine classifier from which nothing can transfer to unseen classes. None is refused.
         class_names: the classes in the order of their ids; default the file's own order.
         unseen: class ids whose labels are not learned from.
         width: of the random directions.
-        **options: of `GradientProbe`.
+        reads to seed: see `GradientProbe`.
+
+    Raises:
+        ConfigError: no embeddings. FileError, InputError: as `TextEmbeddings.load`; an argument out of its range.
     """
 
     def __init__(
@@ -82,14 +82,28 @@ class ZeroShotProbe(GradientProbe):
         class_names: Sequence[str] | None = None,
         unseen: Sequence[int] = (),
         width: int = 64,
-        **options: Any,
+        reads: Reads | None = None,
+        classes: int | None = None,
+        updates: int = UPDATES,
+        replay: int = REPLAY,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-3,
+        total_steps: int | None = None,
+        seed: int | None = None,
     ) -> None:
         if task != "segmentation":
             raise InputError("zero-shot classifies pixels by class names: task='segmentation' only")
+        if embeddings is None:
+            raise ConfigError(
+                "zero-shot needs text embeddings of the classes: give embeddings=FILE (in a protocol "
+                "probe.args.embeddings=FILE), made once with `dense-ctx text DATASET --data ROOT --out FILE`; "
+                "embeddings=random measures random directions instead, from which no unseen class can be found"
+            )
+        if width < 1:
+            raise InputError(f"width={width}: expected at least 1")
         self._text: Tensor | None = None
-        self._asked = embeddings is not None
-        self._file = TextEmbeddings.load(embeddings) if embeddings not in (None, RANDOM) else None
-        super().__init__(task, **options)
+        self._file = TextEmbeddings.load(embeddings) if embeddings != RANDOM else None
+        super().__init__(task, reads, classes, updates, replay, lr, weight_decay, total_steps, seed=seed)
         self.width = width
         if self._file is not None:
             self._name(class_names if class_names is not None else self._file.classes)
@@ -101,15 +115,8 @@ class ZeroShotProbe(GradientProbe):
         """Take the classes' names, which pick their embeddings, and which of them are unseen.
 
         Raises:
-            ConfigError: no text embeddings were given.
             InputError: the file lacks a class.
         """
-        if not self._asked:
-            raise ConfigError(
-                "it needs text embeddings of the classes. Make them once with `dense-ctx text DATASET --data ROOT "
-                "--out text.safetensors` and set probe.args.embeddings=text.safetensors; probe.args.embeddings=random "
-                "measures random directions instead, from which no unseen class can be found"
-            )
         super().configure(replace(context, unseen=()))
         if context.classes:
             if self._file is not None:
@@ -125,16 +132,8 @@ class ZeroShotProbe(GradientProbe):
         """A `ZeroShotHead`."""
         text = self._text
         if text is None:
-            if not self._asked:
-                warnings.warn(
-                    "zero-shot without embeddings: random directions stand in for text, and no unseen class can be "
-                    'found. Give a file made by `dense-ctx text`, or embeddings="random" if that is meant',
-                    UserWarning,
-                    stacklevel=2,
-                )
-            text = functional.normalize(
-                torch.randn(outputs, self.width, generator=self._generator(), device="cpu"), dim=1
-            )
+            draws = torch.randn(outputs, self.width, generator=self._generator(), device="cpu")
+            text = functional.normalize(draws, dim=1)
         return ZeroShotHead(dims, text[:outputs], self.reads)
 
     def _generator(self) -> torch.Generator:

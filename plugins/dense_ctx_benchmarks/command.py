@@ -26,7 +26,7 @@ class Compare(Command):
         """Print a Markdown table."""
         from dense_ctx.errors import InputError
 
-        from .. import papers
+        from . import papers
 
         if args.tables:
             refuse(args, ["results", "paper"], "with --tables")
@@ -40,7 +40,7 @@ class Compare(Command):
             return 0
         from dense_ctx.evaluate.result import Result
 
-        from ..compare import compare
+        from .compare import compare
 
         paths = [path / "result.json" if path.is_dir() else path for path in args.results]
         print(compare([Result.load(path) for path in paths], args.paper))

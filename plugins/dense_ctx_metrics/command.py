@@ -30,7 +30,8 @@ class Score(Command):
         import json
 
         from dense_ctx.errors import FileError
-        from dense_ctx.metrics.davis import score_folders
+
+        from .davis import score_folders
 
         names = None
         if args.sequences is not None:

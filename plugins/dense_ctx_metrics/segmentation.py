@@ -10,8 +10,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..errors import InputError
-from ..interfaces import Metric, Scores
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Metric, Scores
 
 Matching = Literal["none", "hungarian", "many_to_one"]
 Absent = Literal["left_out", "zero"]

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from ..errors import InputError
-from ..interfaces import Metric, Scores
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Metric, Scores
+
 from .davis import SequenceScorer, SequenceScores, summarize
 
 

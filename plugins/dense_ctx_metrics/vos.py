@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from dense_ctx.errors import InputError
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Words = np.ndarray[Any, np.dtype[np.uint64]]
+Bits = np.ndarray[Any, np.dtype[np.uint64]]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 TOLERANCE = 0.008  # of the image diagonal: how far boundaries may be apart
@@ -29,15 +29,14 @@ def jaccard(truth: Mask, prediction: Mask, void: Mask | None = None) -> Array:
     Raises:
         InputError: different shapes.
     """
-    _same(truth, prediction, void)
-    truth_words, predicted_words, _ = _packed(truth, prediction, void)
-    return _jaccard(truth_words, predicted_words)
+    _check_shapes(truth, prediction, void)
+    return _jaccard(*_pack_pair(truth, prediction, void))
 
 
 def boundary_f(truth: Mask, prediction: Mask, void: Mask | None = None, tolerance: float = TOLERANCE) -> Array:
     """F: harmonic mean of the precision and recall of the masks' boundaries, float64 [...].
 
-    A boundary pixel counts as found if the other boundary passes within `tolerance`. F is 1 where neither mask has a
+    A boundary pixel is a hit if the other boundary passes within `tolerance`. F is 1 where neither mask has a
     boundary, 0 where one has none.
 
     Args:
@@ -48,10 +47,9 @@ def boundary_f(truth: Mask, prediction: Mask, void: Mask | None = None, toleranc
     Raises:
         InputError: different shapes.
     """
-    _same(truth, prediction, void)
-    truth_words, predicted_words, _ = _packed(truth, prediction, void)
+    _check_shapes(truth, prediction, void)
     height, width = truth.shape[-2:]
-    return _boundary_f(truth_words, predicted_words, width, _radius(tolerance, height, width))
+    return _boundary_f(*_pack_pair(truth, prediction, void), width, _radius(tolerance, height, width))
 
 
 def object_scores(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any], objects: int) -> tuple[Array, Array]:
@@ -65,12 +63,11 @@ def object_scores(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any],
         InputError: different shapes.
     """
     void = truth == 255
-    _same(truth, prediction, None)
+    _check_shapes(truth, prediction, None)
     ids = np.arange(1, objects + 1, dtype=np.int64)[:, None, None]
-    packed = _packed(truth[None] == ids, prediction[None] == ids, void if bool(void.any()) else None)
+    pair = _pack_pair(truth[None] == ids, prediction[None] == ids, void if bool(void.any()) else None)
     height, width = truth.shape
-    radius = _radius(TOLERANCE, height, width)
-    return _jaccard(*packed[:2]), _boundary_f(*packed[:2], width, radius)
+    return _jaccard(*pair), _boundary_f(*pair, width, _radius(TOLERANCE, height, width))
 
 
 def statistics(values: Array) -> tuple[float, float, float]:
@@ -93,7 +90,7 @@ def _nanmean(values: Array) -> float:
     return float(valid.mean()) if len(valid) else math.nan
 
 
-def _same(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any], void: Mask | None) -> None:
+def _check_shapes(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any], void: Mask | None) -> None:
     if truth.shape != prediction.shape or truth.ndim < 2:
         raise InputError(f"Truth {list(truth.shape)} and prediction {list(prediction.shape)} must be [..., H, W] alike")
     if void is not None and void.shape[-2:] != truth.shape[-2:]:
@@ -104,111 +101,111 @@ def _radius(tolerance: float, height: int, width: int) -> int:
     return int(tolerance if tolerance >= 1 else math.ceil(tolerance * math.hypot(height, width)))
 
 
-def _pack(masks: Mask) -> Words:
+def _pack(masks: Mask) -> Bits:
     """[..., H, W] bool -> [..., H, words], pixel x in bit x % 64 of word x // 64."""
-    packed = np.packbits(masks, axis=-1, bitorder="little")
-    spare = -packed.shape[-1] % 8
-    if spare:
-        packed = np.concatenate([packed, np.zeros((*packed.shape[:-1], spare), np.uint8)], axis=-1)
-    return np.ascontiguousarray(packed).view("<u8")
+    octets = np.packbits(masks, axis=-1, bitorder="little")
+    padding = -octets.shape[-1] % 8
+    if padding:
+        octets = np.concatenate([octets, np.zeros((*octets.shape[:-1], padding), np.uint8)], axis=-1)
+    return np.ascontiguousarray(octets).view("<u8")
 
 
-def _packed(truth: Mask, prediction: Mask, void: Mask | None) -> tuple[Words, Words, Words | None]:
-    first, second = _pack(truth), _pack(prediction)
+def _pack_pair(truth: Mask, prediction: Mask, void: Mask | None) -> tuple[Bits, Bits]:
+    """Both packed, without the void pixels."""
+    pair = _pack(truth), _pack(prediction)
     if void is None:
-        return first, second, None
-    out = _pack(void)
-    return first & ~out, second & ~out, out
+        return pair
+    scored = ~_pack(void)
+    return pair[0] & scored, pair[1] & scored
 
 
 if hasattr(np, "bitwise_count"):
 
-    def _count(words: Words) -> np.ndarray[Any, Any]:
-        counts: np.ndarray[Any, Any] = np.bitwise_count(words).sum((-1, -2), dtype=np.int64)
+    def _count(bits: Bits) -> np.ndarray[Any, Any]:
+        counts: np.ndarray[Any, Any] = np.bitwise_count(bits).sum((-1, -2), dtype=np.int64)
         return counts
 
 else:  # NumPy 1
     _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
 
-    def _count(words: Words) -> np.ndarray[Any, Any]:
-        counts: np.ndarray[Any, Any] = _BITS[words.view(np.uint8)].sum((-1, -2), dtype=np.int64)
+    def _count(bits: Bits) -> np.ndarray[Any, Any]:
+        counts: np.ndarray[Any, Any] = _BITS[bits.view(np.uint8)].sum((-1, -2), dtype=np.int64)
         return counts
 
 
-def _jaccard(truth: Words, prediction: Words) -> Array:
+def _jaccard(truth: Bits, prediction: Bits) -> Array:
     both, either = _count(truth & prediction), _count(truth | prediction)
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
-def _right(words: Words, step: int) -> Words:
-    """Every pixel's right neighbour at distance `step` (up to 63); beyond the border is empty."""
-    shifted = words >> np.uint64(step)
-    shifted[..., :-1] |= words[..., 1:] << np.uint64(64 - step)
-    return shifted
+def _right_neighbour(bits: Bits, step: int) -> Bits:
+    """Every pixel's right neighbour at distance `step`; beyond the border is empty."""
+    whole, rest = divmod(step, 64)
+    if whole:
+        source, bits = bits, np.zeros_like(bits)
+        bits[..., :-whole] = source[..., whole:]
+    if not rest:
+        return bits
+    neighbour = bits >> np.uint64(rest)
+    neighbour[..., :-1] |= bits[..., 1:] << np.uint64(64 - rest)
+    return neighbour
 
 
-def _left(words: Words, step: int) -> Words:
-    shifted = words << np.uint64(step)
-    shifted[..., 1:] |= words[..., :-1] >> np.uint64(64 - step)
-    return shifted
+def _left_neighbour(bits: Bits, step: int) -> Bits:
+    """Every pixel's left neighbour."""
+    whole, rest = divmod(step, 64)
+    if whole:
+        source, bits = bits, np.zeros_like(bits)
+        bits[..., whole:] = source[..., :-whole]
+    if not rest:
+        return bits
+    neighbour = bits << np.uint64(rest)
+    neighbour[..., 1:] |= bits[..., :-1] >> np.uint64(64 - rest)
+    return neighbour
 
 
-def _boundary(words: Words, width: int) -> Words:
+def _boundary(bits: Bits, width: int) -> Bits:
     """Pixels that differ from their right, lower or lower-right neighbour.
 
     In the last row only the right one counts, in the last column only the lower one, in the corner none.
     """
-    last = np.zeros(words.shape[-1], np.uint64)
+    last = np.zeros(bits.shape[-1], np.uint64)
     last[(width - 1) // 64] = np.uint64(1) << np.uint64((width - 1) % 64)
-    right = _right(words, 1)
-    edges = words ^ right
-    below = words[..., :-1, :] ^ words[..., 1:, :]
-    edges[..., :-1, :] |= below | (words[..., :-1, :] ^ right[..., 1:, :])
+    right = _right_neighbour(bits, 1)
+    edges = bits ^ right
+    below = bits[..., :-1, :] ^ bits[..., 1:, :]
+    edges[..., :-1, :] |= below | (bits[..., :-1, :] ^ right[..., 1:, :])
     edges &= ~last
     edges[..., :-1, :] |= below & last
     return edges
 
 
-def _dilated(words: Words, radius: int, width: int) -> Words:
+def _dilation(bits: Bits, radius: int) -> Bits:
     """Dilation by the disk x^2 + y^2 <= radius^2."""
-    result = words.copy()
-    wide, reach = words, 0  # the horizontal dilation by `reach`
+    result = bits.copy()
+    row = bits  # the horizontal dilation by x
     for x in range(radius + 1):
-        if x > reach:
-            wide = wide | _right(words, x) | _left(words, x) if x < 64 else wide | _far(words, x, width)
-            reach = x
+        if x:
+            row = row | _right_neighbour(bits, x) | _left_neighbour(bits, x)
         # rows whose half-width is exactly x: y from there to the next narrower one
         top = math.isqrt(radius * radius - x * x)
         bottom = math.isqrt(radius * radius - (x + 1) ** 2) + 1 if x < radius else 0
         for y in range(bottom, top + 1):
             if y == 0:
-                result |= wide
-            elif y < words.shape[-2]:
-                result[..., y:, :] |= wide[..., :-y, :]
-                result[..., :-y, :] |= wide[..., y:, :]
+                result |= row
+            elif y < bits.shape[-2]:
+                result[..., y:, :] |= row[..., :-y, :]
+                result[..., :-y, :] |= row[..., y:, :]
     return result
 
 
-def _far(words: Words, step: int, width: int) -> Words:
-    """Both neighbours at a distance of a word or more."""
-    whole, rest = divmod(step, 64)
-    result = np.zeros_like(words)
-    if whole < words.shape[-1]:
-        result[..., : words.shape[-1] - whole] |= words[..., whole:]
-        right = _right(result, rest) if rest else result
-        result = np.zeros_like(words)
-        result[..., whole:] |= words[..., : words.shape[-1] - whole]
-        return right | (_left(result, rest) if rest else result)
-    return result
-
-
-def _boundary_f(truth: Words, prediction: Words, width: int, radius: int) -> Array:
+def _boundary_f(truth: Bits, prediction: Bits, width: int, radius: int) -> Array:
     true_edge, edge = _boundary(truth, width), _boundary(prediction, width)
     true_count, count = _count(true_edge), _count(edge)
-    matched = _count(edge & _dilated(true_edge, radius, width))
-    recalled = _count(true_edge & _dilated(edge, radius, width))
-    precision = np.where(count == 0, 1.0, matched / np.maximum(count, 1))
-    recall = np.where(true_count == 0, 1.0, recalled / np.maximum(true_count, 1))
+    hits = _count(edge & _dilation(true_edge, radius))
+    true_hits = _count(true_edge & _dilation(edge, radius))
+    precision = np.where(count == 0, 1.0, hits / np.maximum(count, 1))
+    recall = np.where(true_count == 0, 1.0, true_hits / np.maximum(true_count, 1))
     # one boundary empty: the other side's share is 0 already, for nothing of it is near an empty set
     total = precision + recall
     return np.where(total == 0, 0.0, 2 * precision * recall / np.where(total == 0, 1.0, total))

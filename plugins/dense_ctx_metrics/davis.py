@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.base import read_mask
-from ..errors import FileError, InputError
+from dense_ctx.data.base import read_mask
+from dense_ctx.errors import FileError, InputError
+
 from .vos import Array, object_scores, statistics
 
 Ids = np.ndarray[Any, Any]

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..interfaces import Metric, Scores
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Metric, Scores
 
 Alignment = Literal["none", "median", "scale_shift"]
 

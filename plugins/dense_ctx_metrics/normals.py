@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import InputError
-from ..interfaces import Metric, Scores
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Metric, Scores
 
 THRESHOLDS = (11.25, 22.5, 30.0)  # degrees
 

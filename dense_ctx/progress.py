@@ -1,0 +1,41 @@
+"""How far work is, on stderr: a bar on a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+MOMENT, PERIOD = 0.5, 30.0  # seconds: shorter work shows no bar; between two lines of a log file, and before the first
+
+
+def progress(items: Iterable[Any] | None, total: int | None, what: str, unit: str | None = None, row: int = 0) -> Any:
+    """A tqdm over `items`, or with None one to `update`; work that is done in a moment, or nothing at all, shows none.
+
+    Args:
+        total: number of items; None or 0 where it is not known.
+        what: is done. unit: of the items; default "frame" of "frames", else "image".
+        row: of the bar, where several processes share a terminal.
+    """
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    style = {"delay": MOMENT} if terminal else {"file": _Lines(sys.stderr), "delay": PERIOD, "mininterval": PERIOD}
+    unit = unit or ("frame" if what == "frames" else "image")
+    return tqdm(items, total=total or None, desc=what, unit=unit, position=row, maxinterval=PERIOD, **style)
+
+
+class _Lines:
+    """What is drawn over the same line of a terminal, as lines."""
+
+    encoding = "ascii"  # of a bar's characters
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.file.write(f"{text.strip()}\n")
+
+    def flush(self) -> None:
+        self.file.flush()

@@ -1,0 +1,172 @@
+"""Presets: official ones write out every value with its source, and inherit none of our defaults."""
+
+import inspect
+import re
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from dense_ctx import registry
+from dense_ctx.cli import main
+from dense_ctx.config import load_yaml, parse_part
+from dense_ctx.data import layout
+from dense_ctx.errors import ConfigError, FileError, InputError, UnknownNameError
+from dense_ctx.train import TrainConfig
+
+LILA = [
+    "lila-s14",
+    "lila-b14",
+    "lila-l14",
+    "lila-l14-kinetics",
+    "lila-mae-b16",
+    "lila-dinov2-reg-b14",
+    "lila-dinov3-b16",
+]
+DIP = ["dip-s14", "dip-b14", "dip-l14", "dip-clip-b16", "dip-mae-b16"]
+SOURCES = r"run\b|LILA |DIP |FlowFeat|code\b|open\b|without effect"
+# where the presets of a family differ; all else is one set of values
+LILA_DIFFER = {
+    "out", "model.backbone.name", "model.backbone.args.layers", "model.decoder.args.dim", "model.decoder.args.width",
+    "model.decoder.args.projections", "data.layout", "data.split", "data.frames", "objective.args.sampling.items",
+}  # fmt: skip
+DIP_DIFFER = {"out", "model.backbone.name", "model.backbone.args.layers"}
+
+
+def written(name):
+    return load_yaml(registry().text("preset", name), name)
+
+
+def leaves(value, path=""):
+    """Dotted paths of a nested mapping's values."""
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    return {k: v for key, item in value.items() for k, v in leaves(item, f"{path}.{key}" if path else key).items()}
+
+
+def settings(default):
+    """The keys of a nested dataclass, {name: None or its own}."""
+    return {
+        f.name: settings(value) if is_dataclass(value := getattr(default, f.name)) else None for f in fields(default)
+    }
+
+
+def arguments(kind, part):
+    """What a part takes: {argument: None, or the keys of its settings}."""
+    entry, positional = registry().get(kind, part["name"])
+    taken = list(inspect.signature(registry().resolve(entry)).parameters.values())[len(positional) :]
+    own = {"dims", "strides"} | set(entry.args)
+    return {
+        p.name: settings(p.default) if is_dataclass(p.default) else None
+        for p in taken
+        if p.name not in own and p.kind is not p.VAR_KEYWORD
+    }
+
+
+def absent(expected, value, path=""):
+    """Keys that a mapping leaves to a default."""
+    for key, inner in expected.items():
+        where = f"{path}.{key}" if path else key
+        if not isinstance(value, dict) or key not in value:
+            yield where
+        elif inner is not None:
+            yield from absent(inner, value[key], where)
+
+
+def inherited(data):
+    """What a configuration leaves to a default of ours, as dotted paths."""
+    whole = settings(TrainConfig(out="x", steps=1)) | {"model": None, "objective": None}
+    yield from absent(whole, data)
+    for kind, part, path in (
+        ("backbone", data["model"]["backbone"], "model.backbone"),
+        ("decoder", data["model"]["decoder"], "model.decoder"),
+        ("objective", data["objective"], "objective"),
+    ):
+        yield from absent(arguments(kind, part), part.get("args", {}), f"{path}.args")
+    for cue in data["objective"]["args"].get("cues", ()):
+        part = parse_part(cue)
+        if part.name != "features":
+            yield from absent(arguments("cue", {"name": part.name}), dict(part.args), f"cues.{part.name}")
+    if isinstance(data["data"], dict):
+        yield from absent(dict.fromkeys(["root", "layout", "split"]), data["data"], "data")
+        options = [name for name, _ in layout(data["data"]["layout"]).options]
+        yield from absent(dict.fromkeys(options), data["data"], "data")
+
+
+@pytest.mark.parametrize("name", LILA + DIP)
+def test_an_official_preset_inherits_no_default_of_ours(name):
+    data = written(name)
+    assert list(inherited(data)) == []
+    removable = [path for path in leaves(data) if not path.endswith(".name") and path != "data"]
+    assert len(removable) > 45
+    for path in removable:  # the check notices each single one
+        short, keys = deepcopy(data), path.split(".")
+        inner = short
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        assert any(path == missing or path.startswith(f"{missing}.") for missing in inherited(short)), path
+
+
+@pytest.mark.parametrize("name", LILA + DIP)
+def test_every_value_has_its_source(name):
+    for line in registry().text("preset", name).splitlines():
+        if re.match(r"#|\s*[a-z_]+:$", line):  # the header, and keys with a section below
+            continue
+        value, _, source = line.partition("  # ")
+        assert re.match(SOURCES, source), line
+        assert value.strip(), line
+
+
+@pytest.mark.parametrize(("family", "differ"), [(LILA, LILA_DIFFER), (DIP, DIP_DIFFER)])
+def test_presets_of_a_family_differ_where_the_paper_does(family, differ):
+    first = leaves(written(family[0]))
+    for name in family[1:]:
+        other = leaves(written(name))
+        assert {key for key in first.keys() | other.keys() if first.get(key) != other.get(key)} <= differ, name
+
+
+def test_the_published_values():
+    lila, kinetics = (TrainConfig.load(name) for name in ("lila-b14", "lila-l14-kinetics"))
+    assert (lila.optimizer.lr, lila.optimizer.weight_decay, lila.batch_size, lila.steps) == (1e-4, 1e-5, 32, 30000)
+    assert (lila.clip_norm, lila.model.decoder.args["dim"], lila.model.decoder.args["width"]) == (None, 192, 192)
+    assert lila.data == {"root": None, "layout": "youtube-vos", "split": ["train", "valid"], "frames": "all"}
+    assert (kinetics.model.decoder.args["dim"], kinetics.objective.args["sampling"]["items"]) == (256, "clips")
+    for name in DIP:
+        dip = TrainConfig.load(name)
+        assert dip.batch_size // dip.accumulate == 4
+        assert dip.optimizer.lr == pytest.approx(1.5e-7 * 384 / 256)
+        assert (dip.epochs, dip.steps, dip.schedule.warmup, dip.schedule.floor, dip.clip_norm) == (5, None, 0, 0, None)
+        assert (dip.objective.args["resize"], dip.objective.args["size"]) == (256, 224)
+
+
+def test_the_list(capsys):
+    assert main(["train", "--list"]) == 0
+    out = capsys.readouterr().out
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert set(rows) == set(registry().names("preset")) >= {*LILA, *DIP}
+    assert "ViT-B/14" in rows["lila-b14"]
+    assert main(["train", "lila-b14", "--list"]) == 0
+    assert capsys.readouterr().out == registry().text("preset", "lila-b14")
+
+
+def test_names_and_files_that_are_none(tmp_path, capsys):
+    with pytest.raises(UnknownNameError, match=r"Unknown preset 'lila-b15'\. Closest: lila-b14"):
+        TrainConfig.load("lila-b15")
+    with pytest.raises(FileError, match=r"Cannot read the preset .*none\.yaml"):
+        TrainConfig.load(str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match=r"lila-b14.*stepz"):
+        TrainConfig.load("lila-b14", ["stepz=1"])
+    with pytest.raises(InputError, match="gama"):
+        registry().create("objective", "lila", **TrainConfig.load("lila-b14").objective.args, gama=1)
+    assert main(["train"]) == 2
+    assert "--list shows the presets" in capsys.readouterr().err
+
+
+def test_no_second_copy():
+    root = Path(__file__).parent.parent
+    if not (root / "examples").is_dir():
+        pytest.skip("no source tree")
+    for path in (root / "examples" / "configs").rglob("*.yaml"):
+        assert path.stem.replace("_", "-") not in registry().names("preset"), path

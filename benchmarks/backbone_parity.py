@@ -1,6 +1,6 @@
 """The same random weights through timm and through transformers: how far apart their features are.
 
-    python benchmarks/backbone_parity.py
+    python benchmarks/backbone_parity.py [--quick]
 
 At the native size they must agree. Off it, the libraries resize position embeddings by different rules; the table says
 how much that changes: largest difference of the last map, relative to its largest entry.
@@ -8,12 +8,13 @@ how much that changes: largest difference of the last map, relative to its large
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from typing import Any
 
 import torch
 import transformers
-from common import machine
+from common import machine, parse, same
 
 from dense_ctx import create_backbone
 from dense_ctx.interfaces import Backbone
@@ -79,13 +80,18 @@ def difference(ours: Backbone, theirs: Backbone, height: int, width: int) -> flo
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", nargs="+", choices=list(CASES), default=list(CASES))
+    args = parse(parser, families=["DINOv2 with registers", "CLIP"])
     print(f"{machine()}, transformers {transformers.__version__}")
     print(f"{'family':24}{'native':>12}{'3 x 7 cells':>14}{'8 x 5 cells':>14}{'16 x 12 cells':>16}")
-    for name, (_, _, size) in CASES.items():
+    for name in args.families:
+        size = CASES[name][2]
         ours, theirs = pair(name)
         step = ours.stride
         grids = [(size // step, size // step), (3, 7), (8, 5), (16, 12)]
         values = [difference(ours, theirs, rows * step, columns * step) for rows, columns in grids]
+        same(values[0], 1e-4, f"{name} at its native size")
         print(f"{name:24}{values[0]:>12.1e}{values[1]:>14.1e}{values[2]:>14.1e}{values[3]:>16.1e}")
 
 

@@ -3,7 +3,8 @@
     python benchmarks/bundle.py runs/lila-lite0/model plugins/dense_ctx_lila/models/lila-lite0 \
         --command "python examples/train_lila.py --config ..." --data "20 short clips" --results results/*/result.json
 
-The decoder is stored in float16. The card says what it was trained on, for how long, where, and what was measured.
+The decoder is stored in float16; what was written is opened again, and its features are those of the rounded weights.
+The card says what it was trained on, for how long, where, and what was measured.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 from pathlib import Path
 
 import torch
-from common import machine
+from common import machine, parse, same
 
 from dense_ctx import AutoDenseModel
 
@@ -24,7 +25,8 @@ def main():
     parser.add_argument("--data", required=True, help="what it was trained on, in words")
     parser.add_argument("--results", nargs="*", type=Path, default=[], help="result.json files for the card")
     parser.add_argument("--license", default="other")
-    args = parser.parse_args()
+    parser.add_argument("--side", type=int, default=480, help="of the picture whose features are compared")
+    args = parse(parser, side=64)
     log = [json.loads(line) for line in (args.model.parent / "log.jsonl").read_text().splitlines()]
     seconds = max(row["seconds"] for row in log if "seconds" in row)
     model = AutoDenseModel.from_pretrained(args.model)
@@ -50,6 +52,13 @@ def main():
         metrics=rows,
         license=args.license,
     )
+    for value in model.decoder.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half())
+    image = torch.rand(1, 3, args.side, args.side, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted, given = model(image).pixels, AutoDenseModel.from_pretrained(folder)(image).pixels
+    same(float((wanted - given).abs().max()), 1e-5, "the model and its bundle")
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB")
 
 

@@ -1,16 +1,55 @@
-"""Time and memory of one function in a process of its own."""
+"""What benchmarks share: `--quick`, time in turns, memory of a process, and the check that both sides give the same."""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+
+def parse(parser: argparse.ArgumentParser, **quick: Any) -> argparse.Namespace:
+    """The command line; with `--quick`, `quick` in place of the other defaults."""
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny inputs, in seconds: that it runs and its sides agree, no figures"
+    )
+    args = parser.parse_args(sys.argv[1:])
+    if args.quick:
+        parser.set_defaults(**quick)
+        args = parser.parse_args(sys.argv[1:])
+    return args
+
+
+def same(difference: float, limit: float, what: str) -> None:
+    """End the benchmark before it prints a ratio of two sides that do not give the same."""
+    if not difference <= limit:  # NaN too
+        raise SystemExit(f"{what}: the sides differ by {difference:.1e}, more than {limit:.0e}; there is no ratio")
+
+
+def in_turn(work: Mapping[str, Callable[[], Any]], rounds: int, cpu_seconds: bool = False) -> dict[str, list[float]]:
+    """Seconds of each side in each round, A B A B ...: what slows the machine for a while falls on all of them."""
+    clock = time.process_time if cpu_seconds else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(rounds):
+        for name in list(work)[:: 1 if number % 2 == 0 else -1]:
+            began = clock()
+            work[name]()
+            seconds[name].append(clock() - began)
+    return seconds
+
+
+def ratio(slow: list[float], fast: list[float]) -> str:
+    """Median of the rounds' own ratios, their spread, and how loaded the machine was."""
+    each = sorted(a / b for a, b in zip(slow, fast, strict=True))
+    load = f"; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else ""
+    return f"{statistics.median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f} in {len(each)} rounds{load})"
 
 
 def machine() -> str:
@@ -68,12 +107,3 @@ def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
         raise SystemExit(f"{function.__name__} died with exit code {process.exitcode}") from None
     finally:
         process.join()
-
-
-def median_seconds(function: Callable[[], Any], repeats: int = 5) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)

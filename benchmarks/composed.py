@@ -27,19 +27,19 @@ BASE = "efficientnet-lite0(layers=[1,2,3])+upsample"
 LAYERS = "model.backbone.args.layers=[1,2,3]"
 SMALL = ("image.short_side=192", "probe.args.memory=30000")
 PROTOCOLS = {  # title: protocol, folder, settings, factor, digits; retrieval reads the encoder, the rest the decoder
-    "DAVIS J&F, linear": ("davis2016-linear-v1", "davis2016", (), 100, 1),
-    "DAVIS J&F, k-NN": ("davis2016-knn-v1", "davis2016", (), 100, 1),
-    "CamVid mIoU, linear": ("camvid-linear-v2", "camvid", (), 100, 1),
+    "DAVIS J&F, linear": ("davis2016-linear-grid4-v1", "davis2016", (), 100, 1),
+    "DAVIS J&F, k-NN": ("davis2016-knn-grid8-v1", "davis2016", (), 100, 1),
+    "CamVid mIoU, linear": ("camvid-linear-grid4-v2", "camvid", (), 100, 1),
     "CamVid mIoU, retrieval": ("camvid-retrieval-v2", "camvid", SMALL, 100, 1),
-    "kitchen depth RMSE, linear (m)": ("rgbd-depth-linear-v1", "rgbd/kitchen", (), 1, 3),
+    "kitchen depth RMSE, linear (m)": ("rgbd-depth-linear-grid4-v1", "rgbd/kitchen", (), 1, 3),
     "kitchen depth RMSE, retrieval (m)": ("rgbd-retrieval-depth-v1", "rgbd/kitchen", SMALL, 1, 3),
 }
 QUICK = {
-    "davis2016-linear-v1": ("image.short_side=96",),
-    "davis2016-knn-v1": ("image.short_side=96",),
-    "camvid-linear-v2": ("image.short_side=96",),
+    "davis2016-linear-grid4-v1": ("image.short_side=96",),
+    "davis2016-knn-grid8-v1": ("image.short_side=96",),
+    "camvid-linear-grid4-v2": ("image.short_side=96",),
     "camvid-retrieval-v2": ("image.short_side=96", "probe.args.memory=2000"),
-    "rgbd-depth-linear-v1": ("image.short_side=96",),
+    "rgbd-depth-linear-grid4-v1": ("image.short_side=96",),
     "rgbd-retrieval-depth-v1": ("image.short_side=96", "probe.args.memory=2000"),
 }
 

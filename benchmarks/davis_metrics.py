@@ -1,6 +1,6 @@
 """J and F of a 480p frame: ours, on packed masks, against the straightforward formulation with OpenCV.
 
-    python benchmarks/davis_metrics.py [--frames 20 --objects 2 --repeats 5]
+    python benchmarks/davis_metrics.py [--frames 20 --objects 2 --rounds 15]
 
 Both score the same masks in one process, in turns; masks are in memory. Needs scikit-image and opencv-python-headless.
 """
@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import time
 from typing import Any
 
 import numpy as np
-from common import machine
+from common import in_turn, machine, parse, ratio, same
 
 HEIGHT, WIDTH = 480, 854
 
@@ -22,7 +21,7 @@ HEIGHT, WIDTH = 480, 854
 def clip(frames: int, objects: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """Truth and prediction: wobbly blobs that move, and the same a few pixels off."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    made = []
+    pairs = []
     for t in range(frames):
         pair = []
         for shift in (0, 5):
@@ -33,8 +32,8 @@ def clip(frames: int, objects: int) -> list[tuple[np.ndarray[Any, Any], np.ndarr
                 radius = 70 + 18 * np.sin(5 * angle + t / 3 + index) + 6 * np.sin(17 * angle)
                 ids[np.hypot(y - centre[0], x - centre[1]) < radius] = index + 1
             pair.append(ids)
-        made.append((pair[0], pair[1]))
-    return made
+        pairs.append((pair[0], pair[1]))
+    return pairs
 
 
 def plain_boundary(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -71,9 +70,9 @@ def plain(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any], objects
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("frames", 20), ("objects", 2), ("repeats", 5)):
+    for name, default in (("frames", 20), ("objects", 2), ("rounds", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    args = parser.parse_args()
+    args = parse(parser, frames=2, rounds=2)
     from dense_ctx_metrics.vos import object_scores
 
     frames = clip(args.frames, args.objects)
@@ -81,18 +80,17 @@ def main() -> None:
     for pair in frames:
         ours = np.stack(object_scores(*pair, args.objects), -1)
         difference = max(difference, float(np.abs(ours - np.array(plain(*pair, args.objects))).max()))
-    times: dict[str, list[float]] = {"plain": [], "ours": []}
-    for _ in range(args.repeats):
-        for name, score in (("plain", plain), ("ours", object_scores)):
-            start = time.perf_counter()
-            for pair in frames:
-                score(*pair, args.objects)  # type: ignore[operator]
-            times[name].append((time.perf_counter() - start) / args.frames / args.objects * 1000)
-    print(f"{args.frames} frames of {HEIGHT} x {WIDTH}, {args.objects} objects, {args.repeats} repeats; {machine()}")
-    slow, fast = (statistics.median(times[name]) for name in ("plain", "ours"))
-    print(f"plain formulation  {slow:7.2f} ms an object and frame")
-    print(f"dense_ctx          {fast:7.2f} ms an object and frame")
-    print(f"ratio              {slow / fast:7.1f}")
+    same(difference, 1e-12, "J and F")
+    sides = {"plain": plain, "ours": object_scores}
+    times = in_turn(
+        {name: lambda score=score: [score(*pair, args.objects) for pair in frames] for name, score in sides.items()},
+        args.rounds,
+    )
+    print(f"{args.frames} frames of {HEIGHT} x {WIDTH}, {args.objects} objects; {machine()}")
+    for name, seconds in times.items():
+        each = statistics.median(seconds) / args.frames / args.objects
+        print(f"{name:8}{1e3 * each:7.2f} ms an object and frame, median")
+    print(f"plain / ours {ratio(times['plain'], times['ours'])}: target 3")
     print(f"largest difference of J and F {difference:.1e}")
 
 

@@ -1,10 +1,10 @@
 """The table of docs/results/dip.md: DIP on EfficientNet-Lite0, its ablations, and the network as it was.
 
-python benchmarks/dip.py DATA --out DIR [--steps 80] [--seeds 0 1 2] [--only dip direct ...] [--set KEY=VALUE]
+python benchmarks/dip.py DATA --out DIR [--steps 80] [--seeds 0 1 2] [--only dip direct ...] [KEY=VALUE ...]
 
 DATA holds clips/ (unlabelled videos), camvid/ and rgbd/kitchen/. Post-training sees frames of the clips and CamVid's
 training images, without labels. A killed run goes on where it was: tasks, trainings and evaluations have folders of
-their own under DIR.
+their own under DIR. KEY=VALUE goes on top of every training's configuration.
 """
 
 import argparse
@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import machine
+from common import machine, parse
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import make_tasks
 from PIL import Image
 
-from dense_ctx.commands.arguments import progress
+from dense_ctx.commands.arguments import VerbParser, add_settings, progress, settings_of
 from dense_ctx.config import Part
 from dense_ctx.data.video import Video
 from dense_ctx.evaluate import evaluate
@@ -84,7 +84,7 @@ def tasks(kind, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = VerbParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=80)
@@ -92,8 +92,9 @@ def main():
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=["base", *TRAINED])
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
-    args = parser.parse_args()
+    add_settings(parser, "changes a training, such as batch_size=4")
+    args = parse(parser, steps=2, classes=8, frames=1, seeds=[0], only=["base", "dip"])
+    args.settings = (["schedule.warmup=0"] if args.quick else []) + settings_of(args)
     lines = []
     bases = {"base": BASE, "whole network, last map": WHOLE} if args.only is None or "base" in args.only else {}
     for name, spec in bases.items():
@@ -117,7 +118,7 @@ def trained(name, seed, args):
     kind, changes = TRAINED[name]
     out = args.out / "runs" / f"{name.replace(' ', '-')}-{seed}"
     data = tasks(kind, args)
-    settings = [f"out={out}", f"data={data}", f"steps={args.steps}", f"seed={seed}", *changes, *args.set]
+    settings = [f"out={out}", f"data={data}", f"steps={args.steps}", f"seed={seed}", *changes, *args.settings]
     return train(TrainConfig.load(CONFIG, settings))
 
 
@@ -126,10 +127,12 @@ def measured(spec, name, args):
     found = {}
     for title, (protocol, folder, settings) in PROTOCOLS.items():
         out = args.out / "results" / name / protocol_id(title)
+        if args.quick:
+            settings = (*settings, "image.short_side=96", "probe.args.memory=2000")
         draws = DRAWS if "1/8" in title else DRAWS[:1]
         found[title] = evaluate(
             open_model(str(spec)), protocol, args.data / folder, out,
-            name=name, overrides=settings, seeds=draws, cache="1GB", progress=progress,
+            name=name, overrides=settings, seeds=draws, limit=2 if args.quick else None, cache="1GB", progress=progress,
         ).value  # fmt: skip
     return found
 

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import torch
+from common import parse, same
 from dense_ctx_dip.ncut import affinity, recursive_cut
 from scipy.optimize import linear_sum_assignment
 from skimage import data
@@ -38,7 +39,7 @@ def main():
     parser.add_argument("--grid", type=int, default=64)
     parser.add_argument("--tau", type=float, default=0.5)
     parser.add_argument("--alpha", type=float, default=10.0)
-    args = parser.parse_args()
+    args = parse(parser, grid=16)
     rows = features(args.grid)
     began = time.perf_counter()
     weights = affinity(rows, args.alpha)
@@ -48,6 +49,8 @@ def main():
         began = time.perf_counter()
         labels[name], cuts = recursive_cut(weights, args.tau, exact=exact)
         seconds[name], tried[name] = time.perf_counter() - began, len(cuts)
+    alike = float(agreement(labels["lanczos"], labels["dense"]))
+    same(1 - alike, 0.005, "the share of patches in the same segment")
     found = {
         "grid": args.grid,
         "segments": int(labels["dense"].max()) + 1,
@@ -55,7 +58,7 @@ def main():
         "affinity_seconds": round(graph, 3),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "ratio": round(seconds["dense"] / seconds["lanczos"], 1),
-        "agreement": round(float(agreement(labels["lanczos"], labels["dense"])), 4),
+        "agreement": round(alike, 4),
         "threads": torch.get_num_threads(),
     }
     print(json.dumps(found, indent=1))

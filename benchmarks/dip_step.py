@@ -13,6 +13,7 @@ import resource
 import time
 
 import torch
+from common import parse, same
 from dense_ctx_dip.objective import DipObjective
 from torch.nn import functional
 
@@ -59,17 +60,19 @@ def measure(form, args, out):
     step = TrainStep(model, objective, ())
     batch = batch_of(args.batch, args.size, args.classes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, loss = [], None
+    seconds, loss, gradient = [], None, 0.0
     for _ in range(args.steps):
         began = time.perf_counter()
         step.zero_grad()
         loss = step(batch).total if form == "ours" else plain(objective, model, batch, args.classes)
         loss.backward()
         seconds.append(time.perf_counter() - began)
+        gradient = float(sum(p.grad.square().sum() for p in step.parameters() if p.grad is not None)) ** 0.5
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    out.put(
-        {"seconds": round(min(seconds), 2), "extra_mb": round((peak - before) / 1024), "loss": float(loss.detach())}
-    )
+    out.put({
+        "seconds": round(min(seconds), 3), "extra_mb": round((peak - before) / 1024), "loss": float(loss.detach()),
+        "gradient": gradient,
+    })  # fmt: skip
 
 
 def main():
@@ -80,7 +83,7 @@ def main():
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
+    args = parse(parser, batch=2, size=112, classes=16, steps=1)
     context, found = multiprocessing.get_context("spawn"), {}
     for form in ("ours", "plain"):  # a process each: a peak does not come down again
         queue = context.Queue()
@@ -88,8 +91,11 @@ def main():
         process.start()
         found[form] = queue.get()
         process.join()
+    for name, limit in (("loss", 1e-5), ("gradient", 1e-3)):
+        ours, theirs = (found[form][name] for form in ("ours", "plain"))
+        same(abs(ours - theirs) / abs(theirs), limit, name)
     found["times_faster"] = round(found["plain"]["seconds"] / found["ours"]["seconds"], 1)
-    found["share_of_memory"] = round(found["ours"]["extra_mb"] / found["plain"]["extra_mb"], 2)
+    found["share_of_memory"] = round(found["ours"]["extra_mb"] / max(1, found["plain"]["extra_mb"]), 2)
     print(json.dumps({**vars(args), **found}, indent=1))
 
 

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import torch
-from dense_ctx_dip.task_files import write_shard
+from common import parse
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import SHARD, Tasks
 
+from dense_ctx.data.cache import write_shard
 from dense_ctx.files import write_json
 
 
@@ -25,7 +26,7 @@ def main():
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--kmeans", choices=["torch", "faiss"], default="torch")
-    args = parser.parse_args()
+    args = parse(parser, images=600, classes=20, dim=16)
     with tempfile.TemporaryDirectory() as folder:
         tasks = object.__new__(Tasks)  # without images: what the stages before would have written is made up
         tasks.out, tasks.rank, tasks.world = Path(folder), 0, 1
@@ -34,6 +35,7 @@ def main():
         tasks.progress = lambda items, total, what: items
         draw = torch.Generator().manual_seed(0)
         centres = torch.randn(args.classes, args.dim, generator=draw)
+        classes = []  # of each image
         for shard, span in tasks.shards().items():
             kinds = torch.randint(args.classes, (len(span), args.segments), generator=draw)
             rows = centres[kinds] + 0.5 * torch.randn(len(span), args.segments, args.dim, generator=draw)
@@ -41,6 +43,7 @@ def main():
             tensors = {"segments": rows.flatten(0, 1).half(), "images": rows.mean(1).half(), "index": index}
             write_shard(tasks._embeddings(shard), tensors)
             share = 1 / args.segments
+            classes += kinds.tolist()
             votes = {str(i): {str(k): share for k in kind} for i, kind in zip(span, kinds.tolist(), strict=True)}
             write_json(tasks._votes(shard), votes)
         found = {"images": args.images, "segments": args.images * args.segments, "shards": -(-args.images // SHARD)}
@@ -49,7 +52,12 @@ def main():
             getattr(tasks, stage)()
             found[f"{stage}_seconds"] = round(time.perf_counter() - began, 1)
         with (tasks.out / "pairs.jsonl").open() as file:
-            found["pairs"] = sum(1 for _ in file)
+            pairs = [json.loads(line) for line in file]
+        place = {name: index for index, name in enumerate(tasks.names)}
+        wrong = [p for p in pairs if any(p["class"] not in classes[place[p[role]]] for role in ("query", "positive"))]
+        if wrong or not pairs:
+            raise SystemExit(f"{len(wrong)} of {len(pairs)} pairs do not share the class they are said to share")
+        found["pairs"] = len(pairs)
         found["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         print(json.dumps({**vars(args), **found}, indent=1))
 

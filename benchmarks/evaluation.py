@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from common import parse
 from dense_ctx_benchmarks.compare import compare
 
 from dense_ctx.commands.arguments import progress
@@ -21,14 +22,14 @@ from dense_ctx.model_spec import open_model
 MODELS = ["rgb-xy+upsample(normalize=False)", "efficientnet-lite0+upsample"]
 # protocol, folder of its data, seeds (those on video are the same for every seed: nothing in them is drawn)
 RUNS = [
-    ("davis2016-linear-v1", "davis2016", (0,)),
-    ("davis2016-knn-v1", "davis2016", (0,)),
-    ("camvid-linear-v1", "camvid", (0, 1, 2)),
-    ("camvid-linear-v2", "camvid", (0, 1, 2)),
-    ("camvid-retrieval-v1", "camvid", (0, 1, 2)),
-    ("rgbd-normals-v1", "rgbd/kitchen", (0, 1, 2)),
-    ("rgbd-depth-linear-v1", "rgbd/kitchen", (0, 1, 2)),
-    ("rgbd-depth-attention-v1", "rgbd/kitchen", (0, 1, 2)),
+    ("davis2016-linear-grid4-v1", "davis2016", (0,)),
+    ("davis2016-knn-grid8-v1", "davis2016", (0,)),
+    ("camvid-linear-grid4-v1", "camvid", (0, 1, 2)),
+    ("camvid-linear-grid4-v2", "camvid", (0, 1, 2)),
+    ("camvid-retrieval-grid8-v1", "camvid", (0, 1, 2)),
+    ("rgbd-normals-grid4-v1", "rgbd/kitchen", (0, 1, 2)),
+    ("rgbd-depth-linear-grid4-v1", "rgbd/kitchen", (0, 1, 2)),
+    ("rgbd-depth-attention-grid4-v1", "rgbd/kitchen", (0, 1, 2)),
 ]
 
 
@@ -38,7 +39,8 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("dense-ctx-results"))
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--protocols", nargs="+", choices=[run[0] for run in RUNS], help="some of them only")
-    args = parser.parse_args()
+    args = parse(parser, models=MODELS[:1])
+    quick = {"limit": 1, "overrides": ("image.short_side=48",)} if args.quick else {}
     began = time.monotonic()
     tables = []
     for protocol, folder, seeds in RUNS:
@@ -47,7 +49,7 @@ def main():
         results = []
         for spec in args.models:
             out = args.out / protocol / spec.split("(")[0].replace("/", "_")
-            options = {"name": spec, "seeds": seeds, "cache": "10GB", "progress": progress}
+            options = {"name": spec, "seeds": seeds, "cache": "10GB", "progress": progress, **quick}
             result = evaluate(open_model(spec), protocol, args.data / folder, out, **options)
             results.append(result)
             print(f"{protocol}  {spec}  {result.metric} {result.value:.4f}", file=sys.stderr)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import machine
+from common import machine, parse, same
 
 from dense_ctx import AutoDenseModel, DenseModel
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=518)
     parser.add_argument("--model", default="vit_small_patch14_dinov2")
     parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
+    args = parse(parser, size=98, rounds=2)
     model = AutoDenseModel.from_parts(f"timm:{args.model}", "upsample", backbone_args={"weights": None})
     dpt = DenseModel.from_parts(model.backbone, "dpt")
     net: Any = model.backbone.net
@@ -32,7 +32,7 @@ def main() -> None:
     mean, std = (torch.tensor(v)[:, None, None] for v in (model.backbone.mean, model.backbone.std))
     ready = (image - mean) / std
 
-    def bare() -> object:
+    def bare() -> torch.Tensor:
         return net.forward_features(ready)
 
     cases: dict[str, Callable[[], object]] = {
@@ -41,6 +41,10 @@ def main() -> None:
         "with `upsample` decoder": lambda: model(image),
         "with `dpt` decoder": lambda: dpt(image),
     }
+    with torch.inference_mode():
+        tokens, features = bare(), model.encode(image)[0]
+    patches = tokens[:, model.backbone.prefix_tokens :].mT.unflatten(2, features.maps[-1].shape[-2:])
+    same(float((features.maps[-1] - patches).abs().max() / patches.abs().max()), 1e-4, "the last map and timm's tokens")
     times: dict[str, list[float]] = {name: [] for name in cases}
     with torch.inference_mode():
         for run in cases.values():

@@ -1,10 +1,11 @@
 """The table of docs/results/lila.md: LILA on EfficientNet-Lite0, its ablations, and the frozen network below it.
 
-python benchmarks/lila.py CLIPS DATA --out DIR [--steps N] [--seeds 0 1 2] [--only lila erm ...] [--set KEY=VALUE]
+python benchmarks/lila.py CLIPS DATA --out DIR [--steps N] [--seeds 0 1 2] [--only lila erm ...] [KEY=VALUE ...]
 
 CLIPS is a folder of unlabelled clips; DATA holds davis2016/ and vos_multi/schoolgirls/. A killed run goes on where it
 was: every training and every evaluation has a folder of its own under DIR. Networks run in bfloat16 when measured,
-frozen and trained alike (`--precision float32`: as the protocols have it).
+frozen and trained alike (`--precision float32`: as the protocols have it). KEY=VALUE goes on top of every training's
+configuration.
 """
 
 import argparse
@@ -12,9 +13,9 @@ import statistics
 import time
 from pathlib import Path
 
-from common import machine
+from common import machine, parse
 
-from dense_ctx.commands.arguments import progress
+from dense_ctx.commands.arguments import VerbParser, add_settings, progress, settings_of
 from dense_ctx.evaluate import evaluate
 from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
@@ -43,12 +44,16 @@ TRAINED = {  # settings on top of the configuration
     "context detached": ["objective.args.context=detached"],
     "context ema": ["objective.args.context=ema"],
 }
+QUICK = [  # settings of a training that says nothing
+    "average.start=0", "schedule.warmup=0", "batch_size=1", "objective.args.sampling.size=96",
+    "objective.args.sampling.map_size=48", "objective.args.sampling.cue_side=64",
+]  # fmt: skip
 EVERY_SEED = ("start, not trained", "lila", "erm")
 PROTOCOLS = {  # and their data
-    "davis2016-linear-v1": "davis2016",
-    "davis2016-knn-v1": "davis2016",
-    "vos-folder-linear-v1": "vos_multi/schoolgirls",
-    "vos-folder-knn-v1": "vos_multi/schoolgirls",
+    "davis2016-linear-grid4-v1": "davis2016",
+    "davis2016-knn-grid8-v1": "davis2016",
+    "vos-folder-linear-grid4-v1": "vos_multi/schoolgirls",
+    "vos-folder-knn-grid8-v1": "vos_multi/schoolgirls",
 }
 
 
@@ -74,12 +79,12 @@ def slug(name):
 def trained(name, seed, args):
     out = args.out / "runs" / f"{slug(name)}-{seed}"
     steps = [f"steps={args.steps}"] if args.steps else []
-    settings = [f"out={out}", f"data={args.clips}", f"seed={seed}", *steps, *args.set, *TRAINED[name]]
+    settings = [f"out={out}", f"data={args.clips}", f"seed={seed}", *steps, *args.settings, *TRAINED[name]]
     return train(TrainConfig.load(CONFIG, settings))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = VerbParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -90,8 +95,12 @@ def main():
     parser.add_argument("--protocols", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="ID")
     parser.add_argument("--limit", type=int, help="first so many sequences")
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
-    args = parser.parse_args()
+    add_settings(parser, "changes a training, such as batch_size=2")
+    args = parse(
+        parser, steps=2, seeds=[0], only=["frozen", "lila"], frozen=["map at stride 16"], limit=1,
+        protocols=["davis2016-linear-grid4-v1", "vos-folder-knn-grid8-v1"],
+    )  # fmt: skip
+    args.settings = (QUICK if args.quick else []) + settings_of(args)
     lines = [["features", *args.protocols]]
     if args.only is None or "frozen" in args.only:
         for name in args.frozen:

@@ -6,10 +6,12 @@ MODEL is a folder or a short name; CLIPS a folder of videos. Writes lila_cues.jp
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import parse
 from dense_ctx_lila.cues.base import create_cue, normalize_cues
 from dense_ctx_lila.pamr import refine
 from PIL import Image, ImageDraw, ImageFont
@@ -138,7 +140,9 @@ def main():
     parser.add_argument("--layer", type=int, help="of the backbone; default the one of stride 16, or the last")
     parser.add_argument("--stride", type=int, default=7)
     parser.add_argument("--penalty", type=float, default=0.1)
-    args = parser.parse_args()
+    args = parse(parser, out=Path(tempfile.gettempdir()), example=None, at=[0], gap=1, clips=None, frames=2)
+    first = sorted(path.name for path in args.folder.iterdir())[:1]
+    args.example, args.clips = args.example or first, args.clips or first
     model = AutoDenseModel.from_pretrained(args.model)
     strides = list(model.backbone.strides)
     if args.layer is None:

@@ -1,7 +1,6 @@
 """Time and memory of MAXA's forward and backward pass, against other ways to dense predictions from the same features.
 
     python benchmarks/maxa.py                                  # 37 x 37 x 768 features, 224 x 224 output, batch 8
-    python benchmarks/maxa.py --grid 8 --channels 32 --batch 1 --size 64 --rounds 1      # a quick look
 
 Each in a process of its own. They take turns, a step each, and the least of all rounds counts: seconds on the clock,
 and CPU seconds of all threads, in which other programs on the machine do not show. Memory is the peak of a step above
@@ -17,7 +16,7 @@ import multiprocessing
 import os
 import time
 
-from common import machine, peak_mb_since, reset_peak
+from common import machine, parse, peak_mb_since, reset_peak, same
 
 SMALL_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 PARTS = (8, 24)  # channels of the bilateral upsampling
@@ -172,7 +171,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("grid", 37), ("channels", 768), ("batch", 8), ("size", 224), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=value, help="(%(default)s)")
-    args = parser.parse_args()
+    args = parse(parser, grid=8, channels=32, batch=1, size=64, rounds=1)
     print(machine())
     print(f"{args.grid} x {args.grid} x {args.channels} features, {args.size} px out, batch {args.batch}", flush=True)
     one = argparse.Namespace(**{**vars(args), "batch": 1})
@@ -187,6 +186,7 @@ def main():
     peaks = [max(found[3] for found in column) for column in zip(*rounds, strict=True)]
     losses = [column[0][0] for column in zip(*rounds, strict=True)]
     apart = abs(losses[0] - losses[1]) / abs(losses[1])
+    same(apart, 1e-4, "the loss with and without full matrices")
     print(f"loss with and without full matrices: apart by {apart:.1e} of it", flush=True)
     slope = [(more - less) / (PARTS[1] - PARTS[0]) for less, more in zip(best[-2], best[-1], strict=True)]
     line = [less + each * (args.channels - PARTS[0]) for less, each in zip(best[-2], slope, strict=True)]

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from common import parse
 from dense_ctx_maxa.dataset import TaskData, open_images
 from dense_ctx_maxa.tasks import create_task
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
@@ -17,10 +18,10 @@ from torch.nn.functional import avg_pool2d, interpolate, one_hot
 SIZE, CELL = (112, 112), 8
 
 
-def targets(task, data, split):
+def targets(task, data, split, count=None):
     images = open_images({**data, "split": split}, task)
     samples = TaskData(task, images, SIZE, SIZE)
-    return torch.stack([samples.target(index) for index in range(len(images))]), images.classes
+    return torch.stack([samples.target(index) for index in range(len(images))[:count]]), images.classes
 
 
 def as_values(task, target, classes):
@@ -41,7 +42,9 @@ def score(task, predictions, target, classes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    root = parser.parse_args().data
+    parser.add_argument("--limit", type=int, help="first so many images of each split")
+    args = parse(parser, limit=2)
+    root = args.data
     kitchen = {"name": "rgbd-folder", "root": str(root / "rgbd" / "kitchen")}
     sets = {
         "semantic": {"name": "camvid", "root": str(root / "camvid")},
@@ -50,7 +53,7 @@ def main():
     }
     for name, data in sets.items():
         task = create_task(name)
-        (train, classes), (val, _) = targets(task, data, "train"), targets(task, data, "val")
+        (train, classes), (val, _) = (targets(task, data, split, args.limit) for split in ("train", "val"))
         values, known = as_values(task, train, classes)
         everywhere = values.sum((0, 2, 3)) / known.sum()
         mean = torch.where(known.sum(0) > 0, values.sum(0) / known.sum(0).clamp_min(1), everywhere[:, None, None])

@@ -11,7 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from dense_ctx_bench import Bench, BenchTask, markdown, page, plots, run_bench
+from common import parse
+from dense_ctx_bench.plan import Bench, BenchTask
+from dense_ctx_bench.report import page, plots
+from dense_ctx_bench.run import run_bench
+from dense_ctx_bench.table import markdown
 
 from dense_ctx.config import Part
 from dense_ctx.files import read_json
@@ -79,7 +83,7 @@ def main():
     numbers = (("size", 112), ("steps", 1000), ("room-steps", 200), ("batch", 4))
     for name, value in numbers:
         parser.add_argument(f"--{name}", type=type(value), default=value, help="(%(default)s)")
-    args = parser.parse_args()
+    args = parse(parser, size=64, steps=2, room_steps=1, batch=2, seeds=[0])
     for count in () if args.show else range(1, len(args.seeds) + 1):
         for _, bench in benches(args, tuple(args.seeds[:count])):
             run_bench(bench, report)

@@ -1,6 +1,6 @@
 """Peak memory of large images, each case in a process of its own.
 
-python benchmarks/memory.py [--height 3000 --width 4000] [--budget 2GB]
+python benchmarks/memory.py [--height 3000 --width 4000] [--budget 2GB] [--quick]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import in_process, machine, peak_mb, peak_mb_since, reset_peak
+from common import in_process, machine, parse, peak_mb, peak_mb_since, reset_peak, same
 
 
 def _photo(height: int, width: int):  # type: ignore[no-untyped-def]
@@ -73,16 +73,20 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=3000)
     parser.add_argument("--width", type=int, default=4000)
     parser.add_argument("--budget", default="2GB")
-    args = parser.parse_args()
+    parser.add_argument("--forward", type=float, default=1.0, help="sides of the images of the first cases, as a share")
+    args = parse(parser, height=300, width=400, budget="400MB", forward=0.5)
     print(machine())
-    for name, case in (
-        ("forward 900x1200 lite0+upsample", (forward, 900, 1200, "3GB", "efficientnet-lite0", "upsample")),
-        ("forward 640x900 dinov2-s14+dpt", (forward, 640, 900, "1.2GB", "dinov2-s14", "dpt")),
-        (f"segment {args.height}x{args.width}", (segment, args.height, args.width, args.budget)),
-        (f"write features {args.height}x{args.width}", (write, args.height, args.width, args.budget)),
-    ):
-        peak, seconds, note = in_process(*case)
-        print(f"{name:34} peak {peak:7.0f} MB  {seconds:6.1f} s  {note}", flush=True)
+    for height, width, gigabytes, backbone, decoder in (
+        (900, 1200, 3, "efficientnet-lite0", "upsample"), (640, 900, 1.2, "dinov2-s14", "dpt"),
+    ):  # fmt: skip
+        height, width = round(height * args.forward), round(width * args.forward)
+        budget = f"{gigabytes * args.forward**2}GB"
+        peak, seconds, note = in_process(forward, height, width, budget, backbone, decoder)
+        print(f"forward {height}x{width} {backbone}+{decoder}: adds {peak:.0f} MB, {seconds:.1f} s, {note}", flush=True)
+        same(peak / 1e3 / (gigabytes * args.forward**2), 1.1, "share of the budget that is used")
+    for name, case in (("segment", segment), ("write features", write)):
+        peak, seconds, note = in_process(case, args.height, args.width, args.budget)
+        print(f"{name} {args.height}x{args.width}: peak {peak:.0f} MB, {seconds:.1f} s, {note}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,26 +7,17 @@ python benchmarks/retrieval.py --rows 10240000 --folder DIR   # the same in file
 
 import argparse
 import json
-import resource
+import statistics
 import time
 
 import torch
+from common import in_turn, machine, parse, peak_mb, ratio, same
 from dense_ctx_probes.retrieval import RetrievalProbe
 from dense_ctx_probes.retrieval_bank import Bank
 from dense_ctx_probes.retrieval_search import nearest
 from torch.nn import functional
 
 from dense_ctx.interfaces import DenseFeatures
-
-
-def clock(work, repeats=3):
-    """Best processor seconds (all threads: what other programs take does not count), and the result."""
-    best, result = float("inf"), None
-    for _ in range(repeats):
-        began = time.process_time()
-        result = work()
-        best = min(best, time.process_time() - began)
-    return best, result
 
 
 def one_hot_bank(maps, targets, classes):
@@ -40,7 +31,7 @@ def one_hot_bank(maps, targets, classes):
     return functional.normalize(maps.flatten(2).transpose(1, 2).flatten(0, 1), dim=1), torch.cat(values)
 
 
-def building(classes=150, images=20, grid=32, patch=16, dim=384):
+def building(images, rounds, classes=150, grid=32, patch=16, dim=384):
     draw = torch.Generator().manual_seed(0)
     maps = torch.randn(images, dim, grid, grid, generator=draw)
     targets = torch.randint(classes, (images, grid * patch, grid * patch), generator=draw)
@@ -50,24 +41,67 @@ def building(classes=150, images=20, grid=32, patch=16, dim=384):
         probe = RetrievalProbe(classes=classes, sampling="uniform", memory=images * grid * grid)
         return probe.partial_fit(features, targets).bank_.whole()
 
-    seconds, bank = clock(ours)
-    plain, expected = clock(lambda: one_hot_bank(maps, targets, classes), 1)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(bank, expected, strict=True))
+    def plain():
+        return one_hot_bank(maps, targets, classes)
+
+    same(max(float((a - b).abs().max()) for a, b in zip(ours(), plain(), strict=True)), 1e-6, "banks")
+    seconds = in_turn({"ours": ours, "plain": plain}, rounds)
     return {
-        "build_cpu_seconds": round(seconds, 2),
-        "plain_build_cpu_seconds": round(plain, 2),
-        "ratio": round(plain / seconds, 1),
+        "build_seconds": round(statistics.median(seconds["ours"]), 2),
+        "plain_build / ours": ratio(seconds["plain"], seconds["ours"]),
     }
 
 
+def against_faiss(queries, keys, rounds, k=30):
+    import faiss
+
+    flat = faiss.IndexFlatIP(keys.shape[1])
+    flat.add(keys.numpy())
+    results = {}
+
+    def ours():
+        results["ours"] = nearest(queries, keys, k)
+
+    def theirs():
+        results["theirs"] = tuple(torch.from_numpy(item) for item in flat.search(queries.numpy(), k))
+
+    ours(), theirs()
+    seconds = in_turn({"ours": ours, "faiss": theirs}, rounds)
+    (scores, index), (expected, neighbours) = results["ours"], results["theirs"]
+    same(float((scores - expected).abs().max()), 1e-5, "scores of the neighbours")
+    alike = float((index == neighbours).float().mean())
+    same(1 - alike, 1e-3, "neighbours (keys whose scores are equal to the last digit change places)")
+    return {
+        "search_seconds": round(statistics.median(seconds["ours"]), 3),
+        "faiss_seconds": round(statistics.median(seconds["faiss"]), 3),
+        "ours / faiss, target 1": ratio(seconds["ours"], seconds["faiss"]),
+        "same_neighbours": alike,
+    }
+
+
+def large_bank(queries, keys):
+    began = time.perf_counter()
+    scores, index = nearest(queries, keys, 30)
+    seconds = time.perf_counter() - began
+    # of some queries: the scores are those of their keys, and no key of a block is above the last of them
+    some, block = queries[:8], keys[: 1 << 18].float()
+    apart = torch.einsum("qc,qkc->qk", some, keys[index[:8]].float()) - scores[:8]
+    same(float(apart.abs().max()), 1e-4, "scores")
+    above = (some @ block.T > scores[:8, -1:] + 1e-4).sum(1)
+    same(float((above - (index[:8] < len(block)).sum(1)).max()), 0, "keys above the last neighbour")
+    return {"search_seconds": round(seconds, 1)}
+
+
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--classes", type=int, default=21)
+    parser.add_argument("--images", type=int, default=20, help="from which a bank is built")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", help="keep the bank in files there")
-    args = parser.parse_args()
+    args = parse(parser, rows=10_000, dim=32, queries=100, images=1, rounds=1)
     draw = torch.Generator().manual_seed(0)
     queries = functional.normalize(torch.randn(args.queries, args.dim, generator=draw), dim=1)
     large = args.rows > 1_000_000
@@ -76,31 +110,13 @@ def main():
     for _ in range(args.rows // each):
         bank.add(torch.randn(each, args.dim, generator=draw), torch.rand(each, args.classes, generator=draw))
     keys, _ = bank.whole()
-    found = {"bank_seconds": round(time.perf_counter() - began, 1), "rows": len(keys)}
+    facts = {"bank_seconds": round(time.perf_counter() - began, 1), "rows": len(keys)}
     if large:
-        taken, (scores, index) = clock(lambda: nearest(queries, keys, 30), 1)
-        found["search_cpu_seconds"] = round(taken, 1)
-        # of some queries: the scores found are those of the keys found, and no key of a block is above the last of them
-        some, block = queries[:8], keys[: 1 << 18].float()
-        assert torch.allclose(torch.einsum("qc,qkc->qk", some, keys[index[:8]].float()), scores[:8], atol=1e-4)
-        above = (some @ block.T > scores[:8, -1:] + 1e-4).sum(1)
-        assert bool((above <= (index[:8] < len(block)).sum(1)).all())
+        facts |= large_bank(queries, keys)
     else:
-        import faiss
-
-        flat = faiss.IndexFlatIP(args.dim)
-        flat.add(keys.numpy())
-        seconds, theirs = [], []
-        for _ in range(5):  # in turn
-            taken, (_, index) = clock(lambda: nearest(queries, keys, 30), 1)
-            seconds.append(taken)
-            taken, (_, expected) = clock(lambda: flat.search(queries.numpy(), 30), 1)
-            theirs.append(taken)
-        found["search_cpu_seconds"], found["faiss_cpu_seconds"] = round(min(seconds), 2), round(min(theirs), 2)
-        found["same_neighbours"] = float((index == torch.from_numpy(expected)).float().mean())
-        found |= building()
-    found["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    print(json.dumps({**vars(args), **found, "threads": torch.get_num_threads()}, indent=1))
+        facts |= against_faiss(queries, keys, args.rounds) | building(args.images, args.rounds)
+    facts["peak_memory_mb"] = round(peak_mb())
+    print(json.dumps({**vars(args), **facts, "machine": machine()}, indent=1))
 
 
 if __name__ == "__main__":

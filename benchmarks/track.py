@@ -1,87 +1,96 @@
 """Time and memory of one propagation step against the dense-affinity formulation of the same recipe.
 
-    python benchmarks/track.py [--height 60 --width 107 --dim 384 --frames 8]
+    python benchmarks/track.py [--height 60 --width 107 --dim 384 --frames 8 --rounds 5]
 
-Both run in processes of their own, on the same features; memory is what a step adds
-beside the context's features, which both hold (79 MB at the default size).
+Both see the same clip. Memory is of a process of its own: what a step adds beside the context's features, which both
+hold (79 MB at the default size); time is taken turn about in one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 from typing import Any
 
-from common import in_process, machine, median_seconds, peak_mb_since, reset_peak
+import torch
+from common import in_process, in_turn, machine, parse, peak_mb_since, ratio, reset_peak, same
+from dense_ctx_probes.local_knn import Propagator
 
 
-def _data(height: int, width: int, dim: int, frames: int) -> Any:
-    import torch
-
+def clip(height: int, width: int, dim: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [frames + 1, dim, h, w] of a clip, and the first frame's labels [2, h, w]."""
     generator = torch.Generator().manual_seed(0)
     # neighbouring frames of a clip are alike: a common part, plus each frame's own
     common = torch.randn(dim, height, width, generator=generator)
     features = torch.stack([common + torch.randn(dim, height, width, generator=generator) for _ in range(frames + 1)])
-    labels = torch.rand(frames, 2, height, width, generator=generator)
-    return features, labels / labels.sum(1, keepdim=True)
+    labels = torch.rand(2, height, width, generator=generator)
+    return features, labels / labels.sum(0)
 
 
-def dense(height: int, width: int, dim: int, frames: int) -> tuple[float, float, Any]:
+class Dense:
     """The whole affinity of a frame to its context, masked, thresholded, normalised: the recipe as it is written."""
-    import torch
 
-    features, labels = _data(height, width, dim, frames)
-    unit = torch.nn.functional.normalize
-    query, keys = unit(features[-1].flatten(1), dim=0), unit(features[:-1].flatten(2), dim=1)
-    ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    ys, xs = ys.flatten(), xs.flatten()
-    window = ((ys[:, None] - ys).abs() <= 12) & ((xs[:, None] - xs).abs() <= 12)
-    window = window.float()
-    before = reset_peak()
+    def __init__(self, features: torch.Tensor, labels: torch.Tensor, n_last_frames: int) -> None:
+        self.frames, self.labels, self.count = [self.unit(features)], [labels], n_last_frames
+        ys, xs = torch.meshgrid(*(torch.arange(side) for side in features.shape[1:]), indexing="ij")
+        ys, xs = ys.flatten(), xs.flatten()
+        self.window = (((ys[:, None] - ys).abs() <= 12) & ((xs[:, None] - xs).abs() <= 12)).float()
 
-    def step() -> Any:
-        affinity = torch.exp(torch.bmm(query.T.expand(frames, -1, -1), keys) / 0.1)  # [T, h w, h w]
-        affinity *= window
-        affinity = affinity.transpose(2, 1).reshape(-1, height * width)
+    @staticmethod
+    def unit(features: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(features.flatten(1), dim=0)
+
+    def step(self, features: torch.Tensor) -> torch.Tensor:
+        query = self.unit(features)
+        affinity = torch.exp(torch.bmm(query.T.expand(len(self.frames), -1, -1), torch.stack(self.frames)) / 0.1)
+        affinity *= self.window
+        affinity = affinity.transpose(2, 1).reshape(-1, query.shape[1])
         limit = torch.topk(affinity, 5, dim=0).values.min(dim=0).values
         affinity[affinity < limit] = 0
         affinity = affinity / affinity.sum(0, keepdim=True)
-        return (labels.transpose(0, 1).flatten(1) @ affinity).view(-1, height, width)
+        result = (torch.stack(self.labels, 1).flatten(1) @ affinity).view(-1, *features.shape[1:])
+        for kept, new in ((self.frames, query), (self.labels, result)):
+            kept.append(new)
+            if len(kept) > 1 + self.count:  # the first frame stays
+                del kept[1]
+        return result
 
-    result = step()
-    return median_seconds(step, 3), peak_mb_since() - before, result.numpy()
+
+SIDES: dict[str, Any] = {"dense": Dense, "ours": Propagator}
 
 
-def ours(height: int, width: int, dim: int, frames: int) -> tuple[float, float, Any]:
-    from dense_ctx_probes.local_knn import Propagator, _normalized, _propagate
-
-    features, labels = _data(height, width, dim, frames)
-    propagator = Propagator(features[0], labels[0], n_last_frames=frames - 1)
-    propagator._values = labels.movedim(1, -1).contiguous()
-    for slot in range(frames):
-        propagator._keys[slot] = _normalized(features[slot])
+def peak(side: str, *size: int) -> float:
+    """MB that a step with a full context adds to a fresh process."""
+    features, labels = clip(*size)
+    propagator = SIDES[side](features[0], labels, n_last_frames=size[-1] - 1)
+    for frame in features[1:]:
+        propagator.step(frame)
     before = reset_peak()
-
-    def step() -> Any:
-        query = _normalized(features[-1])
-        return _propagate(query, propagator._keys, propagator._values, 12, 5, 0.1).movedim(-1, 0)
-
-    result = step()
-    return median_seconds(step, 7), peak_mb_since() - before, result.numpy()
+    propagator.step(features[-1])
+    return peak_mb_since() - before
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("height", 60), ("width", 107), ("dim", 384), ("frames", 8)):
+    for name, default in (("height", 60), ("width", 107), ("dim", 384), ("frames", 8), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    args = parser.parse_args()
+    args = parse(parser, height=30, width=40, dim=16, frames=3, rounds=1)
     size = (args.height, args.width, args.dim, args.frames)
     print(f"{args.height} x {args.width} grid, {args.dim} channels, {args.frames} context frames; {machine()}")
-    slow, slow_mb, expected = in_process(dense, *size)
-    fast, fast_mb, got = in_process(ours, *size)
-    print(f"dense affinity  {slow:8.3f} s a frame  {slow_mb:8.0f} MB")
-    print(f"dense_ctx       {fast:8.3f} s a frame  {fast_mb:8.0f} MB")
-    print(f"ratio           {slow / fast:8.1f}             {slow_mb / max(fast_mb, 1):8.1f}")
-    print(f"largest difference of the soft labels {abs(got - expected).max():.1e}")
+    features, labels = clip(*size)
+    sides = {name: side(features[0], labels, n_last_frames=args.frames - 1) for name, side in SIDES.items()}
+    difference = 0.0
+    for frame in features[1:]:  # fills the context
+        one, other = (side.step(frame) for side in sides.values())
+        difference = max(difference, float((one - other).abs().max()))
+    same(difference, 1e-5, "soft labels")
+    seconds = in_turn({n: lambda side=side: side.step(features[-1]) for n, side in sides.items()}, args.rounds)
+    memory = {name: in_process(peak, name, *size) for name in sides}
+    for name in sides:
+        print(f"{name:6}{statistics.median(seconds[name]):8.3f} s a frame, median {memory[name]:8.0f} MB")
+    print(f"dense / ours, time {ratio(seconds['dense'], seconds['ours'])}")
+    print(f"dense / ours, memory {memory['dense'] / max(memory['ours'], 1):.1f}")
+    print(f"largest difference of the soft labels {difference:.1e} over {args.frames} steps")
 
 
 if __name__ == "__main__":

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import argparse
 
-from common import in_process, machine, peak_mb_since, reset_peak
+from common import in_process, machine, parse, peak_mb_since, reset_peak
 
 HEIGHT, WIDTH, STRIDE, CONTEXT = 480, 1152, 8, 8
 
 
-def step(dim: int) -> tuple[float, str]:
+def step(dim: int, size: tuple[int, int]) -> tuple[float, str]:
     """What a propagator with a full context adds, at its largest."""
     import torch
     from dense_ctx_probes.local_knn import Propagator
 
-    height, width = HEIGHT // STRIDE, WIDTH // STRIDE
+    height, width = size[0] // STRIDE, size[1] // STRIDE
     generator = torch.Generator().manual_seed(0)
     frame = torch.randn(dim, height, width, generator=generator)
     labels = torch.rand(2, height, width, generator=generator)
@@ -32,7 +32,7 @@ def step(dim: int) -> tuple[float, str]:
     return peak_mb_since() - before, f"{height} x {width} cells, {dim} channels, {CONTEXT} context frames"
 
 
-def clip(frames: int) -> tuple[float, str]:
+def clip(frames: int, size: tuple[int, int]) -> tuple[float, str]:
     """What `track` adds over a clip of so many frames, each made when it is asked for."""
     import torch
 
@@ -40,30 +40,32 @@ def clip(frames: int) -> tuple[float, str]:
     from dense_ctx.tracking import track
 
     model = AutoDenseModel.from_parts("rgb-xy", "upsample")
-    mask = torch.zeros(HEIGHT, WIDTH, dtype=torch.int64)
-    mask[100:300, 200:600] = 1
+    mask = torch.zeros(size, dtype=torch.int64)
+    mask[size[0] // 5 : size[0] // 2, size[1] // 5 : size[1] // 2] = 1
 
     def video(count: int):  # type: ignore[no-untyped-def]
         for number in range(count):
-            yield torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(number))
+            yield torch.rand(3, *size, generator=torch.Generator().manual_seed(number))
 
     for _ in track(model, video(2), mask):
         pass
     before = reset_peak()
     seen = sum(1 for _ in track(model, video(frames), mask))
-    return peak_mb_since() - before, f"{seen} frames of {HEIGHT} x {WIDTH}"
+    return peak_mb_since() - before, f"{seen} frames of {size[0]} x {size[1]}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dim", type=int, default=384)
-    args = parser.parse_args()
+    parser.add_argument("--size", nargs=2, type=int, default=[HEIGHT, WIDTH], metavar=("H", "W"))
+    args = parse(parser, dim=16, size=[96, 160])
+    size = (args.size[0], args.size[1])
     print(machine())
-    added, what = in_process(step, args.dim)
+    added, what = in_process(step, args.dim, size)
     print(f"propagation  {added:7.0f} MB  {what}", flush=True)
     clips = []
     for frames in (20, 60):
-        found, what = in_process(clip, frames)
+        found, what = in_process(clip, frames, size)
         clips.append(found)
         print(f"track        {found:7.0f} MB  {what}", flush=True)
     if added >= 2000:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .commands.arguments import VerbParser
-from .errors import DenseCtxError, PluginError, PluginWarning
+from .errors import DenseCtxError, PluginError
 from .plugins import registry
 
 DEBUG_VARIABLE = "DENSE_CTX_DEBUG"  # "1": show the traceback of an error, as --debug does
@@ -46,12 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 where a verb reports failure, 2 for an error of ours (one line on stderr), 130 when interrupted.
     """
-    args = build_parser().parse_args(argv)
+    plain = warnings.formatwarning
+    warnings.formatwarning = _format_warning
+    try:
+        return _run(build_parser().parse_args(argv))
+    finally:
+        warnings.formatwarning = plain
+
+
+def _run(args: argparse.Namespace) -> int:
     # read when torch is loaded: threads that wait sleep, in place of spinning on a core that another program needs
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     args.debug = debug = args.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
-    plain = warnings.formatwarning
-    warnings.formatwarning = _format_warning
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -68,8 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`| head`) has gone; spare the interpreter the same error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    finally:
-        warnings.formatwarning = plain
     return status
 
 
@@ -89,10 +93,13 @@ class _Version(argparse.Action):
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """One line for our own warnings, whose source line tells a user nothing."""
-    if issubclass(category, PluginWarning):
-        return f"warning: {message}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+    """One line; where in the source it was made only of those that are for programmers (FutureWarning ...)."""
+    text = " ".join(str(message).split())
+    return (
+        f"warning: {text}\n"
+        if issubclass(category, UserWarning)
+        else f"{filename}:{lineno}: {category.__name__}: {text}\n"
+    )
 
 
 if __name__ == "__main__":

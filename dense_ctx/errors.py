@@ -20,7 +20,11 @@ class FileError(DenseCtxError, OSError):
 
 
 class UnknownNameError(DenseCtxError, KeyError):
-    """No part of the kind asked for is registered under this name."""
+    """No part of the kind asked for is registered under this name. hint: the near names, as the message has them."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
     def __str__(self) -> str:  # KeyError would print the message's repr, with its newlines escaped
         return str(self.args[0]) if self.args else ""

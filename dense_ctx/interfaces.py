@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -237,8 +238,22 @@ class EpochDataset(Dataset[Any], ABC):
 class Objective(nn.Module, ABC):
     """What to learn from what. May own parameters (a projector); they are dropped from the published model.
 
-    The order of calls is `dataset`, `setup` once, then `forward` and `after_step` for each step, `finish` once.
+    The order of calls is `check`, `dataset`, `setup` once, then `forward` and `after_step` for each step, `finish`
+    once.
+
+    Attributes set by the subclass:
+        optimizer: "lr" and "weight_decay" that suit it, which hold where a training's configuration leaves them open.
     """
+
+    optimizer: Mapping[str, float] = MappingProxyType({})
+
+    def check(self, model: DenseModel) -> None:
+        """Refuse a model that this objective cannot train as it is set, before any data is looked at. Default: none.
+
+        Raises:
+            ConfigError: says why, and what to change.
+        """
+        return None
 
     @abstractmethod
     def dataset(self, data: Any) -> Dataset[Any]:
@@ -262,7 +277,8 @@ class Objective(nn.Module, ABC):
 
         Returns:
             Parameter groups for the optimiser, as torch.optim takes them. Default: the decoder's, the backbone's
-            adapters and this objective's own parameters.
+            adapters and this objective's own parameters. A group has an lr or a weight_decay of its own only where the
+            user asked for that: it stands above the configuration's.
         """
         names = set(model.backbone.adapters())
         adapters = [p for name, p in model.backbone.named_parameters() if name in names]
@@ -298,8 +314,6 @@ class ScoredObjective(Objective):
         reads_features: whether it can train on, and score, a backbone's maps from disk: `use_features` and the
             `features` of `score`. A benchmark runs an objective that cannot only without its cache.
         size: (H, W) of the outputs. image_size: (H, W) images are resized to. A benchmark sets both before `dataset`.
-        lr: learning rate of the objective's parameter groups; None: the objective's own. A benchmark may set it
-            before `setup`.
     """
 
     reads_features: ClassVar[bool] = False
@@ -308,7 +322,6 @@ class ScoredObjective(Objective):
     lower_is_better: bool = False
     size: Size
     image_size: Size
-    lr: float | None = None
 
     @abstractmethod
     def outputs(self, dataset: Dataset[Any]) -> int:

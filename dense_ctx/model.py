@@ -102,7 +102,12 @@ class DenseModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> DenseModel:
-        """As `AutoDenseModel.from_pretrained`."""
+        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"), in eval mode.
+
+        Args:
+            options: revision, cache_dir, local_files_only, token, device, dtype ...: those of
+                `dense_ctx.persistence.hub.load`, which describes them and the errors.
+        """
         from .persistence import hub
 
         return hub.load(name_or_path, **options)
@@ -247,27 +252,4 @@ class AutoDenseModel:
     """Opens models by short name, Hub repository or folder; makes new ones from parts."""
 
     from_parts = DenseModel.from_parts
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> DenseModel:
-        """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"); see
-        `dense_ctx.persistence.hub.load`."""
-        return DenseModel.from_pretrained(
-            name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
-            device=device,
-            dtype=dtype,
-        )
+    from_pretrained = DenseModel.from_pretrained

@@ -73,10 +73,11 @@ def open_model(
                 raise InputError(f"{spec!r}: a saved model takes {', '.join(_OPTIONS)}; got {', '.join(unknown)}")
             model = AutoDenseModel.from_pretrained(made.name, **made.args)
     except (UnknownNameError, WeightsError, ConfigError, FileError) as error:
-        hint = _near_miss(made.backbone.name if isinstance(made, Parts) else made.name)
+        saved = not isinstance(made, Parts)
+        hint = near_miss(made.backbone.name if isinstance(made, Parts) else made.name, saved=saved)
         if hint is None or Path(spec).is_dir():
             raise
-        raise type(error)(f"{str(error).rstrip('. ')}. {hint}") from error
+        raise type(error)(f"{without_hint(error).rstrip('. ')}. {hint}") from error
     try:
         model.to(device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     except (RuntimeError, AssertionError) as error:  # torch's own, for a device that this machine lacks
@@ -84,19 +85,36 @@ def open_model(
     return model.eval()
 
 
-def _near_miss(name: str) -> str | None:
-    """What may have been meant."""
+def check_backbone(name: str) -> None:
+    """Refuse a name that is no backbone's, where no other model may stand; raises UnknownNameError with one hint."""
+    try:
+        registry().get("backbone", name)
+    except UnknownNameError as error:
+        hint = near_miss(name, saved=False)
+        raise (error if hint is None else UnknownNameError(f"{without_hint(error)} {hint}")) from None
+
+
+def without_hint(error: Exception) -> str:
+    """An error's message, without the near names of a registry's."""
+    return str(error).replace(error.hint, "") if isinstance(error, UnknownNameError) and error.hint else str(error)
+
+
+def near_miss(name: str, *, saved: bool = True) -> str | None:
+    """What may have been meant; saved: by a name that may also be a saved model's."""
     owner, slash, rest = name.partition("/")
     backbones = registry().names("backbone")
     if _is_backbone(name):
         return None
+    if not saved and (name in registry().names("model") or (Path(name) / "config.json").is_file()):
+        return f"A saved model as a backbone is written model:{name}"
     if slash and "/" not in rest and ":" not in name:
         family, inside = ("timm:", rest) if owner == "timm" else ("hf:", name)
         return f"If it is a backbone, write {family}{inside}" if family in backbones else None
     if name in registry().names("decoder"):
-        return f"{name} is a decoder: write BACKBONE+{name}"
-    near = difflib.get_close_matches(name, [*registry().names("model"), *backbones], n=3)
-    return f"Did you mean {', '.join(near)}? BACKBONE alone means BACKBONE+{PLAIN}" if near else None
+        return f"{name} is a decoder" + (f": write BACKBONE+{name}" if saved else "")
+    near = difflib.get_close_matches(name, [*(registry().names("model") if saved else ()), *backbones], n=3)
+    alone = f" BACKBONE alone means BACKBONE+{PLAIN}" if saved else ""
+    return f"Did you mean {', '.join(near)}?{alone}" if near else None
 
 
 def _is_backbone(name: str) -> bool:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    ConfigError,
     DenseCtxError,
     FileError,
     InputError,
@@ -179,7 +180,7 @@ class Registry:
         """The entry for `name`, and the positional arguments of a family name ("timm:NAME" -> ("NAME",)).
 
         Raises:
-            UnknownNameError: with the three closest names, and any plugin that failed.
+            UnknownNameError: with up to three near names, and any plugin that failed.
         """
         if not isinstance(name, str):
             raise InputError(f"a {kind} is asked for by name, a str; got {type(name).__name__}: {name!r}")
@@ -192,12 +193,12 @@ class Registry:
         if kind not in self.kinds:
             raise UnknownNameError(f"Unknown kind {kind!r}. The kinds are {', '.join(self.kinds)}.")
         names = self.names(kind)
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-        hint = f" Closest: {', '.join(close)}." if close else f" No {kind} is registered."
-        hint += f" `dense-ctx plugins {kind}` lists all {len(names)}."
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f" Closest: {', '.join(close)}." if close else ""
+        more = f" `dense-ctx plugins {kind}` lists all {len(names)}." if names else f" No {kind} is registered."
         if self.failures:
-            hint += " Skipped plugins: " + "; ".join(f"{owner} ({cause})" for owner, cause in self.failures.items())
-        raise UnknownNameError(f"Unknown {kind} {name!r}.{hint}")
+            more += " Skipped plugins: " + "; ".join(f"{owner} ({cause})" for owner, cause in self.failures.items())
+        raise UnknownNameError(f"Unknown {kind} {name!r}.{hint}{more}", hint)
 
     def base(self, kind: str) -> type | None:
         """The class that parts of a kind are instances of; imports its module. None for kinds of files and models.
@@ -259,16 +260,22 @@ class Registry:
         except (TypeError, ValueError):  # a callable written in C may have none; then the call itself raises
             signature = None
         if signature is not None:
-            try:
-                signature.bind(*positional, **arguments)
-            except TypeError as error:
-                from .config.reader import unknown_keys
+            from .config.reader import check_arguments, unknown_keys
 
+            try:
+                given = signature.bind(*positional, **arguments)
+            except TypeError as error:
                 known = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
                 unknown = [key for key in arguments if key not in known]
                 problem = unknown_keys(unknown, known) if unknown else error
                 message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {problem}"
                 raise InputError(message) from None
+            try:
+                check_arguments(
+                    target, {k: v for k, v in given.arguments.items() if k in arguments}, f"{kind} {name!r}"
+                )
+            except ConfigError as error:
+                raise InputError(str(error)) from None
         return partial(target, *positional, **arguments)
 
     def create(self, kind: str, name: str, /, **args: Any) -> Any:
@@ -290,10 +297,10 @@ class Registry:
             ) from error
         base = self.base(kind)
         if base is not None and not isinstance(part, base):
-            mismatch = TypeError(
-                f"{entry.target} gave a {type(part).__name__}, not a {base.__module__}.{base.__name__}"
+            raise PluginError(  # with these arguments: the plugin's other parts are not at fault
+                f"{kind} {name!r} cannot be used: {entry.target} of {entry.owner} gave a {type(part).__name__}, not a "
+                f"{base.__module__}.{base.__name__}"
             )
-            raise self._fail(entry, mismatch) from None
         return part
 
     def file(self, kind: str, name: str) -> Traversable:

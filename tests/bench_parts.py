@@ -79,8 +79,8 @@ class Depth(ScoredObjective):
 
     def setup(self, model, dataset, *, fresh):
         self.fail("setup")
-        lr = 1e-3 if self.lr is None or self.fault == "lr" else self.lr
-        return [{**group, "lr": lr} for group in super().setup(model, dataset, fresh=fresh)]
+        own = {"lr": 1e-3} if self.fault == "lr" else {}
+        return [{**group, **own} for group in super().setup(model, dataset, fresh=fresh)]
 
     def predict(self, model, batch, features):
         if features is None:

@@ -156,7 +156,6 @@ AT_USE: dict[str, tuple[str, str]] = {
         "not a subclass of dense_ctx.interfaces.Decoder",
     ),
     "not-callable": ("Part = 3\n", "is a int, not a class or function"),
-    "wrong-product": ("def Part(dims, strides):\n    return 3\n", "gave a int, not a dense_ctx.interfaces.Decoder"),
 }
 
 

@@ -6,8 +6,11 @@ from xml.etree import ElementTree
 import pytest
 import tiny_datasets
 import torch
-from dense_ctx_bench import Bench, BenchTask, markdown, page, run_bench
+from dense_ctx_bench.plan import Bench, BenchTask
+from dense_ctx_bench.report import page
+from dense_ctx_bench.run import run_bench
 from dense_ctx_bench.select import Best, hold_out
+from dense_ctx_bench.table import markdown
 from safetensors.torch import load_file
 
 from dense_ctx import AutoDenseModel, cli

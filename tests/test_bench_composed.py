@@ -45,7 +45,7 @@ def test_saved_models_and_their_base_stand_in_one_table(tmp_path):
 
 
 def test_a_model_that_was_trained_again_makes_another_cell(tmp_path):
-    from dense_ctx_bench import Bench, BenchTask
+    from dense_ctx_bench.plan import Bench, BenchTask
 
     from dense_ctx.config import Part
 

@@ -4,7 +4,9 @@ import bench_parts
 import pytest
 import tiny_datasets
 import torch
-from dense_ctx_bench import BenchTask, markdown, run_bench
+from dense_ctx_bench.plan import BenchTask
+from dense_ctx_bench.run import run_bench
+from dense_ctx_bench.table import markdown
 from test_bench import bench
 
 from dense_ctx import AutoDenseModel, cli, registry

@@ -10,7 +10,8 @@ import threading
 import pytest
 import tiny_datasets
 import torch
-from dense_ctx_bench import cells, run_bench
+from dense_ctx_bench import cells
+from dense_ctx_bench.run import run_bench
 from filelock import FileLock
 from test_bench import bench
 

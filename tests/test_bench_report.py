@@ -4,8 +4,9 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from dense_ctx_bench import markdown, page, plots
 from dense_ctx_bench.plot import Point, _ticks, scatter
+from dense_ctx_bench.report import page, plots
+from dense_ctx_bench.table import markdown
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -49,6 +49,7 @@ def test_decoder(name):
 # its scene is no video: what is where has nothing to do with where it was, so that no window may be put around a cell
 PROBE_ARGS = {
     "propagation": {"size_mask_neighborhood": 0},
+    "zero-shot": {"embeddings": "random"},
     "retrieval": {"reads": "pixels"},  # its classes change from patch to patch, which bilinear upsampling blurs
 }
 

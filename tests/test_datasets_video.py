@@ -128,9 +128,7 @@ def test_vos_folder_of_one_or_several_sequences(tmp_path):
 
 
 def test_suffixes_are_those_the_readers_take():
-    from dense_ctx_datasets import clips
-
-    from dense_ctx.data import pairs
+    from dense_ctx_datasets import clips, pairs
 
     assert frozenset(pairs.IMAGE_SUFFIXES) == IMAGE_SUFFIXES
     assert clips.VIDEO_SUFFIXES == VIDEO_SUFFIXES

@@ -40,8 +40,8 @@ def data(tmp_path):
 
 @pytest.mark.parametrize(
     "args",
-    [{}, {"loss": "official"}, {"official_distractors": True}, {"out": 0}, {"distractors": 0}, {"train": "decoder"},
-     {"positives": "crops"}, {"direct": True}],
+    [{}, {"loss": "official"}, {"official_distractors": True}, {"out": 0, "hidden": 7}, {"distractors": 0},
+     {"train": "decoder"}, {"positives": "crops"}, {"direct": True, "out": 6144, "hidden": 7}],
 )  # fmt: skip
 def test_contract(data, args):
     assert "frozen" in check_objective("dip", data, args={**ARGS, **args}, batch_size=2)
@@ -170,7 +170,7 @@ def test_direct_classification_is_cross_entropy_over_pixels(data):
     from torch.nn import functional
 
     _, batch = batch_of(data)
-    objective = DipObjective(**ARGS, classes=4, direct=True)
+    objective = DipObjective(size=ARGS["size"], classes=4, direct=True)
     step = TrainStep(model := tiny_model(), objective, ())
     batch["query_labels"][1, :5] = -1
     losses = objective(model, batch)
@@ -187,7 +187,7 @@ def test_direct_classification_is_cross_entropy_over_pixels(data):
     assert all(bool(p.grad.any()) for p in step.parameters() if p.requires_grad)
     assert not any("projector" in name for name in model.state_dict())
     with pytest.raises(ConfigError, match="direct=true needs the number of pseudo-classes"):
-        DipObjective(**ARGS, direct=True).setup(model, (), fresh=True)
+        DipObjective(size=ARGS["size"], direct=True).setup(model, (), fresh=True)
 
 
 def test_padding_to_the_stride_is_ignored(data):
@@ -333,6 +333,13 @@ def test_faults_of_a_batch(data):
         ({"positives": "none"}, "positives='none'"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"direct": True, "loss": "official"}, "direct=true classifies with cross-entropy; loss='official'"),
+        ({"out": 0, "projector_lr": 0.1}, "projector_lr would have no effect with out=0"),
+        ({"out": 0, "hidden": 3}, "hidden would have no effect without a projector"),
+        ({"direct": True, "out": 3}, "out would have no effect with direct=true"),
+        ({"direct": True, "distractors": 3}, "distractors would have no effect with direct=true"),
+        ({"direct": True, "temperature": 0.3}, "temperature would have no effect with direct=true"),
+        ({"distractors": 0, "official_distractors": True}, "official_distractors would have no effect without dist"),
+        ({"train": "decoder", "blocks": 2}, "blocks would have no effect with train=decoder: leave it out"),
         ({"resize": 31, "size": 32}, r"resize=31, size=32, .*needs an image of at least that side"),
         ({"resize": 64, "size": 32, "positives": "crops"}, "one and the same for two crops"),
         ({"scale": [0.0, 1.0]}, r"scale=\[0.0, 1.0\]: expected"),
@@ -353,6 +360,12 @@ def test_without_a_word_the_adapters_train_where_there_are_some():
     groups = objective.setup(model, None, fresh=True)
     assert objective.what == "adapters"
     assert sum(len(group["params"]) for group in groups) == len(model.backbone.adapters())
+
+
+def test_blocks_of_a_backbone_whose_adapters_train_are_refused_before_any_data():
+    with pytest.raises(ConfigError, match=r"blocks=2 would have no effect with train=adapters.*give train=blocks"):
+        DipObjective(**ARGS, blocks=2).check(vit(lora=True))
+    DipObjective(**ARGS, blocks=2, train="blocks").check(vit(lora=True))
 
 
 def test_the_published_preprocessing_is_torchvisions(data):

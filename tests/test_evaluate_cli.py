@@ -31,7 +31,7 @@ def fails(capsys, *words):
 
 def test_evaluate_compare_and_score_in_a_row(davis, tmp_path, capsys):
     runs = []
-    for protocol, seeds in (("davis2016-ridge-v1", ["0"]), ("davis2016-linear-v1", ["0", "1"])):
+    for protocol, seeds in (("davis2016-ridge-grid4-v1", ["0"]), ("davis2016-linear-grid4-v1", ["0", "1"])):
         out = tmp_path / protocol
         words = ["evaluate", MODEL, "--protocol", protocol, "--data", davis, "--out", out, "--device", "cpu"]
         words += ["--keep-predictions", "--seeds", *seeds]
@@ -61,17 +61,20 @@ def test_evaluate_compare_and_score_in_a_row(davis, tmp_path, capsys):
 
 
 def test_several_protocols_have_a_folder_each(davis, tmp_path, capsys):
-    words = ["evaluate", MODEL, "--protocol", "davis2016-ridge-v1", "davis2016-knn-v1", "--data", davis]
+    words = ["evaluate", MODEL, "--protocol", "davis2016-ridge-grid4-v1", "davis2016-knn-grid8-v1", "--data", davis]
     assert cli.main([str(w) for w in [*words, "--out", tmp_path / "out", "--limit", "1", "grid=6"]]) == 0
-    assert "davis2016-ridge-v1 [grid=6] [limit=1]" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["davis2016-knn-v1", "davis2016-ridge-v1"]
+    assert "davis2016-ridge-grid4-v1 [grid=6] [limit=1]" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "davis2016-knn-grid8-v1",
+        "davis2016-ridge-grid4-v1",
+    ]
 
 
 def test_lists(capsys):
     assert cli.main(["evaluate", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == protocols()
-    assert cli.main(["evaluate", "--list", "--protocol", "davis2017-knn-v1"]) == 0
+    assert cli.main(["evaluate", "--list", "--protocol", "davis2017-knn-grid8-v1"]) == 0
     assert json.loads(capsys.readouterr().out)["probe"]["name"] == "propagation"
     assert cli.main(["compare", "--tables"]) == 0
     assert "lila:table1" in capsys.readouterr().out
@@ -83,8 +86,8 @@ def test_evaluate_errors(davis, tmp_path, capsys):
     start = ["evaluate", MODEL, "--device", "cpu", "--out", tmp_path / "out"]
     data = ["--data", davis]
     assert "needs --protocol and --data" in fails(capsys, "evaluate")
-    assert "Closest: davis2016-ridge-v1" in fails(capsys, *start, *data, "--protocol", "davis2016-ridge")
-    ridge = ["--protocol", "davis2016-ridge-v1"]
+    assert "Closest: davis2016-ridge-grid4-v1" in fails(capsys, *start, *data, "--protocol", "davis2016-ridge")
+    ridge = ["--protocol", "davis2016-ridge-grid4-v1"]
     assert "unknown key(s) gird (did you mean grid?); known: data" in fails(capsys, *start, *data, *ridge, "gird=3")
     assert "Cannot read the protocol" in fails(capsys, *start, *data, "--protocol", tmp_path / "none.yaml")
     assert "seeds=[1, 1]" in fails(capsys, *start, *data, *ridge, "--seeds", 1, 1)
@@ -117,7 +120,7 @@ def test_interruption_is_status_130_and_the_command_goes_on(tmp_path, capsys, mo
     from dense_ctx.evaluate import images as dense
 
     root = camvid(tmp_path / "camvid")
-    words = ["evaluate", MODEL, "--protocol", "camvid-linear-v1", "--data", root, "--out", tmp_path / "out"]
+    words = ["evaluate", MODEL, "--protocol", "camvid-linear-grid4-v1", "--data", root, "--out", tmp_path / "out"]
     words = [str(word) for word in [*words, "--device", "cpu", "train.steps=2", "train.batch=2"]]
     with monkeypatch.context() as patch:
         patch.setattr(dense.ImageEvaluation, "_score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))

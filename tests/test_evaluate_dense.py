@@ -16,7 +16,9 @@ from dense_ctx.data import open_set
 from dense_ctx.errors import CheckpointError, FileError, InputError
 from dense_ctx.evaluate import evaluate, fit, load_protocol
 from dense_ctx.evaluate import images as dense
+from dense_ctx.evaluate.job import Job
 from dense_ctx.evaluate.samples import read
+from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.testing import tiny_model
 
 SHORT = ["train.steps=6", "train.batch=2"]
@@ -47,7 +49,7 @@ def kept_probe(out, task="segmentation", seed=0, name="conv", **args):
 
 def test_segmentation_equals_the_value_by_hand(root, tmp_path):
     model = tiny_model()
-    result = evaluate(model, "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+    result = evaluate(model, "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=SHORT)
     probe = kept_probe(tmp_path / "out", reads="pixels")
     counts = torch.zeros(11, 11, dtype=torch.int64)
     for sample in open_set("camvid", root, "val"):
@@ -60,7 +62,7 @@ def test_segmentation_equals_the_value_by_hand(root, tmp_path):
         None if np.isnan(value) else pytest.approx(value) for value in found.per_class
     ]
     assert result.n == {"images": 4, "pixels": 4 * (H - 2) * W}
-    assert result.protocol_id == "camvid-linear-v1 [train.batch=2 train.steps=6]"
+    assert result.protocol_id == "camvid-linear-grid4-v1 [train.batch=2 train.steps=6]"
 
 
 def test_a_longer_training_learns_the_scene(root, tmp_path):
@@ -68,14 +70,16 @@ def test_a_longer_training_learns_the_scene(root, tmp_path):
     from dense_ctx.model import AutoDenseModel
 
     model = AutoDenseModel.from_parts("rgb-xy", "upsample", backbone_args={"position": 0.0})
-    result = evaluate(model, "camvid-linear-v1", root, tmp_path / "out", overrides=["train.steps=120", "grid=1",
+    result = evaluate(model, "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=["train.steps=120", "grid=1",
                       "probe.args.lr=0.05"], cache="100MB")  # fmt: skip
     assert result.value > 0.9
 
 
 def test_retrieval_equals_the_value_by_hand(root, tmp_path):
     model = tiny_model()
-    result = evaluate(model, "camvid-retrieval-v1", root, tmp_path / "out", overrides=["grid=4", "probe.args.k=5"])
+    result = evaluate(
+        model, "camvid-retrieval-grid8-v1", root, tmp_path / "out", overrides=["grid=4", "probe.args.k=5"]
+    )
     bank = registry().create("probe", "knn", task="segmentation", k=5, temperature=0.02, memory=30000, stride=1, seed=0)
     for sample in open_set("camvid", root, "train"):
         bank.partial_fit(features_of(model, sample.image, 4), sample.target[2::4, 2::4][None])
@@ -92,7 +96,7 @@ def test_depth_equals_the_value_by_hand(tmp_path, align):
     model = tiny_model()
     settings = ["image.short_side=null", f"scoring.align={align}", *TRAINED,
                 "probe.args={kernel: 1, loss: silog, bins: 16}"]  # fmt: skip
-    result = evaluate(model, "rgbd-depth-linear-v1", root, tmp_path / "out", overrides=settings)
+    result = evaluate(model, "rgbd-depth-linear-grid4-v1", root, tmp_path / "out", overrides=settings)
     probe = kept_probe(tmp_path / "out", "regression", loss="silog", bins=16, low=0.001, high=10.0)
     rows = []
     val = open_set("rgbd-folder", root, "val")
@@ -109,7 +113,7 @@ def test_normals_equal_the_value_by_hand(tmp_path):
     root = rgbd(tmp_path / "walk")
     model = tiny_model()
     settings = ["image.short_side=null", *TRAINED, "probe.args={kernel: 5, loss: cosine}"]
-    result = evaluate(model, "rgbd-normals-v1", root, tmp_path / "out", overrides=settings)
+    result = evaluate(model, "rgbd-normals-grid4-v1", root, tmp_path / "out", overrides=settings)
     probe = kept_probe(tmp_path / "out", "regression", kernel=5, loss="cosine")
     errors = NormalErrors()
     for sample in open_set("rgbd-folder", root, "val", target="normals"):
@@ -118,7 +122,9 @@ def test_normals_equal_the_value_by_hand(tmp_path):
     assert result.n["pixels"] == errors.count
 
 
-@pytest.mark.parametrize(("protocol", "target"), [("rgbd-depth-linear-v1", "depth"), ("rgbd-normals-v1", "normals")])
+@pytest.mark.parametrize(
+    ("protocol", "target"), [("rgbd-depth-linear-grid4-v1", "depth"), ("rgbd-normals-grid4-v1", "normals")]
+)
 def test_least_squares_equal_the_normal_equations(tmp_path, protocol, target):
     """Ridge regression on standardised features and targets, of all labelled cells of the training part."""
     root, model = rgbd(tmp_path / "walk"), tiny_model()
@@ -145,11 +151,11 @@ def test_what_the_probe_reads(root, tmp_path, reads):
     """Under one protocol a probe reads the decoder, the encoder, or both; the other one has no say."""
     model = tiny_model()
     settings = [*SHORT, f"reads={reads}"]
-    found = evaluate(model, "camvid-linear-v1", root, tmp_path / "out", overrides=settings)
+    found = evaluate(model, "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=settings)
     with torch.no_grad():
         for parameter in model.decoder.parameters():
             parameter.mul_(-3)  # other decoder features, same encoder
-    other = evaluate(model, "camvid-linear-v1", root, tmp_path / "other", overrides=settings)
+    other = evaluate(model, "camvid-linear-grid4-v1", root, tmp_path / "other", overrides=settings)
     heads = set(load_file(tmp_path / "out/parts/probe-0.safetensors"))
     assert any(key.startswith("head.pixels") for key in heads) == (reads != "patches")
     assert any(key.startswith("head.patches") for key in heads) == (reads != "pixels")
@@ -161,7 +167,7 @@ def test_what_the_probe_reads(root, tmp_path, reads):
 
 
 def test_reads_of_closed_form_probes():
-    protocol = load_protocol("camvid-retrieval-v1")
+    protocol = load_protocol("camvid-retrieval-grid8-v1")
     model, image = tiny_model(), torch.rand(1, 3, H, W)
     pixels = read(model, image, protocol).pixels
     assert pixels.shape == (1, 5, 3, 4)
@@ -190,7 +196,7 @@ def interrupted(monkeypatch, target, name, after, error=KeyboardInterrupt):
 
 def test_an_interrupted_scoring_goes_on_where_it_was(root, tmp_path, monkeypatch):
     monkeypatch.setattr(dense, "SHARD", 2)
-    arguments = (tiny_model(), "camvid-linear-v1", root)
+    arguments = (tiny_model(), "camvid-linear-grid4-v1", root)
     whole = evaluate(*arguments, tmp_path / "whole", overrides=SHORT)
     with monkeypatch.context() as patch:
         interrupted(patch, dense.ImageEvaluation, "_score", 3)
@@ -212,7 +218,9 @@ def test_an_interrupted_scoring_goes_on_where_it_was(root, tmp_path, monkeypatch
     assert third.digest() == whole.digest()
 
 
-@pytest.mark.parametrize(("protocol", "data"), [("camvid-linear-v1", camvid), ("rgbd-depth-attention-v1", rgbd)])
+@pytest.mark.parametrize(
+    ("protocol", "data"), [("camvid-linear-grid4-v1", camvid), ("rgbd-depth-attention-grid4-v1", rgbd)]
+)
 def test_an_interrupted_training_gives_the_same_probe_to_the_bit(tmp_path, monkeypatch, protocol, data):
     monkeypatch.setattr(fit, "SAVE_EVERY", 2)
     settings = ["train.steps=7", "train.batch=2", "train.flip=true"]
@@ -235,18 +243,18 @@ def test_an_interrupted_training_gives_the_same_probe_to_the_bit(tmp_path, monke
 
 
 def test_a_damaged_probe_is_named(root, tmp_path):
-    evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+    evaluate(tiny_model(), "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=SHORT)
     path = tmp_path / "out/parts/probe-0.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(CheckpointError, match=r"probe-0.safetensors is damaged.*Remove it to train the probe again"):
-        evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+        evaluate(tiny_model(), "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=SHORT)
 
 
 def test_a_damaged_part_is_named(root, tmp_path):
-    evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+    evaluate(tiny_model(), "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=SHORT)
     (tmp_path / "out/parts/shard-000000.json").write_text("{")
     with pytest.raises(FileError, match=r"shard-000000\.json is not JSON"):
-        evaluate(tiny_model(), "camvid-linear-v1", root, tmp_path / "out", overrides=SHORT)
+        evaluate(tiny_model(), "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=SHORT)
 
 
 def test_the_cache_changes_nothing(root, tmp_path):
@@ -254,7 +262,9 @@ def test_the_cache_changes_nothing(root, tmp_path):
     for number, cache in enumerate((0, "10KB", "1GB")):
         model, forwards = tiny_model(), []
         model.backbone.register_forward_hook(lambda *_, forwards=forwards: forwards.append(1))
-        results.append(evaluate(model, "camvid-linear-v1", root, tmp_path / str(number), overrides=SHORT, cache=cache))
+        results.append(
+            evaluate(model, "camvid-linear-grid4-v1", root, tmp_path / str(number), overrides=SHORT, cache=cache)
+        )
         results[-1] = (results[-1].digest(), len(forwards))
     assert len({digest for digest, _ in results}) == 1
     assert results[2][1] < results[0][1]  # with room for all, each training image is encoded once
@@ -264,7 +274,7 @@ def test_the_cache_changes_nothing(root, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_result_and_another_does_not(root, tmp_path):
-    arguments = (tiny_model(), "camvid-linear-v1", root)
+    arguments = (tiny_model(), "camvid-linear-grid4-v1", root)
     first, second = (evaluate(*arguments, tmp_path / str(i), overrides=SHORT) for i in range(2))
     assert first.digest() == second.digest()
     files = [json.loads((tmp_path / f"{i}/result.json").read_text()) for i in range(2)]
@@ -289,17 +299,18 @@ def test_the_same_seed_gives_the_same_result_and_another_does_not(root, tmp_path
 def test_seeds_draw_the_bank_of_a_probe_in_closed_form(root, tmp_path):
     """The retrieval protocol samples its memory by seed: two seeds are two samples."""
     settings = ["grid=4", "probe.args.memory=40", "probe.args.k=3"]
-    evaluate(tiny_model(), "camvid-retrieval-v1", root, tmp_path / "out", overrides=settings, seeds=[0, 1])
+    evaluate(tiny_model(), "camvid-retrieval-grid8-v1", root, tmp_path / "out", overrides=settings, seeds=[0, 1])
     first, second = (load_file(tmp_path / f"out/parts/probe-{seed}.safetensors") for seed in (0, 1))
     assert any(first[key].shape != second[key].shape or not torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_fraction_of_the_training_images_is_drawn_by_seed(root, tmp_path):
     few = ["data.fraction=0.4", "grid=4"]
-    result = evaluate(tiny_model(), "camvid-retrieval-v1", root, tmp_path / "few", overrides=few)
-    protocol = load_protocol("camvid-retrieval-v1", ["data.fraction=0.4"])
-    probes = fit.ProbeFit(tiny_model(), protocol, range(5), None, 0, None)
+    result = evaluate(tiny_model(), "camvid-retrieval-grid8-v1", root, tmp_path / "few", overrides=few)
+    protocol = load_protocol("camvid-retrieval-grid8-v1", ["data.fraction=0.4"])
+    job = Job(tiny_model(), protocol, Scorer(protocol), None, (0,), False, None)
+    probes = fit.ProbeFit(job, range(5), 0)
     supports = [probes._support(seed) for seed in range(8)]
     assert all(len(support) == 2 for support in supports)
     assert len({tuple(support) for support in supports}) > 1
-    assert result.protocol_id == "camvid-retrieval-v1 [data.fraction=0.4 grid=4]"
+    assert result.protocol_id == "camvid-retrieval-grid8-v1 [data.fraction=0.4 grid=4]"

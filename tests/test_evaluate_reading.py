@@ -30,7 +30,7 @@ def sample(kind="segmentation"):
 
 
 def protocol(*settings):
-    return load_protocol("camvid-linear-v1", settings)
+    return load_protocol("camvid-linear-grid4-v1", settings)
 
 
 def places(found):

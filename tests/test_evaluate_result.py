@@ -15,7 +15,7 @@ from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.testing import tiny_model
 
 
-def made(protocol="davis2017-linear-v1", name="ours", value=0.5, std=None, overrides=(), limit=None, **scores):
+def made(protocol="davis2017-linear-v2", name="ours", value=0.5, std=None, overrides=(), limit=None, **scores):
     """A result with a headline, and with further scores."""
     chosen = load_protocol(protocol, overrides)
     data = {"name": chosen.data.name, "samples": 30, "names_digest": "abc", "limit": limit}
@@ -51,13 +51,13 @@ def test_a_real_result_says_what_it_needs_to_say(tmp_path, monkeypatch):
     root = camvid(tmp_path / "data")
     model = tiny_model()
     settings = ["train.steps=2", "train.batch=2"]
-    result = evaluate(model, "camvid-linear-v1", root, tmp_path / "out", name="tiny", overrides=settings)
+    result = evaluate(model, "camvid-linear-grid4-v1", root, tmp_path / "out", name="tiny", overrides=settings)
     read = Result.load(tmp_path / "out/result.json")
     assert read.to_dict() == result.to_dict()
     assert read.model["name"] == "tiny"
     assert read.model["parameters"] == sum(p.numel() for p in model.parameters())
     assert read.model["dim"] == 5
-    assert read.protocol == load_protocol("camvid-linear-v1", settings).to_dict()
+    assert read.protocol == load_protocol("camvid-linear-grid4-v1", settings).to_dict()
     assert read.data["name"] == "camvid"
     assert read.data["split"] == "val"
     assert set(read.environment["versions"]) >= {"python", "torch", "numpy", "dense-ctx"}
@@ -77,7 +77,7 @@ def test_run_is_no_part_of_the_digest_and_all_else_is():
 def test_a_changed_file_is_refused(tmp_path):
     path = made().save(tmp_path / "result.json")
     data = json.loads(path.read_text())
-    for key, value in (("value", 0.9), ("protocol_id", "davis2016-knn-v1"), ("n", {"clips": 3})):
+    for key, value in (("value", 0.9), ("protocol_id", "davis2016-knn-grid8-v1"), ("n", {"clips": 3})):
         path.write_text(json.dumps({**data, key: value}))
         with pytest.raises(ConfigError, match="was changed after it was written"):
             Result.load(path)
@@ -128,9 +128,9 @@ def rows(text):
 def test_the_best_comes_first():
     results = [made(name=name, value=value) for name, value in (("a", 0.3), ("b", 0.7), ("c", 0.5))]
     text = compare(results)
-    assert text.startswith("davis2017-linear-v1: J&F-Mean (higher is better); 30 clips")
+    assert text.startswith("davis2017-linear-v2: J&F-Mean (higher is better); 30 clips")
     assert [row[0] for row in rows(text)[2:]] == ["b", "c", "a"]
-    depths = [made("nyuv2-depth-linear-v1", name, value) for name, value in (("a", 0.3), ("b", 0.7), ("c", 0.5))]
+    depths = [made("nyuv2-depth-linear-grid4-v1", name, value) for name, value in (("a", 0.3), ("b", 0.7), ("c", 0.5))]
     text = compare(depths)
     assert "lower is better" in text
     assert [row[0] for row in rows(text)[2:]] == ["a", "c", "b"]
@@ -145,10 +145,10 @@ def test_spread_and_missing_values_are_shown():
 
 def test_a_score_that_does_not_exist_is_a_dash_and_comes_last(tmp_path):
     """No unseen class occurs in a limited run: there is no harmonic mean, in the file neither."""
-    none = made("coco-stuff-zeroshot-v1", "none", float("nan"), seen=0.4, unseen=float("nan"))
+    none = made("coco-stuff-zeroshot-v2", "none", float("nan"), seen=0.4, unseen=float("nan"))
     path = none.save(tmp_path / "result.json")
     assert json.loads(path.read_text())["value"] is None
-    text = compare([Result.load(path), made("coco-stuff-zeroshot-v1", "some", 0.3, seen=0.4, unseen=0.25)])
+    text = compare([Result.load(path), made("coco-stuff-zeroshot-v2", "some", 0.3, seen=0.4, unseen=0.25)])
     assert [row[0] for row in rows(text)[2:]] == ["some", "none"]
     assert rows(text)[3][1:4] == ["-", "0.4000", "-"]
     assert "-" in compare([none], "lila:table3")
@@ -156,9 +156,9 @@ def test_a_score_that_does_not_exist_is_a_dash_and_comes_last(tmp_path):
 
 def test_other_protocols_settings_and_data_are_refused():
     first = made()
-    with pytest.raises(InputError, match="ours was measured under davis2017-linear-v1, b under davis2017-knn-v1"):
-        compare([first, made("davis2017-knn-v1", "b")])
-    with pytest.raises(InputError, match=r"under davis2017-linear-v1 \[grid=8\]"):
+    with pytest.raises(InputError, match="ours was measured under davis2017-linear-v2, b under davis2017-knn-v2"):
+        compare([first, made("davis2017-knn-v2", "b")])
+    with pytest.raises(InputError, match=r"under davis2017-linear-v2 \[grid=8\]"):
         compare([first, made(name="b", overrides=["grid=8"])])
     with pytest.raises(InputError, match="of another version of its settings"):
         compare([first, replace(made(name="b"), protocol_digest="f00")])
@@ -188,7 +188,7 @@ def test_a_result_stands_in_its_column_of_the_paper():
 
 
 def test_results_of_two_protocols_of_one_model_share_a_row():
-    both = [made(value=0.5), made("davis2017-knn-v1", value=0.4), made(name="other", value=0.1)]
+    both = [made(value=0.5), made("davis2017-knn-v2", value=0.4), made(name="other", value=0.1)]
     text = compare(both, "lila:table1")
     found = {row[0]: row for row in rows(text)[2:]}
     assert "50.0" in found["ours (ours, dense_ctx)"]
@@ -197,7 +197,7 @@ def test_results_of_two_protocols_of_one_model_share_a_row():
 
 
 def test_limited_and_changed_results_stand_in_no_paper():
-    for result in (made(limit=2), made(overrides=["grid=8"]), made("camvid-linear-v1")):
+    for result in (made(limit=2), made(overrides=["grid=8"]), made("camvid-linear-grid4-v1")):
         with pytest.raises(InputError, match=r"has no column measured by .*A limit or an override"):
             compare([result], "lila:table1")
     with pytest.raises(InputError, match=r"limit=2"):
@@ -210,5 +210,5 @@ def test_settings_under_a_papers_name_but_not_its_own_stand_in_no_paper():
     """Someone's own YAML, or another version of ours, may carry the id of a shipped protocol."""
     other = made()
     other = replace(other, protocol_digest="f00")
-    with pytest.raises(InputError, match="other settings than the davis2017-linear-v1 that is shipped"):
+    with pytest.raises(InputError, match="other settings than the davis2017-linear-v2 that is shipped"):
         compare([other], "lila:table1")

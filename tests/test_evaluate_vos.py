@@ -57,11 +57,11 @@ def by_hand(root, model, probe, grid, binary):
 @pytest.mark.parametrize(
     ("protocol", "grid", "name", "args"),
     [
-        ("davis2016-ridge-v1", 4, "ridge", {"penalty": 0.001}),
-        ("davis2016-linear-v1", 4, "linear", {}),
-        ("davis2016-knn-v1", 4, "propagation", {}),
-        ("vos-folder-linear-v1", 4, "linear", {}),
-        ("vos-folder-knn-v1", 4, "propagation", {}),
+        ("davis2016-ridge-grid4-v1", 4, "ridge", {"penalty": 0.001}),
+        ("davis2016-linear-grid4-v1", 4, "linear", {}),
+        ("davis2016-knn-grid8-v1", 4, "propagation", {}),
+        ("vos-folder-linear-grid4-v1", 4, "linear", {}),
+        ("vos-folder-knn-grid8-v1", 4, "propagation", {}),
     ],
 )
 def test_the_value_by_hand(tmp_path, protocol, grid, name, args):
@@ -80,11 +80,11 @@ def test_clips_whose_colours_tell_the_objects_are_tracked(own, tmp_path):
     from dense_ctx.model import AutoDenseModel
 
     model = AutoDenseModel.from_parts("rgb-xy", "upsample", backbone_args={"position": 0.0})
-    result = evaluate(model, "vos-folder-linear-v1", own, tmp_path / "out", overrides=["grid=1"])
+    result = evaluate(model, "vos-folder-linear-grid4-v1", own, tmp_path / "out", overrides=["grid=1"])
     assert result.value > 0.9
 
 
-@pytest.mark.parametrize("protocol", ["davis2016-ridge-v1", "vos-folder-knn-v1"])
+@pytest.mark.parametrize("protocol", ["davis2016-ridge-grid4-v1", "vos-folder-knn-grid8-v1"])
 def test_kept_predictions_are_what_the_evaluator_reads(tmp_path, protocol):
     """Palette PNGs with the first frame's mask in front; scored as folders they give the same numbers."""
     binary = "davis" in protocol
@@ -108,7 +108,7 @@ def test_kept_predictions_are_what_the_evaluator_reads(tmp_path, protocol):
 
 
 def test_an_interrupted_evaluation_goes_on_at_the_clip(davis, tmp_path, monkeypatch):
-    arguments = (tiny_model(), "davis2016-knn-v1", davis)
+    arguments = (tiny_model(), "davis2016-knn-grid8-v1", davis)
     whole = evaluate(*arguments, tmp_path / "whole", keep=True)
     real, frames = vos.read, []
 
@@ -133,13 +133,13 @@ def test_an_interrupted_evaluation_goes_on_at_the_clip(davis, tmp_path, monkeypa
 
 
 def test_predictions_asked_for_later_are_made(davis, tmp_path):
-    first = evaluate(tiny_model(), "davis2016-ridge-v1", davis, tmp_path / "out")
-    again = evaluate(tiny_model(), "davis2016-ridge-v1", davis, tmp_path / "out", keep=True)
+    first = evaluate(tiny_model(), "davis2016-ridge-grid4-v1", davis, tmp_path / "out")
+    again = evaluate(tiny_model(), "davis2016-ridge-grid4-v1", davis, tmp_path / "out", keep=True)
     assert again.digest() == first.digest()
     assert len(list((tmp_path / "out/predictions").rglob("*.png"))) == 15
 
 
-@pytest.mark.parametrize("protocol", ["vos-folder-knn-v1", "vos-folder-linear-v1"])
+@pytest.mark.parametrize("protocol", ["vos-folder-knn-grid8-v1", "vos-folder-linear-grid4-v1"])
 def test_memory_does_not_grow_with_the_clip(tmp_path, monkeypatch, protocol):
     """Counted in feature tensors that are alive at a time, with a context of two frames."""
     settings = ["probe.args.n_last_frames=2"] if "knn" in protocol else []
@@ -162,10 +162,10 @@ def test_memory_does_not_grow_with_the_clip(tmp_path, monkeypatch, protocol):
 
 
 def test_seeds_limit_and_direction(davis, tmp_path):
-    result = evaluate(tiny_model(), "davis2016-ridge-v1", davis, tmp_path / "out", seeds=[0, 1, 2], limit=2)
+    result = evaluate(tiny_model(), "davis2016-ridge-grid4-v1", davis, tmp_path / "out", seeds=[0, 1, 2], limit=2)
     assert result.std == 0  # a closed form has no seed
     assert result.n == {"clips": 2, "objects": 2}
-    assert result.protocol_id == "davis2016-ridge-v1 [limit=2]"
+    assert result.protocol_id == "davis2016-ridge-grid4-v1 [limit=2]"
     assert result.data["samples"] == 2
 
 
@@ -173,7 +173,7 @@ def test_images_are_shown_at_the_size_of_the_protocol_and_scored_at_their_own(da
     sizes = []
     model = tiny_model()
     model.backbone.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[-2:])))
-    evaluate(model, "davis2016-ridge-v1", davis, tmp_path / "out", overrides=["image.short_side=48"], keep=True)
+    evaluate(model, "davis2016-ridge-grid4-v1", davis, tmp_path / "out", overrides=["image.short_side=48"], keep=True)
     assert set(sizes) == {(48, 72)}
     with Image.open(tmp_path / "out/predictions/camel/00001.png") as picture:
         assert picture.size == (W, H)
@@ -182,7 +182,7 @@ def test_images_are_shown_at_the_size_of_the_protocol_and_scored_at_their_own(da
 # ---------------------------------------------------------------------- clips that cannot be scored as they are
 
 
-def run(root, tmp_path, protocol="vos-folder-knn-v1"):
+def run(root, tmp_path, protocol="vos-folder-knn-grid8-v1"):
     return evaluate(tiny_model(), protocol, root, tmp_path / "out", overrides=["grid=4"])
 
 
@@ -214,7 +214,7 @@ def test_an_object_that_vanishes_mid_clip_is_scored(own, tmp_path):
     assert all(np.isfinite(value) for value in result.parts["one_2"].values())
 
 
-@pytest.mark.parametrize("protocol", ["vos-folder-knn-v1", "vos-folder-linear-v1"])
+@pytest.mark.parametrize("protocol", ["vos-folder-knn-grid8-v1", "vos-folder-linear-grid4-v1"])
 def test_an_object_too_small_for_the_grid_scores_0(tmp_path, protocol):
     """Its one pixel falls between the cells that are learned from."""
     root = tmp_path / "own"
@@ -233,12 +233,13 @@ def test_masks_of_16_bits_are_read_and_colours_refused(own, tmp_path):
     for path in (own / "one/masks").iterdir():
         labels(path, load_mask(path).numpy(), dtype=np.uint16)
     assert (
-        evaluate(tiny_model(), "vos-folder-knn-v1", own, tmp_path / "16", overrides=["grid=4"]).value == expected.value
+        evaluate(tiny_model(), "vos-folder-knn-grid8-v1", own, tmp_path / "16", overrides=["grid=4"]).value
+        == expected.value
     )
     coloured = own / "one/masks/00002.png"
     Image.fromarray(np.zeros((H, W, 3), np.uint8)).save(coloured)
     with pytest.raises(InputError, match=r"00002\.png is a RGB picture; expected object ids"):
-        evaluate(tiny_model(), "vos-folder-knn-v1", own, tmp_path / "rgb")
+        evaluate(tiny_model(), "vos-folder-knn-grid8-v1", own, tmp_path / "rgb")
 
 
 def test_an_unreadable_frame_in_the_middle_is_named(own, tmp_path):
@@ -259,11 +260,11 @@ def test_frames_and_masks_of_other_sizes(own, tmp_path):
 
 def test_wrong_roots(tmp_path, davis):
     with pytest.raises(FileError, match=r"DAVIS 2016: .*JPEGImages.* is missing. Expected under the root"):
-        run(tmp_path, tmp_path, "davis2016-ridge-v1")
+        run(tmp_path, tmp_path, "davis2016-ridge-grid4-v1")
     with pytest.raises(InputError, match="holds no clip"):
-        evaluate(tiny_model(), "vos-folder-knn-v1", VideoSet(()), tmp_path / "none")
+        evaluate(tiny_model(), "vos-folder-knn-grid8-v1", VideoSet(()), tmp_path / "none")
     with pytest.raises(ConfigError, match="is about images"):
-        evaluate(tiny_model(), "camvid-linear-v1", VideoSet((Clip("a"),)), tmp_path / "none2")
+        evaluate(tiny_model(), "camvid-linear-grid4-v1", VideoSet((Clip("a"),)), tmp_path / "none2")
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])

@@ -103,23 +103,23 @@ SHORT = ["train.steps=6", "train.batch=2"]
 # free that rounding alone, on another CPU, moves the scores by more than the tolerance.
 EVALUATIONS = {
     "segmentation, retrieval": (frozen_model, camvid, "camvid-retrieval-v2", [*LARGE, "probe.args.k=5"], (0,)),
-    "segmentation, linear": (frozen_model, camvid, "camvid-linear-v2", LARGE, (0,)),
-    "segmentation, steps": (frozen_model, camvid, "camvid-linear-v1", [*LARGE, *SHORT], (0, 1)),
+    "segmentation, linear": (frozen_model, camvid, "camvid-linear-grid4-v2", LARGE, (0,)),
+    "segmentation, steps": (frozen_model, camvid, "camvid-linear-grid4-v1", [*LARGE, *SHORT], (0, 1)),
     "segmentation, attention and crops": (
-        small_model, camvid, "coco-stuff27-attention-v1",
+        small_model, camvid, "coco-stuff27-attention-grid4-v1",
         ["data.name=camvid", "image.short_side=48", "train.crop=[32,48]", "train.steps=40", "train.batch=2",
          "probe.args.lr=0.03"], (0,),
     ),
-    "depth, linear": (small_model, rgbd, "rgbd-depth-linear-v1", ["image.short_side=96"], (0,)),
-    "depth, steps": (frozen_model, rgbd, "rgbd-depth-attention-v1", ["image.short_side=96", *SHORT], (0,)),
+    "depth, linear": (small_model, rgbd, "rgbd-depth-linear-grid4-v1", ["image.short_side=96"], (0,)),
+    "depth, steps": (frozen_model, rgbd, "rgbd-depth-attention-grid4-v1", ["image.short_side=96", *SHORT], (0,)),
     "depth, retrieval": (frozen_model, rgbd, "rgbd-retrieval-depth-v1", [*LARGE, "probe.args.k=5"], (0,)),
-    "normals": (small_model, rgbd, "rgbd-normals-v1", ["image.short_side=96"], (0,)),
-    "video, linear": (small_model, vos_folder, "vos-folder-linear-v1", LARGE, (0,)),
-    "video, knn": (frozen_model, vos_folder, "vos-folder-knn-v1", LARGE, (0,)),
+    "normals": (small_model, rgbd, "rgbd-normals-grid4-v1", ["image.short_side=96"], (0,)),
+    "video, linear": (small_model, vos_folder, "vos-folder-linear-grid4-v1", LARGE, (0,)),
+    "video, knn": (frozen_model, vos_folder, "vos-folder-knn-grid8-v1", LARGE, (0,)),
 }  # fmt: skip
 
 CLASSES = ("red", "green", "blue", "yellow")  # of image_folder
-ZERO_SHOT = ("coco-stuff-zeroshot-v1", [
+ZERO_SHOT = ("coco-stuff-zeroshot-grid4-v1", [
     "data.name=image-folder", "scoring.unseen=[yellow]", "image.short_side=96", "train.crop=[64,96]",
     "train.steps=20", "train.batch=2", "probe.args.lr=0.03",
 ])  # fmt: skip

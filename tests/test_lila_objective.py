@@ -207,7 +207,8 @@ def test_a_decoder_that_cannot_be_centred_is_named(clips):
 
 def gradient(context, clips):
     torch.manual_seed(0)
-    objective = LilaObjective(**ARGS, cues=["features"], context=context, ema=0.0)
+    own = {"ema": 0.0} if context == "ema" else {}
+    objective = LilaObjective(**ARGS, cues=["features"], context=context, **own)
     model = tiny_model()
     data = objective.dataset(clips)
     objective.setup(model, data, fresh=True)
@@ -334,6 +335,12 @@ def test_a_frame_damaged_further_on_is_replaced(clips, tmp_path):
         ({"cues": []}, ConfigError, "at least one"),
         ({"mode": "distil"}, ConfigError, "in-context, erm"),
         ({"context": "frozen"}, ConfigError, "shared, detached, ema"),
+        ({"ema": 0.5}, ConfigError, "ema would have no effect without context=ema: leave it out"),
+        ({"ema": 1.0, "context": "ema"}, ConfigError, "ema=1.0: expected a momentum from 0 to below 1"),
+        ({"mode": "erm", "context": "ema"}, ConfigError, "context would have no effect with mode=erm"),
+        ({"mode": "erm", "regression": {"penalty": 0.5}}, ConfigError, "regression would have no effect with mode=erm"),
+        ({"gamma": 0, "sigma": 0.2}, ConfigError, "sigma would have no effect with gamma=0"),
+        ({"cues": ["flow:dis"], "features": {"pamr": False}}, ConfigError, "features would have no effect without the"),
         ({"regression": {"penalty": 0}}, ConfigError, "penalty=0"),
         (sampled(gap=(3, 1)), ConfigError, "the least first"),
         (sampled(crop=(0.5, 1.5)), ConfigError, "short side"),

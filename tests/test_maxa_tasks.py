@@ -2,7 +2,9 @@ import copy
 import json
 
 import pytest
+import tiny_datasets
 import torch
+from dense_ctx_bench.testing import check_scored_objective
 from dense_ctx_maxa.objective import MaxaObjective
 from dense_ctx_maxa.tasks import create_task, make_target
 from maxa_scenes import KINDS, OUTPUTS, Boxes
@@ -11,9 +13,10 @@ from dense_ctx import DenseModel, create_decoder, registry
 from dense_ctx.data.model_features import cache_features
 from dense_ctx.errors import ConfigError, InputError, UnknownNameError
 from dense_ctx.interfaces import ScoredObjective
-from dense_ctx.testing import check_objective, check_scored_objective
+from dense_ctx.testing import check_objective
 from dense_ctx.testing.tiny import TinyBackbone
-from dense_ctx.train import TrainStep
+from dense_ctx.train import TrainConfig, TrainStep, train
+from dense_ctx.train.log import read_log
 
 SIZE, IMAGE = (32, 48), (40, 56)
 TASKS = registry().names("task")
@@ -31,14 +34,14 @@ def objective(task, **args):
     return MaxaObjective(task, **{"size": SIZE, "image_size": IMAGE, **args})
 
 
-def trained(task, steps, head="maxa", images=None, made=None, **args):
+def trained(task, steps, head="maxa", images=None, made=None, lr=None, **args):
     """The model, the objective and the losses, after steps of Adam on all images at once."""
     made = made or objective(task, **args)
     images = images or Boxes(KINDS[task])
     data = made.dataset(images)
     whole = model(task, head)
     step = TrainStep(whole, made, data)
-    optimizer = torch.optim.AdamW(step.groups)
+    optimizer = torch.optim.AdamW(step.groups, **{**made.optimizer, **({} if lr is None else {"lr": lr})})
     step.train()
     losses = []
     for number in range(steps):
@@ -123,13 +126,31 @@ def test_it_learns(task):
 
 
 def test_the_paper_s_learning_rates():
-    rates = {}
     for task in TASKS:
-        made = objective(task)
-        data = made.dataset(Boxes(KINDS[task]))
-        rates[task] = {(group["lr"], group["weight_decay"]) for group in TrainStep(model(task), made, data).groups}
-    assert {task for task, rate in rates.items() if rate == {(2e-3, 0.0)}} == {"boundaries", "depth"}
-    assert {task for task, rate in rates.items() if rate == {(1e-3, 0.0)}} == set(TASKS) - {"boundaries", "depth"}
+        rate = 2e-3 if task in ("boundaries", "depth") else 1e-3
+        assert objective(task).optimizer == {"lr": rate, "weight_decay": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "lr", "weight_decay"),
+    [({}, 2e-3, 0.0), ({"lr": 0.5}, 0.5, 0.0), ({"weight_decay": 0.3}, 2e-3, 0.3), ({"lr": 1e-3}, 1e-3, 0.0)],
+)
+def test_a_configuration_s_optimizer_counts(tmp_path, given, lr, weight_decay):
+    """It was ignored without a word."""
+    tiny_datasets.rgbd(tmp_path / "rgbd")
+    data = {"name": "rgbd-folder", "root": str(tmp_path / "rgbd"), "split": "train"}
+    values = {
+        "out": str(tmp_path / "run"), "steps": 1, "batch_size": 1, "optimizer": given, "data": data,
+        "model": "rgb-xy+linear(dim=1)",
+        "objective": {"name": "maxa-depth", "args": {"size": [16, 24], "image_size": [16, 24]}},
+    }  # fmt: skip
+    train(TrainConfig.from_dict(values))
+    (row,) = [row for row in read_log(tmp_path / "run" / "log.jsonl") if "lr" in row]
+    kept = TrainConfig.load(tmp_path / "run" / "config.yaml")
+    assert (row["lr"], kept.optimizer.lr, kept.optimizer.weight_decay) == (lr, lr, weight_decay)
+    train(TrainConfig.from_dict({**values, "steps": 2}))  # what is left open goes on as it was
+    with pytest.raises(ConfigError, match=r"optimizer.lr: .* there, 0.07 now"):
+        train(TrainConfig.from_dict({**values, "optimizer": {"lr": 0.07}, "steps": 3}))
 
 
 def test_instances_are_classes_over_the_whole_data_set():
@@ -248,8 +269,8 @@ def test_faults(tmp_path):
         objective("depth", flip=True, cache=str(tmp_path))
     with pytest.raises(ConfigError, match="at least 1"):
         objective("depth", size=(0, 8))
-    with pytest.raises(ConfigError, match="lr=0"):
-        objective("depth", lr=0)
+    with pytest.raises(ConfigError, match="pixels=9 is of a task with numbered instances; leave it out"):
+        objective("depth", pixels=9)
     with pytest.raises(ConfigError, match=r"needs a data set of instances \(voc2012: instances=true"):
         objective("boundaries").dataset(Boxes("segmentation"))
     with pytest.raises(InputError, match=r"name .* and root"):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dense_ctx_measures import Crop, Flip, Scale, feature_invariance
+from dense_ctx_measures.invariance import Crop, Flip, Scale, feature_invariance
 from dense_ctx_measures.similarity import Centre, PairSums, sample
 from torch.nn import functional
 

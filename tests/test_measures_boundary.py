@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dense_ctx_measures import boundary_quality, edge_strength, label_boundaries
+from dense_ctx_measures.boundary import boundary_quality, edge_strength, label_boundaries
 from torch.nn import functional
 
 from dense_ctx.errors import InputError

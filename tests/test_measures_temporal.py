@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dense_ctx_measures import dis_flow, temporal_consistency
+from dense_ctx_measures.flow import dis_flow
+from dense_ctx_measures.temporal import temporal_consistency
 from torch.nn import functional
 
 from dense_ctx.errors import InputError, MissingDependencyError

@@ -71,7 +71,8 @@ def test_they_open():
         ("timm/resnet18.a1_in1k", WeightsError, r"write timm:resnet18\.a1_in1k"),
         ("dinov2-s41", UnknownNameError, r"Did you mean dinov2-s14.*BACKBONE alone means BACKBONE\+upsample"),
         ("lila-lite", UnknownNameError, "Did you mean lila-lite0"),
-        ("efficientnet-lite+upsample", UnknownNameError, "Closest: efficientnet-lite0"),
+        ("efficientnet-lite+upsample", UnknownNameError, r"lists all \d+\. Did you mean efficientnet-lite0\?$"),
+        ("lila-lite0+upsample", UnknownNameError, "saved model as a backbone is written model:lila-lite0$"),
         ("rgb-xy+upsampel", UnknownNameError, "Unknown decoder 'upsampel'.* Closest: upsample"),
         ("upsample", UnknownNameError, r"upsample is a decoder: write BACKBONE\+upsample"),
         ("lila-lite0(dim=3)", InputError, "a saved model takes revision, cache_dir, local_files_only; got dim"),
@@ -149,7 +150,7 @@ def test_arguments_without_effect_are_refused(words, message, capsys):
 
 
 def test_one_protocol_with_settings_is_shown(capsys):
-    assert cli.main(["evaluate", "--list", "--protocol", "camvid-linear-v1", "grid=8", "probe.args.lr=1e-3"]) == 0
+    assert cli.main(["evaluate", "--list", "--protocol", "camvid-linear-grid4-v1", "grid=8", "probe.args.lr=1e-3"]) == 0
     text = capsys.readouterr().out
     assert '"grid": 8' in text
     assert '"lr": 0.001' in text
@@ -157,7 +158,7 @@ def test_one_protocol_with_settings_is_shown(capsys):
 
 def test_evaluate_reads_numbers_and_words(tmp_path, capsys):
     """`probe.args.lr=1e-3` was a traceback: text where a number is compared."""
-    words = ["evaluate", "rgb-xy", "--protocol", "camvid-linear-v1", "--data", str(tmp_path), "--device", "cpu"]
+    words = ["evaluate", "rgb-xy", "--protocol", "camvid-linear-grid4-v1", "--data", str(tmp_path), "--device", "cpu"]
     assert cli.main([*words, "probe.args.lr=1e-3"]) == 2
     assert "Expected under the root" in capsys.readouterr().err  # that is: only the data are missing
     assert cli.main([*words, "train.flip=no"]) == 2

@@ -65,8 +65,8 @@ def test_installed_elsewhere_has_every_part(site):
     file, failures, parts = json.loads(python(site, code, environment))
     assert Path(file).is_relative_to(site)
     assert failures == 0
-    assert len(parts["protocol"]) == 35
-    assert parts["paper"] == ["dip", "lila", "maxa"]
+    assert len(parts["protocol"]) == 65
+    assert parts["paper"] == ["dip", "hummingbird", "lila", "maxa"]
     own = [entry for entry in registry().entries() if entry.owner.distribution == "dense-ctx"]
     assert parts == {kind: [entry.name for entry in own if entry.kind == kind] for kind in parts}
     assert {entry.kind for entry in own} <= set(parts)
@@ -82,7 +82,7 @@ def test_installed_elsewhere_reads_its_files(site):
         "print(json.dumps([len(names()), *(len(json.loads(r.file('paper', name).read_text('utf-8'))) > 0\n"
         "      for name in r.names('paper'))]))"
     )
-    assert json.loads(python(site, code, {"DENSE_CTX_SKIP_PLUGINS": "all"})) == [35, True, True, True]
+    assert json.loads(python(site, code, {"DENSE_CTX_SKIP_PLUGINS": "all"})) == [65, True, True, True, True]
 
 
 def test_installed_elsewhere_opens_the_demo_model(site):

@@ -100,6 +100,16 @@ def test_broken_when_used(site, case):
     assert_good_works(registry)
 
 
+def test_a_factory_that_gives_something_else_keeps_the_plugin(site):
+    """It may be these arguments alone: one cell of a benchmark must not take the plugin from the others."""
+    lazy_bad(site, "wrong-product", "def Part(dims, strides):\n    return 3\nOther = Part\n")
+    registry, _ = recorded(load_plugins)
+    for _ in range(2):
+        with pytest.raises(PluginError, match=r"bad-wrong-product 3.2 gave a int, not a dense_ctx.interfaces.Decoder"):
+            registry.create("decoder", "wrong-product", dims=(4,), strides=(8,))
+    assert not registry.failures
+
+
 def test_optional_dependency_keeps_the_plugin(site):
     init = hook('"needy", "bad_extra.part:Part", extra="more"', '"plain", "good_parts.decoder:Mean"')
     bad(site, "extra", init, {"part.py": "import a_package_nobody_has\n"})

@@ -78,7 +78,9 @@ def test_a_seed_in_the_protocol_makes_every_seed_one(tmp_path):
     root = camvid(tmp_path / "data")
     settings = ["grid=4", "probe.args.memory=40", "probe.args.k=3"]
     for name, more in (("free", []), ("own", ["probe.args.seed=7"])):
-        evaluate(tiny_model(), "camvid-retrieval-v1", root, tmp_path / name, overrides=settings + more, seeds=[0, 1])
+        evaluate(
+            tiny_model(), "camvid-retrieval-grid8-v1", root, tmp_path / name, overrides=settings + more, seeds=[0, 1]
+        )
     for name, same in (("free", False), ("own", True)):
         banks = [load_file(tmp_path / name / f"parts/probe-{seed}.safetensors")["keys"] for seed in (0, 1)]
         assert (banks[0].shape == banks[1].shape and torch.equal(*banks)) == same
@@ -113,18 +115,18 @@ def test_what_a_probe_cannot_do_is_refused(name, args, context, message):
 @pytest.mark.parametrize("name", ["ridge", "linear", "knn", "retrieval"])
 def test_a_closed_form_probe_under_steps_is_refused_by_name_and_leaves_nothing(tmp_path, capsys, name):
     root, out = camvid(tmp_path / "data"), tmp_path / "out"
-    words = ["evaluate", "rgb-xy+upsample", "--protocol", "camvid-linear-v1", "--data", root, "--out", out]
+    words = ["evaluate", "rgb-xy+upsample", "--protocol", "camvid-linear-grid4-v1", "--data", root, "--out", out]
     words += ["--device", "cpu", f"probe.name={name}", "probe.args={}"]
     assert cli.main([str(word) for word in words]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"error: camvid-linear-v1: probe '{name}': ")
+    assert line.startswith(f"error: camvid-linear-grid4-v1: probe '{name}': ")
     assert "train=null" in line
     assert not out.exists()
 
 
 def test_a_protocol_passes_on_all_that_it_says():
     settings = ["train.steps=7", "reads=both", "probe.name=conv", "probe.args={}"]
-    probe = make_probe(load_protocol("camvid-linear-v1", settings), 3, CLASSES)
+    probe = make_probe(load_protocol("camvid-linear-grid4-v1", settings), 3, CLASSES)
     assert (probe.total_steps, probe.updates, probe.replay) == (7, 1, 0)
     assert (probe.reads, probe.classes, probe.seed) == ("both", 3, 3)
 

@@ -117,7 +117,7 @@ def test_an_unseen_class_is_found_by_its_text(text):
 
 
 def test_scores_of_a_known_confusion_matrix():
-    protocol = load_protocol("coco-stuff-zeroshot-v1", ["scoring.unseen=[b, e]"])
+    protocol = load_protocol("coco-stuff-zeroshot-grid4-v1", ["scoring.unseen=[b, e]"])
     counts = torch.randint(0, 50, (CLASSES, CLASSES), generator=torch.Generator().manual_seed(0))
     one = Scorer(protocol).new("abcde")
     one.merge({"images": 3, "confusion": counts.tolist()})
@@ -143,7 +143,7 @@ def test_evaluation_end_to_end(tmp_path, monkeypatch):
         "data.name=image-folder", "scoring.unseen=[yellow]", f"probe.args.embeddings={path}", "image.short_side=null",
         "train.steps=4", "train.batch=2", "train.crop=null",
     ]  # fmt: skip
-    result = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, tmp_path / "out", overrides=settings)
+    result = evaluate(tiny_model(), "coco-stuff-zeroshot-grid4-v1", root, tmp_path / "out", overrides=settings)
     probe = registry().create("probe", "zero-shot", task="segmentation", embeddings=path, class_names=names)
     state = load_file(tmp_path / "out/parts/probe-0.safetensors")
     torch.testing.assert_close(state["head.text"], vectors)  # in the data set's order, whatever the file's
@@ -159,7 +159,7 @@ def test_evaluation_end_to_end(tmp_path, monkeypatch):
     assert result.scores["seen"] == pytest.approx(float(each[:3].nanmean()))
     assert result.scores["unseen"] == pytest.approx(float(each[3]))
     with pytest.raises(InputError, match="unseen names classes that the data set has not: mauve"):
-        evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, tmp_path / "no",
+        evaluate(tiny_model(), "coco-stuff-zeroshot-grid4-v1", root, tmp_path / "no",
                  overrides=[*settings[:1], "scoring.unseen=[mauve]", *settings[2:]])  # fmt: skip
 
 
@@ -174,9 +174,9 @@ def test_a_changed_file_of_embeddings_is_another_evaluation(tmp_path, monkeypatc
         TextEmbeddings(("red", "green", "blue", "yellow"), vectors, "made up").save(path)
         if seed:
             with pytest.raises(ConfigError, match=r"holds another evaluation .*files"):
-                evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, tmp_path / "out", overrides=settings)
+                evaluate(tiny_model(), "coco-stuff-zeroshot-grid4-v1", root, tmp_path / "out", overrides=settings)
         else:
-            first = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, tmp_path / "out", overrides=settings)
+            first = evaluate(tiny_model(), "coco-stuff-zeroshot-grid4-v1", root, tmp_path / "out", overrides=settings)
     assert list(first.data["files"]) == ["probe.args.embeddings"]
 
 
@@ -214,17 +214,17 @@ def test_an_evaluation_without_embeddings_is_refused_and_leaves_nothing(tmp_path
     settings = ["data.name=image-folder", "scoring.unseen=[yellow]", "image.short_side=null",
                 "train.steps=2", "train.batch=2", "train.crop=null"]  # fmt: skip
     with pytest.raises(ConfigError, match=r"needs text embeddings .* `dense-ctx text DATASET --data ROOT --out"):
-        evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out, overrides=settings)
+        evaluate(tiny_model(), "coco-stuff-zeroshot-grid4-v1", root, out, overrides=settings)
     with pytest.raises(FileError, match=r"No text embeddings at nowhere\.safetensors; make them with `dense-ctx text"):
-        evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
+        evaluate(tiny_model(), "coco-stuff-zeroshot-grid4-v1", root, out,
                  overrides=[*settings, "probe.args.embeddings=nowhere.safetensors"])  # fmt: skip
-    words = ["evaluate", "no-such-model", "--protocol", "coco-stuff-zeroshot-v1", "--data", str(root)]
+    words = ["evaluate", "no-such-model", "--protocol", "coco-stuff-zeroshot-grid4-v1", "--data", str(root)]
     assert cli.main(words) == 2  # before the model is looked for
     err = capsys.readouterr().err
     assert err.startswith(
-        "error: coco-stuff-zeroshot-v1: probe 'zero-shot': zero-shot needs text embeddings of the classes"
+        "error: coco-stuff-zeroshot-grid4-v1: probe 'zero-shot': zero-shot needs text embeddings of the classes"
     )
     assert not out.exists()
-    result = evaluate(tiny_model(), "coco-stuff-zeroshot-v1", root, out,
+    result = evaluate(tiny_model(), "coco-stuff-zeroshot-grid4-v1", root, out,
                       overrides=[*settings, "probe.args.embeddings=random"])  # fmt: skip
     assert "probe.args.embeddings=random" in result.protocol_id

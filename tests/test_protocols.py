@@ -60,7 +60,7 @@ def test_protocols_of_lilas_tables_are_shipped():
 
 
 def test_an_unknown_name_shows_the_near_ones():
-    with pytest.raises(UnknownNameError, match="Closest: davis2017-knn-v1"):
+    with pytest.raises(UnknownNameError, match="Closest: davis2017-knn-v2"):
         load_protocol("davis2017-knn")
     with pytest.raises(UnknownNameError, match=r"Unknown protocol 'zzz'.*`dense-ctx plugins protocol`"):
         load_protocol("zzz")
@@ -78,7 +78,7 @@ def test_ones_own_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": "red"}, r"unknown key\(s\) colour; known: data, grid"),
+        ({"colour": "red"}, r"unknown key\(s\) colour; known: data, decode, grid"),
         ({"train": {"steps": 3, "epochs": 2}}, r"train: unknown key\(s\) epochs"),
         ({"scoring": {"ignore": 1}}, r"scoring: unknown key\(s\) ignore"),
         ({"metric": 3}, "metric is 3; expected text"),
@@ -128,18 +128,20 @@ def test_files_that_are_no_protocol(tmp_path):
 
 
 def test_overrides_become_part_of_the_id_and_the_digest():
-    plain = load_protocol("camvid-linear-v1")
-    changed = load_protocol("camvid-linear-v1", ["train.steps=5", "grid=8", "probe.args.lr=0.1"])
-    assert changed.resolved_id == "camvid-linear-v1 [grid=8 probe.args.lr=0.1 train.steps=5]"
+    plain = load_protocol("camvid-linear-grid4-v1")
+    changed = load_protocol("camvid-linear-grid4-v1", ["train.steps=5", "grid=8", "probe.args.lr=0.1"])
+    assert changed.resolved_id == "camvid-linear-grid4-v1 [grid=8 probe.args.lr=0.1 train.steps=5]"
     assert (changed.train.steps, changed.grid, changed.probe.args["lr"]) == (5, 8, 0.1)
     assert changed.train.batch == plain.train.batch
     assert changed.digest() != plain.digest()
     assert plain.override([]) is plain
     assert plain.override(["image.size=[32,48]"]).image.size == (32, 48)
-    assert load_protocol("davis2017-knn-v1", ["data.options.resolution=480p"]).data.options == {"resolution": "480p"}
+    assert load_protocol("davis2017-knn-grid8-v1", ["data.options.resolution=480p"]).data.options == {
+        "resolution": "480p"
+    }
     twice = load_protocol(changed, ["grid=2"])
     assert (twice.grid, twice.train.steps) == (2, 5)
-    assert twice.resolved_id == "camvid-linear-v1 [grid=2 probe.args.lr=0.1 train.steps=5]"  # the last one counts
+    assert twice.resolved_id == "camvid-linear-grid4-v1 [grid=2 probe.args.lr=0.1 train.steps=5]"  # the last one counts
 
 
 @pytest.mark.parametrize(
@@ -158,13 +160,13 @@ def test_overrides_become_part_of_the_id_and_the_digest():
 )
 def test_bad_overrides(setting, message):
     with pytest.raises(ConfigError, match=message):
-        load_protocol("camvid-linear-v1", [setting])
+        load_protocol("camvid-linear-grid4-v1", [setting])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["metric=rmse"], "camvid-linear-v1: metric 'rmse' is not computed by segmentation; it has miou, "),
+        (["metric=rmse"], "camvid-linear-grid4-v1: metric 'rmse' is not computed by segmentation; it has miou, "),
         (["task=guessing"], "Unknown metric 'guessing'"),
         (["scorer.name=depth"], "metric 'miou' is not computed by depth; it has rmse"),
         (["scoring.align=median"], "scoring.align is set, and metric 'segmentation' .* is not given it"),
@@ -175,26 +177,26 @@ def test_a_metric_that_does_not_fit_is_refused_before_any_work(tmp_path, changes
     from dense_ctx.evaluate import evaluate
 
     with pytest.raises((ConfigError, UnknownNameError), match=message):
-        evaluate(None, "camvid-linear-v1", tmp_path, tmp_path / "out", overrides=changes)
+        evaluate(None, "camvid-linear-grid4-v1", tmp_path, tmp_path / "out", overrides=changes)
     assert not (tmp_path / "out").exists()
 
 
 def test_direction():
-    assert not Scorer(load_protocol("nyuv2-depth-linear-v1")).higher_is_better
-    assert Scorer(load_protocol("nyuv2-depth-linear-v1", ["metric=delta1"])).higher_is_better
-    assert Scorer(load_protocol("camvid-linear-v1")).higher_is_better
+    assert not Scorer(load_protocol("nyuv2-depth-linear-grid4-v1")).higher_is_better
+    assert Scorer(load_protocol("nyuv2-depth-linear-grid4-v1", ["metric=delta1"])).higher_is_better
+    assert Scorer(load_protocol("camvid-linear-grid4-v1")).higher_is_better
 
 
 def test_what_scoring_sets_reaches_the_tasks_own_metric():
-    depth = load_protocol("nyuv2-depth-linear-v1", ["scoring.low=0.5", "scoring.high=4", "scoring.align=median"])
+    depth = load_protocol("nyuv2-depth-linear-grid4-v1", ["scoring.low=0.5", "scoring.high=4", "scoring.align=median"])
     metric = Scorer(depth).new()
     assert (metric.low, metric.high, metric.align) == (0.5, 4, "median")
     settings = ["scoring.matching=hungarian", "scoring.absent=zero", "scoring.unseen=[b]"]
-    metric = Scorer(load_protocol("coco-stuff-zeroshot-v1", settings)).new(("a", "b"))
+    metric = Scorer(load_protocol("coco-stuff-zeroshot-grid4-v1", settings)).new(("a", "b"))
     assert (metric.matching, metric.absent, metric.unseen) == ("hungarian", "zero", ("b",))
-    named = load_protocol("camvid-linear-v1", ["scorer={name: segmentation, args: {absent: zero}}"])
+    named = load_protocol("camvid-linear-grid4-v1", ["scorer={name: segmentation, args: {absent: zero}}"])
     assert Scorer(named).new(("a",)).absent == "zero"
-    assert named.digest() != load_protocol("camvid-linear-v1", ["scoring.absent=zero"]).digest()
+    assert named.digest() != load_protocol("camvid-linear-grid4-v1", ["scoring.absent=zero"]).digest()
 
 
 def test_the_page_lists_every_protocol_and_its_example_is_one(tmp_path):

@@ -86,3 +86,31 @@ def test_a_wrong_value_is_the_users_and_named():
     registry = made("fraction", kind="thing", target="fractions:Fraction")
     with pytest.raises(InputError, match=r"thing 'fraction' .* does not take {'numerator': 'abc'}: ValueError"):
         registry.create("thing", "fraction", numerator="abc")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "args", "message"),
+    [
+        ("objective", "lila", {"sigma": "abc"}, "sigma is 'abc'; expected a number"),
+        ("objective", "lila", {"start": 1.5}, "start is 1.5; expected a whole number"),
+        ("objective", "lila", {"cues": "features"}, "cues is 'features'; expected a list, each text"),
+        ("objective", "lila", {"cues": ["features", 3]}, r"cues\[1\] is 3; expected text"),
+        ("objective", "lila", {"context": "slow"}, "context is 'slow'; expected one of shared, detached, ema"),
+        ("objective", "dip", {"direct": "yes"}, "direct is 'yes'; expected true or false"),
+        ("objective", "dip", {"train": 3}, "train is 3; expected one of blocks, adapters, decoder"),
+        ("objective", "maxa-depth", {"pixels": "all"}, "pixels is 'all'; expected a whole number"),
+        ("objective", "maxa-depth", {"size": [224]}, r"size is \[224\]; expected a list of 2, each a whole number"),
+        (
+            "decoder",
+            "maxa",
+            {"dims": (4,), "strides": (8,), "width": "wide"},
+            "width is 'wide'; expected a whole number",
+        ),
+        ("probe", "conv", {"lr": "1e-3x"}, "lr is '1e-3x'; expected a number"),
+        ("probe", "ridge", {"penalty": "much"}, "penalty is 'much'; expected"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(kind, name, args, message):
+    """sigma=abc was a TypeError of a comparison; cues=features was read letter by letter."""
+    with pytest.raises(InputError, match=f"^{kind} '{name}': {message}$" if message[-8:] != "expected" else message):
+        dense_ctx.registry().create(kind, name, **args)

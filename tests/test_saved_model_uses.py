@@ -54,7 +54,9 @@ def test_evaluate(tmp_path):
         ("reopened", AutoDenseModel.from_pretrained(model.save_pretrained(tmp_path / "m"))),
         ("lila", AutoDenseModel.from_pretrained("lila-lite0")),
     ):
-        values[name] = evaluate(subject, "image-folder-linear-v1", tmp_path / "data", tmp_path / name, overrides=FEW)
+        values[name] = evaluate(
+            subject, "image-folder-linear-grid4-v1", tmp_path / "data", tmp_path / name, overrides=FEW
+        )
     assert values["made"].digest() == values["reopened"].digest()
     assert values["made"].model["backbone"]["args"]["digest"]
     assert values["made"].digest() != values["lila"].digest()
@@ -101,7 +103,7 @@ def test_dip_then_lila_on_it_then_evaluate(tmp_path):
     again = AutoDenseModel.from_pretrained(model.save_pretrained(tmp_path / "again"))
     digests = [
         evaluate(
-            one, "image-folder-linear-v1", tmp_path / "images", tmp_path / out, overrides=["train.steps=2"]
+            one, "image-folder-linear-grid4-v1", tmp_path / "images", tmp_path / out, overrides=["train.steps=2"]
         ).digest()
         for one, out in ((model, "one"), (again, "two"))
     ]

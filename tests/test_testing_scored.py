@@ -2,18 +2,18 @@
 
 import pytest
 from bench_parts import Depth, Plain, Reader
+from dense_ctx_bench.testing import check_scored_objective
 from maxa_scenes import Boxes
 
 from dense_ctx.data import Subset
 from dense_ctx.errors import ContractError, InputError
-from dense_ctx.testing import check_scored_objective
 
 TRAIN, VAL = Boxes("depth", count=4), Boxes("depth", count=3, first=4)
 CLAUSES = {"construction", "declarations", "outputs", "lr", "score", "sizes", "features", "folder"}
 FAULTS = {
     "declarations": "metric is ''",
     "outputs": "outputs() gave 0",
-    "lr": "the parameter groups have [0.001]",
+    "lr": "the parameter groups have lr [0.001] of their own",
     "no metric": "without 'error'",
     "no count": "without 'images'",
     "words": "the scores error are no numbers",

@@ -126,7 +126,7 @@ def test_its_paper_is_listed_and_a_result_stands_beside_it(site, data, tmp_path)
 
 
 def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_path):
-    words = spell("evaluate", tmp_path / "out", data, *CORE, protocol="image-folder-linear-v1")
+    words = spell("evaluate", tmp_path / "out", data, *CORE, protocol="image-folder-linear-grid4-v1")
     status, _, error = site.run(*words)
     assert status == 0, error
     result = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def test_evaluate_under_a_core_protocol_with_its_probe_and_data(site, data, tmp_
     assert result["value"] > 0.6
 
 
-@pytest.mark.parametrize("protocol", ["stranger-stripes-v1", "image-folder-linear-v1"])
+@pytest.mark.parametrize("protocol", ["stranger-stripes-v1", "image-folder-linear-grid4-v1"])
 def test_a_probe_without_steps_is_refused_before_any_work(site, data, tmp_path, protocol):
     changes = [word for word in CORE if protocol.startswith("image") or word.startswith("probe")]
     changes = [word.replace("stranger-steps", "stranger-mean") for word in changes]
@@ -215,11 +215,12 @@ def checks(site, data, tmp_path_factory):
     """The clauses that each check verified, or its error, of one process for all."""
     folder = pictures(tmp_path_factory.mktemp("pictures"))
     code = (
-        f"import json, torch\nfrom dense_ctx import testing\nfrom dense_ctx.data import open_set\n"
+        f"import json, torch\nfrom dense_ctx.testing import *\nfrom dense_ctx.data import open_set\n"
+        "from dense_ctx_bench.testing import check_scored_objective\n"
         f"ROOT, PICTURES = {str(data)!r}, {str(folder)!r}\n"
         "train, val = (open_set('stranger-stripes', ROOT, split) for split in ('train', 'val'))\n"
         f"def outcome(check, words):\n    torch.manual_seed(0)\n    try:\n"
-        f"        return list(eval(f'testing.{{check.strip()}}({{words}})'))\n"
+        f"        return list(eval(f'{{check.strip()}}({{words}})'))\n"
         f"    except Exception as error:\n        return f'{{type(error).__name__}}: {{error}}'\n"
         f"print(json.dumps({{check: outcome(check, words) for check, words in {CHECKS!r}.items()}}))\n"
     )

@@ -53,13 +53,23 @@ def test_it_learns_logs_and_publishes(tmp_path):
     assert record["data"] == {"samples": 7}
     assert {"seconds", "machine", "command", "versions"} <= set(record)
     assert TrainConfig.load(out / "config.yaml") == config(
-        out, steps=25, save={"every": 10, "keep": 2}, validate={"every": 10}
+        out,
+        steps=25,
+        save={"every": 10, "keep": 2},
+        validate={"every": 10},
+        optimizer={"lr": 1e-2, "weight_decay": 0.01},
     )
 
 
 def test_a_protocol_validates(tmp_path):
     davis(tmp_path / "davis")
-    check = {"every": 1, "protocol": "davis2016-knn-v1", "data": str(tmp_path / "davis"), "limit": 1, "set": ["grid=2"]}
+    check = {
+        "every": 1,
+        "protocol": "davis2016-knn-grid8-v1",
+        "data": str(tmp_path / "davis"),
+        "limit": 1,
+        "set": ["grid=2"],
+    }
     train(config(tmp_path / "run", steps=2, validate=check))
     found = [row["validation"] for row in read_log(tmp_path / "run" / "log.jsonl") if "validation" in row]
     assert len(found) == 2
@@ -200,9 +210,8 @@ def test_the_verb_trains_a_third_partys_objective_by_name(tmp_path, capsys):
         assert cli.main(["train", *map(str, words)]) == 0
         assert "two steps" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
-    with pytest.raises(SystemExit):
-        cli.main(["train", "--dry-run", "steps=3"])
-    assert "the following arguments are required: CONFIG" in capsys.readouterr().err
+    assert cli.main(["train", "--dry-run", "steps=3"]) == 2
+    assert "train needs a preset or a YAML file" in capsys.readouterr().err
     assert cli.main(["train", str(file), "steps=4", "objective.args.side=24"]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == str(tmp_path / "run" / "model")

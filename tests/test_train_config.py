@@ -71,7 +71,7 @@ def test_yaml_and_overrides(file, tmp_path):
         ("model.backbone=[dinov2-s14]", "model.backbone is .*dinov2-s14.*; expected a mapping with name, args"),
         ("optimizer.betas=[0.9]", "optimizer.betas is .0.9.; expected a list of 2, each a number"),
         ("accumulate=3", "batch_size 8 is not a multiple of accumulate 3"),
-        ("validate.protocol=davis2017-linear-v1", "give validate.data"),
+        ("validate.protocol=davis2017-linear-grid4-v1", "give validate.data"),
         ("steps.a=3", "steps is 100, which has no keys"),
         ("epochs=3", "steps is 100 and epochs is 3; give a number for one of the two, and null"),
         ("steps=null", "steps is None and epochs is None"),

@@ -38,7 +38,10 @@ def test_a_damaged_state_is_passed_over(tmp_path, file):
     assert all(state.check(folder) for folder in state.listed(out))  # the damaged one was written anew
     for folder in state.listed(out):
         (folder / file).unlink()
-    with pytest.warns(UserWarning, match=r"has no state\.\w+: is it a training state"), pytest.raises(CheckpointError, match="All states"):
+    with (
+        pytest.warns(UserWarning, match=r"has no state\.\w+: is it a training state"),
+        pytest.raises(CheckpointError, match="All states"),
+    ):
         train(config(out, steps=8))
 
 

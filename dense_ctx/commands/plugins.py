@@ -40,9 +40,9 @@ class Plugins(Command):
             warnings.simplefilter("ignore", PluginWarning)  # every failure is listed below
             parts = load_plugins(strict=False)
             if args.kind is not None and args.kind not in parts.kinds:
-                near = difflib.get_close_matches(args.kind, parts.kinds, n=1, cutoff=0.0)[0]
-                message = f"There is no kind {args.kind!r}. Did you mean {near}? The kinds are {', '.join(parts.kinds)}"
-                raise UnknownNameError(message)
+                near = difflib.get_close_matches(args.kind, parts.kinds, n=1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise UnknownNameError(f"There is no kind {args.kind!r}.{hint} The kinds are {', '.join(parts.kinds)}")
             entries = list(parts.entries(args.kind))
             problems = check_targets(parts, entries) if args.check else []
         if args.json:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shortened
 from .part import Part as Part
 from .part import Parts as Parts
 from .part import parse_part as parse_part
@@ -100,6 +102,21 @@ def typed(cls: type[T], data: Any, where: str, path: str = "") -> T:
         raise ConfigError(f"{where}: {error}") from None
 
 
+def check_arguments(target: Any, arguments: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments that are not of the types in the signature of a class or function, where it names any.
+
+    Raises:
+        ConfigError: as `typed`.
+    """
+    try:
+        hints = get_type_hints(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
+    except Exception:  # names that only a type checker knows, of anyone's code
+        return
+    for name, value in arguments.items():
+        if name in hints and value is not inspect.Parameter.empty:
+            _value(hints[name], value, where, name)
+
+
 def unknown_keys(unknown: Iterable[str], names: Iterable[str]) -> str:
     """A message: which keys are unknown, the nearest known ones, and all."""
     names = sorted(names)
@@ -113,15 +130,12 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        if (value is None and type(None) in choices) or (isinstance(value, str) and str in choices):
-            return value
-        inner = [choice for choice in choices if choice not in (type(None), str)]
-        return _value(inner[0] if inner else str, value, where, path)
+        return _one_of(choices, value, where, path)
     if hint is Part and isinstance(value, str):
         return parse_part(value)
     if is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else typed(hint, value, where, path)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     if origin is Literal:
         right = any(value == choice and type(value) is type(choice) for choice in choices)
     elif origin is tuple:
@@ -133,13 +147,33 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         right = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
         value = dict(value) if right else value
+    elif isinstance(origin, type) and issubclass(Sequence, origin):  # a Sequence, an Iterable
+        right = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+        for index, item in enumerate(value if isinstance(value, (list, tuple)) else ()):
+            _value(choices[0], item, where, f"{path}[{index}]")
     elif hint is float or hint is int:
-        right = number and (hint is float or isinstance(value, int))
+        right = number and (hint is float or isinstance(value, Integral))
     else:
-        right = isinstance(value, hint)
+        kind = origin or hint
+        right = isinstance(value, kind) if isinstance(kind, type) else True
     if not right:
-        raise ConfigError(f"{where}: {path} is {value!r}; expected {_expected(hint)}")
+        raise ConfigError(f"{where}: {path} is {shortened(repr(value), 200)}; expected {_expected(hint)}")
     return value
+
+
+def _one_of(choices: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
+    if (value is None and type(None) in choices) or (isinstance(value, str) and str in choices):
+        return value
+    problems = []
+    for choice in [choice for choice in choices if choice not in (type(None), str)] or [str]:
+        try:
+            return _value(choice, value, where, path)
+        except ConfigError as error:
+            problems.append(error)
+    if len(problems) == 1 or isinstance(value, Mapping):  # of the keys inside
+        raise problems[0]
+    expected = " or ".join(_expected(choice) for choice in choices if choice is not type(None))
+    raise ConfigError(f"{where}: {path} is {shortened(repr(value), 200)}; expected {expected}")
 
 
 def _expected(hint: Any) -> str:
@@ -151,5 +185,9 @@ def _expected(hint: Any) -> str:
         return f"a list{'' if choices[-1] is Ellipsis else f' of {len(choices)}'}, each {_expected(choices[0])}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping of names to values"
+    if isinstance(origin, type) and issubclass(Sequence, origin):
+        return f"a list, each {_expected(choices[0])}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_expected(choice) for choice in choices if choice is not type(None))
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

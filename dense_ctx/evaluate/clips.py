@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,44 +11,28 @@ from torch import Tensor
 from .. import visualize
 from ..data.base import Clip, VideoSet, read_mask, same_size
 from ..errors import ConfigError, FileError, InputError
-from ..files import write_json
 from ..images import load, nearest, resized
-from ..interfaces import Metric, Probe, Scores, Size
-from ..model import DenseModel
+from ..interfaces import Probe, Scores, Size
+from .job import Job
 from .probes import make_probe
-from .protocol import Protocol
 from .samples import model_size, read
-from .scorer import Scorer
-from .workdir import RunFolder
-
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 class VideoEvaluation:
-    """One model under one protocol on clips whose every frame is annotated; arguments as `ImageEvaluation`'s.
+    """A job on clips whose every frame is annotated.
 
     Raises:
         InputError: no clip, or one of fewer than three frames or without a mask for each.
         ConfigError: the protocol trains a probe by steps; here it is fitted on each clip's first frame.
     """
 
-    def __init__(
-        self,
-        model: DenseModel,
-        protocol: Protocol,
-        scorer: Scorer,
-        clips: VideoSet,
-        folder: RunFolder,
-        seeds: tuple[int, ...],
-        keep: bool,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, job: Job, clips: VideoSet) -> None:
+        protocol = job.protocol
         if not len(clips):
             raise InputError(f"{protocol.data.name} holds no clip")
         if protocol.train is not None:
             raise ConfigError(f"{protocol.id}: a probe is fitted on each clip's first frame; set train=null")
-        self.model, self.protocol, self.scorer, self.folder = model, protocol, scorer, folder
-        self.clips, self.seeds, self.keep, self.progress = clips, seeds, keep, progress
+        self.job, self.clips = job, clips
         for clip in clips.clips:
             if len(clip.frames) < 3 or len(clip.masks) != len(clip.frames) or None in clip.masks:
                 masks = sum(mask is not None for mask in clip.masks)
@@ -61,20 +44,11 @@ class VideoEvaluation:
     def run(self) -> dict[int, Scores]:
         """Scores of each seed, whoever worked on the clips."""
         clips = {clip.name: clip for clip in self.clips.clips}
-        todo = [clips[name] for name in self.folder.mine(list(clips), lambda name: self._written(clips[name]))]
-        frames = self.progress(self._steps(todo), sum(len(clip.frames) for clip in todo), "frames")
+        todo = [clips[name] for name in self.job.folder.mine(list(clips), lambda name: self._written(clips[name]))]
+        frames = self.job.progress(self._steps(todo), sum(len(clip.frames) for clip in todo), "frames")
         for _ in frames:
             pass
-        self.folder.wait([self.folder.part(name) for name in clips])
-        totals = self._metrics()
-        for name in clips:
-            state = self.folder.done(name)
-            for seed, metric in totals.items():
-                self.scorer.merge(metric, state[str(seed)])
-        return {seed: self.scorer.compute(metric) for seed, metric in totals.items()}
-
-    def _metrics(self) -> dict[int, Metric]:
-        return {seed: self.scorer.new(self.clips.classes) for seed in self.seeds}
+        return self.job.totals(list(clips), self.clips.classes)
 
     def _steps(self, todo: list[Clip]) -> Iterator[None]:
         for clip in todo:
@@ -82,15 +56,16 @@ class VideoEvaluation:
 
     def _written(self, clip: Clip) -> bool:
         """Whether no prediction is to be written, or all are there (an earlier run may have written none)."""
-        return not self.keep or all(self._path(clip, frame).exists() for frame in clip.frames)
+        return not self.job.keep or all(self._path(clip, frame).exists() for frame in clip.frames)
 
     def _path(self, clip: Clip, frame: Path) -> Path:
-        return self.folder.predictions / clip.name / f"{frame.stem}.png"
+        return self.job.folder.predictions / clip.name / f"{frame.stem}.png"
 
     def _clip(self, clip: Clip) -> Iterator[None]:
         """Work through one clip; memory does not depend on its length."""
+        model, protocol, scorer = self.job.model, self.job.protocol, self.job.scorer
         probes: dict[int, Probe] = {}
-        metrics = self._metrics()
+        metrics = self.job.metrics(self.clips.classes)
         first_size: Size = (0, 0)
         middle = len(clip.frames) // 2
         for number, (path, mask_path) in enumerate(zip(clip.frames, clip.masks, strict=True)):
@@ -103,21 +78,21 @@ class VideoEvaluation:
                     f"{clip.name}: {path.name} is {height} x {width} (H x W), the first frame "
                     f"{first_size[0]} x {first_size[1]}"
                 )
-            features = read(self.model, resized(image, model_size((height, width), self.protocol))[None], self.protocol)
+            features = read(model, resized(image, model_size((height, width), protocol))[None], protocol)
             for seed, metric in metrics.items():
                 if number == 0:
-                    self.scorer.start(metric, clip.name, mask)
+                    scorer.start(metric, clip.name, mask)
                     first = mask.masked_fill(mask == 255, -1)
                     grid = (features.pixels.shape[-2], features.pixels.shape[-1])
-                    probes[seed] = make_probe(self.protocol, seed).partial_fit(features, nearest(first, grid)[None])
+                    probes[seed] = make_probe(protocol, seed).partial_fit(features, nearest(first, grid)[None])
                     labels = first.clamp_min(0)
                 else:
                     labels = _largest(probes[seed].predict(features, size=(height, width))[0]).cpu()
-                    self.scorer.update(metric, labels, mask)
-                if seed == self.seeds[0]:
+                    scorer.update(metric, labels, mask)
+                if seed == self.job.seeds[0]:
                     self._show(clip, path, labels, image if number == middle else None)
             yield
-        write_json(self.folder.part(clip.name), {str(s): self.scorer.state(metric) for s, metric in metrics.items()})
+        self.job.write(clip.name, metrics)
 
     def _read(self, clip: Clip, number: int, path: Path, mask_path: Path | None) -> tuple[Tensor, Tensor]:
         if mask_path is None:
@@ -131,13 +106,13 @@ class VideoEvaluation:
         return image, mask
 
     def _show(self, clip: Clip, path: Path, labels: Tensor, image: Tensor | None) -> None:
-        if self.keep:
+        if self.job.keep:
             stored = labels * 255 if clip.binary else labels
             visualize.save_labels(self._path(clip, path), stored)
         if image is not None:
             picture = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
             visualize.save_picture(
-                self.folder.path / "pictures" / f"{clip.name}.png", visualize.overlay(picture, labels)
+                self.job.folder.path / "pictures" / f"{clip.name}.png", visualize.overlay(picture, labels)
             )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -14,35 +13,31 @@ from torch import Tensor
 from ..data.base import ImageSet, read_sample
 from ..errors import InputError
 from ..interfaces import DenseFeatures, Probe
-from ..model import DenseModel
 from ..persistence.tensors import load_probe, read_sealed, write_sealed
+from .job import Job
 from .probes import make_probe
-from .protocol import Protocol
 from .samples import FeatureMemory, read, shown, stack, training_target
 from .sections import Train
-from .workdir import RunFolder
 
 SAVE_EVERY = 200  # training steps
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 class ProbeFit:
     """Fits the protocol's probe on annotated images.
 
     Args:
-        model, protocol: what and how.
         images: the training split.
-        folder: where probes are stored, and those that are half trained.
         cache: bytes of features kept in memory, where nothing is augmented.
-        progress: wraps an iterable in a bar.
+        lists: the names of a seed's training images, where the protocol has lists of them.
     """
 
     def __init__(
-        self, model: DenseModel, protocol: Protocol, images: ImageSet, folder: RunFolder, cache: int, progress: Progress
+        self, job: Job, images: ImageSet, cache: int, lists: Mapping[int, Sequence[str]] | None = None
     ) -> None:
-        self.model, self.protocol, self.images = model, protocol, images
-        self.folder, self.progress = folder, progress
-        augments = protocol.train is not None and protocol.train.augments
+        self.job, self.protocol, self.images, self.lists = job, job.protocol, images, lists or {}
+        support = self.protocol.support
+        self.passes = 0 if support is None else support.passes
+        augments = self.passes > 0 or (self.protocol.train is not None and self.protocol.train.augments)
         self.cache = FeatureMemory(0 if augments else cache)
 
     def probe(self, seed: int) -> Probe:
@@ -51,8 +46,8 @@ class ProbeFit:
         Raises:
             InputError: no training image has a labelled pixel.
         """
-        path = self.folder.parts / f"probe-{seed}.safetensors"
-        self.folder.once(path, lambda: self._fit(seed, path))
+        path = self.job.folder.parts / f"probe-{seed}.safetensors"
+        self.job.folder.once(path, lambda: self._fit(seed, path))
         probe = self._new(seed)
         load_probe(probe, read_sealed(path)[0], str(path))
         return probe
@@ -72,7 +67,10 @@ class ProbeFit:
         _begun(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
-        """Indices of the training images: all, or the protocol's fraction, drawn by seed."""
+        """Indices of the training images: all, those of the seed's list, or the protocol's fraction, drawn by seed."""
+        if seed in self.lists:
+            place = {Path(name).stem: index for index, name in enumerate(self.images.names)}
+            return [place[name] for name in self.lists[seed]]
         count = len(self.images)
         size = max(1, round(self.protocol.data.fraction * count))
         return list(range(count)) if size >= count else sorted(random.Random(seed).sample(range(count), size))
@@ -80,8 +78,9 @@ class ProbeFit:
     def _by_images(self, seed: int, support: list[int]) -> Probe | None:
         """One `partial_fit` an image; None where nothing is labelled."""
         probe, fitted = self._new(seed), False
-        for index in self.progress(support, len(support), f"fit, seed {seed}"):
-            features, target = self._item(index, 0)
+        views = [(index, mix(seed, n, index)) for n in range(self.passes or 1) for index in support]
+        for index, draw in self.job.progress(views, len(views), f"fit, seed {seed}"):
+            features, target = self._item(index, draw if self.passes else 0)
             # a probe of histograms wants the annotation as fine as it is
             label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
             if labelled(label):
@@ -97,7 +96,7 @@ class ProbeFit:
             load_probe(probe, state, str(_begun(path)))
             start = int(words["step"])
         fitted = start > 0
-        for step in self.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
+        for step in self.job.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
             items = [self._item(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]
             features = _joined([features for features, _ in items])
             targets = [training_target(target, _grid(features), train) for _, target in items]
@@ -115,7 +114,7 @@ class ProbeFit:
         if item is None:
             sample = read_sample(self.images, index, self.protocol.data.name)
             view = shown(sample, self.protocol, self.images.kind, seed)
-            item = (read(self.model, view.image[None], self.protocol), view.target)
+            item = (read(self.job.model, view.image[None], self.protocol), view.target)
             self.cache.put(index, *item)
         return item
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,107 +12,81 @@ from torch import Tensor
 from .. import visualize
 from ..data.base import ImageSet, Sample, read_sample
 from ..errors import InputError
-from ..files import new_file, write_json
+from ..files import new_file
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Metric, Probe, Scores
-from ..model import DenseModel
-from .fit import ProbeFit, Progress, labelled
-from .protocol import Protocol
+from .fit import ProbeFit, labelled
+from .job import Job
 from .samples import model_size, read
-from .scorer import Scorer
-from .workdir import RunFolder
 
 SHARD = 25  # images to a piece of work
 
 
 class ImageEvaluation:
-    """One model under one protocol on images.
+    """A job on images.
 
     Args:
-        model, protocol, scorer: what, how, and the protocol's metric.
         train, val: the annotated images to fit on and to score on.
-        folder: where pieces of work are stored.
-        seeds: one probe each.
-        cache: bytes of training features kept in memory.
-        keep: write predictions.
-        progress: wraps an iterable in a bar.
+        cache: bytes of training features kept in memory. lists: as `ProbeFit`'s.
 
     Raises:
         InputError: a split without an image.
     """
 
     def __init__(
-        self,
-        model: DenseModel,
-        protocol: Protocol,
-        scorer: Scorer,
-        train: ImageSet,
-        val: ImageSet,
-        folder: RunFolder,
-        seeds: tuple[int, ...],
-        cache: int,
-        keep: bool,
-        progress: Progress,
+        self, job: Job, train: ImageSet, val: ImageSet, cache: int, lists: Mapping[int, Sequence[str]] | None = None
     ) -> None:
         for part, name in ((train, "training"), (val, "validation")):
             if not len(part):
-                raise InputError(f"The {name} part of {protocol.data.name} holds no image")
-        self.model, self.protocol, self.scorer, self.val = model, protocol, scorer, val
-        self.folder, self.seeds, self.keep, self.progress = folder, seeds, keep, progress
-        self.fit = ProbeFit(model, protocol, train, folder, cache, progress)
-        self.labels = scorer.target in ("segmentation", "instances")
+                raise InputError(f"The {name} part of {job.protocol.data.name} holds no image")
+        self.job, self.val = job, val
+        self.fit = ProbeFit(job, train, cache, lists)
+        self.labels = job.scorer.target in ("segmentation", "instances")
 
     def run(self) -> dict[int, Scores]:
         """Fit and score; the scores of each seed, summed in the order of the shards whoever worked on them."""
-        probes = {seed: self.fit.probe(seed) for seed in self.seeds}
+        probes = {seed: self.fit.probe(seed) for seed in self.job.seeds}
         starts = range(0, len(self.val), SHARD)
         shards = {f"shard-{start:06d}": range(start, min(start + SHARD, len(self.val))) for start in starts}
-        todo = list(self.folder.mine(list(shards), lambda name: self._written(shards[name])))
+        todo = list(self.job.folder.mine(list(shards), lambda name: self._written(shards[name])))
         images = [(name, index) for name in todo for index in shards[name]]
         metrics: dict[int, Metric] = {}
-        for name, index in self.progress(images, len(images), "score"):
+        for name, index in self.job.progress(images, len(images), "score"):
             if index == shards[name].start:
-                metrics = self._metrics()
+                metrics = self.job.metrics(self.val.classes)
             self._score(index, probes, metrics)
             if index == shards[name].stop - 1:
-                states = {str(seed): self.scorer.state(metric) for seed, metric in metrics.items()}
-                write_json(self.folder.part(name), states)
-        self.folder.wait([self.folder.part(name) for name in shards])
-        totals = self._metrics()
-        for name in shards:
-            state = self.folder.done(name)
-            for seed, metric in totals.items():
-                self.scorer.merge(metric, state[str(seed)])
-        if self.folder.rank == 0:
-            self._pictures(probes[self.seeds[0]])
-        return {seed: self.scorer.compute(metric) for seed, metric in totals.items()}
-
-    def _metrics(self) -> dict[int, Metric]:
-        return {seed: self.scorer.new(self.val.classes) for seed in self.seeds}
+                self.job.write(name, metrics)
+        totals = self.job.totals(list(shards), self.val.classes)
+        if self.job.folder.rank == 0:
+            self._pictures(probes[self.job.seeds[0]])
+        return totals
 
     def _sample(self, index: int) -> Sample:
-        return read_sample(self.val, index, self.protocol.data.name)
+        return read_sample(self.val, index, self.job.protocol.data.name)
 
     def _written(self, shard: Iterable[int]) -> bool:
         """Whether no prediction is to be written, or all are there (an earlier run may have written none)."""
-        return not self.keep or all(self._path(self.val.names[index]).exists() for index in shard)
+        return not self.job.keep or all(self._path(self.val.names[index]).exists() for index in shard)
 
     def _path(self, name: str) -> Path:
-        return self.folder.predictions / f"{name}{'.png' if self.labels else '.npy'}"
+        return self.job.folder.predictions / f"{name}{'.png' if self.labels else '.npy'}"
 
     def _predict(self, sample: Sample, features: DenseFeatures, probe: Probe) -> tuple[Tensor, Tensor]:
         """Prediction [K, H, W] and target at the size that is scored."""
         target = sample.target
-        side = self.protocol.scoring.mask_side
-        if side is not None:
+        side = self.job.protocol.scoring.mask_side
+        if side == -1:
+            target = nearest(target, model_size((sample.image.shape[-2], sample.image.shape[-1]), self.job.protocol))
+        elif side is not None:
             height, width = target.shape[-2:]
             scale = side / min(height, width)
             target = nearest(target, (max(1, round(height * scale)), max(1, round(width * scale))))
         return probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0], target
 
     def _features(self, sample: Sample) -> DenseFeatures:
-        size = model_size((sample.image.shape[-2], sample.image.shape[-1]), self.protocol)
-        return read(self.model, resized(sample.image, size)[None], self.protocol)
+        size = model_size((sample.image.shape[-2], sample.image.shape[-1]), self.job.protocol)
+        return read(self.job.model, resized(sample.image, size)[None], self.job.protocol)
 
     def _score(self, index: int, probes: dict[int, Probe], metrics: dict[int, Metric]) -> None:
         sample = self._sample(index)
@@ -120,8 +94,8 @@ class ImageEvaluation:
         for seed, probe in probes.items():
             prediction, target = self._predict(sample, features, probe)
             if labelled(target):
-                self.scorer.update(metrics[seed], prediction, target)
-            if self.keep and seed == self.seeds[0]:
+                self.job.scorer.update(metrics[seed], prediction, target)
+            if self.job.keep and seed == self.job.seeds[0]:
                 self._write(sample.name, prediction)
 
     def _write(self, name: str, prediction: Tensor) -> None:
@@ -134,7 +108,7 @@ class ImageEvaluation:
 
     def _pictures(self, probe: Probe) -> None:
         """Image, annotation and prediction of up to four images, spread over the set."""
-        path = self.folder.path / "pictures.png"
+        path = self.job.folder.path / "pictures.png"
         if path.exists():
             return
         rows, names = [], []
@@ -143,7 +117,7 @@ class ImageEvaluation:
             prediction, target = self._predict(sample, self._features(sample), probe)
             height, width = target.shape[-2:]
             picture = (resized(sample.image, (height, width)).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-            pair = drawn(self.scorer.target, target, prediction.cpu())
+            pair = drawn(self.job.scorer.target, target, prediction.cpu())
             rows.append([visualize.fit(item, (240, 320)) for item in (picture, *pair)])
             names.append(sample.name[:12])
         visualize.save_picture(path, visualize.contact_sheet(rows, names, ["image", "annotation", "prediction"]))

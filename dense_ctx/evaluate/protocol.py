@@ -11,9 +11,10 @@ from typing import Any, Literal
 from ..config import Part, load_yaml, override, typed
 from ..errors import ConfigError
 from ..plugins import registry
-from .sections import Data, ImageSpec, Scoring, Train, expect, expect_word, is_text, is_whole
+from .sections import Data, ImageSpec, Scoring, Support, Train, expect, expect_word, is_text, is_whole
 
 Reads = Literal["pixels", "patches", "both"]
+Decode = Literal["full", "grid"]
 Precision = Literal["float32", "bfloat16"]
 NOT_DECIDING = ("title", "source", "notes")  # of a number: words
 
@@ -22,12 +23,14 @@ NOT_DECIDING = ("title", "source", "notes")  # of a number: words
 class Protocol:
     """A named, versioned benchmark.
 
-    id: "davis2017-linear-v1"; with overrides the resolved id names them too, so that results cannot be mixed up.
+    id: "davis2017-linear-grid4-v1"; with overrides the resolved id names them too, so that results cannot be mixed up.
     task: what it is about, and the registered metric of that name, unless `scorer` names another.
     metric: the headline, one of the metric's scores. scorer: null, or a registered metric with its arguments.
-    grid: pixels per cell of the features the probe reads.
+    grid: pixels per cell of the features the probe reads. decode: "full": the decoder gives every pixel, and a cell is
+        the pixel in its middle; "grid": it is asked for the cells, which is faster and gives other features.
     reads: "pixels" (decoder), "patches" (encoder) or "both". With `train` the probe is given both and reads so;
         without, they are `pixels` of what it is given, joined for "both" (see `dense_ctx.FitContext`).
+    support: how the training images of a closed-form probe are chosen and augmented; null: all, as they are.
     precision: in which the network runs; probes and metrics are always in float32.
     source: where the settings come from. notes: what was chosen where the source is silent.
     """
@@ -40,9 +43,11 @@ class Protocol:
     title: str = ""
     image: ImageSpec = field(default_factory=ImageSpec)
     grid: int = 4
+    decode: Decode = "full"
     reads: Reads = "pixels"
     precision: Precision = "float32"
     train: Train | None = None
+    support: Support | None = None
     scoring: Scoring = field(default_factory=Scoring)
     scorer: Part | None = None
     source: str = ""
@@ -55,6 +60,11 @@ class Protocol:
             expect(is_text(getattr(self, key)), f"{self.id}: {key}", getattr(self, key), "a name")
         expect(is_whole(self.grid), f"{self.id}: grid", self.grid, "a whole number of pixels, at least 1")
         expect_word(Reads, f"{self.id}: reads", self.reads)
+        expect_word(Decode, f"{self.id}: decode", self.decode)
+        once = self.train is None or self.support is None
+        expect(once, f"{self.id}: support", self.support, "null beside train, which has its own augmentation")
+        crops = self.support is not None and self.support.passes > 0
+        expect(not crops or self.image.size is not None, f"{self.id}: image.size", None, "[height, width] of the crops")
         expect_word(Precision, f"{self.id}: precision", self.precision)
         for key, part in (("probe", self.probe), ("scorer", self.scorer)):
             if part is not None:
@@ -63,7 +73,7 @@ class Protocol:
 
     @property
     def resolved_id(self) -> str:
-        """The id with its overrides: "camvid-linear-v1 [grid=8]"."""
+        """The id with its overrides: "camvid-linear-grid4-v1 [grid=8]"."""
         return f"{self.id} [{' '.join(self.overrides)}]" if self.overrides else self.id
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +84,8 @@ class Protocol:
     def digest(self) -> str:
         """sha256 of everything that decides the number."""
         values = {key: value for key, value in self.to_dict().items() if key not in NOT_DECIDING}
-        for key, default in (("precision", "float32"), ("scorer", None)):  # younger than the first results
+        younger = (("precision", "float32"), ("scorer", None), ("decode", "full"), ("support", None))
+        for key, default in younger:  # younger than the first results
             if values[key] == default:
                 del values[key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

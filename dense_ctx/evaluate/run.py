@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,19 @@ from ..data.subset import Subset
 from ..environment import describe_environment, peak_memory_mb, processes
 from ..environment import wait_for_everyone as everyone
 from ..errors import ConfigError, InputError
+from ..files import file_digest
 from ..interfaces import Scores
 from ..model import DenseModel
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
 from .images import ImageEvaluation
+from .job import Job, Progress
 from .probes import make_probe
 from .protocol import Protocol, load_protocol
 from .result import Result, describe_model
+from .samples import read_lists
 from .scorer import Scorer
 from .workdir import RunFolder
-
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 def evaluate(
@@ -91,6 +92,8 @@ def evaluate(
     if len(set(listing)) < len(listing):
         twice = next(name for name in listing if listing.count(name) > 1)
         raise InputError(f"{spec.data.name} has two samples of the name {twice!r}; names are unique in a split")
+    root = Path(data) if isinstance(data, (str, os.PathLike)) else Path()
+    lists = {} if train is None else read_lists(spec, root, seeds, train.names)
     described = describe_model(model, name)
     about = {
         "name": spec.data.name,
@@ -100,7 +103,7 @@ def evaluate(
         "training_samples": 0 if train is None else len(train),
         "names_digest": _names_digest(listing),
         "training_names_digest": None if train is None else _names_digest(train.names),
-        "files": _files(spec),
+        "files": {**_files(spec), **{f"support, seed {seed}": _names_digest(names) for seed, names in lists.items()}},
     }
     identity = {
         "protocol": spec.resolved_id,
@@ -114,7 +117,13 @@ def evaluate(
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
     with folder.guarded():
-        scores = _scores(model, spec, scorer, train, val, folder, tuple(seeds), budget, keep, bar)
+        job = Job(model, spec, scorer, folder, tuple(seeds), keep, bar)
+        if isinstance(val, VideoSet):
+            scores = VideoEvaluation(job, val).run()
+        elif train is None:
+            raise ConfigError(f"{spec.id} needs training images")
+        else:
+            scores = ImageEvaluation(job, train, val, budget, lists).run()
         result = _result(spec, scorer, scores, identity, described, about, model)
         if rank == 0:
             timed = replace(result, run=_run(began, world, model))
@@ -132,7 +141,7 @@ def _files(protocol: Protocol) -> dict[str, str]:
     digests = {}
     for key, value in protocol.probe.args.items():
         if isinstance(value, str) and Path(value).is_file():
-            digests[f"probe.args.{key}"] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+            digests[f"probe.args.{key}"] = file_digest(Path(value))
     return digests
 
 
@@ -173,25 +182,6 @@ def _open(
         val = VideoSet(val.clips[:limit], val.kind, val.classes) if video else Subset(val, range(len(val))[:limit])
         train = None if train is None else Subset(train, range(len(train))[:limit])
     return train, val
-
-
-def _scores(
-    model: DenseModel,
-    protocol: Protocol,
-    scorer: Scorer,
-    train: ImageSet | None,
-    val: ImageSet | VideoSet,
-    folder: RunFolder,
-    seeds: tuple[int, ...],
-    cache: int,
-    keep: bool,
-    progress: Progress,
-) -> dict[int, Scores]:
-    if isinstance(val, VideoSet):
-        return VideoEvaluation(model, protocol, scorer, val, folder, seeds, keep, progress).run()
-    if train is None:
-        raise ConfigError(f"{protocol.id} needs training images")
-    return ImageEvaluation(model, protocol, scorer, train, val, folder, seeds, cache, keep, progress).run()
 
 
 def _result(

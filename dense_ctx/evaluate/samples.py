@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..data.base import Sample
-from ..errors import InputError
+from ..errors import FileError, InputError
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Size
 from ..model import DenseModel
 from .protocol import Protocol
-from .sections import Train
+from .sections import Support, Train
 
 
 def model_size(size: Size, protocol: Protocol) -> Size:
@@ -38,14 +40,15 @@ def grid_size(size: Size, grid: int) -> Size:
 def read(model: DenseModel, images: Tensor, protocol: Protocol) -> DenseFeatures:
     """Features of [B, 3, H, W] on the protocol's grid; `pixels` is what the protocol says the probe reads."""
     size = grid_size((images.shape[-2], images.shape[-1]), protocol.grid)
+    whole = protocol.decode == "full" and protocol.reads != "patches"
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=protocol.precision == "bfloat16"):
-        features: DenseFeatures = model(images, size=size)
+        features: DenseFeatures = model(images, size=None if whole else size)
     features = features.to(torch.float32)
-    if protocol.reads == "pixels" or protocol.train is not None:
-        return features  # trained probes take both and choose themselves
-    patches = features.on_pixels(features.patches)
-    pixels = patches if protocol.reads == "patches" else torch.cat([features.pixels, patches], 1)
-    return DenseFeatures(pixels, features.patches, features.cls, features.extent)
+    pixels = features.pixels
+    if protocol.reads != "pixels" and protocol.train is None:  # trained probes take both and choose themselves
+        patches = features.on_pixels(features.patches)
+        pixels = patches if protocol.reads == "patches" else torch.cat([pixels, patches], 1)
+    return DenseFeatures(nearest(pixels, size), features.patches, features.cls, features.extent)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def shown(sample: Sample, protocol: Protocol, kind: str, seed: int) -> Shown:
     """Resize, and augment where the protocol says so; the same seed gives the same pixels."""
     size = model_size((sample.image.shape[-2], sample.image.shape[-1]), protocol)
     train = protocol.train
+    if protocol.support is not None and protocol.support.passes:
+        return _augmented(sample, size, protocol.support, seed)
     draw = random.Random(seed)
     if train is not None and tuple(train.scale) != (1.0, 1.0):
         factor = draw.uniform(*train.scale)
@@ -72,6 +77,42 @@ def shown(sample: Sample, protocol: Protocol, kind: str, seed: int) -> Shown:
         if kind == "normals":  # mirrored in x, as the surface is
             target = target * target.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
     return Shown(image, target)
+
+
+def _augmented(sample: Sample, size: Size, support: Support, seed: int) -> Shown:
+    """A random resized crop of image and target, and the image's colours changed, as `Support` says."""
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    parts = ("brightness", "contrast", "saturation", "hue")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image = v2.Compose([v2.RandomApply([v2.ColorJitter(**{part: support.jitter})]) for part in parts])(sample.image)
+        crop = v2.RandomResizedCrop(size, support.scale, support.ratio)
+        shape = sample.target.shape
+        image, target = crop(image, tv_tensors.Mask(sample.target.reshape(-1, *shape[-2:])))
+    return Shown(image.clamp(0, 1), target.as_subclass(Tensor).reshape(*shape[:-2], *size))
+
+
+def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], known: Sequence[str]) -> dict[int, list[str]]:
+    """The names of each seed's training images, without suffix; {} where the protocol has no lists.
+
+    Raises:
+        FileError: a list is missing. InputError: it names an image that is none of `known`.
+    """
+    lists: dict[int, list[str]] = {}
+    stems = {Path(name).stem for name in known}
+    for seed in seeds if protocol.support is not None and protocol.support.names is not None else ():
+        path = root / str(protocol.support.names).replace("{seed}", str(seed))  # type: ignore[union-attr]
+        if not path.is_file():
+            others = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "no list"
+            raise FileError(f"{protocol.id}: the list of training images {path} is missing; its folder has {others}")
+        names = [Path(line.split()[0]).stem for line in path.read_text("utf-8").splitlines() if line.strip()]
+        strange = [name for name in names if name not in stems]
+        if strange or not names:
+            raise InputError(f"{path} names {len(names)} images, {len(strange)} not in the data set: {strange[:3]}")
+        lists[seed] = names
+    return lists
 
 
 def _crop(image: Tensor, target: Tensor, size: Size, draw: random.Random) -> tuple[Tensor, Tensor]:

@@ -77,13 +77,39 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Support:
+    """The training images of a closed-form probe, where they are not simply all as they are; null in most protocols.
+
+    passes: over the images, each augmented anew: a random crop resized to image.size, of `scale` of the area and an
+        aspect between `ratio`; with probability 1/2 each, brightness, contrast, saturation and hue change by up to
+        `jitter`. 0: one pass, not augmented.
+    names: a text file of the images to use, a name a line; "{seed}" in it is the probe's seed. Under the data root.
+    """
+
+    passes: int = 0
+    scale: tuple[float, float] = (0.5, 2.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    jitter: float = 0.1
+    names: str | None = None
+
+    def __post_init__(self) -> None:
+        passes = self.passes
+        expect(passes == 0 or is_whole(passes), "support.passes", passes, "a whole number, 0 for images as they are")
+        for key in ("scale", "ratio"):
+            value = getattr(self, key)
+            expect(_is_pair(value) and 0 < value[0] <= value[1], f"support.{key}", value, "[low, high] above 0")
+        expect(_is_number(self.jitter) and 0 <= self.jitter <= 0.5, "support.jitter", self.jitter, "in [0, 0.5]")
+        expect(self.names is None or is_text(self.names), "support.names", self.names, "a file's name, or null")
+
+
+@dataclass(frozen=True)
 class Scoring:
     """Conventions of the metric of the task's name; another one, a `scorer`, has them in its arguments.
 
     matching, absent: segmentation and zero-shot. low, high (metres), align: depth.
     unseen: zero-shot; the probe is told these classes too.
     mask_side: score on annotations shrunk to this short side (nearest), as some evaluators do, whatever the metric;
-        null: as they are.
+        -1: to the size at which the model sees the image; null: as they are.
     """
 
     matching: Matching = "none"
@@ -101,7 +127,7 @@ class Scoring:
         expect_word(Alignment, "scoring.align", self.align)
         expect(_is_number(low) and low > 0, "scoring.low", low, "above 0 metres")
         expect(_is_number(high) and low < high, "scoring.high", high, f"above scoring.low, {low} metres")
-        expect(side is None or is_whole(side), "scoring.mask_side", side, "a number of pixels, or null")
+        expect(side in (None, -1) or is_whole(side), "scoring.mask_side", side, "a number of pixels, -1 or null")
         expect(isinstance(self.unseen, tuple), "scoring.unseen", self.unseen, "a list of class names")
 
 

@@ -141,7 +141,8 @@ def _published(
         try:
             registry().get("model", text)
         except UnknownNameError as error:
-            raise UnknownNameError(f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name).") from None
+            message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
+            raise UnknownNameError(message, error.hint) from None
     return fetch(target, text, (CONFIG, WEIGHTS, MANIFEST), revision, cache_dir, local_files_only, token)
 
 

@@ -1,4 +1,4 @@
-"""Contract checks for every kind of part, for plugins' own tests.
+"""Contract checks for every kind of part of the core, for plugins' own tests.
 
     from dense_ctx.testing import check_decoder
 
@@ -19,7 +19,6 @@ from .decoder import check_decoder
 from .metric import check_metric
 from .objective import check_objective
 from .probe import check_probe
-from .scored import check_scored_objective
 from .tiny import TinyBackbone, TinyDecoder, tiny_model
 
 __all__ = [
@@ -32,6 +31,5 @@ __all__ = [
     "check_metric",
     "check_objective",
     "check_probe",
-    "check_scored_objective",
     "tiny_model",
 ]

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import InputError
 from ..interfaces import Backbone, Features
-from .common import Clauses, difference, finite, lacks_kernel, noise
+from .common import Clauses, check_bfloat16, difference, finite, noise
 
 GRIDS = ((3, 5), (4, 3))  # cells of the coarsest stride; odd and even, H != W
 
@@ -36,14 +36,13 @@ def check_backbone(
     Raises:
         ContractError: a clause is broken.
     """
-    subject = backbone if isinstance(backbone, str) else type(backbone).__name__
+    check = Clauses("backbone", backbone)
     if isinstance(backbone, str):
         from ..model import create_backbone, random_args
 
         backbone = create_backbone(backbone, **{**random_args(backbone), **(args or {})})
     if not isinstance(backbone, Backbone):
         raise InputError(f"expected a Backbone or a registered name; got {type(backbone).__name__}")
-    check = Clauses(f"backbone {subject}")
     backbone.eval()
     _attributes(check, backbone)
     _shapes(check, backbone)
@@ -148,14 +147,4 @@ def _state(check: Clauses, backbone: Backbone) -> None:
 def _bfloat16(check: Clauses, backbone: Backbone) -> None:
     height, width = _sizes(backbone)[0]
     trial = copy.deepcopy(backbone).to(torch.bfloat16)
-    try:
-        with torch.no_grad():
-            maps = trial(noise(1, 3, height, width).to(torch.bfloat16)).maps
-    except Exception as error:
-        if lacks_kernel(error):
-            return
-        with check.clause("bfloat16"):
-            raise
-    with check.clause("bfloat16") as require:
-        require(all(m.dtype == torch.bfloat16 for m in maps), f"maps are {[m.dtype for m in maps]} in bfloat16")
-        require(all(finite(m) for m in maps), "the maps have NaN or infinity in bfloat16")
+    check_bfloat16(check, lambda: trial(noise(1, 3, height, width).to(torch.bfloat16)).maps)

@@ -14,10 +14,14 @@ from ..interfaces import Features
 
 
 class Clauses:
-    """The clauses of one check, in the order they were verified."""
+    """The clauses of one check, in the order they were verified.
 
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
+    Args:
+        kind, part: what is checked, for messages: its registered name, class, function or module.
+    """
+
+    def __init__(self, kind: str, part: Any) -> None:
+        self.subject = f"{kind} {part if isinstance(part, str) else getattr(part, '__name__', type(part).__name__)}"
         self.done: list[str] = []
 
     @contextmanager
@@ -70,9 +74,19 @@ def decoder_inputs(
     return features, noise(batch, 3, height, width, seed=98)
 
 
-def lacks_kernel(error: Exception) -> bool:
-    """PyTorch has no kernel for this type on this device, which is no fault of the part."""
-    return isinstance(error, (RuntimeError, NotImplementedError)) and "not implemented for" in str(error)
+@torch.no_grad()
+def check_bfloat16(check: Clauses, run: Callable[[], Sequence[Tensor]]) -> None:
+    """The clause bfloat16, where PyTorch has the kernels: tensors that `run` gives have this type, and are finite."""
+    try:
+        outputs = run()
+    except Exception as error:
+        if isinstance(error, (RuntimeError, NotImplementedError)) and "not implemented for" in str(error):
+            return  # no kernel for this type on this device, which is no fault of the part
+        with check.clause("bfloat16"):
+            raise
+    with check.clause("bfloat16") as require:
+        require(all(m.dtype == torch.bfloat16 for m in outputs), f"gave {[m.dtype for m in outputs]} in bfloat16")
+        require(all(finite(m) for m in outputs), "NaN or infinity in bfloat16")
 
 
 def factory(kind: str, part: Any, arguments: dict[str, Any]) -> Callable[..., Any]:

@@ -41,8 +41,7 @@ def check_dataset(
     Raises:
         ContractError: a clause is broken.
     """
-    subject = dataset if isinstance(dataset, str) else getattr(dataset, "__name__", repr(dataset))
-    check = Clauses(f"data set {subject}")
+    check = Clauses("data set", dataset)
     with check.clause("layout") as require:
         reader = factory("dataset", dataset, {})()
         require(isinstance(reader, DatasetReader), f"gave a {type(reader).__name__}, not a DatasetReader")

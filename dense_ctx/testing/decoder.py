@@ -9,7 +9,7 @@ import torch
 
 from ..interfaces import Decoder, Features
 from .capabilities import check_initialise, check_layers, check_shift
-from .common import Clauses, decoder_inputs, difference, factory, finite, lacks_kernel, noise
+from .common import Clauses, check_bfloat16, decoder_inputs, difference, factory, finite, noise
 
 PLAIN = ((8, 8, 8, 8), (14, 14, 14, 14))  # dims and strides of a ViT's four maps
 PYRAMID = ((4, 6, 8, 10), (4, 8, 16, 32))  # of a hierarchical model's
@@ -39,9 +39,8 @@ def check_decoder(
     Raises:
         ContractError: a clause is broken.
     """
-    subject = decoder if isinstance(decoder, str) else getattr(decoder, "__name__", repr(decoder))
     build = factory("decoder", decoder, args or {})
-    check = Clauses(f"decoder {subject}")
+    check = Clauses("decoder", decoder)
     for dims, strides in pyramids:
         with check.clause("construction") as require:
             made = build(dims=tuple(dims), strides=tuple(strides))
@@ -126,19 +125,9 @@ def _state(check: Clauses, decoder: Decoder, other: Decoder, dims: Sequence[int]
         require(gap <= 1e-6, "weights are kept outside state_dict()")
 
 
-@torch.no_grad()
 def _bfloat16(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
     features, images = decoder_inputs(dims, strides)
     half = torch.bfloat16
     cls = None if features.cls is None else features.cls.to(half)
     features = Features(tuple(m.to(half) for m in features.maps), cls, features.image_size)
-    try:
-        out = decoder.to(half).eval()(features, images.to(half), SIZES[0])
-    except Exception as error:
-        if lacks_kernel(error):
-            return
-        with check.clause("bfloat16"):
-            raise
-    with check.clause("bfloat16") as require:
-        require(out.dtype == half, f"gave {out.dtype} for bfloat16 maps and weights")
-        require(finite(out), "the output has NaN or infinity in bfloat16")
+    check_bfloat16(check, lambda: [decoder.to(half).eval()(features, images.to(half), SIZES[0])])

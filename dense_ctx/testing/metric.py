@@ -43,8 +43,7 @@ def check_metric(
     Raises:
         ContractError: a clause is broken.
     """
-    subject = metric if isinstance(metric, str) else getattr(metric, "__name__", repr(metric))
-    check = Clauses(f"metric {subject}")
+    check = Clauses("metric", metric)
     build = factory("metric", metric, args or {})
     labels = _attributes(check, metric) in ("segmentation", "instances")
 

@@ -45,8 +45,7 @@ def check_objective(
     Raises:
         ContractError: a clause is broken.
     """
-    subject = objective if isinstance(objective, str) else getattr(objective, "__name__", type(objective).__name__)
-    check = Clauses(f"objective {subject}")
+    check = Clauses("objective", objective)
     with check.clause("construction") as require:
         made = objective if isinstance(objective, Objective) else factory("objective", objective, args or {})()
         require(isinstance(made, Objective), f"gave a {type(made).__name__}, not an Objective")

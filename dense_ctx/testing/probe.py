@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import ContractError, InputError, NotFittedError
+from ..errors import InputError, NotFittedError
 from ..interfaces import DenseFeatures, Probe
 from .common import Clauses, difference, factory, finite, noise
 
@@ -34,18 +34,15 @@ def check_probe(probe: str | Callable[..., Probe], *, args: dict[str, Any] | Non
     Raises:
         ContractError: a clause is broken.
     """
-    subject = probe if isinstance(probe, str) else getattr(probe, "__name__", repr(probe))
     build = factory("probe", probe, args or {})
-    check = Clauses(f"probe {subject}")
+    check = Clauses("probe", probe)
     supported = 0
     for task in ("segmentation", "regression"):
-        try:
-            build(task=task)
-        except InputError:
-            continue
-        except Exception as error:
-            message = f"probe {subject}: task={task!r} raised {type(error).__name__}: {error}"
-            raise ContractError("construction", message) from error
+        with check.clause("construction"):
+            try:
+                build(task=task)
+            except InputError:
+                continue
         supported += 1
         _task(check, partial(build, task=task), task == "segmentation")
     with check.clause("construction") as require:

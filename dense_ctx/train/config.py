@@ -18,13 +18,19 @@ from ..plugins import registry
 FREE = ("steps", "epochs", "accumulate", "workers", "validate", "save", "log", "out", "resume", "wait")
 
 
+OPEN = {"lr": 1e-3, "weight_decay": 0.01}  # of the optimizer: what neither configuration nor objective decides
+
+
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW. A parameter group of the objective may carry its own lr and weight_decay, which then hold for it."""
+    """AdamW. lr, weight_decay: None: the objective's own (`Objective.optimizer`), else 1e-3 and 0.01.
+
+    A parameter group of the objective may carry values of its own, which then hold for it.
+    """
 
     name: Literal["adamw"] = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.01
+    lr: float | None = None
+    weight_decay: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
@@ -128,7 +134,7 @@ class TrainConfig:
             "average.momentum": (self.average.momentum, 0),
             "workers": (self.workers, 0),
             "seed": (self.seed, 0),
-            "optimizer.weight_decay": (self.optimizer.weight_decay, 0),
+            "optimizer.weight_decay": (self.optimizer.weight_decay or 0, 0),
         }
         for key, (value, bound) in least.items():
             if not bound <= value < math.inf:
@@ -203,10 +209,17 @@ class TrainConfig:
         short = replace(self, steps=2, epochs=None, average=average)
         return replace(short, out=str(out), log=1, save=Save(0, 1), validate=Validate(), resume="never")
 
+    def filled(self, other: Mapping[str, Any]) -> TrainConfig:
+        """With the optimizer's values that this one leaves open taken from another's `to_dict`."""
+        values = {key: value for key, value in other.get("optimizer", {}).items() if key in OPEN}
+        own = asdict(self.optimizer)
+        taken = {key: value for key, value in values.items() if own[key] is None}
+        return replace(self, optimizer=replace(self.optimizer, **taken))
+
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """ "KEY: X there, Y now" for keys that differ in `other` (a `to_dict`) and may not change on resume."""
         defaults = TrainConfig(out=self.out, steps=1).to_dict()  # of keys that the other's version had not
-        mine = {key: value for key, value in self.to_dict().items() if key not in FREE}
+        mine = {key: value for key, value in self.filled(other).to_dict().items() if key not in FREE}
         theirs = {key: value for key, value in {**defaults, **other}.items() if key not in FREE}
         return differences(theirs, mine)
 

@@ -10,12 +10,13 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from ..config import unknown_keys
 from ..errors import ConfigError, DenseCtxError, FileError, InputError
 from ..interfaces import Objective
 from ..model import DenseModel
@@ -25,7 +26,7 @@ from ..persistence.lock import locked
 from ..plugins import registry
 from . import state
 from .average import Averaged
-from .config import TrainConfig
+from .config import OPEN, Optimizer, TrainConfig
 from .data import Order, count, loader, mix, seed_all
 from .log import Log
 from .processes import end_process_group
@@ -178,6 +179,9 @@ def open_run(
             "use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
         )
     refuse_own_link(model, out / "model")
+    if meta is not None:  # what an objective does in the end may depend on how the run began
+        model.decoder.fresh = meta.fresh
+    objective.check(model)
     dataset = objective.dataset(config.data) if dataset is None else dataset
     samples = _samples(dataset, config)
     config = _in_steps(config, samples, accelerator)
@@ -189,8 +193,6 @@ def open_run(
     order = Order(samples, config.seed, config.batch_size, config.accumulate, rank, world)
     start = 0 if meta is None else meta.step
     model.to(accelerator.device)
-    if meta is not None:  # what an objective does in the end may depend on how the run began
-        model.decoder.fresh = meta.fresh
     fresh = model.decoder.fresh
     step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
     frozen = state.frozen_digest(step)
@@ -198,10 +200,7 @@ def open_run(
     batches = loader(
         dataset, objective, order.between(start, cast(int, config.steps)), config.seed, config.workers, pin
     )
-    spec = config.optimizer
-    made = torch.optim.AdamW(
-        step.groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay, foreach=True
-    )
+    config, made = _optimizer(config if meta is None else config.filled(meta.config), config.optimizer, step)
     step.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(step, made)
     averaged = Averaged(step, config.average)
@@ -283,6 +282,24 @@ def _objective(config: TrainConfig) -> Objective:
         raise ConfigError(f"objective is missing: {{name: ...}}, one of {', '.join(registry().names('objective'))}")
     made = registry().create("objective", config.objective.name, **config.objective.args)
     return cast(Objective, made)
+
+
+def _optimizer(config: TrainConfig, given: Optimizer, step: TrainStep) -> tuple[TrainConfig, torch.optim.AdamW]:
+    """The configuration with the values that hold, and AdamW with them; `given` is what the user asked for."""
+    groups, defaults = step.groups, dict(step.objective.optimizer)
+    if unknown := sorted(set(defaults) - set(OPEN)):
+        raise ConfigError(f"{type(step.objective).__name__}.optimizer: {unknown_keys(unknown, OPEN)}")
+    own = {key for key in OPEN if all(key in group for group in groups)}
+    for key, value in asdict(given).items():
+        if key in own and value is not None:
+            raise ConfigError(
+                f"optimizer.{key}={value} would have no effect: the objective gives each of its parameter groups a "
+                f"{key} of its own. Leave one of the two out"
+            )
+    config = config.filled({"optimizer": {key: v for key, v in {**OPEN, **defaults}.items() if key not in own}})
+    spec = {**asdict(config.optimizer), **{key: OPEN[key] for key in own}}
+    del spec["name"]
+    return config, torch.optim.AdamW(groups, **spec, foreach=True)
 
 
 def _any_accelerator() -> bool:

@@ -20,8 +20,9 @@ class TrainStep(nn.Module):
     synchronised only through the wrapped module's own forward, so an objective that called an unwrapped
     model's decoder would train each process alone, without an error.
 
-    Making it calls `objective.setup`, the one time in a training, and freezes every parameter of model and objective
-    that is in none of its groups: DistributedDataParallel waits for the gradient of each parameter that asks for one.
+    Making it calls `objective.check`, and `setup` the one time in a training, and freezes every parameter of model and
+    objective that is in none of its groups: DistributedDataParallel waits for the gradient of each parameter that asks
+    for one.
 
     Args:
         model: on its device.
@@ -42,6 +43,7 @@ class TrainStep(nn.Module):
         super().__init__()
         self.model = model
         self.objective = objective
+        objective.check(model)
         setup = objective.setup(model, dataset, fresh=model.decoder.fresh if fresh is None else fresh)
         groups = [{**group, "params": list(group["params"])} for group in setup]
         parameters = [p for group in groups for p in group["params"]]

@@ -1,9 +1,7 @@
-"""Official checkpoints -> timm's names. What is left out is left out knowingly, and named here.
+"""Official checkpoints -> timm's names, by timm's own converters and ours; what is left out is on the list of `unused`.
 
-DINOv2: chunked blocks are joined, mask_token (training only) goes, registers and the class token's position are folded
-as timm keeps them. DINO: the projection head. MAE: the decoder and its mask token. CLIP (OpenAI, open_clip): the text
-tower and the projection. timm's own files: the classifier. SAM: prompt encoder and mask decoder. transformers: see
-`convert_hf`.
+DINOv2: chunked blocks are joined, registers and the class token's position are folded as timm keeps them. DINOv3: see
+`convert_dinov3`. transformers: see `convert_hf`. A tensor that is neither used nor on the list is refused by name.
 """
 
 from __future__ import annotations
@@ -16,21 +14,21 @@ from torch import nn
 
 from dense_ctx.errors import WeightsError
 
+from .convert_dinov3 import checked_dinov3, is_dinov3
 from .convert_hf import hf_to_timm, is_hf
+from .traced import trace
+from .unused import is_unused
 from .weights import State
 
 _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.(?=norm|attn|mlp|ls)")
-_LEFT_OUT = re.compile(
-    r"(module\.)?((head|fc|classifier|head_dist|last_layer|dino_head|ibot_head)\.|decoder_|prompt_encoder\.|mask_decoder\."
-    r"|attn_pool\.|fc_norm\.|neck\.|conv_head\.|rope_embed\.periods$|rope\.periods$|mask_token$)"
-)
 
 
 def to_timm(state: State, net: nn.Module) -> State:
     """Map the tensors of an official or timm checkpoint onto `net`'s names; loading is strict afterwards.
 
     Raises:
-        WeightsError: the checkpoint has another patch size, or timm's own converter cannot read it.
+        WeightsError: the checkpoint has another patch size, timm's own converter cannot read it, or a tensor would be
+            lost that is not known to be unused.
     """
     own = net.state_dict()
     if is_hf(state):
@@ -40,20 +38,31 @@ def to_timm(state: State, net: nn.Module) -> State:
     if any(key.startswith("decoder_") for key in state):  # MAE with its decoder, whose mask token is not DINOv2's
         state = {k: v for k, v in state.items() if not k.startswith("decoder_") and k != "mask_token"}
     _same_patches(state, own)
+    if is_dinov3(state):
+        state = checked_dinov3(state, net)
+    if all(key in state and state[key].shape == value.shape for key, value in own.items()):
+        return {key: value for key, value in state.items() if key in own or not is_unused(key)}
     modules = [sys.modules[part.__module__] for part in type(net).__mro__]
     family = next((module.checkpoint_filter_fn for module in modules if hasattr(module, "checkpoint_filter_fn")), None)
-    fits = all(key in state and state[key].shape == value.shape for key, value in own.items())
-    if family is not None and not fits:
-        takes_net = len(inspect.signature(family).parameters) > 1
-        try:
-            state = dict(family(dict(state), net) if takes_net else family(dict(state)))
-        except Exception as error:
-            name = type(net).__name__
-            raise WeightsError(
-                f"These weights are not ones timm can bring to {name} ({type(error).__name__}: {error}). "
-                f"Their first tensors are {', '.join(list(state)[:4])}; {name} has {', '.join(list(own)[:4])}"
-            ) from error
-    return {key: value for key, value in state.items() if key in own or not _LEFT_OUT.match(key)}
+    if family is None:
+        return {key: value for key, value in state.items() if key in own or not is_unused(key)}
+    more = (net,) if len(inspect.signature(family).parameters) > 1 else ()
+    try:
+        converted, sources = trace(lambda given: dict(family(dict(given), *more)), state)
+    except Exception as error:
+        name = type(net).__name__
+        raise WeightsError(
+            f"These weights are not ones timm can bring to {name} ({type(error).__name__}: {error}). "
+            f"Their first tensors are {', '.join(list(state)[:4])}; {name} has {', '.join(list(own)[:4])}"
+        ) from error
+    lost = [key for key in state if not is_unused(key) and not any(key in names for names in sources.values())]
+    if lost:
+        raise WeightsError(
+            f"timm's converter would drop {len(lost)} tensors that are not known to be unused: {', '.join(lost[:4])}. "
+            "Weights of another network, or of several? prefix=PREFIX takes the tensors whose names begin so"
+        )
+    return {key: value for key, value in converted.items()
+            if key in own or not (is_unused(key) or all(map(is_unused, sources[key])))}  # fmt: skip
 
 
 def _same_patches(state: State, own: State) -> None:

@@ -1,7 +1,7 @@
 """transformers' names -> timm's, for plain ViTs as the Hub stores them: DINOv2, DINOv3, CLIP, MAE, SigLIP, ViT.
 
-So a folder of facebook/dinov2-small is as good for `dinov2-s14` as timm's own file. Left out knowingly: mask tokens,
-poolers, text towers, projections, MAE's decoder.
+So a folder of facebook/dinov2-small is as good for `dinov2-s14` as timm's own file. What is left out is on the list of
+`unused`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from torch import nn
 
 from dense_ctx.errors import WeightsError
 
+from .unused import is_unused
 from .weights import State
 
 _TOWER = re.compile(r"^(vision_model|vision_tower|model|vit|dinov2|dinov2_with_registers|dinov3_vit)\.")
 _BLOCK = re.compile(r"^(?:encoder\.|model\.)?layers?\.(\d+)\.(.+)$")
-_LEFT_OUT = re.compile(
-    r"(text_model\.|text_projection|visual_projection|logit_|decoder|embeddings\.mask_token|embeddings\.position_ids"
-    r"|pooler\.|classifier\.|rope_embeddings\.)"
-)
 _STEM = {
     "embeddings.cls_token": "cls_token",
     "embeddings.class_embedding": "cls_token",
@@ -69,10 +66,8 @@ def hf_to_timm(state: State, net: nn.Module) -> State:
     converted: State = {}
     parts: dict[str, dict[str, torch.Tensor]] = {}  # "blocks.3.attn weight" -> q, k, v
     for name, value in state.items():
-        if _LEFT_OUT.match(name):
-            continue
         key = _TOWER.sub("", name)
-        if _LEFT_OUT.match(key):
+        if is_unused(name) and not key.startswith("head."):  # SigLIP's head is timm's pooling
             continue
         if key in _STEM:
             target = _STEM[key]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,14 +19,10 @@ from torch import Tensor, nn
 from dense_ctx.errors import FileError, InputError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
 
+from .unused import is_unused
 from .weights import hub_error, read_state
 
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
-# beside the encoder in a repository, or in the encoder and unused by its maps
-_BESIDE = re.compile(
-    r"(.*\.)?(text_model|text_projection|visual_projection|logit_|classifier|lm_head|head|decoder|pooler)"
-)
-_TRAINING_ONLY = re.compile(r"(.*\.)?(mask_token|position_ids|num_batches_tracked|periods)$")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -40,6 +35,7 @@ class HfBackbone(Backbone):
         layers: which blocks give the maps, counted from 0; default four evenly spaced (stages: all).
         norm: pass a plain ViT's maps through the encoder's final norm.
         revision: branch, tag or commit.
+        prefix: of the encoder's tensors in a file that holds others beside them.
         config: a transformers configuration in place of the repository's.
     """
 
@@ -51,8 +47,11 @@ class HfBackbone(Backbone):
         norm: bool = True,
         revision: str | None = None,
         config: Any = None,
+        prefix: str | None = None,
     ) -> None:
         super().__init__()
+        if prefix is not None and weights in ("pretrained", None):
+            raise InputError(f"prefix={prefix!r} is of the names in a file: give weights=PATH with it")
         try:
             if config is None:
                 config = transformers.AutoConfig.from_pretrained(repo, revision=revision)
@@ -72,7 +71,7 @@ class HfBackbone(Backbone):
                 self.net, report = kind.from_pretrained(
                     None,
                     config=config,
-                    state_dict=read_state(weights),
+                    state_dict=read_state(weights, prefix),
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,
                 )
@@ -173,8 +172,8 @@ def _complete(report: dict[str, Any], source: str, net: nn.Module) -> None:
         WeightsError: names the missing, unexpected and wrongly shaped tensors.
     """
     shapes = [f"{key} {list(given)} for {list(own)}" for key, given, own in report["mismatched_keys"]]
-    missing = [key for key in report["missing_keys"] if not _BESIDE.match(key)]
-    extra = [k for k in report["unexpected_keys"] if not _BESIDE.match(k) and not _TRAINING_ONLY.match(k)]
+    missing = [key for key in report["missing_keys"] if not is_unused(key)]
+    extra = [key for key in report["unexpected_keys"] if not is_unused(key)]
     faults = [
         f"{len(items)} {kind} ({', '.join(sorted(items)[:4])}{' ...' if len(items) > 4 else ''})"
         for kind, items in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))

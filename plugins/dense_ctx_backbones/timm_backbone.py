@@ -22,7 +22,7 @@ from dense_ctx.interfaces import Backbone, Features
 
 from .convert import to_timm
 from .positions import official_positions
-from .weights import State, cached_state, hub_error, load_strictly, read_state
+from .weights import State, cached_state, hub_error, load_strictly, prefix_hint, read_state
 
 
 class TimmBackbone(Backbone):
@@ -33,6 +33,7 @@ class TimmBackbone(Backbone):
         weights: "pretrained" (from the Hub), a file or folder, or None (random).
         layers: which blocks (ViT) or stages give the maps, counted from 0; default four, see the module.
         norm: pass a plain ViT's maps through its final norm.
+        prefix: of the network's tensors in a file that holds others beside them ("student.backbone.").
         **options: further arguments of `timm.create_model` (depth, embed_dim, img_size ...).
     """
 
@@ -42,9 +43,12 @@ class TimmBackbone(Backbone):
         weights: str | os.PathLike[str] | None = "pretrained",
         layers: Sequence[int] | None = None,
         norm: bool = True,
+        prefix: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        if prefix is not None and weights in ("pretrained", None):
+            raise InputError(f"prefix={prefix!r} is of the names in a file: give weights=PATH with it")
         self.name = model
         self.net = self._build(model, options)
         official_positions(self.net)
@@ -53,7 +57,7 @@ class TimmBackbone(Backbone):
             self._load(self._pretrained(), self.source or model)
         elif weights is not None:
             self.source = os.fspath(weights)
-            self._load(read_state(weights), self.source)
+            self._load(read_state(weights, prefix), self.source)
         self.eval()
 
     def _build(self, model: str, options: dict[str, Any]) -> nn.Module:
@@ -114,7 +118,7 @@ class TimmBackbone(Backbone):
             raise hub_error(error, str(repository), self.name) from error
 
     def _load(self, state: State, source: str) -> None:
-        load_strictly(self.net, to_timm(state, self.net), source)
+        load_strictly(self.net, to_timm(state, self.net), source, prefix_hint(state, self.net.state_dict()))
 
     @classmethod
     def random_args(cls) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,24 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import FileError, WeightsError
 
+from .unused import PREFIXES, is_unused
+
 State = dict[str, Tensor]
 
 _NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
-_WRAPPERS = ("model", "state_dict", "teacher", "module")  # what training scripts wrap a state dict in
+_WRAPPERS = ("teacher", "model", "state_dict", "module")  # what training scripts wrap a state dict in
 
 
-def read_state(path: str | os.PathLike[str]) -> State:
+def read_state(path: str | os.PathLike[str], prefix: str | None = None) -> State:
     """The tensors of a .safetensors, .pth, .pt or .bin file, or of a folder that holds one.
+
+    Args:
+        prefix: take the tensors whose names begin so ("student.backbone."), and no others; mappings within mappings
+            count as dotted names. None: what training scripts put around a network is recognised.
 
     Raises:
         FileError: missing, or a folder without weights.
-        WeightsError: damaged, or a pickle that holds more than tensors.
+        WeightsError: damaged; a pickle that holds more than tensors; several networks; no tensor of that prefix.
     """
     path = Path(path)
     if path.is_dir():
@@ -34,12 +40,25 @@ def read_state(path: str | os.PathLike[str]) -> State:
         path = file
     if not path.exists():
         raise FileError(f"No weights at {path}")
+    loaded = _load(path)
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
+    if prefix is not None:
+        flat = dict(_flat(loaded))
+        state = {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+        if not state:
+            raise WeightsError(f"{path} has no tensor {prefix}*: its tensors begin with {', '.join(list(flat)[:4])}")
+        return state
+    return _unprefixed(_unwrapped(loaded, path))
+
+
+def _load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(str(path))
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is a damaged pickle, or one that holds more than tensors, which is not opened because it could "
@@ -47,22 +66,61 @@ def read_state(path: str | os.PathLike[str]) -> State:
         ) from error
     except Exception as error:
         raise WeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from error
-    while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
-        inner = next((loaded[key] for key in _WRAPPERS if key in loaded), None)
-        if inner is None:
-            raise WeightsError(f"{path} holds no tensors at its top level; its keys are {sorted(map(str, loaded))[:8]}")
-        loaded = inner
-    if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
-    state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-    for prefix in ("module.", "backbone."):  # DataParallel, DINO's teacher
-        if all(key.startswith(prefix) or key.startswith("head.") for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _unwrapped(loaded: Mapping[Any, Any], path: Path) -> State:
+    """The state dict within what a training script saved.
+
+    Raises:
+        WeightsError: there is none, or there are several of one network.
+    """
+    inner = [key for key in _WRAPPERS if isinstance(loaded.get(key), Mapping) and dict(_flat(loaded[key]))]
+    if not inner:
+        state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+        if state:
+            return state
+        raise WeightsError(f"{path} holds no tensors at its top level; its keys are {sorted(map(str, loaded))[:8]}")
+    names = set(dict(_flat(loaded[inner[0]])))
+    others = [str(key) for key, value in loaded.items() if isinstance(value, Mapping) and key != inner[0]
+              and set(dict(_flat(value))) & names]  # fmt: skip
+    if others and inner[0] != "teacher":  # a teacher is what self-distillation is for
+        raise WeightsError(
+            f"{path} holds the network as {inner[0]} and as {', '.join(others)}: say which, "
+            f"prefix={inner[0]}. or prefix={others[0]}."
+        )
+    return _unwrapped(loaded[inner[0]], path)
+
+
+def _flat(loaded: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors, under dotted names."""
+    for key, value in loaded.items():
+        if isinstance(value, Tensor):
+            yield f"{before}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+
+
+def _unprefixed(state: State) -> State:
+    """Without the prefixes that wrappers of networks add, where nothing but unused tensors lies outside of them."""
+    for prefix in PREFIXES:
+        inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if inside and all(key.startswith(prefix) or is_unused(key) for key in state):
+            return _unprefixed(inside)
     return state
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def prefix_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What to type if the network's names stand behind another prefix."""
+    first = next(iter(own), "")
+    near = sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")})
+    return f". Tensors of these names stand behind {', '.join(near)}: give prefix={near[0]}" if near else ""
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, hint: str = "") -> None:
     """Load every tensor or none.
+
+    Args:
+        source: of the tensors, for messages. hint: what to do where they do not fit.
 
     Raises:
         WeightsError: names the missing, unexpected and wrongly shaped tensors.
@@ -81,7 +139,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
         if items
     ]
     if faults:
-        raise WeightsError(f"The weights of {source} do not fit: tensors {'; '.join(faults)}")
+        raise WeightsError(f"The weights of {source} do not fit: tensors {'; '.join(faults)}{hint}")
     broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise WeightsError(f"The weights of {source} hold NaN or infinity: {', '.join(broken[:4])}")

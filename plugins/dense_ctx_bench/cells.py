@@ -20,7 +20,7 @@ from dense_ctx.interfaces import Backbone, Decoder, ScoredObjective, Size
 from dense_ctx.model import DenseModel, create_backbone, create_decoder
 from dense_ctx.plugins import registry
 from dense_ctx.train import TrainConfig, train
-from dense_ctx.train.config import Save, Schedule, Validate
+from dense_ctx.train.config import Optimizer, Save, Schedule, Validate
 from dense_ctx.train.data import mix, seed_all
 
 from .check import create_objective
@@ -119,7 +119,7 @@ def _config(bench: Bench, cell: Cell, out: str, validate: bool) -> TrainConfig:
     return TrainConfig(
         out, steps, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
         validate=Validate(max(1, steps // 10) if validate else 0), log=max(1, steps // 20),
-        schedule=Schedule(bench.schedule),
+        schedule=Schedule(bench.schedule), optimizer=Optimizer(lr=cell.head.args.get("lr", cell.task.lr)),
     )  # fmt: skip
 
 
@@ -127,9 +127,6 @@ def _objective(bench: Bench, cell: Cell, store: Store, image_size: Size) -> Scor
     """The task's objective, as this cell needs it."""
     objective = create_objective(cell.task)
     objective.size, objective.image_size = bench.size, image_size
-    lr = cell.head.args.get("lr", cell.task.lr)
-    if lr is not None:
-        objective.lr = lr
     objective.use_folder(str(store.targets))
     return objective
 

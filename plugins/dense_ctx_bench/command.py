@@ -14,7 +14,7 @@ from dense_ctx.config import parse_part
 from dense_ctx.files import write_text
 
 if TYPE_CHECKING:
-    from . import BenchTask
+    from .plan import BenchTask
 
 
 class BenchCommand(Command):
@@ -77,7 +77,10 @@ class BenchCommand(Command):
         from dense_ctx.config import Part
         from dense_ctx.errors import StoppedError
 
-        from . import Bench, markdown, page, plots, run_bench
+        from .plan import Bench
+        from .report import page, plots
+        from .run import run_bench
+        from .table import markdown
 
         bench = Bench(
             args.out,
@@ -139,7 +142,7 @@ def _task(text: str) -> BenchTask:
     """The task of OBJECTIVE(name=DATASET, root=PATH, ...): what is no option of the data set is the objective's."""
     from dense_ctx.data import layout
 
-    from . import BenchTask
+    from .plan import BenchTask
 
     part = parse_part(text)
     values = dict(part.args)

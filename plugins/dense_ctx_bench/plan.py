@@ -15,6 +15,7 @@ from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError
 from dense_ctx.files import file_digest
 from dense_ctx.interfaces import Size
+from dense_ctx.model_spec import check_backbone
 from dense_ctx.persistence.hub import local_folder
 from dense_ctx.plugins import registry
 
@@ -107,9 +108,10 @@ class Bench:
             task.check()
         for head in self.heads:
             _check_rate(head.name, head.args.get("lr"))
-        for kind, parts in (("backbone", self.backbones), ("decoder", self.heads)):
-            for part in parts:
-                registry().get(kind, part.name)
+        for part in self.backbones:
+            check_backbone(part.name)
+        for part in self.heads:
+            registry().get("decoder", part.name)
 
     def cells(self) -> Iterator[Cell]:
         """All cells, seed by seed: a run that was stopped has a table of fewer seeds, not of fewer backbones."""

@@ -13,7 +13,7 @@ One JSON file for each paper:
      "tables": {"table1": {
         "title": what the table shows, in our words,
         "notes": [...],                                     optional: what was inferred, where the paper errs
-        "protocol": {"linear_jf": "davis2017-linear-v1"},   for each column the protocol that measures it, or null
+        "protocol": {"linear_jf": "davis2017-linear-grid4-v1"},   for each column the protocol that measures it, or null
         "columns": {"linear_jf": {"metric": "J&F", "unit": "%", "higher_is_better": true}},
         "rows": [{"name": "DINOv2-S14 + LILA", "backbone": "dinov2-s14", "data": "YT-VOS",
                   "values": {"linear_jf": 68.6}}]}}}

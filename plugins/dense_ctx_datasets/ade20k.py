@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose, comma_separated, read_labels, require
-from dense_ctx.data.pairs import PairSet, images_in, same_stem
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose
+
+from .files import comma_separated, pick, read_labels, require
+from .pairs import PairSet, images_in, same_stem
 
 CLASSES = comma_separated(
     "wall,building,sky,floor,tree,ceiling,road,bed,windowpane,grass,cabinet,sidewalk,person,earth,door,table,mountain,"
@@ -39,13 +41,25 @@ class Ade20k(DatasetReader):
             ("... annotations/training|validation/*.png", "0 other (ignored), 1..150"),
         ),
         counts={"val": 2000, "train": 20210},
+        options=(
+            ("other", '"ignored" (default); "class": class 0 of 151; "train": so in the split train, ignored in val'),
+        ),
     )
 
-    def open(self, root: Path, split: str | None = None) -> ImageSet:
-        """150 classes (files' 1..150 become 0..149); 0 is ignored, as in the benchmark."""
-        folder = _FOLDERS[choose(split, self.layout)]
+    def open(self, root: Path, split: str | None = None, other: str = "ignored") -> ImageSet:
+        """150 classes (files' 1..150 become 0..149); 0 is ignored, as in the benchmark, or `other` is a class too."""
+        split = choose(split, self.layout)
+        pick(other, ("ignored", "class", "train"), "other", self.layout)
+        folder = _FOLDERS[split]
         root = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
         images = require(root / "images" / folder, self.layout)
         targets = require(root / "annotations" / folder, self.layout)
-        read = partial(read_labels, classes=150, ignore=(), table=(IGNORED, *range(150)))
-        return PairSet(same_stem(images_in(images), targets), read, self.layout, classes=CLASSES)
+        if other == "ignored":
+            read, classes = partial(read_labels, classes=150, ignore=(), table=(IGNORED, *range(150))), CLASSES
+        else:
+            first = 0 if other == "class" or split == "train" else IGNORED
+            read, classes = (
+                partial(read_labels, classes=151, ignore=(), table=(first, *range(1, 151))),
+                ("other", *CLASSES),
+            )
+        return PairSet(same_stem(images_in(images), targets), read, self.layout, classes=classes)

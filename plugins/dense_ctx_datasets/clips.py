@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose, pick, refuse, require
-from dense_ctx.data.pairs import images_in
+from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose
 from dense_ctx.errors import FileError
 
 from .davis import sequence
+from .files import pick, refuse, require
+from .pairs import images_in
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".y4m"})
 

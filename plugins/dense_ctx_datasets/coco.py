@@ -8,22 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dense_ctx.data.base import (
-    IGNORED,
-    DatasetReader,
-    ImageSet,
-    Layout,
-    Sample,
-    choose,
-    read_image,
-    read_labels,
-    refuse,
-    require,
-)
-from dense_ctx.data.pairs import PairSet, Present, first_folder, images_in, read_list, same_stem
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, Sample, choose
 from dense_ctx.errors import FileError, InputError, MissingDependencyError
 
-from .coco_labels import COARSE, FINE, TO_COARSE, TO_FINE
+from .coco_labels import COARSE, FINE, THINGS, TO_COARSE, TO_FINE
+from .files import pick, read_image, read_labels, refuse, require
+from .pairs import PairSet, Present, first_folder, images_in, read_list, same_stem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,19 +37,43 @@ _STUFF: dict[str, Any] = {
 class CocoStuff27(DatasetReader):
     """`coco-stuff27`: 12 thing and 15 stuff super-categories, things first."""
 
-    layout = Layout(name="coco-stuff27", title="COCO-Stuff, 27 super-categories", **_STUFF)
+    layout = Layout(
+        name="coco-stuff27",
+        title="COCO-Stuff, 27 super-categories",
+        **{
+            **_STUFF,
+            "options": (
+                *_STUFF["options"],
+                (
+                    "part",
+                    '"all" (default); "things" or "stuff": those 12 or 15 in alphabetical order, the rest ignored',
+                ),
+            ),
+        },
+    )
     classes, table = COARSE, TO_COARSE
 
-    def open(self, root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:
-        """Every image of a split, or those that a file names."""
+    def open(self, root: Path, split: str | None = None, names_file: str | None = None, part: str = "all") -> ImageSet:
+        """Every image of a split, or those that a file names; all super-categories, or a `part` of them."""
+        pick(part, ("all", "things", "stuff"), "part", self.layout)
+        classes, table = self.classes, self.table
+        if part != "all":
+            inside = COARSE[: len(THINGS)] if part == "things" else COARSE[len(THINGS) :]
+            classes = tuple(sorted(inside))
+            table = tuple(classes.index(COARSE[k]) if k >= 0 and COARSE[k] in classes else IGNORED for k in TO_COARSE)
+        return self._images(root, split, names_file, classes, table)
+
+    def _images(
+        self, root: Path, split: str | None, names_file: str | None, classes: tuple[str, ...], table: tuple[int, ...]
+    ) -> ImageSet:
         folder = f"{choose(split, self.layout)}2017"
         images = first_folder([root / "images" / folder, root / folder], self.layout)
         targets = first_folder([root / "stuffthingmaps" / folder, root / "annotations" / folder], self.layout)
         paths = images_in(images)
         if names_file is not None:
             paths = [images / f"{Path(line.split()[0]).stem}.jpg" for line in read_list(Path(names_file))]
-        read = partial(read_labels, classes=len(self.classes), table=self.table)
-        return PairSet(same_stem(paths, targets), read, self.layout, classes=self.classes)
+        read = partial(read_labels, classes=len(classes), table=table)
+        return PairSet(same_stem(paths, targets), read, self.layout, classes=classes)
 
 
 class CocoStuff171(CocoStuff27):
@@ -67,6 +81,10 @@ class CocoStuff171(CocoStuff27):
 
     layout = Layout(name="coco-stuff171", title="COCO-Stuff, 171 classes", **_STUFF)
     classes, table = FINE, TO_FINE
+
+    def open(self, root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:  # type: ignore[override]
+        """Every image of a split, or those that a file names."""
+        return self._images(root, split, names_file, self.classes, self.table)
 
 
 class InstanceSet(ImageSet):

@@ -6,7 +6,7 @@ they are in the hierarchy, but not among the 171 classes.
 
 from __future__ import annotations
 
-from dense_ctx.data.base import comma_separated
+from .files import comma_separated
 
 # super-category -> its labels; within each, in the order of the published ids
 THINGS = {

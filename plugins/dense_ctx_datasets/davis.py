@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose, pick, refuse, require
-from dense_ctx.data.pairs import Present, images_in, read_list
+from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose
+
+from .files import pick, refuse, require
+from .pairs import Present, images_in, read_list
 
 _TERMS = "BSD, as the authors' repositories state; the site may state its own"
 _OPTIONS = (("resolution", '"480p" (default) or "Full-Resolution" (2016: "1080p")'),)

@@ -5,19 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from dense_ctx.data.base import (
-    IGNORED,
-    DatasetReader,
-    ImageSet,
-    Layout,
-    choose,
-    comma_separated,
-    pick,
-    read_labels,
-    refuse,
-    require,
-)
-from dense_ctx.data.pairs import Pair, PairSet, images_in, same_stem
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose
+
+from .files import comma_separated, pick, read_labels, refuse, require
+from .pairs import Pair, PairSet, images_in, same_stem
 
 ROAD_CLASSES = comma_separated(
     "road,sidewalk,building,wall,fence,pole,traffic light,traffic sign,vegetation,terrain,sky,person,rider,car,truck,"

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.data.base import DatasetReader, ImageSet, Layout, pick, read_labels, refuse, require
-from dense_ctx.data.pairs import Pair, PairSet, images_in, read_list
+from dense_ctx.data.base import DatasetReader, ImageSet, Layout
 from dense_ctx.errors import InputError
 
+from .files import pick, read_labels, refuse, require
 from .geometric import read_depth, read_normals, signed
+from .pairs import Pair, PairSet, images_in, read_list
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,23 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.data.base import (
-    IGNORED,
-    DatasetReader,
-    ImageSet,
-    Kind,
-    Layout,
-    choose,
-    comma_separated,
-    pick,
-    read_labels,
-    refuse,
-    require,
-)
-from dense_ctx.data.pairs import Pair, PairSet, images_in
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Kind, Layout, choose
 
+from .files import comma_separated, pick, read_labels, refuse, require
 from .geometric import normals_of, read_depth, read_normals, signed
 from .nyuv2_mat import MatSet
+from .pairs import Pair, PairSet, images_in
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.data.base import DatasetReader, ImageSet, Kind, Layout, choose, pick, refuse, require
-from dense_ctx.data.pairs import Pair, PairSet, images_in
+from dense_ctx.data.base import DatasetReader, ImageSet, Kind, Layout, choose
 from dense_ctx.errors import FileError, InputError
 
+from .files import pick, refuse, require
 from .geometric import Intrinsics, normals_of, read_depth
+from .pairs import Pair, PairSet, images_in
 
 if TYPE_CHECKING:
     from torch import Tensor

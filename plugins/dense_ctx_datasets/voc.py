@@ -6,8 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose, comma_separated, read_labels, require
-from dense_ctx.data.pairs import Pair, PairSet, read_list
+from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose
+from dense_ctx.errors import InputError
+
+from .files import comma_separated, read_labels, require
+from .pairs import Pair, PairSet, read_list
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,22 +36,36 @@ class Voc2012(DatasetReader):
         kind="segmentation",
         url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
         licence="images from Flickr under its terms of use; research use",
-        splits=("val", "train", "trainval"),
+        splits=("val", "train", "trainval", "trainaug"),
         expected=(
             ("[VOCdevkit/][VOC2012/]JPEGImages/<id>.jpg", "images; the root may be any of the three folders"),
             ("... SegmentationClass/<id>.png", "palette: 0..20, 255 void"),
             ("... SegmentationObject/<id>.png", "with instances=true: 0 background, 1..n, 255 void"),
             ("... ImageSets/Segmentation/<split>.txt", "ids"),
+            ("... SegmentationClassAug/<id>.png", "of trainaug: with SBD's annotations (Hariharan et al. 2011)"),
+            ("... ImageSets/SegmentationAug/trainaug.txt", "ids of trainaug; sets/trainaug.txt is taken too"),
         ),
-        counts={"val": 1449, "train": 1464, "trainval": 2913},
+        counts={"val": 1449, "train": 1464, "trainval": 2913, "trainaug": 10582},
         options=(("instances", "true: objects instead of classes"),),
     )
 
     def open(self, root: Path, split: str | None = None, instances: bool = False) -> ImageSet:
-        """21 classes, or objects 1..n with `instances`; the void border is ignored."""
+        """21 classes, or objects 1..n with `instances`; the void border is ignored.
+
+        Raises:
+            InputError: `instances` of trainaug, which has classes only.
+        """
         split = choose(split, self.layout)
         root = _inside(root, "VOC2012")
         read = partial(read_labels, classes=255 if instances else 21)
+        if split == "trainaug":
+            if instances:
+                raise InputError("voc2012: the split trainaug has classes only; instances are those of train and val")
+            lists = [root / folder / "trainaug.txt" for folder in ("ImageSets/SegmentationAug", "sets")]
+            names = next((path for path in lists if path.is_file()), lists[0])
+            return PairSet(
+                _pairs(root, names, "SegmentationClassAug", self.layout), read, self.layout, classes=VOC_CLASSES
+            )
         folder = "SegmentationObject" if instances else "SegmentationClass"
         pairs = _pairs(root, root / "ImageSets" / "Segmentation" / f"{split}.txt", folder, self.layout)
         if instances:
@@ -101,7 +118,8 @@ def _inside(root: Path, year: str) -> Path:
 
 
 def _pairs(root: Path, names: Path, folder: str, layout: Layout) -> list[Pair]:
-    images = require(root / "JPEGImages", layout)
+    images = root / "images" if not (root / "JPEGImages").is_dir() and (root / "images").is_dir() else None
+    images = images or require(root / "JPEGImages", layout)
     targets = require(root / folder, layout)
     listed = read_list(require(names, layout, "file"))
     return [Pair(name, images / f"{name}.jpg", targets / f"{name}.png") for name in listed]

@@ -24,6 +24,8 @@ from .projector import Projector
 from .soft_labels import IGNORED, Loss, blocks_of, compact, label_counts, prediction_loss, soft_predict
 from .trainable import Train, choose
 
+DISTRACTORS, TEMPERATURE, HIDDEN, OUT = 7, 0.07, 7, 6144  # the published
+
 
 class DipObjective(Objective):
     """Post-train a backbone (or a decoder on it) on pairs of pseudo-labelled images.
@@ -51,12 +53,12 @@ class DipObjective(Objective):
     def __init__(
         self,
         loss: Loss = "nll",
-        distractors: int = 7,
+        distractors: int = DISTRACTORS,
         official_distractors: bool = False,
-        temperature: float = 0.07,
+        temperature: float = TEMPERATURE,
         classes: int | None = None,
-        hidden: int = 7,
-        out: int = 6144,
+        hidden: int = HIDDEN,
+        out: int = OUT,
         projector_lr: float | None = None,
         train: Train | None = None,
         blocks: int | None = None,
@@ -90,6 +92,18 @@ class DipObjective(Objective):
             raise ConfigError(
                 f"direct=true classifies with cross-entropy; loss={loss!r} is of predictions from a support"
             )
+        bare = not out and not direct
+        for idle, name, reason in (
+            (bare and projector_lr is not None, "projector_lr", "with out=0, which leaves the projector out"),
+            ((bare or direct) and hidden != HIDDEN, "hidden", "without a projector (out=0, or direct=true)"),
+            (direct and out != OUT, "out", "with direct=true, whose classifier has an output for each class"),
+            (direct and distractors != DISTRACTORS, "distractors", "with direct=true, which needs no support"),
+            (direct and temperature != TEMPERATURE, "temperature", "with direct=true"),
+            (official_distractors and (direct or not distractors), "official_distractors", "without distractors"),
+            (blocks is not None and train not in (None, "blocks"), "blocks", f"with train={train}"),
+        ):
+            if idle:
+                raise ConfigError(f"{name} would have no effect {reason}: leave it out")
         self.loss, self.distractors, self.official_distractors = loss, distractors, official_distractors
         self.temperature, self.classes, self.hidden, self.out = temperature, classes, hidden, out
         self.projector_lr, self.what, self.blocks = projector_lr, train, blocks
@@ -110,10 +124,19 @@ class DipObjective(Objective):
             raise ConfigError(f"classes={self.classes}, but {tasks.name} was made with {tasks.classes} pseudo-classes")
         return tasks
 
-    def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
-        """What `train` says, and the projector, which is no part of the published model; vectors do not decay."""
+    def check(self, model: DenseModel) -> None:
+        """Decide what trains where `train` leaves it open; refuse `blocks` where that is not blocks."""
         if self.what is None:
             self.what = "adapters" if model.backbone.adapters() else "blocks"
+        if self.blocks is not None and self.what != "blocks":
+            raise ConfigError(
+                f"blocks={self.blocks} would have no effect with train={self.what}, which is what a backbone with "
+                "adapters trains: leave it out, or give train=blocks"
+            )
+
+    def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
+        """What `train` says, and the projector, which is no part of the published model; vectors do not decay."""
+        self.check(model)
         chosen = choose(model, self.what, self.blocks)
         groups = _by_decay(chosen)
         if self.projector is None and (self.out or self.direct):

@@ -29,7 +29,7 @@ def check_segmenter(segmenter: Any, **arguments: Any) -> list[str]:
         ContractError: at the first clause that is broken.
     """
     made = factory("segmenter", segmenter, arguments)
-    clauses = Clauses(segmenter if isinstance(segmenter, str) else getattr(segmenter, "__name__", "the segmenter"))
+    clauses = Clauses("segmenter", segmenter)
     with clauses.clause("builds") as require:
         part = made()
         require(isinstance(part, Segmenter), f"it is a {type(part).__name__}; expected a Segmenter")

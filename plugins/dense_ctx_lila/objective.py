@@ -39,10 +39,10 @@ class LilaObjective(Objective):
         mode: "in-context" (the method) or "erm" (a linear head predicts each frame's cues: the paper's ablation A).
         context: through which features the coefficients come: "shared" (gradients flow through the solve),
             "detached" (they do not) or "ema" (of a slow copy of the decoder).
-        ema: momentum of that copy.
+        ema: momentum of that copy, from 0 to below 1; default 0.999.
         features: settings of the features cue, see `FeatureCue`.
         regression: see `Regression`.
-        sigma, gamma: of the edge loss; gamma 0 leaves it out.
+        sigma, gamma: of the edge loss; gamma 0 leaves it out. sigma: default 0.1.
         balance: "cues" (each cue counts the same) or "channels" (each channel does, as in eq. 3).
         start: this many pairs of the data give a new decoder its first weights, if its `initialise` supports that
             (0: those it was made with). A model that was opened has weights of its own, and is refused.
@@ -53,7 +53,8 @@ class LilaObjective(Objective):
         cue_cache: folder that `dense-ctx cues` wrote at `sampling.cue_side`: maps are read, no cue network is built.
 
     Raises:
-        ConfigError, InputError: a setting that is unknown, of the wrong type or out of range.
+        ConfigError, InputError: a setting that is unknown, of the wrong type, out of range or without effect beside the
+            others.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class LilaObjective(Objective):
         cues: Sequence[str] = (FEATURES, "flow:dis"),
         mode: Literal["in-context", "erm"] = "in-context",
         context: Literal["shared", "detached", "ema"] = "shared",
-        ema: float = 0.999,
+        ema: float | None = None,
         features: FeatureCue | Mapping[str, Any] = FeatureCue(),  # noqa: B008 (frozen)
         regression: Regression | Mapping[str, Any] = Regression(),  # noqa: B008
-        sigma: float = 0.1,
+        sigma: float | None = None,
         gamma: float = 1.0,
         balance: Literal["cues", "channels"] = "cues",
         start: int = 0,
@@ -82,17 +83,42 @@ class LilaObjective(Objective):
                 raise ConfigError(f"{name}={value!r}: expected one of {', '.join(choices)}")
         if min(start, centre) < 0:
             raise ConfigError(f"start={start}, centre={centre}: a number of pairs, of crops; or 0")
-        if not sigma > 0 or gamma < 0:
+        if not (sigma is None or sigma > 0) or not gamma >= 0:
             raise ConfigError(f"sigma={sigma}, gamma={gamma}: expected above 0, and at least 0")
-        self.mode, self.context, self.ema = mode, context, ema
-        self.sigma, self.gamma, self.balance, self.start, self.centre = sigma, gamma, balance, start, centre
+        if ema is not None and not 0 <= ema < 1:
+            raise ConfigError(f"ema={ema}: expected a momentum from 0 to below 1")
+        self.mode, self.context, self.ema = mode, context, 0.999 if ema is None else ema
+        self.gamma, self.sigma, self.balance = gamma, 0.1 if sigma is None else sigma, balance
+        self.start, self.centre = start, centre
         self.sampling = _settings(Sampling, sampling, "sampling")
         self.regression = _settings(Regression, regression, "regression")
-        self.cues = CueMaps(cues, _settings(FeatureCue, features, "features"), self.sampling, cue_cache)
+        feature_cue = _settings(FeatureCue, features, "features")
+        self.cues = CueMaps(cues, feature_cue, self.sampling, cue_cache)
+        for idle, name, reason in (
+            (ema is not None and context != "ema", "ema", "without context=ema"),
+            (mode == "erm" and context != "shared", "context", "with mode=erm, which solves nothing in context"),
+            (mode == "erm" and self.regression != Regression(), "regression", "with mode=erm"),
+            (not gamma and sigma is not None, "sigma", "with gamma=0, which leaves the edge loss out"),
+            (
+                FEATURES not in self.cues.names and feature_cue != FeatureCue(),
+                "features",
+                f"without the cue {FEATURES}",
+            ),
+        ):
+            if idle:
+                raise ConfigError(f"{name} would have no effect {reason}: leave it out")
         self.slow: nn.Module | None = None
         self.original: nn.Module | None = None
         self.head: nn.Conv2d | None = None
         self._to_centre: Dataset[Any] | None = None
+
+    def check(self, model: DenseModel) -> None:
+        """Refuse `start` on a model that is trained already."""
+        if self.start and not model.decoder.fresh:
+            raise ConfigError(
+                f"start={self.start} initialises the decoder from data, and this model is trained already: its "
+                "published weights would be overwritten. Leave out start (start=0), or make the decoder new"
+            )
 
     def dataset(self, data: Any) -> FramePairs:
         """Frame pairs of the clips that `data` names; see `open_clips`."""
@@ -111,13 +137,8 @@ class LilaObjective(Objective):
         """The default's groups; with "erm" the head is among them. A fresh decoder is initialised where `start` asks.
 
         Raises:
-            ConfigError: `start` on a model that was opened, or on a decoder that cannot be initialised from data.
+            ConfigError: `start` on a decoder that cannot be initialised from data.
         """
-        if self.start and not model.decoder.fresh:
-            raise ConfigError(
-                f"start={self.start} initialises the decoder from data, and this model is trained already: its "
-                "published weights would be overwritten. Leave out start (start=0), or make the decoder new"
-            )
         if self.start and fresh:
             decoder_init.initialise(model, dataset, self.start)
         self._to_centre = dataset if model.decoder.fresh and self.centre else None

@@ -21,6 +21,7 @@ from .losses import sample_pixels
 from .tasks import check_outputs, create_task
 
 SCORED = 8  # images at once
+PIXELS = 256
 
 
 class MaxaObjective(ScoredObjective):
@@ -31,12 +32,14 @@ class MaxaObjective(ScoredObjective):
             lists them.
         size: (H, W) of the outputs; the adapter's own `size` should be the same.
         image_size: (H, W) the images are resized to for the backbone: its native size.
-        lr: of Adam (AdamW without decay); None: the task's, which is the paper's. It stands above the configuration's.
         flip: mirror half of the images; not with a cache.
         cache: folder for the backbone's maps: they are computed once, at the start, and read from then on.
         targets: folder for the targets; default they are made each time.
-        pixels: of a numbered task (instances): at most so many pixels of an image enter the loss; its classifier has
-            an output for each instance of the data set, so all pixels would not fit.
+        pixels: of a numbered task (instances) alone: at most so many pixels of an image enter the loss (default 256);
+            its classifier has an output for each instance of the data set, so all pixels would not fit.
+
+    Where the training's configuration leaves them open, the learning rate is the task's, which is the paper's, and
+    there is no weight decay.
 
     Raises:
         UnknownNameError: no such task.
@@ -50,24 +53,24 @@ class MaxaObjective(ScoredObjective):
         task: str | Mapping[str, Any],
         size: Size = (224, 224),
         image_size: Size = (224, 224),
-        lr: float | None = None,
         flip: bool = False,
         cache: str | None = None,
         targets: str | None = None,
-        pixels: int = 256,
+        pixels: int | None = None,
     ) -> None:
         super().__init__()
         self.task = create_task(task)
-        if len(size) != 2 or len(image_size) != 2 or min(*size, *image_size) < 1 or pixels < 1:
+        if len(size) != 2 or len(image_size) != 2 or min(*size, *image_size) < 1 or (pixels is not None and pixels < 1):
             raise ConfigError(f"size={size}, image_size={image_size}, pixels={pixels}: expected (H, W) and at least 1")
-        if lr is not None and not lr > 0:
-            raise ConfigError(f"lr={lr}: expected above 0")
+        if pixels is not None and not self.task.numbered:
+            raise ConfigError(f"pixels={pixels} is of a task with numbered instances; leave it out, all pixels count")
         if cache is not None and flip:
             raise ConfigError("flip needs images: leave out the cache, or flip")
         self.metric, self.unit, self.lower_is_better = self.task.metric, self.task.unit, self.task.lower_is_better
         self.size: Size = (size[0], size[1])
         self.image_size: Size = (image_size[0], image_size[1])
-        self.lr, self.flip, self.cache, self.targets, self.pixels = lr, flip, cache, targets, pixels
+        self.flip, self.cache, self.targets, self.pixels = flip, cache, targets, pixels or PIXELS
+        self.optimizer = {"lr": self.task.lr, "weight_decay": 0.0}
         self.classifier: nn.Linear | None = None
         self._data: TaskData | None = None
 
@@ -97,7 +100,7 @@ class MaxaObjective(ScoredObjective):
         _samples(self._data).features = features
 
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
-        """The default's groups at this objective's rate. Fills the feature cache, if there is to be one.
+        """The default's groups. Fills the feature cache, if there is to be one.
 
         Raises:
             InputError: `dataset` was not called before.
@@ -114,8 +117,7 @@ class MaxaObjective(ScoredObjective):
             )
         if self.cache is not None and samples.features is None:
             samples.features = cache_features(model, samples.images, self.cache, self.image_size)
-        lr = self.task.lr if self.lr is None else self.lr
-        return [{**group, "lr": lr, "weight_decay": 0.0} for group in super().setup(model, dataset, fresh=fresh)]
+        return super().setup(model, dataset, fresh=fresh)
 
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
         """Loss of a batch; logs the share of known pixels."""

@@ -50,7 +50,7 @@ class Measure(Command):
         if args.clip:
             from dense_ctx.data.video import Video
 
-            from . import temporal_consistency
+            from .temporal import temporal_consistency
 
             frames = itertools.islice(Video(args.clip), args.frames)
             clip = temporal_consistency(model, frames, scales=args.scales, gaps=args.gaps)
@@ -59,14 +59,14 @@ class Measure(Command):
                      for s in clip.settings]  # fmt: skip
             print(table([["scale", "gap", "consistency", "drop", "valid"], *lines]) + "\n")
         if pairs:
-            from . import boundary_quality
+            from .boundary import boundary_quality
 
             edges = boundary_quality(model, pairs)
             results["boundary"] = asdict(edges)
             lines = [[_number(v) for v in (edges.ods, edges.ois, edges.precision, edges.recall, edges.floor)]]
             print(table([["boundary F (ODS)", "OIS", "precision", "recall", "floor"], *lines]) + "\n")
         if args.images:
-            from . import feature_invariance
+            from .invariance import feature_invariance
 
             same = feature_invariance(model, args.images)
             results["invariance"] = asdict(same)

@@ -1,7 +1,9 @@
 """A data set: images of cells with masks. Importing this module loads no torch: `dense-ctx datasets` lists layouts."""
 
-from dense_ctx.data.base import DatasetReader, Layout, choose, read_labels, require
-from dense_ctx.data.pairs import Pair, PairSet, read_list
+from dense_ctx_datasets.files import read_labels, require
+from dense_ctx_datasets.pairs import Pair, PairSet, read_list
+
+from dense_ctx.data.base import DatasetReader, Layout, choose
 
 CLASSES = ("background", "cell")
 

@@ -1,6 +1,7 @@
 """Three objectives: one that can score, the same with an error in its score, and one that cannot score."""
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Stripes(ScoredObjective):
 
     metric = "share"
     size, image_size = (16, 32), (16, 32)  # a benchmark sets both
+    optimizer = MappingProxyType({"lr": 0.05})
 
     def dataset(self, data: Any) -> Dataset:
         """The samples of an ImageSet."""
@@ -44,10 +46,6 @@ class Stripes(ScoredObjective):
     def outputs(self, dataset: Dataset) -> int:
         """A channel for each class."""
         return len(dataset.images.classes)
-
-    def setup(self, model, dataset, *, fresh):
-        """The default's groups, at our rate unless a benchmark set another."""
-        return [{**group, "lr": self.lr or 0.05} for group in super().setup(model, dataset, fresh=fresh)]
 
     def forward(self, model, batch) -> Losses:
         """The loss of images [B, 3, H, W] and labels [B, h, w]."""

@@ -1,0 +1,198 @@
+"""Published evaluations: full resolution, augmented supports, fixed lists, whose table a result stands in."""
+
+import numpy as np
+import pytest
+import torch
+from dense_ctx_benchmarks.compare import compare
+from dense_ctx_dpt.dpt import DPT
+from evaluation_data import save, scene
+from tiny_datasets import labels, text
+
+from dense_ctx import data as datasets
+from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.evaluate import evaluate, load_protocol, protocols
+from dense_ctx.evaluate.result import Result
+from dense_ctx.evaluate.samples import read, shown
+from dense_ctx.model import DenseModel
+from dense_ctx.testing import TinyBackbone, tiny_model
+
+SHARES = ("8th", "64th", "128th")
+SMALL = ["image.size=[32,32]", "probe.args.memory=200", "probe.args.k=3"]
+
+
+@pytest.mark.parametrize("name", protocols())
+def test_a_protocol_that_decodes_on_a_grid_says_so_in_its_name(name):
+    protocol = load_protocol(name)
+    coarse = protocol.reads != "patches" and protocol.grid > 1 and protocol.decode == "grid"
+    assert (f"grid{protocol.grid}" in name) == coarse
+
+
+def dpt():
+    torch.manual_seed(0)
+    backbone = TinyBackbone()
+    return DenseModel(backbone, DPT(backbone.dims, backbone.strides, dim=6, width=8)).eval()
+
+
+@pytest.mark.parametrize("reads", ["pixels", "both"])
+def test_features_at_full_resolution_are_sampled_not_decoded_anew(reads):
+    model, images = dpt(), torch.rand(1, 3, 32, 48)
+    full = load_protocol("davis2017-linear-v2", [f"reads={reads}"])
+    coarse = load_protocol("davis2017-linear-grid4-v1", [f"reads={reads}"])
+    with torch.no_grad():
+        every = model(images).pixels
+    found = read(model, images, full).pixels
+    assert torch.equal(found[:, :6], every[:, :, 2::4, 2::4])
+    assert found.shape == read(model, images, coarse).pixels.shape
+    assert (found - read(model, images, coarse).pixels)[:, :6].abs().max() > 0.05
+    with torch.no_grad():
+        assert torch.equal(read(model, images, full.override(["grid=1"])).pixels[:, :6], every)
+
+
+def voc(root, count=4):
+    """Pascal VOC with the split trainaug, in open-hummingbird's layout, and lists of two seeds."""
+    for index in range(count):
+        picture, label = scene(index, (40, 60))
+        label[:3] = 255
+        save(root / f"images/{index}.jpg", picture)
+        for folder in ("SegmentationClass", "SegmentationClassAug"):
+            labels(root / f"{folder}/{index}.png", label)
+    names = [str(index) for index in range(count)]
+    text(root / "ImageSets/Segmentation/val.txt", "\n".join(names[:2]))
+    text(root / "sets/trainaug.txt", "\n".join(names))
+    for seed, chosen in ((42, names[:2]), (400, names[2:])):
+        text(root / f"file_sets/voc/1_div_8/trainaug_8_{seed}.txt", "\n".join(chosen))
+    return root
+
+
+def test_trainaug(tmp_path):
+    root = voc(tmp_path)
+    assert len(datasets.open_set("voc2012", root, "trainaug")) == 4
+    with pytest.raises(InputError, match="trainaug has classes only"):
+        datasets.open_set("voc2012", root, "trainaug", instances=True)
+    (root / "sets/trainaug.txt").unlink()
+    with pytest.raises(FileError, match=r"(?s)ImageSets.SegmentationAug.trainaug\.txt is missing.*SBD"):
+        datasets.open_set("voc2012", root, "trainaug")
+    (root / "SegmentationClassAug").rename(root / "SegmentationClassSBD")
+    with pytest.raises(FileError, match="SegmentationClassAug is missing"):
+        datasets.open_set("voc2012", root, "trainaug")
+
+
+def test_an_augmented_support(tmp_path):
+    root, model = voc(tmp_path / "voc"), tiny_model()
+    result = evaluate(model, "voc2012-dip-v1", root, tmp_path / "out", overrides=SMALL)
+    assert 0 < result.value < 1
+    again = evaluate(model, "voc2012-dip-v1", root, tmp_path / "again", overrides=SMALL)
+    assert again.digest() == result.digest()
+    image = datasets.open_set("voc2012", root, "trainaug")[0]
+    protocol = load_protocol("voc2012-dip-v1", SMALL)
+    first = shown(image, protocol, "segmentation", 1)
+    assert first.image.shape == (3, 32, 32)
+    assert first.target.shape == (32, 32)
+    assert first.target.dtype == torch.int64
+    assert set(first.target.unique().tolist()) <= set(image.target.unique().tolist())
+    assert torch.equal(first.image, shown(image, protocol, "segmentation", 1).image)
+    for change in ("scale=[0.5,0.6]", "ratio=[0.9,1.1]", "jitter=0.4"):
+        other = shown(image, protocol.override([f"support.{change}"]), "segmentation", 3)
+        assert not torch.equal(other.image, shown(image, protocol, "segmentation", 3).image), change
+    one = evaluate(model, "voc2012-dip-v1", root, tmp_path / "one", overrides=[*SMALL, "support.passes=1"])
+    assert one.value != result.value
+
+
+def test_lists_of_a_share_of_the_support(tmp_path):
+    root, model = voc(tmp_path / "voc"), tiny_model()
+    run = {"overrides": SMALL, "seeds": (42, 400)}
+    result = evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "out", **run)
+    assert result.per_seed["42"] != result.per_seed["400"]
+    assert set(result.data["files"]) == {"support, seed 42", "support, seed 400"}
+    with pytest.raises(FileError, match=r"trainaug_8_0\.txt is missing; its folder has trainaug_8_400\.txt, train"):
+        evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "none", overrides=SMALL)
+    text(root / "file_sets/voc/1_div_8/trainaug_8_42.txt", "1\n2\n")
+    with pytest.raises(ConfigError, match="holds another evaluation"):  # the list decides the number
+        evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "out", **run)
+    text(root / "file_sets/voc/1_div_8/trainaug_8_42.txt", "1\nghost\n")
+    with pytest.raises(InputError, match=r"names 2 images, 1 not in the data set: .*ghost"):
+        evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "ghost", overrides=SMALL, seeds=(42,))
+
+
+def test_scores_at_the_size_of_the_input(tmp_path):
+    root, model = voc(tmp_path / "voc"), tiny_model()
+    pixels = [
+        evaluate(
+            model, "voc2012-dip-v1", root, tmp_path / str(side), overrides=[*SMALL, f"scoring.mask_side={side}"]
+        ).n["pixels"]
+        for side in ("-1", "null")
+    ]
+    assert pixels[0] == 2 * 32 * (32 - round(3 * 32 / 40))
+    assert pixels[1] == 2 * 60 * 37
+
+
+def test_parts_of_coco_and_the_other_of_ade20k(tmp_path):
+    save(tmp_path / "val2017/a.jpg", np.zeros((4, 4, 3), np.uint8))
+    labels(tmp_path / "stuffthingmaps/val2017/a.png", np.array([[0, 1, 15, 255], [181, 156, 92, 91]] * 2, np.uint8))
+    things = datasets.open_set("coco-stuff27", tmp_path, "val", part="things")
+    stuff = datasets.open_set("coco-stuff27", tmp_path, "val", part="stuff")
+    assert (len(things.classes), len(stuff.classes)) == (12, 15)
+    assert list(things.classes) == sorted(things.classes)
+    names = [things.classes[k] if k >= 0 else None for k in things[0].target[:2].flatten().tolist()]
+    assert names[:4] == ["person", "vehicle", "animal", None]
+    assert set(names[4:]) == {None}
+    assert (stuff[0].target[0] == -1).all()
+    assert (stuff[0].target[1] >= 0).all()
+    with pytest.raises(InputError, match="part is one of all, things, stuff"):
+        datasets.open_set("coco-stuff27", tmp_path, "val", part="thing")
+    for split in ("training", "validation"):
+        save(tmp_path / f"ade/images/{split}/a.jpg", np.zeros((1, 2, 3), np.uint8))
+        labels(tmp_path / f"ade/annotations/{split}/a.png", np.array([[0, 150]], np.uint8))
+    for other, expected in (("ignored", [[-1, 149]] * 2), ("class", [[0, 150]] * 2), ("train", [[0, 150], [-1, 150]])):
+        found = [datasets.open_set("ade20k", tmp_path / "ade", split, other=other)[0] for split in ("train", "val")]
+        assert [sample.target[0].tolist() for sample in found] == expected
+
+
+@pytest.mark.parametrize("evaluator", ["dip", "hummingbird"])
+def test_protocols_of_one_evaluator_differ_in_their_data_alone(evaluator):
+    chosen = [load_protocol(name).to_dict() for name in protocols() if f"-{evaluator}-" in name]
+    assert len(chosen) == {"dip": 13, "hummingbird": 11}[evaluator]
+    for one in chosen:
+        assert one["support"]["names"] is None or one["id"].split("-")[-2] in SHARES
+        depth = one["task"] == "depth"
+        one["support"].pop("names")
+        for key in ("id", "title", "notes", "source", "data", "task", "metric"):
+            one.pop(key)
+        one["probe"]["args"]["sampling"] = "balanced" if depth else one["probe"]["args"]["sampling"]
+    assert all(one == chosen[0] for one in chosen)
+    assert chosen[0]["probe"]["args"]["temperature"] == {"dip": 0.07, "hummingbird": 0.02}[evaluator]
+
+
+def result_of(name, value=0.5):
+    protocol = load_protocol(name)
+    return Result(name, protocol.metric, True, value, None, {}, {"miou": value}, {}, {}, protocol.to_dict(),
+                  protocol.digest(), {"name": "mine"}, {"name": protocol.data.name}, {})  # fmt: skip
+
+
+def test_a_result_stands_in_the_columns_of_its_own_evaluator():
+    shown_rows = compare([result_of("voc2012-dip-v1", 0.821), result_of("voc2012-dip-128th-v1", 0.701)], "dip:table1")
+    (ours,) = [line for line in shown_rows.splitlines() if "ours" in line]
+    assert [cell.strip() for cell in ours.split("|")[3:7]] == ["82.1", "-", "-", "70.1"]
+    assert "76.0" in compare([result_of("coco-things-dip-v1", 0.76)], "dip:table2").splitlines()[-1]
+    assert "76.9" in compare([result_of("voc2012-hummingbird-v1", 0.769)], "hummingbird:voc").splitlines()[-1]
+    for other, table in (
+        ("voc2012-retrieval-v1", "dip:table1"),
+        ("voc2012-hummingbird-v1", "dip:table1"),
+        ("voc2012-dip-v1", "hummingbird:voc"),
+        ("ade20k-linear-grid4-v1", "lila:table3"),
+    ):
+        with pytest.raises(InputError, match="has no column measured by"):
+            compare([result_of(other)], table)
+
+
+def test_a_support_that_makes_no_sense():
+    for change, message in (
+        ("support.passes=-1", "support.passes is -1"),
+        ("support.scale=[2,1]", "support.scale is"),
+        ("support.jitter=2", "support.jitter is 2"),
+        ("support.names=3", "support.names is 3"),
+        ("image.size=null", "image.size is None; expected .height, width. of the crops"),
+        ("train={steps: 3}", "support is .*; expected null beside train"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_protocol("voc2012-dip-v1", [change])

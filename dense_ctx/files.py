@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name only when complete."""
+"""Files and folders that appear under their name only when complete, and files of strangers, read within bounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
+import re
 import secrets
+import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +19,99 @@ from .errors import DenseCtxError, FileError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MAX_TEXT = 4 << 20  # bytes of a configuration or a manifest: the largest of our own have some 100 thousand
+MAX_JSON = 256 << 20  # bytes of records and results
+MAX_HEADER = 4 << 20  # bytes of a safetensors header: a tensor takes about a hundred
+
+
+def regular_size(path: Path, limit: int | None = None) -> int:
+    """Bytes of a regular file; it is not opened, so that no pipe blocks and no device never ends.
+
+    Raises:
+        FileError: missing, a folder, a pipe, a socket or a device (links are followed); or above `limit` bytes.
+    """
+    try:
+        info = path.stat()
+    except (OSError, ValueError) as error:
+        raise FileError(f"Cannot read {str(path)[:300]}: {error.__class__.__name__}: {error!s:.300}") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise FileError(f"{str(path)[:300]} is not a regular file (a folder, a pipe or a device); it is not opened")
+    if limit is not None and info.st_size > limit:
+        raise FileError(f"{path} has {info.st_size:,} bytes; no more than {limit:,} are read")
+    return info.st_size
+
+
+def read_text(path: Path, limit: int = MAX_TEXT) -> str:
+    """A text file in UTF-8; raises FileError as `regular_size`, or for what is not text."""
+    regular_size(path, limit)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"Cannot read {path}: {error}") from None
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file, from its header alone: nothing is allocated for the tensors.
+
+    Raises:
+        FileError: as `regular_size`. ValueError: a damaged header, or one above `MAX_HEADER` bytes.
+    """
+    size = regular_size(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, MAX_HEADER):
+            raise ValueError(
+                f"its header would have {length:,} bytes, of {size:,}; no more than {MAX_HEADER:,} are read"
+            )
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            return {name: tuple(map(int, item["shape"])) for name, item in header.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, after `tensor_shapes`, whose errors it raises; ValueError also for damage."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    tensor_shapes(path)
+    try:
+        return load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(str(error)) from None
+
+
+def read_pickle(path: Path) -> Any:
+    """What torch.save wrote: tensors and plain containers. The one door through which a pickle is read.
+
+    torch reads it with weights_only=True: tensors, numbers, text, and nothing that would have to be called.
+
+    Raises:
+        FileError: as `regular_size`. ValueError: damaged, or a pickle that holds more.
+    """
+    import argparse
+
+    import torch
+
+    size = regular_size(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (whole := sum(item.file_size for item in archive.infolist())) > size:
+                    raise ValueError(f"it would unpack from {size:,} bytes to {whole:,}; torch.save packs nothing")
+        # a Namespace, which training scripts put beside the weights, is made without being called
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except pickle.UnpicklingError as error:
+        what = "a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
+        held = re.search(r"GLOBAL (([A-Za-z_][\w.]*)\.[A-Za-z_]\w*)", str(error))
+        line = held and f"`import torch, {held[2]}; torch.serialization.add_safe_globals([{held[1]}])`"
+        raise ValueError(f"{what}: {held[1]}. Where you trust it, allow it: {line}" if held else what) from error
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -108,17 +205,11 @@ def write_json(path: Path, data: Any, *, once: bool = False, sync: bool = True) 
     return path
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        FileError: missing, unreadable or not JSON.
-    """
+def read_json(path: Path, limit: int = MAX_JSON) -> Any:
+    """Read JSON; raises FileError as `read_text`, or for what is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"Cannot read {path}: {error}") from None
-    except ValueError as error:
+        return json.loads(read_text(path, limit))
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is not JSON: {error}") from None
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from .config import typed
-from .errors import CheckpointError, FileError, InputError, NotFittedError
+from .errors import CheckpointError, FileError, InputError, NotFittedError, about
 from .files import state_digest, write_json, write_tensors
 from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
-from .numerics import preserve_generators
+from .numerics import preserve_generators, require_finite
 from .persistence.artefact import Artefact, read_object
-from .persistence.tensors import load_probe, nonfinite, read_tensors, stored
+from .persistence.tensors import load_probe, read_state, stored
 from .plugins import registry
 from .tiling import map_tiles, plan
 
@@ -136,6 +136,8 @@ class InContext:
             raise InputError(
                 f"A regression target is [H, W] or [K, H, W] of the image's size {list(size)}; got {list(values.shape)}"
             )
+        if bool(values.isinf().any()):
+            raise InputError("The target holds infinity; a pixel whose value is not known is NaN")
         if not bool(values.isfinite().all(0).any()):
             raise InputError("The target holds no finite value: every pixel is NaN or infinite")
         if self.channels_ and len(values) != self.channels_:
@@ -194,21 +196,25 @@ class InContext:
             raise NotFittedError("predict needs examples first: call fit(images, targets)")
         pixels = _one(image)
         if max_memory is None:
-            return probe.predict(self.model(pixels))[0]
+            return self._finite(probe.predict(self.model(pixels)))[0]
         channels = len(self.classes_) or self.channels_
         windows = plan(self.model, (pixels.shape[-2], pixels.shape[-1]), max_memory, channels)
 
         def read(features: DenseFeatures) -> Tensor:
-            return probe.predict(features)
+            return self._finite(probe.predict(features))
 
         return map_tiles(self.model, pixels, read, windows)[0]
+
+    def _finite(self, prediction: Tensor) -> Tensor:
+        require_finite(f"The prediction of the probe {self.method!r}", "Fit it again", values=prediction)
+        return prediction
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write what was learnt (probe.safetensors, probe.json, manifest.json), not the model; whole or not at all.
 
         Raises:
             NotFittedError: before `fit`.
-            CheckpointError: it holds NaN or infinity.
+            NonFiniteError: NaN or infinity in it.
             FileError: the folder holds something else, another process is writing it, or it cannot be written.
         """
         if self.probe_ is None:
@@ -219,8 +225,7 @@ class InContext:
             self._outputs(self.probe_), _identity(self.model),
         )  # fmt: skip
         tensors = stored(self.probe_.state_dict())
-        if bad := nonfinite(tensors):
-            raise CheckpointError(f"The probe holds NaN or infinity, so it is not saved: {', '.join(bad[:4])}")
+        require_finite("The fitted probe, which is not saved", "Fit it again", **tensors)
 
         def fill(partial: Path) -> None:
             write_tensors(partial / "probe.safetensors", tensors)
@@ -237,10 +242,11 @@ class InContext:
             FileError: files missing.
             CheckpointError: damaged, saved with another model, or with tensors that are not this probe's.
             ConfigError: probe.json lacks a key, or has one too many.
+            NonFiniteError: NaN or infinity in it.
         """
         folder = Path(folder)
         data, tensors = CONTEXT.read(
-            folder, lambda part: (read_object(part / "probe.json"), read_tensors(part / "probe.safetensors"))
+            folder, lambda part: read_object(part / "probe.json"), lambda part: read_state(part / "probe.safetensors")
         )
         facts = typed(_Facts, data, str(folder / "probe.json"))
         differing = _differing(facts.model, _identity(model))
@@ -251,6 +257,8 @@ class InContext:
             )
         context = cls(model, facts.method, facts.task, facts.ignore_index, **facts.options)
         context.classes_, context.channels_ = list(facts.classes), facts.channels
+        with about(folder):
+            require_finite("The fitted probe", "Fit it again", **tensors)
         with preserve_generators():
             probe = cast(Probe, registry().create("probe", facts.method, task=facts.task, **facts.options))
             load_probe(probe, tensors, str(folder))

@@ -286,6 +286,12 @@ def test_every_tensor_of_a_transformers_folder_matters_or_is_listed(kind, tmp_pa
         return torch.cat([part.flatten() for part in (*found.maps, found.cls)])
 
     before = features(state)
+    torch.save(
+        {"student": {key: value + 1 for key, value in state.items()}, "teacher_net": state}, tmp_path / "two.pth"
+    )
+    with torch.inference_mode():
+        found = create_backbone(f"hf:{tmp_path}", weights=tmp_path / "two.pth", prefix="teacher_net.")(image)
+    assert torch.equal(torch.cat([part.flatten() for part in (*found.maps, found.cls)]), before)
     for name, value in state.items():
         same = torch.allclose(features(state | {name: value + torch.randn(value.shape)}), before, rtol=0, atol=1e-6)
         assert same == (is_unused(name) or is_cancelled(name)), name

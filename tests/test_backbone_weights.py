@@ -213,7 +213,7 @@ def test_a_hub_that_does_not_give_the_weights(monkeypatch, failure, message):
     def fail(*_, **__):
         raise failure
 
-    monkeypatch.setattr(timm_backbone, "cached_state", lambda repository: None)
+    monkeypatch.setattr(timm_backbone, "cached_state", lambda repository, net: None)
     monkeypatch.setattr(timm_backbone, "load_state_dict_from_hf", fail)
     with pytest.raises(WeightsError, match=message):
         create_backbone("mae-b16", **TINY)

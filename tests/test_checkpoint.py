@@ -199,7 +199,7 @@ def test_no_damage_is_silent(folder, name):
         for broken in (data[:place] + bytes([data[place] ^ 0x20]) + data[place + 1 :], data[:place]):
             path.write_bytes(broken)
             try:
-                checkpoint.MODEL.check(folder)
+                checkpoint.MODEL.read(folder, str, str)
             except DenseCtxError:
                 continue
             # white space of the manifest is all that may change unnoticed

@@ -7,11 +7,10 @@ one. A path that is a link stays one: what it points to is replaced. Tensors in 
 from __future__ import annotations
 
 import glob
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,14 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError, FileError
-from ..files import file_digest, sync_folder, unique, write_json
+from ..files import MAX_TEXT, file_digest, read_json, regular_size, sync_folder, unique, write_json
 from .lock import locked
 
 MANIFEST = "manifest.json"
 _READS = 100  # attempts to read a folder that is replaced meanwhile
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,25 @@ class Artefact:
                 else:
                     shutil.copy2(item, partial / item.name, follow_symlinks=False)
 
-    def read(self, folder: Path, load: Callable[[Path], T]) -> T:
-        """What `load` makes of the verified folder; all of one saving, though another process may save meanwhile.
+    def read(self, folder: Path, plan: Callable[[Path], P], load: Callable[[Path], T]) -> tuple[P, T]:
+        """What `plan` and `load` make of the verified folder; all of one saving, though another may go on meanwhile.
+
+        Args:
+            plan: reads the first file, when that one alone is verified, and may refuse what the others would cost.
+            load: reads the others.
 
         Raises:
-            FileError: a file is missing.
-            CheckpointError: damaged. Errors of `load`.
+            FileError: a file is missing, or is no regular file.
+            CheckpointError: damaged. Errors of `plan` and `load`.
         """
         for attempt in range(_READS):
             recover(folder)
             before = _stamp(folder)
             try:
-                self.check(folder)
-                result = load(folder)
+                self._check(folder, self.files[:1])
+                first = plan(folder)
+                self._check(folder, self.files[1:])
+                result = first, load(folder)
             except (CheckpointError, FileError):
                 # a folder that is just being swapped is not there for an instant
                 if before == _stamp(folder) and (before or not _previous(folder).exists()):
@@ -114,16 +120,16 @@ class Artefact:
             time.sleep(0.001 * attempt)
         raise FileError(f"The {self.what} {folder} is replaced again and again while it is read; stop its writer")
 
-    def check(self, folder: Path) -> None:
-        """Verify the digests; errors as `read`."""
+    def _check(self, folder: Path, names: Sequence[str]) -> None:
         missing = [name for name in (*self.files, MANIFEST) if not (folder / name).exists()]
         if missing:
             raise FileError(f"{folder} has no {missing[0]}: is it a {self.what} of dense_ctx?{_hint(folder)}")
         listed = read_object(folder / MANIFEST).get("sha256")
         if not isinstance(listed, Mapping) or set(listed) != set(self.files):
             raise CheckpointError(f"{folder / MANIFEST} does not list {' and '.join(self.files)}, and nothing else")
-        for name, digest in listed.items():
-            if file_digest(folder / name) != digest:
+        for name in names:
+            regular_size(folder / name)
+            if file_digest(folder / name) != listed[name]:
                 raise CheckpointError(
                     f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST}. Get or make it again"
                 )
@@ -174,16 +180,14 @@ def _hint(folder: Path) -> str:
     if (inner / MANIFEST).exists():
         return f" {inner} is one"
     pickles = sorted(p.name for p in folder.glob("*.*") if p.suffix in (".bin", ".pth", ".pt", ".pkl", ".ckpt"))
-    return f" ({', '.join(pickles)} is there, but pickles are never opened)" if pickles else ""
+    return f" ({', '.join(pickles)[:300]} is there, but pickles are never opened)" if pickles else ""
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; raises FileError where it cannot be read, CheckpointError where it is none."""
+    """A JSON object of up to `MAX_TEXT` bytes; raises CheckpointError where it is none, or cannot be read."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
+        data = read_json(path, MAX_TEXT)
+    except FileError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object")

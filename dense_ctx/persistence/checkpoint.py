@@ -23,19 +23,20 @@ from torch import Tensor
 
 from ..config import ModelConfig, Part
 from ..errors import CheckpointError, ConfigError, UnknownNameError
-from ..files import state_digest, write_tensors
+from ..files import regular_size, state_digest, tensor_shapes, write_tensors
 from ..numerics import preserve_generators
 from ..plugins import registry
 from .artefact import Artefact, read_object
 from .card import model_card
 from .links import is_whole, opened, refuse_own_link
-from .tensors import nonfinite, read_tensors, require_state, specs, stored
+from .tensors import misfits, nonfinite, read_state, refuse, require_state, specs, stored
 
 if TYPE_CHECKING:
     from ..model import DenseModel
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 MODEL = Artefact("model", (CONFIG, WEIGHTS))
+_UNFIT = "does not fit the model its config names"
 
 
 def save(
@@ -80,18 +81,28 @@ def save(
     return folder
 
 
-def read(folder: Path, *, weights: bool = True) -> DenseModel:
+def read(folder: Path, *, weights: bool = True, published: bool = False, allow: Sequence[str] = ()) -> DenseModel:
     """Build the model of a folder and load its tensors; errors as `dense_ctx.persistence.hub.load`.
+
+    Nothing is allocated before the sizes that the configuration gives are those of the file.
 
     Args:
         weights: False: random ones, nothing but the configuration is read.
+        published: the folder came from the Hub, so paths in it mean nothing here.
+        allow: repositories that its user named beside its own.
     """
     where = str(folder / CONFIG)
-    with opened(folder), preserve_generators():
+    with opened(folder, published=published, allow=allow), preserve_generators():
         if not weights:
             return build(ModelConfig.from_dict(read_object(folder / CONFIG), where), where, random=True)
-        data, tensors = MODEL.read(folder, lambda part: (read_object(part / CONFIG), read_tensors(part / WEIGHTS)))
-        config = ModelConfig.from_dict(data, where)
+
+        def plan(part: Path) -> ModelConfig:
+            config = ModelConfig.from_dict(read_object(part / CONFIG), where)
+            with torch.device("meta"):
+                _check_plan(build(config, where, random=True), config, part)
+            return config
+
+        config, tensors = MODEL.read(folder, plan, lambda part: read_state(part / WEIGHTS))
         model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
         model.to(dtype=getattr(torch, config.dtype))
         _load_tensors(model, config, tensors, folder)
@@ -172,16 +183,48 @@ def _dtype(model: DenseModel) -> Any:
     return names or "float32"
 
 
-def _load_tensors(model: DenseModel, config: ModelConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
+def _stored(model: DenseModel, config: ModelConfig) -> dict[str, Tensor]:
+    """The model's tensors that its folder holds, by their names there."""
     own = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
     backbone = model.backbone.state_dict()
-    unknown = [key for key in config.backbone_tensors if key not in backbone]
+    return own | {f"backbone.{key}": backbone[key] for key in config.backbone_tensors}
+
+
+def _check_plan(plan: DenseModel, config: ModelConfig, folder: Path) -> None:
+    """Compare a model without memory with the header of the folder's tensors."""
+    try:
+        shapes = tensor_shapes(folder / WEIGHTS)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    own = plan.backbone.state_dict()
+    unknown = [key for key in config.backbone_tensors if key not in own]
     if unknown:
-        raise CheckpointError(f"{folder / CONFIG}: the backbone has no tensors {', '.join(unknown[:4])}")
-    own |= {f"backbone.{key}": backbone[key] for key in config.backbone_tensors}
-    require_state(tensors, specs(own), f"{folder / WEIGHTS} does not fit the model its config names", cast=True)
+        raise CheckpointError(f"{folder / CONFIG}: the backbone has no tensors {', '.join(unknown[:4])[:300]}")
+    refuse(misfits(shapes, specs(_stored(plan, config))), f"{folder / WEIGHTS} {_UNFIT}")
+    outside = sum(value.numel() for key, value in own.items() if key not in set(config.backbone_tensors))
+    whole = bool(config.backbone_tensors) and not config.backbone_digest
+    if (whole or config.backbone.args) and outside > (most := 0 if whole else _own_size(config.backbone)):
+        raise CheckpointError(
+            f"{folder / CONFIG}: {config.backbone!s:.200} would have {outside:,} numbers that the folder does not "
+            f"hold, and its home can give {most:,}"
+        )
+
+
+def _own_size(part: Part) -> int:
+    """Numbers that a backbone's home can give it: as many as without arguments, or as a file of weights has bytes."""
+    weights = part.args.get("weights")
+    if isinstance(weights, str) and os.path.isfile(weights):
+        return regular_size(Path(weights))
+    plain = build(ModelConfig(Part(part.name), Part("upsample")), part.name, random=True)
+    return sum(value.numel() for value in plain.backbone.state_dict().values())
+
+
+def _load_tensors(model: DenseModel, config: ModelConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    own = _stored(model, config)
+    require_state(tensors, specs(own), f"{folder / WEIGHTS} {_UNFIT}", cast=True)
     if config.backbone_digest:
-        frozen = {key: value for key, value in backbone.items() if key not in set(config.backbone_tensors)}
+        ours = set(config.backbone_tensors)
+        frozen = {key: value for key, value in model.backbone.state_dict().items() if key not in ours}
         if state_digest(frozen) != config.backbone_digest:
             raise CheckpointError(
                 f"{folder} was trained on other weights of {config.backbone.name} than {model.backbone.source} gives: "

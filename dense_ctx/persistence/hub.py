@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import FileError, UnknownNameError, WeightsError
+from ..errors import FileError, InputError, UnknownNameError, WeightsError
 from ..plugins import registry
 from .artefact import MANIFEST, recover
 from .checkpoint import CARD, CONFIG, WEIGHTS, read, save
-from .links import opening, refuse_local_links
+from .links import may_fetch, may_read_paths, opening, refuse_local_links
+from .transfer import persevere
 
 if TYPE_CHECKING:
     from ..model import DenseModel
@@ -28,6 +31,7 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    allow: Sequence[str] = (),
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> DenseModel:
@@ -38,6 +42,8 @@ def load(
         cache_dir: in place of the Hub's own cache.
         local_files_only: open no connection.
         token: for private repositories; default the one logged in with.
+        allow: Hub repositories that its configuration may name and that may be fetched from. Without, nothing is but
+            `name` and the homes of registered parts: what a stranger's file names is read from the cache or refused.
         device, dtype: where and in what precision to put the model.
 
     Raises:
@@ -49,7 +55,9 @@ def load(
             is built on has changed, or is this one.
     """
     folder = locate(name, revision, cache_dir, local_files_only, token)
-    model = read(folder)
+    if isinstance(allow, str):
+        raise InputError(f"allow={allow!r} is one text; expected a list of Hub repositories")
+    model = read(folder, published=local_folder(name) is None, allow=allow)
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
     return model.eval()
@@ -92,9 +100,11 @@ def push(
 def local_folder(name: str | os.PathLike[str]) -> Path | None:
     """The folder of that path, from the working directory or from the folder of the model that is being opened."""
     outer = opening()
+    if not may_read_paths() or len(os.fspath(name)) > 1000 or "\0" in os.fspath(name):
+        return None
     for folder in (Path(name), *([] if outer is None else [outer / name])):
         recover(folder)
-        if folder.is_dir():
+        if os.path.isdir(folder):  # False for what no file system can name
             return folder
     return None
 
@@ -131,7 +141,12 @@ def _published(
 ) -> Path:
     target = text = os.fspath(name)
     if text in registry().names("model"):
-        target = registry().get("model", text)[0].target
+        entry = registry().get("model", text)[0]
+        if "unpublished" in entry.args:
+            raise WeightsError(
+                f"The model {text!r} has no published weights. {entry.args['unpublished']}. {_offline()}"
+            )
+        target = entry.target
         package, _, inside = target.partition(":")
         if package != "hub":
             return _packaged(text, package, inside)
@@ -143,7 +158,21 @@ def _published(
         except UnknownNameError as error:
             message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
             raise UnknownNameError(message, error.hint) from None
-    return fetch(target, text, (CONFIG, WEIGHTS, MANIFEST), revision, cache_dir, local_files_only, token)
+    files = (CONFIG, WEIGHTS, MANIFEST)
+    if target != text or may_fetch(target):
+        return fetch(target, text, files, revision, cache_dir, local_files_only, token)
+    try:
+        return fetch(target, text, files, revision, cache_dir, True, token)
+    except WeightsError as error:
+        raise unnamed(target) from error
+
+
+def unnamed(repository: str) -> WeightsError:
+    """For a repository that a file names, that is not in the cache, and that is not fetched from."""
+    return WeightsError(
+        f"{opening()} names the Hub repository {repository}, which is not in the cache, and is not fetched "
+        f"from, as only a file asks for it. If you mean it: from_pretrained(..., allow=[{repository!r}])"
+    )
 
 
 def _packaged(name: str, package: str, inside: str) -> Path:
@@ -170,7 +199,8 @@ def fetch(
 
     Raises:
         UnknownNameError: the Hub has no such repository or revision (or hides it from this token).
-        WeightsError: no access, no connection and nothing cached, or another answer of the Hub's.
+        WeightsError: no access, no connection and nothing cached, or another answer of the Hub's, for all of
+            `transfer.BUDGET` seconds.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
@@ -183,24 +213,19 @@ def fetch(
     )
 
     called = repository if name == repository else f"{repository} (the short name {name!r})"
+    snapshot = partial(
+        snapshot_download, repository, revision=revision, token=token, allow_patterns=list(files),
+        cache_dir=None if cache_dir is None else os.fspath(cache_dir), library_name="dense_ctx",
+    )  # fmt: skip
     try:
-        folder = snapshot_download(
-            repository,
-            revision=revision,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
-            local_files_only=local_files_only,
-            token=token,
-            allow_patterns=list(files),
-            library_name="dense_ctx",
-        )
+        folder = persevere(partial(snapshot, local_files_only=local_files_only))
     except GatedRepoError as error:
         raise WeightsError(
             f"{called} is gated: ask for access on its page, then `hf auth login` or set HF_TOKEN"
         ) from error
     except RepositoryNotFoundError as error:
-        published = "" if name == repository else " It has not been published yet: see the README for how it is made."
         raise UnknownNameError(
-            f"The Hub has no repository {called}, or it is private: check the spelling, or `hf auth login`.{published} "
+            f"The Hub has no repository {called}, or it is private: check the spelling, or `hf auth login`. "
             f"{_offline()}"
         ) from error
     except RevisionNotFoundError as error:
@@ -209,7 +234,9 @@ def fetch(
         raise UnknownNameError(
             f"{name!r} is not a folder, a short name or a Hub repository (owner/name): {error}"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:
+        with contextlib.suppress(LocalEntryNotFoundError):  # a Hub in trouble, and all is in the cache
+            return Path(snapshot(local_files_only=True))
         answer = error.response if isinstance(error, HfHubHTTPError) else None  # older clients have errors without one
         status = None if answer is None else answer.status_code
         if status in (401, 403):
@@ -224,10 +251,8 @@ def fetch(
         absent = (
             f"There is no folder {name}, and the Hub repository is" if name == repository else f"The model {called} is"
         )
-        unsure = "" if name == repository else " Not every short name has weights yet: the README lists which."
         raise WeightsError(
-            f"{absent} not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}."
-            f"{unsure} {_offline()}"
+            f"{absent} not in the cache {cache_dir or constants.HF_HUB_CACHE} (HF_HOME moves it), {why}. {_offline()}"
         ) from error
     return Path(folder)
 

@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from ..model import DenseModel
 
-_chain: ContextVar[tuple[Path, ...]] = ContextVar("folders of the models being opened, each built on the next")
+
+class _Chain(NamedTuple):
+    """What is being opened: folders, each built on the next; whether one came from the Hub; what its user allowed."""
+
+    folders: tuple[Path, ...] = ()
+    published: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+_chain: ContextVar[_Chain] = ContextVar("the models being opened", default=_Chain())  # noqa: B039  a constant
 
 
 def opening() -> Path | None:
     """The folder of the model that is being opened: names of models in its configuration may be relative to it."""
-    chain = _chain.get(())
-    return chain[-1] if chain else None
+    folders = _chain.get().folders
+    return folders[-1] if folders else None
+
+
+def may_fetch(repository: str) -> bool:
+    """Whether a Hub repository may be fetched from: its user named it, not a file of the model being opened."""
+    return opening() is None or repository in _chain.get().allowed
+
+
+def may_read_paths() -> bool:
+    """Whether paths of this machine count: not those in a configuration that came from the Hub."""
+    return not _chain.get().published
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[None]:
+def opened(folder: Path, *, published: bool = False, allow: Sequence[str] = ()) -> Iterator[None]:
     """Within this context the model of `folder` is being opened.
+
+    Args:
+        published: it came from the Hub.
+        allow: repositories that its user named beside its own.
 
     Raises:
         CheckpointError: it is already: the chain refers to itself.
     """
-    chain, folder = _chain.get(()), folder.resolve()
-    if folder in chain:
-        names = " -> ".join(map(str, (*chain[chain.index(folder) :], folder)))
+    chain, folder = _chain.get(), folder.resolve()
+    if folder in chain.folders:
+        names = " -> ".join(map(str, (*chain.folders[chain.folders.index(folder) :], folder)))
         raise CheckpointError(
             f"The model refers to itself: {names}. One of them was saved or copied over a model that it is built on: "
             "put the older one back, and save with standalone=True where a model must not depend on others"
         )
-    token = _chain.set((*chain, folder))
+    token = _chain.set(
+        _Chain((*chain.folders, folder), chain.published or published, (*chain.allowed, *allow)),
+    )
     try:
         yield
     finally:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError, FileError
-from ..files import new_file, state_digest, write_tensors
+from ..files import new_file, read_tensors, state_digest, write_tensors
 from ..interfaces import Probe
+from ..numerics import require_finite
 
 # dtype and shape of a tensor; a letter in place of a length is the same number wherever it stands
 Spec: TypeAlias = "tuple[torch.dtype, tuple[int | str, ...]]"
@@ -32,10 +32,33 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
     return {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
 
 
+def misfits(shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Spec]) -> list[str]:
+    """What is missing, left over or of another shape, in words."""
+    faults = [f"missing {name}" for name in sorted(set(wanted) - set(shapes))]
+    faults += [f"left over {name}" for name in sorted(set(shapes) - set(wanted))]
+    lengths: dict[str, int] = {}
+    for name in sorted(set(wanted) & set(shapes)):
+        given, shape = shapes[name], wanted[name][1]
+        for length, letter in zip(given, shape, strict=False):
+            if isinstance(letter, str):
+                lengths.setdefault(letter, length)
+        expected = [lengths.get(length, length) if isinstance(length, str) else length for length in shape]
+        if list(given) != expected:
+            faults.append(f"{name} is {list(given)}, not {expected}")
+    return faults
+
+
+def refuse(faults: Sequence[str], complaint: str) -> None:
+    """Raise CheckpointError with up to six faults, if there are any."""
+    if faults:
+        more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        raise CheckpointError(f"{complaint}: {'; '.join(fault[:200] for fault in faults[:_LISTED])}{more}")
+
+
 def require_state(
     tensors: Mapping[str, Tensor], wanted: Mapping[str, Spec], complaint: str, *, cast: bool = False
-) -> dict[str, int]:
-    """Refuse tensors that are not exactly the wanted ones, all finite; returns the lengths that letters stand for.
+) -> None:
+    """Refuse tensors that are not exactly the wanted ones, all finite.
 
     Args:
         complaint: the error's first words.
@@ -44,25 +67,12 @@ def require_state(
     Raises:
         CheckpointError: every tensor at fault is named, up to six.
     """
-    faults = [f"missing {name}" for name in sorted(set(wanted) - set(tensors))]
-    faults += [f"left over {name}" for name in sorted(set(tensors) - set(wanted))]
-    lengths: dict[str, int] = {}
+    faults = misfits({name: tuple(value.shape) for name, value in tensors.items()}, wanted)
     for name in sorted(set(wanted) & set(tensors)):
-        value, (dtype, shape) = tensors[name], wanted[name]
-        if len(shape) == value.ndim:
-            for length, letter in zip(value.shape, shape, strict=True):
-                if isinstance(letter, str):
-                    lengths.setdefault(letter, length)
-        expected = [lengths.get(length, length) if isinstance(length, str) else length for length in shape]
-        if list(value.shape) != expected:
-            faults.append(f"{name} is {list(value.shape)}, not {expected}")
-        elif value.dtype != dtype and not (cast and value.is_floating_point() and dtype.is_floating_point):
-            faults.append(f"{name} is {value.dtype}, not {dtype}")
-    faults += [f"{name} holds NaN or infinity" for name in nonfinite(tensors)]
-    if faults:
-        more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
-        raise CheckpointError(f"{complaint}: {'; '.join(faults[:_LISTED])}{more}")
-    return lengths
+        given, dtype = tensors[name].dtype, wanted[name][0]
+        if given != dtype and not (cast and given.is_floating_point and dtype.is_floating_point):
+            faults.append(f"{name} is {given}, not {dtype}")
+    refuse([*faults, *(f"{name} holds NaN or infinity" for name in nonfinite(tensors))], complaint)
 
 
 def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -75,11 +85,11 @@ def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises CheckpointError where it is damaged."""
     try:
-        return load_file(str(path))
-    except (SafetensorError, OSError, ValueError) as error:
+        return read_tensors(path)
+    except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
@@ -87,12 +97,11 @@ def write_sealed(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, 
     """Write one file of tensors and words, whole or not at all.
 
     Raises:
-        CheckpointError: NaN or infinity.
+        NonFiniteError: NaN or infinity.
         FileError: it cannot be written.
     """
     content, words = stored(tensors), dict(words or {})
-    if bad := nonfinite(content):
-        raise CheckpointError(f"Not written to {path}, for they hold NaN or infinity: {', '.join(bad[:_LISTED])}")
+    require_finite(f"{path}, which is not written", "", **content)
     with new_file(path, faults=(SafetensorError,)) as partial:
         write_tensors(partial, content, {**words, _SEAL: _sealed(content, words)})
     return path
@@ -103,11 +112,12 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         FileError: there is none.
-        CheckpointError: damaged, not such a file, or with NaN or infinity.
+        CheckpointError: damaged, or not such a file.
+        NonFiniteError: NaN or infinity in it.
     """
     if not path.is_file():
         raise FileError(f"There is no file {path}")
-    tensors = read_tensors(path)
+    tensors = read_state(path)
     with safe_open(str(path), framework="pt") as file:
         words = dict(file.metadata() or {})
     seal = words.pop(_SEAL, None)
@@ -115,8 +125,7 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path} has no sha256 in its header: it is not of dense_ctx, or damaged. Make it again")
     if seal != _sealed(tensors, words):
         raise CheckpointError(f"{path} is damaged: its sha256 is not the one in its header. Get or make it again")
-    if bad := nonfinite(tensors):
-        raise CheckpointError(f"{path} holds NaN or infinity: {', '.join(bad[:_LISTED])}. Make it again")
+    require_finite(str(path), "Make it again", **tensors)
     return tensors, words
 
 

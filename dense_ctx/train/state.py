@@ -26,8 +26,9 @@ from torch.optim import Optimizer
 from ..config import typed
 from ..errors import CheckpointError, FileError, NonFiniteError
 from ..files import state_digest, write_tensors
+from ..numerics import require_finite
 from ..persistence.artefact import Artefact, read_object
-from ..persistence.tensors import nonfinite, read_tensors, require_state, specs, stored
+from ..persistence.tensors import read_state, require_state, specs, stored
 from .step import TrainStep
 
 FORMAT = 1
@@ -70,16 +71,18 @@ def newest(out: Path) -> Path | None:
     Raises:
         CheckpointError: all states are damaged.
     """
-    states = listed(out)
-    for folder in states:
+    faults = []
+    for folder in listed(out):
         try:
             check(folder)
-        except (CheckpointError, FileError) as error:
+        except (CheckpointError, FileError, NonFiniteError) as error:
             warnings.warn(f"{error}; an older state is taken", stacklevel=2)
+            faults.append(error)
         else:
             return folder
-    if states:
-        raise CheckpointError(f"All states under {out / 'state'} are damaged; remove them, or choose another out")
+    if faults:
+        advice = "Remove them, or choose another out"
+        raise CheckpointError(f"All states under {out / 'state'} are damaged: {faults[0]}. {advice}")
     return None
 
 
@@ -88,13 +91,13 @@ def check(folder: Path) -> Meta:
 
     Raises:
         FileError: no such state.
-        CheckpointError: damaged, of a newer format, or with NaN or infinity.
+        CheckpointError: damaged, or of a newer format.
+        NonFiniteError: NaN or infinity in it.
     """
-    data, bad = STATE.read(folder, lambda part: (read_object(part / META), nonfinite(read_tensors(part / TENSORS))))
+    data, tensors = STATE.read(folder, lambda part: read_object(part / META), lambda part: read_state(part / TENSORS))
     if not isinstance(data.get("format"), int) or data["format"] > FORMAT:
         raise CheckpointError(f"{folder} has format {data.get('format')!r}; this dense_ctx reads up to {FORMAT}")
-    if bad:
-        raise CheckpointError(f"{folder} holds NaN or infinity: {', '.join(bad[:4])}")
+    _require_finite(str(folder), "Remove it; an older state is taken", tensors)
     return typed(Meta, data, str(folder / META))
 
 
@@ -122,27 +125,34 @@ def write(folder: Path, step: TrainStep, optimizer: Optimizer, average: Mapping[
     """Write a state, whole or not at all; `average` holds the weights' means by name.
 
     Raises:
-        NonFiniteError: NaN or infinity in it.
         FileError: it cannot be written.
+        NonFiniteError: a weight that trains, its moments or its mean are NaN or infinite; nothing is written.
     """
     tensors = {f"module.{name}": value for name, value in module_tensors(step).items()}
     names = _parameter_names(step, optimizer)
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[index]}/{key}": torch.as_tensor(value) for key, value in values.items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
-    if bad := nonfinite(tensors):
-        good = listed(folder.parent.parent)
-        raise NonFiniteError(
-            f"step {meta.step}: {', '.join(bad[:4])} is NaN or infinite, so no state is saved. "
-            + (f"The last good state is {good[0]}" if good else "No state had been saved yet (save.every)")
-            + ". Lower optimizer.lr, or set mixed_precision=no"
-        )
+    _require_finite(f"step {meta.step}, which is not saved", last_good(folder.parent.parent), tensors)
 
     def fill(partial: Path) -> None:
         write_tensors(partial / TENSORS, stored(tensors))
         (partial / META).write_text(json.dumps(asdict(meta), indent=1) + "\n", encoding="utf-8")
 
     STATE.write(folder, fill)
+
+
+def _require_finite(what: str, advice: str, tensors: Mapping[str, Tensor]) -> None:
+    """Of what trains, its moments and means; in buffers infinity may have a meaning (masks)."""
+    learnt = {f"module.{name[10:].rpartition('/')[0]}" for name in tensors if name.startswith("optimizer.")}
+    values = {name: t for name, t in tensors.items() if name in learnt or not name.startswith("module.")}
+    require_finite(what, advice, **values)
+
+
+def last_good(out: Path) -> str:
+    """Which state there is to go back to, in words."""
+    states = listed(out)
+    return f"The last good state is {states[0]}" if states else "No state had been saved yet (save.every)"
 
 
 def prune(out: Path, keep: int) -> None:
@@ -165,8 +175,10 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tenso
 
     Raises:
         CheckpointError: damaged, or of other modules.
+        NonFiniteError: NaN or infinity in it.
     """
-    tensors = STATE.read(folder, lambda part: read_tensors(part / TENSORS))
+    _, tensors = STATE.read(folder, lambda part: None, lambda part: read_state(part / TENSORS))
+    _require_finite(str(folder), "Remove it; an older state is taken", tensors)
     own = {f"module.{name}": value for name, value in module_tensors(step).items()}
     names = _parameter_names(step, optimizer)
     places = {name: index for index, name in enumerate(names)}

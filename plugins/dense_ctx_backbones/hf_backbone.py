@@ -9,21 +9,21 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from einops import rearrange
 from torch import Tensor, nn
 
-from dense_ctx.errors import FileError, InputError, WeightsError
+from dense_ctx.errors import InputError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
 
+from .hf_files import empty_net, hf_folder, read_config, statistics
 from .unused import is_unused
-from .weights import hub_error, read_state
+from .weights import read_state
 
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class HfBackbone(Backbone):
@@ -52,42 +52,32 @@ class HfBackbone(Backbone):
         super().__init__()
         if prefix is not None and weights in ("pretrained", None):
             raise InputError(f"prefix={prefix!r} is of the names in a file: give weights=PATH with it")
-        try:
-            if config is None:
-                config = transformers.AutoConfig.from_pretrained(repo, revision=revision)
-            config = getattr(config, "vision_config", None) or config
-            if hasattr(config, "mask_ratio"):
-                config.mask_ratio = 0.0  # MAE drops patches by default, in evaluation too
-            if weights == "pretrained":
-                self.source = repo
-                self.net, report = transformers.AutoModel.from_pretrained(
-                    repo, config=config, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True
-                )
-                _complete(report, repo, self.net)
-            elif weights is not None:
-                self.source = os.fspath(weights)
-                # transformers renames what older versions saved, so the file is read here and handed to it
-                kind = type(transformers.AutoModel.from_config(config))
-                self.net, report = kind.from_pretrained(
-                    None,
-                    config=config,
-                    state_dict=read_state(weights, prefix),
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                )
-                _complete(report, self.source, self.net)
-            else:
-                self.net = transformers.AutoModel.from_config(config)
-        except (FileError, WeightsError):
-            raise
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError):
-                raise InputError(f"transformers cannot build a vision encoder from {repo!r}: {error}") from error
-            raise hub_error(error, repo, f"hf:{repo}") from error
+        needed = config is None or weights == "pretrained"
+        folder = hf_folder(repo, revision, weights == "pretrained") if needed else Path(repo)
+        config = read_config(folder) if config is None else config
+        config = getattr(config, "vision_config", None) or config
+        if hasattr(config, "mask_ratio"):
+            config.mask_ratio = 0.0  # MAE drops patches by default, in evaluation too
+        if weights is None:
+            self.net = empty_net(config, repo, "cpu")
+        else:
+            self.source = repo if weights == "pretrained" else os.fspath(weights)
+            # the file is read here and handed over: transformers would follow adapter_config.json to other
+            # repositories, and open pickles; it still renames what its older versions saved
+            shell = empty_net(config, repo, "meta")
+            self.net, report = type(shell).from_pretrained(
+                None,
+                config=config,
+                state_dict=read_state(folder if weights == "pretrained" else weights, prefix, shell),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=False,
+            )
+            _complete(report, self.source, self.net)
         self.config = config
         self.norm = norm
         self._configure(layers, repo)
-        self.mean, self.std = _statistics(repo, revision, weights)
+        self.mean, self.std = statistics(folder)
         self._shuffles = "noise" in inspect.signature(self.net.forward).parameters
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
         self.eval()
@@ -181,17 +171,3 @@ def _complete(report: dict[str, Any], source: str, net: nn.Module) -> None:
     ]
     if faults:
         raise WeightsError(f"The weights of {source} do not fit {type(net).__name__}: tensors {'; '.join(faults)}")
-
-
-def _statistics(repo: str, revision: str | None, weights: Any) -> tuple[Any, Any]:
-    """The repository's mean and std; ImageNet's where it states none and for an untrained network."""
-    if weights is None and not os.path.isdir(repo):
-        return _IMAGENET
-    try:
-        values, _ = transformers.image_processing_utils.BaseImageProcessor.get_image_processor_dict(
-            repo, revision=revision
-        )
-    except OSError:
-        return _IMAGENET
-    mean, std = values.get("image_mean") or _IMAGENET[0], values.get("image_std") or _IMAGENET[1]
-    return tuple(mean), tuple(std)

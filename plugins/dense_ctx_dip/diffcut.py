@@ -6,6 +6,7 @@ from typing import Any
 
 import diffusers
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -87,7 +88,7 @@ class DiffCutSegmenter(Segmenter):
             hook.remove()
         rows = outputs[0][0]  # [h * w, C] of a square grid
         grid = round(len(rows) ** 0.5)
-        return rows.T.reshape(-1, grid, grid).float()
+        return rearrange(rows, "(h w) c -> c h w", h=grid).float()
 
     def _condition(self, like: Tensor) -> dict[str, Any]:
         config = self.unet.config
@@ -110,7 +111,9 @@ class DiffCutSegmenter(Segmenter):
 
 def _pipeline(model: str) -> tuple[Any, Any, tuple[Tensor, Tensor]]:
     try:
-        pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(model, use_safetensors=True)
+        pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
+            model, use_safetensors=True, trust_remote_code=False
+        )
     except Exception as error:  # diffusers raises OSError, ValueError, HTTP and connection errors of several packages
         raise WeightsError(f"The diffusion model {model} is unavailable: {type(error).__name__}: {error}") from error
     embeddings, _, pooled, _ = pipeline.encode_prompt("", do_classifier_free_guidance=False)

@@ -53,6 +53,7 @@ class TextEmbeddings:
         Raises:
             FileError: missing.
             CheckpointError: damaged, or not such a file.
+            NonFiniteError: NaN or infinity in it.
         """
         path = Path(path)
         if not path.is_file():

@@ -10,7 +10,7 @@ from torch import Tensor
 from dense_ctx.errors import InputError, WeightsError
 
 from .flow import FlowCue, pad_frames
-from .weights import download, read_tensors
+from .weights import download, read_state
 
 LEAST = 128  # RAFT's correlation pyramid halves the 1/8 grid three times and wants 2 x 2 cells at the end
 CHUNK = 16  # pairs at once: the correlation of all pairs of positions is (H W / 64)^2 numbers a pair
@@ -52,7 +52,7 @@ class RAFT(FlowCue):
             state = download(entry.url, f"flow:raft-{size}")
         elif Path(weights).exists():
             self.source = weights
-            state = read_tensors(Path(weights))
+            state = read_state(Path(weights))
         else:
             raise InputError(f"weights={weights!r} is no file and none of {', '.join(['default', *names])}")
         try:

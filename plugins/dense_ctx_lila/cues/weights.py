@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import WeightsError
+from dense_ctx.errors import UnknownNameError, WeightsError
+from dense_ctx.files import read_pickle, read_tensors
+from dense_ctx.persistence import hub
 
 
 def unreachable(name: str, address: str, place: str | Path, why: str) -> WeightsError:
@@ -21,20 +24,16 @@ def unreachable(name: str, address: str, place: str | Path, why: str) -> Weights
     )
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict of a .safetensors, .pth or .ckpt file; a pickle is opened for tensors only.
 
     Raises:
         WeightsError: damaged, or a pickle that holds more than tensors.
     """
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(str(path))
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from error
+        loaded: Any = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
@@ -58,7 +57,7 @@ def download(url: str, name: str) -> dict[str, Tensor]:
             torch.hub.download_url_to_file(url, str(cached), hash_prefix=digest, progress=False)
         except Exception as error:  # urllib's, ssl's and the digest's own
             raise unreachable(name, url, cached, f"{type(error).__name__}: {error}") from error
-    return read_tensors(cached)
+    return read_state(cached)
 
 
 def snapshot(repository: str, name: str) -> Path:
@@ -67,20 +66,14 @@ def snapshot(repository: str, name: str) -> Path:
     Raises:
         WeightsError: not cached, and the Hub does not answer or refuses.
     """
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import constants
 
     files = ["config.json", "model.safetensors"]
-    try:
-        folder = Path(snapshot_download(repository, allow_patterns=files, local_files_only=True))
+    with contextlib.suppress(WeightsError):  # not cached
+        folder = hub.fetch(repository, repository, files, None, None, True, None)
         if all((folder / file).exists() for file in files):
             return folder
-    except OSError:  # not cached: LocalEntryNotFoundError is one
-        pass
-    if constants.HF_HUB_OFFLINE:
-        raise unreachable(name, repository, constants.HF_HUB_CACHE, "HF_HUB_OFFLINE is set")
     try:
-        # one quick request first: the download itself would try for most of a minute before it gave up
-        HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        return Path(snapshot_download(repository, allow_patterns=files, library_name="dense_ctx"))
-    except Exception as error:
-        raise unreachable(name, repository, constants.HF_HUB_CACHE, f"{type(error).__name__}: {error}") from error
+        return hub.fetch(repository, repository, files, None, None, False, None)
+    except (UnknownNameError, WeightsError) as error:
+        raise unreachable(name, repository, constants.HF_HUB_CACHE, str(error)) from error

@@ -1,0 +1,192 @@
+"""The doors through which files come in: one for pickles, regular files only, formats of pictures."""
+
+import argparse
+import ast
+import os
+import pickle
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dense_ctx.errors import FileError
+from dense_ctx.files import read_json, read_pickle, read_tensors, read_text, regular_size, tensor_shapes
+from dense_ctx.images import load, open_image
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [*ROOT.glob("dense_ctx/**/*.py"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("benchmarks/**/*.py"),
+           *ROOT.glob("examples/**/*.py")]  # fmt: skip
+source_tree = pytest.mark.skipif(not (ROOT / "dense_ctx").is_dir(), reason="installed without its source")
+
+
+def offences(tree):
+    """Calls that could run what a file says, and calls of transformers that leave the question open."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            yield from (f"import {name}" for name in names
+                        if name.partition(".")[0] in ("pickle", "dill", "joblib", "shelve", "marshal"))  # fmt: skip
+        if not isinstance(node, ast.Call):
+            continue
+        name, given = ast.unparse(node.func), {item.arg: item.value for item in node.keywords}
+        last = name.rpartition(".")[2]
+        if name in ("torch.load", "torch.jit.load", "torch.hub.load", "eval", "exec", "input"):
+            yield name
+        if last == "load" and name.split(".")[0] in ("yaml", "np", "numpy"):
+            refused = given.get("allow_pickle")
+            if name.startswith("yaml") or not (isinstance(refused, ast.Constant) and refused.value is False):
+                yield name
+        if last in ("full_load", "unsafe_load", "load_all", "full_load_all"):
+            yield name
+        if last in ("from_pretrained", "from_config") and name.split(".")[0] not in ("AutoDenseModel", "DenseModel"):
+            code = given.get("trust_remote_code")
+            if not (isinstance(code, ast.Constant) and code.value is False):
+                yield name
+        if "trust_remote_code" in given and ast.unparse(given["trust_remote_code"]) != "False":
+            yield f"{name}(trust_remote_code=...)"
+        if "weights_only" in given and ast.unparse(given["weights_only"]) != "True":
+            yield f"{name}(weights_only=...)"
+        if name in ("os.system", "os.popen", "Image.open") or name.startswith("os.exec"):
+            yield name
+
+
+@source_tree
+def test_one_door_for_what_could_run_code():
+    found = [(path.relative_to(ROOT).as_posix(), item) for path in SOURCES
+             for item in offences(ast.parse(path.read_text(encoding="utf-8")))]  # fmt: skip
+    own = [(path, item) for path, item in found if not path.startswith(("benchmarks/", "examples/"))]
+    assert sorted(own) == [
+        ("dense_ctx/files.py", "import pickle"),  # for its error
+        ("dense_ctx/files.py", "torch.load"),
+        ("dense_ctx/images.py", "Image.open"),
+    ]
+    assert {item for path, item in found if path.startswith(("benchmarks/", "examples/"))} <= {"Image.open"}
+
+
+@pytest.mark.parametrize(
+    ("code", "offence"),
+    [
+        ("torch.load(p, weights_only=True)", "torch.load"),
+        ("import pickle", "import pickle"),
+        ("from joblib import load", "import joblib"),
+        ("np.load(p)", "np.load"),
+        ("np.load(p, allow_pickle=True)", "np.load"),
+        ("yaml.load(t, Loader=L)", "yaml.load"),
+        ("yaml.unsafe_load(t)", "yaml.unsafe_load"),
+        ("AutoModel.from_pretrained(r)", "AutoModel.from_pretrained"),
+        ("t.AutoConfig.from_pretrained(r, trust_remote_code=True)", "t.AutoConfig.from_pretrained"),
+        ("f(weights_only=False)", "f(weights_only=...)"),
+        ("os.system(c)", "os.system"),
+        ("input()", "input"),
+    ],
+)
+def test_the_search_sees_an_offence(code, offence):
+    assert offence in list(offences(ast.parse(code)))
+
+
+class Code:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_the_pickle_door(tmp_path):
+    torch.save({"model": {"w": torch.ones(2)}, "args": argparse.Namespace(lr=1.0)}, tmp_path / "a.pth")
+    content = read_pickle(tmp_path / "a.pth")
+    assert torch.equal(content["model"]["w"], torch.ones(2))
+    assert content["args"].lr == 1.0
+    torch.save({"w": Code(str(tmp_path / "ran"))}, tmp_path / "b.pth")
+    (tmp_path / "c.pth").write_bytes(pickle.dumps(Code(str(tmp_path / "ran")), protocol=2))
+    (tmp_path / "d.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:300])
+    for name in ("b.pth", "c.pth"):
+        with pytest.raises(ValueError, match="holds more than tensors"):
+            read_pickle(tmp_path / name)
+    with pytest.raises(ValueError, match=r"\w"):
+        read_pickle(tmp_path / "d.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+posix = pytest.mark.skipif(os.name == "nt", reason="pipes and devices are POSIX's")
+
+
+@posix
+@pytest.mark.parametrize("read", [regular_size, read_text, read_json, read_tensors, read_pickle, open_image])
+def test_only_regular_files_are_opened(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("pipe", "zero", "folder", "loop", "gone", "n" * 5000):
+        with pytest.raises(FileError):
+            read(tmp_path / name)
+
+
+def test_bounds_of_texts(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    with pytest.raises(FileError, match="8 bytes; no more than 7"):
+        read_json(tmp_path / "a.json", 7)
+    with pytest.raises(FileError, match="no more than 7"):
+        read_text(tmp_path / "a.json", 7)
+    for text in ("[" * 100_000, "1" * 5000, "{", '{"a": "' + "\udc80" + '"}'):
+        (tmp_path / "b.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(FileError, match=r"not JSON|Cannot read"):
+            read_json(tmp_path / "b.json")
+
+
+def test_headers_of_tensors(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.ones(2, 3), "b": torch.ones(())}, path, {"format": "pt"})
+    assert tensor_shapes(path) == {"w": (2, 3), "b": ()}
+    assert set(read_tensors(path)) == {"w", "b"}
+    for header in (b"", b"{", b"[]", b'{"a": 1}', b'{"a": {"shape": ["x"]}}', b"[" * 90_000):
+        path.write_bytes(struct.pack("<Q", len(header)) + header)
+        with pytest.raises(ValueError, match="header"):
+            tensor_shapes(path)
+    many = ",".join(f'"{n:080d}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for n in range(40_000))
+    path.write_bytes(struct.pack("<Q", len(many) + 2) + b"{" + many.encode() + b"}")
+    for read in (tensor_shapes, read_tensors):
+        with pytest.raises(ValueError, match="header would have"):
+            read(path)
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+newpath 0 0 moveto 8 8 lineto stroke
+%%EOF
+"""
+
+
+def test_no_interpreter_starts_for_a_picture(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a) or pytest.fail("started"))
+    monkeypatch.setattr(subprocess, "check_call", lambda *a, **k: started.append(a))
+    (tmp_path / "a.png").write_bytes(EPS)
+    (tmp_path / "a.eps").write_bytes(EPS)
+    (tmp_path / "a.jpg").write_bytes(b"\x0a\x05\x01\x08" + b"\0" * 200)  # PCX
+    for name in ("a.png", "a.eps", "a.jpg"):
+        with pytest.raises(FileError, match=r"not an image that is read.*formats: AVIF, BMP"):
+            load(tmp_path / name)
+    assert not started
+
+
+class Outsider:
+    """Of no use to a model."""
+
+
+def test_a_refused_pickle_names_what_it_holds_and_the_line_that_allows_it(tmp_path):
+    torch.save({"w": torch.ones(1), "opt": Outsider()}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="could run code: ") as caught:
+        read_pickle(tmp_path / "w.pth")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert f"add_safe_globals([{Outsider.__module__}.Outsider])`" in line
+    assert f"`import torch, {Outsider.__module__}; " in line
+    with torch.serialization.safe_globals([Outsider]):  # what the line does
+        assert set(read_pickle(tmp_path / "w.pth")) == {"w", "opt"}

@@ -281,7 +281,7 @@ PLACES = {
     "weights, training state": (trained_to_nan, "step 4, which is not saved.*The last good state is .*step_2"),
     "weights, stored state": (
         state_on_disk,
-        "All states .*are damaged: .*step_4: NaN or infinity in module.model.decoder",
+        "All states .*step_4: NaN or infinity in module.model.decoder",
     ),
     "weights, published model": (published, "NaN or infinity, so it is not saved"),
     "probe, InContext.load": (loaded_probe, "The fitted probe: NaN or infinity in gram"),

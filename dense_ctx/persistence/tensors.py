@@ -90,7 +90,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         return read_tensors(path)
     except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        raise CheckpointError(f"{path} is damaged: {error}. Get or make it again") from error
 
 
 def write_sealed(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> Path:

@@ -97,7 +97,7 @@ def check(folder: Path) -> Meta:
     data, tensors = STATE.read(folder, lambda part: read_object(part / META), lambda part: read_state(part / TENSORS))
     if not isinstance(data.get("format"), int) or data["format"] > FORMAT:
         raise CheckpointError(f"{folder} has format {data.get('format')!r}; this dense_ctx reads up to {FORMAT}")
-    _require_finite(str(folder), "Remove it; an older state is taken", tensors)
+    _require_finite(str(folder), "Remove it", tensors)
     return typed(Meta, data, str(folder / META))
 
 
@@ -178,7 +178,7 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tenso
         NonFiniteError: NaN or infinity in it.
     """
     _, tensors = STATE.read(folder, lambda part: None, lambda part: read_state(part / TENSORS))
-    _require_finite(str(folder), "Remove it; an older state is taken", tensors)
+    _require_finite(str(folder), "Remove it", tensors)
     own = {f"module.{name}": value for name, value in module_tensors(step).items()}
     names = _parameter_names(step, optimizer)
     places = {name: index for index, name in enumerate(names)}

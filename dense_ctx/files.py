@@ -11,6 +11,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ from .errors import DenseCtxError, FileError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_TEXT = 4 << 20  # bytes of a configuration or a manifest: the largest of our own have some 100 thousand
+MAX_TEXT = 1 << 19  # bytes of a configuration or a manifest: the largest of our own have some 100 thousand
 MAX_JSON = 256 << 20  # bytes of records and results
 MAX_HEADER = 4 << 20  # bytes of a safetensors header: a tensor takes about a hundred
+_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+          "F32": 4, "I32": 4, "U32": 4, "F64": 8, "I64": 8, "U64": 8, "C64": 8}  # fmt: skip
 
 
 def regular_size(path: Path, limit: int | None = None) -> int:
@@ -54,7 +57,8 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a safetensors file, from its header alone: nothing is allocated for the tensors.
 
     Raises:
-        FileError: as `regular_size`. ValueError: a damaged header, or one above `MAX_HEADER` bytes.
+        FileError: as `regular_size`. ValueError: a damaged header, one above `MAX_HEADER` bytes, or one that does not
+            account for every byte of the file.
     """
     size = regular_size(path)
     with path.open("rb") as file:
@@ -66,9 +70,14 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         try:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
-            return {name: tuple(map(int, item["shape"])) for name, item in header.items()}
+            shapes = {name: tuple(map(int, item["shape"])) for name, item in header.items()}
+            sizes = sum(prod(shapes[name]) * _BYTES[item["dtype"]] for name, item in header.items())
+            spans = sum(item["data_offsets"][1] - item["data_offsets"][0] for item in header.values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
+    if not sizes == spans == size - 8 - length or any(side < 0 for shape in shapes.values() for side in shape):
+        raise ValueError(f"its header describes {sizes:,} bytes of tensors, and {size - 8 - length:,} follow it")
+    return shapes
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

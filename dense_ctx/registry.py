@@ -26,6 +26,7 @@ from .errors import (
     cause_of,
     shortened,
 )
+from .files import read_text
 from .stranger import contained
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ class Registry:
         if not (name.endswith((".yaml", ".yml")) or "/" in name or Path(name).is_file()):
             return self.file(kind, name).read_text("utf-8")
         try:
-            return Path(name).read_text("utf-8")
+            return read_text(Path(name))
         except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"Cannot read the {kind} {name}: {error}") from None
 

@@ -123,10 +123,15 @@ def read(folder: Path, *, weights: bool = True, published: bool = False, allow: 
             return build(config, where, random=True)
         _check_digests(folder, CONFIG)
         with torch.device("meta"):
-            _check_plan(build(config, where, random=True), config, folder)
+            try:
+                plan = build(config, where, random=True)
+                _check_plan(plan, config, folder)
+            except RecursionError:
+                raise CheckpointError(f"{where}: parts within parts, too many to build") from None
         _check_digests(folder, WEIGHTS)
+        tensors = _read_tensors(plan, config, folder)
         model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
-        _load_tensors(model, config, folder)
+        _load_tensors(model, config, folder, tensors)
         model.decoder.fresh = False
     return model
 
@@ -252,18 +257,22 @@ def _refuse(faults: list[str], folder: Path) -> None:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit the model its config names: {shown}{more}")
 
 
-def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
+def _read_tensors(plan: DenseModel, config: ModelConfig, folder: Path) -> dict[str, Tensor]:
     try:
         tensors = read_tensors(folder / WEIGHTS)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    own, faults = _stored(model, config), []
-    for key, wanted in sorted(own.items()):
+    faults = []
+    for key, wanted in sorted(_stored(plan, config).items()):
         if (given := tensors[key]).is_floating_point() != wanted.is_floating_point():
             faults.append(f"{key} is {given.dtype}, not {wanted.dtype}")
         elif given.is_floating_point() and not bool(given.isfinite().all()):
             faults.append(f"{key} holds NaN or infinity")
     _refuse(faults, folder)
+    return tensors
+
+
+def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path, tensors: Mapping[str, Tensor]) -> None:
     if config.backbone_digest:
         stored = set(config.backbone_tensors)
         frozen = {key: value for key, value in model.backbone.state_dict().items() if key not in stored}
@@ -273,7 +282,7 @@ def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
                 "their digests differ. Use the same weights, or a model saved with standalone=True"
             )
     with torch.no_grad():
-        for key, wanted in own.items():
+        for key, wanted in _stored(model, config).items():
             wanted.copy_(tensors[key])
 
 

@@ -13,79 +13,40 @@ from .hookspecs import hookimpl
 from .plugins import registry  # at once: the module dense_ctx.registry would hide the function of this name
 
 if TYPE_CHECKING:
-    from .config import ModelConfig, Part
-    from .incontext import InContext
-    from .interfaces import (
-        Backbone,
-        Batch,
-        Decoder,
-        DenseFeatures,
-        EpochDataset,
-        Features,
-        FitContext,
-        Losses,
-        Metric,
-        Objective,
-        Probe,
-        ScoredObjective,
-        Scores,
-        SeededDataset,
-    )
-    from .model import AutoDenseModel, DenseModel, create_backbone, create_decoder
-    from .tracking import track
+    from .config import ModelConfig as ModelConfig
+    from .config import Part as Part
+    from .incontext import InContext as InContext
+    from .interfaces import Backbone as Backbone
+    from .interfaces import Batch as Batch
+    from .interfaces import Decoder as Decoder
+    from .interfaces import DenseFeatures as DenseFeatures
+    from .interfaces import EpochDataset as EpochDataset
+    from .interfaces import Features as Features
+    from .interfaces import FitContext as FitContext
+    from .interfaces import Losses as Losses
+    from .interfaces import Metric as Metric
+    from .interfaces import Objective as Objective
+    from .interfaces import Probe as Probe
+    from .interfaces import ScoredObjective as ScoredObjective
+    from .interfaces import Scores as Scores
+    from .interfaces import SeededDataset as SeededDataset
+    from .model import AutoDenseModel as AutoDenseModel
+    from .model import DenseModel as DenseModel
+    from .model import create_backbone as create_backbone
+    from .model import create_decoder as create_decoder
+    from .tracking import track as track
 
-_LAZY = {
-    "AutoDenseModel": "model",
-    "Backbone": "interfaces",
-    "Batch": "interfaces",
-    "Decoder": "interfaces",
-    "DenseFeatures": "interfaces",
-    "EpochDataset": "interfaces",
-    "DenseModel": "model",
-    "Features": "interfaces",
-    "FitContext": "interfaces",
-    "InContext": "incontext",
-    "Losses": "interfaces",
-    "Metric": "interfaces",
-    "ModelConfig": "config",
-    "Objective": "interfaces",
-    "Part": "config",
-    "Probe": "interfaces",
-    "ScoredObjective": "interfaces",
-    "Scores": "interfaces",
-    "SeededDataset": "interfaces",
-    "create_backbone": "model",
-    "create_decoder": "model",
-    "track": "tracking",
+_MODULES = {
+    "config": "ModelConfig Part",
+    "incontext": "InContext",
+    "interfaces": "Backbone Batch Decoder DenseFeatures EpochDataset Features FitContext Losses Metric Objective Probe "
+    "ScoredObjective Scores SeededDataset",
+    "model": "AutoDenseModel DenseModel create_backbone create_decoder",
+    "tracking": "track",
 }
+_LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = [
-    "AutoDenseModel",
-    "Backbone",
-    "Batch",
-    "Decoder",
-    "DenseCtxError",
-    "DenseFeatures",
-    "DenseModel",
-    "EpochDataset",
-    "Features",
-    "FitContext",
-    "InContext",
-    "Losses",
-    "Metric",
-    "ModelConfig",
-    "Objective",
-    "Part",
-    "Probe",
-    "ScoredObjective",
-    "Scores",
-    "SeededDataset",
-    "create_backbone",
-    "create_decoder",
-    "hookimpl",
-    "registry",
-    "track",
-]
+__all__ = ["DenseCtxError", "hookimpl", "registry", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,9 @@ exception a caller would expect (`ValueError`, `FileNotFoundError`), so existing
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class DenseCtxError(Exception):
     """Base class of every exception that dense_ctx raises."""
@@ -55,7 +58,7 @@ class MemoryBudgetError(DenseCtxError, MemoryError):
 
 
 class NonFiniteError(DenseCtxError, ArithmeticError):
-    """A training loss or gradient is NaN or infinite; the message names the step, the tensor and the samples."""
+    """What was computed is NaN or infinite: features, a prediction, a loss, weights; the message names it."""
 
 
 class StoppedError(DenseCtxError):
@@ -88,6 +91,15 @@ class Interruption(KeyboardInterrupt):
 
 class PluginWarning(UserWarning):
     """A plugin was skipped; the others are unaffected."""
+
+
+@contextlib.contextmanager
+def about(what: object) -> Iterator[None]:
+    """Errors of ours in the block begin with what they are about."""
+    try:
+        yield
+    except (InputError, FileError, NonFiniteError) as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 def shortened(text: str, length: int) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import stat
 import zipfile
@@ -114,10 +115,10 @@ def read_pickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"a damaged pickle, or one that holds more than tensors, which is not opened because it could run code: "
-            f"{error}. Convert it to safetensors where you trust it"
-        ) from error
+        what = "a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
+        held = re.search(r"GLOBAL (([A-Za-z_][\w.]*)\.[A-Za-z_]\w*)", str(error))
+        line = held and f"`import torch, {held[2]}; torch.serialization.add_safe_globals([{held[1]}])`"
+        raise ValueError(f"{what}: {held[1]}. Where you trust it, allow it: {line}" if held else what) from error
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -20,7 +20,8 @@ extra   the optional extra ("dip" for `pip install yours[dip]`) that brings pack
     metric      predictions and targets to scores           dense_ctx.interfaces:Metric
     dataset     a folder to annotated images or clips       dense_ctx.data.base:DatasetReader
     command     a verb of `dense-ctx`                       dense_ctx.commands.base:Command
-    model       a published model                           "hub:owner/repo[@revision]", or a folder "package:path"
+    model       a published model                           "hub:owner/repo[@revision]", or a folder "package:path";
+                                                            args={"unpublished": how to make it}: not there yet
     protocol    a benchmark                                 a file "package:path.yaml"
     preset      a configuration of `dense-ctx train`        a file "package:path.yaml"; its first line says what it is
 """
@@ -33,6 +34,7 @@ from typing import Any, Protocol
 import pluggy
 
 GROUP = "dense_ctx"
+HUB_OWNER = "dense-ctx"  # of the Hub repositories that this distribution's short names of models stand for
 API_VERSION = 1  # a plugin may set DENSE_CTX_API = n; a higher n than this is refused, with the reason
 
 hookspec = pluggy.HookspecMarker(GROUP)

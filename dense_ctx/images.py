@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import FileError, InputError
+from .errors import FileError, InputError, about
 from .files import regular_size
 from .interfaces import Size
 
@@ -21,14 +21,16 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, A
 
 # no other is tried: for PostScript Pillow starts an interpreter, whatever the file's name ends in
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_WIDTH, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 262, 339  # TIFF tags
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Open and decode an image file of one of `FORMATS` and apply its EXIF orientation.
 
     Raises:
-        FileError: missing, a folder, a pipe, not an image, or truncated; the message names the file.
+        FileError: missing, a folder, a pipe, not an image, truncated, or a TIFF that Pillow would misread
+            (docs/images.md); the message names the file.
     """
     path = Path(path)
     if not os.path.exists(path):  # False, too, for what no file system can name
@@ -41,7 +43,10 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     Image.init()
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            _check_tiff(image, str(path))
             image.load()
+            if image.mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits, in older releases of Pillow
+                return Image.fromarray(np.asarray(image).astype(np.uint16))
             return ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         raise FileError(
@@ -49,6 +54,18 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FileError(f"{path} is damaged or truncated: {error}") from error
+
+
+def _check_tiff(image: Image.Image, name: str) -> None:
+    """Refuse what Pillow opens as if it were something else."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) == 0 and image.mode in (*_SIXTEEN_BIT, "I", "F"):
+        raise FileError(f"{name} is a TIFF in which 0 is white; expected one in which 0 is black: invert it")
+    if 2 in tags.get(_SAMPLE_FORMAT, ()) and image.mode == "L":
+        raise FileError(f"{name} holds signed 8-bit values; expected unsigned ones: convert it")
+    if tags.get(_WIDTH, image.width) != image.width and image.info.get("compression") == "raw":
+        # Pillow turns its size before it reads the rows, which it then cuts at the wrong places
+        raise FileError(f"{name} is an uncompressed TIFF that lies on its side; expected one upright, or compressed")
 
 
 def load(image: ImageLike) -> Tensor:
@@ -63,7 +80,9 @@ def load(image: ImageLike) -> Tensor:
         InputError: another shape or dtype, values outside [0, 1], NaN or infinity.
     """
     if isinstance(image, (str, os.PathLike)):
-        image = open_image(image)
+        opened = open_image(image)
+        with about(os.fspath(image)):
+            return load(opened)
     if isinstance(image, Image.Image):
         image = _from_pil(image)
     if isinstance(image, np.ndarray):
@@ -76,15 +95,23 @@ def load(image: ImageLike) -> Tensor:
 
 
 def _from_pil(image: Image.Image) -> np.ndarray[Any, Any]:
+    _check_tiff(image, f"The image {getattr(image, 'filename', '')}".rstrip())
     image = ImageOps.exif_transpose(image)
+    if image.mode == "I":
+        low, high = image.getextrema()
+        raise InputError(
+            f"A 32-bit integer image (values {low} to {high}) does not say what is white; expected 8 or 16 bits or "
+            "floats in [0, 1]: divide its array by the value of white"
+        )
     if image.mode in _SIXTEEN_BIT:
-        values = np.asarray(image)
-        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise InputError(f"A {image.mode} image holds values up to {values.max()}; expected 16 bits, 0..65535")
-        return values.astype(np.uint16)
+        if "transparency" in image.info:
+            raise InputError("A 16-bit grey image with a transparent value; expected one without, or with 8 bits")
+        return np.asarray(image).astype(np.uint16)
     if image.mode == "F":
-        return np.asarray(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return np.array(image)
+    if image.mode == "La":
+        raise InputError("A grey image with premultiplied alpha (La); expected LA or RGBA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         return np.asarray(image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
 
@@ -145,7 +172,7 @@ def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
     if isinstance(mask, Image.Image):
         if mask.mode == "1":
             mask = mask.convert("L")
-        if mask.mode not in ("L", "P", *_SIXTEEN_BIT):
+        if mask.mode not in ("L", "P", "I", *_SIXTEEN_BIT):
             raise InputError(
                 f"{name} is a {mask.mode} picture; expected class indices: a palette (P), 8-bit (L) or 16-bit image"
             )

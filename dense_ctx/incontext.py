@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, FileError, InputError, NotFittedError
+from .errors import CheckpointError, FileError, InputError, NotFittedError, about
 from .files import new_file, state_digest, write_tensors
 from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
+from .numerics import require_finite
 from .plugins import registry
 from .tiling import map_tiles, plan
 
@@ -131,6 +132,8 @@ class InContext:
             raise InputError(
                 f"A regression target is [H, W] or [K, H, W] of the image's size {list(size)}; got {list(values.shape)}"
             )
+        if bool(values.isinf().any()):
+            raise InputError("The target holds infinity; a pixel whose value is not known is NaN")
         if not bool(values.isfinite().all(0).any()):
             raise InputError("The target holds no finite value: every pixel is NaN or infinite")
         if self.channels_ and len(values) != self.channels_:
@@ -189,14 +192,18 @@ class InContext:
             raise NotFittedError("predict needs examples first: call fit(images, targets)")
         pixels = _one(image)
         if max_memory is None:
-            return probe.predict(self.model(pixels))[0]
+            return self._finite(probe.predict(self.model(pixels)))[0]
         channels = len(self.classes_) or self.channels_
         windows = plan(self.model, (pixels.shape[-2], pixels.shape[-1]), max_memory, channels)
 
         def read(features: DenseFeatures) -> Tensor:
-            return probe.predict(features)
+            return self._finite(probe.predict(features))
 
         return map_tiles(self.model, pixels, read, windows)[0]
+
+    def _finite(self, prediction: Tensor) -> Tensor:
+        require_finite(f"The prediction of the probe {self.method!r}", "Fit it again", values=prediction)
+        return prediction
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write what was learnt (probe.safetensors, probe.json), not the model; each file appears whole.
@@ -232,6 +239,7 @@ class InContext:
         Raises:
             FileError: files missing.
             CheckpointError: damaged, or saved with another model.
+            NonFiniteError: NaN or infinity in it.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -257,6 +265,8 @@ class InContext:
             Probe,
             registry().create("probe", context.method, task=context.task_, **context.options),
         )
+        with about(folder):
+            require_finite("The fitted probe", "Fit it again", **tensors)
         context.probe_.load_state_dict(tensors)
         return context
 

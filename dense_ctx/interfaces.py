@@ -141,6 +141,18 @@ class Backbone(nn.Module, ABC):
         """Arguments that build it with random weights, without reading or fetching any. Default: none are needed."""
         return {}
 
+    @classmethod
+    def identity(cls, *args: Any, **named: Any) -> str | None:
+        """A digest of what the constructor's arguments name and what may change behind them (a folder's model).
+
+        Asked without building it; a benchmark takes it into what a cell's numbers depend on. Default None: the
+        arguments say it all.
+
+        Raises:
+            FileError: what they name is not there.
+        """
+        return None
+
     def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         """The arguments to write into a model's config.json. Default: `args` as they are.
 
@@ -313,6 +325,7 @@ class ScoredObjective(Objective):
     Attributes set by the subclass:
         metric: the headline among the scores. unit: of it; "" for a share or a number without one.
         lower_is_better: whether a smaller headline value is the better one.
+        loss_score: the score that is the training loss on the images scored; "" where there is none.
         reads_features: whether it can train on, and score, a backbone's maps from disk: `use_features` and the
             `features` of `score`. A benchmark runs an objective that cannot only without its cache.
         size: (H, W) of the outputs. image_size: (H, W) images are resized to. A benchmark sets both before `dataset`.
@@ -322,6 +335,7 @@ class ScoredObjective(Objective):
     metric: str = ""
     unit: str = ""
     lower_is_better: bool = False
+    loss_score: str = ""
     size: Size
     image_size: Size
 

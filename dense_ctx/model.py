@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from . import images as image_io
 from .config import ModelConfig, Part
-from .errors import InputError
+from .errors import DenseCtxError, InputError, PluginError, cause_of
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
+from .numerics import require_finite
 from .plugins import registry
 from .tiling import tiled_forward
 
@@ -41,6 +43,15 @@ def random_args(backbone: str) -> dict[str, Any]:
     entry, _ = registry().get("backbone", backbone)
     target = registry().resolve(entry)
     return target.random_args() if isinstance(target, type) and issubclass(target, Backbone) else {}
+
+
+def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
+    """`Backbone.identity` of a registered backbone with these arguments."""
+    call = registry().bind("backbone", backbone, **args)
+    target = call.func
+    if not isinstance(target, type) or not issubclass(target, Backbone):
+        return None
+    return target.identity(*call.args, **call.keywords)
 
 
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
@@ -192,8 +203,8 @@ class DenseModel(nn.Module):
             images = image_io.check_batch(images)
         backbone = self.backbone
         padded = image_io.prepare(images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype)
-        wanted = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
+        needs_gradient = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient), self._blamed("backbone"):
             return backbone(padded), padded
 
     def decode(
@@ -212,7 +223,22 @@ class DenseModel(nn.Module):
             max(width, round(width * features.image_size[1] / image_size[1])),
         )
         run = self.decoder if decoder is None else decoder
-        return cast(Tensor, run(features, padded, full))[:, :, :height, :width]
+        with self._blamed("decoder"):
+            return cast(Tensor, run(features, padded, full))[:, :, :height, :width]
+
+    @contextmanager
+    def _blamed(self, kind: Literal["backbone", "decoder"]) -> Iterator[None]:
+        """Name the registered part that fails, and whose it is; an error of ours, or of too little memory, passes."""
+        try:
+            yield
+        except (DenseCtxError, MemoryError, torch.cuda.OutOfMemoryError):
+            raise
+        except Exception as error:
+            part = self.model_config and asdict(self.model_config)[kind]
+            if not part:
+                raise
+            owner = registry().get(kind, part["name"])[0].owner
+            raise PluginError(f"{kind} {part['name']!r} of {owner} failed: {cause_of(error)}") from error
 
     @overload
     def forward(
@@ -227,6 +253,8 @@ class DenseModel(nn.Module):
     ) -> DenseFeatures | list[DenseFeatures]:
         """Dense features of one image, a batch, or a list of images of different sizes.
 
+        They carry gradients in `train()` and for an image that requires them; else no graph is kept.
+
         Args:
             images: a tensor [B, 3, H, W] in [0, 1]; or one image (path, PIL, array [H, W, 3], tensor [3, H, W]);
                 or a list of such images, which gives a list.
@@ -239,17 +267,31 @@ class DenseModel(nn.Module):
         Raises:
             FileError, InputError: an image that cannot be read or is not one; see `dense_ctx.images.load`.
             MemoryBudgetError: max_memory is below what the result itself takes.
+            NonFiniteError: in eval mode, features that are NaN or infinite.
         """
         if isinstance(images, (list, tuple)):
             return [self.forward(image, size=size, max_memory=max_memory) for image in images]
         batch = images if isinstance(images, Tensor) and images.ndim == 4 else image_io.load(images)[None]
         if size is not None and min(size) < 1:
             raise InputError(f"size={size} is (h, w), each at least 1")
+        graph = torch.is_grad_enabled() and (self.training or batch.requires_grad)
         if max_memory is not None:
+            if graph:
+                raise InputError(
+                    "max_memory bounds a prediction, and gradients keep every window: call model.eval() and detach "
+                    "the image, or leave max_memory out"
+                )
             return tiled_forward(self, batch, max_memory, size)
-        features, padded = self.encode(batch)
-        pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
+        with torch.set_grad_enabled(graph):
+            features, padded = self.encode(batch)
+            pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
         extent = (batch.shape[-2] / padded.shape[-2], batch.shape[-1] / padded.shape[-1])
+        if not self.training and not torch.compiler.is_compiling():
+            require_finite(
+                f"The features of {type(self.backbone).__name__} and {type(self.decoder).__name__} in {self.dtype}",
+                "The image holds none: look at the weights, or use float32",
+                patches=features.maps[-1], cls=features.cls, pixels=pixels,
+            )  # fmt: skip
         return DenseFeatures(pixels, features.maps[-1], features.cls, extent)
 
 

@@ -8,12 +8,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .errors import InputError, NotFittedError
+from .errors import InputError, NonFiniteError, NotFittedError
 
 Bias = Literal["free", "penalized", "none"]
 
 # If a Cholesky factor's diagonal spans more than this, about half of float32's digits are lost: solve in float64
 _FLOAT32_SPAN = 1e3
+
+
+def require_finite(what: str, advice: str = "", **tensors: Tensor | None) -> None:
+    """Refuse NaN and infinity, at the cost of one sum over each tensor and one wait for the device.
+
+    Args:
+        what: the tensors are of. advice: what to do, for the message.
+
+    Raises:
+        NonFiniteError: names the tensors.
+    """
+    floats = {k: t.detach() for k, t in tensors.items() if t is not None and t.is_floating_point() and t.numel()}
+    if not floats:
+        return
+    small, first = (torch.float16, torch.bfloat16), next(iter(floats.values()))
+    sums = [t.sum(dtype=torch.float32 if t.dtype in small else None).to(first.device).float() for t in floats.values()]
+    if bool(torch.stack(sums).isfinite().all()):
+        return
+    names = [name for name, tensor in floats.items() if not bool(tensor.isfinite().all())]  # a sum may overflow itself
+    if names:
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+        raise NonFiniteError(f"{what}: NaN or infinity in {shown}" + (f". {advice}" if advice else ""))
 
 
 def ridge_fit(
@@ -107,8 +129,8 @@ class RidgeStats:
             self.gram += (x.T @ x).double().cpu()
             self.cross[:, : y.shape[1]] += (x.T @ y.float()).double().cpu()
 
-    def solve(self, penalty: float) -> Tensor:
-        """Coefficients [d + 1, m], float32, bias free; the penalty is on the data term divided by N.
+    def solve(self, penalty: float, *, bias: Bias = "free", mean: bool = True) -> Tensor:
+        """Coefficients [d + 1, m] with the bias last, or [d, m] without one, float32; arguments as `ridge_fit`.
 
         Raises:
             NotFittedError: no rows yet.
@@ -116,10 +138,11 @@ class RidgeStats:
         """
         if self.gram is None or self.cross is None or self.count == 0:
             raise NotFittedError("No data yet: call update first")
-        system = self.gram / self.count
-        system.diagonal()[:-1] += penalty
+        rows, total = len(self.gram) - (bias == "none"), self.count if mean else 1.0
+        system = self.gram[:rows, :rows] / total
+        system.diagonal()[: rows - (bias == "free")] += penalty
         try:
-            return _solve(system, self.cross / self.count).float()
+            return _solve(system, self.cross[:rows] / total).float()
         except _IllConditioned:
             raise InputError(f"The ridge system is singular at penalty={penalty}; ask for a larger one") from None
 

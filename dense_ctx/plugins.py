@@ -18,7 +18,8 @@ import pluggy
 
 from .errors import PluginError, PluginWarning, cause_of, shortened
 from .hookspecs import API_VERSION, GROUP, HookSpecs
-from .registry import LONGEST_NAME, Entry, Kind, Owner, Registry
+from .kinds import LONGEST_NAME, Entry, Kind, Owner
+from .registry import Registry
 from .stranger import contained
 
 OWN_DISTRIBUTION = "dense-ctx"

@@ -8,7 +8,6 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -27,83 +26,11 @@ from .errors import (
     shortened,
 )
 from .files import read_text
+from .kinds import KIND, KINDS, LONGEST_NAME, NAME, OBJECT, Entry, Kind, Owner, quoted
 from .stranger import contained
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
-
-LONGEST_NAME = 100  # letters
-_KIND = re.compile(r"[a-z][a-z0-9-]*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*")
-_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-_FILE = re.compile(r"[A-Za-z_][\w.]*:[\w./-]+")
-_MODEL = re.compile(r"hub:[\w.-]+/[\w.-]+(@[\w./-]+)?|(?!hub:)[A-Za-z_][\w.]*:[\w./-]+")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The plugin that registered a name."""
-
-    plugin: str
-    distribution: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"plugin {self.plugin!r} of {self.distribution} {self.version}"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of parts.
-
-    base: "package.module:Class" that its parts are instances of. suffix: its parts are files with this suffix. A model
-    has neither: it is a folder of a package, or a Hub repository. owner: the plugin that defines it, None for the core.
-    """
-
-    name: str
-    base: str | None = None
-    suffix: str | None = None
-    owner: Owner | None = None
-
-    def problem(self, target: object) -> str | None:
-        """Describe what is wrong with the form of a target; None if nothing is."""
-        if self.base is not None:
-            pattern, expected = _OBJECT, "'package.module:attribute'"
-        elif self.suffix is not None:
-            pattern, expected = _FILE, f"'package:path/of/file{self.suffix}'"
-        else:
-            pattern, expected = _MODEL, "'hub:owner/repo' or 'package:folder'"
-        valid = isinstance(target, str) and pattern.fullmatch(target) and target.endswith(self.suffix or "")
-        return None if valid else f"target {_quoted(target)} is not {expected}"
-
-
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("backbone", "dense_ctx.interfaces:Backbone"),
-        Kind("decoder", "dense_ctx.interfaces:Decoder"),
-        Kind("objective", "dense_ctx.interfaces:Objective"),
-        Kind("probe", "dense_ctx.interfaces:Probe"),
-        Kind("model"),
-        Kind("dataset", "dense_ctx.data.base:DatasetReader"),
-        Kind("metric", "dense_ctx.interfaces:Metric"),
-        Kind("protocol", suffix=".yaml"),
-        Kind("preset", suffix=".yaml"),
-        Kind("command", "dense_ctx.commands.base:Command"),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One registered name."""
-
-    kind: str
-    name: str
-    target: str
-    owner: Owner
-    args: Mapping[str, Any] = field(default_factory=dict)
-    extra: str | None = None
 
 
 class Registry:
@@ -120,15 +47,15 @@ class Registry:
 
     def check_kind(self, kind: Kind, staged: Mapping[str, Kind]) -> None:
         """Refuse a kind whose name is malformed or already defined, or whose base class' module does not exist."""
-        if not _is_name(_KIND, kind.name):
-            raise PluginError(f"kind {_quoted(kind.name)} is not lower-case letters, digits and - only, at most 100")
+        if not _is_name(KIND, kind.name):
+            raise PluginError(f"kind {quoted(kind.name)} is not lower-case letters, digits and - only, at most 100")
         other = self.kinds.get(kind.name) or staged.get(kind.name)
         if other is not None:
             owner, what = other.owner or "dense_ctx itself", other.base or f"files {other.suffix}"
             raise PluginError(f"kind {kind.name!r} is already defined by {owner} as {what}")
         if (kind.base is None) == (kind.suffix is None):
             raise PluginError(f"kind {kind.name!r}: give a base class or the suffix of its files, one of the two")
-        if kind.base is not None and not _OBJECT.fullmatch(str(kind.base)):
+        if kind.base is not None and not OBJECT.fullmatch(str(kind.base)):
             raise PluginError(f"kind {kind.name!r}: base {kind.base!r} is not 'package.module:Class'")
         if kind.base is not None and not _module_exists(kind.base.partition(":")[0]):
             raise PluginError(f"kind {kind.name!r}: there is no module {kind.base.partition(':')[0]!r}")
@@ -138,12 +65,12 @@ class Registry:
         kind = self.kinds.get(entry.kind) if isinstance(entry.kind, str) else None
         if kind is None:
             raise PluginError(
-                f"{_quoted(entry.name)} is registered as a {_quoted(entry.kind)}, a kind that no plugin here "
+                f"{quoted(entry.name)} is registered as a {quoted(entry.kind)}, a kind that no plugin here "
                 f"defines; the kinds are {', '.join(self.kinds)}"
             )
-        if not _is_name(_NAME, entry.name):
+        if not _is_name(NAME, entry.name):
             raise PluginError(
-                f"{entry.kind} name {_quoted(entry.name)} is not letters, digits and . _ : + - only, at most 100"
+                f"{entry.kind} name {quoted(entry.name)} is not letters, digits and . _ : + - only, at most 100"
             )
         if problem := kind.problem(entry.target):
             raise PluginError(f"{entry.kind} {entry.name!r}: {problem}")
@@ -351,10 +278,6 @@ def _attribute(target: str) -> Any:
 
 def _is_name(pattern: re.Pattern[str], name: object) -> bool:
     return isinstance(name, str) and len(name) <= LONGEST_NAME and pattern.fullmatch(name) is not None
-
-
-def _quoted(value: object) -> str:
-    return shortened(repr(value), 200)
 
 
 def _module_exists(name: str) -> bool:

@@ -24,6 +24,7 @@ from .errors import InputError, MemoryBudgetError
 from .files import new_file
 from .images import ImageLike, load, padded_size
 from .interfaces import DenseFeatures, Size
+from .numerics import require_finite
 
 if TYPE_CHECKING:
     from .model import DenseModel
@@ -143,21 +144,21 @@ def plan(model: DenseModel, image_size: Size, max_memory: str | int, channels: i
     budget = parse_memory(max_memory)
     stride = model.backbone.stride
     per_pixel = 4 * (_COPIES * model.dim + _ACTIVATIONS)
-    held = 4 * (channels or 0) * image_size[0] * image_size[1]
+    output = 4 * (channels or 0) * image_size[0] * image_size[1]
     least = 4 * stride
-    room = int(max(0, (budget - held) / per_pixel) ** 0.5) // stride * stride
+    room = int(max(0, (budget - output) / per_pixel) ** 0.5) // stride * stride
     padded = padded_size(image_size, stride)
-    if padded[0] * padded[1] * per_pixel + held <= budget:
+    if padded[0] * padded[1] * per_pixel + output <= budget:
         return Plan(
             Axis.plan(image_size[0], padded[0], stride, stride),
             Axis.plan(image_size[1], padded[1], stride, stride),
         )
     if room < least:
-        needed = held + per_pixel * least**2
+        least_budget = output + per_pixel * least**2
         raise MemoryBudgetError(
             f"max_memory={budget / 1e9:.3g} GB is not enough for {image_size[0]} x {image_size[1]} pixels: the result "
-            f"takes {held / 1e9:.3g} GB and the smallest window ({least} pixels) {per_pixel * least**2 / 1e9:.3g} GB. "
-            f"Ask for {needed / 1e9:.3g} GB or a smaller `size`, or write the features to a file with "
+            f"takes {output / 1e9:.3g} GB, the smallest window ({least} pixels) {per_pixel * least**2 / 1e9:.3g} GB. "
+            f"Ask for {least_budget / 1e9:.3g} GB or a smaller `size`, or write the features to a file with "
             "dense_ctx.tiling.write_features"
         )
     overlap = max(stride, room // 4 // stride * stride)
@@ -249,6 +250,7 @@ def write_features(
     Raises:
         FileError: no room, or no right to write.
         MemoryBudgetError: not even one small window fits.
+        NonFiniteError: features that are NaN or infinite, or that float16 cannot hold.
     """
     if dtype not in ("float16", "float32"):
         raise InputError(f"dtype={dtype!r} is not 'float16' or 'float32'")
@@ -256,13 +258,15 @@ def write_features(
     pixels = load(image)[None]
     size = (pixels.shape[-2], pixels.shape[-1])
     windows = plan(model, size, max_memory)
-    needed = size[0] * size[1] * model.dim * np.dtype(dtype).itemsize
-    with new_file(path, f"{needed / 1e9:.3g} GB of features to {path}") as partial:
-        _reserve(partial, needed)
+    size_in_bytes = size[0] * size[1] * model.dim * np.dtype(dtype).itemsize
+    with new_file(path, f"{size_in_bytes / 1e9:.3g} GB of features to {path}") as partial:
+        _reserve(partial, size_in_bytes)
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=(*size, model.dim))
         for window, cells, weights in windows.tiles(size):
             features = model(pixels[:, :, window[0], window[1]]).pixels[0]
-            values = (features * weights.to(features)).movedim(0, -1).to(getattr(torch, dtype)).cpu().numpy()
+            half = (features * weights.to(features)).movedim(0, -1).to(getattr(torch, dtype))
+            require_finite(f"The features in {dtype}", 'dtype="float32" holds larger numbers', values=half)
+            values = half.cpu().numpy()
             # opened and closed for each window: mapped pages count as this process' memory
             array = np.lib.format.open_memmap(partial, mode="r+")
             array[cells[0], cells[1]] += values
@@ -271,10 +275,10 @@ def write_features(
     return path
 
 
-def _reserve(path: Path, needed: int) -> None:
+def _reserve(path: Path, size_in_bytes: int) -> None:
     """Refuse a disk without room at once: a mapped file that outgrows its disk kills the process with a signal."""
     import shutil
 
     free = shutil.disk_usage(path.parent).free
-    if free < needed:
+    if free < size_in_bytes:
         raise OSError(f"the disk has {free / 1e9:.3g} GB free")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, about
 from .images import ImageLike, load, load_mask, nearest
 from .interfaces import DenseFeatures, Probe
+from .numerics import require_finite
 from .plugins import registry
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def track(
         The object ids of each frame, int64 [H, W]; first `first_mask` itself.
 
     Raises:
+        NonFiniteError: features of a frame that are NaN or infinite.
         InputError: the mask has another size or a single label, the frames differ in size, or there are none.
     """
     if stride < 1:
@@ -56,7 +58,8 @@ def track(
     size: tuple[int, int] | None = None
     ids = torch.empty(0)
     for number, frame in enumerate(video):
-        image = load(frame)
+        with about(f"Frame {number}"):
+            image = load(frame)
         height, width = image.shape[1:]
         grid = (max(1, round(height / stride)), max(1, round(width / stride)))
         if size is not None and (height, width) != size:
@@ -71,11 +74,14 @@ def track(
                     f"The first mask holds only label {int(ids[0])}: nothing to track. Expected objects and background"
                 )
             size = (height, width)
-            features: DenseFeatures = model(image, size=grid, max_memory=max_memory)
+            with about(f"Frame {number}"):
+                features: DenseFeatures = model(image, size=grid, max_memory=max_memory)
             probe.partial_fit(features, nearest(indices, grid)[None])
             yield mask
             continue
-        votes = probe.predict(model(image, size=grid, max_memory=max_memory), size)[0]
+        with about(f"Frame {number}"):
+            votes = probe.predict(model(image, size=grid, max_memory=max_memory), size)[0]
+            require_finite("The prediction of the probe 'propagation'", votes=votes)
         yield ids[votes.argmax(0).cpu()]
     if size is None:
         raise InputError("The video has no frames")

@@ -46,10 +46,10 @@ segmenters (`--segmenter`), probes (`--method`), heads and tasks of `bench`; in 
 ## Settings
 
 `key=value` changes what a verb reads from a file or has many of, with dots for keys inside others: a configuration
-(`train run.yaml optimizer.lr=1e-4`), a protocol (`evaluate dinov2-s14 grid=8 --protocol davis2017-linear-v2 ...`), a data
-set (`datasets nyuv2 data/nyu target=normals`), DIP's tasks (`pseudo-label photos side=320 --out tasks`). Settings may
-stand before, between and behind options: a word of the form `key=value` is one unless it follows an option of a single
-value. Words behind `--` are neither options nor settings. A file whose name looks like a setting is written
+(`train run.yaml optimizer.lr=1e-4`), a protocol (`evaluate dinov2-s14 grid=8 --protocol davis2017-linear-v2 ...`), a
+data set (`datasets nyuv2 data/nyu target=normals`), DIP's tasks (`pseudo-label photos side=320 --out tasks`). Settings
+may stand before, between and behind options: a word of the form `key=value` is one unless it follows an option of a
+single value. Words behind `--` are neither options nor settings. A file whose name looks like a setting is written
 `./a=b.yaml`.
 
 Values are YAML 1.2, as everywhere in dense_ctx: `1e-3` is a number; `true` and `false` are the only booleans; `no`,

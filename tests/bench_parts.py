@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from dense_ctx import registry
 from dense_ctx.images import nearest, resized
 from dense_ctx.interfaces import Losses, Objective, ScoredObjective
-from dense_ctx.registry import Entry, Owner
+from dense_ctx.kinds import Entry, Owner
 from dense_ctx.testing.tiny import TinyBackbone
 
 OWNER = Owner("benched", "bench-parts", "0.1")

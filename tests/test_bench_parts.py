@@ -1,5 +1,7 @@
 """Third parties' parts in a benchmark: refused by name before any cell, or their errors stay in their own cells."""
 
+import re
+
 import bench_parts
 import pytest
 import tiny_datasets
@@ -166,3 +168,27 @@ def test_a_backbone_that_trains_is_not_read_from_disk(tmp_path):
     seed_all(mix(0, "bench", "backbone"))
     fresh = registry().create("backbone", "benched-tiny", adapt=True).state_dict()
     assert [name for name, tensor in fresh.items() if not torch.equal(tensor, trained[name])] == ["deep.bias"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("lila-lite0", "A saved model as a backbone is written model:lila-lite0$"),
+        ("facebook/dinov2-small", "If it is a backbone, write hf:facebook/dinov2-small$"),
+        (
+            "dinov2-s1",
+            r"Unknown backbone .dinov2-s1.\. `dense-ctx plugins backbone` lists all \d+\. Did you mean [^?]*\?$",
+        ),
+        ("model:runs/none/model", "There is no model at runs/none/model: expected a folder"),
+        ("lora:model:runs/none/model", "There is no model at runs/none/model: expected a folder"),
+    ],
+)
+def test_a_backbone_that_is_not_there_is_refused_before_the_first_cell(tmp_path, capsys, backbone, message):
+    data = tmp_path / "data"
+    data.mkdir()
+    words = ["bench", "--backbones", backbone, "--heads", "linear", "--out", str(tmp_path / "out"), "--tasks"]
+    assert cli.main([*words, f"maxa-depth(name=rgbd-folder, root={data})"]) == 2
+    assert re.search(message, capsys.readouterr().err.strip())
+    assert cli.main([*words[:2], "rgb-xy", *words[3:], "maxa-depth(name=rgbd-folder, root=no/where)"]) == 2
+    assert "error: maxa-depth: there is no data at root=no/where" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

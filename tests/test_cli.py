@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import warnings
 
 import pytest
 
@@ -60,3 +62,51 @@ def test_every_verb_has_its_help(verb, capsys):
         cli.main([verb, "--help"])
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: dense-ctx {verb} ")
+
+
+def test_features_are_of_images_that_are_all_there(tmp_path, monkeypatch, capsys):
+    """It began with the first image, and took a forgotten one's model for an image."""
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (16, 16)).save("a.png")
+    assert cli.main(["features", "rgb-xy", "a.png", "b.png", "c.png"]) == 2
+    assert capsys.readouterr().err == "error: No image at b.png, c.png.\n"
+    assert cli.main(["features", "b.png", "a.png"]) == 2
+    assert capsys.readouterr().err == "error: No image at b.png.\n"
+    assert cli.main(["features", "rgb-xy"]) == 2
+    assert "No image at rgb-xy. If rgb-xy is a model, name images behind it: rgb-xy IMAGE" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_part_that_fails_is_named_with_its_plugin(tmp_path, monkeypatch, capsys):
+    from dense_ctx_dpt.upsample import Upsample
+    from PIL import Image
+
+    def broken(self, features, images, size):
+        raise KeyError("a mistake")
+
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Upsample, "forward", broken)
+    assert cli.main(["features", "rgb-xy+upsample", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert re.search(
+        r"^error: decoder 'upsample' of plugin 'dpt' of dense-ctx \S+ failed: KeyError: 'a mistake'$", err, re.M
+    )
+
+
+def test_a_warning_is_one_line(monkeypatch):
+    lines = []
+
+    def run(self, args):
+        lines.append(warnings.formatwarning("first line\nsecond line", UserWarning, "file.py", 3))
+        return 0
+
+    monkeypatch.setattr(plugins.Plugins, "run", run)
+    assert cli.main(["plugins"]) == 0
+    assert lines == ["warning: first line second line\n"]
+
+
+def test_only_a_near_kind_is_suggested(capsys):
+    assert cli.main(["plugins", "gizmo"]) == 2
+    assert capsys.readouterr().err.startswith("error: There is no kind 'gizmo'. The kinds are backbone, ")

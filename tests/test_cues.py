@@ -350,7 +350,8 @@ def test_sea_raft_contract(name):
 
 
 def test_a_target_that_is_no_cue_is_refused():
-    from dense_ctx.registry import Entry, Kind, Owner, Registry
+    from dense_ctx.kinds import Entry, Kind, Owner
+    from dense_ctx.registry import Registry
 
     own = Registry()
     own.commit({}, {"cue": Kind("cue", "dense_ctx_lila.cues.base:Cue")})

@@ -23,7 +23,7 @@ from dense_ctx.cli import main
 from dense_ctx.data import open_set
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.errors import ConfigError, FileError, InputError
-from dense_ctx.registry import Entry, Kind, Owner
+from dense_ctx.kinds import Entry, Kind, Owner
 
 
 class Brightness(Cue):

@@ -81,7 +81,7 @@ def test_youtube_vos_has_masks_of_some_frames(tmp_path):
     clip = clip_of(datasets.open_set("youtube-vos", tmp_path, "valid", frames="all"))
     assert [index for index, mask in enumerate(clip.masks) if mask] == [0, 10]
     tiny.text(tmp_path / "valid/meta.json", '{"videos": {"0a1b": {}, "ffff": {}}}')
-    with pytest.raises(FileError, match=r"names the video 'ffff'"):
+    with pytest.raises(FileError, match=r"names the sequence 'ffff'"):
         datasets.open_set("youtube-vos", tmp_path, "valid")
     tiny.text(tmp_path / "valid/meta.json", "{")
     with pytest.raises(FileError, match=r"meta\.json is damaged"):

@@ -58,7 +58,9 @@ def test_faults(tmp_path, official):
     with pytest.raises(FileError, match="No checkpoint at"):
         from_dip(tmp_path / "none.pth")
     torch.save({"model": {"blocks.0.weight": torch.zeros(1)}}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"no tensor feats_extractor\.model\.\*: not a DIP checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"neither feats_extractor\.model\.\* nor feats_extractor\.encoder\.\*: not"
+    ):
         read_dip(tmp_path / "other.pth")
     torch.save({"model": {"feats_extractor.model.cls_token": torch.zeros(1, 1, 100)}}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match="width 100 is none of"):

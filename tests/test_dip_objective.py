@@ -309,6 +309,17 @@ def test_faults_of_the_data(tmp_path, data):
         TaskPairs.open(data)
 
 
+def test_given_distractors_may_be_none(data):
+    objective, batch = batch_of(data)
+    objective.setup(model := tiny_model(), (), fresh=True)
+    given = objective(model, {**batch, "distractors": torch.empty(0, 4, dtype=torch.int64)}).total
+    alone = DipObjective(**{**ARGS, "distractors": 0}, classes=objective.classes)
+    alone.setup(model, (), fresh=True)
+    alone.projector = objective.projector
+    assert torch.equal(given, alone(model, batch).total)
+    assert not torch.equal(given, objective(model, batch).total)
+
+
 def test_faults_of_a_batch(data):
     objective, batch = batch_of(data, count=1)
     objective.setup(model := tiny_model(), (), fresh=True)
@@ -321,6 +332,8 @@ def test_faults_of_a_batch(data):
     _, batch = batch_of(data)
     with pytest.raises(InputError, match=r"distractors are int64 \[n, 4\] of ids 0 to 3"):
         objective(model, {**batch, "distractors": torch.full((7, 4), 4)})
+    with pytest.raises(InputError, match=r"distractors are int64 \[n, 4\]"):
+        objective(model, {**batch, "distractors": torch.zeros(7, 4)})
     with pytest.raises(InputError, match="do not fit the images"):
         objective(model, {**batch, "query_labels": batch["query_labels"][:, ::2]})
 
@@ -340,6 +353,7 @@ def test_faults_of_a_batch(data):
         ({"direct": True, "temperature": 0.3}, "temperature would have no effect with direct=true"),
         ({"distractors": 0, "official_distractors": True}, "official_distractors would have no effect without dist"),
         ({"train": "decoder", "blocks": 2}, "blocks would have no effect with train=decoder: leave it out"),
+        ({"resize": 64, "size": 32, "scale": [0.5, 1.0]}, "scale would have no effect with resize"),
         ({"resize": 31, "size": 32}, r"resize=31, size=32, .*needs an image of at least that side"),
         ({"resize": 64, "size": 32, "positives": "crops"}, "one and the same for two crops"),
         ({"scale": [0.0, 1.0]}, r"scale=\[0.0, 1.0\]: expected"),
@@ -395,3 +409,52 @@ def test_biases_and_scales_do_not_decay(data):
     assert all((p.ndim > 1) == ("weight_decay" not in group) for group in groups for p in group["params"])
     trained = {id(p) for p in model.backbone.parameters() if p.requires_grad} | {id(p) for p in objective.parameters()}
     assert [id(p) for group in groups for p in group["params"]].__len__() == len(trained)
+
+
+def official_tasks(root, masks=(24, 24)):
+    """As published: `a.jpg: b.jpg` a line, masks as tensors of the square in the image's middle."""
+    from evaluation_data import save, scene
+
+    names = [f"train/{index:03d}.jpg" for index in range(3)]
+    for index, name in enumerate(names):
+        save(root / "images" / name, scene(index, (60, 90))[0])
+        path = (root / "labels" / name).with_suffix(".pt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(torch.randint(0, 1000, (1, *masks), generator=torch.Generator().manual_seed(index)).float(), path)
+    pairs = root / "COCO_train.txt"
+    pairs.write_text(f"{names[0]}: {names[1]}\n{names[1]}: {names[2]}\n", encoding="utf-8")
+    return {"images": str(root / "images"), "labels": str(root / "labels"), "pairs": str(pairs), "classes": 1000}
+
+
+def test_the_published_lists_and_masks(tmp_path):
+    data = official_tasks(tmp_path)
+    pairs = TaskPairs.open(data, size=28, resize=32)
+    assert pairs.pairs == [("train/000.jpg", "train/001.jpg"), ("train/001.jpg", "train/002.jpg")]
+    sample = pairs.sample(1, 0)
+    mask = torch.load(tmp_path / "labels/train/001.pt", weights_only=True)[0].long()
+    wanted = torch.nn.functional.interpolate(mask[None, None].double(), (28, 28), mode="nearest-exact")[0, 0].long()
+    assert torch.equal(sample["query_labels"], wanted)
+    assert sample["query"].shape == (3, 28, 28)
+    with pytest.raises(InputError, match=r"do not belong together \(labels of its middle square want resize=256\)"):
+        TaskPairs.open(data, size=28).sample(0, 0)
+
+
+def test_faults_of_published_lists_and_masks(tmp_path):
+    data = official_tasks(tmp_path)
+    mask = tmp_path / "labels/train/000.pt"
+    bad = {
+        "tensor": (torch.zeros(2, 4, 4, dtype=torch.long), r"holds int64 \[2, 4, 4\]; expected integers"),
+        "fractions": (torch.full((4, 4), 0.5), r"holds float32 \[4, 4\]; expected integers"),
+        "list": ([1, 2], "holds a list; expected a tensor"),
+        "code": (print, "damaged, or holds more than a tensor and is not opened"),
+    }
+    for value, message in bad.values():
+        torch.save(value, mask)
+        with pytest.raises(FileError, match=message):
+            TaskPairs.open(data, size=28, resize=32).sample(0, 0)
+    mask.unlink()
+    with pytest.raises(FileError, match=r"No labels for train/000\.jpg and 0 more: .*has none of 000\.jpg\.png"):
+        TaskPairs.open(data)
+    Path(data["pairs"]).write_text("train/000.jpg: train/009.jpg\ntrain/009.jpg: train/010.jpg\n", encoding="utf-8")
+    with pytest.raises(FileError, match=r"names 2 images that are not in .*images, the first 'train/009\.jpg'"):
+        TaskPairs.open(data)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from dense_ctx.data import cache as cache_module
 from dense_ctx.data.cache import DiskCache, Shard, disk_space, write_shard
 from dense_ctx.errors import FileError
-from dense_ctx.identity import Identity
+from dense_ctx.persistence.identity import Identity
 
 
 def tensors(seed=0, rows=3):

@@ -174,3 +174,19 @@ def test_no_interpreter_starts_for_a_picture(tmp_path, monkeypatch):
         with pytest.raises(FileError, match=r"not an image that is read.*formats: AVIF, BMP"):
             load(tmp_path / name)
     assert not started
+
+
+class Outsider:
+    """Of no use to a model."""
+
+
+def test_a_refused_pickle_names_what_it_holds_and_the_line_that_allows_it(tmp_path):
+    torch.save({"w": torch.ones(1), "opt": Outsider()}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="could run code: ") as caught:
+        read_pickle(tmp_path / "w.pth")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert f"add_safe_globals([{Outsider.__module__}.Outsider])`" in line
+    assert f"`import torch, {Outsider.__module__}; " in line
+    with torch.serialization.safe_globals([Outsider]):  # what the line does
+        assert set(read_pickle(tmp_path / "w.pth")) == {"w", "opt"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_ctx_dpt.convert import from_flowfeat
+from dense_ctx_dpt.convert import flowfeat_decoder
 from dense_ctx_dpt.dpt import DPT
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -33,7 +33,7 @@ def features_of(oracle):
 
 
 def test_values_and_gradients_equal_the_official_decoder(oracle, official):
-    decoder = from_flowfeat(official)
+    decoder = flowfeat_decoder(official)
     tokens, features = features_of(oracle)
     out = decoder(features, torch.zeros(1, 3, 84, 112), (84, 112))
     assert out.shape == (1, 20, 84, 112)
@@ -52,18 +52,18 @@ def test_values_and_gradients_equal_the_official_decoder(oracle, official):
 
 def test_official_names_with_their_prefix_load_too(official):
     state = {f"decoder.{key}": value for key, value in official.items()} | {"encoder.x": torch.zeros(1)}
-    assert torch.equal(from_flowfeat(state).head.weight, official["scratch.output_conv0.weight"])
+    assert torch.equal(flowfeat_decoder(state).head.weight, official["scratch.output_conv0.weight"])
 
 
 def test_what_is_not_an_official_decoder_says_so(official):
     with pytest.raises(CheckpointError, match=r"act_postprocess1\.post\.0\.weight"):
-        from_flowfeat({"a": torch.zeros(1)})
+        flowfeat_decoder({"a": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"missing \['lateral\.1\.weight'\], left over \['project\.7\.x'\]"):
-        from_flowfeat(
+        flowfeat_decoder(
             {k: v for k, v in official.items() if "layer2_rn" not in k} | {"scratch.output_conv1.7.x": torch.zeros(1)}
         )
     with pytest.raises(CheckpointError, match=r"another shape \['head\.bias'\]"):
-        from_flowfeat(official | {"scratch.output_conv0.bias": torch.zeros(5)})
+        flowfeat_decoder(official | {"scratch.output_conv0.bias": torch.zeros(5)})
 
 
 def features(sizes, dims, image):

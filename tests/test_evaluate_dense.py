@@ -229,12 +229,12 @@ def test_an_interrupted_training_gives_the_same_probe_to_the_bit(tmp_path, monke
     arguments = (tiny_model(), protocol, data(tmp_path / "data"))
     whole = evaluate(*arguments, tmp_path / "whole", overrides=settings)
     with monkeypatch.context() as patch:
-        interrupted(patch, fit, "_joined", 5)
+        interrupted(patch, fit, "_batch_features", 5)
         with pytest.raises(KeyboardInterrupt):
             evaluate(*arguments, tmp_path / "cut", overrides=settings)
     assert [path.name for path in (tmp_path / "cut/parts").iterdir()] == ["probe-0.begun"]
     with monkeypatch.context() as patch:
-        steps = interrupted(patch, fit, "_joined", 99)
+        steps = interrupted(patch, fit, "_batch_features", 99)
         again = evaluate(*arguments, tmp_path / "cut", overrides=settings)
     assert len(steps) == 3  # four of seven were kept
     probes = [tmp_path / name / "parts/probe-0.safetensors" for name in ("whole", "cut")]

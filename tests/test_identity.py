@@ -8,7 +8,7 @@ from torch import multiprocessing
 
 from dense_ctx.errors import ConfigError, FileError
 from dense_ctx.files import read_json, write_json
-from dense_ctx.identity import Identity, differences
+from dense_ctx.persistence.identity import Identity, differences
 
 SETTINGS = {"format": 1, "size": [20, 36], "model": {"name": "tiny", "args": {"dims": [6, 12], "lr": 1e-3}}}
 

@@ -9,7 +9,7 @@ from dense_ctx_measures.invariance import Crop, Flip, Scale, feature_invariance
 from dense_ctx_measures.similarity import Centre, PairSums, sample
 from torch.nn import functional
 
-from dense_ctx.errors import InputError
+from dense_ctx.errors import InputError, NonFiniteError
 from dense_ctx.testing import tiny_model
 
 
@@ -145,7 +145,7 @@ def test_bad_input_is_refused():
         feature_invariance(model, [smooth(7, 30)])
     with pytest.raises(InputError, match=r"scale 0.5 is 7 x 20"):
         feature_invariance(model, [smooth(14, 40)])
-    with pytest.raises(InputError, match="NaN or infinity"):
+    with pytest.raises(NonFiniteError, match="NaN or infinity"):
         feature_invariance(as_model(lambda i: i / 0), [smooth(40, 56)])
     with pytest.raises(InputError, match=r"expected a tensor \[1, D, 40, 56\]"):
         feature_invariance(lambda images, size: SimpleNamespace(pixels=images[..., :-1]), [smooth(40, 56)])

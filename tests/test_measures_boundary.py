@@ -9,7 +9,7 @@ import torch
 from dense_ctx_measures.boundary import boundary_quality, edge_strength, label_boundaries
 from torch.nn import functional
 
-from dense_ctx.errors import InputError
+from dense_ctx.errors import InputError, NonFiniteError
 from dense_ctx.testing import tiny_model
 
 SIZE = (60, 84)
@@ -182,7 +182,7 @@ def test_bad_input_is_refused():
         boundary_quality(fixed(), [])
     with pytest.raises(InputError, match="at least 8 a side"):
         boundary_quality(fixed(one_hot(flat[:7])), [blank(flat[:7])])
-    with pytest.raises(InputError, match="NaN or infinity"):
+    with pytest.raises(NonFiniteError, match="NaN or infinity"):
         quality(one_hot(regions()) / 0, regions())
     with pytest.raises(InputError, match="expected a tensor"):
         quality(one_hot(regions())[..., :-1], regions())

@@ -99,7 +99,7 @@ def test_unfreeze_trains_what_it_names():
     names = model.unfreeze(*model.backbone.blocks()[-2:])
     assert names
     assert all(name.startswith(("net.blocks.3.", "net.norm.")) for name in names)
-    model(torch.rand(1, 3, 28, 42)).pixels.sum().backward()
+    model.train()(torch.rand(1, 3, 28, 42)).pixels.sum().backward()
     trained = {name for name, p in model.backbone.named_parameters() if p.grad is not None}
     assert trained == set(names)
     with pytest.raises(InputError, match=r"no parameters under 'blocks\.9'.*net\.blocks\.0"):
@@ -110,6 +110,24 @@ def test_gradients_reach_the_image_when_asked(cnn):
     image = torch.rand(1, 3, 33, 47, requires_grad=True)
     cnn(image).pixels.sum().backward()
     assert image.grad.abs().sum() > 0
+
+
+def test_no_graph_is_kept_unless_it_is_asked_for(vit):
+    model = DenseModel(vit.backbone, vit.decoder)
+    image = torch.rand(1, 3, 28, 42)
+    for given in (image, image[0]):
+        assert all(not item.requires_grad for item in model(given))
+    assert torch.is_grad_enabled()
+    trained = model.train()(image)
+    assert trained.pixels.requires_grad
+    assert not trained.patches.requires_grad  # the backbone is frozen
+    with torch.no_grad():
+        assert not model(image).pixels.requires_grad
+    with pytest.raises(InputError, match=r"max_memory bounds a prediction.*model\.eval\(\)"):
+        model(image, max_memory="1GB")
+    model.eval()
+    with pytest.raises(InputError, match="max_memory bounds a prediction"):
+        model(image.requires_grad_(), max_memory="1GB")
 
 
 def test_low_precision_stays_close():

@@ -4,7 +4,8 @@ import pytest
 
 import dense_ctx
 from dense_ctx.errors import InputError, PluginError, UnknownNameError
-from dense_ctx.registry import Entry, Kind, Owner, Registry
+from dense_ctx.kinds import Entry, Kind, Owner
+from dense_ctx.registry import Registry
 
 OWNER = Owner("mine", "my-parts", "1.0")
 

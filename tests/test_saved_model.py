@@ -80,7 +80,7 @@ def test_stride_of_the_decoders_map(learned, vit, tmp_path):
 
 
 def test_bad_arguments(learned):
-    with pytest.raises(InputError, match="maps='all'; expected backbone, decoder or both"):
+    with pytest.raises(InputError, match="maps is 'all'; expected one of backbone, decoder, both"):
         create_backbone(f"model:{learned}", maps="all")
     with pytest.raises(InputError, match=r"weights='vit\.pth': model:.* brings its own"):
         create_backbone(f"model:{learned}", weights="vit.pth")

@@ -30,24 +30,31 @@ class Features(Command):
         import torch
 
         from .. import images, visualize
-        from ..errors import InputError
+        from ..data.video import IMAGE_SUFFIXES
+        from ..errors import FileError, InputError
         from ..files import new_file, write_tensors
+        from ..numerics import require_finite
         from ..tiling import write_features
 
         if not 0 < args.scale <= 8:
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
         if args.npy:
             refuse(args, ["half", "scale"], "with --npy, which has the image's size and the network's precision")
-        if Path(args.model).is_file():  # no model is a file: it was left out
+        if Path(args.model).is_file() or Path(args.model).suffix.lower() in IMAGE_SUFFIXES:  # the model was left out
             args.images, args.model = [Path(args.model), *args.images], DEFAULT_MODEL
+        missing = [str(path) for path in args.images if not path.is_file()]  # before any work
+        if missing:
+            alone = len(args.images) == 1 and args.model == DEFAULT_MODEL
+            hint = f" If {missing[0]} is a model, name images behind it: {missing[0]} IMAGE ..." if alone else ""
+            raise FileError(f"No image at {', '.join(missing)}.{hint}")
         model = model_of(args)
         stems: set[str] = set()
         maps, names = [], []
         for path in progress(args.images, len(args.images), "features"):
             name = unique_stem(path, stems)
             if args.npy:
-                written = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
-                print(f"{path} -> {written}")
+                file = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
+                print(f"{path} -> {file}")
                 continue
             image = images.load(path)
             height, width = image.shape[1:]
@@ -58,6 +65,7 @@ class Features(Command):
             if features.cls is not None:
                 tensors["cls"] = features.cls[0]
             tensors = {key: (t.half() if args.half else t).cpu().contiguous() for key, t in tensors.items()}
+            require_finite(f"{path} as float16", "Leave --half out", **tensors)
             with new_file(args.out / f"{name}.safetensors") as partial:
                 write_tensors(partial, tensors, {"image": path.name, "size": f"{height}x{width}"})
             print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")

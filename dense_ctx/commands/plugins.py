@@ -17,7 +17,8 @@ from .base import Command
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from ..registry import Entry, Kind, Registry
+    from ..kinds import Entry, Kind
+    from ..registry import Registry
 
 
 class Plugins(Command):

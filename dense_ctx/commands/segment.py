@@ -69,9 +69,9 @@ def _image(context: InContext, path: Path, out: Path, name: str, max_memory: str
     image = images.load(path)
     labels = context.predict(image, max_memory=max_memory)
     picture = (image.permute(1, 2, 0).numpy() * 255).round().astype("uint8")
-    written = visualize.save_labels(out / f"{name}.png", labels)
+    file = visualize.save_labels(out / f"{name}.png", labels)
     over = visualize.save_picture(out / f"{name}_overlay.png", visualize.overlay(picture, labels))
-    print(f"{path} -> {written}, {over}")
+    print(f"{path} -> {file}, {over}")
 
 
 def _video(context: InContext, video: Video, out: Path, name: str, max_memory: str | None) -> None:
@@ -84,5 +84,5 @@ def _video(context: InContext, video: Video, out: Path, name: str, max_memory: s
             visualize.save_labels(out / name / f"{index:05d}.png", labels)
             yield visualize.overlay(frame, labels)
 
-    written = write_video(out / f"{name}_overlay.mp4", overlays(), video.fps)
-    print(f"{video.path} -> {out / name}/00000.png ..., {written}")
+    file = write_video(out / f"{name}_overlay.mp4", overlays(), video.fps)
+    print(f"{video.path} -> {out / name}/00000.png ..., {file}")

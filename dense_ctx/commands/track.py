@@ -42,19 +42,19 @@ class Track(Command):
 
         def overlays() -> Iterator[Frame]:
             frames = iter(progress(video, len(video), "frames"))
-            kept: list[Frame] = []
+            frames_ahead: list[Frame] = []
 
             def remember() -> Iterator[Frame]:
                 for frame in frames:
-                    kept.append(frame)
+                    frames_ahead.append(frame)
                     yield frame
 
             for index, labels in enumerate(
                 track(model, remember(), mask, stride=args.stride, max_memory=args.max_memory)
             ):
                 visualize.save_labels(folder / f"{index:05d}.png", labels)
-                yield visualize.overlay(kept.pop(0), labels)
+                yield visualize.overlay(frames_ahead.pop(0), labels)
 
-        written = write_video(args.out / f"{args.video.stem}_overlay.mp4", overlays(), video.fps)
-        print(f"{args.video} -> {folder}/00000.png ..., {written}")
+        video_file = write_video(args.out / f"{args.video.stem}_overlay.mp4", overlays(), video.fps)
+        print(f"{args.video} -> {folder}/00000.png ..., {video_file}")
         return 0

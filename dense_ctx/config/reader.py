@@ -12,13 +12,8 @@ from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError, shortened
-from .part import Part as Part
-from .part import Parts as Parts
-from .part import parse_part as parse_part
-from .part import split_parts as split_parts
-from .yaml_reader import dump_yaml as dump_yaml
+from .part import Part, parse_part
 from .yaml_reader import load_value
-from .yaml_reader import load_yaml as load_yaml
 
 T = TypeVar("T")
 

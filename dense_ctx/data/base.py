@@ -5,6 +5,7 @@ Importing this module loads no torch; reading a sample does.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,12 @@ def read_sample(images: ImageSet, index: int, title: str) -> Sample:
         sample = images[index]
         if not isinstance(sample, Sample):
             raise TypeError(f"it gave a {type(sample).__name__}, not a Sample")
+        if not math.isfinite(float(sample.image.sum())):
+            raise InputError(f"{title}: the image of sample {sample.name!r} holds NaN or infinity")
+        if sample.target.is_floating_point() and not math.isfinite(float(sample.target.nansum())):
+            raise InputError(
+                f"{title}: the annotation of sample {sample.name!r} holds infinity; NaN is a value not known"
+            )
     except DenseCtxError:
         raise
     except Exception as error:

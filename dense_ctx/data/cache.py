@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import FileError
 from ..files import new_file, write_tensors
-from ..identity import Identity
+from ..persistence.identity import Identity
 
 CHECKSUM = ".crc32"
 _OPEN = 64  # shards a reader keeps open
@@ -40,8 +40,8 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            opened: Any = safe_open
-            self._file = opened(str(path), framework="pt")
+            open_file: Any = safe_open
+            self._file = open_file(str(path), framework="pt")
             keys = set(self._file.keys())
             self._slices = {key: self._file.get_slice(key) for key in sorted(keys) if not key.endswith(CHECKSUM)}
             self._checksums = {

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ..errors import ConfigError, FileError, InputError
 from ..files import json_digest, state_digest
-from ..identity import Identity
 from ..images import padded_size, prepare, resized
 from ..interfaces import Backbone, Features, Size
+from ..persistence.identity import Identity
 from .base import ImageSet
 from .cache import DiskCache, Shard, disk_space
 
@@ -136,11 +136,11 @@ class FeaturePlan:
         """
         self._cache.claim()
         metadata = {"weights": self._cache.settings["weights"]}
-        written = 0
+        size_on_disk = 0
         for number in self._missing:
             tensors = self._compute(number, progress or (lambda images: None))
-            written += self._cache.write(_shard_name(number), tensors, metadata)
-        return written
+            size_on_disk += self._cache.write(_shard_name(number), tensors, metadata)
+        return size_on_disk
 
     def _compute(self, number: int, progress: Callable[[int], object]) -> dict[str, Tensor]:
         indices = range(number * SHARD, min((number + 1) * SHARD, self.images))

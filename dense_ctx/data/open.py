@@ -39,15 +39,15 @@ def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, 
         InputError: no such split or option.
         MissingDependencyError: the data set's files are read by a package that is not installed.
     """
-    opened = list_set(name, root, split, **options)
-    if opened.problems:
-        more = f"\n  ... and {len(opened.problems) - 5} more" if len(opened.problems) > 5 else ""
-        listed = "\n  ".join(opened.problems[:5])
+    dataset = list_set(name, root, split, **options)
+    if dataset.problems:
+        more = f"\n  ... and {len(dataset.problems) - 5} more" if len(dataset.problems) > 5 else ""
+        problems = "\n  ".join(dataset.problems[:5])
         raise FileError(
-            f"{name} under {root} is incomplete:\n  {listed}{more}\n"
+            f"{name} under {root} is incomplete:\n  {problems}{more}\n"
             f"`dense-ctx datasets {name} {root}` lists everything that is wrong"
         )
-    return opened
+    return dataset
 
 
 def list_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:

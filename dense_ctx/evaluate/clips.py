@@ -10,9 +10,10 @@ from torch import Tensor
 
 from .. import visualize
 from ..data.base import Clip, VideoSet, read_mask, same_size
-from ..errors import ConfigError, FileError, InputError
+from ..errors import ConfigError, InputError, about
 from ..images import load, nearest, resized
 from ..interfaces import Probe, Scores, Size
+from ..numerics import require_finite
 from .job import Job
 from .probes import make_probe
 from .samples import model_size, read
@@ -44,7 +45,7 @@ class VideoEvaluation:
     def run(self) -> dict[int, Scores]:
         """Scores of each seed, whoever worked on the clips."""
         clips = {clip.name: clip for clip in self.clips.clips}
-        todo = [clips[name] for name in self.job.folder.mine(list(clips), lambda name: self._written(clips[name]))]
+        todo = [clips[name] for name in self.job.folder.mine(list(clips), lambda name: self._complete(clips[name]))]
         frames = self.job.progress(self._steps(todo), sum(len(clip.frames) for clip in todo), "frames")
         for _ in frames:
             pass
@@ -54,7 +55,7 @@ class VideoEvaluation:
         for clip in todo:
             yield from self._clip(clip)
 
-    def _written(self, clip: Clip) -> bool:
+    def _complete(self, clip: Clip) -> bool:
         """Whether no prediction is to be written, or all are there (an earlier run may have written none)."""
         return not self.job.keep or all(self._path(clip, frame).exists() for frame in clip.frames)
 
@@ -78,7 +79,9 @@ class VideoEvaluation:
                     f"{clip.name}: {path.name} is {height} x {width} (H x W), the first frame "
                     f"{first_size[0]} x {first_size[1]}"
                 )
-            features = read(model, resized(image, model_size((height, width), protocol))[None], protocol)
+            with about(f"{clip.name}, frame {number}"):
+                shown = resized(image, model_size((height, width), protocol))
+                features = read(model, shown[None], protocol)
             for seed, metric in metrics.items():
                 if number == 0:
                     scorer.start(metric, clip.name, mask)
@@ -87,7 +90,9 @@ class VideoEvaluation:
                     probes[seed] = make_probe(protocol, seed).partial_fit(features, nearest(first, grid)[None])
                     labels = first.clamp_min(0)
                 else:
-                    labels = _largest(probes[seed].predict(features, size=(height, width))[0]).cpu()
+                    scores = probes[seed].predict(features, size=(height, width))[0]
+                    require_finite(f"{clip.name}, frame {number}: the prediction", values=scores)
+                    labels = _largest(scores).cpu()
                     scorer.update(metric, labels, mask)
                 if seed == self.job.seeds[0]:
                     self._show(clip, path, labels, image if number == middle else None)
@@ -97,11 +102,9 @@ class VideoEvaluation:
     def _read(self, clip: Clip, number: int, path: Path, mask_path: Path | None) -> tuple[Tensor, Tensor]:
         if mask_path is None:
             raise InputError(f"{clip.name}: frame {number} has no mask")
-        try:
+        with about(f"{clip.name}, frame {number}"):
             image = load(path)
             mask = read_mask(mask_path, clip.binary)
-        except FileError as error:
-            raise FileError(f"{clip.name}, frame {number}: {error}") from error
         same_size(image, mask, str(mask_path))
         return image, mask
 

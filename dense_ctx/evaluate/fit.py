@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.base import ImageSet, read_sample
-from ..errors import InputError
+from ..errors import InputError, about
 from ..interfaces import DenseFeatures, Probe
 from .job import Job
 from .probes import load_probe_state, make_probe, save_probe
@@ -64,7 +64,7 @@ class ProbeFit:
                 "target is ignored or unknown"
             )
         save_probe(probe, path)
-        _begun(path).unlink(missing_ok=True)
+        _unfinished(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
         """Indices of the training images: all, those of the seed's list, or the protocol's fraction, drawn by seed."""
@@ -91,21 +91,21 @@ class ProbeFit:
     def _by_steps(self, seed: int, support: list[int], train: Train, path: Path) -> Probe | None:
         """One `partial_fit` a step, from where an earlier run stopped; None where nothing is labelled."""
         probe, start = self._new(seed), 0
-        if _begun(path).exists():
-            state = load_probe_state(_begun(path))
+        if _unfinished(path).exists():
+            state = load_probe_state(_unfinished(path))
             start = int(state.pop("evaluation.step"))
             probe.load_state_dict(state)
         fitted = start > 0
         for step in self.job.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
             items = [self._item(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]
-            features = _joined([features for features, _ in items])
+            features = _batch_features([features for features, _ in items])
             targets = [training_target(target, _grid(features), train) for _, target in items]
             target = stack(targets, "Annotations")
             if labelled(target):
                 probe.partial_fit(features, target.to(features.pixels.device))
                 fitted = True
             if fitted and (step + 1) % SAVE_EVERY == 0 and step + 1 < train.steps:
-                save_probe(probe, _begun(path), {"evaluation.step": torch.tensor(step + 1)})
+                save_probe(probe, _unfinished(path), {"evaluation.step": torch.tensor(step + 1)})
         return probe if fitted else None
 
     def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:
@@ -114,7 +114,8 @@ class ProbeFit:
         if item is None:
             sample = read_sample(self.images, index, self.protocol.data.name)
             view = shown(sample, self.protocol, self.images.kind, seed)
-            item = (read(self.job.model, view.image[None], self.protocol), view.target)
+            with about(sample.name):
+                item = (read(self.job.model, view.image[None], self.protocol), view.target)
             self.cache.put(index, *item)
         return item
 
@@ -139,7 +140,7 @@ def batch(support: list[int], size: int, seed: int, step: int) -> list[int]:
     return indices
 
 
-def _begun(path: Path) -> Path:
+def _unfinished(path: Path) -> Path:
     """Where a probe is that is not trained to the end."""
     return path.with_suffix(".begun")
 
@@ -148,7 +149,7 @@ def _grid(features: DenseFeatures) -> tuple[int, int]:
     return features.pixels.shape[-2], features.pixels.shape[-1]
 
 
-def _joined(features: list[DenseFeatures]) -> DenseFeatures:
+def _batch_features(features: list[DenseFeatures]) -> DenseFeatures:
     return DenseFeatures(
         stack([f.pixels[0] for f in features], "Images"),
         stack([f.patches[0] for f in features], "Images"),

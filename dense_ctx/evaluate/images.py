@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .. import visualize
 from ..data.base import ImageSet, Sample, read_sample
-from ..errors import InputError
+from ..errors import InputError, about
 from ..files import new_file
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Metric, Probe, Scores
+from ..numerics import require_finite
 from .fit import ProbeFit, labelled
 from .job import Job
 from .samples import model_size, read
@@ -48,7 +49,7 @@ class ImageEvaluation:
         probes = {seed: self.fit.probe(seed) for seed in self.job.seeds}
         starts = range(0, len(self.val), SHARD)
         shards = {f"shard-{start:06d}": range(start, min(start + SHARD, len(self.val))) for start in starts}
-        todo = list(self.job.folder.mine(list(shards), lambda name: self._written(shards[name])))
+        todo = list(self.job.folder.mine(list(shards), lambda name: self._complete(shards[name])))
         images = [(name, index) for name in todo for index in shards[name]]
         metrics: dict[int, Metric] = {}
         for name, index in self.job.progress(images, len(images), "score"):
@@ -65,7 +66,7 @@ class ImageEvaluation:
     def _sample(self, index: int) -> Sample:
         return read_sample(self.val, index, self.job.protocol.data.name)
 
-    def _written(self, shard: Iterable[int]) -> bool:
+    def _complete(self, shard: Iterable[int]) -> bool:
         """Whether no prediction is to be written, or all are there (an earlier run may have written none)."""
         return not self.job.keep or all(self._path(self.val.names[index]).exists() for index in shard)
 
@@ -82,11 +83,14 @@ class ImageEvaluation:
             height, width = target.shape[-2:]
             scale = side / min(height, width)
             target = nearest(target, (max(1, round(height * scale)), max(1, round(width * scale))))
-        return probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0], target
+        prediction = probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0]
+        require_finite(f"{sample.name}: the prediction of {self.job.protocol.probe.name}", values=prediction)
+        return prediction, target
 
     def _features(self, sample: Sample) -> DenseFeatures:
         size = model_size((sample.image.shape[-2], sample.image.shape[-1]), self.job.protocol)
-        return read(self.job.model, resized(sample.image, size)[None], self.job.protocol)
+        with about(sample.name):
+            return read(self.job.model, resized(sample.image, size)[None], self.job.protocol)
 
     def _score(self, index: int, probes: dict[int, Probe], metrics: dict[int, Metric]) -> None:
         sample = self._sample(index)
@@ -117,13 +121,13 @@ class ImageEvaluation:
             prediction, target = self._predict(sample, self._features(sample), probe)
             height, width = target.shape[-2:]
             picture = (resized(sample.image, (height, width)).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-            pair = drawn(self.job.scorer.target, target, prediction.cpu())
+            pair = comparison(self.job.scorer.target, target, prediction.cpu())
             rows.append([visualize.fit(item, (240, 320)) for item in (picture, *pair)])
             names.append(sample.name[:12])
         visualize.save_picture(path, visualize.contact_sheet(rows, names, ["image", "annotation", "prediction"]))
 
 
-def drawn(kind: str, target: Tensor, prediction: Tensor) -> tuple[visualize.Picture, visualize.Picture]:
+def comparison(kind: str, target: Tensor, prediction: Tensor) -> tuple[visualize.Picture, visualize.Picture]:
     """Target and prediction of one kind as pictures in the same colours."""
     if kind == "normals":
         unit = torch.nn.functional.normalize(prediction, dim=0)

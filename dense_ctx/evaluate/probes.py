@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError, InputError
 from ..files import new_file, read_tensors, write_tensors
 from ..interfaces import FitContext, Probe, Task
+from ..numerics import require_finite
 from ..plugins import registry
 from .protocol import Protocol
 from .scorer import Scorer
@@ -51,8 +52,11 @@ def load_probe_state(path: Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: the file is damaged.
+        NonFiniteError: NaN or infinity in it.
     """
     try:
-        return read_tensors(path)
+        tensors = read_tensors(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Remove it to train the probe again") from error
+    require_finite(f"The fitted probe {path}", "Remove it to train the probe again", **tensors)
+    return tensors

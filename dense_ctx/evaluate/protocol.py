@@ -103,8 +103,8 @@ class Protocol:
                 raise ConfigError(f"{setting!r}: {key} cannot be overridden")
         values = override(self.to_dict(), *settings)
         # of several settings of one key the last one counts
-        given = tuple(sorted({item.partition("=")[0]: item for item in (*self.overrides, *settings)}.values()))
-        return replace(typed(Protocol, values, self.id), overrides=given)
+        changes = tuple(sorted({item.partition("=")[0]: item for item in (*self.overrides, *settings)}.values()))
+        return replace(typed(Protocol, values, self.id), overrides=changes)
 
 
 def names() -> list[str]:

@@ -157,15 +157,15 @@ class FeatureMemory:
 
     def __init__(self, budget: int = 0) -> None:
         self.budget, self.used = budget, 0
-        self._kept: dict[int, tuple[DenseFeatures, Tensor]] = {}
+        self._items: dict[int, tuple[DenseFeatures, Tensor]] = {}
 
     def get(self, index: int) -> tuple[DenseFeatures, Tensor] | None:
         """What was kept for an image."""
-        return self._kept.get(index)
+        return self._items.get(index)
 
     def put(self, index: int, features: DenseFeatures, target: Tensor) -> None:
         """Keep the features [1, ...] and target of an image, if there is room."""
         size = sum(t.numel() * t.element_size() for t in (features.pixels, features.patches, target))
         if self.used + size <= self.budget:
-            self._kept[index] = (features, target)
+            self._items[index] = (features, target)
             self.used += size

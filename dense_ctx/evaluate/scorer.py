@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -114,6 +115,8 @@ class Scorer:
                 raise TypeError(f"it gave a {type(scores).__name__}, not Scores")
             if self.protocol.metric not in scores.values:
                 raise ValueError(f"{self.protocol.metric!r} is not among its values {', '.join(scores.values)}")
+            if not math.isfinite(scores.values[self.protocol.metric]):
+                raise ValueError(f"the headline {self.protocol.metric!r} is {scores.values[self.protocol.metric]}")
             return Scores({key: float(value) for key, value in scores.values.items()}, scores.parts, scores.counts)
 
     @contextmanager

@@ -137,9 +137,9 @@ def expect(holds: bool, key: str, value: Any, expected: str) -> None:
         raise ConfigError(f"{key} is {value!r}; expected {expected}")
 
 
-def expect_word(words: Any, key: str, value: Any) -> None:
+def expect_word(literal: Any, key: str, value: Any) -> None:
     """Refuse a value that is none of a Literal's words."""
-    expect(value in get_args(words), key, value, f"one of {', '.join(get_args(words))}")
+    expect(value in get_args(literal), key, value, f"one of {', '.join(get_args(literal))}")
 
 
 def is_text(value: Any) -> bool:

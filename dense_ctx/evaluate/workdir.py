@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import FileError
 from ..files import read_json, write_json
-from ..identity import Identity
+from ..persistence.identity import Identity
 
 _POLL = 0.2  # seconds
 

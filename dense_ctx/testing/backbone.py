@@ -76,8 +76,8 @@ def _attributes(check: Clauses, backbone: Backbone) -> None:
     with check.clause("blocks") as require:
         names = [name for name, _ in backbone.named_parameters()]
         for block in backbone.blocks():
-            found = any(name == block or name.startswith(block.rstrip(".") + ".") for name in names)
-            require(found, f"blocks() names {block!r}, but no parameter's name starts with it")
+            exists = any(name == block or name.startswith(block.rstrip(".") + ".") for name in names)
+            require(exists, f"blocks() names {block!r}, but no parameter's name starts with it")
 
 
 def _shapes(check: Clauses, backbone: Backbone) -> None:
@@ -87,9 +87,9 @@ def _shapes(check: Clauses, backbone: Backbone) -> None:
             out = backbone(torch.zeros(2, 3, height, width, device=device))
             require(isinstance(out, Features), f"forward gave a {type(out).__name__}, not Features")
             require(tuple(out.image_size) == (height, width), f"image_size {out.image_size} != {height, width}")
-            got = [tuple(item.shape) for item in out.maps]
+            shapes = [tuple(item.shape) for item in out.maps]
             expected = [(2, d, height // s, width // s) for d, s in zip(backbone.dims, backbone.strides, strict=True)]
-            require(got == expected, f"maps {got} for a {height} x {width} image; dims and strides say {expected}")
+            require(shapes == expected, f"maps {shapes} for {height} x {width} pixels; dims and strides say {expected}")
             fits = out.cls is None or (out.cls.ndim == 2 and out.cls.shape[0] == 2)
             require(fits, f"cls must be [B, C] or None, is {None if out.cls is None else tuple(out.cls.shape)}")
 
@@ -101,13 +101,13 @@ def _outputs(features: Features) -> list[torch.Tensor]:
 def _values(check: Clauses, backbone: Backbone, tolerance: float) -> None:
     height, width = _sizes(backbone)[0]
     images = noise(3, 3, height, width)
-    given = images.clone()
+    original = images.clone()
     with torch.no_grad():
         with check.clause("finite") as require:
             together = _outputs(backbone(images))
             require(all(finite(item) for item in together), "the output has NaN or infinity for ordinary noise")
         with check.clause("input") as require:
-            require(torch.equal(images, given), "forward changes its input in place")
+            require(torch.equal(images, original), "forward changes its input in place")
         with check.clause("deterministic") as require:
             again = _outputs(backbone(images))
             same = all(difference(a, b) <= 1e-6 for a, b in zip(again, together, strict=True))
@@ -128,9 +128,9 @@ def _gradients(check: Clauses, backbone: Backbone) -> None:
         total = torch.stack([item.float().square().mean() for item in maps]).sum()
         require(total.requires_grad, "forward cuts gradients off")
         total.backward()
-        found = [p.grad for p in trial.parameters() if p.grad is not None]
-        require(bool(found) and any(bool(g.any()) for g in found), "no parameter receives a gradient")
-        require(all(finite(g) for g in found), "a gradient has NaN or infinity")
+        gradients = [p.grad for p in trial.parameters() if p.grad is not None]
+        require(bool(gradients) and any(bool(g.any()) for g in gradients), "no parameter receives a gradient")
+        require(all(finite(g) for g in gradients), "a gradient has NaN or infinity")
 
 
 def _state(check: Clauses, backbone: Backbone) -> None:

@@ -49,22 +49,22 @@ def check_dataset(
     with check.clause("options") as require:
         _options(require, reader, root, split)
     with check.clause("open") as require:
-        opened = list_with(reader, root, split, **(options or {}))
+        samples = list_with(reader, root, split, **(options or {}))
         require(
-            isinstance(opened, (ImageSet, VideoSet)), f"gave a {type(opened).__name__}, not an ImageSet or VideoSet"
+            isinstance(samples, (ImageSet, VideoSet)), f"gave a {type(samples).__name__}, not an ImageSet or VideoSet"
         )
-        require(not opened.problems, f"problems of files that are all there: {', '.join(opened.problems[:2])}")
-        require(len(opened) > 0, "it is empty for this root")
+        require(not samples.problems, f"problems of files that are all there: {', '.join(samples.problems[:2])}")
+        require(len(samples) > 0, "it is empty for this root")
     with check.clause("split") as require:
         _refused(require, lambda: list_with(reader, root, "no-such-split"), "a split that it does not have")
-    if isinstance(opened, VideoSet):
-        _names(check, [clip.name for clip in opened.clips], len(opened))
+    if isinstance(samples, VideoSet):
+        _names(check, [clip.name for clip in samples.clips], len(samples))
         with check.clause("frames") as require:
-            for clip in opened.clips[:limit]:
+            for clip in samples.clips[:limit]:
                 _clip(require, clip)
     else:
-        _names(check, list(opened.names), len(opened))
-        _images(check, opened, limit)
+        _names(check, list(samples.names), len(samples))
+        _images(check, samples, limit)
     return tuple(check.done)
 
 
@@ -81,8 +81,8 @@ def _options(require: Require, reader: DatasetReader, root: str | os.PathLike[st
     parameters = inspect.signature(reader.open).parameters.values()
     require(all(p.kind is not p.VAR_KEYWORD for p in parameters), "open(**options) takes any word: name the options")
     keywords = {p.name for p in parameters} - {"root", "split"}
-    listed = {name for name, _ in reader.layout.options}
-    require(keywords == listed, f"open takes {sorted(keywords)}, layout.options describes {sorted(listed)}")
+    described = {name for name, _ in reader.layout.options}
+    require(keywords == described, f"open takes {sorted(keywords)}, layout.options describes {sorted(described)}")
     unknown = {"no_such_option": 1}
     _refused(require, lambda: list_with(reader, root, split, **unknown), "an option that it does not have")
 

@@ -44,15 +44,15 @@ def check_decoder(
     check = Clauses("decoder", decoder)
     for dims, strides in pyramids:
         with check.clause("construction") as require:
-            made = build(dims=tuple(dims), strides=tuple(strides))
-            require((fault := file_args_problem(type(made))) is None, fault or "")
-            require(isinstance(made, Decoder), f"gave a {type(made).__name__}, not a Decoder")
-            require(isinstance(made.dim, int) and made.dim > 0, f"dim is {made.dim!r}, not a channel count")
-        made.eval()
-        _values(check, made, dims, strides, tolerance)
-        check_layers(check, made, dims, strides)
-        _gradients(check, made, dims, strides)
-        _state(check, made, build(dims=tuple(dims), strides=tuple(strides)), dims, strides)
+            part = build(dims=tuple(dims), strides=tuple(strides))
+            require((fault := file_args_problem(type(part))) is None, fault or "")
+            require(isinstance(part, Decoder), f"gave a {type(part).__name__}, not a Decoder")
+            require(isinstance(part.dim, int) and part.dim > 0, f"dim is {part.dim!r}, not a channel count")
+        part.eval()
+        _values(check, part, dims, strides, tolerance)
+        check_layers(check, part, dims, strides)
+        _gradients(check, part, dims, strides)
+        _state(check, part, build(dims=tuple(dims), strides=tuple(strides)), dims, strides)
         check_initialise(check, build(dims=tuple(dims), strides=tuple(strides)).eval(), dims, strides)
         check_shift(check, build(dims=tuple(dims), strides=tuple(strides)).eval(), dims, strides)
         _bfloat16(check, build(dims=tuple(dims), strides=tuple(strides)), dims, strides)
@@ -70,9 +70,9 @@ def _values(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequ
     before = [m.clone() for m in (*features.maps, images)]
     with check.clause("shapes") as require:
         for size in (features.image_size, *SIZES):
-            got = tuple(decoder(features, images, size).shape)
+            shape = tuple(decoder(features, images, size).shape)
             expected = (2, decoder.dim, *size)
-            require(got == expected, f"gave {got} for size {size}; expected {expected} (strides {strides})")
+            require(shape == expected, f"gave {shape} for size {size}; expected {expected} (strides {strides})")
     first = decoder(features, images, SIZES[0])
     with check.clause("finite") as require:
         require(finite(first), "the output has NaN or infinity for ordinary noise")
@@ -86,8 +86,8 @@ def _values(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequ
             require(gap <= tolerance, f"an image alone and in a batch differ by {gap:.1e} relative")
     with check.clause("size") as require:
         other, other_images = decoder_inputs(dims, strides, grid=(5, 2))
-        got = tuple(decoder(other, other_images, SIZES[1]).shape)
-        require(got == (2, decoder.dim, *SIZES[1]), f"gave {got} on a 5 x 2 grid after a 3 x 5 one")
+        shape = tuple(decoder(other, other_images, SIZES[1]).shape)
+        require(shape == (2, decoder.dim, *SIZES[1]), f"gave {shape} on a 5 x 2 grid after a 3 x 5 one")
         again = decoder(features, images, SIZES[0])
         require(difference(again, first) <= 1e-6, "the result depends on the sizes that went before")
 

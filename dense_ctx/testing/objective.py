@@ -47,32 +47,32 @@ def check_objective(
     """
     check = Clauses("objective", objective)
     with check.clause("construction") as require:
-        made = objective if isinstance(objective, Objective) else factory("objective", objective, args or {})()
-        require(isinstance(made, Objective), f"gave a {type(made).__name__}, not an Objective")
+        part = objective if isinstance(objective, Objective) else factory("objective", objective, args or {})()
+        require(isinstance(part, Objective), f"gave a {type(part).__name__}, not an Objective")
     model = tiny_model() if model is None else model
     with check.clause("dataset") as require:
-        dataset = made.dataset(data)
+        dataset = part.dataset(data)
         samples = count(dataset)
         if isinstance(dataset, SeededDataset):
             for index in {0, samples - 1}:
-                first, second = (made.collate([dataset.sample(index, seed=7)]) for _ in range(2))
+                first, second = (part.collate([dataset.sample(index, seed=7)]) for _ in range(2))
                 same = all(torch.equal(first[k], second[k]) for k in first if isinstance(first[k], Tensor))
                 require(same, f"sample({index}, seed=7) is another one when it is read again")
     with check.clause("collate") as require:
         batches: list[Any] = []
         while len(batches) < steps:
             before = len(batches)
-            batches += list(DataLoader(dataset, batch_size=batch_size, collate_fn=made.collate))[:steps]
+            batches += list(DataLoader(dataset, batch_size=batch_size, collate_fn=part.collate))[:steps]
             require(len(batches) > before, "the data loader gave no batch")
         require(all(isinstance(b, Mapping) for b in batches), f"collate gave a {type(batches[0]).__name__}")
-    copies = copy.deepcopy(model), copy.deepcopy(made)
+    copies = copy.deepcopy(model), copy.deepcopy(part)
     with check.clause("setup") as require:
-        step = TrainStep(model, made, dataset, fresh=True)
+        step = TrainStep(model, part, dataset, fresh=True)
         require(all("params" in group for group in step.groups), "each group needs the key 'params'")
     _opened(check, *copies, dataset)
     _train(check, step, batches[:steps])
     with check.clause("state_dict"):
-        copy.deepcopy(made).load_state_dict(made.state_dict(), strict=True)
+        copy.deepcopy(part).load_state_dict(part.state_dict(), strict=True)
     return tuple(check.done)
 
 
@@ -89,18 +89,18 @@ def _opened(check: Clauses, model: DenseModel, objective: Objective, dataset: An
         require(not changed, f"setup with fresh=False changed weights of a trained model: {', '.join(changed[:3])}")
 
 
-def _tensors(step: TrainStep, chosen: set[int]) -> dict[str, Tensor]:
+def _tensors(step: TrainStep, trained: set[int]) -> dict[str, Tensor]:
     """The backbone's tensors that no optimiser should touch, BatchNorm's statistics among them."""
     backbone = step.model.backbone
-    frozen = [(n, p) for n, p in backbone.named_parameters() if id(p) not in chosen]
+    frozen = [(n, p) for n, p in backbone.named_parameters() if id(p) not in trained]
     return {name: tensor.detach().clone() for name, tensor in [*frozen, *backbone.named_buffers()]}
 
 
 def _train(check: Clauses, step: TrainStep, batches: list[Any]) -> None:
     parameters = [p for group in step.groups for p in group["params"]]
-    chosen = {id(p) for p in parameters}
+    trained = {id(p) for p in parameters}
     before = [p.detach().clone() for p in parameters]
-    frozen = _tensors(step, chosen)
+    frozen = _tensors(step, trained)
     optimizer = torch.optim.SGD(step.groups, lr=1e-2)
     step.train()
     touched: set[int] = set()
@@ -130,6 +130,6 @@ def _train(check: Clauses, step: TrainStep, batches: list[Any]) -> None:
         require(changed, f"{len(batches)} optimiser steps changed no parameter")
         require(all(finite(p) for p in parameters), "a parameter is NaN or infinite after training")
     with check.clause("frozen") as require:
-        after = _tensors(step, chosen)
+        after = _tensors(step, trained)
         moved = [name for name, tensor in frozen.items() if not torch.equal(tensor, after[name])]
         require(not moved, f"the frozen backbone changed: {', '.join(moved[:3])}")

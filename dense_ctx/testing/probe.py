@@ -86,7 +86,7 @@ def _task(check: Clauses, build: Callable[[], Probe], segmentation: bool) -> Non
     targets = labels if segmentation else _values(labels)
     count = 3 if segmentation else 2
     height, width = train.pixels.shape[-2:]
-    given = [train.pixels.clone(), train.patches.clone(), targets.clone()]
+    original = [train.pixels.clone(), train.patches.clone(), targets.clone()]
     with check.clause("unfitted") as require:
         try:
             build().predict(train)
@@ -100,7 +100,7 @@ def _task(check: Clauses, build: Callable[[], Probe], segmentation: bool) -> Non
         require(probe.partial_fit(train, targets) is probe, "partial_fit must return the probe itself")
     with check.clause("input") as require:
         now = (train.pixels, train.patches, targets)
-        require(all(torch.equal(a, b) for a, b in zip(now, given, strict=True)), "partial_fit changes its input")
+        require(all(torch.equal(a, b) for a, b in zip(now, original, strict=True)), "partial_fit changes its input")
     with check.clause("predict") as require:
         out = probe.predict(test)
         require(tuple(out.shape) == (2, count, height, width), f"gave {tuple(out.shape)} for {height} x {width}")

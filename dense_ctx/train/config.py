@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, parse_part, typed
 from ..errors import ConfigError
-from ..identity import differences
+from ..persistence.identity import differences
 from ..plugins import registry
 
 # keys that may change on resume; none affects completed steps

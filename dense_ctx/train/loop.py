@@ -190,11 +190,9 @@ def _refuse(run: Run, step: int, ids: list[list[Any]], finite: list[bool], bad: 
     losses = [name for part, _, _ in every for name in part]
     tensor = "loss" if losses else f"the gradient of {next(name for _, name, _ in every if name)}"
     samples = losses or [name for _, _, part in every for name in part]
-    last = state.listed(run.out)
     raise NonFiniteError(
         f"step {step}: {tensor} is NaN or infinite. Samples of the batch: {', '.join(map(str, samples[:64]))}. "
-        + (f"The last good state is {last[0]}" if last else "No state had been saved yet (save.every)")
-        + ". Look at these samples, lower optimizer.lr, or set mixed_precision=no"
+        f"{state.last_good(run.out)}. Look at these samples, lower optimizer.lr, or set mixed_precision=no"
     )
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import datetime
 import json
-import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from ..config import unknown_keys
-from ..errors import ConfigError, DenseCtxError, FileError, InputError
+from ..errors import ConfigError, FileError, InputError
 from ..interfaces import Objective
 from ..model import DenseModel
 from ..model_spec import open_model
@@ -26,7 +23,7 @@ from .average import Averaged
 from .config import OPEN, Optimizer, TrainConfig
 from .data import Order, count, loader, mix, seed_all
 from .log import Log
-from .processes import end_process_group
+from .processes import in_main, prepare_accelerator
 from .schedule import factor
 from .step import TrainStep
 
@@ -112,7 +109,7 @@ class Run:
         from ..environment import describe_environment
 
         config, around = self.config.to_dict(), describe_environment(self.accelerator.device)
-        words = ["dense-ctx" if Path(sys.argv[0]).stem == "cli" else Path(sys.argv[0]).name, *sys.argv[1:]]
+        arguments = ["dense-ctx" if Path(sys.argv[0]).stem == "cli" else Path(sys.argv[0]).name, *sys.argv[1:]]
         return {
             "objective": config["objective"] or type(self.step.objective).__name__,
             "data": config["data"],
@@ -124,38 +121,20 @@ class Run:
             "processes": self.accelerator.num_processes,
             "machine": around["machine"],
             "device": around["device"],
-            "command": " ".join(json.dumps(word) if " " in word else word for word in words),
+            "command": " ".join(json.dumps(word) if " " in word else word for word in arguments),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "versions": around["versions"],
             "git": around["git"],
         }
 
 
-def in_main(accelerator: Any, work: Callable[[], object]) -> None:
-    """Do it in the first process while the others wait; if it fails, it fails in all of them."""
-    failure: DenseCtxError | None = None
-    if accelerator.is_main_process:
-        try:
-            work()
-        except DenseCtxError as error:
-            failure = error
-    if accelerator.num_processes > 1:
-        from accelerate.utils import broadcast_object_list
-
-        told = broadcast_object_list([None if failure is None else f"{type(failure).__name__}: {failure}"])
-        if failure is None and told[0] is not None:
-            raise FileError(f"process 0 failed: {told[0]}")
-    if failure is not None:
-        raise failure
-
-
 def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective | None, dataset: Any) -> Run:
     """Make or take the parts, find the state to go on from, and put it in place."""
-    accelerator = _accelerator(config)
+    accelerator = prepare_accelerator(config.mixed_precision)
     out = Path(config.out)
     in_main(accelerator, lambda: _claim(config, out))
-    found = _find(config, out, accelerator)
-    meta = None if found is None else state.check(found)
+    latest = _latest_state(config, out, accelerator)
+    meta = None if latest is None else state.check(latest)
     if meta is not None:
         differing = config.differences(meta.config)
         if differing:
@@ -179,9 +158,9 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     samples = _samples(dataset, config)
     config = _in_steps(config, samples, accelerator)
     if meta is not None and meta.step > cast(int, config.steps):
-        raise ConfigError(f"{found} has {meta.step} steps already, more than steps={config.steps}")
+        raise ConfigError(f"{latest} has {meta.step} steps already, more than steps={config.steps}")
     if meta is not None and meta.samples != samples:
-        raise ConfigError(f"{found} was trained on {meta.samples} samples, the data set now has {samples}")
+        raise ConfigError(f"{latest} was trained on {meta.samples} samples, the data set now has {samples}")
     world, rank = accelerator.num_processes, accelerator.process_index
     order = Order(samples, config.seed, config.batch_size, config.accumulate, rank, world)
     start = 0 if meta is None else meta.step
@@ -193,14 +172,14 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     batches = loader(
         dataset, objective, order.between(start, cast(int, config.steps)), config.seed, config.workers, pin
     )
-    config, made = _optimizer(config if meta is None else config.filled(meta.config), config.optimizer, step)
+    config, adamw = _optimizer(config if meta is None else config.filled(meta.config), config.optimizer, step)
     step.to(accelerator.device)
-    wrapped, optimizer = accelerator.prepare(step, made)
+    wrapped, optimizer = accelerator.prepare(step, adamw)
     averaged = Averaged(step, config.average)
-    if found is not None and meta is not None:
+    if latest is not None and meta is not None:
         if meta.frozen != frozen:
-            raise ConfigError(f"{found} was trained on other backbone weights than {model.backbone.source} gives")
-        averaged.tensors = state.load(found, step, made)
+            raise ConfigError(f"{latest} was trained on other backbone weights than {model.backbone.source} gives")
+        averaged.tensors = state.load(latest, step, adamw)
         model.decoder.fresh = False
         if accelerator.scaler is not None and meta.scaler:
             accelerator.scaler.load_state_dict(dict(meta.scaler))
@@ -225,11 +204,11 @@ def _in_steps(config: TrainConfig, samples: int, accelerator: Any) -> TrainConfi
     """The configuration in steps; says how many an epoch's are."""
     if config.epochs is None:
         return config
-    found = config.resolved(samples)
+    resolved = config.resolved(samples)
     if accelerator.is_main_process:
-        text = f"epochs={config.epochs:g} of {samples} samples: {found.steps} steps of {config.batch_size}"
+        text = f"epochs={config.epochs:g} of {samples} samples: {resolved.steps} steps of {config.batch_size}"
         print(text, file=sys.stderr, flush=True)
-    return found
+    return resolved
 
 
 def _claim(config: TrainConfig, out: Path) -> None:
@@ -244,22 +223,22 @@ def _claim(config: TrainConfig, out: Path) -> None:
         raise FileError(f"{out} holds a run and resume=never; choose another out, or resume=auto to go on with it")
 
 
-def _find(config: TrainConfig, out: Path, accelerator: Any) -> Path | None:
+def _latest_state(config: TrainConfig, out: Path, accelerator: Any) -> Path | None:
     if config.resume == "never":
         return None
     if config.resume != "auto":
         return Path(config.resume)
-    found: list[Path | None] = [None]
+    latest: list[Path | None] = [None]
 
     def look() -> None:
-        found[0] = state.newest(out)
+        latest[0] = state.newest(out)
 
     in_main(accelerator, look)
     if accelerator.num_processes > 1:
         from accelerate.utils import broadcast_object_list
 
-        broadcast_object_list(found)
-    return found[0]
+        broadcast_object_list(latest)
+    return latest[0]
 
 
 def _model(config: TrainConfig) -> DenseModel:
@@ -275,8 +254,7 @@ def _model(config: TrainConfig) -> DenseModel:
 def _objective(config: TrainConfig) -> Objective:
     if config.objective is None:
         raise ConfigError(f"objective is missing: {{name: ...}}, one of {', '.join(registry().names('objective'))}")
-    made = registry().create("objective", config.objective.name, **config.objective.args)
-    return cast(Objective, made)
+    return cast(Objective, registry().create("objective", config.objective.name, **config.objective.args))
 
 
 def _optimizer(config: TrainConfig, given: Optimizer, step: TrainStep) -> tuple[TrainConfig, torch.optim.AdamW]:
@@ -295,37 +273,3 @@ def _optimizer(config: TrainConfig, given: Optimizer, step: TrainStep) -> tuple[
     spec = {**asdict(config.optimizer), **{key: OPEN[key] for key in own}}
     del spec["name"]
     return config, torch.optim.AdamW(groups, **spec, foreach=True)
-
-
-def _any_accelerator() -> bool:
-    mps = getattr(torch.backends, "mps", None)
-    return torch.cuda.is_available() or bool(mps and mps.is_available())
-
-
-def _accelerator(config: TrainConfig) -> Any:
-    from accelerate import Accelerator, InitProcessGroupKwargs
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _any_accelerator():
-        # left alone, Accelerate takes each process of a CPU machine for the only one
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    # the first process may validate or save for long while the others wait
-    patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3))
-    try:
-        accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
-    except ValueError as error:
-        raise ConfigError(f"mixed_precision={config.mixed_precision} does not go here: {error}") from error
-    # without a scaler Accelerate would train in float32 and not say so
-    if config.mixed_precision == "fp16" and accelerator.scaler is None:
-        raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {accelerator.device.type}; use bf16, or no")
-    kind = accelerator.distributed_type
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise ConfigError(
-            f"Accelerate is set to {kind.value}, whose sharded states this loop cannot save. Use DDP: "
-            "only the trained part has gradients and optimizer states, the frozen backbone has neither"
-        )
-    if accelerator.num_processes > 1:
-        atexit.register(end_process_group)
-    return accelerator

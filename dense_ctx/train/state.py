@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from ..config import typed
 from ..errors import CheckpointError, FileError
 from ..files import file_digest, state_digest, write_folder, write_tensors
+from ..numerics import require_finite
 from .step import TrainStep
 
 FORMAT = 1
@@ -127,6 +128,7 @@ def write(folder: Path, step: TrainStep, optimizer: Optimizer, average: Mapping[
 
     Raises:
         FileError: it cannot be written.
+        NonFiniteError: a weight that trains, its moments or its mean are NaN or infinite; nothing is written.
     """
     tensors = {f"module.{name}": value for name, value in module_tensors(step).items()}
     names = _parameter_names(step, optimizer)
@@ -134,6 +136,8 @@ def write(folder: Path, step: TrainStep, optimizer: Optimizer, average: Mapping[
         tensors |= {f"optimizer.{names[index]}/{key}": torch.as_tensor(value) for key, value in values.items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+    _require_finite(f"step {meta.step}, which is not saved", last_good(folder.parent.parent), step, tensors)
 
     def fill(partial: Path) -> None:
         try:
@@ -145,6 +149,19 @@ def write(folder: Path, step: TrainStep, optimizer: Optimizer, average: Mapping[
         (partial / MANIFEST).write_text(json.dumps({"sha256": digests}) + "\n", encoding="utf-8")
 
     write_folder(folder, fill)
+
+
+def _require_finite(what: str, advice: str, step: TrainStep, tensors: Mapping[str, Tensor]) -> None:
+    """Of everything but buffers, in which infinity may have a meaning (masks)."""
+    learnt = {f"module.{name}" for name, value in step.named_parameters() if value.requires_grad}
+    values = {name: t for name, t in tensors.items() if name in learnt or not name.startswith("module.")}
+    require_finite(what, advice, **values)
+
+
+def last_good(out: Path) -> str:
+    """Which state there is to go back to, in words."""
+    states = listed(out)
+    return f"The last good state is {states[0]}" if states else "No state had been saved yet (save.every)"
 
 
 def prune(out: Path, keep: int) -> None:
@@ -167,11 +184,13 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tenso
 
     Raises:
         CheckpointError: damaged, or of other modules.
+        NonFiniteError: NaN or infinity in it.
     """
     try:
         tensors = load_file(str(folder / TENSORS))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{folder / TENSORS} is damaged: {error}") from error
+    _require_finite(f"{folder}", "Remove it; an older state is taken", step, tensors)
     own = {f"module.{name}": value for name, value in module_tensors(step).items()}
     stored = {name for name in tensors if name.startswith("module.")}
     faults = [f"missing {name}" for name in sorted(set(own) - stored)]

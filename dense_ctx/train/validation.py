@@ -11,7 +11,8 @@ from ..errors import ConfigError, InputError
 from ..model import DenseModel
 from .config import TrainConfig
 from .data import mix, seed_all
-from .run import Run, in_main
+from .processes import in_main
+from .run import Run
 
 Validator: TypeAlias = "Callable[[int], dict[str, float]]"
 

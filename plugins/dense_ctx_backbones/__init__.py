@@ -1,6 +1,6 @@
-"""Encoders: those of timm and transformers, DINOv2 to SAM, with LoRA or without; saved models."""
+"""Encoders: those of timm and transformers, DINOv2 to SAM, with LoRA or without; saved models; command convert."""
 
-from dense_ctx.hookspecs import Register, hookimpl
+from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
 _SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant", "h": "huge"}
 
@@ -47,6 +47,12 @@ def timm_names() -> dict[str, str]:
 
 
 @hookimpl
+def define_kinds(define: DefineKind) -> None:
+    """Converters: functions from the path of an author's checkpoint, `path`, to a model."""
+    define("converter", "dense_ctx.model:DenseModel")
+
+
+@hookimpl
 def register_parts(register: Register) -> None:
     """Name the parts."""
     for name, model in timm_names().items():
@@ -60,8 +66,11 @@ def register_parts(register: Register) -> None:
             args={"model": model},
         )
     register("backbone", "efficientnet-lite0", "dense_ctx_backbones.lite0:EfficientNetLite0")
+    register("backbone", "mocov3-b16", "dense_ctx_backbones.moco:MoCoV3")
+    register("backbone", "sam2-base-plus-neck", "dense_ctx_backbones.sam2_neck:Sam2Neck")
     register("backbone", "rgb-xy", "dense_ctx_backbones.rgb_xy:RgbXy")
     register("backbone", "timm:", "dense_ctx_backbones.timm_backbone:TimmBackbone")
     register("backbone", "lora:", "dense_ctx_backbones.lora:LoraBackbone")
     register("backbone", "hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")
     register("backbone", "model:", "dense_ctx_backbones.saved_model:ModelBackbone")
+    register("command", "convert", "dense_ctx_backbones.command:Convert")

@@ -122,7 +122,7 @@ def _pool(converted: State) -> None:
     if "head.probe" in converted:
         converted["attn_pool.latent"] = converted.pop("head.probe")
     for kind in ("weight", "bias"):
-        joined = converted.pop(f"head.attention.in_proj_{kind}", None)
-        if joined is not None:
-            width = len(joined) // 3
-            converted[f"attn_pool.q.{kind}"], converted[f"attn_pool.kv.{kind}"] = joined[:width], joined[width:]
+        stacked = converted.pop(f"head.attention.in_proj_{kind}", None)
+        if stacked is not None:
+            width = len(stacked) // 3
+            converted[f"attn_pool.q.{kind}"], converted[f"attn_pool.kv.{kind}"] = stacked[:width], stacked[width:]

@@ -50,9 +50,9 @@ class FunctionBackbone(Backbone):
         self.fingerprint = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
         self.dims = (0,)
         with torch.no_grad():
-            seen = self._maps(probe)
-        self.dims = (seen.shape[1],)
-        self.fingerprint = nn.Parameter(seen.float().mean((0, 2, 3)), requires_grad=False)
+            maps = self._maps(probe)
+        self.dims = (maps.shape[1],)
+        self.fingerprint = nn.Parameter(maps.float().mean((0, 2, 3)), requires_grad=False)
 
     def forward(self, images: Tensor) -> Features:
         """One map [B, C, H / stride, W / stride]; the global feature is its mean."""

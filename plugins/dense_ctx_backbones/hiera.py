@@ -6,6 +6,7 @@ H and W divide by 32: the last stage's stride, which is also one mask unit of 8 
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 from typing import Any
 
@@ -25,30 +26,20 @@ class HieraBackbone(TimmBackbone):
     def forward(self, images: Tensor) -> Features:
         """Encode normalised images [B, 3, H, W], H and W multiples of 32."""
         size = (images.shape[-2], images.shape[-1])
-        if size == self.image_size:
+        if size == self.image_size or self.resize:
             return super().forward(images)
-        net: Any = self.net
-        native = {key: getattr(net, key) for key in ("unroll", "reroll", "tokens_spatial_shape", "mask_spatial_shape")}
-        table = net.pos_embed
-        try:
-            self._set(_geometry(self, size))
-            if net.pos_embed_win is None:
-                old, new = native["tokens_spatial_shape"], net.tokens_spatial_shape
-                grid = rearrange(table, "1 (h w) c -> 1 c h w", h=old[0])
-                grid = functional.interpolate(grid.float(), size=tuple(new), mode="bicubic", antialias=True)
-                # a plain tensor in the parameter's place for this call only
-                del net.pos_embed
-                net.pos_embed = rearrange(grid.to(table.dtype), "1 c h w -> 1 (h w) c")
-            return super().forward(images)
-        finally:
-            if net.pos_embed is not table:
-                del net.pos_embed
-                net.register_parameter("pos_embed", table)
-            self._set(native)
-
-    def _set(self, values: dict[str, Any]) -> None:
-        for key, value in values.items():
-            setattr(self.net, key, value)
+        net: Any = copy.copy(self.net)  # the same weights and blocks; what is set on it is this call's own
+        net._parameters, net._modules = dict(net._parameters), dict(net._modules)
+        old, table = net.tokens_spatial_shape, net.pos_embed
+        for key, value in _geometry(self, size).items():
+            setattr(net, key, value)
+        if net.pos_embed_win is None:
+            grid = rearrange(table, "1 (h w) c -> 1 c h w", h=old[0])
+            new = tuple(net.tokens_spatial_shape)
+            grid = functional.interpolate(grid.float(), size=new, mode="bicubic", antialias=True)
+            del net.pos_embed  # a plain tensor in the parameter's place
+            net.pos_embed = rearrange(grid.to(table.dtype), "1 c h w -> 1 (h w) c")
+        return self._encode(net, images)
 
 
 @lru_cache(maxsize=32)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Backbone, Features
-from dense_ctx.model import create_backbone, random_args
+from dense_ctx.model import create_backbone, identity, random_args
 from dense_ctx.persistence.file_args import TEXT, WEIGHTS
 
 # the attention's projections, as timm and transformers call them
@@ -83,6 +83,11 @@ class LoraBackbone(Backbone):
     def random_args(cls) -> dict[str, Any]:
         """weights=None."""
         return {"weights": None}
+
+    @classmethod
+    def identity(cls, of: str | Backbone, args: Mapping[str, Any] | None = None, **named: Any) -> str | None:
+        """The bare backbone's."""
+        return identity(of, args or {}) if isinstance(of, str) else None
 
     def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         """The bare backbone's, within `args`."""

@@ -33,5 +33,5 @@ class RgbXy(Backbone):
         y = (torch.arange(height, device=images.device) + 0.5) * 2 / height - 1
         x = (torch.arange(width, device=images.device) + 0.5) * 2 / width - 1
         position_maps = torch.stack([x.expand(height, width), y[:, None].expand(height, width)]).to(images.dtype)
-        joined = torch.cat([images, position_maps.expand(batch, -1, -1, -1)], 1)
-        return Features((joined * self.scale[:, None, None],), None, (height, width))
+        pixels = torch.cat([images, position_maps.expand(batch, -1, -1, -1)], 1)
+        return Features((pixels * self.scale[:, None, None],), None, (height, width))

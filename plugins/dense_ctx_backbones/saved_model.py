@@ -16,13 +16,14 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from dense_ctx.config import ModelConfig
-from dense_ctx.errors import CheckpointError, InputError
-from dense_ctx.files import state_digest
+from dense_ctx.errors import CheckpointError, FileError, InputError
+from dense_ctx.files import file_digest, state_digest
 from dense_ctx.interfaces import Backbone, Features, Link
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence import checkpoint, hub
 from dense_ctx.persistence.file_args import TEXT
 from dense_ctx.persistence.links import opening
+from dense_ctx.plugins import registry
 
 Maps = Literal["backbone", "decoder", "both"]
 FINE = 4  # pixels per cell of the decoder's map, at least, unless asked for
@@ -144,6 +145,22 @@ class ModelBackbone(Backbone):
     def random_args(cls) -> dict[str, Any]:
         """weights=None."""
         return {"weights": None}
+
+    @classmethod
+    def identity(cls, name: str, *args: Any, **named: Any) -> str | None:
+        """Digest of a local model's manifest; None of a published one, whose revision says it.
+
+        Raises:
+            FileError: there is no such folder, and it is no name that something could be published under.
+        """
+        folder = hub.local_folder(name)
+        if folder is None and name not in registry().names("model"):
+            if name.count("/") != 1 or name.startswith((".", "/", "~")):
+                raise FileError(f"There is no model at {name}: expected a folder, a short name or OWNER/NAME")
+        elif folder is not None and not any((folder / n).is_file() for n in (checkpoint.CONFIG, checkpoint.MANIFEST)):
+            raise FileError(f"{folder} holds no model: it has no {checkpoint.CONFIG}")
+        manifest = None if folder is None else folder / checkpoint.MANIFEST
+        return file_digest(manifest) if manifest is not None and manifest.is_file() else None
 
     def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         """The choice of maps, and the model's digest, or its configuration if `whole`."""

@@ -9,17 +9,21 @@ than four keep the deepest four. Blocks after the deepest map asked for are not 
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import timm
+import torch
 from timm.models import load_state_dict_from_hf
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dense_ctx.errors import InputError, UnknownNameError, WeightsError
-from dense_ctx.interfaces import Backbone, Features
+from dense_ctx.interfaces import Backbone, Features, Size
 from dense_ctx.persistence.file_args import CHANNELS, LAYERS, TEXT, WEIGHTS, is_permitted
+from dense_ctx.persistence.transfer import persevere
 
 from .convert import to_timm
 from .positions import official_positions
@@ -39,6 +43,9 @@ class TimmBackbone(Backbone):
         weights: "pretrained" (from the Hub), a file or folder, or None (random).
         layers: which blocks (ViT) or stages give the maps, counted from 0; default four, see the module.
         norm: pass a plain ViT's maps through its final norm.
+        resize: run the network at the size it was made for, `image_size`, whatever the image's: the image is resized to
+            it and the maps back to the grid of their strides, bilinear, each side by itself. For a network that takes
+            no other size and is refused at one.
         prefix: of the network's tensors in a file that holds others beside them ("student.backbone.").
         **options: further arguments of `timm.create_model` (depth, embed_dim, img_size ...).
     """
@@ -58,13 +65,14 @@ class TimmBackbone(Backbone):
         weights: str | os.PathLike[str] | None = "pretrained",
         layers: Sequence[int] | None = None,
         norm: bool = True,
+        resize: bool = False,
         prefix: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         if prefix is not None and weights in ("pretrained", None):
             raise InputError(f"prefix={prefix!r} is of the names in a file: give weights=PATH with it")
-        self.name = model
+        self.name, self.resize = model, resize
         self.net = self._build(model, options)
         official_positions(self.net)
         self._configure(layers, norm)
@@ -79,12 +87,13 @@ class TimmBackbone(Backbone):
         if not timm.is_model(model):
             near = difflib.get_close_matches(model.partition(".")[0], timm.list_models(), n=3, cutoff=0)
             raise UnknownNameError(f"timm {timm.__version__} has no model {model!r}. Closest: {', '.join(near)}")
-        plain = model.startswith(("vit_", "deit", "beit", "eva", "naflex"))
-        if plain and "dynamic_img_size" not in options and "_dinov3" not in model:
+        plain = model.startswith(("vit_", "deit", "beit", "eva", "naflex", "flexivit")) and "_dinov3" not in model
+        switch = {"dynamic_img_size": True} if plain else {"strict_img_size": False} if model.startswith("swin") else {}
+        if switch and not switch.keys() & options.keys():
             try:
-                return timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True, **options)
+                return timm.create_model(model, pretrained=False, num_classes=0, **switch, **options)
             except TypeError:
-                pass  # a family that takes any size by itself
+                pass  # a family that takes any size by itself, or none but its own
         try:
             return timm.create_model(model, pretrained=False, num_classes=0, **options)
         except TypeError as error:
@@ -107,7 +116,9 @@ class TimmBackbone(Backbone):
         self.layers = indices
         # SAM's "norm" is its neck, a projection to 256 channels trained for its own decoder
         self.norm = norm and not hasattr(net, "neck")
-        self.prefix_tokens = int(getattr(net, "num_prefix_tokens", 0) or 0)
+        # where it cannot be asked for them (CaiT, XCiT) its maps hold none
+        splits = "return_prefix_tokens" in inspect.signature(net.forward_intermediates).parameters
+        self.prefix_tokens = int(getattr(net, "num_prefix_tokens", 0) or 0) if splits else 0
         self.has_cls = self.prefix_tokens > 0 and getattr(net, "cls_token", None) is not None
         self.dims = tuple(stages[index][0] for index in indices)
         self.strides = tuple(stages[index][1] for index in indices)
@@ -126,7 +137,7 @@ class TimmBackbone(Backbone):
         self.source = str(repository)
         try:
             cached = cached_state(repository, self.net)
-            return dict(load_state_dict_from_hf(repository, weights_only=True)) if cached is None else cached
+            return cached or dict(persevere(lambda: load_state_dict_from_hf(repository, weights_only=True)))
         except WeightsError:
             raise
         except Exception as error:
@@ -141,22 +152,51 @@ class TimmBackbone(Backbone):
         return {"weights": None}
 
     def forward(self, images: Tensor) -> Features:
-        """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
-        net: Any = self.net
+        """Encode normalised images [B, 3, H, W], H and W multiples of `stride`.
+
+        Raises:
+            InputError: the network was made for another size; it is named.
+        """
+        return self._encode(self.net, images)
+
+    def _encode(self, net: Any, images: Tensor) -> Features:
+        size = (images.shape[-2], images.shape[-1])
+        if self.resize and size != self.image_size:
+            images = functional.interpolate(images, self.image_size, mode="bilinear", antialias=True)
+        maps, first = self._intermediates(net, images, size)
+        grids = [(size[0] // stride, size[1] // stride) for stride in self.strides]
+        if self.resize:  # some have other grids than their strides say at their own size too
+            maps = tuple(functional.interpolate(m, to, mode="bilinear") for m, to in zip(maps, grids, strict=True))
+        shapes = [tuple(m.shape[1:]) for m in maps]
+        if shapes != [(dim, *grid) for dim, grid in zip(self.dims, grids, strict=True)]:
+            raise self._refusal(size, f"its maps {shapes} are not on the grids {grids} of its strides")
+        return Features(maps, maps[-1].mean((2, 3)) if first is None else first, size)
+
+    def _intermediates(self, net: Any, images: Tensor, size: Size) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """The maps, and the class token where there is one."""
         arguments: dict[str, Any] = {"indices": self.layers, "intermediates_only": True, "output_fmt": "NCHW"}
         arguments["stop_early"] = True
         if self.plain:
             arguments["norm"] = self.norm
         if self.prefix_tokens:
             arguments["return_prefix_tokens"] = True
-        outputs = net.forward_intermediates(images, **arguments)
-        size = (images.shape[-2], images.shape[-1])
+        try:
+            outputs = net.forward_intermediates(images, **arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError) as error:  # how timm's networks say that a size is not theirs
+            raise self._refusal(size, f"{type(error).__name__}: {error}") from error
         if not self.prefix_tokens:
-            maps = tuple(outputs)
-            return Features(maps, maps[-1].mean((2, 3)), size)
-        maps = tuple(output[0] for output in outputs)
-        deepest = outputs[-1][1]
-        return Features(maps, deepest[:, 0] if self.has_cls else maps[-1].mean((2, 3)), size)
+            return tuple(outputs), None
+        return tuple(output[0] for output in outputs), outputs[-1][1][:, 0] if self.has_cls else None
+
+    def _refusal(self, size: Size, reason: str) -> InputError:
+        height, width = self.image_size
+        return InputError(
+            f"timm's {self.name} does not run on {size[0]} x {size[1]} pixels ({reason}). It was made for {height} x "
+            f"{width}: add resize=true, which brings images to that size and the maps back, or build it for your size "
+            "with img_size=[H, W] if it takes that"
+        )
 
     def blocks(self) -> list[str]:
         """The blocks or stages, shallow to deep, then the final norm."""

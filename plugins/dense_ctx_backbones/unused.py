@@ -51,8 +51,8 @@ _ANY = re.compile("|".join(pattern for patterns in UNUSED.values() for pattern i
 
 def is_unused(name: str) -> bool:
     """Whether no feature depends on a checkpoint's tensor of this name."""
-    found = _BEHIND.match(name)
-    behind = name[found.end() :] if found else name
+    match = _BEHIND.match(name)
+    behind = name[match.end() :] if match else name
     return bool(_ANY.match(name) or _ANY.match(behind))
 
 

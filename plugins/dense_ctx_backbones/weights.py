@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import FileError, WeightsError
 from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
+from dense_ctx.persistence.transfer import persevere
 
 from .unused import PREFIXES, is_unused
 
@@ -39,14 +40,15 @@ def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.
     if path.is_dir():
         file = next((path / name for name in _NAMES if (path / name).exists()), None)
         shards = next((found for pattern in SHARDS if (found := sorted(path.glob(pattern)))), [])
-        if file is None and shards:
-            return {key: value for shard in shards for key, value in read_state(shard, prefix, net).items()}
-        if file is None:
+        if file is None and not shards:
             raise FileError(f"The folder {path} holds none of {', '.join(_NAMES)}")
-        path = file
-    if not path.exists():
+        files = [file] if file is not None else shards
+    elif path.exists():
+        files = [path]
+    else:
         raise FileError(f"No weights at {path}")
-    loaded = _load(path, net)
+    parts = [_load(file, net) for file in files]
+    loaded = parts[0] if len(parts) == 1 else {key: value for part in parts for key, value in dict(part).items()}
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     if prefix is not None:
@@ -162,7 +164,7 @@ def cached_state(repository: str, net: nn.Module) -> State | None:
         if isinstance(path, str):
             return read_state(path, net=net)
     if not constants.HF_HUB_OFFLINE:
-        HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        persevere(lambda: HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT))
     return None
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dense_ctx.data import layout
-from dense_ctx.errors import ConfigError, DenseCtxError, InputError, PluginError
+from dense_ctx.errors import ConfigError, DenseCtxError, FileError, InputError, PluginError
 from dense_ctx.interfaces import ScoredObjective
+from dense_ctx.model import identity
 from dense_ctx.plugins import registry
 
 from .plan import Bench, BenchTask
@@ -25,12 +27,15 @@ def check_parts(bench: Bench) -> None:
     """
     for part in bench.backbones:
         with _named("backbone", part.name):
-            registry().bind("backbone", part.name, **part.args)
+            identity(part.name, part.args)
     for part in bench.heads:
         with _named("decoder", part.name):
             args = {key: value for key, value in part.args.items() if key != "lr"}
-            registry().bind("decoder", part.name, **{"dims": (), "strides": (), "dim": 1, **args})
+            for task in bench.tasks:
+                registry().bind("decoder", part.name, **{"dims": (), "strides": (), "dim": 1, **args, **task.head})
     for task in bench.tasks:
+        if not Path(task.data["root"]).exists():
+            raise FileError(f"{task.objective}: there is no data at root={task.data['root']}")
         with _named("objective", task.objective):
             _check_task(create_objective(task), task, bench.cache)
 

@@ -28,7 +28,7 @@ class Names:
         backbones, one = _short([each["backbone"] for each in settings])
         heads, two = _short([each["head"] for each in settings])
         tasks = _tasks([each["task"] for each in settings])
-        shared = tuple(f"{kind}: {words}" for kind, words in (("backbones", one), ("heads", two)) if words)
+        shared = tuple(f"{kind}: {label}" for kind, label in (("backbones", one), ("heads", two)) if label)
         return cls(backbones, heads, tasks, shared)
 
     def __call__(self, record: Record) -> tuple[str, str, str]:
@@ -67,7 +67,7 @@ def _tasks(parts: list[Mapping[str, Any]]) -> dict[str, str]:
             common = {k: v for k, v in values.items() if all(other.get(k, ...) == v for other in alike.values())}
             own = {k: v for k, v in values.items() if k in telling and v is not None and k not in common}
             inner = (objective[1], values["name"] if telling == ["name"] else _pairs(own))
-            brackets = ", ".join(words for words in inner if words)
+            brackets = ", ".join(label for label in inner if label)
             names[key] = f"{objective[0]}({brackets})" if brackets else objective[0]
     return names
 

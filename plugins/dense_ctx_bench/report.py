@@ -26,7 +26,7 @@ def page(records: Iterable[Record]) -> str:
     """A page that needs no other file. Cells that failed are in the table and in no plot."""
     every = list(records)
     names = Names.of(every)
-    drawn = plots(every)
+    pictures = plots(every)
     failed = [
         f"<li>{html.escape(' + '.join(names(r)[:2]))}, {html.escape(names(r)[2])}, seed {r['settings']['seed']}: "
         f"{html.escape(r['error'])}</li>"
@@ -37,8 +37,8 @@ def page(records: Iterable[Record]) -> str:
         f"<style>{STYLE}</style><h1>Backbones and heads compared</h1>", _table(markdown(every)),
         f'<p class="quiet">{html.escape(_settings(every))}</p>',
         *(["<h2>Failed</h2><ul>", *failed, "</ul>"] if failed else []),
-        *([f"<h2>Plots</h2><div>{drawn.pop('legend')}</div>", '<div class="plots">', *drawn.values(), "</div>"]
-          if drawn else []),
+        *([f"<h2>Plots</h2><div>{pictures.pop('legend')}</div>", '<div class="plots">', *pictures.values(), "</div>"]
+          if pictures else []),
     ]  # fmt: skip
     return "\n".join(parts) + "\n"
 
@@ -55,18 +55,18 @@ def plots(records: Iterable[Record]) -> dict[str, str]:
         groups.setdefault(task, {}).setdefault((backbone, head), []).append(record)
     axes = {task: f"{task}: {score_name(r for some in rows.values() for r in some)}" for task, rows in groups.items()}
     backbones, heads = (list(dict.fromkeys(each.values())) for each in (names.backbones, names.heads))
-    drawn = {"legend": legend(backbones, heads)}
+    pictures = {"legend": legend(backbones, heads)}
     for task, rows in groups.items():
         points = [Point(_milliseconds(some, done), _mean(some), *row, dy=_std(some)) for row, some in rows.items()]
-        drawn[f"speed-{_file(task)}"] = scatter(
+        pictures[f"speed-{_file(task)}"] = scatter(
             points, "backbone and head, ms for an image", axes[task], backbones, heads
         )
     for one, two in itertools.combinations(groups, 2):
         both = [(row, groups[one][row], groups[two][row]) for row in groups[one] if row in groups[two]]
         points = [Point(_mean(x), _mean(y), *row, dx=_std(x), dy=_std(y)) for row, x, y in both]
         if points:
-            drawn[f"{_file(one)}-{_file(two)}"] = scatter(points, axes[one], axes[two], backbones, heads)
-    return drawn
+            pictures[f"{_file(one)}-{_file(two)}"] = scatter(points, axes[one], axes[two], backbones, heads)
+    return pictures
 
 
 def _mean(records: list[Record]) -> float:
@@ -100,7 +100,7 @@ def _settings(records: list[Record]) -> str:
     first = records[0]["settings"]
     steps = sorted({record["settings"]["steps"] for record in records})
     seeds = sorted({record["settings"]["seed"] for record in records})
-    words = [
+    facts = [
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)}", f"outputs {first['size'][0]} x {first['size'][1]}",
         f"{' or '.join(map(str, steps))} steps of {first['batch_size']} images",
         *(["cosine schedule"] if first.get("schedule") == "cosine" else []),
@@ -110,13 +110,13 @@ def _settings(records: list[Record]) -> str:
     done = next((record for record in records if record["status"] == "done"), None)
     if done is not None:
         environment = done.get("environment", {})
-        words += [str(environment[key]) for key in ("machine", "device") if environment.get(key)]
-        words += [
+        facts += [str(environment[key]) for key in ("machine", "device") if environment.get(key)]
+        facts += [
             f"{name} {number}"
             for name, number in environment.get("versions", {}).items()
             if name in ("dense-ctx", "torch")
         ]
-    return "; ".join(words)
+    return "; ".join(facts)
 
 
 def _table(text: str) -> str:

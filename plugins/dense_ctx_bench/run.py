@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dense_ctx.files import read_json, write_json
-from dense_ctx.identity import require_equal
+from dense_ctx.persistence.identity import require_equal
 
 from .cells import run_cell
 from .check import check_parts
@@ -61,7 +61,7 @@ def run_bench(
     earlier = {name: _stamp(path) for name, path in paths.items()}
     records: dict[str, dict[str, Any]] = {}
 
-    def settled(cell: Cell) -> bool:
+    def has_record(cell: Cell) -> bool:
         """Whether the cell is done, or failed since this process began."""
         path = paths[cell.name]
         if not path.exists():
@@ -74,12 +74,12 @@ def run_bench(
         return True
 
     for cell in cells:  # of other settings: refused before any work
-        if settled(cell) and first and report is not None:
+        if has_record(cell) and first and report is not None:
             report(cell, records[cell.name])
     while left := [cell for cell in cells if cell.name not in records]:
-        free = [cell for cell in left if not settled(cell)]
-        taken = (_take(bench, cell, paths[cell.name], settled, records, report, begin, on_error) for cell in free)
-        if not any(taken) and free:
+        free = [cell for cell in left if not has_record(cell)]
+        outcomes = (_take(bench, cell, paths[cell.name], has_record, records, report, begin, on_error) for cell in free)
+        if not any(outcomes) and free:
             time.sleep(_POLL)  # the others are at all that is left
     return [records[cell.name] for cell in cells]
 
@@ -88,7 +88,7 @@ def _take(
     bench: Bench,
     cell: Cell,
     path: Path,
-    settled: Callable[[Cell], bool],
+    has_record: Callable[[Cell], bool],
     records: dict[str, dict[str, Any]],
     report: Report | None,
     begin: Callable[[Cell], object] | None,
@@ -99,7 +99,7 @@ def _take(
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / path.stem, timeout=0):
-            if settled(cell):
+            if has_record(cell):
                 return True
             if begin is not None:
                 begin(cell)

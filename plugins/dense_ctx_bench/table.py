@@ -29,7 +29,7 @@ def markdown(records: Iterable[Record]) -> str:
         learnt = " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "-"
         cells = [_cell(columns.get(task, []), best[task]) for task in tasks]
         lines.append(f"| {backbone} | {head} | {learnt} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n" + "".join(f"\nAll {words}\n" for words in names.shared)
+    return "\n".join(lines) + "\n" + "".join(f"\nAll {label}\n" for label in names.shared)
 
 
 def values(records: Iterable[Record]) -> list[float]:

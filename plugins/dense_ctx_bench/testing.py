@@ -49,21 +49,21 @@ def check_scored_objective(
     check = Clauses("objective", objective)
     bench = _Bench(objective, args or {}, train, val)
     with check.clause("construction") as require:
-        built = bench.build()
-        require(isinstance(built, ScoredObjective), f"gave a {type(built).__name__}, not a ScoredObjective")
+        part = bench.build()
+        require(isinstance(part, ScoredObjective), f"gave a {type(part).__name__}, not a ScoredObjective")
     with check.clause("declarations") as require:
-        metric, lower, reads = built.metric, built.lower_is_better, built.reads_features
+        metric, lower, reads = part.metric, part.lower_is_better, part.reads_features
         require(isinstance(metric, str) and bool(metric), f"metric is {metric!r}, not the name of a score")
-        require(isinstance(built.unit, str), f"unit is {built.unit!r}, not a str")
+        require(isinstance(part.unit, str), f"unit is {part.unit!r}, not a str")
         require(isinstance(lower, bool), f"lower_is_better is {lower!r}, not a bool")
         require(isinstance(reads, bool), f"reads_features is {reads!r}, not a bool")
     with check.clause("outputs") as require:
-        opened, dataset = bench.open()
-        outputs = opened.outputs(dataset)
+        task, dataset = bench.open()
+        outputs = task.outputs(dataset)
         require(isinstance(outputs, int) and outputs > 0, f"outputs() gave {outputs!r}, not a number of channels")
     model = _model(outputs)
     with check.clause("lr") as require:
-        rates = [group.get("lr") for group in opened.setup(copy.deepcopy(model), dataset, fresh=True)]
+        rates = [group.get("lr") for group in task.setup(copy.deepcopy(model), dataset, fresh=True)]
         require(None in rates, f"the parameter groups have lr {rates} of their own: a benchmark's would have no effect")
     plain = _score(check, bench, model)
     _features(check, bench, model, plain)
@@ -117,12 +117,12 @@ def _calls(model: DenseModel) -> Iterator[tuple[list[Size], list[Size]]]:
     encoded: list[Size] = []
     decoded: list[Size] = []
 
-    def encode(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        images = given[0] if given else named["images"]
+    def encode(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        images = arguments[0] if arguments else named["images"]
         encoded.append((images.shape[-2], images.shape[-1]))
 
-    def decode(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        height, width = given[2] if len(given) > 2 else named["size"]
+    def decode(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        height, width = arguments[2] if len(arguments) > 2 else named["size"]
         decoded.append((height, width))
 
     hooks = [

@@ -18,6 +18,7 @@ One JSON file for each paper:
         "rows": [{"name": "DINOv2-S14 + LILA", "backbone": "dinov2-s14", "data": "YT-VOS",
                   "values": {"linear_jf": 68.6}}]}}}
 
+A column of a benchmark's cells has "PRESET/TASK" in place of a protocol, or "PRESET/*" for what all its tasks share.
 A column may have a "condition", which sets it apart from others of its protocol and metric ("support: 1/8 of the
 training images"); a result belongs in a column when protocol, metric and condition agree. "higher_is_better" is null
 for what is no score (sizes, counts). Units: "%", "pp" (percentage points), "deg", "m", "px", "cells", "M" (millions),
@@ -148,9 +149,9 @@ def table(name: str) -> Table:
     if not isinstance(name, str):
         raise InputError(f"A table is asked for by name, such as 'lila:table1'; got {type(name).__name__}: {name!r}")
     paper, _, part = name.partition(":")
-    listed = names(paper)
-    if name not in listed:
-        raise UnknownNameError(f"Unknown table {name!r}. {paper} has {', '.join(listed)}.")
+    tables = names(paper)
+    if name not in tables:
+        raise UnknownNameError(f"Unknown table {name!r}. {paper} has {', '.join(tables)}.")
     file = _file(paper)
     try:
         return _table(name, file, file["tables"][part])

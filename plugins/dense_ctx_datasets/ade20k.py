@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose
 
-from .files import comma_separated, pick, read_labels, require
+from .files import comma_separated, inside, pick, read_labels, require
 from .pairs import PairSet, images_in, same_stem
 
 CLASSES = comma_separated(
@@ -51,7 +51,7 @@ class Ade20k(DatasetReader):
         split = choose(split, self.layout)
         pick(other, ("ignored", "class", "train"), "other", self.layout)
         folder = _FOLDERS[split]
-        root = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
+        root = inside(root, "ADEChallengeData2016")
         images = require(root / "images" / folder, self.layout)
         targets = require(root / "annotations" / folder, self.layout)
         if other == "ignored":

@@ -8,8 +8,8 @@ from pathlib import Path
 from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose
 from dense_ctx.errors import FileError
 
-from .davis import sequence
-from .files import pick, refuse, require
+from .davis import sequence_set, video_set
+from .files import pick, require
 from .pairs import images_in
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".y4m"})
@@ -45,16 +45,10 @@ class YoutubeVos(DatasetReader):
         if annotated:
             require(masks, self.layout)
         meta = root / split / "meta.json"
-        listed = _videos(meta) if meta.is_file() else []
-        clips, problems = [], []
-        for name in listed or sorted(path.name for path in folder.iterdir() if path.is_dir()):
-            if not (folder / name).is_dir():
-                problems.append(f"{meta} names the video {name!r}, but {folder / name} is missing")
-                continue
-            clip, faults = sequence(name, folder / name, masks / name if annotated else None, every=False)
-            problems += faults
-            clips += [clip] if clip else []
-        return _filled(clips, problems, self.layout)
+        names = _videos(meta) if meta.is_file() else []
+        names = names or sorted(path.name for path in folder.iterdir() if path.is_dir())
+        folders = [(name, folder / name, masks / name if annotated else None) for name in names]
+        return sequence_set(folders, self.layout, source=meta)
 
 
 def _videos(path: Path) -> list[str]:
@@ -88,8 +82,7 @@ class Kinetics700(DatasetReader):
             files = _video_files(one)
             clips += [Clip(f"{one.name}/{path.stem}", video=path) for path in files]
             problems += [] if files else [f"the class folder {one} holds no video"]
-        filled = _filled(clips, problems, self.layout)
-        return VideoSet(filled.clips, classes=tuple(path.name for path in classes), problems=filled.problems)
+        return video_set(clips, problems, self.layout, [path.name for path in classes])
 
 
 class Clips(DatasetReader):
@@ -120,7 +113,7 @@ class Clips(DatasetReader):
                 clips.append(Clip(folder.name, frames, (None,) * len(frames)))
             else:
                 problems.append(f"the clip {folder.name!r} has no frames in {folder}")
-        return _filled(sorted(clips, key=lambda clip: clip.name), problems, self.layout)
+        return video_set(sorted(clips, key=lambda clip: clip.name), problems, self.layout)
 
 
 class VosFolder(DatasetReader):
@@ -148,21 +141,9 @@ class VosFolder(DatasetReader):
             folders = [root]
         else:
             folders = sorted(path for path in root.iterdir() if (path / "frames").is_dir())
-        clips, problems = [], []
-        for folder in folders:
-            clip, faults = sequence(
-                folder.resolve().name, folder / "frames", folder / "masks", every=False, binary=binary
-            )
-            problems += faults
-            clips += [clip] if clip else []
-        return _filled(clips, problems, self.layout)
+        clips = [(folder.resolve().name, folder / "frames", folder / "masks") for folder in folders]
+        return sequence_set(clips, self.layout, binary=binary)
 
 
 def _video_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-
-
-def _filled(clips: list[Clip], problems: list[str], layout: Layout) -> VideoSet:
-    if not clips and not problems:
-        raise refuse(layout, "no clips found")
-    return VideoSet(tuple(clips), problems=tuple(problems))

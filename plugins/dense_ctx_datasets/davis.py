@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dense_ctx.data.base import Clip, DatasetReader, Layout, VideoSet, choose
@@ -74,23 +75,54 @@ def _open(root: Path, layout: Layout, lists: tuple[str, ...], split: str, resolu
         raise refuse(layout, f"{files[0]} is missing")
     else:
         names = sequences(read_list(source))
-    clips, problems = [], []
-    whole = not split.startswith("test")  # the test splits publish first masks only
-    for name in names:
-        if not (frames / name).is_dir():
-            problems.append(f"{source or split} names the sequence {name!r}, but {frames / name} is missing")
-            continue
-        clip, faults = sequence(name, frames / name, masks / name, every=whole, binary=binary)
-        problems += faults
-        if clip is not None:
-            clips.append(clip)
-    return VideoSet(tuple(clips), problems=tuple(problems))
+    folders = [(name, frames / name, masks / name) for name in names]
+    # the test splits publish first masks only
+    return sequence_set(folders, layout, every=not split.startswith("test"), binary=binary, source=source or split)
 
 
 def sequences(lines: list[str]) -> list[str]:
     """Names in a list: one a line, or of each line's first path the folder that holds the frame."""
     names = [Path(line.split()[0]).parent.name if "/" in line else line for line in lines]
     return list(dict.fromkeys(names))
+
+
+def sequence_set(
+    folders: Iterable[tuple[str, Path, Path | None]],
+    layout: Layout,
+    *,
+    every: bool = False,
+    binary: bool = False,
+    source: str | Path = "",
+) -> VideoSet:
+    """Clips of two folders each; what is missing of them becomes a problem.
+
+    Args:
+        folders: (name, frames, masks) of each clip, arguments of `sequence` as the others are.
+        source: of the names, to say so where a folder is missing.
+
+    Raises:
+        FileError: there is no clip.
+    """
+    clips, problems = [], []
+    for name, frames, masks in folders:
+        if not frames.is_dir():
+            problems.append(f"{source} names the sequence {name!r}, but {frames} is missing")
+            continue
+        clip, faults = sequence(name, frames, masks, every, binary)
+        problems += faults
+        clips += [clip] if clip else []
+    return video_set(clips, problems, layout)
+
+
+def video_set(clips: Sequence[Clip], problems: Sequence[str], layout: Layout, classes: Sequence[str] = ()) -> VideoSet:
+    """Clips with their problems.
+
+    Raises:
+        FileError: there is neither.
+    """
+    if not clips and not problems:
+        raise refuse(layout, "no clips found")
+    return VideoSet(tuple(clips), classes=tuple(classes), problems=tuple(problems))
 
 
 def sequence(

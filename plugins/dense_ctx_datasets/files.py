@@ -34,6 +34,11 @@ def refuse(layout: Layout, problem: str) -> FileError:
     )
 
 
+def inside(root: Path, *folders: str) -> Path:
+    """The first of some folders below the root that exists, for archives that have them and roots that are them."""
+    return next((root / folder for folder in folders if (root / folder).is_dir()), root)
+
+
 def pick(value: str, allowed: Sequence[str], option: str, layout: Layout) -> str:
     """Validate an option with a few allowed values.
 
@@ -81,9 +86,9 @@ def read_labels(
     bad = values[beyond & ~void]
     if len(bad):
         ids = torch.unique(bad)
-        shown = ", ".join(str(int(value)) for value in ids[:5]) + (", ..." if len(ids) > 5 else "")
+        examples = ", ".join(str(int(value)) for value in ids[:5]) + (", ..." if len(ids) > 5 else "")
         raise InputError(
-            f"{path} holds the values {shown} in {len(bad)} pixels; expected 0 to {count - 1}"
+            f"{path} holds the values {examples} in {len(bad)} pixels; expected 0 to {count - 1}"
             + (f", and {', '.join(map(str, ignore))} for pixels that are not annotated" if ignore else "")
         )
     inside = values.clamp(0, count - 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, choose
 from dense_ctx.errors import InputError
 
-from .files import comma_separated, read_labels, require
+from .files import comma_separated, inside, read_labels, require
 from .pairs import Pair, PairSet, read_list
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Voc2012(DatasetReader):
             InputError: `instances` of trainaug, which has classes only.
         """
         split = choose(split, self.layout)
-        root = _inside(root, "VOC2012")
+        root = inside(root, "VOCdevkit/VOC2012", "VOC2012")
         read = partial(read_labels, classes=255 if instances else 21)
         if split == "trainaug":
             if instances:
@@ -95,7 +95,7 @@ class PascalContext(DatasetReader):
     def open(self, root: Path, split: str | None = None, background: bool = False) -> ImageSet:
         """59 classes (files' 1..59 become 0..58), or 60 with the background as class 0."""
         split = choose(split, self.layout)
-        root = _inside(root, "VOC2010")
+        root = inside(root, "VOCdevkit/VOC2010", "VOC2010")
         names = root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
         pairs = _pairs(root, names, "SegmentationClassContext", self.layout)
         classes = ("background", *CONTEXT_CLASSES) if background else CONTEXT_CLASSES
@@ -110,16 +110,9 @@ def _read_context(path: Path) -> Tensor:
     return read_labels(path, classes=59, table=(IGNORED, *range(59)))
 
 
-def _inside(root: Path, year: str) -> Path:
-    for path in (root / "VOCdevkit" / year, root / year):
-        if path.is_dir():
-            return path
-    return root
-
-
 def _pairs(root: Path, names: Path, folder: str, layout: Layout) -> list[Pair]:
     images = root / "images" if not (root / "JPEGImages").is_dir() and (root / "images").is_dir() else None
     images = images or require(root / "JPEGImages", layout)
     targets = require(root / folder, layout)
-    listed = read_list(require(names, layout, "file"))
-    return [Pair(name, images / f"{name}.jpg", targets / f"{name}.png") for name in listed]
+    ids = read_list(require(names, layout, "file"))
+    return [Pair(name, images / f"{name}.jpg", targets / f"{name}.png") for name in ids]

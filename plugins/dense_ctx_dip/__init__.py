@@ -2,7 +2,14 @@
 
 from importlib import resources
 
-from dense_ctx.hookspecs import DefineKind, Register, hookimpl
+from dense_ctx.hookspecs import HUB_OWNER, DefineKind, Register, hookimpl
+
+# no address of the files is known: the authors' page, github.com/sirkosophia/DIP, has a heading for them and no link
+_HOW = (
+    "The authors' file is dip_coco_{size}/checkpoint-4.pth of github.com/sirkosophia/DIP; no stable address or sha256 "
+    "of it is known. Once you have it: `dense-ctx convert dip checkpoint-4.pth --out {name}`, then open that folder. "
+    "Or train it: `dense-ctx train {name} data=TASKS` (an official preset)"
+)
 
 
 @hookimpl
@@ -20,7 +27,8 @@ def register_parts(register: Register) -> None:
     register("segmenter", "patches", "dense_ctx_dip.segmenters:PatchSegmenter")
     register("segmenter", "slic", "dense_ctx_dip.slic:SlicSegmenter", extra="dip")
     register("segmenter", "diffcut", "dense_ctx_dip.diffcut:DiffCutSegmenter", extra="diffcut")
-    for name in ("dip-s14", "dip-b14"):
-        register("model", name, f"hub:dense-ctx/{name}")
+    register("converter", "dip", "dense_ctx_dip.convert:from_dip")
+    for name, size in (("dip-s14", "small"), ("dip-b14", "base")):
+        register("model", name, f"hub:{HUB_OWNER}/{name}", args={"unpublished": _HOW.format(name=name, size=size)})
     for file in resources.files(__name__).joinpath("presets").iterdir():
         register("preset", file.name.removesuffix(".yaml"), f"{__name__}:presets/{file.name}")

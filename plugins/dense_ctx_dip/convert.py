@@ -1,28 +1,25 @@
 """Official DIP checkpoints (github.com/sirkosophia/DIP, checkpoint-N.pth) -> a model folder.
 
-They hold the whole encoder as `feats_extractor.model.*` and what post-training threw away: `projector.*`, `enc_norm.*`.
+They hold the whole encoder, as `feats_extractor.model.*` or (newer training script) `feats_extractor.encoder.*`, and
+what post-training threw away: `projector.*`, `enc_norm.*`.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from dense_ctx import AutoDenseModel
-from dense_ctx.config import ModelConfig, Part
-from dense_ctx.errors import CheckpointError, FileError
-from dense_ctx.files import read_pickle
+from dense_ctx.config import Part, parse_part
+from dense_ctx.errors import CheckpointError
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence.official import checkpoint_tensors, official_model
 
 from .projector import Projector
 
-_ENCODER = "feats_extractor.model."
+_ENCODERS = ("feats_extractor.model.", "feats_extractor.encoder.")
+_THROWN_AWAY = ("projector.", "enc_norm.", "feats_extractor.model.mask_token", "feats_extractor.encoder.mask_token")
 _SIZES = {384: "s14", 768: "b14", 1024: "l14", 1536: "g14"}
 
 
@@ -33,50 +30,42 @@ def read_dip(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         FileError: no such file.
         CheckpointError: damaged, holding other objects, or not one of DIP's.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"No checkpoint at {path}")
-    try:
-        found: Any = read_pickle(path)
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged, or holds more than tensors and is not opened: {error}") from None
-    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
-        found = next((found[key] for key in ("model", "state_dict") if key in found), None)
-    state = {str(k).removeprefix("module."): v for k, v in (found or {}).items() if isinstance(v, Tensor)}
-    if not any(key.startswith(_ENCODER) for key in state):
+    state = checkpoint_tensors(Path(path))
+    encoders = [prefix for prefix in _ENCODERS if any(key.startswith(prefix) for key in state)]
+    if len(encoders) != 1:
         raise CheckpointError(
-            f"{path} has no tensor {_ENCODER}*: not a DIP checkpoint. Its tensors begin with "
-            f"{', '.join(list(state)[:4]) or 'nothing'}"
+            f"{path} has tensors of {' and '.join(f'{p}*' for p in encoders) or f'neither {_ENCODERS[0]}* nor '}"
+            f"{'' if encoders else f'{_ENCODERS[1]}*'}: not a DIP checkpoint. Its tensors begin with "
+            f"{', '.join(list(state)[:4])}"
         )
+    unknown = [key for key in state if not key.startswith((encoders[0], *_THROWN_AWAY))]
+    if unknown:
+        raise CheckpointError(f"{path} has tensors that are not known to be unused: {', '.join(unknown[:4])}")
     return state
 
 
 def from_dip(path: str | os.PathLike[str], backbone: str | None = None) -> DenseModel:
-    """The model of an official checkpoint; `save_pretrained(folder, standalone=True)` makes a model folder of it.
+    """The model of an official checkpoint; `save_pretrained(folder)` makes a model folder of it.
 
     Args:
         path: of the .pth file.
-        backbone: registered name; default by width and registers: "dinov2-reg-s14", "dinov2-b14" ...
+        backbone: NAME or NAME(key=value, ...); default by width and registers: "dinov2-reg-s14", "dinov2-b14" ...
 
     Raises:
         FileError, CheckpointError: as `read_dip`; or an encoder of unknown width.
         WeightsError: tensors that do not fit the backbone, by name.
     """
     state = read_dip(path)
-    encoder = {key.removeprefix(_ENCODER): value for key, value in state.items() if key.startswith(_ENCODER)}
+    prefix = next(prefix for prefix in _ENCODERS if any(key.startswith(prefix) for key in state))
+    encoder = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if backbone is None:
         width = encoder["cls_token"].shape[-1] if "cls_token" in encoder else 0
         if width not in _SIZES:
             raise CheckpointError(f"{path}: an encoder of width {width} is none of {_SIZES}; give backbone=NAME")
         registers = any(key in encoder for key in ("register_tokens", "reg_token"))
         backbone = f"dinov2-{'reg-' if registers else ''}{_SIZES[width]}"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "encoder.safetensors"
-        save_file({key: value.contiguous().clone() for key, value in encoder.items()}, file)
-        model: DenseModel = AutoDenseModel.from_parts(backbone, "upsample", backbone_args={"weights": str(file)})
-    model.backbone.source = None  # it has no home of its own: the folder stores it whole
-    model.model_config = ModelConfig(Part(backbone, {}), Part("upsample", {}))
-    return model
+    unused = [key for key in state if key.startswith(_THROWN_AWAY)]
+    return official_model(Path(path), parse_part(backbone), Part("upsample"), encoder, unused)
 
 
 def projector_of(path: str | os.PathLike[str]) -> Projector:
@@ -90,8 +79,8 @@ def projector_of(path: str | os.PathLike[str]) -> Projector:
            if key.startswith(("projector.", "enc_norm."))}  # fmt: skip
     try:
         dim, out = own["fc1.weight"].shape[1], own["fc2.weight"].shape[0]
-        made = Projector(dim, own["fc1.weight"].shape[0] // dim, out)
-        made.load_state_dict(own)
+        projector = Projector(dim, own["fc1.weight"].shape[0] // dim, out)
+        projector.load_state_dict(own)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path} has no projector that fits together: {error}") from None
-    return made
+    return projector

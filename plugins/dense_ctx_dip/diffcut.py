@@ -6,6 +6,7 @@ from typing import Any
 
 import diffusers
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -87,7 +88,7 @@ class DiffCutSegmenter(Segmenter):
             hook.remove()
         rows = outputs[0][0]  # [h * w, C] of a square grid
         grid = round(len(rows) ** 0.5)
-        return rows.T.reshape(-1, grid, grid).float()
+        return rearrange(rows, "(h w) c -> c h w", h=grid).float()
 
     def _condition(self, like: Tensor) -> dict[str, Any]:
         config = self.unet.config

@@ -8,7 +8,7 @@ from typing import Any
 
 from dense_ctx.errors import FileError
 from dense_ctx.files import write_json
-from dense_ctx.identity import Identity, require_equal
+from dense_ctx.persistence.identity import Identity, require_equal
 
 FORMAT = 1
 FILE = "manifest.json"

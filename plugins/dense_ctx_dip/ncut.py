@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
@@ -237,7 +238,7 @@ def ncut_segments(
     if features.ndim != 3:
         raise InputError(f"features are [C, h, w]; got {list(features.shape)}")
     features = features.float()
-    parts, _ = recursive_cut(affinity(features.flatten(1).T, alpha), tau, official_quirk)
+    parts, _ = recursive_cut(affinity(rearrange(features, "c h w -> (h w) c"), alpha), tau, official_quirk)
     return paint(features, parts, size)
 
 
@@ -247,7 +248,7 @@ def paint(features: Tensor, parts: Tensor, size: Size) -> Tensor:
     if count <= 1:
         return torch.zeros(size, dtype=torch.int64, device=features.device)
     unit = functional.normalize(features, dim=0)
-    rows = unit.flatten(1).T
+    rows = rearrange(unit, "c h w -> (h w) c")
     means = rows.new_zeros(count, rows.shape[1]).index_add_(0, parts, rows)
     means = means / torch.bincount(parts, minlength=count)[:, None]
     # products of upsampled features are upsampled products: K channels are upsampled instead of C

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.errors import InputError
@@ -152,6 +153,6 @@ def ncut_segments_of(
     for item in features:
         if item.ndim != 3:
             raise InputError(f"features are [C, h, w]; got {list(item.shape)}")
-    graphs = [affinity(item.float().flatten(1).T, alpha) for item in features]
+    graphs = [affinity(rearrange(item.float(), "c h w -> (h w) c"), alpha) for item in features]
     parts = recursive_cuts(graphs, tau, official_quirk)
     return [paint(item.float(), part, size) for item, part, size in zip(features, parts, sizes, strict=True)]

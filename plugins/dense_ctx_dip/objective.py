@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -42,9 +43,9 @@ class DipObjective(Objective):
             adapters where the backbone has some, else its last blocks.
         blocks: how many; see `choose`.
         size: side of the square crops, pixels.
-        scale: range of the crop's share of the image's area.
+        scale: range of the random crop's share of the image's area; default 0.4 to 1.
         resize: in place of a random crop, the square of `size` in the middle of the image at this short side, as in the
-            published code (256); `scale` is then without effect.
+            published code (256).
         positives: "pairs" (the data's), or "crops": two crops of the query in place of a neighbour (ablation).
         direct: a linear classifier of the pseudo-classes, on patches of queries and positives, in place of the
             support (ablation); `loss` is then "nll", and `projector_lr` the classifier's.
@@ -63,24 +64,27 @@ class DipObjective(Objective):
         train: Train | None = None,
         blocks: int | None = None,
         size: int = 224,
-        scale: Sequence[float] = (0.4, 1.0),
+        scale: Sequence[float] | None = None,
         resize: int | None = None,
         positives: str = "pairs",
         direct: bool = False,
     ) -> None:
         super().__init__()
-        for value, known, name in (
+        for value, choices, name in (
             (loss, ("nll", "official"), "loss"),
             (train or "blocks", ("blocks", "adapters", "decoder"), "train"),
             (positives, ("pairs", "crops"), "positives"),
         ):
-            if value not in known:
-                raise ConfigError(f"{name}={value!r}: expected one of {', '.join(known)}")
+            if value not in choices:
+                raise ConfigError(f"{name}={value!r}: expected one of {', '.join(choices)}")
         if distractors < 0 or not temperature > 0 or hidden < 1 or out < 0 or size < 1 or (classes or 1) < 1:
             raise ConfigError(
                 f"distractors={distractors}, temperature={temperature}, hidden={hidden}, out={out}, size={size}, "
                 f"classes={classes}: expected at least 0, above 0, at least 1, 0, 1 and 1"
             )
+        if resize is not None and scale is not None:
+            raise ConfigError("scale would have no effect with resize, which cuts the middle: leave it out")
+        scale = (0.4, 1.0) if scale is None else scale
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise ConfigError(f"scale={list(scale)}: expected [low, high] within (0, 1]")
         if resize is not None and (resize < size or positives == "crops"):
@@ -137,8 +141,8 @@ class DipObjective(Objective):
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
         """What `train` says, and the projector, which is no part of the published model; vectors do not decay."""
         self.check(model)
-        chosen = choose(model, self.what, self.blocks)
-        groups = _by_decay(chosen)
+        parameters = choose(model, self.what, self.blocks)
+        groups = _by_decay(parameters)
         if self.projector is None and (self.out or self.direct):
             width = model.dim if self.what == "decoder" else model.backbone.dims[-1]
             self.projector = self._head(width).to(model.device)
@@ -163,7 +167,7 @@ class DipObjective(Objective):
         Args:
             batch: "query", "positive" [B, 3, H, W]; "query_labels", "positive_labels" int64 [B, H, W], -1 ignored;
                 "seed" int64 [B], from which the distractors are drawn, alike in every process; or "distractors",
-                int64 [n, joint batch], which fixes them.
+                int64 [n, joint batch], which fixes them (n may be 0).
         """
         device = model.device
         images = torch.cat([batch["query"], batch["positive"]]).to(device)
@@ -195,8 +199,8 @@ class DipObjective(Objective):
         queries, mine = rows.chunk(2)
         own, positive = labels.chunk(2)
         keys = gather(functional.normalize(mine, dim=-1))
-        (wanted, known), present = compact(own, gather(positive))
-        values, counts = (label_counts(item, grid, max(1, len(present))) for item in (known, wanted))
+        (own_labels, positive_labels), present = compact(own, gather(positive))
+        values, counts = (label_counts(item, grid, max(1, len(present))) for item in (positive_labels, own_labels))
         support = blocks_of(rank, len(queries), self._distractors(batch, len(keys)).to(rows.device))
         predicted, supported = soft_predict(queries, keys, values, support, self.temperature)
         counts = counts * supported[:, None, None]
@@ -222,14 +226,15 @@ class DipObjective(Objective):
         maps = features.maps[-1]
         if self.what == "decoder":
             maps = model.decoder(features, padded, (maps.shape[-2], maps.shape[-1]))
-        return maps.flatten(2).transpose(1, 2), (maps.shape[-2], maps.shape[-1]), full
+        return rearrange(maps, "b c h w -> b (h w) c"), (maps.shape[-2], maps.shape[-1]), full
 
     def _distractors(self, batch: Batch, joint: int) -> Tensor:
-        given = batch.get("distractors")
-        if given is not None:
-            if given.ndim != 2 or given.shape[1] != joint or int(given.min()) < 0 or int(given.max()) >= joint:
-                raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(given.shape)}")
-            return given  # type: ignore[no-any-return]
+        ids = batch.get("distractors")
+        if ids is not None:
+            inside = ids.numel() == 0 or (int(ids.min()) >= 0 and int(ids.max()) < joint)
+            if ids.ndim != 2 or ids.shape[1] != joint or ids.is_floating_point() or not inside:
+                raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(ids.shape)}")
+            return ids.long()  # type: ignore[no-any-return]
         seeds = gather(batch["seed"].to(torch.int64)) if "seed" in batch else torch.zeros(joint, dtype=torch.int64)
         seed = 0
         for number in seeds.tolist():  # the order counts, and every process sees the same

@@ -27,13 +27,14 @@ class TaskPairs(SeededDataset):
 
     Args:
         name: of the data set, for messages.
-        images, labels: folders; `labels` holds NAME.png, STEM.png or STEM.npy for the image NAME.
+        images, labels: folders; `labels` holds NAME.png, STEM.png, STEM.npy or STEM.pt for the image NAME.
         pairs: (query, positive) names, relative to `images`.
         classes: number of pseudo-classes.
         size: side of the crops.
         scale: range of a crop's share of the image's area.
         crops: use another crop of the query as positive.
-        resize: in place of a random crop, the square of `size` in the middle of the image at this short side.
+        resize: in place of a random crop, the square of `size` in the middle of the image at this short side. Square
+            labels of an image that is not square are then those of that square, as in the masks published with DIP.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class TaskPairs(SeededDataset):
         self.size, self.scale, self.crops, self.resize = size, scale, crops, resize
         # with crops the positives in the list are unused: each query occurs once
         self.pairs = [(query, query) for query in dict.fromkeys(query for query, _ in pairs)] if crops else pairs
-        self._label(self.pairs[0][0])  # fail early if the folders are wrong
+        self._check_files()
 
     @classmethod
     def open(
@@ -90,6 +91,27 @@ class TaskPairs(SeededDataset):
             )
         return cls(name, images, labels, read_pairs(pairs), classes, size, scale, crops, resize)
 
+    def _check_files(self) -> None:
+        """Refuse lists that name a missing image or one without labels; each folder is listed once."""
+        listed: dict[Path, set[str]] = {}
+
+        def exists(path: Path) -> bool:
+            if path.parent not in listed:
+                listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+            return path.name in listed[path.parent]
+
+        names = dict.fromkeys(name for pair in self.pairs for name in pair)
+        missing = [name for name in names if not exists(self.images / name)]
+        if missing:
+            raise FileError(
+                f"{self.name} names {len(missing)} images that are not in {self.images}, the first {missing[0]!r}. "
+                "Names are relative to the folder of images"
+            )
+        bare = [name for name in names if not any(map(exists, self._candidates(name)))]
+        if bare:
+            endings = ", ".join(path.name for path in self._candidates(bare[0]))
+            raise FileError(f"No labels for {bare[0]} and {len(bare) - 1} more: {self.labels} has none of {endings}")
+
     def __len__(self) -> int:
         return len(self.pairs)
 
@@ -105,12 +127,17 @@ class TaskPairs(SeededDataset):
     def _cropped(self, name: str, generator: random.Random) -> tuple[Tensor, Tensor]:
         image, labels = image_io.load(self.images / name), self._label(name)
         ratio = (image.shape[-2] / image.shape[-1]) / (labels.shape[-2] / labels.shape[-1])
-        if not 0.9 < ratio < 1.1:
+        of_square = self.resize is not None and labels.shape[-2] == labels.shape[-1]
+        if not 0.9 < ratio < 1.1 and not of_square:
             raise InputError(
                 f"{name} is {list(image.shape[-2:])} and its labels {list(labels.shape)}: they do not belong together"
+                + (" (labels of its middle square want resize=256)" if labels.shape[0] == labels.shape[1] else "")
             )
         if self.resize is not None:
-            return _middle(image, labels, self.resize, self.size)
+            picture, cropped = _middle(image, labels, self.resize, self.size)
+            if 0.9 < ratio < 1.1:
+                return picture, cropped
+            return picture, image_io.nearest(labels, (self.size, self.size))
         share = generator.uniform(*self.scale)
         aspect = math.exp(generator.uniform(-math.log(4 / 3), math.log(4 / 3)))
         area = share * image.shape[-2] * image.shape[-1]
@@ -126,13 +153,15 @@ class TaskPairs(SeededDataset):
             picture, cropped = picture.flip(-1), cropped.flip(-1)
         return picture.clamp(0, 1), cropped
 
-    def _label(self, name: str) -> Tensor:
+    def _candidates(self, name: str) -> list[Path]:
         stem = Path(name).with_suffix("")
-        for candidate in (f"{name}.png", f"{stem}.png", f"{stem}.npy"):
-            path = self.labels / candidate
+        return [self.labels / file for file in (f"{name}.png", f"{stem}.png", f"{stem}.npy", f"{stem}.pt")]
+
+    def _label(self, name: str) -> Tensor:
+        for path in self._candidates(name):
             if path.is_file():
                 return read_pseudo_labels(path, self.classes)
-        raise FileError(f"No labels for {name}: {self.labels} has neither {name}.png, {stem}.png nor {stem}.npy")
+        raise FileError(f"No labels for {name}: {', '.join(map(str, self._candidates(name)))} are all gone")
 
 
 def _middle(image: Tensor, labels: Tensor, resize: int, size: int) -> tuple[Tensor, Tensor]:

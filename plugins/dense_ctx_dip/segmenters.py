@@ -35,7 +35,7 @@ class Segmenter(ABC):
 
     def batch(self, images: Sequence[Tensor], features: Sequence[Tensor | None], sizes: Sequence[Size]) -> list[Tensor]:
         """Segments of several images, of any sizes; those of one at a time."""
-        return [self(image, found, size) for image, found, size in zip(images, features, sizes, strict=True)]
+        return [self(image, deep, size) for image, deep, size in zip(images, features, sizes, strict=True)]
 
     def to(self, device: str | torch.device) -> Segmenter:
         """Move its networks, if it has any."""
@@ -64,10 +64,10 @@ class NcutSegmenter(Segmenter):
 
     def batch(self, images: Sequence[Tensor], features: Sequence[Tensor | None], sizes: Sequence[Size]) -> list[Tensor]:
         """Small parts of all images are cut together; the segments are those of one at a time."""
-        given = [item for item in features if item is not None]
-        if len(given) != len(images):
+        maps = [item for item in features if item is not None]
+        if len(maps) != len(images):
             raise InputError("ncut reads the backbone's features; got none")
-        return ncut_segments_of(given, sizes, self.tau, self.alpha, self.official_quirk)
+        return ncut_segments_of(maps, sizes, self.tau, self.alpha, self.official_quirk)
 
 
 class PatchSegmenter(Segmenter):

@@ -30,5 +30,5 @@ class SlicSegmenter(Segmenter):
         """As `Segmenter`."""
         small = functional.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
         picture = small.clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-        found = slic(picture, n_segments=self.segments, compactness=self.compactness, start_label=0)
-        return torch.from_numpy(found).long()
+        segments = slic(picture, n_segments=self.segments, compactness=self.compactness, start_label=0)
+        return torch.from_numpy(segments).long()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
@@ -45,7 +46,7 @@ def label_counts(labels: Tensor, grid: Size, classes: int) -> Tensor:
     valid = labels >= 0
     # one bin for each (image, patch, class); float32 is exact for integers up to 2^24
     counts = torch.bincount((index * classes + labels)[valid], minlength=batch * grid[0] * grid[1] * classes)
-    return counts.view(batch, grid[0] * grid[1], classes).float()
+    return rearrange(counts, "(b patch k) -> b patch k", b=batch, k=classes).float()
 
 
 def compact(*labels: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -102,14 +103,14 @@ def soft_predict(
     # [B, M]: how often an image supports a query; adding log m to a score repeats that key m times
     times = functional.one_hot(support, len(keys)).sum(1)
     if len(keys) <= support.shape[1]:  # most images support most queries: compute all together
-        return _weighted(queries, keys.flatten(0, 1), shares.flatten(0, 1), times, total, temperature)
+        return _weighted(queries, keys, shares, times, total, temperature)
     rows, valid = [], []
     for query, count in zip(queries, times, strict=True):
         images = count.nonzero()[:, 0]
         prediction, labelled = _weighted(
             query[None],
-            keys[images].flatten(0, 1),
-            shares[images].flatten(0, 1),
+            keys[images],
+            shares[images],
             count[None, images],
             total[images],
             temperature,
@@ -122,12 +123,13 @@ def soft_predict(
 def _weighted(
     queries: Tensor, keys: Tensor, shares: Tensor, times: Tensor, total: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Weighted means [B, N, K] of shares [R, K] of keys [R, D] for queries [B, N, D], with image weights times [B, M].
+    """Weighted means [B, N, K] of shares [M, N', K] of keys [M, N', D], for queries [B, N, D].
 
-    total: number of labelled pixels [M, N'] of each key patch; M x N' = R.
+    times: weights [B, M] of the images. total: number of labelled pixels [M, N'] of each key patch.
     """
     weight = times.to(queries.dtype).log()[:, :, None].expand(-1, -1, total.shape[1])
-    weight = weight.masked_fill(total[None] == 0, float("-inf")).flatten(1)
+    weight = rearrange(weight.masked_fill(total[None] == 0, float("-inf")), "b m n -> b (m n)")
+    keys, shares = rearrange(keys, "m n d -> (m n) d"), rearrange(shares, "m n k -> (m n) k")
     valid = weight.isfinite().any(1)
     weight = weight.masked_fill(~valid[:, None], 0)  # avoids NaN for a query without a labelled support patch
     scores = queries @ keys.T / temperature + weight[:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.files import read_pickle
 from dense_ctx.images import open_image
 from dense_ctx.visualize import palette, save_picture
 
+_OFFICIAL = re.compile(r"[^:,\t]+:[^:,\t]+")
 VOID = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # the largest value of the file's type
 
 
@@ -39,13 +42,17 @@ def save_pseudo_labels(path: Path, labels: Tensor, classes: int) -> None:
 
 
 def read_pseudo_labels(path: Path, classes: int | None = None) -> Tensor:
-    """int64 [H, W], -1 void: from PNG (void is 255 or 65535, the largest value of its type) or .npy (below 0).
+    """int64 [H, W], -1 void: from PNG (void is 255 or 65535, the largest value of its type), .npy or .pt (below 0).
+
+    A .pt file is a tensor [H, W] or [1, H, W], as published with DIP; of its pickle nothing but a tensor is opened.
 
     Raises:
         FileError: missing, damaged, or no label image.
         InputError: an id beyond the classes.
     """
-    if path.suffix == ".npy":
+    if path.suffix == ".pt":
+        index = _tensor(path).numpy()
+    elif path.suffix == ".npy":
         try:
             index = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -57,9 +64,9 @@ def read_pseudo_labels(path: Path, classes: int | None = None) -> Tensor:
         index = np.asarray(image)
     if index.ndim != 2 or index.dtype.kind not in "iu":
         raise FileError(f"{path} holds {index.dtype} {list(index.shape)}; expected integers [H, W]")
-    void = 255 if index.dtype == np.uint8 else 65535
-    labels = torch.from_numpy(index.astype(np.int64))
-    labels = torch.where(labels == void, -1, labels.clamp_min(-1))
+    labels = torch.from_numpy(index.astype(np.int64)).clamp_min(-1)
+    if path.suffix not in (".npy", ".pt"):
+        labels = torch.where(labels == (255 if index.dtype == np.uint8 else 65535), -1, labels)
     if classes is not None and int(labels.max()) >= classes:
         raise InputError(
             f"{path} holds class {int(labels.max())}; the tasks were made with {classes}, 0 to {classes - 1}. "
@@ -68,11 +75,25 @@ def read_pseudo_labels(path: Path, classes: int | None = None) -> Tensor:
     return labels
 
 
+def _tensor(path: Path) -> Tensor:
+    try:
+        value = read_pickle(path)
+    except ValueError as error:
+        raise FileError(f"{path} is damaged, or holds more than a tensor and is not opened: {error}") from None
+    if not isinstance(value, Tensor):
+        raise FileError(f"{path} holds a {type(value).__name__}; expected a tensor [H, W] of label ids")
+    value = value[0] if value.ndim == 3 and len(value) == 1 else value
+    if value.is_floating_point() and bool((value == value.round()).all()):
+        return value.long()
+    return value
+
+
 def read_pairs(path: Path) -> list[tuple[str, str]]:
     """(query, positive) names from JSON lines, JSON, or text.
 
     JSON lines: {"query": ..., "positive": ...}. JSON: {query: [positives]} or [[query, positive, ...]]. Text and CSV:
-    a query and one or more positives a line, separated by commas, tabs or spaces.
+    a query and one or more positives a line, separated by commas, tabs or spaces; or QUERY: POSITIVE, as in the lists
+    published with DIP.
 
     Raises:
         FileError: it cannot be read, or holds no pair.
@@ -101,6 +122,10 @@ def _pairs(text: str, suffix: str) -> Iterator[tuple[str, str]]:
         for query, positives in rows:
             for positive in [positives] if isinstance(positives, str) else positives:
                 yield str(query), str(positive)
+        return
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines and all(_OFFICIAL.fullmatch(line) for line in lines):
+        yield from ((query, positive) for query, positive in (re.split(r":\s*", line) for line in lines))
         return
     for row in csv.reader(text.splitlines()) if "," in text else (line.split() for line in text.splitlines()):
         names = [name.strip() for name in row if name.strip()]

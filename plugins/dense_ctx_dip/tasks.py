@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.data.cache import Shard, write_shard
-from dense_ctx.environment import processes
-from dense_ctx.environment import wait_for_everyone as everyone
+from dense_ctx.environment import processes, wait_for_everyone
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, read_json, state_digest, write_json
 from dense_ctx.interfaces import Size
@@ -90,12 +90,10 @@ class Tasks:
             "pair": {"neighbours": settings.neighbours, "shared": settings.shared},
         }  # fmt: skip
         compare(self.out, self.identity)  # refused by every process alike, before anyone writes
-        everyone()
+        wait_for_everyone()
         if self.rank == 0:
             claim(self.out, self.identity)
-        everyone()
-
-    # ------------------------------------------------------------------ shards
+        wait_for_everyone()
 
     def shards(self) -> dict[str, range]:
         """Name and images of each shard."""
@@ -117,8 +115,6 @@ class Tasks:
     def _votes(self, shard: str) -> Path:
         return self.out / "votes" / f"{shard}.json"
 
-    # ------------------------------------------------------------------ one image
-
     def _image(self, index: int) -> Tensor:
         return read_image(self.images / self.names[index], self.settings.side, self.model.backbone.stride)
 
@@ -136,13 +132,11 @@ class Tasks:
             self._budget -= size
         return both
 
-    # ------------------------------------------------------------------ stages
-
     def run(self) -> Path:
         """All stages; returns the folder."""
         for stage in (self.segment, self.embed, self.cluster, self.vote, self.pair):
             stage()
-            everyone()
+            wait_for_everyone()
         return self.out
 
     def segment(self) -> None:
@@ -185,7 +179,7 @@ class Tasks:
                 segments = read_pseudo_labels(self._png("segments", index)).to(deep.device)
                 weights = _patches(segments, (deep.shape[-2], deep.shape[-1]))
                 total = weights.sum(1)
-                means = ((weights @ deep.flatten(1).T) / total.clamp_min(1)[:, None])[total > 0]
+                means = ((weights @ rearrange(deep, "c h w -> (h w) c")) / total.clamp_min(1)[:, None])[total > 0]
                 rows.append(means.cpu())
                 images.append(whole.cpu())
                 counts.append((index, len(means)))
@@ -203,17 +197,17 @@ class Tasks:
         if self.rank or path.exists():
             return
         settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
-        chosen = torch.zeros(len(self.names), dtype=torch.bool)
-        chosen[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
+        in_subset = torch.zeros(len(self.names), dtype=torch.bool)
+        in_subset[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
         # no more rows are held than k-means looks at: a share of each image's, drawn as they are read
-        listed = [Shard(self._embeddings(shard)).tensor("index") for shard in self.shards()]
-        count = sum(int(index[chosen[index[:, 0]], 1].sum()) for index in listed)
+        indices = [Shard(self._embeddings(shard)).tensor("index") for shard in self.shards()]
+        count = sum(int(index[in_subset[index[:, 0]], 1].sum()) for index in indices)
         share = min(1.0, SAMPLE * settings.classes / max(1, count))
         rows = []
-        for shard in self.progress(self.shards(), len(listed), "cluster"):
+        for shard in self.progress(self.shards(), len(indices), "cluster"):
             embeddings = Shard(self._embeddings(shard))
             segments, index = embeddings.tensor("segments"), embeddings.tensor("index")
-            use = chosen[index[:, 0]].repeat_interleave(index[:, 1])
+            use = in_subset[index[:, 0]].repeat_interleave(index[:, 1])
             if share < 1:
                 use &= torch.rand(len(use), generator=generator) < share
             rows.append(segments[use].float())
@@ -240,7 +234,7 @@ class Tasks:
         if int(segments.max()) < 0:
             return segments  # no segment: nothing is labelled
         weights = _patches(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))
-        nearest, _ = assign(deep.flatten(1).T, centroids)
+        nearest, _ = assign(rearrange(deep, "c h w -> (h w) c"), centroids)
         # pixels of each (segment, class); few of the classes occur
         present, positions = nearest.unique(return_inverse=True)
         votes = torch.zeros(len(weights), len(present), device=deep.device).index_add_(1, positions, weights)

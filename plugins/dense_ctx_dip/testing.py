@@ -28,10 +28,10 @@ def check_segmenter(segmenter: Any, **arguments: Any) -> list[str]:
     Raises:
         ContractError: at the first clause that is broken.
     """
-    made = factory("segmenter", segmenter, arguments)
+    build = factory("segmenter", segmenter, arguments)
     clauses = Clauses("segmenter", segmenter)
     with clauses.clause("builds") as require:
-        part = made()
+        part = build()
         require(isinstance(part, Segmenter), f"it is a {type(part).__name__}; expected a Segmenter")
         moved = part.to("cpu")
         require(isinstance(moved, Segmenter), f"to() gives a {type(moved).__name__}; expected the segmenter")
@@ -41,9 +41,9 @@ def check_segmenter(segmenter: Any, **arguments: Any) -> list[str]:
     single = []
     for image, deep, size in zip(images, features, SIZES, strict=True):
         with clauses.clause("segments") as require:
-            found = part(image, deep, size)
-            _check_segments(require, found, size)
-            single.append(found)
+            segments = part(image, deep, size)
+            _check_segments(require, segments, size)
+            single.append(segments)
     with clauses.clause("deterministic") as require:
         again = part(images[0], features[0], SIZES[0])
         require(torch.equal(again, single[0]), "the same picture gave other segments the second time")
@@ -59,10 +59,10 @@ def check_segmenter(segmenter: Any, **arguments: Any) -> list[str]:
     return clauses.done
 
 
-def _check_segments(require: Any, found: Any, size: Size) -> None:
-    require(isinstance(found, Tensor) and found.dtype == torch.int64, "the result is not an int64 tensor")
-    require(tuple(found.shape) == size, f"the result is {list(found.shape)} for size={size}")
-    require(int(found.min()) >= -1, f"ids go down to {int(found.min())}; expected -1 where there is no segment")
+def _check_segments(require: Any, segments: Any, size: Size) -> None:
+    require(isinstance(segments, Tensor) and segments.dtype == torch.int64, "the result is not an int64 tensor")
+    require(tuple(segments.shape) == size, f"the result is {list(segments.shape)} for size={size}")
+    require(int(segments.min()) >= -1, f"ids go down to {int(segments.min())}; expected -1 where there is no segment")
 
 
 def _picture(size: Size, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -98,9 +99,9 @@ class DPT(Decoder):
             path = _resize(path, (skip.shape[-2], skip.shape[-1]))
             path = self.fuse[level](path + self.skip[level](skip))
         path = self.head(_resize(path, (2 * path.shape[-2], 2 * path.shape[-1])))
-        out: Tensor = self.project(_shown(path, size))
+        out: Tensor = self.project(_at_size(path, size))
         if self.shortcut:
-            out = out + _shown(self._shortcut(features.maps), size)
+            out = out + _at_size(self._shortcut(features.maps), size)
         out = out.movedim(1, -1)
         if self.norm is not None:
             out = self.norm(out)
@@ -108,13 +109,13 @@ class DPT(Decoder):
 
     def _shortcut(self, maps: Sequence[Tensor]) -> Tensor:
         """Projections of all maps, added from coarse to fine, on the finest grid."""
-        joined: Tensor | None = None
+        total: Tensor | None = None
         for layer, item in zip(reversed(self.shortcut), reversed(maps), strict=True):
             one: Tensor = layer(_standardized(item))
-            joined = one if joined is None else one + _shown(joined, (one.shape[-2], one.shape[-1]))
-        if joined is None:
+            total = one if total is None else one + _at_size(total, (one.shape[-2], one.shape[-1]))
+        if total is None:
             raise InputError("This decoder has no shortcut")
-        return joined
+        return total
 
     @torch.no_grad()
     def initialise(self, batches: Iterable[Sequence[Tensor]]) -> bool:
@@ -143,7 +144,7 @@ class DPT(Decoder):
         noise = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0), dtype=basis.dtype)
         basis = basis @ torch.linalg.qr(noise)[0]
         for layer, part, n in zip(self.shortcut, basis.split(channels), channels, strict=True):
-            layer.weight.copy_((part.T / n**0.5)[:, :, None, None])
+            layer.weight.copy_(rearrange(part / n**0.5, "channels dim -> dim channels 1 1"))
         self.project[-1].bias.copy_(-(mean @ basis))
         return True
 
@@ -164,9 +165,9 @@ def _moments(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
     for maps in batches:
         grid = maps[min(1, len(maps) - 1)].shape[-2:]
         rows = torch.cat(
-            [_shown(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
+            [_at_size(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
         )
-        rows = rows.movedim(1, -1).flatten(0, 2).double().cpu()
+        rows = rearrange(rows, "b c h w -> (b h w) c").double().cpu()
         if not count:
             gram, total = rows.new_zeros(rows.shape[1], rows.shape[1]), rows.new_zeros(rows.shape[1])
         gram, total, count = gram + rows.T @ rows, total + rows.sum(0), count + len(rows)
@@ -180,7 +181,7 @@ def _standardized(item: Tensor) -> Tensor:
     return functional.layer_norm(item.movedim(1, -1), (item.shape[1],)).movedim(-1, 1)
 
 
-def _shown(path: Tensor, size: Size) -> Tensor:
+def _at_size(path: Tensor, size: Size) -> Tensor:
     """[B, width, h, w] at the size asked for; what is smaller holds means, so that no detail turns into noise."""
     shrink = path.shape[-2] / size[0], path.shape[-1] / size[1]
     if min(shrink) >= 2:  # a tenth of the time of the antialiased filter, and little else at this factor

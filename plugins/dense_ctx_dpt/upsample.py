@@ -46,8 +46,8 @@ class Upsample(Decoder):
         if self.normalize:
             maps = [functional.normalize(item, dim=1) for item in maps]
         finest = max((item.shape[-2], item.shape[-1]) for item in maps)
-        joined = torch.cat([resize(item, finest) for item in maps], dim=1)
-        return resize(joined, size)
+        stacked = torch.cat([resize(item, finest) for item in maps], dim=1)
+        return resize(stacked, size)
 
 
 def resize(x: Tensor, size: Size) -> Tensor:

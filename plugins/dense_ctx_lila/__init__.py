@@ -2,7 +2,12 @@
 
 from importlib import resources
 
-from dense_ctx.hookspecs import DefineKind, Register, hookimpl
+from dense_ctx.hookspecs import HUB_OWNER, DefineKind, Register, hookimpl
+
+_HOW = (
+    "Neither the authors nor we have published any. `dense-ctx train {name} data.root=YOUTUBE_VOS out=runs/{name}` (an "
+    "official preset) makes them; then open runs/{name}/model"
+)
 
 
 @hookimpl
@@ -16,7 +21,7 @@ def register_parts(register: Register) -> None:
     """Name the parts."""
     register("model", "lila-lite0", "dense_ctx_lila:models/lila-lite0")
     for name in ("lila-s14", "lila-b14", "lila-l14"):
-        register("model", name, f"hub:dense-ctx/{name}")
+        register("model", name, f"hub:{HUB_OWNER}/{name}", args={"unpublished": _HOW.format(name=name)})
     for file in resources.files(__name__).joinpath("presets").iterdir():
         register("preset", file.name.removesuffix(".yaml"), f"{__name__}:presets/{file.name}")
     register("command", "cues", "dense_ctx_lila.command:CuesCommand")

@@ -39,9 +39,9 @@ class CueMaps(nn.Module):
         outside = [name for name in names if name != FEATURES]
         low, high = sampling.gap
         self.cache = CueCache(folder, outside, sampling.cue_side, range(low, high + 1)) if folder else None
-        made = {} if self.cache else {name: create_cue(name) for name in outside}
-        self.heavy = nn.ModuleDict({_key(n): c for n, c in made.items() if any(True for _ in c.parameters())})
-        self.light: dict[str, Cue] = {n: c for n, c in made.items() if _key(n) not in self.heavy}
+        cues = {} if self.cache else {name: create_cue(name) for name in outside}
+        self.heavy = nn.ModuleDict({_key(n): c for n, c in cues.items() if any(True for _ in c.parameters())})
+        self.light: dict[str, Cue] = {n: c for n, c in cues.items() if _key(n) not in self.heavy}
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> CueMaps:
@@ -69,7 +69,7 @@ class CueMaps(nn.Module):
         Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
         a crop may show one flat thing: they are standardised by the mean and std of both crops.
         """
-        found = []
+        targets = []
         whole = self._heavy_maps(batch, images.device)
         for name in self.names:
             if name == FEATURES:
@@ -79,8 +79,8 @@ class CueMaps(nn.Module):
             else:
                 key = name if self.cache is None else parse_part(name).name
                 context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
-            found.append((name, context.float(), query.float()))
-        return found
+            targets.append((name, context.float(), query.float()))
+        return targets
 
     def _heavy_maps(self, batch: Batch, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
         if self.heavy and "frames" not in batch:

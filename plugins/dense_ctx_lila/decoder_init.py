@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch.utils.data import Dataset
 
 from dense_ctx.errors import ConfigError
@@ -40,7 +41,8 @@ def initialise(model: DenseModel, dataset: Dataset[Any], count: int) -> None:
 def centre(model: DenseModel, dataset: Dataset[Any], count: int, side: int) -> None:
     """Take from the features their mean over `count` crops, decoded at side x side; warn of a decoder that cannot."""
     crops = (pair["context"][None].to(model.device) for pair in sample_pairs(dataset, count))
-    rows = torch.cat([model(crop, size=(side, side)).pixels[0].flatten(1).T.double().cpu() for crop in crops])
+    pixels = (model(crop, size=(side, side)).pixels for crop in crops)
+    rows = torch.cat([rearrange(one, "1 c h w -> (h w) c").double().cpu() for one in pixels])
     if not model.decoder.shift(-rows.mean(0)):
         warnings.warn(
             f"centre={count}: the decoder {_name(model)} cannot be shifted, so the mean of its features stays; "

@@ -51,20 +51,20 @@ class FeatureCue:
         if self.norm:
             maps = [functional.layer_norm(x.movedim(1, -1), (x.shape[1],), eps=1e-6).movedim(-1, 1) for x in maps]
         finest = max((item.shape[-2], item.shape[-1]) for item in maps)
-        joined = torch.cat([_resize(item, finest) for item in maps], 1)
+        stacked = torch.cat([_resize(item, finest) for item in maps], 1)
         # the padding to the stride is cut off with the cells that hold nothing else
-        rows = max(1, round(joined.shape[-2] * images.shape[-2] / features.image_size[0]))
-        columns = max(1, round(joined.shape[-1] * images.shape[-1] / features.image_size[1]))
-        joined = joined[:, :, :rows, :columns]
-        if 0 < self.project < joined.shape[1]:
+        rows = max(1, round(stacked.shape[-2] * images.shape[-2] / features.image_size[0]))
+        columns = max(1, round(stacked.shape[-1] * images.shape[-1] / features.image_size[1]))
+        stacked = stacked[:, :, :rows, :columns]
+        if 0 < self.project < stacked.shape[1]:
             dice = torch.Generator().manual_seed(0)
-            basis = torch.linalg.qr(torch.randn(joined.shape[1], self.project, generator=dice))[0].to(joined)
-            joined = torch.einsum("bchw,cd->bdhw", standardized(joined), basis)
+            basis = torch.linalg.qr(torch.randn(stacked.shape[1], self.project, generator=dice))[0].to(stacked)
+            stacked = torch.einsum("bchw,cd->bdhw", standardized(stacked), basis)
         if not self.pamr:
-            return standardized(_resize(joined, (side, side)))
+            return standardized(_resize(stacked, (side, side)))
         if side != images.shape[-1]:
             images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-        return standardized(refine(joined, images, self.pyramid, self.iterations, self.dilations))
+        return standardized(refine(stacked, images, self.pyramid, self.iterations, self.dilations))
 
 
 def standardized(maps: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 _CHUNK = 1 << 16  # values worked on at a time: they and their gradients stay in a core's cache
@@ -25,10 +26,10 @@ def edge_loss(prediction: Tensor, target: Tensor, sigma: float = 0.1, reduction:
     """
     total = prediction.new_zeros(())
     for axis in (-1, -2):
-        change, wanted = prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs()
+        change, target_change = prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs()
         if not change.numel():
             continue
-        terms = -torch.expm1(-wanted / sigma) * (change - wanted).abs()
+        terms = -torch.expm1(-target_change / sigma) * (change - target_change).abs()
         total = total + (terms.mean() if reduction == "mean" else terms.sum())
     return total
 
@@ -59,7 +60,8 @@ class _Matching(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, channels, height, width = prediction.shape
         # channels side by side, as the product that made the prediction left them
-        rows, wanted = prediction.permute(0, 2, 3, 1).contiguous(), target.permute(0, 2, 3, 1)
+        rows = rearrange(prediction, "b c h w -> b h w c").contiguous()
+        targets = rearrange(target, "b c h w -> b h w c")
         fit = prediction.new_zeros(channels, dtype=torch.float32)
         edges = torch.zeros_like(fit)
         grad = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
@@ -73,7 +75,7 @@ class _Matching(torch.autograd.Function):
             for start in range(0, height, size):
                 stop = min(start + size, height)
                 # and the first row of the next chunk, for the differences to it
-                p, t = rows[b, start : stop + 1], wanted[b, start : stop + 1].contiguous()
+                p, t = rows[b, start : stop + 1], targets[b, start : stop + 1].contiguous()
                 off = p[: stop - start] - t[: stop - start]
                 fit += torch.linalg.vector_norm(off, 1, (0, 1)) / pixels
                 g = off.sign_()
@@ -83,7 +85,7 @@ class _Matching(torch.autograd.Function):
                     torch.mul(g, share, out=grad[b, start:stop])
         total = (weights * (fit + gamma * edges)).sum()
         if grad is not None:
-            ctx.save_for_backward(grad.permute(0, 3, 1, 2))
+            ctx.save_for_backward(rearrange(grad, "b h w c -> b c h w"))
         ctx.mark_non_differentiable(fit, edges)
         return total, fit, edges
 
@@ -123,10 +125,10 @@ def _edges(
     return pull[-1] if len(prediction) > rows else None
 
 
-def _pull(change: Tensor, wanted: Tensor, sums: Tensor, count: int, sigma: float) -> Tensor:
+def _pull(change: Tensor, target_change: Tensor, sums: Tensor, count: int, sigma: float) -> Tensor:
     """Derivative of weight * | |change| - |wanted| | by the change; both arguments are used up."""
-    excess = change.abs().sub_(wanted.abs_())
-    weight = wanted.mul_(-1 / sigma).expm1_().neg_()
+    excess = change.abs().sub_(target_change.abs_())
+    weight = target_change.mul_(-1 / sigma).expm1_().neg_()
     change.mul_(excess).sign_().mul_(weight)
     sums += torch.linalg.vector_norm(excess.mul_(weight), 1, (0, 1)) / count
     return change

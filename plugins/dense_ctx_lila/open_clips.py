@@ -36,10 +36,10 @@ def open_clips(data: Any) -> VideoSet:
         part, folder = _open(item), _folder(item)
         renamed = (replace(clip, name=f"{folder}/{clip.name}" if folder else clip.name) for clip in part.clips)
         parts.append(replace(part, clips=tuple(renamed)))
-    return _joined(parts)
+    return _union(parts)
 
 
-def _joined(parts: Sequence[VideoSet]) -> VideoSet:
+def _union(parts: Sequence[VideoSet]) -> VideoSet:
     if len(parts) == 1:
         return parts[0]
     clips = tuple(clip for part in parts for clip in part.clips)
@@ -74,7 +74,7 @@ def _open(data: Any) -> VideoSet:
         if not isinstance(videos, VideoSet):
             raise InputError(f"{name} holds images; LILA trains on clips")
         parts.append(videos)
-    return _joined(parts)
+    return _union(parts)
 
 
 def _folder(data: Any) -> str:

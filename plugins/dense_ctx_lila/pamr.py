@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional
 
@@ -60,12 +61,12 @@ def refine(
     if height * width > _FEW * channels:
         return _refine(features, image.float(), pyramid, iterations, dilations)
     # fewer cells than channels: refine each cell's share of every pixel, and mix the cells' features by them
-    cells = torch.eye(height * width, device=image.device).view(1, height, width, -1).expand(len(image), -1, -1, -1)
-    shares = _refine(cells.permute(0, 3, 1, 2), image.float(), pyramid, iterations, dilations)
-    rows = features.flatten(2).mT
+    cells = repeat(torch.eye(height * width, device=image.device), "(h w) cell -> b cell h w", b=len(image), h=height)
+    shares = _refine(cells, image.float(), pyramid, iterations, dilations)
+    rows = rearrange(features, "b c h w -> b (h w) c")
     mean = rows.mean(1, keepdim=True)  # means are kept; what differs from them may be far smaller and needs the digits
-    mixed = shares.flatten(2).mT @ (rows - mean) + mean
-    return mixed.mT.unflatten(-1, shares.shape[-2:])
+    mixed = rearrange(shares, "b cell h w -> b (h w) cell") @ (rows - mean) + mean
+    return rearrange(mixed, "b (h w) c -> b c h w", h=shares.shape[-2])
 
 
 def _refine(
@@ -114,13 +115,13 @@ def affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
 
 
 def _iterate(features: Tensor, weights: Tensor, dilations: Sequence[int], count: int, free: bool) -> Tensor:
-    batch, channels, height, width = features.shape
+    batch, _, height, width = features.shape
     # pixels as rows, channels side by side: a row of the product reads a few whole rows of the features
-    rows = features.permute(0, 2, 3, 1).reshape(-1, channels)
-    values = weights.permute(0, 2, 3, 1).reshape(-1)
+    rows = rearrange(features, "b c h w -> (b h w) c")
+    values = rearrange(weights, "b near h w -> (b h w near)")
     columns = _neighbours(batch, height, width, tuple(dilations), features.device)
     result: Tensor = _Repeated.apply(rows, values, columns, count, free)
-    return result.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return rearrange(result, "(b h w) c -> b c h w", b=batch, h=height)
 
 
 def _neighbours(batch: int, height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
@@ -132,9 +133,9 @@ def _neighbours(batch: int, height: int, width: int, dilations: tuple[int, ...],
         for d in dilations
         for dy, dx in _OFFSETS
     ]
-    one = torch.stack(near, -1).view(1, height * width, -1)
+    one = rearrange(near, "near h w -> 1 (h w) near")
     first = torch.arange(batch, device=device, dtype=torch.int32)[:, None, None] * (height * width)
-    return (one + first).view(batch * height * width, -1)
+    return rearrange(one + first, "b pixel near -> (b pixel) near")
 
 
 class _Repeated(torch.autograd.Function):

@@ -159,10 +159,10 @@ class FramePairs(SeededDataset):
             for number, source in enumerate(self.sources)
             for start in range(source.length - sampling.gap[0])
         ]
-        self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self._frames: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self._used = 0
         self._whole = bool(self.sources) and sum(source.bytes for source in self.sources) <= sampling.memory
-        self._seen: set[int] = set()  # clips decoded whole
+        self._decoded: set[int] = set()  # clips decoded whole
 
     def _open_all(self) -> None:
         for clip in self.clips:
@@ -221,36 +221,36 @@ class FramePairs(SeededDataset):
         return self._item(f"{source.name}@{start}+{gap}", torch.stack([first, second]), source, places, dice)
 
     def _pair(self, number: int, start: int, gap: int) -> tuple[Tensor, Tensor]:
-        wanted = (number, start), (number, start + gap)
-        if self._whole and number not in self._seen:
+        keys = (number, start), (number, start + gap)
+        if self._whole and number not in self._decoded:
             # one pass over a clip costs what a few seeks into it do
-            self._seen.add(number)
+            self._decoded.add(number)
             for index, frame in self._source(number).read_all():
                 self._keep((number, index), frame)
-        if not all(key in self._kept for key in wanted):
+        if not all(key in self._frames for key in keys):
             read = self._source(number).read(start, gap)
             for index, frame in read.items():
                 self._keep((number, index), frame)
             return read[start], read[start + gap]
-        return self._kept[wanted[0]], self._kept[wanted[1]]
+        return self._frames[keys[0]], self._frames[keys[1]]
 
     def _keep(self, key: tuple[int, int], frame: Tensor) -> None:
-        if key not in self._kept:
-            self._kept[key] = frame
+        if key not in self._frames:
+            self._frames[key] = frame
             self._used += frame.numel()
-        while self._used > self.sampling.memory and self._kept:
-            self._used -= self._kept.popitem(last=False)[1].numel()
+        while self._used > self.sampling.memory and self._frames:
+            self._used -= self._frames.popitem(last=False)[1].numel()
 
     def _maps(self, small: Tensor, source: Source, places: tuple[int, int]) -> dict[str, tuple[Tensor, Tensor]]:
         """Each cue's maps [1, c, h, w] of whole frames, context and query, at one scale."""
         if self.cache is None:
             return {name: normalized(cue, small[:1], small[1:]) for name, cue in self.cues.items()}
-        found = {}
+        maps = {}
         size = self.cache.size(source.clip)
         for name, (context, query) in self.cache.maps(source.clip, places[0], places[1] - places[0]).items():
             flow = [i - self.cache.channels[name].start for i in self.cache.flow if i in _range(self.cache, name)]
-            found[name] = normalize_cues(context[None], query[None], flow=flow, size=size)
-        return found
+            maps[name] = normalize_cues(context[None], query[None], flow=flow, size=size)
+        return maps
 
     def _item(
         self, name: str, frames: Tensor, source: Source, places: tuple[int, int], dice: random.Random
@@ -265,12 +265,12 @@ class FramePairs(SeededDataset):
         maps = self._maps(small, source, places)
         if sampling.same_frame:
             maps = {cue_name: (context, context) for cue_name, (context, _) in maps.items()}
-        shown = (pair[0], pair[0] if sampling.same_frame else pair[1])
+        views = (pair[0], pair[0] if sampling.same_frame else pair[1])
         for side, (role, box) in enumerate(zip(("context", "query"), boxes, strict=True)):
-            item[role] = crop_image(shown[side], box, sampling.size)
+            item[role] = crop_image(views[side], box, sampling.size)
             item[f"{role}_box"] = torch.tensor(box)
-            for cue_name, both in maps.items():
-                item[f"{role}/{cue_name}"] = crop_map(both[side], torch.tensor(box)[None], sampling.map_size)[0]
+            for cue_name, pair_of_maps in maps.items():
+                item[f"{role}/{cue_name}"] = crop_map(pair_of_maps[side], torch.tensor(box)[None], sampling.map_size)[0]
         if self.frames:
             item["frames"] = small
         return item

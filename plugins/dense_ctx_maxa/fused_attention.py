@@ -92,11 +92,11 @@ class _Attend(torch.autograd.Function):
         d_cells = torch.zeros_like(cell_bias)
         d_sigma = None if log_sigma is None else torch.zeros_like(log_sigma)
         turned, turned_value = key.transpose(-1, -2), value.transpose(-1, -2)
-        rows, bias, held = None, None, None  # held: the logits' gradient, summed over the images so far
+        rows, bias, logits_gradient = None, None, None  # the gradient is summed over the images so far
         for images, part in _parts(query, key.shape[2]):
             if part != rows:
-                d_cells, d_sigma = _reached(held, rows, points, cells, log_sigma, d_cells, d_sigma)
-                rows, held, bias = part, None, cell_bias + _gaussian(points[part], cells, log_sigma)
+                d_cells, d_sigma = _reached(logits_gradient, rows, points, cells, log_sigma, d_cells, d_sigma)
+                rows, logits_gradient, bias = part, None, cell_bias + _gaussian(points[part], cells, log_sigma)
             some, gradient = query[images, :, part], grad[images, :, part]
             weights = (some @ turned[images]).add_(bias).sub_(norm[images, :, part, None]).exp_()
             d_value[images] += weights.transpose(-1, -2) @ gradient
@@ -104,8 +104,8 @@ class _Attend(torch.autograd.Function):
             d_query[images, :, part] = logits @ key[images]
             d_key[images] += logits.transpose(-1, -2) @ some
             summed = logits.sum(0) if len(logits) > 1 else logits[0]
-            held = summed if held is None else held.add_(summed)
-        d_cells, d_sigma = _reached(held, rows, points, cells, log_sigma, d_cells, d_sigma)
+            logits_gradient = summed if logits_gradient is None else logits_gradient.add_(summed)
+        d_cells, d_sigma = _reached(logits_gradient, rows, points, cells, log_sigma, d_cells, d_sigma)
         return d_query.mul_(query.shape[-1] ** -0.5), d_key, d_value, None, None, d_sigma, d_cells
 
 
@@ -114,7 +114,7 @@ def _gaussian(points: Tensor, cells: Tensor, log_sigma: Tensor | None) -> Tensor
 
 
 def _reached(
-    held: Tensor | None,
+    logits_gradient: Tensor | None,
     rows: slice | None,
     points: Tensor,
     cells: Tensor,
@@ -123,13 +123,13 @@ def _reached(
     d_sigma: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Add what the logits' gradient [heads, q, K] of some queries says of the cells' numbers and of log sigma."""
-    if held is None or rows is None:
+    if logits_gradient is None or rows is None:
         return d_cells, d_sigma
-    d_cells = d_cells + held.sum(1)[None, :, None]
+    d_cells = d_cells + logits_gradient.sum(1)[None, :, None]
     if log_sigma is not None and d_sigma is not None:
         squared = squared_distances(points[rows], cells)
         # d/d log sigma of exp(-s / (2 sigma^2)) / sigma is itself times s / sigma^2 - 1
         steep = (squared / log_sigma.exp()[:, None, None].square()).sub_(1).mul_(gaussian(squared, log_sigma))
-        each = (steep * held).sum((1, 2))
+        each = (steep * logits_gradient).sum((1, 2))
         d_sigma = d_sigma + (each if len(log_sigma) == len(each) else each.sum()[None])
     return d_cells, d_sigma

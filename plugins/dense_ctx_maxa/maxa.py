@@ -45,7 +45,7 @@ class Maxa(Decoder):
         depth: attention layers; 1 is the paper's ablation.
         sigma: "head", "shared" (ablation: one sigma) or "none" (ablation: no Gaussian).
         cnn_width: D_CNN; default max(D / 4, D_out); the paper's COCO-Stuff rows have 64.
-        layers: maps of the backbone to read, joined on the finest grid of them; the paper: the last.
+        layers: maps of the backbone to read, joined on the finest grid of them; the paper: the last. None: all.
         size: (H, W) of the outputs in training, multiples of 8; queries lie 8 of its pixels apart.
         grid: (h, w) of the features in training; default `size` over the finest stride. On another grid the 8 numbers
             a cell that the adapter learns are interpolated.
@@ -73,7 +73,7 @@ class Maxa(Decoder):
         depth: int = 2,
         sigma: Sigma = "head",
         cnn_width: int | None = None,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int] | None = (-1,),
         size: Size = (224, 224),
         grid: Size | None = None,
         density: int = 1,
@@ -195,8 +195,8 @@ class Maxa(Decoder):
             cut.append(slice(start - first * FACTOR, stop - first * FACTOR))
         points = torch.cartesian_prod(centres[0], centres[1])
         x = encode(points).to(read[0][0].dtype)[None]
-        for layer, seen in zip(self.attention, read, strict=True):
-            x = layer(x, points, cells, grid, seen)
+        for layer, maps in zip(self.attention, read, strict=True):
+            x = layer(x, points, cells, grid, maps)
         x = rearrange(x, "b (h w) c -> b c h w", h=len(centres[0]))
         pixels: Tensor = self.upscale(x)
         return pixels[:, :, cut[0], cut[1]]

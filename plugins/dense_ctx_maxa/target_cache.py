@@ -11,8 +11,8 @@ from dense_ctx.data import ImageSet
 from dense_ctx.data.cache import DiskCache, Shard
 from dense_ctx.errors import FileError
 from dense_ctx.files import json_digest
-from dense_ctx.identity import Identity
 from dense_ctx.interfaces import Size
+from dense_ctx.persistence.identity import Identity
 
 from .tasks import Task
 

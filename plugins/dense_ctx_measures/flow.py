@@ -129,4 +129,6 @@ def _checked(flow: FlowArray, size: tuple[int, int], name: str) -> Tensor:
     tensor = torch.as_tensor(flow)
     if tuple(tensor.shape) != (2, *size):
         raise InputError(f"{name} is {list(tensor.shape)}; expected [2, {size[0]}, {size[1]}] of (x, y) in pixels")
+    if bool(tensor.isinf().any()):
+        raise InputError(f"{name} holds infinity; NaN is flow that is not known")
     return tensor.double()

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import InputError
+from dense_ctx.errors import InputError, about
 from dense_ctx.images import ImageLike, load
 from dense_ctx.interfaces import Size
+from dense_ctx.numerics import require_finite
 
 Model = Callable[..., Any]  # a DenseModel, or a function: model(images [B, 3, H, W], size=(h, w)).pixels [B, D, h, w]
 
@@ -28,7 +29,8 @@ def read_image(image: ImageLike, name: str) -> Tensor:
     Raises:
         FileError, InputError: see `dense_ctx.images.load`; InputError too for a side below 8 pixels.
     """
-    loaded = load(image)
+    with about(name):
+        loaded = load(image)
     check_size((loaded.shape[-2], loaded.shape[-1]), name)
     return loaded
 
@@ -58,9 +60,10 @@ def extract(model: Model, image: Tensor, size: Size, name: str) -> Tensor:
     """Compute the pixel features of one image [3, H, W], without gradients: float32 [D, *size].
 
     Raises:
-        InputError: the model's result has no `.pixels` [1, D, *size], or they hold NaN or infinity.
+        InputError: the model's result has no `.pixels` [1, D, *size], or another size.
+        NonFiniteError: they hold NaN or infinity.
     """
-    with torch.inference_mode():
+    with about(name), torch.inference_mode():
         pixels = getattr(model(image[None], size=size), "pixels", None)
         if not isinstance(pixels, Tensor) or pixels.ndim != 4 or pixels.shape[0] != 1 or pixels.shape[2:] != size:
             actual = list(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
@@ -68,9 +71,7 @@ def extract(model: Model, image: Tensor, size: Size, name: str) -> Tensor:
                 f"model(images, size={size}).pixels is {actual}; expected a tensor [1, D, {size[0]}, {size[1]}]"
             )
         pixels = pixels[0].float()
-        # the sum is a fast test for NaN and infinity, but may overflow by itself: then test every element
-        if not bool(torch.isfinite(pixels.sum())) and not bool(torch.isfinite(pixels).all()):
-            raise InputError(f"The features of {name} hold NaN or infinity; look for overflow (float16) in the model")
+        require_finite("The features", "Look for overflow (float16) in the model", pixels=pixels)
     return pixels
 
 

@@ -40,12 +40,12 @@ class Score(Command):
             except (OSError, UnicodeDecodeError) as error:
                 raise FileError(f"Cannot read the list {args.sequences}: {error}") from None
         processes = (os.cpu_count() or 1) if args.processes is None else args.processes
-        found = score_folders(args.truth, args.predictions, names, binary=args.binary, processes=processes)
+        scores = score_folders(args.truth, args.predictions, names, binary=args.binary, processes=processes)
         if args.json:
-            print(json.dumps(found, indent=1))
+            print(json.dumps(scores, indent=1))
             return 0
-        objects = found.pop("objects")
-        print("  ".join(f"{key:>9}" for key in found))
-        print("  ".join(f"{value:>9.4f}" for value in found.values()))
+        objects = scores.pop("objects")
+        print("  ".join(f"{key:>9}" for key in scores))
+        print("  ".join(f"{value:>9.4f}" for value in scores.values()))
         print(f"{len(objects)} objects; the first and the last frame are not scored; averages are over objects")
         return 0

@@ -60,7 +60,7 @@ class Propagator:
         count, channels, height, width = features.shape
         self.radius = size_mask_neighborhood or max(height, width)
         # channels last, so that a tile's neighbourhood is a few long runs of memory; the first slots are for good
-        self._given, self._slots = count, count + n_last_frames
+        self._first, self._slots = count, count + n_last_frames
         self._keys = features.new_empty(self._slots, height, width, channels, dtype=torch.float32)
         self._values = labels.new_empty(self._slots, height, width, labels.shape[1], dtype=torch.float32)
         self._keys[:count] = _normalized(features)
@@ -84,12 +84,12 @@ class Propagator:
                 f"The frame's features are {list(features.shape)}; the first frame's were {[channels, height, width]}"
             )
         query = _normalized(features[None])[0]
-        frames = min(self._steps + self._given, self._slots)
+        frames = min(self._steps + self._first, self._slots)
         keys, values = self._keys[:frames], self._values[:frames]
         labels = _propagate(query, keys, values, self._blank, self.radius, self.topk, self.temperature)
-        last = self._slots - self._given
+        last = self._slots - self._first
         if last:  # the oldest of the last frames makes room
-            slot = self._given + self._steps % last
+            slot = self._first + self._steps % last
             self._keys[slot], self._values[slot] = query, labels
         self._steps += 1
         return labels.movedim(-1, 0)
@@ -128,8 +128,8 @@ def _propagate(
             if blank is not None:
                 scores[:, : len(blank)].masked_fill_(blank[:, rows, columns].reshape(1, len(blank), -1), -torch.inf)
             votes = labels[:, rows].reshape(-1, labels.shape[-1])
-            picked = _vote(scores.flatten(1), votes, topk, temperature)
-            result[top:bottom, left:right] = picked.view(bottom - top, right - left, -1)
+            prediction = _vote(scores.flatten(1), votes, topk, temperature)
+            result[top:bottom, left:right] = prediction.view(bottom - top, right - left, -1)
     return result
 
 

@@ -111,10 +111,10 @@ class Bank:
             self._trim()
             if not self.rows:
                 raise NotFittedError("The support set is empty: nothing is in memory. Call fit with annotated images")
-            self._whole = (self._files[0].view(), self._files[1].view()) if self._files else self._joined()
+            self._whole = (self._files[0].view(), self._files[1].view()) if self._files else self._concatenation()
         return self._whole
 
-    def _joined(self) -> tuple[Tensor, Tensor]:
+    def _concatenation(self) -> tuple[Tensor, Tensor]:
         width = max(part.shape[1] for part in self._values)
         keys = torch.empty(self.rows, self._keys[0].shape[1], dtype=self.dtype, device=self.device)
         values = torch.zeros(self.rows, width, dtype=self.dtype, device=self.device)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, write_tensors
+from dense_ctx.numerics import require_finite
 
 from .text_encoders import text_encoder
 
@@ -53,7 +54,7 @@ class TextEmbeddings:
         """Read a file that `save` wrote.
 
         Raises:
-            FileError: missing, or not such a file.
+            FileError: missing, or not such a file. NonFiniteError: NaN or infinity in it.
         """
         path = Path(path)
         if not path.is_file():
@@ -72,6 +73,7 @@ class TextEmbeddings:
         if embeddings.vectors.ndim != 2 or len(embeddings.vectors) != len(embeddings.classes):
             shape = list(embeddings.vectors.shape)
             raise FileError(f"{path} is damaged: it names {len(embeddings.classes)} classes, but vectors {shape}")
+        require_finite(f"The text embeddings {path}", "Make them again", vectors=embeddings.vectors)
         return embeddings
 
     def pick(self, classes: Sequence[str]) -> Tensor:

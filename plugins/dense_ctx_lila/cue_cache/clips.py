@@ -37,14 +37,14 @@ def find_clips(videos: Sequence[str | os.PathLike[str]]) -> list[ClipFile]:
         InputError: two clips of one name.
     """
     clips: dict[str, ClipFile] = {}
-    for given in map(Path, videos):
-        if not given.exists():
-            raise FileError(f"No video or folder at {given}")
-        if given.is_file() and given.suffix.lower() not in VIDEO_SUFFIXES:
-            raise FileError(f"{given} is no video ({', '.join(sorted(VIDEO_SUFFIXES))}) and no folder")
-        for path in _below(given):
-            relative = path.relative_to(given)
-            name = (relative if relative.parts else Path(given.resolve().name)).as_posix()
+    for root in map(Path, videos):
+        if not root.exists():
+            raise FileError(f"No video or folder at {root}")
+        if root.is_file() and root.suffix.lower() not in VIDEO_SUFFIXES:
+            raise FileError(f"{root} is no video ({', '.join(sorted(VIDEO_SUFFIXES))}) and no folder")
+        for path in _below(root):
+            relative = path.relative_to(root)
+            name = (relative if relative.parts else Path(root.resolve().name)).as_posix()
             name = name if path.is_dir() else name[: len(name) - len(path.suffix)]
             other = clips.setdefault(name, ClipFile(name, path))
             if other.path.resolve() != path.resolve():

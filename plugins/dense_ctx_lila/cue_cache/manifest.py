@@ -11,7 +11,7 @@ from typing import Any
 from dense_ctx.config import Part
 from dense_ctx.data.cache import DiskCache
 from dense_ctx.errors import ConfigError
-from dense_ctx.identity import Identity
+from dense_ctx.persistence.identity import Identity
 from dense_ctx.plugins import registry
 
 from ..cues.base import Cue

@@ -235,10 +235,10 @@ def _estimate(clips: list[ClipFile], cues: list[Cue], gaps: Sequence[int], size:
     """
     if not clips:
         return 0, 0, ""
-    chosen = [clips[i * len(clips) // min(_PROBED, len(clips))] for i in range(min(_PROBED, len(clips)))]
+    probes = [clips[i * len(clips) // min(_PROBED, len(clips))] for i in range(min(_PROBED, len(clips)))]
     frames, total, readable = 0, 0, 0
     reason = ""
-    for clip in chosen:
+    for clip in probes:
         try:
             video = Video(clip.path)
             length, (height, width) = len(video), short_size(video.size, size)
@@ -251,6 +251,6 @@ def _estimate(clips: list[ClipFile], cues: list[Cue], gaps: Sequence[int], size:
             count = rows(length, gaps) if cue.pair else length
             kinds = (2 if cue.antisymmetric else 4) if cue.pair else 1
             total += HEADER + count * (kinds * cue.channels * height * width * 2 + 8)  # float16, and a checksum
-    scale = len(clips) / len(chosen)
-    nothing = not readable and len(chosen) == len(clips)
+    scale = len(clips) / len(probes)
+    nothing = not readable and len(probes) == len(clips)
     return round(frames * scale), round(total * scale), reason if nothing else ""

@@ -13,8 +13,8 @@ from torch import Tensor
 from dense_ctx.config import Part, parse_part
 from dense_ctx.data.cache import DiskCache
 from dense_ctx.errors import ConfigError, FileError, InputError
-from dense_ctx.identity import require_equal
 from dense_ctx.interfaces import Size
+from dense_ctx.persistence.identity import require_equal
 
 from .clips import stamp
 from .manifest import cue_folder, identity
@@ -114,7 +114,7 @@ class CueCache:
     def _pair(self, cue: str, shard: ClipShard, clip: Any, t: int, gap: int) -> tuple[Tensor, Tensor]:
         manifest = self._manifests[cue]
         if not (0 <= t < shard.frames and 0 <= t + gap < shard.frames):
-            raise InputError(f"{_called(clip)[0]}: frames {t} and {t + gap} asked for; it has 0 .. {shard.frames - 1}")
+            raise InputError(f"{_parse(clip)[0]}: frames {t} and {t + gap} asked for; it has 0 .. {shard.frames - 1}")
         if not manifest["pair"]:
             return shard.read(t)[0], shard.read(t + gap)[0]
         if abs(gap) not in manifest["gaps"]:
@@ -125,7 +125,7 @@ class CueCache:
         return (-maps[1], -maps[0]) if manifest["antisymmetric"] else (maps[2], maps[3])
 
     def _shard(self, cue: str, clip: str | os.PathLike[str] | Clip) -> ClipShard:
-        name, path = _called(clip)
+        name, path = _parse(clip)
         key, cache = (cue, name), self._caches[cue]
         if key not in self._names:
             self._names[key] = _find(cache, name)
@@ -151,7 +151,7 @@ def _others(folder: Path) -> str:
     return f"; it has {', '.join(cues)}" if cues else ""
 
 
-def _called(clip: str | os.PathLike[str] | Clip) -> tuple[str, Path | None]:
+def _parse(clip: str | os.PathLike[str] | Clip) -> tuple[str, Path | None]:
     """A clip's name, without suffix, and where its video is, if that is known."""
     if isinstance(clip, (str, os.PathLike)):
         path = Path(clip)

@@ -76,8 +76,8 @@ def create_cue(name: str | Part, **args: Any) -> Cue:
     from dense_ctx.plugins import registry
 
     part = parse_part(name)
-    made: Cue = registry().create("cue", part.name, **{**part.args, **args})
-    return made.requires_grad_(False).eval()
+    cue: Cue = registry().create("cue", part.name, **{**part.args, **args})
+    return cue.requires_grad_(False).eval()
 
 
 def normalize_cues(

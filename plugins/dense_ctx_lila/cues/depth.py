@@ -69,8 +69,8 @@ class DepthAnything(Cue):
             raise InputError("config describes an untrained network: pass weights=None with it")
         self.side = side
         if weights is None:
-            made = DepthAnythingConfig(**(architecture(size) if config is None else dict(config)))
-            self.network = DepthAnythingForDepthEstimation(made)
+            configuration = DepthAnythingConfig(**(architecture(size) if config is None else dict(config)))
+            self.network = DepthAnythingForDepthEstimation(configuration)
         else:
             repository = f"depth-anything/Depth-Anything-V2-{size.capitalize()}-hf"
             name = f"depth:depth-anything-v2-{size}"
@@ -153,6 +153,8 @@ def _load(folder: Path, name: str) -> Any:
     # a tensor too many does no harm (versions of transformers differ in what they keep); one too few would be random
     faults = {key: sorted(map(str, info.get(key) or [])) for key in ("missing_keys", "mismatched_keys")}
     if any(faults.values()):
-        shown = "; ".join(f"{key.replace('_', ' ')}: {', '.join(value[:4])}" for key, value in faults.items() if value)
-        raise WeightsError(f"The weights of {name} in {folder} do not fit: {shown}")
+        misfits = "; ".join(
+            f"{key.replace('_', ' ')}: {', '.join(value[:4])}" for key, value in faults.items() if value
+        )
+        raise WeightsError(f"The weights of {name} in {folder} do not fit: {misfits}")
     return network

@@ -47,13 +47,13 @@ class SEARAFT(FlowCue):
         if weights is None:
             return
         known = dict(type(self.network).pretrained_checkpoints)
-        chosen = "things" if weights == "default" else weights
-        if chosen in known:
-            self.source = f"ptlflow/sea_raft_{size}-{chosen}"
-            state = download(known[chosen], name)
-        elif Path(chosen).exists():
-            self.source = chosen
-            state = read_state(Path(chosen))
+        weights_name = "things" if weights == "default" else weights
+        if weights_name in known:
+            self.source = f"ptlflow/sea_raft_{size}-{weights_name}"
+            state = download(known[weights_name], name)
+        elif Path(weights_name).exists():
+            self.source = weights_name
+            state = read_state(Path(weights_name))
         else:
             raise InputError(f"weights={weights!r} is no file and none of {', '.join(['default', *sorted(known)])}")
         try:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, FileError
-from .files import read_json, write_json
+from ..errors import ConfigError, FileError
+from ..files import read_json, write_json
 
 _LONGEST = 40  # characters of a value in a message
 _ABSENT = object()

@@ -1,0 +1,224 @@
+"""Authors' checkpoints of DIP and FlowFeat: every tensor of them, the command that converts them, the short names."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from dense_ctx_dip.convert import from_dip
+from dense_ctx_dip.projector import Projector
+from dense_ctx_dpt.convert import from_flowfeat
+from dense_ctx_dpt.dpt import DPT
+from evaluation_data import image_folder
+from safetensors.torch import load_file
+
+from dense_ctx import AutoDenseModel, create_backbone, registry
+from dense_ctx.cli import main
+from dense_ctx.errors import CheckpointError, FileError, WeightsError
+from dense_ctx.evaluate import evaluate
+
+TINY = "depth=4, embed_dim=24, num_heads=2, img_size=70"
+ORACLES = Path(__file__).parent / "oracles"
+
+
+def randomised(backbone):
+    with torch.no_grad():
+        for key, value in backbone.net.state_dict().items():
+            value.copy_(0.2 * torch.randn(value.shape) + ("norm" in key))
+    return {key: value.clone() for key, value in backbone.net.state_dict().items()}
+
+
+def network(name):
+    return create_backbone(name, weights=None, depth=4, embed_dim=24, num_heads=2, img_size=70)
+
+
+def dip(layout):
+    torch.manual_seed(0)
+    encoder = randomised(network("dinov2-reg-s14"))
+    encoder["register_tokens"] = encoder.pop("reg_token")
+    encoder["pos_embed"] = torch.cat([torch.randn(1, 1, 24), encoder["pos_embed"]], 1)
+    encoder["mask_token"] = torch.randn(1, 24)
+    state = {f"feats_extractor.{layout}.{key}": value for key, value in encoder.items()}
+    for key, value in Projector(24, 7, 12).state_dict().items():
+        state[f"enc_norm.{key[5:]}" if key.startswith("norm.") else f"projector.{key}"] = value
+    return {f"module.{key}": value for key, value in state.items()}
+
+
+NAMES = (("reassemble.0.", "act_postprocess1.post."), ("reassemble.1.", "act_postprocess2.post."),
+         ("reassemble.2.", "act_postprocess3.post."), ("reassemble.3.", "act_postprocess4.post."),
+         ("lateral.0", "scratch.layer1_rn"), ("lateral.1", "scratch.layer2_rn"), ("lateral.2", "scratch.layer3_rn"),
+         ("lateral.3", "scratch.layer4_rn"), ("head.", "scratch.output_conv0."), ("project.", "scratch.output_conv1."),
+         ("norm.", "norm.norm."), *((f"{ours}.{level}.", f"scratch.refinenet{level + 1}.resConfUnit{theirs}.")
+                                    for level in range(4) for ours, theirs in (("skip", 1), ("fuse", 2))))  # fmt: skip
+
+
+def flowfeat():
+    """DINOv2's encoder and the official decoder's names; the unit that it stores and never uses."""
+    torch.manual_seed(0)
+    encoder = randomised(network("dinov2-s14")) | {"mask_token": torch.randn(1, 24)}
+    decoder = DPT((24,) * 4, (14,) * 4, dim=8, width=8, projections=(24,) * 4)
+    state = {f"encoder.{key}": value for key, value in encoder.items()}
+    for key, value in decoder.state_dict().items():
+        theirs = next(new + key.removeprefix(old) for old, new in NAMES if key.startswith(old))
+        state[f"decoder.{theirs}"] = torch.randn(value.shape) * 0.2 + ("norm" in key)
+    for conv in (1, 2):
+        unit = f"decoder.scratch.refinenet4.resConfUnit1.conv{conv}"
+        state |= {f"{unit}.weight": torch.randn(8, 8, 3, 3), f"{unit}.bias": torch.randn(8)}
+    return state
+
+
+def test_the_names_of_this_test_are_the_official_ones():
+    official = load_file(str(ORACLES / "dpt_p14_state.safetensors"))
+    assert {key.removeprefix("decoder.") for key in flowfeat() if key.startswith("decoder.")} == set(official)
+
+
+FORMATS = {
+    "dip, feats_extractor.model": (lambda: dip("model"), from_dip, f"dinov2-reg-s14({TINY})"),
+    "dip, feats_extractor.encoder": (lambda: dip("encoder"), from_dip, f"dinov2-reg-s14({TINY})"),
+    "flowfeat": (flowfeat, from_flowfeat, f"dinov2-s14({TINY})"),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_tensor_matters_or_is_listed_as_unused(tmp_path, form):
+    make, convert, backbone = FORMATS[form]
+    image = torch.rand(1, 3, 28, 56)
+
+    def converted(state):
+        torch.save({"model": state, "epoch": 4}, tmp_path / "w.pth")
+        model = convert(tmp_path / "w.pth", backbone=backbone)
+        with torch.inference_mode():
+            features = model(image)
+        values = (features.pixels, features.patches, features.cls)
+        return torch.cat([value.flatten() for value in values]), model.model_config.trained_with["unused"]
+
+    state = make()
+    before, unused = converted(state)
+    assert unused
+    for name, value in state.items():
+        after, _ = converted(state | {name: value + torch.randn(value.shape)})
+        same = torch.allclose(after, before, rtol=0, atol=1e-6)
+        assert same == (name.removeprefix("module.") in unused), name
+
+
+def test_flowfeat_from_file_to_folder_to_evaluation(tmp_path, capsys):
+    """The maps are those before the final norm; the decoder is the file's; the folder opens and is evaluated."""
+    torch.save(flowfeat(), tmp_path / "ff.pth")
+    out = str(tmp_path / "ff")
+    assert main(["convert", "flowfeat", str(tmp_path / "ff.pth"), "--out", out, f"backbone=dinov2-s14({TINY})"]) == 0
+    printed = capsys.readouterr().out
+    assert "encoder.mask_token" in printed
+    assert "decoder.scratch.refinenet4.resConfUnit1.conv1.bias" in printed
+    config = json.loads((tmp_path / "ff/config.json").read_text())
+    assert config["backbone"]["args"]["norm"] is False
+    assert (config["decoder"]["args"]["dim"], config["decoder"]["args"]["width"]) == (8, 8)
+    model = AutoDenseModel.from_pretrained(out)
+    image = torch.rand(1, 3, 56, 84)
+    raw = create_backbone("dinov2-s14", weights=None, norm=False, depth=4, embed_dim=24, num_heads=2, img_size=70)
+    raw.load_state_dict(model.backbone.state_dict())
+    shift, scale = (torch.tensor(values)[:, None, None] for values in (raw.mean, raw.std))
+    maps = raw((image - shift) / scale)
+    assert torch.equal(model(image).patches, maps.maps[-1])
+    official = {key.removeprefix("decoder."): value for key, value in flowfeat().items() if key.startswith("decoder.")}
+    from dense_ctx_dpt.convert import flowfeat_decoder
+
+    expected = flowfeat_decoder(official)(maps, image, (56, 84))
+    torch.testing.assert_close(model(image).pixels, expected, rtol=1e-4, atol=1e-5)
+    again = model.save_pretrained(tmp_path / "again")
+    assert torch.equal(AutoDenseModel.from_pretrained(again)(image).pixels, model(image).pixels)
+    small = ["image.size=[56,56]", "grid=8", "train.steps=3", "train.batch=2", "data.options.classes=4"]
+    data = image_folder(tmp_path / "data")
+    result = evaluate(model, "image-folder-linear-grid4-v1", data, tmp_path / "run", overrides=small)
+    assert 0 < result.value <= 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "projections", "name"),
+    [("dinov2", 384, "dinov2-s14"), ("dino", 768, "dino-b16"), ("mae", 96, "mae-b16"), ("dino", 384, "dino-s16")],
+)
+def test_flowfeats_backbone_is_told_by_its_tensors(encoder, projections, name):
+    from dense_ctx_dpt.convert import _backbone_of
+
+    width = 384 if name.split("-")[1][0] == "s" else 768
+    tensors = {"patch_embed.proj.weight": torch.empty(width, 3, *[int(name[-2:])] * 2)}
+    if encoder == "dinov2":
+        tensors["blocks.0.ls1.gamma"] = torch.empty(width)
+    head = DPT((width,) * 4, (14,) * 4, dim=8, width=8, projections=(projections, 192, 384, 768))
+    assert _backbone_of(tensors, head, Path("x")) == name
+
+
+def test_bad_checkpoints_say_what_they_are(tmp_path):
+    path = tmp_path / "w.pth"
+    cases = [
+        (from_dip, dip("model") | {"third.weight": torch.ones(1)}, r"not known to be unused: third\.weight"),
+        (from_dip, dip("model") | dip("encoder"), r"feats_extractor\.model\.\* and feats_extractor\.encoder\.\*"),
+        (from_dip, dip("model"), "width 24 is none of"),
+        (from_flowfeat, flowfeat(), "width 24 and patches of 14 pixels; give backbone=NAME"),
+        (from_flowfeat, flowfeat() | {"third.weight": torch.ones(1)}, r"tensors not known to be unused, third\.weight"),
+        (from_flowfeat, {"decoder.x": torch.ones(1)}, r"no encoder\.\*: not a FlowFeat checkpoint"),
+    ]
+    for convert, state, message in cases:
+        torch.save(state, path)
+        with pytest.raises(CheckpointError, match=message):
+            convert(path)
+    torch.save(flowfeat(), path)
+    wide = from_flowfeat_wide(tmp_path)
+    with pytest.raises(CheckpointError, match=r"its decoder does not fit maps of \[32"):
+        from_flowfeat(wide, backbone="dinov2-s14(depth=4, embed_dim=32, num_heads=2, img_size=70)")
+    with pytest.raises(WeightsError, match="another shape"):
+        from_flowfeat(path, backbone="dinov2-s14(depth=4, embed_dim=32, num_heads=2, img_size=70)")
+    torch.save({"epoch": 1}, path)
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        from_dip(path)
+
+
+def from_flowfeat_wide(folder):
+    """An encoder of width 32 beside a decoder for 24."""
+    wide = create_backbone("dinov2-s14", weights=None, depth=4, embed_dim=32, num_heads=2, img_size=70)
+    state = {key: value for key, value in flowfeat().items() if key.startswith("decoder.")}
+    torch.save(state | {f"encoder.{key}": value for key, value in wide.net.state_dict().items()}, folder / "wide.pth")
+    return folder / "wide.pth"
+
+
+def test_convert_writes_nothing_over_something(tmp_path, capsys):
+    torch.save(dip("model"), tmp_path / "w.pth")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    words = ["convert", "dip", str(tmp_path / "w.pth"), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert main(["convert", "dop", *words[2:-1], str(tmp_path / "new")]) == 2
+    assert "Closest: dip" in capsys.readouterr().err
+    with pytest.raises(FileError, match="No checkpoint at"):
+        from_dip(tmp_path / "nothing.pth")
+
+
+UNPUBLISHED = [entry.name for entry in registry().entries("model") if "unpublished" in entry.args]
+
+
+@pytest.mark.parametrize("name", UNPUBLISHED)
+def test_short_names_without_weights_say_how_to_get_them(name, monkeypatch):
+    """At once, and without a word to the network."""
+    import socket
+
+    def offline(*_, **__):
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket, "socket", offline)
+    with pytest.raises(WeightsError) as caught:
+        AutoDenseModel.from_pretrained(name)
+    text = str(caught.value)
+    assert f"'{name}' has no published weights" in text
+    if name.startswith("lila"):
+        assert f"`dense-ctx train {name} " in text
+    else:
+        kind = name.partition("-")[0]
+        assert f"`dense-ctx convert {kind} " in text
+        assert f"--out {name}`" in text
+        assert "sha256" in text
+
+
+def test_short_names_stand_for_what_is_said_of_them():
+    """The presets that the messages name exist."""
+    assert {name for name in UNPUBLISHED if not name.startswith("flowfeat")} <= set(registry().names("preset"))
+    assert len(UNPUBLISHED) == 12

@@ -19,6 +19,7 @@ UNUSED: dict[str, tuple[str, ...]] = {
         r"visual\.(proj|head\.)",
         r"proj$",
     ),
+    "norms of a ConvNeXt's stages, which its maps do not pass": (r"norms\.\d+\.",),
     "tokens that stand for masked patches in training": (r"(embeddings\.)?mask_token$",),
     "decoders: MAE's, FlowFeat's": (r"decoder(_\w+)?\.", r"decoder_pos_embed$"),
     "text towers": (

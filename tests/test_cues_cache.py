@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +283,20 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(videos, 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
     with pytest.raises(FileError, match=r"needs about 0\.\d+ GB"):
+        plan_cues([videos], ["flow:dis"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cache_of_hundreds_of_thousands_of_clips_is_refused_with_its_size(videos, tmp_path, monkeypatch):
+    one = plan_cues([videos], ["flow:dis"], tmp_path / "a")
+    clip = one.clips[0]
+    single = plan_cues([clip.path], ["flow:dis"], tmp_path / "b").bytes
+    many = [replace(clip, name=f"class/{index}") for index in range(50_000)]
+    monkeypatch.setattr("dense_ctx_lila.cue_cache.precompute.find_clips", lambda videos: many)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=single * 49_999))
+    needed = f"{single * 50_000 / 1e9:.2f}"
+    with pytest.raises(FileError, match=rf"needs about {re.escape(needed)} GB more .* or no cache: training computes"):
         plan_cues([videos], ["flow:dis"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from .errors import ConfigError
+from .errors import CheckpointError, ConfigError, InputError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -444,7 +445,25 @@ class Probe(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a fitted state back."""
+        """Take a fitted state back.
+
+        Raises:
+            CheckpointError: not one of this probe: a tensor is missing, left over, or of another shape or dtype.
+        """
+
+    def outputs(self, pixels: int, patches: int) -> int:
+        """How many channels are predicted from features of so many; the default predicts for random ones, 2 x 2.
+
+        Raises:
+            CheckpointError: the fitted state is of features of other widths.
+        """
+        generator = torch.Generator().manual_seed(0)
+        maps = [torch.randn(1, width, 2, 2, generator=generator) for width in (pixels, patches)]
+        try:
+            return self.predict(DenseFeatures(maps[0], maps[1], None)).shape[1]
+        except (RuntimeError, InputError) as error:
+            name = f"{type(self).__name__} is not fitted on features of {pixels} and {patches} channels"
+            raise CheckpointError(f"{name} (pixels, patches): {error}") from error
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def test_what_is_no_yaml_is_one_line(text, message):
 
 def test_nesting_and_aliases_are_bounded():
     assert load_yaml("[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1), "x")
-    for text in ("[" * 10**5, "{a: " * 10**4, "- " * 10**4):
+    for text in ("[" * 10**4, "{a: " * 10**4, "- " * 10**4):
         with pytest.raises(ConfigError, match="more than 64 levels of nesting"):
             load_yaml(text, "x")
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]

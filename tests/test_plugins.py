@@ -142,8 +142,16 @@ def test_one_module_under_two_distributions_keeps_the_first(site):
     assert_good_works(registry)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a terminal: what is started in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("where", ["import", "hook", "target"])
-def test_an_interrupt_of_the_users_passes_through(site, where):
+def test_an_interrupt_of_the_users_passes_through(site, where, interruptible):
     send = "import signal\nsignal.raise_signal(signal.SIGINT)\n"
     if where == "target":
         lazy_bad(site, "interrupt", send)

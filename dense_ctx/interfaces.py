@@ -322,6 +322,7 @@ class ScoredObjective(Objective):
     Attributes set by the subclass:
         metric: the headline among the scores. unit: of it; "" for a share or a number without one.
         lower_is_better: whether a smaller headline value is the better one.
+        loss_score: the score that is the training loss on the images scored; "" where there is none.
         reads_features: whether it can train on, and score, a backbone's maps from disk: `use_features` and the
             `features` of `score`. A benchmark runs an objective that cannot only without its cache.
         size: (H, W) of the outputs. image_size: (H, W) images are resized to. A benchmark sets both before `dataset`.
@@ -331,6 +332,7 @@ class ScoredObjective(Objective):
     metric: str = ""
     unit: str = ""
     lower_is_better: bool = False
+    loss_score: str = ""
     size: Size
     image_size: Size
 

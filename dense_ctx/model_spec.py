@@ -63,18 +63,18 @@ def open_model(
 
     from .model import AutoDenseModel
 
-    made = parse_model(spec)
+    parts = parse_model(spec)
     try:
-        if isinstance(made, Parts):
-            model = AutoDenseModel.from_parts(made.backbone, made.decoder)
+        if isinstance(parts, Parts):
+            model = AutoDenseModel.from_parts(parts.backbone, parts.decoder)
         else:
-            unknown = [key for key in made.args if key not in _OPTIONS]
+            unknown = [key for key in parts.args if key not in _OPTIONS]
             if unknown:
                 raise InputError(f"{spec!r}: a saved model takes {', '.join(_OPTIONS)}; got {', '.join(unknown)}")
-            model = AutoDenseModel.from_pretrained(made.name, **made.args)
+            model = AutoDenseModel.from_pretrained(parts.name, **parts.args)
     except (UnknownNameError, WeightsError, ConfigError, FileError) as error:
-        saved = not isinstance(made, Parts)
-        hint = near_miss(made.backbone.name if isinstance(made, Parts) else made.name, saved=saved)
+        saved = not isinstance(parts, Parts)
+        hint = near_miss(parts.backbone.name if isinstance(parts, Parts) else parts.name, saved=saved)
         if hint is None or Path(spec).is_dir():
             raise
         raise type(error)(f"{without_hint(error).rstrip('. ')}. {hint}") from error

@@ -129,8 +129,8 @@ class RidgeStats:
             self.gram += (x.T @ x).double().cpu()
             self.cross[:, : y.shape[1]] += (x.T @ y.float()).double().cpu()
 
-    def solve(self, penalty: float) -> Tensor:
-        """Coefficients [d + 1, m], float32, bias free; the penalty is on the data term divided by N.
+    def solve(self, penalty: float, *, bias: Bias = "free", mean: bool = True) -> Tensor:
+        """Coefficients [d + 1, m] with the bias last, or [d, m] without one, float32; arguments as `ridge_fit`.
 
         Raises:
             NotFittedError: no rows yet.
@@ -138,10 +138,11 @@ class RidgeStats:
         """
         if self.gram is None or self.cross is None or self.count == 0:
             raise NotFittedError("No data yet: call update first")
-        system = self.gram / self.count
-        system.diagonal()[:-1] += penalty
+        rows, total = len(self.gram) - (bias == "none"), self.count if mean else 1.0
+        system = self.gram[:rows, :rows] / total
+        system.diagonal()[: rows - (bias == "free")] += penalty
         try:
-            return _solve(system, self.cross / self.count).float()
+            return _solve(system, self.cross[:rows] / total).float()
         except _IllConditioned:
             raise InputError(f"The ridge system is singular at penalty={penalty}; ask for a larger one") from None
 

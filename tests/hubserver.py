@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +15,16 @@ TOKEN = "hf_reader_and_writer"
 
 
 class Hub:
-    """Repositories: name -> commits, each a dict of files; branches point at commits."""
+    """Repositories: name -> commits, each a dict of files; branches point at commits.
+
+    trouble: a random.Random that decides about each request; half of them are dropped, cut in the middle, or answered
+    503. None: none is. `failed` counts them by kind.
+    """
 
     def __init__(self):
+        self.trouble = None
+        self.failed = {"dropped": 0, "cut": 0, "busy": 0}
+        self.lock = threading.Lock()
         self.repos = {}
         self.gated = set()
         self.requests = []
@@ -51,13 +59,30 @@ class Hub:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    fault = None
 
     def log_message(self, *_):
         pass
 
+    def _fault(self):
+        """What happens to this request: None, or a kind of failure."""
+        hub = self.server.hub
+        with hub.lock:
+            if hub.trouble is None or hub.trouble.random() >= 0.5:
+                return None
+            kind = hub.trouble.choice(sorted(hub.failed))
+            hub.failed[kind] += 1
+            return kind
+
+    def _drop(self):
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
     def _reply(self, status, body=b"", **headers):
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
+        if self.fault == "busy":
+            status, body, headers = 503, b"busy", {}
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key.replace("_", "-"), value)
@@ -65,7 +90,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if self.fault == "cut" else body)
+        if self.fault == "cut":
+            self.wfile.flush()
+            self._drop()
 
     def _missing(self, code, status=404):
         self._reply(status, {"error": code}, X_Error_Code=code, X_Error_Message=code)
@@ -80,6 +108,9 @@ class Handler(BaseHTTPRequestHandler):
         signed = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         parts = path.strip("/").split("/")
         body = self._body()
+        self.fault = self._fault()
+        if self.fault == "dropped":
+            return self._drop()
         if path == "/api/repos/create":
             if not signed:
                 return self._reply(401, {"error": "Invalid username or password."})
@@ -154,6 +185,10 @@ class Handler(BaseHTTPRequestHandler):
         data = hub.files(name, sha).get(path)
         if data is None:
             return self._missing("EntryNotFound")
+        first = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0]
+        if self.command == "GET" and int(first or 0):  # a download that goes on
+            span = f"bytes {first}-{len(data) - 1}/{len(data)}"
+            return self._reply(206, data[int(first) :], ETag=f'"{_etag(data)}"', X_Repo_Commit=sha, Content_Range=span)
         return self._reply(200, data, ETag=f'"{_etag(data)}"', X_Repo_Commit=sha, Content_Length=str(len(data)))
 
     do_GET = do_POST = do_HEAD = _handle

@@ -309,6 +309,17 @@ def test_faults_of_the_data(tmp_path, data):
         TaskPairs.open(data)
 
 
+def test_given_distractors_may_be_none(data):
+    objective, batch = batch_of(data)
+    objective.setup(model := tiny_model(), (), fresh=True)
+    given = objective(model, {**batch, "distractors": torch.empty(0, 4, dtype=torch.int64)}).total
+    alone = DipObjective(**{**ARGS, "distractors": 0}, classes=objective.classes)
+    alone.setup(model, (), fresh=True)
+    alone.projector = objective.projector
+    assert torch.equal(given, alone(model, batch).total)
+    assert not torch.equal(given, objective(model, batch).total)
+
+
 def test_faults_of_a_batch(data):
     objective, batch = batch_of(data, count=1)
     objective.setup(model := tiny_model(), (), fresh=True)
@@ -321,6 +332,8 @@ def test_faults_of_a_batch(data):
     _, batch = batch_of(data)
     with pytest.raises(InputError, match=r"distractors are int64 \[n, 4\] of ids 0 to 3"):
         objective(model, {**batch, "distractors": torch.full((7, 4), 4)})
+    with pytest.raises(InputError, match=r"distractors are int64 \[n, 4\]"):
+        objective(model, {**batch, "distractors": torch.zeros(7, 4)})
     with pytest.raises(InputError, match="do not fit the images"):
         objective(model, {**batch, "query_labels": batch["query_labels"][:, ::2]})
 
@@ -340,6 +353,7 @@ def test_faults_of_a_batch(data):
         ({"direct": True, "temperature": 0.3}, "temperature would have no effect with direct=true"),
         ({"distractors": 0, "official_distractors": True}, "official_distractors would have no effect without dist"),
         ({"train": "decoder", "blocks": 2}, "blocks would have no effect with train=decoder: leave it out"),
+        ({"resize": 64, "size": 32, "scale": [0.5, 1.0]}, "scale would have no effect with resize"),
         ({"resize": 31, "size": 32}, r"resize=31, size=32, .*needs an image of at least that side"),
         ({"resize": 64, "size": 32, "positives": "crops"}, "one and the same for two crops"),
         ({"scale": [0.0, 1.0]}, r"scale=\[0.0, 1.0\]: expected"),

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_lila.losses import edge_loss, matching_loss
+from dense_ctx_lila.matching import Matching
+
+from dense_ctx.errors import ConfigError
 
 ORACLE = np.load(Path(__file__).parent / "oracles" / "edge_loss.npz")
 
@@ -44,3 +47,59 @@ def test_one_pass_is_the_composition(shape, gamma):
     (ours,) = torch.autograd.grad(3 * total, prediction)
     (reference,) = torch.autograd.grad(3 * expected, prediction)
     assert (ours - reference).abs().max() < 1e-9
+
+
+def records():
+    return (torch.from_numpy(ORACLE[name]).double() for name in ("gt", "pred"))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("edges", "official"),
+    [("l1", "l1"), ("l1norm", "l1norm"), ("l2norm", "l2norm"), ("smooth", "l1smooth"), ("huber", "l1huber")],
+)
+def test_the_edge_losses_of_flowfeat(edges, official, number):
+    truth, prediction = records()
+    prediction.requires_grad_(True)
+    shares = torch.full((4,), 0.25, dtype=torch.float64)
+    sigma = float(ORACLE["sigmas"][number])
+    loss = Matching(edges=edges, fit="l2", weight=1e-12)
+    total, _, parts = loss(prediction, truth, shares, sigma, 1.0)
+    assert float(parts.mean()) == pytest.approx(float(ORACLE[f"{official}_{number}"]), rel=1e-6)
+    assert float(total) == pytest.approx(float(ORACLE[f"{official}_{number}"]), rel=1e-6)
+    if f"{official}_grad_{number}" in ORACLE:
+        (gradient,) = torch.autograd.grad(total, prediction)
+        wanted = torch.from_numpy(ORACLE[f"{official}_grad_{number}"])
+        assert (gradient - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("fit", "official", "factor"),
+    [
+        ("l1", "flow_l1", 4),
+        ("l2", "flow_l2", 1),
+        ("smooth", "flow_l1smooth_beta1", 1),
+        ("huber", "flow_l1huber_beta1", 1),
+    ],
+)
+def test_the_data_terms_of_flowfeat(fit, official, factor):
+    """Its L1 is summed over the channels, the others are means."""
+    truth, prediction = records()
+    shares = torch.full((4,), 0.25, dtype=torch.float64)
+    total, parts, _ = Matching(fit=fit, weight=0.5)(prediction, truth, shares, 0.1, 0.0)
+    assert factor * float(parts.mean()) == pytest.approx(float(ORACLE[official]), rel=1e-5)
+    assert factor * float(total) == pytest.approx(0.5 * float(ORACLE[official]), rel=1e-5)
+
+
+def test_each_setting_of_the_loss_changes_it():
+    truth, prediction = records()
+    shares = torch.full((4,), 0.25, dtype=torch.float64)
+    forms = [Matching(), Matching(weight=0.2), Matching(fit="huber"), Matching(fit="huber", beta=0.3),
+             Matching(fit="smooth", beta=0.3), Matching(edges="l1norm"), Matching(edges="l2norm")]  # fmt: skip
+    totals = [float(form(prediction, truth, shares, 0.1, 1.0)[0]) for form in forms]
+    assert len({round(value, 6) for value in totals}) == len(totals)
+    flat = torch.zeros(1, 1, 5, 5, dtype=torch.float64)  # no edge: nothing to match, and no NaN
+    assert float(Matching(edges="l1norm")(prediction[:1, :1, :5, :5], flat, shares[:1], 0.1, 1.0)[2]) == 0
+    for wrong in ({"fit": "l3"}, {"edges": "l2"}, {"weight": 0}, {"beta": 0.5}, {"fit": "huber", "beta": -1}):
+        with pytest.raises(ConfigError, match=rf"loss\.{'|loss.'.join(wrong)}"):
+            Matching(**wrong)

@@ -79,6 +79,10 @@ def test_contract(clips):
     assert "frozen" in check_objective("lila", clips, args=ARGS)
 
 
+FLOWFEAT = {"cues": ["flow:dis"], "context": "ema", "balance": "channels", "loss": {"weight": 0.2, "edges": "l1norm"},
+            "regression": {"bias": "penalized", "relative": False, "stride": 1}}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "args",
     [
@@ -94,7 +98,9 @@ def test_contract(clips):
         {"regression": {"bias": "none"}},
         {"regression": {"relative": False}},
         {"regression": {"bias": "penalized"}},
+        {"regression": {"mean": False}},
         {"balance": "channels"},
+        FLOWFEAT,
         {"features": {"layers": [0, -1]}},
         {"features": {"layers": [0, -1], "project": 3}},
         sampled(map_size=16),
@@ -126,6 +132,29 @@ def test_the_loss_is_the_equations(clips):
         total = total + (predicted - gd).abs().mean() + 0.5 * edge_loss(predicted, gd, 0.2)
     assert loss.total.item() == pytest.approx(total.item() / 2, rel=1e-4)
     assert set(loss.logs) == {"flow:dis", "edges"}
+
+
+def test_the_loss_is_flowfeats(clips):
+    """0.1 times the L1 summed over flow's channels and the edges; the bias penalised, every pixel."""
+    torch.manual_seed(0)
+    objective = LilaObjective(**{**ARGS, **FLOWFEAT})
+    model = tiny_model()
+    data = objective.dataset(clips)
+    objective.setup(model, data, fresh=True)
+    batch = objective.collate([data.sample(0, 3), data.sample(4, 4)])
+    x0, xd = (model(batch[role]).pixels for role in ("context", "query"))
+    g0, gd = (batch[f"{role}/flow:dis"] for role in ("context", "query"))
+    rows, pixels = (functional.pad(x.flatten(2).mT, (0, 1), value=1.0) for x in (x0, xd))
+    known = g0.flatten(2).mT
+    gram = rows.mT @ rows / rows.shape[1] + 0.1 * torch.eye(rows.shape[2])
+    solved = torch.linalg.solve(gram, rows.mT @ known / rows.shape[1])
+    predicted = (pixels @ solved).mT.reshape(gd.shape)
+    total = 0.1 * (predicted - gd).abs().sum(1).mean()
+    for axis in (-1, -2):
+        change, wanted = predicted.diff(dim=axis).abs(), gd.diff(dim=axis).abs()
+        edge = 1 - (-wanted / 0.1).exp()
+        total = total + (edge / edge.sum((-1, -2), keepdim=True) * (change - wanted).abs()).sum((-1, -2)).mean()
+    assert objective(model, batch).total.item() == pytest.approx(total.item(), rel=1e-3)
 
 
 def test_a_constant_or_a_scale_changes_nothing(clips):
@@ -339,6 +368,8 @@ def test_a_frame_damaged_further_on_is_replaced(clips, tmp_path):
         ({"ema": 1.0, "context": "ema"}, ConfigError, "ema=1.0: expected a momentum from 0 to below 1"),
         ({"mode": "erm", "context": "ema"}, ConfigError, "context would have no effect with mode=erm"),
         ({"mode": "erm", "regression": {"penalty": 0.5}}, ConfigError, "regression would have no effect with mode=erm"),
+        ({"gamma": 0, "loss": {"edges": "l1norm"}}, ConfigError, r"loss\.edges would have no effect with gamma=0"),
+        ({"loss": {"beta": 1}}, ConfigError, r"loss\.beta would have no effect with loss\.fit=l1"),
         ({"gamma": 0, "sigma": 0.2}, ConfigError, "sigma would have no effect with gamma=0"),
         ({"cues": ["flow:dis"], "features": {"pamr": False}}, ConfigError, "features would have no effect without the"),
         ({"regression": {"penalty": 0}}, ConfigError, "penalty=0"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_ctx_metrics.segmentation import Segmentation, confusion_matrix, harmonic, iou, matched_iou
+from dense_ctx_metrics.segmentation import Segmentation, SegmentationMetric, confusion_matrix, harmonic, iou, match
 
 from dense_ctx.errors import InputError
 
@@ -47,6 +47,9 @@ def test_miou_of_the_official_evaluators(case):
         found = Segmentation.of(counts, ours, "zero")
         assert found.miou == pytest.approx(float(data[f"{case}_{mode}_miou"]), abs=1e-9), mode
         tp, fp, fn = torch.from_numpy(data[f"{case}_{mode}_tp_fp_fn"]).double()
+        for mine, theirs in zip((found.matched.tp, found.matched.fp, found.matched.fn), (tp, fp, fn), strict=True):
+            assert torch.equal(mine.double(), theirs), mode
+        assert found.pixel_accuracy == pytest.approx(float(tp.sum() / counts.sum()))
         expected = tp / (tp + fp + fn)
         np.testing.assert_allclose(found.per_class, expected, rtol=0, atol=1e-9, err_msg=mode)
     assert Segmentation.of(counts).miou == pytest.approx(float(data[f"{case}_miou_nanmean"]), abs=1e-9)
@@ -68,7 +71,35 @@ def test_many_to_one_joins_split_classes_and_hungarian_does_not():
     joined = Segmentation.of(counts, "many_to_one")
     assert joined.miou == 1
     assert np.isnan(joined.per_class[2])
-    np.testing.assert_allclose(matched_iou(counts, "hungarian"), [2 / 3, 1, 0])
+    np.testing.assert_allclose(match(counts, "hungarian").iou, [2 / 3, 1, 0])
+
+
+def test_more_clusters_than_classes():
+    """Over-segmented: 2 classes in 5 clusters; by definition, from relabelled maps."""
+    draw = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 2, (3, 20, 30), generator=draw)
+    clusters = torch.where(torch.rand(3, 20, 30, generator=draw) < 0.8, 2 * target + torch.randint(
+        0, 2, target.shape, generator=draw), 4)  # fmt: skip
+    counts = confusion_matrix(clusters, target, 2, clusters=5)
+    assert counts.shape == (2, 5)
+    found = Segmentation.of(counts, "many_to_one")
+    mapping = found.matched.classes
+    assert mapping[:4].tolist() == [0, 0, 1, 1]
+    plain = Segmentation.of(confusion_matrix(mapping[clusters], target, 2))
+    assert (found.miou, found.pixel_accuracy) == pytest.approx((plain.miou, plain.pixel_accuracy))
+    one = Segmentation.of(counts, "hungarian").matched
+    assert sorted(one.classes.tolist()) == [-1, -1, -1, 0, 1]
+    assert torch.equal(one.tp + one.fn, counts.sum(1))
+    assert int((one.tp + one.fp).sum()) == int(counts[:, one.classes >= 0].sum())
+    metric = SegmentationMetric(("a", "b"), matching="many_to_one", clusters=5)
+    for prediction, truth in zip(clusters, target, strict=True):
+        metric.update(torch.nn.functional.one_hot(prediction, 5).movedim(-1, 0).float(), truth)
+    assert metric.compute().values["miou"] == pytest.approx(found.miou)
+    for wrong in ({}, {"matching": "hungarian", "clusters": 0}):
+        with pytest.raises(InputError, match=r"clusters=\d: at least 1, with matching"):
+            SegmentationMetric(("a", "b"), **{"clusters": 5, **wrong})
+    with pytest.raises(InputError, match="5 clusters are not 2 classes"):
+        match(counts)
 
 
 def test_accuracies():
@@ -84,7 +115,7 @@ def test_nothing_to_score_and_unknown_matching():
     with pytest.raises(InputError, match="every target is ignored"):
         Segmentation.of(torch.zeros(3, 3, dtype=torch.int64))
     with pytest.raises(InputError, match="matching='best': expected"):
-        matched_iou(torch.ones(2, 2, dtype=torch.int64), "best")
+        match(torch.ones(2, 2, dtype=torch.int64), "best")
 
 
 def test_harmonic_mean():

@@ -115,6 +115,13 @@ def test_statistics_in_parts_equal_all_rows_at_once():
         stats.update(x[part], y[part])
     assert stats.count == 101
     torch.testing.assert_close(stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5)
+    solutions = []
+    for bias in ("free", "penalized", "none"):
+        for mean in (True, False):
+            expected = ridge_fit(x.double(), y.double(), 0.1, bias=bias, mean=mean).float()
+            solutions.append(stats.solve(0.1, bias=bias, mean=mean))
+            torch.testing.assert_close(solutions[-1], expected, rtol=1e-4, atol=1e-5)
+    assert all(not torch.equal(a[:6], b[:6]) for i, a in enumerate(solutions) for b in solutions[:i])
 
 
 def test_a_column_added_later_counts_as_zero_before():

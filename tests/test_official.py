@@ -222,3 +222,17 @@ def test_short_names_stand_for_what_is_said_of_them():
     """The presets that the messages name exist."""
     assert {name for name in UNPUBLISHED if not name.startswith("flowfeat")} <= set(registry().names("preset"))
     assert len(UNPUBLISHED) == 12
+
+
+@pytest.mark.parametrize(("width", "registers", "name"), [
+    (384, True, "dinov2-reg-s14"), (768, True, "dinov2-reg-b14"), (768, False, "dinov2-b14"),
+])  # fmt: skip
+def test_dips_backbone_is_told_by_its_tensors(tmp_path, monkeypatch, width, registers, name):
+    from dense_ctx_dip import convert
+
+    state = {"feats_extractor.encoder.cls_token": torch.zeros(1, 1, width)}
+    if registers:
+        state["feats_extractor.encoder.register_tokens"] = torch.zeros(1, 4, width)
+    torch.save(state, tmp_path / "w.pth")
+    monkeypatch.setattr(convert, "official_model", lambda path, backbone, *_: backbone)
+    assert from_dip(tmp_path / "w.pth").name == name

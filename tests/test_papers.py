@@ -218,4 +218,4 @@ def test_protocols():
     assert columns["knn_f"].protocol == "davis2017-knn-v2"
     eighth = papers.table("dip:table1").columns["voc_miou_8th"]
     assert (eighth.protocol, eighth.condition) == ("voc2012-dip-8th-v1", None)
-    assert papers.table("maxa:table3").columns["voc_iou"].protocol is None
+    assert papers.table("maxa:table3").columns["voc_iou"].protocol == "maxa-table3/voc"

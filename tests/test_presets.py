@@ -13,6 +13,7 @@ from dense_ctx.cli import main
 from dense_ctx.config import load_yaml, parse_part
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError, FileError, InputError, UnknownNameError
+from dense_ctx.model import create_backbone, create_decoder
 from dense_ctx.train import TrainConfig
 
 LILA = [
@@ -170,3 +171,15 @@ def test_no_second_copy():
         pytest.skip("no source tree")
     for path in (root / "examples" / "configs").rglob("*.yaml"):
         assert path.stem.replace("_", "-") not in registry().names("preset"), path
+
+
+@pytest.mark.parametrize("name", LILA + DIP)
+def test_a_presets_parts_can_be_made(name):
+    """But for weights: its objective, and its network and decoder with random ones, by the preset's own arguments."""
+    config = TrainConfig.load(name, ["objective.args.cues=[features]"] if name in LILA else [])
+    registry().create("objective", config.objective.name, **config.objective.args)
+    backbone, decoder = config.model.backbone, config.model.decoder
+    registry().bind("backbone", backbone.name, **backbone.args)
+    if name.endswith(("s14", "mae-b16")):  # the large ones take a second each
+        made = create_backbone(backbone.name, **{**backbone.args, "weights": None})
+        assert create_decoder(decoder.name, made, **decoder.args).dim == decoder.args.get("dim", made.dims[0])

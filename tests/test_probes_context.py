@@ -3,16 +3,18 @@
 import pytest
 import torch
 from dense_ctx_probes.gradient import GradientProbe
+from dense_ctx_probes.ridge import RidgeProbe
 from dense_ctx_probes.text import TextEmbeddings
 from evaluation_data import camvid
 from safetensors.torch import load_file
 from torch.nn import functional
 
 from dense_ctx import cli, registry
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.evaluate.probes import make_probe
 from dense_ctx.interfaces import DenseFeatures, FitContext
+from dense_ctx.numerics import ridge_apply, ridge_fit
 from dense_ctx.testing import tiny_model
 
 CLASSES = ("sky", "road", "tree")
@@ -143,3 +145,21 @@ def test_every_probe_follows_the_steps_it_is_given_or_says_that_it_is_not_traine
     made.configure(FitContext(CLASSES, steps=5))
     made.partial_fit(*scene())
     assert (made.step_, made.total_steps) == (1, 5)
+
+
+@pytest.mark.parametrize("bias", ["free", "penalized", "none"])
+@pytest.mark.parametrize("mean", [True, False])
+def test_the_conventions_of_the_ridge_probe(bias, mean):
+    draw = torch.Generator().manual_seed(0)
+    pixels, targets = torch.randn(2, 5, 6, 8, generator=draw), torch.randn(2, 3, 6, 8, generator=draw) + 1
+    features = DenseFeatures(pixels, pixels)
+    probe = registry().create("probe", "ridge", task="regression", penalty=0.3, bias=bias, mean=mean)
+    probe.partial_fit(features, targets)
+    rows, values = (item.movedim(1, -1).flatten(0, 2).double() for item in (pixels, targets))
+    expected = ridge_apply(rows, ridge_fit(rows, values, 0.3, bias=bias, mean=mean)).float()
+    found = probe.predict(features).movedim(1, -1).flatten(0, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="expected one of free, penalized, none"):
+        registry().create("probe", "ridge", bias="some")
+    with pytest.raises(InputError, match="bias='some': expected one of free, penalized, none"):
+        RidgeProbe(bias="some")

@@ -37,7 +37,7 @@ def annotation(labels):
 
 @pytest.mark.parametrize("engine", ["torch", "faiss"])
 @pytest.mark.parametrize("case", ["full", "bounded"])
-def test_published_evaluator(oracle, case, engine, monkeypatch):
+def test_published_evaluator(oracle, case, engine):
     if engine == "faiss":
         pytest.importorskip("faiss")
     bounded = case == "bounded"
@@ -46,11 +46,9 @@ def test_published_evaluator(oracle, case, engine, monkeypatch):
         k=int(oracle["k"]), temperature=float(oracle["beta"]), memory=120 if bounded else 10_000,
     )  # fmt: skip
     draws = oracle["bounded_uniform_draws"].view(6, 64)
-    monkeypatch.setattr(probe, "_uniform", lambda count: draws[probe.seen_])
     for index in range(6):  # one at a time, as an evaluation gives them
-        probe.partial_fit(
-            features(oracle["train_features"][index : index + 1]), annotation(oracle["train_labels"][index])[None]
-        )
+        one = slice(index, index + 1)
+        probe.partial_fit(features(oracle["train_features"][one]), annotation(oracle["train_labels"][one]), draws[one])
     keys, values = probe.bank_.whole()
     assert (values - oracle[f"{case}_label_memory"]).abs().max() < 1e-6
     expected = oracle["bounded_feature_memory"] if bounded else oracle["full_feature_memory_first64"]
@@ -68,6 +66,23 @@ def test_published_evaluator(oracle, case, engine, monkeypatch):
     assert official == pytest.approx(float(oracle[f"{case}_miou_official"]), abs=1e-9)
     sound = Segmentation.of(confusion).miou
     assert sound == pytest.approx(float(oracle[f"{case}_miou_direct_nanmean"]), abs=1e-9)
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "uniform"])
+def test_given_draws_decide_what_a_bounded_memory_keeps(oracle, sampling):
+    rows, labels = features(oracle["train_features"][:2]), annotation(oracle["train_labels"][:2])
+    draws = torch.rand(2, 64, generator=torch.Generator().manual_seed(5))
+
+    def kept(given, seed=0):
+        probe = RetrievalProbe(mode="official", sampling=sampling, classes=4, memory=20, seed=seed)
+        return probe.partial_fit(rows, labels, given).bank_.whole()[0]
+
+    assert torch.equal(kept(draws), kept(draws, seed=1))
+    assert not torch.equal(kept(draws), kept(draws.flip(1)))
+    assert not torch.equal(kept(None), kept(None, seed=1))
+    for wrong in (draws[:1], draws + 1, draws[:, :63]):
+        with pytest.raises(InputError, match=r"draws are numbers in \[0, 1\), \[2, 64\]"):
+            kept(wrong)
 
 
 def test_void_stays_out_of_memory_unless_official(oracle):

@@ -41,9 +41,9 @@ class VerbParser(argparse.ArgumentParser):
         """As argparse; positional words may stand before, between and behind options."""
         if self._inside:
             return super().parse_known_args(args, namespace)
-        words = list(args or ())
+        tokens = list(args or ())
         takes_settings = any(action.dest == "settings" for action in self._actions)
-        settings, others = self._settings(words) if takes_settings else ([], words)
+        settings, others = self._settings(tokens) if takes_settings else ([], tokens)
         self._inside = True
         try:
             args, unknown = self.parse_known_intermixed_args(others, namespace)
@@ -68,16 +68,16 @@ class VerbParser(argparse.ArgumentParser):
             near = difflib.get_close_matches(options[0], self._option_string_actions, n=1, cutoff=0.7)
             self.error(f"there is no option {options[0]}" + (f"; did you mean {near[0]}?" if near else ""))
 
-    def _settings(self, words: list[str]) -> tuple[list[str], list[str]]:
+    def _settings(self, tokens: list[str]) -> tuple[list[str], list[str]]:
         """Words that are settings, and the others. A word behind an option of one value is that value."""
-        end = words.index("--") if "--" in words else len(words)
+        end = tokens.index("--") if "--" in tokens else len(tokens)
         single = {text for text, action in self._option_string_actions.items() if action.nargs is None}
         setting = [
-            bool(_SETTING.match(word)) and (index == 0 or words[index - 1] not in single)
-            for index, word in enumerate(words[:end])
+            bool(_SETTING.match(word)) and (index == 0 or tokens[index - 1] not in single)
+            for index, word in enumerate(tokens[:end])
         ]
-        settings = [word for word, yes in zip(words, setting, strict=False) if yes]
-        return settings, [word for word, yes in zip(words, setting, strict=False) if not yes] + words[end:]
+        settings = [word for word, yes in zip(tokens, setting, strict=False) if yes]
+        return settings, [word for word, yes in zip(tokens, setting, strict=False) if not yes] + tokens[end:]
 
 
 def add_settings(parser: argparse.ArgumentParser, text: str) -> None:

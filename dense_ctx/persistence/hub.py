@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from ..errors import FileError, InputError, UnknownNameError, WeightsError
 from ..plugins import registry
 from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
 from .links import may_fetch, may_read_paths, opening, refuse_local_links
+from .transfer import persevere
 
 if TYPE_CHECKING:
     from ..model import DenseModel
@@ -195,7 +198,8 @@ def fetch(
 
     Raises:
         UnknownNameError: the Hub has no such repository or revision (or hides it from this token).
-        WeightsError: no access, no connection and nothing cached, or another answer of the Hub's.
+        WeightsError: no access, no connection and nothing cached, or another answer of the Hub's, for all of
+            `transfer.BUDGET` seconds.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
@@ -208,16 +212,12 @@ def fetch(
     )
 
     called = repository if name == repository else f"{repository} (the short name {name!r})"
+    snapshot = partial(
+        snapshot_download, repository, revision=revision, token=token, allow_patterns=list(files),
+        cache_dir=None if cache_dir is None else os.fspath(cache_dir), library_name="dense_ctx",
+    )  # fmt: skip
     try:
-        folder = snapshot_download(
-            repository,
-            revision=revision,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
-            local_files_only=local_files_only,
-            token=token,
-            allow_patterns=list(files),
-            library_name="dense_ctx",
-        )
+        folder = persevere(partial(snapshot, local_files_only=local_files_only))
     except GatedRepoError as error:
         raise WeightsError(
             f"{called} is gated: ask for access on its page, then `hf auth login` or set HF_TOKEN"
@@ -233,7 +233,9 @@ def fetch(
         raise UnknownNameError(
             f"{name!r} is not a folder, a short name or a Hub repository (owner/name): {error}"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:
+        with contextlib.suppress(LocalEntryNotFoundError):  # a Hub in trouble, and all is in the cache
+            return Path(snapshot(local_files_only=True))
         answer = error.response if isinstance(error, HfHubHTTPError) else None  # older clients have errors without one
         status = None if answer is None else answer.status_code
         if status in (401, 403):

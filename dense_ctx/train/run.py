@@ -172,14 +172,14 @@ def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective
     batches = loader(
         dataset, objective, order.between(start, cast(int, config.steps)), config.seed, config.workers, pin
     )
-    config, made = _optimizer(config if meta is None else config.filled(meta.config), config.optimizer, step)
+    config, adamw = _optimizer(config if meta is None else config.filled(meta.config), config.optimizer, step)
     step.to(accelerator.device)
-    wrapped, optimizer = accelerator.prepare(step, made)
+    wrapped, optimizer = accelerator.prepare(step, adamw)
     averaged = Averaged(step, config.average)
     if latest is not None and meta is not None:
         if meta.frozen != frozen:
             raise ConfigError(f"{latest} was trained on other backbone weights than {model.backbone.source} gives")
-        averaged.tensors = state.load(latest, step, made)
+        averaged.tensors = state.load(latest, step, adamw)
         model.decoder.fresh = False
         if accelerator.scaler is not None and meta.scaler:
             accelerator.scaler.load_state_dict(dict(meta.scaler))
@@ -254,8 +254,7 @@ def _model(config: TrainConfig) -> DenseModel:
 def _objective(config: TrainConfig) -> Objective:
     if config.objective is None:
         raise ConfigError(f"objective is missing: {{name: ...}}, one of {', '.join(registry().names('objective'))}")
-    made = registry().create("objective", config.objective.name, **config.objective.args)
-    return cast(Objective, made)
+    return cast(Objective, registry().create("objective", config.objective.name, **config.objective.args))
 
 
 def _optimizer(config: TrainConfig, given: Optimizer, step: TrainStep) -> tuple[TrainConfig, torch.optim.AdamW]:

@@ -66,6 +66,8 @@ def register_parts(register: Register) -> None:
             args={"model": model},
         )
     register("backbone", "efficientnet-lite0", "dense_ctx_backbones.lite0:EfficientNetLite0")
+    register("backbone", "mocov3-b16", "dense_ctx_backbones.moco:MoCoV3")
+    register("backbone", "sam2-base-plus-neck", "dense_ctx_backbones.sam2_neck:Sam2Neck")
     register("backbone", "rgb-xy", "dense_ctx_backbones.rgb_xy:RgbXy")
     register("backbone", "timm:", "dense_ctx_backbones.timm_backbone:TimmBackbone")
     register("backbone", "lora:", "dense_ctx_backbones.lora:LoraBackbone")

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError, UnknownNameError, WeightsError
 from dense_ctx.interfaces import Backbone, Features, Size
+from dense_ctx.persistence.transfer import persevere
 
 from .convert import to_timm
 from .positions import official_positions
@@ -121,7 +122,7 @@ class TimmBackbone(Backbone):
         self.source = str(repository)
         try:
             cached = cached_state(repository, self.net)
-            return dict(load_state_dict_from_hf(repository, weights_only=True)) if cached is None else cached
+            return cached or dict(persevere(lambda: load_state_dict_from_hf(repository, weights_only=True)))
         except WeightsError:
             raise
         except Exception as error:

@@ -19,6 +19,7 @@ UNUSED: dict[str, tuple[str, ...]] = {
         r"visual\.(proj|head\.)",
         r"proj$",
     ),
+    "norms of a ConvNeXt's stages, which its maps do not pass": (r"norms\.\d+\.",),
     "tokens that stand for masked patches in training": (r"(embeddings\.)?mask_token$",),
     "decoders: MAE's, FlowFeat's": (r"decoder(_\w+)?\.", r"decoder_pos_embed$"),
     "text towers": (
@@ -51,8 +52,8 @@ _ANY = re.compile("|".join(pattern for patterns in UNUSED.values() for pattern i
 
 def is_unused(name: str) -> bool:
     """Whether no feature depends on a checkpoint's tensor of this name."""
-    found = _BEHIND.match(name)
-    behind = name[found.end() :] if found else name
+    match = _BEHIND.match(name)
+    behind = name[match.end() :] if match else name
     return bool(_ANY.match(name) or _ANY.match(behind))
 
 

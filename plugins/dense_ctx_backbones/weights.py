@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import FileError, WeightsError
 from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
+from dense_ctx.persistence.transfer import persevere
 
 from .unused import PREFIXES, is_unused
 
@@ -163,7 +164,7 @@ def cached_state(repository: str, net: nn.Module) -> State | None:
         if isinstance(path, str):
             return read_state(path, net=net)
     if not constants.HF_HUB_OFFLINE:
-        HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        persevere(lambda: HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT))
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from dense_ctx.config import ModelConfig, Part
-from dense_ctx.data import ImageSet, open_set
+from dense_ctx.data import ImageSet, Subset, open_set
 from dense_ctx.environment import describe_environment, peak_memory_mb
 from dense_ctx.errors import ConfigError, InputError, StoppedError
 from dense_ctx.files import clean, state_digest
@@ -72,14 +73,16 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
             objective.use_features(stored)
     run = bench.out / "runs" / cell.name
     config = _config(bench, cell, str(run), validate=len(held_out) > 0)
-    best = Best(run, objective.metric, objective.lower_is_better)
+    by_loss = bench.select == "loss" and bool(objective.loss_score)
+    chosen = objective.loss_score if by_loss else objective.metric
+    best = Best(run, chosen, by_loss or objective.lower_is_better)
 
     def score(trained: DenseModel, name: str) -> dict[str, float]:
         return _numbers(cell, objective, objective.score(trained.eval(), images[name], features=features.get(name)))
 
     def validate(trained: DenseModel, step: int) -> dict[str, float]:
         scores = score(trained, "held-out")
-        best.offer(trained, step, scores[objective.metric])
+        best.offer(trained, step, scores[chosen])
         return scores
 
     began = time.monotonic()
@@ -98,7 +101,7 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
         "value": scores[objective.metric],
         "scores": clean(scores),
         "n": int(scores["images"]),
-        "selected": selected,
+        "selected": None if selected is None else {**selected, "by": chosen},
         "learnt": sum(p.numel() for p in model.decoder.parameters()),
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights": state_digest(model.backbone.state_dict()),
@@ -137,14 +140,18 @@ def _images(task: BenchTask, split: str) -> ImageSet:
     images = open_set(task.data["name"], task.data["root"], split, **options)
     if not isinstance(images, ImageSet):
         raise ConfigError(f"{task.data['name']} holds clips; a benchmark takes annotated images")
-    return images
+    if split != task.train or task.images is None:
+        return images
+    if task.images > len(images):
+        raise InputError(f"images={task.images}, but the split {split} of {task.data['name']} has {len(images)}")
+    return Subset(images, sorted(random.Random(0).sample(range(len(images)), task.images)))
 
 
 def _model(bench: Bench, cell: Cell, backbone: Backbone, image_size: Size, outputs: int) -> DenseModel:
     """The head on the backbone, with as many channels as the task has outputs, and the sizes that it asks for."""
     entry, _ = registry().get("decoder", cell.head.name)
     decoder_class = registry().resolve(entry)
-    args = {"dim": outputs, **{key: value for key, value in cell.head.args.items() if key != "lr"}}
+    args = {"dim": outputs, **{k: v for k, v in cell.head.args.items() if k != "lr"}, **cell.task.head}
     if isinstance(decoder_class, type) and issubclass(decoder_class, Decoder):  # else a function, which has no sizes
         given = {**entry.args, **args}
         sizes = decoder_class.size_args(bench.size, image_size, backbone.strides, given)

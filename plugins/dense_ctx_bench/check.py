@@ -31,7 +31,8 @@ def check_parts(bench: Bench) -> None:
     for part in bench.heads:
         with _named("decoder", part.name):
             args = {key: value for key, value in part.args.items() if key != "lr"}
-            registry().bind("decoder", part.name, **{"dims": (), "strides": (), "dim": 1, **args})
+            for task in bench.tasks:
+                registry().bind("decoder", part.name, **{"dims": (), "strides": (), "dim": 1, **args, **task.head})
     for task in bench.tasks:
         if not Path(task.data["root"]).exists():
             raise FileError(f"{task.objective}: there is no data at root={task.data['root']}")

@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dense_ctx.commands.arguments import refuse
 from dense_ctx.commands.base import Command
 from dense_ctx.config import parse_part
 from dense_ctx.files import write_text
@@ -29,8 +30,15 @@ class BenchCommand(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
+        parser.add_argument("preset", nargs="?", metavar="PRESET", help="a benchmark by name, or its YAML file")
         parser.add_argument(
-            "--backbones", nargs="+", required=True, metavar="NAME", help="NAME or NAME(key=value, ...)"
+            "--data", nargs="+", default=[], metavar="DATASET=ROOT", help="with a preset: where its data sets are"
+        )
+        parser.add_argument(
+            "--backbones",
+            nargs="+",
+            metavar="NAME",
+            help="NAME or NAME(key=value, ...); with a preset, some of its rows",
         )
         parser.add_argument(
             "--heads",
@@ -42,16 +50,14 @@ class BenchCommand(Command):
         parser.add_argument(
             "--tasks",
             nargs="+",
-            required=True,
             metavar="TASK",
             help="OBJECTIVE(name=DATASET, root=PATH, ...), in quotes, with the data set's options and the objective's "
             "arguments, as in maxa(task=depth, ...); train= and val= name other splits than those, steps= and lr= are "
-            "of its training. `dense-ctx plugins` lists objectives, `dense-ctx datasets` data",
+            "of its training, images= is a number of training images. `dense-ctx plugins` lists objectives, `dense-ctx "
+            "datasets` data. With a preset, some of its columns",
         )
         parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="records, features and the table")
-        parser.add_argument(
-            "--seeds", nargs="+", type=int, default=[0], metavar="N", help="of the first weights and the order (0)"
-        )
+        parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="of the first weights and the order (0)")
         parser.add_argument(
             "--size", nargs=2, type=int, default=[224, 224], metavar=("H", "W"), help="of outputs (224)"
         )
@@ -67,6 +73,12 @@ class BenchCommand(Command):
             "--held-out", type=float, default=0.1, metavar="SHARE", help="of the training images, to select by (0.1)"
         )
         parser.add_argument(
+            "--select",
+            choices=["score", "loss"],
+            default="score",
+            help="which of a head's states counts: by its score or its loss on the held-out images (%(default)s)",
+        )
+        parser.add_argument(
             "--no-cache",
             action="store_true",
             help="run the backbone in every step, in place of storing its features under --out",
@@ -75,27 +87,37 @@ class BenchCommand(Command):
     def run(self, args: argparse.Namespace) -> int:
         """Run the cells, write table.md and report.html; 1 where one failed, 128 + the signal's number when stopped."""
         from dense_ctx.config import Part
-        from dense_ctx.errors import StoppedError
+        from dense_ctx.errors import InputError, StoppedError
 
         from .plan import Bench
+        from .presets import bench_of
         from .report import page, plots
         from .run import run_bench
         from .table import markdown
 
-        bench = Bench(
-            args.out,
-            tuple(map(parse_part, args.backbones)),
-            tuple(map(parse_part, args.heads)),
-            tuple(_task(text) for text in args.tasks),
-            tuple(args.seeds),
-            (args.size[0], args.size[1]),
-            None if args.image_size is None else (args.image_size[0], args.image_size[1]),
-            args.steps,
-            args.batch,
-            args.held_out,
-            not args.no_cache,
-            args.schedule,
-        )
+        if args.preset is not None:
+            of_preset = ["heads", "size", "image_size", "steps", "batch", "schedule", "held_out", "select", "no_cache"]
+            refuse(args, of_preset, "with a preset, which says it")
+            bench = bench_of(args.preset, _roots(args.data), args.out, args.backbones, args.tasks, args.seeds)
+        elif not args.backbones or not args.tasks:
+            raise InputError("bench needs --backbones and --tasks, or a preset: `dense-ctx train --list`")
+        else:
+            refuse(args, ["data"], "without a preset: a task's brackets have its root")
+            bench = Bench(
+                args.out,
+                tuple(map(parse_part, args.backbones)),
+                tuple(map(parse_part, args.heads)),
+                tuple(_task(text) for text in args.tasks),
+                tuple(args.seeds or (0,)),
+                (args.size[0], args.size[1]),
+                None if args.image_size is None else (args.image_size[0], args.image_size[1]),
+                args.steps,
+                args.batch,
+                args.held_out,
+                not args.no_cache,
+                args.schedule,
+                args.select,
+            )
         numbers = {cell.name: number for number, cell in enumerate(bench.cells(), start=1)}
         errors: dict[str, str] = {}  # by the first cell that has it
 
@@ -138,6 +160,16 @@ class BenchCommand(Command):
         return int(failed > 0)
 
 
+def _roots(words: list[str]) -> dict[str, str]:
+    """DATASET=ROOT words as a mapping."""
+    from dense_ctx.errors import InputError
+
+    pairs = [word.partition("=") for word in words]
+    if wrong := [word for word, (name, _, root) in zip(words, pairs, strict=True) if not name or not root]:
+        raise InputError(f"--data {wrong[0]!r} is not DATASET=ROOT")
+    return {name: root for name, _, root in pairs}
+
+
 def _task(text: str) -> BenchTask:
     """The task of OBJECTIVE(name=DATASET, root=PATH, ...): what is no option of the data set is the objective's."""
     from dense_ctx.data import layout
@@ -147,7 +179,7 @@ def _task(text: str) -> BenchTask:
     part = parse_part(text)
     values = dict(part.args)
     own: dict[str, Any] = {key: str(values.pop(key)) for key in ("train", "val") if key in values}
-    own |= {key: values.pop(key) for key in ("steps", "lr") if key in values}
+    own |= {key: values.pop(key) for key in ("steps", "lr", "images") if key in values}
     names = {"name", "root"}
     if "name" in values:
         names |= {name for name, _ in layout(str(values["name"])).options}

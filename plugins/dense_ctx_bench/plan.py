@@ -25,6 +25,8 @@ class BenchTask:
 
     data: {name: of a data set, root: its folder, options of the data set ...}; train, val: the splits. steps, lr: of
     this task's training; None: the benchmark's steps, the objective's rate. args: further ones of the objective.
+    head: arguments of every head for this task, above their own. images: so many of the training split, drawn once, the
+    same for all cells; None: all.
     """
 
     objective: str
@@ -34,11 +36,12 @@ class BenchTask:
     steps: int | None = None
     lr: float | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
+    head: Mapping[str, Any] = field(default_factory=dict)
+    images: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As `dataclasses.asdict`; `args` only if there are any."""
-        values = asdict(self)
-        return values if self.args else {key: value for key, value in values.items() if key != "args"}
+        """As `dataclasses.asdict`; `args`, `head` and `images` only if there are any."""
+        return {key: value for key, value in asdict(self).items() if value or key not in ("args", "head", "images")}
 
     def check(self) -> None:
         """Refuse names that do not exist and numbers out of their range.
@@ -53,9 +56,27 @@ class BenchTask:
                 f"{', '.join(self.data) or 'nothing'} in its brackets. `dense-ctx datasets` lists the names"
             )
         layout(str(self.data["name"]))
+        if self.images is not None and (not isinstance(self.images, int) or self.images < 1):
+            raise ConfigError(f"{self.objective}: images={self.images}; expected a whole number of at least 1")
         if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
             raise ConfigError(f"{self.objective}: steps={self.steps}; expected a whole number of at least 1")
         _check_rate(self.objective, self.lr)
+
+
+@dataclass(frozen=True)
+class PresetNames:
+    """Of a preset: `rows` has its names of backbones by how they are written, `columns` those of its tasks."""
+
+    name: str
+    digest: str
+    rows: Mapping[str, str]
+    columns: Mapping[str, BenchTask]
+
+    def of(self, cell: Cell) -> dict[str, str]:
+        """What a cell is in the preset: name, digest, row and column."""
+        column = next(name for name, task in self.columns.items() if task == cell.task)
+        row = self.rows.get(str(cell.backbone), str(cell.backbone))
+        return {"name": self.name, "digest": self.digest, "row": row, "column": column}
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,9 @@ class Bench:
         its states; 0: the last one is scored. cache: store each backbone's features under `out`/features; the
         objectives must be able to read them (`ScoredObjective.reads_features`).
     schedule: of the learning rate: "constant", or "cosine" down to 0.
+    select: the state of a head that counts: of the best "score" on the held-out images, or of the least "loss" there
+        (of the best score where the objective's loss has no meaning on images it was not trained on).
+    preset: what the cells are of: its name, a digest of its file, and what it calls the backbones and tasks.
 
     Raises:
         ConfigError, UnknownNameError: what can be seen to be wrong before hours of work.
@@ -85,6 +109,8 @@ class Bench:
     held_out: float = 0.1
     cache: bool = True
     schedule: Literal["constant", "cosine"] = "constant"
+    select: Literal["score", "loss"] = "score"
+    preset: PresetNames | None = None
 
     def __post_init__(self) -> None:
         for name in ("backbones", "heads", "tasks", "seeds"):
@@ -95,6 +121,8 @@ class Bench:
                 raise ConfigError(f"{name} names one twice")
         if not 0 <= self.held_out <= 0.5:
             raise ConfigError(f"held_out={self.held_out}: expected a share from 0 to 0.5")
+        if self.select not in ("score", "loss"):
+            raise ConfigError(f"select={self.select!r}: expected score or loss")
         if self.schedule not in ("constant", "cosine"):
             raise ConfigError(f"schedule={self.schedule!r}: expected constant or cosine")
         for name, number in (("steps", self.steps), ("batch_size", self.batch_size)):
@@ -128,6 +156,10 @@ class Bench:
             "size": self.size, "image_size": self.image_size, "steps": cell.task.steps or self.steps,
             "batch_size": self.batch_size, "held_out": self.held_out, "schedule": self.schedule,
         }  # fmt: skip
+        if self.select != "score":
+            values["select"] = self.select
+        if self.preset is not None:
+            values["preset"] = self.preset.of(cell)
         known = identity(cell.backbone.name, cell.backbone.args)
         if known is not None:  # its name stays when the model in it is trained again
             values["model"] = known

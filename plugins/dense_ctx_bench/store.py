@@ -32,7 +32,7 @@ class Store:
     def of(cls, bench: Bench, cell: Cell, backbone: Backbone, image_size: Size) -> Store:
         """An untrained backbone is another one for each seed, so its weights and not its name decide."""
         task = cell.task
-        images = [task.data, task.train, task.val, bench.held_out]
+        images = [task.data, task.train, task.val, bench.held_out, task.images]
         return cls(
             bench.out / "features" / digest([state_digest(backbone.state_dict()), image_size, images]),
             bench.out / "targets" / digest([task.objective, dict(task.args), bench.size, images]),

@@ -16,7 +16,9 @@ class Compare(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
-        parser.add_argument("results", nargs="*", type=Path, metavar="JSON", help="result.json files, or their folders")
+        parser.add_argument(
+            "results", nargs="*", type=Path, metavar="JSON", help="result.json files, their folders, or bench's"
+        )
         parser.add_argument(
             "--paper", metavar="TABLE", help="a published table such as lila:table1; alone, it is printed"
         )
@@ -40,8 +42,15 @@ class Compare(Command):
             return 0
         from dense_ctx.evaluate.result import Result
 
+        from .bench_cells import beside, is_bench
         from .compare import compare
 
+        folders = [path for path in args.results if is_bench(path)]
+        if folders:
+            if len(folders) < len(args.results) or args.paper is None:
+                raise InputError("Folders of `dense-ctx bench` stand beside --paper TABLE, and with no other results")
+            print(beside(folders, args.paper))
+            return 0
         paths = [path / "result.json" if path.is_dir() else path for path in args.results]
         print(compare([Result.load(path) for path in paths], args.paper))
         return 0

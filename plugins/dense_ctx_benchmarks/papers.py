@@ -18,6 +18,7 @@ One JSON file for each paper:
         "rows": [{"name": "DINOv2-S14 + LILA", "backbone": "dinov2-s14", "data": "YT-VOS",
                   "values": {"linear_jf": 68.6}}]}}}
 
+A column of a benchmark's cells has "PRESET/TASK" in place of a protocol, or "PRESET/*" for what all its tasks share.
 A column may have a "condition", which sets it apart from others of its protocol and metric ("support: 1/8 of the
 training images"); a result belongs in a column when protocol, metric and condition agree. "higher_is_better" is null
 for what is no score (sizes, counts). Units: "%", "pp" (percentage points), "deg", "m", "px", "cells", "M" (millions),

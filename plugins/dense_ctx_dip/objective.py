@@ -43,9 +43,9 @@ class DipObjective(Objective):
             adapters where the backbone has some, else its last blocks.
         blocks: how many; see `choose`.
         size: side of the square crops, pixels.
-        scale: range of the crop's share of the image's area.
+        scale: range of the random crop's share of the image's area; default 0.4 to 1.
         resize: in place of a random crop, the square of `size` in the middle of the image at this short side, as in the
-            published code (256); `scale` is then without effect.
+            published code (256).
         positives: "pairs" (the data's), or "crops": two crops of the query in place of a neighbour (ablation).
         direct: a linear classifier of the pseudo-classes, on patches of queries and positives, in place of the
             support (ablation); `loss` is then "nll", and `projector_lr` the classifier's.
@@ -64,7 +64,7 @@ class DipObjective(Objective):
         train: Train | None = None,
         blocks: int | None = None,
         size: int = 224,
-        scale: Sequence[float] = (0.4, 1.0),
+        scale: Sequence[float] | None = None,
         resize: int | None = None,
         positives: str = "pairs",
         direct: bool = False,
@@ -82,6 +82,9 @@ class DipObjective(Objective):
                 f"distractors={distractors}, temperature={temperature}, hidden={hidden}, out={out}, size={size}, "
                 f"classes={classes}: expected at least 0, above 0, at least 1, 0, 1 and 1"
             )
+        if resize is not None and scale is not None:
+            raise ConfigError("scale would have no effect with resize, which cuts the middle: leave it out")
+        scale = (0.4, 1.0) if scale is None else scale
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise ConfigError(f"scale={list(scale)}: expected [low, high] within (0, 1]")
         if resize is not None and (resize < size or positives == "crops"):
@@ -164,7 +167,7 @@ class DipObjective(Objective):
         Args:
             batch: "query", "positive" [B, 3, H, W]; "query_labels", "positive_labels" int64 [B, H, W], -1 ignored;
                 "seed" int64 [B], from which the distractors are drawn, alike in every process; or "distractors",
-                int64 [n, joint batch], which fixes them.
+                int64 [n, joint batch], which fixes them (n may be 0).
         """
         device = model.device
         images = torch.cat([batch["query"], batch["positive"]]).to(device)
@@ -228,9 +231,10 @@ class DipObjective(Objective):
     def _distractors(self, batch: Batch, joint: int) -> Tensor:
         ids = batch.get("distractors")
         if ids is not None:
-            if ids.ndim != 2 or ids.shape[1] != joint or int(ids.min()) < 0 or int(ids.max()) >= joint:
+            inside = ids.numel() == 0 or (int(ids.min()) >= 0 and int(ids.max()) < joint)
+            if ids.ndim != 2 or ids.shape[1] != joint or ids.is_floating_point() or not inside:
                 raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(ids.shape)}")
-            return ids  # type: ignore[no-any-return]
+            return ids.long()  # type: ignore[no-any-return]
         seeds = gather(batch["seed"].to(torch.int64)) if "seed" in batch else torch.zeros(joint, dtype=torch.int64)
         seed = 0
         for number in seeds.tolist():  # the order counts, and every process sees the same

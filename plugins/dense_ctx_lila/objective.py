@@ -23,12 +23,12 @@ from dense_ctx.model import DenseModel
 from . import decoder_init
 from .cue_targets import FEATURES, CueMaps
 from .feature_cue import FeatureCue
-from .losses import matching_loss
+from .matching import Matching
 from .open_clips import open_clips
 from .regression import Regression
 from .sampling import FramePairs, Sampling
 
-S = TypeVar("S", Sampling, Regression, FeatureCue)
+S = TypeVar("S", Sampling, Regression, FeatureCue, Matching)
 
 
 class LilaObjective(Objective):
@@ -42,6 +42,7 @@ class LilaObjective(Objective):
         ema: momentum of that copy, from 0 to below 1; default 0.999.
         features: settings of the features cue, see `FeatureCue`.
         regression: see `Regression`.
+        loss: its form, see `Matching`.
         sigma, gamma: of the edge loss; gamma 0 leaves it out. sigma: default 0.1.
         balance: "cues" (each cue counts the same) or "channels" (each channel does, as in eq. 3).
         start: this many pairs of the data give a new decoder its first weights, if its `initialise` supports that
@@ -65,6 +66,7 @@ class LilaObjective(Objective):
         ema: float | None = None,
         features: FeatureCue | Mapping[str, Any] = FeatureCue(),  # noqa: B008 (frozen)
         regression: Regression | Mapping[str, Any] = Regression(),  # noqa: B008
+        loss: Matching | Mapping[str, Any] = Matching(),  # noqa: B008
         sigma: float | None = None,
         gamma: float = 1.0,
         balance: Literal["cues", "channels"] = "cues",
@@ -91,6 +93,7 @@ class LilaObjective(Objective):
         self.gamma, self.sigma, self.balance = gamma, 0.1 if sigma is None else sigma, balance
         self.start, self.centre = start, centre
         self.sampling = _settings(Sampling, sampling, "sampling")
+        self.loss = _settings(Matching, loss, "loss")
         self.regression = _settings(Regression, regression, "regression")
         feature_cue = _settings(FeatureCue, features, "features")
         self.cues = CueMaps(cues, feature_cue, self.sampling, cue_cache)
@@ -98,6 +101,7 @@ class LilaObjective(Objective):
             (ema is not None and context != "ema", "ema", "without context=ema"),
             (mode == "erm" and context != "shared", "context", "with mode=erm, which solves nothing in context"),
             (mode == "erm" and self.regression != Regression(), "regression", "with mode=erm"),
+            (not gamma and self.loss.edges != "l1", "loss.edges", "with gamma=0, which leaves the edge loss out"),
             (not gamma and sigma is not None, "sigma", "with gamma=0, which leaves the edge loss out"),
             (
                 FEATURES not in self.cues.names and feature_cue != FeatureCue(),
@@ -205,12 +209,12 @@ class LilaObjective(Objective):
         return self._losses(self.head(pixels), targets)
 
     def _losses(self, predicted: Tensor, targets: list[tuple[str, Tensor]]) -> Losses:
-        """L1 + gamma * edges (eq. 3, 6)."""
+        """Fit + gamma * edges (eq. 3, 6)."""
         widths = [maps.shape[1] for _, maps in targets]
         share = [1 / len(targets) if self.balance == "cues" else width / sum(widths) for width in widths]
         weights = torch.cat([predicted.new_full((n,), part / n) for n, part in zip(widths, share, strict=True)])
         target_maps = torch.cat([maps for _, maps in targets], 1)
-        total, fit, edges = matching_loss(predicted, target_maps, weights, self.sigma, self.gamma)
+        total, fit, edges = self.loss(predicted, target_maps, weights, self.sigma, self.gamma)
         logs = {name: part.mean() for (name, _), part in zip(targets, fit.split(widths), strict=True)}
         if self.gamma:
             logs["edges"] = (weights * edges).sum()

@@ -15,16 +15,18 @@ from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
 class Regression:
     """Ridge regression of cues on features.
 
-    penalty: lambda, on the Gram matrix divided by the number of pixels.
+    penalty: lambda, on the Gram matrix (divided by the number of pixels where `mean`).
     relative: penalty in units of the context features' mean variance. Else a decoder lowers the loss by shrinking
         what varies beside a constant, which the bias takes up: the regression generalises, cosines are useless.
     bias: "free" (a column of ones that is not penalised, ours), "penalized" (FlowFeat) or "none" (eq. 2).
+    mean: the squared errors are divided by the number of pixels, as in FlowFeat, or not, as eq. 2 is written.
     stride: every stride-th pixel of the context enters.
     """
 
     penalty: float = 0.1
     relative: bool = True
     bias: Bias = "free"
+    mean: bool = True
     stride: int = 7
 
     def __post_init__(self) -> None:
@@ -43,7 +45,7 @@ class Regression:
         if self.relative:
             scale = rows.var(1, correction=0).mean(1).clamp_min(1e-12).rsqrt()[:, None, None]
             rows, pixels = rows * scale, pixels * scale
-        weights = ridge_fit(rows, targets, self.penalty, bias=self.bias)
+        weights = ridge_fit(rows, targets, self.penalty, bias=self.bias, mean=self.mean)
         return rearrange(ridge_apply(pixels, weights), "b (h w) k -> b k h w", h=query.shape[-2])
 
     def _pixels(self, maps: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """MAXA: masked cross-attention adapters, the heads they are compared with, their tasks. Here are the parts' names."""
 
+from importlib import resources
+
 from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
 TASKS = {
@@ -28,3 +30,5 @@ def register_parts(register: Register) -> None:
     for task, target in TASKS.items():
         register("task", task, f"dense_ctx_maxa.{target}")
         register("objective", f"maxa-{task}", "dense_ctx_maxa.objective:MaxaObjective", args={"task": task})
+    for file in resources.files(__name__).joinpath("presets").iterdir():
+        register("preset", file.name.removesuffix(".yaml"), f"{__name__}:presets/{file.name}")

@@ -26,7 +26,7 @@ class CnnHead(Decoder):
         width: of the attention; the paper does not give it.
         heads: of the attention.
         cnn_width: of the convolutions; default max(width / 4, dim).
-        layers: maps to read, joined on the finest grid of them.
+        layers: maps to read, joined on the finest grid of them; None: all.
     """
 
     layers: tuple[int, ...]
@@ -39,7 +39,7 @@ class CnnHead(Decoder):
         width: int = 256,
         heads: int = 8,
         cnn_width: int | None = None,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int] | None = (-1,),
     ) -> None:
         super().__init__()
         if dim < 1:
@@ -72,13 +72,13 @@ class LinearHead(Decoder):
     Args:
         dims, strides: the backbone's.
         dim: output channels.
-        layers: maps to read, joined on the finest grid of them.
+        layers: maps to read, joined on the finest grid of them; None: all.
     """
 
     layers: tuple[int, ...]
 
     def __init__(
-        self, dims: Sequence[int], strides: Sequence[int], dim: int = 32, layers: Sequence[int] = (-1,)
+        self, dims: Sequence[int], strides: Sequence[int], dim: int = 32, layers: Sequence[int] | None = (-1,)
     ) -> None:
         super().__init__()
         if dim < 1:

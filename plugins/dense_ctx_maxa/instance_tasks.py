@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.data import Kind
+from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Metric
 
 from . import losses, targets
@@ -27,6 +28,7 @@ class Boundaries(InstanceTask):
     """Pixels on both sides of an edge between instances, or an instance and the background; logits."""
 
     metric: ClassVar[str] = "iou"
+    loss_score: ClassVar[str] = "ce"
     lr: ClassVar[float] = 2e-3
     stored: ClassVar[torch.dtype] = torch.float16
 
@@ -47,6 +49,7 @@ class Distance(InstanceTask):
     """Distance to the instance's outside, divided by the instance's largest."""
 
     metric: ClassVar[str] = "mse"
+    loss_score: ClassVar[str] = "mse"
     lower_is_better: ClassVar[bool] = True
     stored: ClassVar[torch.dtype] = torch.float16
 
@@ -68,16 +71,19 @@ class Instances(InstanceTask):
 
     Args:
         least: instances an image needs to be scored (the paper: 3 large ones).
+        large: share of the image an instance covers to be one of those.
         seed: of k-means.
     """
 
-    channels: ClassVar[int | None] = 32  # the paper's; any will do
+    channels: int | None = 32  # the paper's; any will do
     values: ClassVar[bool] = False
     numbered: ClassVar[bool] = True
     metric: ClassVar[str] = "ari"
 
-    def __init__(self, least: int = 1, seed: int = 0) -> None:
-        self.least, self.seed = least, seed
+    def __init__(self, least: int = 1, large: float = 0.0, seed: int = 0) -> None:
+        if least < 1 or not 0 <= large < 1:
+            raise InputError(f"least={least}, large={large}: expected at least 1 instance, of a share in [0, 1)")
+        self.least, self.large, self.seed = least, large, seed
 
     def target(self, annotation: Tensor, classes: Sequence[str], name: str) -> Tensor:
         """The instance map itself."""
@@ -89,4 +95,4 @@ class Instances(InstanceTask):
 
     def scores(self, classes: Sequence[str]) -> Metric:
         """Adjusted Rand index of the clusters, in the foreground."""
-        return ClusterScores(least=self.least, seed=self.seed)
+        return ClusterScores(least=self.least, large=self.large, seed=self.seed)

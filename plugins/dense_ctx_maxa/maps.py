@@ -13,12 +13,14 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Features, Size
 
 
-def layer_indices(layers: Sequence[int], count: int) -> tuple[int, ...]:
-    """Indices from 0 of the maps asked for; negative ones count from the deepest.
+def layer_indices(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """Indices from 0 of the maps asked for; negative ones count from the deepest. None: all.
 
     Raises:
         InputError: none, or one the backbone does not have.
     """
+    if layers is None:
+        return tuple(range(count))
     if not layers or any(not -count <= layer < count for layer in layers):
         raise InputError(f"layers={list(layers)}: the backbone has maps 0 to {count - 1} (or -{count} to -1)")
     return tuple(layer % count for layer in layers)

@@ -44,7 +44,7 @@ class Maxa(Decoder):
         depth: attention layers; 1 is the paper's ablation.
         sigma: "head", "shared" (ablation: one sigma) or "none" (ablation: no Gaussian).
         cnn_width: D_CNN; default max(D / 4, D_out); the paper's COCO-Stuff rows have 64.
-        layers: maps of the backbone to read, joined on the finest grid of them; the paper: the last.
+        layers: maps of the backbone to read, joined on the finest grid of them; the paper: the last. None: all.
         size: (H, W) of the outputs in training, multiples of 8; queries lie 8 of its pixels apart.
         grid: (h, w) of the features in training; default `size` over the finest stride. On another grid the 8 numbers
             a cell that the adapter learns are interpolated.
@@ -67,7 +67,7 @@ class Maxa(Decoder):
         depth: int = 2,
         sigma: Sigma = "head",
         cnn_width: int | None = None,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int] | None = (-1,),
         size: Size = (224, 224),
         grid: Size | None = None,
         density: int = 1,

@@ -67,6 +67,7 @@ class MaxaObjective(ScoredObjective):
         if cache is not None and flip:
             raise ConfigError("flip needs images: leave out the cache, or flip")
         self.metric, self.unit, self.lower_is_better = self.task.metric, self.task.unit, self.task.lower_is_better
+        self.loss_score = self.task.loss_score
         self.size: Size = (size[0], size[1])
         self.image_size: Size = (image_size[0], image_size[1])
         self.flip, self.cache, self.targets, self.pixels = flip, cache, targets, pixels or PIXELS

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.data import Kind
+from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Metric
 
 from . import losses, targets
@@ -17,12 +18,20 @@ from .tasks import Task
 
 
 class Semantic(Task):
-    """The class of every pixel; logits."""
+    """The class of every pixel; logits.
+
+    Args:
+        outputs: of the decoder, at least the classes of the data set; those beyond are never right (the paper: 201 on
+            COCO-Stuff, whose ids run up to there). None: one for each class.
+    """
 
     kind: ClassVar[Kind] = "segmentation"
-    channels: ClassVar[int | None] = None
     values: ClassVar[bool] = False
     metric: ClassVar[str] = "miou"
+    loss_score: ClassVar[str] = "ce"
+
+    def __init__(self, outputs: int | None = None) -> None:
+        self.channels = outputs
 
     def target(self, annotation: Tensor, classes: Sequence[str], name: str) -> Tensor:
         """Class ids."""
@@ -33,7 +42,13 @@ class Semantic(Task):
         return losses.cross_entropy(prediction, target)
 
     def scores(self, classes: Sequence[str]) -> Metric:
-        """Mean IoU, pixel accuracy and cross-entropy."""
+        """Mean IoU and pixel accuracy over the classes, and cross-entropy over all outputs.
+
+        Raises:
+            ConfigError: `outputs` is fewer than the classes.
+        """
+        if self.channels is not None and self.channels < len(classes):
+            raise ConfigError(f"outputs={self.channels}, but the data set has {len(classes)} classes")
         return SemanticScores(classes)
 
 
@@ -44,6 +59,7 @@ class Depth(Task):
     metric: ClassVar[str] = "rmse"
     unit: ClassVar[str] = "m"
     lower_is_better: ClassVar[bool] = True
+    loss_score: ClassVar[str] = "mse"
     lr: ClassVar[float] = 2e-3
 
     def target(self, annotation: Tensor, classes: Sequence[str], name: str) -> Tensor:
@@ -63,7 +79,7 @@ class Normals(Task):
     """Unit vectors of surfaces: x right, y down, z into the scene."""
 
     kind: ClassVar[Kind] = "normals"
-    channels: ClassVar[int | None] = 3
+    channels: int | None = 3
     metric: ClassVar[str] = "mean"
     unit: ClassVar[str] = "degrees"
     lower_is_better: ClassVar[bool] = True

@@ -31,6 +31,7 @@ class TaskMetric(Metric):
     def __init__(self, classes: Sequence[str] = (), base: Metric | None = None) -> None:
         super().__init__(classes)
         self.base = base
+        self.scored: int | None = None  # channels that the base sees; None: all
         self.images = self.skipped = 0
         names = self.higher_is_better.keys() - (set() if base is None else base.higher_is_better.keys())
         self.sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in sorted(names)}  # value, weight
@@ -48,7 +49,7 @@ class TaskMetric(Metric):
         if bool(known.any()) and self.add_image(prediction, target, known):
             self.images += 1
             if self.base is not None:
-                self.base.update(prediction, target)
+                self.base.update(prediction[: self.scored], target)
         else:
             self.skipped += 1
 
@@ -119,22 +120,23 @@ class ClusterScores(TaskMetric):
 
     Args:
         classes: none.
-        least: instances an image needs to count.
+        least: instances an image needs to count, each covering at least the share `large` of it.
         seed: of k-means.
     """
 
     target: ClassVar[str] = "instances"
     higher_is_better: ClassVar[Mapping[str, bool]] = {"ari": True}
 
-    def __init__(self, classes: Sequence[str] = (), least: int = 1, seed: int = 0) -> None:
+    def __init__(self, classes: Sequence[str] = (), least: int = 1, large: float = 0.0, seed: int = 0) -> None:
         super().__init__(classes)
-        self.least, self.seed = least, seed
+        self.least, self.large, self.seed = least, large, seed
 
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
         """A latent [K, H, W] and instances [H, W], 0 the background."""
         foreground = target > 0
-        count = len(torch.unique(target[foreground]))
-        if count < max(1, self.least):
+        sizes = torch.unique(target[foreground], return_counts=True)[1]
+        count = len(sizes)
+        if int((sizes >= self.large * target.numel()).sum()) < max(1, self.least):
             return False
         labels = cluster(prediction[:, foreground].T, count, self.seed)
         self.add("ari", adjusted_rand_index(labels, target[foreground]))
@@ -152,6 +154,7 @@ class SemanticScores(TaskMetric):
 
     def __init__(self, classes: Sequence[str] = ()) -> None:
         super().__init__(classes, registry().create("metric", "segmentation", classes=classes))
+        self.scored = len(classes) or None  # of a decoder with more outputs than classes
 
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
         """Logits [K, H, W] and class ids [H, W]."""

@@ -32,6 +32,7 @@ class Task(ABC):
             the decoder and dropped afterwards, predicts that number.
         metric: the headline among the scores. unit: of it; "" for a share or a number without one.
         lower_is_better: whether a smaller headline value is the better one.
+        loss_score: the score that is the loss on held-out images; "" if there is none.
         lr: learning rate of Adam.
         stored: type of values on disk.
         hint: how to open data sets of this kind, for an error message; "" if that is plain.
@@ -39,12 +40,13 @@ class Task(ABC):
     """
 
     kind: ClassVar[Kind]
-    channels: ClassVar[int | None] = 1
+    channels: int | None = 1
     values: ClassVar[bool] = True
     numbered: ClassVar[bool] = False
     metric: ClassVar[str]
     unit: ClassVar[str] = ""
     lower_is_better: ClassVar[bool] = False
+    loss_score: ClassVar[str] = ""
     lr: ClassVar[float] = 1e-3
     stored: ClassVar[torch.dtype] = torch.float32
     hint: ClassVar[str] = ""

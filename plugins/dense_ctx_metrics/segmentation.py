@@ -17,24 +17,30 @@ Matching = Literal["none", "hungarian", "many_to_one"]
 Absent = Literal["left_out", "zero"]
 
 
-def confusion_matrix(prediction: Tensor, target: Tensor, classes: int, ignore_index: int | None = 255) -> Tensor:
-    """Count pixels: int64 [classes, classes], rows are the true class, columns the predicted one.
+def confusion_matrix(
+    prediction: Tensor, target: Tensor, classes: int, ignore_index: int | None = 255, clusters: int | None = None
+) -> Tensor:
+    """Count pixels: int64 [classes, clusters], rows are the true class, columns the predicted class or cluster.
 
     Pixels whose target is `ignore_index` are left out.
 
+    Args:
+        clusters: number of predicted ids, where they are not the classes; default `classes`.
+
     Raises:
-        InputError: different shapes, or an id outside 0..classes-1.
+        InputError: different shapes, or an id outside 0..classes-1 (of predictions: 0..clusters-1).
     """
     if prediction.shape != target.shape:
         raise InputError(f"Prediction {list(prediction.shape)} and target {list(target.shape)} have different shapes")
+    clusters = classes if clusters is None else clusters
     keep = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
     prediction, target = prediction[keep].long(), target[keep].long()
-    for name, values in (("Prediction", prediction), ("Target", target)):
-        if values.numel() and (int(values.min()) < 0 or int(values.max()) >= classes):
+    for name, values, count in (("Prediction", prediction, clusters), ("Target", target, classes)):
+        if values.numel() and (int(values.min()) < 0 or int(values.max()) >= count):
             raise InputError(
-                f"{name} ids run from {int(values.min())} to {int(values.max())}; expected 0 to {classes - 1}"
+                f"{name} ids run from {int(values.min())} to {int(values.max())}; expected 0 to {count - 1}"
             )
-    return torch.bincount(target * classes + prediction, minlength=classes * classes).reshape(classes, classes)
+    return torch.bincount(target * clusters + prediction, minlength=classes * clusters).reshape(classes, clusters)
 
 
 def iou(confusion: Tensor) -> Tensor:
@@ -44,30 +50,59 @@ def iou(confusion: Tensor) -> Tensor:
     return hit / (confusion.sum(0) + confusion.sum(1) - hit)
 
 
-def matched_iou(confusion: Tensor, matching: Matching = "none") -> Tensor:
-    """IoU of each true class after predicted classes are matched to true ones, float64 [classes]; NaN as in `iou`.
+@dataclass(frozen=True)
+class Matched:
+    """A confusion matrix after predicted classes or clusters are matched to true classes.
+
+    classes: int64 [clusters], the true class that each predicted one counts as, -1: none.
+    tp, fp, fn: int64 [classes], true positives, false positives and false negatives. A prediction matched to no class
+        is a false negative of its true class and a false positive of none.
+    """
+
+    classes: Tensor
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+
+    @property
+    def iou(self) -> Tensor:
+        """Of each true class, float64 [classes]; NaN for one in neither prediction nor target."""
+        return self.tp.double() / (self.tp + self.fp + self.fn)
+
+
+def match(confusion: Tensor, matching: Matching = "none") -> Matched:
+    """Match the predicted columns of a confusion matrix [classes, clusters] to its true rows.
 
     Args:
         matching: "none" (supervised: class i is class i); "hungarian" (one to one, the largest sum of IoUs, as
-            open-hummingbird's evaluation does by default); "many_to_one" (each predicted class counts as the true
-            class it overlaps best).
+            open-hummingbird's evaluation does by default; of more clusters than classes some are left over);
+            "many_to_one" (each predicted class or cluster counts as the true class that it overlaps best).
+
+    Raises:
+        InputError: "none" with a matrix that is not square, or another word.
     """
-    if matching == "none":
-        return iou(confusion)
-    count = len(confusion)
+    count, clusters = confusion.shape
+    classes = torch.full((clusters,), -1, dtype=torch.int64)
     total = confusion.double()
     pairs = total / (total.sum(1)[:, None] + total.sum(0)[None] - total).clamp_min(1e-8)  # [true, predicted]
-    merged = torch.zeros_like(confusion)
-    if matching == "hungarian":
+    if matching == "none":
+        if count != clusters:
+            raise InputError(
+                f"{clusters} clusters are not {count} classes: match them, matching=hungarian or many_to_one"
+            )
+        classes = torch.arange(count)
+    elif matching == "hungarian":
         true, predicted = linear_sum_assignment(pairs.cpu().numpy(), maximize=True)
-        merged[:, torch.as_tensor(true)] = confusion[:, torch.as_tensor(predicted)]
+        classes[torch.as_tensor(predicted)] = torch.as_tensor(true)
     elif matching == "many_to_one":
-        merged.index_add_(1, pairs.argmax(0), confusion)
+        classes = pairs.argmax(0).cpu()
     else:
         raise InputError(f"matching={matching!r}: expected 'none', 'hungarian' or 'many_to_one'")
-    if merged.shape[1] != count:
-        raise InputError("The confusion matrix is not square")
-    return iou(merged)
+    merged = confusion.new_zeros(count, count + 1)
+    merged.index_add_(1, torch.where(classes < 0, count, classes).to(confusion.device), confusion)
+    inside = merged[:, :count]
+    tp = inside.diagonal()
+    return Matched(classes, tp, inside.sum(0) - tp, merged.sum(1) - tp)
 
 
 @dataclass(frozen=True)
@@ -75,20 +110,22 @@ class Segmentation:
     """Scores of a confusion matrix.
 
     miou: mean IoU over classes; pixel_accuracy: share of labelled pixels that are right;
-    mean_accuracy: mean over classes of the share of their pixels that are right; per_class: IoU, NaN if absent.
+    mean_accuracy: mean over classes of the share of their pixels that are right; per_class: IoU, NaN if absent;
+    matched: what the predicted classes count as, and each true class' counts after it, from which all of these are.
     """
 
     miou: float
     pixel_accuracy: float
     mean_accuracy: float
     per_class: tuple[float, ...]
+    matched: Matched
 
     @classmethod
     def of(cls, confusion: Tensor, matching: Matching = "none", absent: Absent = "left_out") -> Segmentation:
-        """Score a matrix [classes, classes] of counts.
+        """Score a matrix [classes, clusters] of counts.
 
         Args:
-            matching: see `matched_iou`.
+            matching: see `match`.
             absent: a class in neither prediction nor target is left out of the mean, or counts 0 (open-hummingbird).
 
         Raises:
@@ -97,14 +134,17 @@ class Segmentation:
         total = confusion.double()
         if not bool(total.any()):
             raise InputError("No labelled pixel was scored: every target is ignored")
-        scores = matched_iou(confusion, matching)
+        matched = match(confusion, matching)
+        scores = matched.iou
         mean = scores.nan_to_num(0.0).mean() if absent == "zero" else scores.nanmean()
-        recalls = total.diagonal() / total.sum(1)
+        hits = matched.tp.double()
+        recalls = hits / total.sum(1)
         return cls(
             float(mean),
-            float(total.diagonal().sum() / total.sum()),
+            float(hits.sum() / total.sum()),
             float(recalls.nanmean()),
             tuple(scores.tolist()),
+            matched,
         )
 
 
@@ -118,31 +158,42 @@ class SegmentationMetric(Metric):
 
     Args:
         classes: names of the data set's classes, at least one.
-        matching: how predicted classes are matched to true ones, see `matched_iou`.
+        matching: how predicted classes are matched to true ones, see `match`.
         absent: what a class in neither prediction nor target counts, see `Segmentation.of`.
+        clusters: number of channels of the predictions, where they are clusters and not the classes; they need a
+            matching then.
 
     Raises:
-        InputError: no class, or another word for matching or absent.
+        InputError: no class, another word for matching or absent, or clusters without a matching.
     """
 
     target: ClassVar[str] = "segmentation"
     higher_is_better: ClassVar[Mapping[str, bool]] = {"miou": True, "pixel_accuracy": True, "mean_accuracy": True}
 
-    def __init__(self, classes: Sequence[str] = (), matching: Matching = "none", absent: Absent = "left_out") -> None:
+    def __init__(
+        self,
+        classes: Sequence[str] = (),
+        matching: Matching = "none",
+        absent: Absent = "left_out",
+        clusters: int | None = None,
+    ) -> None:
         super().__init__(classes)
         if not self.classes:
             raise InputError("Segmentation is scored over named classes; the data set names none")
         for option, value, literal in (("matching", matching, Matching), ("absent", absent, Absent)):
             if value not in get_args(literal):
                 raise InputError(f"{option}={value!r}; expected one of {', '.join(get_args(literal))}")
+        if clusters is not None and (clusters < 1 or matching == "none"):
+            raise InputError(f"clusters={clusters}: at least 1, with matching=hungarian or many_to_one")
         self.matching, self.absent = matching, absent
+        self.clusters = len(self.classes) if clusters is None else clusters
         self.images = 0
-        self.confusion = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
+        self.confusion = torch.zeros(len(self.classes), self.clusters, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add probabilities [K, H, W], K up to the number of classes, and labels int64 [H, W], -1 ignored."""
+        """Add probabilities [K, H, W], K at most the classes or clusters; labels int64 [H, W], -1 ignored."""
         labels = prediction.argmax(0).cpu()
-        self.confusion += confusion_matrix(labels, target.cpu(), len(self.classes), ignore_index=-1)
+        self.confusion += confusion_matrix(labels, target.cpu(), len(self.classes), -1, self.clusters)
         self.images += 1
 
     def state(self) -> Any:
@@ -153,7 +204,7 @@ class SegmentationMetric(Metric):
         """Add the counts of another."""
         confusion = torch.tensor(state["confusion"], dtype=torch.int64)
         if confusion.shape != self.confusion.shape:
-            raise InputError(f"Counts {list(confusion.shape)} are not of {len(self.classes)} classes")
+            raise InputError(f"Counts {list(confusion.shape)} are not {list(self.confusion.shape)}: other classes")
         self.images += state["images"]
         self.confusion += confusion
 

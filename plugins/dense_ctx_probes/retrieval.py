@@ -100,22 +100,32 @@ class RetrievalProbe(Probe):
 
     # ------------------------------------------------------------------ memory
 
-    def partial_fit(self, features: DenseFeatures, targets: Tensor) -> RetrievalProbe:
+    def partial_fit(self, features: DenseFeatures, targets: Tensor, draws: Tensor | None = None) -> RetrievalProbe:
         """Add the patches of B images; targets [B, H, W] or [B, K, H, W] at any resolution.
 
+        Args:
+            draws: the uniform numbers in [0, 1) that decide which patches a bounded memory keeps, float [B, h * w] in
+                the order of the patches, row by row; None: from the probe's seed.
+
         Raises:
-            InputError: no annotated pixel, a class beyond `classes`, or targets of another kind than the task's.
+            InputError: no annotated pixel, a class beyond `classes`, targets of another kind than the task's, or draws
+                of another shape or range.
         """
         self._check(features, targets)
         added = False
         maps, extent = self._maps(features)
+        cells = maps.shape[-2] * maps.shape[-1]
+        if draws is not None and (
+            list(draws.shape) != [len(targets), cells] or not bool(((draws >= 0) & (draws < 1)).all())
+        ):
+            raise InputError(f"draws are numbers in [0, 1), [{len(targets)}, {cells}]; got {list(draws.shape)}")
         for index in range(len(targets)):
             patches = rearrange(maps[index], "d h w -> (h w) d")
             values, share = self._cells(targets[index], (maps.shape[-2], maps.shape[-1]), extent)
             keep = share > 0
             if self.mode != "sound" and self.task == "segmentation":
                 keep = torch.ones_like(keep)
-            order = self._order(values, keep)
+            order = self._order(values, keep, self._uniform(len(values)) if draws is None else draws[index].cpu())
             self.seen_ += 1
             if len(order):
                 self.bank_.add(patches[order.to(patches.device)], values[order])
@@ -166,10 +176,9 @@ class RetrievalProbe(Probe):
         sums = torch.zeros(cells, len(target)).index_add_(0, patch[valid], target[:, valid].T.float())
         return sums / share.clamp_min(1)[:, None], share
 
-    def _order(self, values: Tensor, keep: Tensor) -> Tensor:
-        """The patches to keep, in the order in which they would be chosen."""
+    def _order(self, values: Tensor, keep: Tensor, score: Tensor) -> Tensor:
+        """The patches to keep, in the order in which they would be chosen by uniform numbers `score`."""
         annotated = keep.nonzero()[:, 0]
-        score = self._uniform(len(values))
         if self.sampling == "balanced" and self.task == "segmentation":
             present = (values > 0).float()
             # in how many patches each class is; a patch counts those of all its classes

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
-from dense_ctx.numerics import RidgeStats
+from dense_ctx.numerics import Bias, RidgeStats
 
 from .targets import at_size, probabilities, rows_of
 
 
 class RidgeProbe(Probe):
-    """Regress one-hot classes, or values, on pixel features (plus a free bias).
+    """Regress one-hot classes, or values, on pixel features.
 
     Args:
         task: see `dense_ctx.Probe`.
         penalty: lambda on the Gram matrix divided by the number of pixels. The default, 1e-3, suits features of about
             unit length such as `upsample` gives; pixels weigh the same, so that a rare class must earn its place.
+        bias: "free" (not penalised), "penalized" (FlowFeat) or "none" (LILA, eq. 2).
+        mean: the Gram matrix is divided by the number of pixels (FlowFeat), or not (LILA, eq. 2).
     """
 
-    def __init__(self, task: Task = "segmentation", penalty: float = 1e-3) -> None:
+    def __init__(
+        self, task: Task = "segmentation", penalty: float = 1e-3, bias: Bias = "free", mean: bool = True
+    ) -> None:
         super().__init__(task)
+        if bias not in get_args(Bias):
+            raise InputError(f"bias={bias!r}: expected one of {', '.join(get_args(Bias))}")
+        self.bias, self.mean = bias, mean
         if not penalty >= 0:
             raise InputError(f"penalty={penalty} is not at least 0")
         self.penalty = penalty
@@ -40,16 +48,18 @@ class RidgeProbe(Probe):
 
     @property
     def coef_(self) -> Tensor:
-        """[D + 1, K], the bias last."""
+        """[D + 1, K], the bias last; [D, K] without one."""
         if self._coefficients is None:
-            self._coefficients = self.stats_.solve(self.penalty)
+            self._coefficients = self.stats_.solve(self.penalty, bias=self.bias, mean=self.mean)
         return self._coefficients
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""
         coefficients = self.coef_.to(features.pixels.device)
         pixels = features.pixels.float()
-        scores = torch.einsum("bdhw,dk->bkhw", pixels, coefficients[:-1]) + coefficients[-1][:, None, None]
+        scores = torch.einsum("bdhw,dk->bkhw", pixels, coefficients[: pixels.shape[1]])
+        if self.bias != "none":
+            scores = scores + coefficients[-1][:, None, None]
         scores = at_size(scores, size, pixels)
         return probabilities(scores) if self.task == "segmentation" else scores
 

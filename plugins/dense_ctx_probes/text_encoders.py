@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import MissingDependencyError, WeightsError
+from dense_ctx.errors import MissingDependencyError, UnknownNameError, WeightsError
+from dense_ctx.persistence import hub
 
 OPEN_CLIP = "open_clip:"
+# of a CLIP model on the Hub: its configuration, weights and tokenizer
+_FILES = ("*.json", "merges.txt", "*.safetensors", "spiece.model")
 Encoder: TypeAlias = Callable[[Sequence[str]], Tensor]
 
 
@@ -28,6 +32,11 @@ def _transformers(model: str, device: str) -> Encoder:
     from transformers import AutoTokenizer, CLIPTextModelWithProjection
     from transformers.utils import find_adapter_config_file
 
+    if not os.path.isdir(model):  # else transformers asks for its files one after the other, and tries each for long
+        try:
+            model = str(hub.fetch(model, model, _FILES, None, None, False, None))
+        except (UnknownNameError, WeightsError) as error:
+            raise _not_had(model, error, "Give a folder or the name of a CLIP model on the Hub") from error
     try:
         if find_adapter_config_file(model) is not None:  # transformers would go on to the repository that it names
             raise ValueError("it holds an adapter (adapter_config.json), which is not loaded: merge it first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import WeightsError
+from dense_ctx.errors import UnknownNameError, WeightsError
 from dense_ctx.files import read_pickle, read_tensors
+from dense_ctx.persistence import hub
 
 
 def unreachable(name: str, address: str, place: str | Path, why: str) -> WeightsError:
@@ -64,20 +66,14 @@ def snapshot(repository: str, name: str) -> Path:
     Raises:
         WeightsError: not cached, and the Hub does not answer or refuses.
     """
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import constants
 
     files = ["config.json", "model.safetensors"]
-    try:
-        folder = Path(snapshot_download(repository, allow_patterns=files, local_files_only=True))
+    with contextlib.suppress(WeightsError):  # not cached
+        folder = hub.fetch(repository, repository, files, None, None, True, None)
         if all((folder / file).exists() for file in files):
             return folder
-    except OSError:  # not cached: LocalEntryNotFoundError is one
-        pass
-    if constants.HF_HUB_OFFLINE:
-        raise unreachable(name, repository, constants.HF_HUB_CACHE, "HF_HUB_OFFLINE is set")
     try:
-        # one quick request first: the download itself would try for most of a minute before it gave up
-        HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        return Path(snapshot_download(repository, allow_patterns=files, library_name="dense_ctx"))
-    except Exception as error:
-        raise unreachable(name, repository, constants.HF_HUB_CACHE, f"{type(error).__name__}: {error}") from error
+        return hub.fetch(repository, repository, files, None, None, False, None)
+    except (UnknownNameError, WeightsError) as error:
+        raise unreachable(name, repository, constants.HF_HUB_CACHE, str(error)) from error

@@ -1,0 +1,88 @@
+"""Forms of the loss between predicted and true cue maps: LILA's (equations 3 to 6) and those of FlowFeat's code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.errors import ConfigError
+
+from .losses import matching_loss
+
+Fit = Literal["l1", "l2", "smooth", "huber"]
+Edges = Literal["l1", "l1norm", "l2norm", "smooth", "huber"]
+_BENT = ("smooth", "huber")
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What is compared, and how.
+
+    fit: of the maps themselves: "l1" (LILA), "l2", "smooth" (L1, quadratic below beta and divided by it) or "huber".
+    beta: of "smooth" and "huber"; None: 1.
+    weight: of the fit, beside gamma of the edges. FlowFeat has 0.1 times the L1 summed over flow's two channels, and 1
+        times the mean of the edges: weight 0.2 with balance=channels.
+    edges: of the absolute differences between neighbours: "l1" (LILA: weight 1 - exp(-d target / sigma), mean),
+        "l1norm" (FlowFeat's default: the weights of a map sum to 1) or "l2norm" (squares, so too); "smooth" and "huber"
+        without weights, with sigma for beta. A map without any edge counts 0 in the two; in FlowFeat's code NaN.
+    """
+
+    fit: Fit = "l1"
+    beta: float | None = None
+    weight: float = 1.0
+    edges: Edges = "l1"
+
+    def __post_init__(self) -> None:
+        for name, value, words in (("fit", self.fit, Fit), ("edges", self.edges, Edges)):
+            if value not in get_args(words):
+                raise ConfigError(f"loss.{name}={value!r}: expected one of {', '.join(get_args(words))}")
+        if not self.weight > 0 or not (self.beta is None or self.beta > 0):
+            raise ConfigError(f"loss.weight={self.weight}, loss.beta={self.beta}: expected above 0")
+        if self.beta is not None and self.fit not in _BENT:
+            raise ConfigError(f"loss.beta would have no effect with loss.fit={self.fit}: leave it out")
+
+    def __call__(
+        self, prediction: Tensor, target: Tensor, shares: Tensor, sigma: float, gamma: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The total [] with a gradient; fit and edges of each channel [m], without, unweighted.
+
+        Args:
+            prediction, target: [B, m, H, W]. shares: [m], of the channels in the total.
+            sigma, gamma: of the edges, and their weight.
+        """
+        if self.fit == self.edges == "l1":
+            return matching_loss(prediction, target, shares * self.weight, sigma, gamma / self.weight)
+        fit = self._fit(prediction, target)
+        edges = torch.zeros_like(fit)
+        if gamma:
+            for axis in (-1, -2):
+                edges = edges + self._edges(prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs(), sigma)
+        total = (shares * (self.weight * fit + gamma * edges)).sum()
+        return total, fit.detach(), edges.detach()
+
+    def _fit(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return _bent(prediction, target, self.fit, 1.0 if self.beta is None else self.beta).mean((0, 2, 3))
+
+    def _edges(self, change: Tensor, wanted: Tensor, sigma: float) -> Tensor:
+        if not change.numel():
+            return change.new_zeros(change.shape[1])
+        if self.edges in _BENT:
+            return _bent(change, wanted, self.edges, sigma).mean((0, 2, 3))
+        terms = -torch.expm1(-wanted / sigma)
+        if self.edges != "l1":
+            terms = terms / terms.sum((-1, -2), keepdim=True).clamp_min(torch.finfo(terms.dtype).tiny)
+            terms = terms * change.shape[-1] * change.shape[-2]  # a mean below, FlowFeat's sum
+        off = change - wanted
+        return (terms * (off.square() if self.edges == "l2norm" else off.abs())).mean((0, 2, 3))
+
+
+def _bent(one: Tensor, two: Tensor, form: str, beta: float) -> Tensor:
+    if form == "smooth":
+        return functional.smooth_l1_loss(one, two, reduction="none", beta=beta)
+    if form == "huber":
+        return functional.huber_loss(one, two, reduction="none", delta=beta)
+    return (one - two).square() if form == "l2" else (one - two).abs()

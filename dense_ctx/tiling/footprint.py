@@ -13,19 +13,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .images import prepare
-from .interfaces import Size
+from ..images import prepare
+from ..interfaces import Size
 
 if TYPE_CHECKING:
-    from .model import DenseModel
+    from ..model import DenseModel
 
 
 class _Live(TorchDispatchMode):
     """Counts the bytes of storages that operations make, while they are referred to."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now, self.peak = 0, 0
         self._seen: Any = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -67,4 +67,4 @@ def forward_bytes(model: DenseModel, batch: int, window: Size, size: Size) -> in
         images = torch.empty(batch, 3, *window, device=model.device)
         padded = prepare(images, backbone.mean, backbone.std, backbone.stride, model.dtype)
         twin.decode(backbone(padded), padded, window, size)
-    return live.peak
+    return int(live.peak)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from .commands.arguments import VerbParser
-from .errors import DenseCtxError, PluginError
+from .commands.base import Command
+from .errors import DenseCtxError, Interruption, PluginError
 from .plugins import registry
 
 DEBUG_VARIABLE = "DENSE_CTX_DEBUG"  # "1": show the traceback of an error, as --debug does
@@ -44,12 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; default those of the process.
 
     Returns:
-        0; 1 where a verb reports failure, 2 for an error of ours (one line on stderr), 130 when interrupted.
+        0; 1 where a verb reports failure, 2 for an error of ours (one line on stderr), 128 + the signal's number when
+        ended by SIGINT (130) or SIGTERM (143).
     """
     plain = warnings.formatwarning
     warnings.formatwarning = _format_warning
     try:
-        return _run(build_parser().parse_args(argv))
+        with _interruptible():
+            return _run(build_parser().parse_args(argv))
     finally:
         warnings.formatwarning = plain
 
@@ -66,15 +73,33 @@ def _run(args: argparse.Namespace) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if debug:
             raise
-        print("interrupted", file=sys.stderr)
-        return 130
+        number = error.signal if isinstance(error, Interruption) else signal.SIGINT
+        kept = getattr(args.run, "__self__", Command).kept.format(**vars(args))
+        print(f"\nstopped by {signal.Signals(number).name}: {kept}", file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:  # the reader (`| head`) has gone; spare the interpreter the same error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end the block by an Interruption: half-written files are removed, locks are free."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interruption(number)
+
+    main_thread = threading.current_thread() is threading.main_thread()  # Python allows handlers there alone
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)} if main_thread else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class _Version(argparse.Action):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import platform
 import subprocess
@@ -97,4 +99,21 @@ def _state() -> Any:
     """
     from accelerate import PartialState
 
+    atexit.unregister(end_process_group)  # once, however often this is asked
+    atexit.register(end_process_group)
     return PartialState(cpu=True)
+
+
+def end_process_group() -> None:
+    """Leave the default process group of torch.distributed, if there is one.
+
+    A DistributedDataParallel wrapper holds the group in a reference cycle, and with it the group's threads. A thread
+    that asks for the interpreter's lock while the interpreter ends aborts the process ("terminate called without an
+    active exception"), so wrappers go first.
+    """
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
+        gc.collect()

@@ -8,10 +8,11 @@ import json
 import os
 import pickle
 import re
-import shutil
+import secrets
 import stat
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,11 @@ from .errors import DenseCtxError, FileError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_TEXT = 4 << 20  # bytes of a configuration or a manifest: the largest of our own have some 100 thousand
+MAX_TEXT = 1 << 19  # bytes of a configuration or a manifest: the largest of our own have some 100 thousand
 MAX_JSON = 256 << 20  # bytes of records and results
 MAX_HEADER = 4 << 20  # bytes of a safetensors header: a tensor takes about a hundred
+_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+          "F32": 4, "I32": 4, "U32": 4, "F64": 8, "I64": 8, "U64": 8, "C64": 8}  # fmt: skip
 
 
 def regular_size(path: Path, limit: int | None = None) -> int:
@@ -55,21 +58,29 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a safetensors file, from its header alone: nothing is allocated for the tensors.
 
     Raises:
-        FileError: as `regular_size`. ValueError: a damaged header, or one above `MAX_HEADER` bytes.
+        FileError: as `regular_size`. ValueError: a damaged header, one above `MAX_HEADER` bytes, or one that does not
+            account for every byte of the file.
     """
     size = regular_size(path)
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, MAX_HEADER):
-            raise ValueError(
-                f"its header would have {length:,} bytes, of {size:,}; no more than {MAX_HEADER:,} are read"
-            )
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            return {name: tuple(map(int, item["shape"])) for name, item in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = b"" if length > min(size - 8, MAX_HEADER) else file.read(length)
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {error}") from None
+    if not text:
+        raise ValueError(f"its header would have {length:,} bytes, of {size:,}; no more than {MAX_HEADER:,} are read")
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        shapes = {name: tuple(map(int, item["shape"])) for name, item in header.items()}
+        sizes = sum(prod(shapes[name]) * _BYTES[item["dtype"]] for name, item in header.items())
+        spans = sum(item["data_offsets"][1] - item["data_offsets"][0] for item in header.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
+    if not sizes == spans == size - 8 - length or any(side < 0 for shape in shapes.values() for side in shape):
+        raise ValueError(f"its header describes {sizes:,} bytes of tensors, and {size - 8 - length:,} follow it")
+    return shapes
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -121,17 +132,18 @@ def new_file(
     then: str = "",
     *,
     faults: tuple[type[Exception], ...] = (),
-    shared: bool = False,
     once: bool = False,
     sync: bool = True,
 ) -> Iterator[Path]:
     """Give a path to write to; what lies there becomes `path` when the block ends, and is removed if it fails.
 
+    Several processes may write one file at once: the last one stays. A path that is a link stays one: the file that it
+    points to is replaced.
+
     Args:
         what: what is written, for the error; default the path.
         then: the error's last words.
         faults: errors of the block, beside OSError, that mean that the file cannot be written.
-        shared: several processes may write this file at once; the last one stays.
         once: a file that is there already, or that another process writes first, stays as it is.
         sync: wait for the disk, so that no loss of power leaves an empty file.
 
@@ -139,18 +151,18 @@ def new_file(
         FileError: it cannot be written. Errors of dense_ctx within the block pass as they are.
     """
     unwritable: tuple[type[Exception], ...] = (OSError, *faults)
-    process = f".{os.getpid()}" if shared else ""
-    partial = path.with_name(f".{path.stem}{process}.partial{path.suffix}")
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.stem}.{unique()}.partial{target.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         if sync:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
         if once:
-            _name_once(partial, path)
+            _name_once(partial, target)
         else:
-            partial.replace(path)
+            partial.replace(target)
     except DenseCtxError:
         raise
     except unwritable as error:
@@ -170,33 +182,25 @@ def _name_once(partial: Path, path: Path) -> None:
             partial.replace(path)
 
 
-def write_text(path: Path, text: str, *, shared: bool = False, once: bool = False) -> None:
+def unique() -> str:
+    """A name that no other process or thread uses."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def write_text(path: Path, text: str, *, once: bool = False, sync: bool = True) -> None:
     """Write a text file in UTF-8, whole or not at all; arguments and errors as `new_file`."""
-    with new_file(path, shared=shared, once=once) as partial:
+    with new_file(path, once=once, sync=sync) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write into a new folder, which gets its name when all its files are on disk; raises FileError."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        fill(partial)
-        for path in partial.iterdir():
-            with path.open("rb+") as file:
+def sync_folder(folder: Path, *, inside: bool = False) -> None:
+    """Wait until a folder's list of names, and the files inside, are on disk."""
+    windows = os.name == "nt"  # cannot open a folder, and its rename is durable; a file it syncs is open for writing
+    for path in folder.iterdir() if inside else ():
+        if path.is_file():
+            with path.open("rb+" if windows else "rb") as file:
                 os.fsync(file.fileno())
-        _sync_folder(partial)
-        partial.replace(folder)
-        _sync_folder(folder.parent)
-    except OSError as error:
-        raise FileError(f"Cannot write {folder}: {error}. What was there before is unchanged") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder; its rename is durable
+    if windows:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -205,13 +209,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, data: Any, *, once: bool = False) -> Path:
-    """Write JSON; it appears under its name only when complete. once: a file that is there already stays.
-
-    Raises:
-        FileError: it cannot be written.
-    """
-    write_text(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", shared=True, once=once)
+def write_json(path: Path, data: Any, *, once: bool = False, sync: bool = True) -> Path:
+    """Write JSON, whole or not at all; arguments and errors as `new_file`."""
+    text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_text(path, text, once=once, sync=sync)
     return path
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .config import typed
 from .errors import CheckpointError, FileError, InputError, NotFittedError, about
-from .files import new_file, state_digest, write_tensors
+from .files import state_digest, write_json, write_tensors
 from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
-from .numerics import require_finite
+from .numerics import preserve_generators, require_finite
+from .persistence.artefact import Artefact, read_object
+from .persistence.tensors import load_probe, read_state, stored
 from .plugins import registry
 from .tiling import map_tiles, plan, settled
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from .model import DenseModel, ImageList
 
 _DEFAULT_IGNORE = 255
+CONTEXT = Artefact("fitted InContext", ("probe.json", "probe.safetensors"))
 
 
 class InContext:
@@ -208,30 +212,28 @@ class InContext:
         return prediction
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write what was learnt (probe.safetensors, probe.json), not the model; each file appears whole.
+        """Write what was learnt (probe.safetensors, probe.json, manifest.json), not the model; whole or not at all.
 
         Raises:
             NotFittedError: before `fit`.
-            FileError: the folder cannot be written.
+            NonFiniteError: NaN or infinity in it.
+            FileError: the folder holds something else, another process is writing it, or it cannot be written.
         """
         if self.probe_ is None:
             raise NotFittedError("Nothing to save: call fit first")
         folder = Path(folder)
-        facts = {
-            "format_version": 1,
-            "method": self.method,
-            "task": self.task_,
-            "options": self.options,
-            "ignore_index": self.ignore_index,
-            "classes": self.classes_,
-            "channels": self.channels_,
-            "model": _identity(self.model),
-        }
-        tensors = {key: value.contiguous().cpu() for key, value in self.probe_.state_dict().items()}
-        # neither gets its name before both are written
-        with new_file(folder / "probe.json") as numbers, new_file(folder / "probe.safetensors") as weights:
-            write_tensors(weights, tensors)
-            numbers.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        facts = _Facts(
+            self.method, cast(Task, self.task_), self.options, self.ignore_index, tuple(self.classes_), self.channels_,
+            self._outputs(self.probe_), _identity(self.model),
+        )  # fmt: skip
+        tensors = stored(self.probe_.state_dict())
+        require_finite("The fitted probe, which is not saved", "Fit it again", **tensors)
+
+        def fill(partial: Path) -> None:
+            write_tensors(partial / "probe.safetensors", tensors)
+            write_json(partial / "probe.json", asdict(facts))
+
+        CONTEXT.write(folder, fill)
         return folder
 
     @classmethod
@@ -240,37 +242,50 @@ class InContext:
 
         Raises:
             FileError: files missing.
-            CheckpointError: damaged, or saved with another model.
+            CheckpointError: damaged, saved with another model, or with tensors that are not this probe's.
+            ConfigError: probe.json lacks a key, or has one too many.
             NonFiniteError: NaN or infinity in it.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         folder = Path(folder)
-        for name in ("probe.json", "probe.safetensors"):
-            if not (folder / name).exists():
-                raise FileError(f"{folder} holds no saved InContext: {name} is missing")
-        try:
-            facts = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
-            tensors = load_file(str(folder / "probe.safetensors"))
-        except (json.JSONDecodeError, SafetensorError, UnicodeDecodeError, OSError) as error:
-            raise CheckpointError(f"The saved InContext in {folder} is damaged: {error}") from error
-        differing = _differing(facts.get("model") or {}, _identity(model))
+        data, tensors = CONTEXT.read(
+            folder, lambda part: read_object(part / "probe.json"), lambda part: read_state(part / "probe.safetensors")
+        )
+        facts = typed(_Facts, data, str(folder / "probe.json"))
+        differing = _differing(facts.model, _identity(model))
         if differing:
             raise CheckpointError(
                 f"{folder} was fitted on the features of another model: {'; '.join(differing)}. Load it with the model "
                 "it was fitted with, or fit again"
             )
-        context = cls(model, facts["method"], facts["task"], facts["ignore_index"], **facts["options"])
-        context.classes_, context.channels_ = list(facts["classes"]), int(facts["channels"])
-        context.probe_ = cast(
-            Probe,
-            registry().create("probe", context.method, task=context.task_, **context.options),
-        )
+        context = cls(model, facts.method, facts.task, facts.ignore_index, **facts.options)
+        context.classes_, context.channels_ = list(facts.classes), facts.channels
         with about(folder):
             require_finite("The fitted probe", "Fit it again", **tensors)
-        context.probe_.load_state_dict(tensors)
+        with preserve_generators():
+            probe = cast(Probe, registry().create("probe", facts.method, task=facts.task, **facts.options))
+            load_probe(probe, tensors, str(folder))
+            if (outputs := context._outputs(probe)) != facts.outputs:
+                raise CheckpointError(f"{folder} predicts {outputs} channels; it was saved with {facts.outputs}")
+        context.probe_ = probe
         return context
+
+    def _outputs(self, probe: Probe) -> int:
+        with torch.inference_mode():
+            return probe.outputs(self.model.dim, self.model.backbone.dims[-1])
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """probe.json: all of a fitted context but tensors; `outputs` are channels, `model` what its features are of."""
+
+    method: str
+    task: Task
+    options: Mapping[str, Any]
+    ignore_index: int | None
+    classes: tuple[int, ...]
+    channels: int
+    outputs: int
+    model: Mapping[str, Any]
 
 
 def _one(image: Any) -> Tensor:

@@ -14,11 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from .errors import ConfigError
+from .errors import CheckpointError, ConfigError, InputError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,6 +116,8 @@ class Backbone(nn.Module, ABC):
     image_size: Size
     source: str | None = None
     links: tuple[Link, ...] = ()
+    # arguments that may come from a file: `dense_ctx.persistence.file_args`; None: bounded numbers alone
+    file_args: ClassVar[Mapping[str, Any] | None] = None
 
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
@@ -179,6 +182,7 @@ class Decoder(nn.Module, ABC):
 
     dim: int
     layers: tuple[int, ...] | None = None
+    file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
     fresh: bool = True
 
     def _load_from_state_dict(self, *args: Any) -> None:  # what torch calls for each module that loads, children too
@@ -400,6 +404,7 @@ class Probe(ABC):
 
     # True: targets at the image's own size are welcome, however coarse the grid of the pixel features
     pixel_targets: ClassVar[bool] = False
+    file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
 
     def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
         self.task = task
@@ -440,7 +445,25 @@ class Probe(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a fitted state back."""
+        """Take a fitted state back.
+
+        Raises:
+            CheckpointError: not one of this probe: a tensor is missing, left over, or of another shape or dtype.
+        """
+
+    def outputs(self, pixels: int, patches: int) -> int:
+        """How many channels are predicted from features of so many; the default predicts for random ones, 2 x 2.
+
+        Raises:
+            CheckpointError: the fitted state is of features of other widths.
+        """
+        generator = torch.Generator().manual_seed(0)
+        maps = [torch.randn(1, width, 2, 2, generator=generator) for width in (pixels, patches)]
+        try:
+            return self.predict(DenseFeatures(maps[0], maps[1], None)).shape[1]
+        except (RuntimeError, InputError) as error:
+            name = f"{type(self).__name__} is not fitted on features of {pixels} and {patches} channels"
+            raise CheckpointError(f"{name} (pixels, patches): {error}") from error
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""Ridge regression in closed form, soft k-nearest neighbours, PCA: numerics that several plugins use."""
+"""Ridge regression in closed form, PCA, random states: numerics that several parts use."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -193,3 +197,15 @@ def pca(rows: Tensor, components: int = 3) -> tuple[Tensor, Tensor]:
 
 def _shapes(*tensors: Tensor) -> str:
     return ", ".join(str(list(tensor.shape)) for tensor in tensors)
+
+
+@contextmanager
+def preserve_generators() -> Iterator[None]:
+    """Restore the global random states of Python, NumPy and torch (on the CPU) at the end of the context."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dense_ctx import AutoDenseModel, DenseModel, ModelConfig, Part
-from dense_ctx.errors import CheckpointError, ConfigError, DenseCtxError, FileError, InputError, WeightsError
+from dense_ctx.errors import CheckpointError, ConfigError, DenseCtxError, FileError, WeightsError
 from dense_ctx.persistence import checkpoint
 from dense_ctx.testing import tiny_model
 
@@ -171,7 +171,11 @@ def test_strict_about_the_configuration(folder):
             CheckpointError,
             "dense-else 3",
         ),
-        ({**good, "decoder": {"name": "dpt", "args": {"banana": 1}}}, InputError, "banana"),
+        (
+            {**good, "decoder": {"name": "dpt", "args": {"banana": 1}}},
+            ConfigError,
+            "does not take banana=1 from a file",
+        ),
         ({**good, "backbone_tensors": ["net.nothing"]}, CheckpointError, r"no tensors net\.nothing"),
         ([1], CheckpointError, "holds a list"),
     ]
@@ -199,15 +203,12 @@ def test_no_damage_is_silent(folder, name):
         for broken in (data[:place] + bytes([data[place] ^ 0x20]) + data[place + 1 :], data[:place]):
             path.write_bytes(broken)
             try:
-                checkpoint._check_digests(folder, "config.json", "model.safetensors")
-                checkpoint._read_json(folder, "config.json")
+                checkpoint.MODEL.read(folder, str, str)
             except DenseCtxError:
                 continue
             # white space of the manifest is all that may change unnoticed
             assert name == "manifest.json"
-            assert json.loads(broken) == meaning or set(meaning["sha256"].items()) <= set(
-                json.loads(broken)["sha256"].items()
-            )
+            assert json.loads(broken) == meaning
 
 
 class Bomb:
@@ -222,9 +223,7 @@ def test_pickles_are_never_opened(folder, tmp_path):
     (folder / "model.safetensors").unlink()
     for name in ("pytorch_model.bin", "model.pth"):
         (folder / name).write_bytes(pickle.dumps(Bomb(str(tmp_path / "ran"))))
-    (folder / "manifest.json").write_text(
-        json.dumps({"sha256": {"config.json": checkpoint.file_digest(folder / "config.json"), "model.safetensors": ""}})
-    )
+    (folder / "manifest.json").write_text(json.dumps({"sha256": {"config.json": "", "model.safetensors": ""}}))
     with pytest.raises(FileError, match=r"no model\.safetensors"):
         AutoDenseModel.from_pretrained(folder)
     assert not (tmp_path / "ran").exists()
@@ -271,7 +270,7 @@ def test_a_save_that_fails_anywhere_leaves_the_old_model(original, folder, monke
 
     monkeypatch.setattr(checkpoint, "write_tensors", failing(checkpoint.write_tensors))
     monkeypatch.setattr(checkpoint, "_write", failing(checkpoint._write))
-    monkeypatch.setattr(checkpoint.os, "fsync", failing(os.fsync))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync))
     from pathlib import Path
 
     monkeypatch.setattr(Path, "replace", failing(Path.replace))
@@ -304,7 +303,7 @@ def test_places_that_are_no_model_folder(original, tmp_path):
     for name in ("thesis", "file"):
         with pytest.raises(FileError, match="exists and is not a model folder"):
             original.save_pretrained(tmp_path / name)
-    with pytest.raises(FileError, match="Cannot save"):
+    with pytest.raises(FileError, match="Cannot write"):
         original.save_pretrained(tmp_path / "file" / "model")
     (tmp_path / "empty").mkdir()
     original.save_pretrained(tmp_path / "empty")

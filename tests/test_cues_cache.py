@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +287,20 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(videos, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cache_of_hundreds_of_thousands_of_clips_is_refused_with_its_size(videos, tmp_path, monkeypatch):
+    one = plan_cues([videos], ["flow:dis"], tmp_path / "a")
+    clip = one.clips[0]
+    single = plan_cues([clip.path], ["flow:dis"], tmp_path / "b").bytes
+    many = [replace(clip, name=f"class/{index}") for index in range(50_000)]
+    monkeypatch.setattr("dense_ctx_lila.cue_cache.precompute.find_clips", lambda videos: many)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=single * 49_999))
+    needed = f"{single * 50_000 / 1e9:.2f}"
+    with pytest.raises(FileError, match=rf"needs about {re.escape(needed)} GB more .* or no cache: training computes"):
+        plan_cues([videos], ["flow:dis"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_foreign_folder_is_not_written_to(videos, tmp_path):
     (tmp_path / "out" / "flow@dis").mkdir(parents=True)
     (tmp_path / "out" / "flow@dis" / "thesis.tex").write_text("mine")
@@ -340,19 +356,18 @@ def test_killed_in_the_middle_and_run_again(videos, tmp_path):
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", slow], env=environment, stderr=subprocess.DEVNULL)
-    partial = out / "flow@dis" / ".fox.safetensors.partial"
     deadline = time.monotonic() + 60
-    while not partial.exists() and time.monotonic() < deadline:
+    while not (partial := [*out.glob("flow@dis/.fox.safetensors.*.partial")]) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert sorted(done) == ["bear.safetensors", "owl.safetensors"]
-    assert partial.exists()
+    os.utime(partial[0], (0, 0))  # a younger one might still be written, by another process
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "2 computed, 2 already complete, 0 left out" in again.stdout
-    assert not partial.exists()
+    assert not partial[0].exists()
     now = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert sorted(now) == ["bear.safetensors", "fox.safetensors", "hare.safetensors", "owl.safetensors"]
     assert all(now[name] == done[name] for name in done)
@@ -392,7 +407,6 @@ def test_command(videos, tmp_path, capsys):
     assert "free" in printed.out
     assert "4 computed, 0 already complete, 1 left out" in printed.out
     assert "warning: text is left out" in printed.err
-    assert "frame" in printed.err  # the bar
     cache = CueCache(out, ["flow:dis(preset=fast)", "test:brightness"], 40)
     assert cache.get("fox", 3, -2)[0].shape == (3, 40, 56)
     assert main([*arguments, "--size", "32", "--device", "cpu"]) == 2

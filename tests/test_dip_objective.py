@@ -16,10 +16,10 @@ from dip_data import tasks
 from torch import multiprocessing
 
 from dense_ctx import AutoDenseModel
+from dense_ctx.environment import end_process_group
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.testing import check_objective, tiny_model
 from dense_ctx.train import TrainConfig, TrainStep, train
-from dense_ctx.train.processes import end_process_group
 
 ARGS = {"size": 32, "out": 16, "hidden": 2}
 NAME = "timm:vit_tiny_patch16_224"

@@ -23,9 +23,9 @@ from torch import multiprocessing
 
 from dense_ctx import AutoDenseModel, Part
 from dense_ctx.cli import main
+from dense_ctx.environment import end_process_group
 from dense_ctx.errors import ConfigError, FileError, InputError, MissingDependencyError
 from dense_ctx.testing import check_objective
-from dense_ctx.train.processes import end_process_group
 
 SETTINGS = {"side": 48, "classes": 8, "segmenter": Part("slic", {"segments": 12})}
 

@@ -47,12 +47,19 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert Shard(tmp_path / "empty.safetensors").tensor("rows").shape == (0, 4)
 
 
-def test_shards_of_earlier_versions_have_no_checksums_and_are_read(tmp_path):
-    content = tensors()
-    save_file(content, tmp_path / "a.safetensors")
-    shard = Shard(tmp_path / "a.safetensors")
-    assert torch.equal(shard.row("map", 1), content["map"][1])
-    assert torch.equal(shard.tensor("index"), content["index"])
+def test_a_shard_without_checksums_is_refused(tmp_path):
+    save_file(tensors(), tmp_path / "a.safetensors")
+    with pytest.raises(FileError, match="damaged"):
+        Shard(tmp_path / "a.safetensors")
+
+
+def test_a_shard_whose_dtype_was_changed_is_refused(tmp_path):
+    """The same bytes as other numbers: checksums of the bytes alone would not see it."""
+    path = tmp_path / "a.safetensors"
+    write_shard(path, {"map": torch.rand(2, 3).half()})
+    path.write_bytes(path.read_bytes().replace(b'"F16"', b'"I16"'))
+    with pytest.raises(FileError, match="the checksum of 'map' differs"):
+        Shard(path).row("map", 1)
 
 
 def test_no_flipped_byte_gives_another_value(tmp_path):

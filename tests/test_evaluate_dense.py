@@ -246,7 +246,7 @@ def test_a_damaged_probe_is_named(root, tmp_path):
     evaluate(tiny_model(), "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=SHORT)
     path = tmp_path / "out/parts/probe-0.safetensors"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(CheckpointError, match=r"probe-0.safetensors is damaged.*Remove it to train the probe again"):
+    with pytest.raises(CheckpointError, match=r"probe-0.safetensors is damaged.*make it again"):
         evaluate(tiny_model(), "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=SHORT)
 
 

@@ -27,6 +27,8 @@ from dense_ctx.evaluate import evaluate
 from dense_ctx.files import file_digest
 from dense_ctx.images import load
 from dense_ctx.numerics import require_finite
+from dense_ctx.persistence.artefact import MANIFEST
+from dense_ctx.persistence.tensors import _sealed
 from dense_ctx.testing import tiny_model
 from dense_ctx.tiling import tiled_forward, write_features
 from dense_ctx.train import state, train
@@ -108,7 +110,7 @@ def stored_probe(folder):
     path = folder / "out" / "parts" / "probe-0.safetensors"
     tensors = load_file(path)
     next(value for value in tensors.values() if value.is_floating_point()).view(-1)[0] = INF
-    save_file(tensors, path)
+    save_file(tensors, path, {"sha256": _sealed(tensors, {})})
     for part in (folder / "out" / "parts").glob("shard-*.json"):
         part.unlink()
     return evaluated(folder)
@@ -169,9 +171,9 @@ def state_on_disk(folder):
         tensors = load_file(path)
         next(value for name, value in tensors.items() if name.startswith("module.model.decoder")).fill_(NAN)
         save_file(tensors, path)
-        manifest = json.loads((step / state.MANIFEST).read_text())
+        manifest = json.loads((step / MANIFEST).read_text())
         manifest["sha256"][state.TENSORS] = file_digest(path)
-        (step / state.MANIFEST).write_text(json.dumps(manifest))
+        (step / MANIFEST).write_text(json.dumps(manifest))
     return train(config(out, steps=6))
 
 
@@ -277,7 +279,10 @@ PLACES = {
     "depth, InContext": (lambda f: depth_target(INF), "target holds infinity"),
     "flow, temporal": (lambda f: flow(INF), "holds infinity"),
     "weights, training state": (trained_to_nan, "step 4, which is not saved.*The last good state is .*step_2"),
-    "weights, stored state": (state_on_disk, "step_4: NaN or infinity in module.model.decoder"),
+    "weights, stored state": (
+        state_on_disk,
+        "All states .*step_4: NaN or infinity in module.model.decoder",
+    ),
     "weights, published model": (published, "NaN or infinity, so it is not saved"),
     "probe, InContext.load": (loaded_probe, "The fitted probe: NaN or infinity in gram"),
     "probe, evaluation": (stored_probe, "probe-0.safetensors: NaN or infinity"),

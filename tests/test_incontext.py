@@ -152,7 +152,9 @@ def test_saved_and_loaded(tmp_path, model, method):
     torch.testing.assert_close(
         again.partial_fit(*second).predict_proba(image), context.partial_fit(*second).predict_proba(image)
     )
-    assert sorted(p.name for p in (tmp_path / "mémoire").iterdir()) == ["probe.json", "probe.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "mémoire").iterdir()) == [
+        "manifest.json", "probe.json", "probe.safetensors",
+    ]  # fmt: skip
 
 
 def test_loaded_with_the_same_model_only(tmp_path):
@@ -184,6 +186,8 @@ def test_save_and_load_faults(tmp_path, model):
     folder = context.save(tmp_path / "c")
     with pytest.raises(CheckpointError, match="was fitted on the features of"):
         InContext.load(folder, tiny_model())
+    with pytest.raises(FileError, match="is not a fitted InContext folder"):
+        context.save(tmp_path)  # which holds something else
     (folder / "probe.safetensors").write_bytes(b"junk")
     with pytest.raises(CheckpointError, match="damaged"):
         InContext.load(folder, model)

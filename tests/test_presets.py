@@ -1,12 +1,15 @@
 """Presets: official ones write out every value with its source, and inherit none of our defaults."""
 
 import inspect
+import json
 import re
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
+import tiny_datasets
+from dip_data import tasks
 
 from dense_ctx import registry
 from dense_ctx.cli import main
@@ -78,6 +81,7 @@ def absent(expected, value, path=""):
 def inherited(data):
     """What a configuration leaves to a default of ours, as dotted paths."""
     whole = settings(TrainConfig(out="x", steps=1)) | {"model": None, "objective": None}
+    del whole["wait"]  # what another start of the same run does, not what the run is
     yield from absent(whole, data)
     for kind, part, path in (
         ("backbone", data["model"]["backbone"], "model.backbone"),
@@ -183,3 +187,47 @@ def test_a_presets_parts_can_be_made(name):
     if name.endswith(("s14", "mae-b16")):  # the large ones take a second each
         made = create_backbone(backbone.name, **{**backbone.args, "weights": None})
         assert create_decoder(decoder.name, made, **decoder.args).dim == decoder.args.get("dim", made.dims[0])
+
+
+@pytest.mark.slow
+def test_two_steps_of_lila_as_published(tmp_path):
+    """The preset itself, with random weights, cues that need none, and smaller numbers that the run decides."""
+    for split in ("train", "valid"):
+        for index in range(7):
+            tiny_datasets.image(tmp_path / f"{split}_all_frames/JPEGImages/{split}/{index:05d}.jpg")
+    small = [
+        "model.backbone.args.weights=null",
+        "objective.args.cues=[features, 'flow:dis']",
+        "batch_size=2",
+        "workers=0",
+    ]
+    small += ["objective.args.sampling.size=28", "objective.args.sampling.map_size=28", "mixed_precision=no"]
+    small += [f"data.root={tmp_path}", f"out={tmp_path / 'out'}"]
+    assert main(["train", "lila-s14", *small, "steps=2", "save.every=0", "log=1"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    losses = [row["losses"] for row in rows if "losses" in row]
+    assert len(losses) == 2
+    assert {"features", "flow:dis", "edges"} <= set(losses[0])
+    assert all(value == value for row in losses for value in row.values())
+
+
+@pytest.mark.slow
+def test_two_steps_of_dip_as_published(tmp_path):
+    data = tasks(tmp_path, size=(300, 280))
+    small = ["model.backbone.args.weights=null", "batch_size=4", "accumulate=1", "workers=0", "mixed_precision=no"]
+    small += ["objective.args.out=16", "epochs=null", "steps=2", "save.every=0", "log=1", f"out={tmp_path / 'out'}"]
+    assert main(["train", "dip-s14", *small, f"data={json.dumps(data)}"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    assert next(row["lr"] for row in rows if "loss" in row) == pytest.approx(2.25e-7)
+    assert all(5.9 < row["loss"] < 7 for row in rows if "loss" in row)  # between log(e + 999) - 1 and log(1000)
+
+
+def test_ours_names_each_of_its_differences():
+    own, published = leaves(written("lila-b14-ours")), leaves(written("lila-b14"))
+    differ = {key for key in own.keys() | published.keys() if own.get(key) != published.get(key)} - {"out"}
+    assert differ
+    header = [
+        line for line in registry().text("preset", "lila-b14-ours").splitlines() if line.startswith("#   objective")
+    ]
+    assert {line.split()[1].rstrip(":") for line in header} == differ
+    assert all(re.search(r"in place of .*\d", line) for line in header)

@@ -139,10 +139,10 @@ def test_a_name_that_is_no_model(tmp_path):
     with pytest.raises(UnknownNameError, match="Unknown backbone 'model:'"):
         AutoDenseModel.from_parts("model:")
     (tmp_path / "run").mkdir()
-    with pytest.raises(FileError, match=rf"{tmp_path / 'run'} has no config\.json: is it a dense_ctx model folder\?$"):
+    with pytest.raises(FileError, match=rf"{tmp_path / 'run'} has no config\.json: is it a model of dense_ctx\?$"):
         AutoDenseModel.from_parts(f"model:{tmp_path / 'run'}")
     AutoDenseModel.from_parts(LITE).save_pretrained(tmp_path / "run" / "model")
-    with pytest.raises(FileError, match=rf"model folder\? {tmp_path / 'run' / 'model'} is one"):
+    with pytest.raises(FileError, match=rf"model of dense_ctx\? {tmp_path / 'run' / 'model'} is one"):
         AutoDenseModel.from_parts(f"model:{tmp_path / 'run'}")
 
 

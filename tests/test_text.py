@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from dense_ctx import cli
-from dense_ctx.errors import FileError, InputError, MissingDependencyError, WeightsError
+from dense_ctx.errors import CheckpointError, FileError, InputError, MissingDependencyError, WeightsError
+from dense_ctx.persistence.tensors import write_sealed
 
 CLASSES = ("cat", "traffic light", "wall-concrete")
 
@@ -71,17 +72,20 @@ def test_missing_classes_and_files(tmp_path):
     with pytest.raises(FileError, match="make them with `dense-ctx text CLASSES --out"):
         TextEmbeddings.load(tmp_path / "none.safetensors")
     (tmp_path / "a.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(FileError, match="is not a file of text embeddings"):
+    with pytest.raises(CheckpointError, match="is damaged"):
         TextEmbeddings.load(tmp_path / "a.safetensors")
     save_file({"vectors": torch.rand(3, 4)}, tmp_path / "b.safetensors")
-    with pytest.raises(FileError, match="is not a file of text embeddings"):
+    with pytest.raises(CheckpointError, match="has no sha256 in its header"):
+        TextEmbeddings.load(tmp_path / "b.safetensors")
+    write_sealed(tmp_path / "b.safetensors", {"vectors": torch.rand(3, 4)})
+    with pytest.raises(CheckpointError, match="is not a file of text embeddings"):
         TextEmbeddings.load(tmp_path / "b.safetensors")
     meta = {"classes": '["a", "b"]', "model": "m", "templates": '["{}"]'}
-    save_file({"vectors": torch.rand(3, 4)}, tmp_path / "c.safetensors", meta)
-    with pytest.raises(FileError, match=r"names 2 classes, but vectors \[3, 4\]"):
+    write_sealed(tmp_path / "c.safetensors", {"vectors": torch.rand(3, 4)}, meta)
+    with pytest.raises(CheckpointError, match=r"embeddings of 2 classes: vectors is \[3, 4\], not \[2, 4\]"):
         TextEmbeddings.load(tmp_path / "c.safetensors")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(FileError, match="Cannot write the text embeddings"):
+    with pytest.raises(FileError, match="Cannot write"):
         made.save(tmp_path / "file/text.safetensors")
 
 

@@ -5,9 +5,9 @@ from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dense_ctx import Losses, Objective
+from dense_ctx.environment import end_process_group
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import TrainStep
-from dense_ctx.train.processes import end_process_group
 
 
 class Mean(Objective):

@@ -13,6 +13,7 @@ class Evaluate(Command):
     """`dense-ctx evaluate`."""
 
     help = "measure a model under a named protocol, with a result file"
+    kept = "finished clips and shards of images are in {out}; the same command goes on from there"
     epilog = (
         "Killed? The same command goes on where it was. Several processes: torchrun --nproc-per-node 2 "
         "-m dense_ctx.cli evaluate ..., or accelerate launch on several GPUs"

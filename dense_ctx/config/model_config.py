@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ConfigError
 from .part import Part
@@ -21,6 +21,7 @@ class ModelConfig:
     backbone, decoder: what to build.
     backbone_tensors: names of the backbone's tensors stored in the checkpoint (fine-tuned, LoRA; all if standalone).
     backbone_digest: sha256 over the backbone's remaining tensors, which come from its own home; "" if standalone.
+    dtype: floating-point type that the model is opened in, and that the digest is of.
     plugins: distribution and version of each plugin the parts came from.
     trained_with: free-form record of the training (objective, data, steps ...).
     """
@@ -30,6 +31,7 @@ class ModelConfig:
     format_version: int = FORMAT_VERSION
     backbone_tensors: tuple[str, ...] = ()
     backbone_digest: str = ""
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     plugins: Mapping[str, str] = field(default_factory=dict)
     trained_with: Mapping[str, Any] = field(default_factory=dict)
 
@@ -41,8 +43,10 @@ class ModelConfig:
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> ModelConfig:
         """Read back what `to_dict` wrote; `where` names the file in errors."""
         version = data.get("format_version") if isinstance(data, Mapping) else None
-        if not isinstance(version, int):
-            raise ConfigError(f"{where}: format_version is {version!r}, not a whole number: is this a dense_ctx model?")
+        if not isinstance(version, int) or version < 1:
+            raise ConfigError(
+                f"{where}: format_version is {version!r:.40}, not a whole number from 1 on: is this a dense_ctx model?"
+            )
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest this dense_ctx reads: "

@@ -1,8 +1,8 @@
 """One disk cache for maps and targets: a folder of safetensors files (shards), all made with the same settings.
 
 A shard has its name only when it is complete. Beside each tensor KEY it holds "KEY.crc32", a checksum for each index of
-the first axis, so that a flipped byte is an error when it is read and never a wrong value. Shards without checksums,
-which earlier versions wrote, are read unverified.
+the first axis, so that a flipped byte is an error when it is read and never a wrong value, and one row can be read
+without the rest of the file.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ class Shard:
             self._file = open_file(str(path), framework="pt")
             keys = set(self._file.keys())
             self._slices = {key: self._file.get_slice(key) for key in sorted(keys) if not key.endswith(CHECKSUM)}
-            self._checksums = {
-                key: self._file.get_tensor(key + CHECKSUM).tolist() for key in self._slices if key + CHECKSUM in keys
-            }
+            self._checksums = {key: self._file.get_tensor(key + CHECKSUM).tolist() for key in self._slices}
             self.shapes: dict[str, list[int]] = {key: list(part.get_shape()) for key, part in self._slices.items()}
             self.metadata: dict[str, str] = self._file.metadata() or {}
         except (SafetensorError, OSError, ValueError) as error:
@@ -77,15 +75,15 @@ class Shard:
         return self._slices[key]
 
     def _verified(self, key: str, values: Tensor, start: int) -> Tensor:
-        stored = self._checksums.get(key)
-        if stored is not None and checksums(values) != stored[start : start + len(values)]:
+        if checksums(values) != self._checksums[key][start : start + len(values)]:
             raise FileError(f"{self.path} is damaged (the checksum of {key!r} differs); remove it and make it again")
         return values
 
 
 def checksums(values: Tensor) -> list[int]:
-    """CRC-32 of the bytes at each index of the first axis."""
-    return [zlib.crc32(row.reshape(-1).view(torch.uint8).numpy()) for row in values.cpu().contiguous()]
+    """CRC-32 of type, shape and bytes at each index of the first axis."""
+    start = zlib.crc32(f"{values.dtype} {list(values.shape[1:])}".encode())
+    return [zlib.crc32(row.reshape(-1).view(torch.uint8).numpy(), start) for row in values.cpu().contiguous()]
 
 
 def write_shard(
@@ -102,7 +100,7 @@ def write_shard(
     content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     sums = {key + CHECKSUM: torch.tensor(checksums(value), dtype=torch.int64) for key, value in content.items()}
     then = ". Finished files are kept; run it again"
-    with new_file(path, then=then, shared=True, sync=sync) as partial:
+    with new_file(path, then=then, sync=sync) as partial:
         write_tensors(partial, {**content, **sums}, dict(metadata or {}))
         return partial.stat().st_size
 

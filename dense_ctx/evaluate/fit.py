@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..data.base import ImageSet, read_sample
 from ..errors import InputError, about
 from ..interfaces import DenseFeatures, Probe
+from ..persistence.tensors import load_probe, read_sealed, write_sealed
 from .job import Job
-from .probes import load_probe_state, make_probe, save_probe
+from .probes import make_probe
 from .samples import FeatureMemory, read, shown, stack, training_target
 from .sections import Train
 
@@ -49,7 +49,7 @@ class ProbeFit:
         path = self.job.folder.parts / f"probe-{seed}.safetensors"
         self.job.folder.once(path, lambda: self._fit(seed, path))
         probe = self._new(seed)
-        probe.load_state_dict(load_probe_state(path))
+        load_probe(probe, read_sealed(path)[0], str(path))
         return probe
 
     def _new(self, seed: int) -> Probe:
@@ -63,7 +63,7 @@ class ProbeFit:
                 f"The {len(support)} training images of {self.protocol.data.name} have no labelled pixel: every "
                 "target is ignored or unknown"
             )
-        save_probe(probe, path)
+        write_sealed(path, probe.state_dict())
         _unfinished(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
@@ -92,9 +92,9 @@ class ProbeFit:
         """One `partial_fit` a step, from where an earlier run stopped; None where nothing is labelled."""
         probe, start = self._new(seed), 0
         if _unfinished(path).exists():
-            state = load_probe_state(_unfinished(path))
-            start = int(state.pop("evaluation.step"))
-            probe.load_state_dict(state)
+            state, words = read_sealed(_unfinished(path))
+            load_probe(probe, state, str(_unfinished(path)))
+            start = int(words["step"])
         fitted = start > 0
         for step in self.job.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
             items = [self._item(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]
@@ -105,7 +105,7 @@ class ProbeFit:
                 probe.partial_fit(features, target.to(features.pixels.device))
                 fitted = True
             if fitted and (step + 1) % SAVE_EVERY == 0 and step + 1 < train.steps:
-                save_probe(probe, _unfinished(path), {"evaluation.step": torch.tensor(step + 1)})
+                write_sealed(_unfinished(path), probe.state_dict(), {"step": str(step + 1)})
         return probe if fitted else None
 
     def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:

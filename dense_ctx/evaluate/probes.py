@@ -1,16 +1,11 @@
-"""The probe a protocol names: made for one seed, kept, and read back."""
+"""The probe a protocol names, made for one seed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from torch import Tensor
-
-from ..errors import CheckpointError, ConfigError, InputError
-from ..files import new_file, read_tensors, write_tensors
+from ..errors import ConfigError, InputError
 from ..interfaces import FitContext, Probe, Task
-from ..numerics import require_finite
 from ..plugins import registry
 from .protocol import Protocol
 from .scorer import Scorer
@@ -39,24 +34,3 @@ def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Pr
     except ConfigError as error:
         raise ConfigError(f"{protocol.id}: probe {protocol.probe.name!r}: {error}") from error
     return probe
-
-
-def save_probe(probe: Probe, path: Path, extra: dict[str, Tensor] | None = None) -> None:
-    """Write a probe's state, and further tensors, to a safetensors file, whole or not at all; raises FileError."""
-    with new_file(path) as partial:
-        write_tensors(partial, {k: v.contiguous() for k, v in {**probe.state_dict(), **(extra or {})}.items()}, {})
-
-
-def load_probe_state(path: Path) -> dict[str, Tensor]:
-    """Read what `save_probe` wrote.
-
-    Raises:
-        CheckpointError: the file is damaged.
-        NonFiniteError: NaN or infinity in it.
-    """
-    try:
-        tensors = read_tensors(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}. Remove it to train the probe again") from error
-    require_finite(f"The fitted probe {path}", "Remove it to train the probe again", **tensors)
-    return tensors

@@ -5,44 +5,38 @@
     manifest.json       sha256 of the two
     README.md           the model card, written once
 
-A folder is a Hub repository. Reading checks the digests and never opens a pickle. Saving swaps whole folders: a killed
-run leaves the old model or the new one.
+A folder is a Hub repository. Reading checks the digests and never opens a pickle; saving is that of every artefact
+(`dense_ctx.persistence.artefact`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..config import ModelConfig, Part
-from ..errors import CheckpointError, ConfigError, FileError, UnknownNameError
-from ..files import (
-    MAX_TEXT,
-    file_digest,
-    read_json,
-    read_tensors,
-    regular_size,
-    state_digest,
-    tensor_shapes,
-    write_tensors,
-)
+from ..errors import CheckpointError, ConfigError, UnknownNameError
+from ..files import regular_size, state_digest, tensor_shapes, write_tensors
+from ..numerics import preserve_generators
 from ..plugins import registry
+from .artefact import Artefact, read_object
 from .card import model_card
 from .links import is_whole, opened, refuse_own_link
+from .tensors import misfits, nonfinite, read_state, refuse, require_state, specs, stored
 
 if TYPE_CHECKING:
     from ..model import DenseModel
 
-CONFIG, WEIGHTS, MANIFEST, CARD = "config.json", "model.safetensors", "manifest.json", "README.md"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+MODEL = Artefact("model", (CONFIG, WEIGHTS))
+_UNFIT = "does not fit the model its config names"
 
 
 def save(
@@ -64,45 +58,26 @@ def save(
         trained_with: what the card and config.json say of the training.
         license: of the trained weights, for the card.
         dtype: to store floating-point tensors in, such as torch.float16 for half the size; default as they are. They
-            are loaded in the model's own.
+            are loaded in the model's own: a model that was cast to bfloat16 is one when it is opened.
 
     Raises:
-        ConfigError: the model was made of modules, not names; or it is built on the very model in the folder.
+        ConfigError: the model was made of modules, not names; it is built on the very model in the folder; or its
+            tensors are of several floating-point types.
         CheckpointError: NaN or infinity in its tensors, or out of the range of `dtype`.
-        FileError: the folder holds something that is not a model, or cannot be written.
+        FileError: the folder holds something that is not a model, another process is writing it, or it cannot be
+            written.
     """
     folder = Path(folder).absolute()
     refuse_own_link(model, folder, standalone)
     config, tensors = _describe(model, standalone, trained_with, dtype)
-    recover(folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / CONFIG).exists())):
-        raise FileError(f"{folder} exists and is not a model folder; choose another or remove it")
-    partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if folder.exists():  # a person's own files stay, the card among them
-            for item in folder.iterdir():
-                if item.name not in (CONFIG, WEIGHTS, MANIFEST):
-                    (shutil.copytree if item.is_dir() else shutil.copy2)(item, partial / item.name)
+
+    def fill(partial: Path) -> None:
         write_tensors(partial / WEIGHTS, tensors, {"format": "pt"})
         _write(partial / CONFIG, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
-        digests = {name: file_digest(partial / name) for name in (CONFIG, WEIGHTS)}
-        _write(partial / MANIFEST, json.dumps({"sha256": digests}, indent=2) + "\n")
         if not (partial / CARD).exists():
             _write(partial / CARD, model_card(model, config, folder.name, metrics, license))
-        for name in (WEIGHTS, CONFIG, MANIFEST, CARD):
-            _sync(partial / name)
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.replace(previous)
-        partial.replace(folder)
-        shutil.rmtree(previous, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        recover(folder)
-        raise FileError(f"Cannot save the model to {folder}: {error}. What was there is unchanged") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    MODEL.write(folder, fill)
     return folder
 
 
@@ -116,17 +91,26 @@ def read(folder: Path, *, weights: bool = True, published: bool = False, allow: 
         published: the folder came from the Hub, so paths in it mean nothing here.
         allow: repositories that its user named beside its own.
     """
-    with opened(folder, published=published, allow=allow):
-        where = str(folder / CONFIG)
-        config = ModelConfig.from_dict(_read_json(folder, CONFIG), where)
+    where = str(folder / CONFIG)
+    with opened(folder, published=published, allow=allow), preserve_generators():
         if not weights:
-            return build(config, where, random=True)
-        _check_digests(folder, CONFIG)
-        with torch.device("meta"):
-            _check_plan(build(config, where, random=True), config, folder)
-        _check_digests(folder, WEIGHTS)
+            return build(ModelConfig.from_dict(read_object(folder / CONFIG), where), where, random=True)
+
+        def plan(part: Path) -> tuple[ModelConfig, Any]:
+            config = ModelConfig.from_dict(read_object(part / CONFIG), where)
+            try:
+                with torch.device("meta"):
+                    empty = build(config, where, random=True)
+                    _check_plan(empty, config, part)
+            except RecursionError:
+                raise CheckpointError(f"{where}: parts within parts, too many to build") from None
+            return config, specs(_stored(empty, config))
+
+        (config, wanted), tensors = MODEL.read(folder, plan, lambda part: read_state(part / WEIGHTS))
+        require_state(tensors, wanted, f"{folder / WEIGHTS} {_UNFIT}", cast=True)
         model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
-        _load_tensors(model, config, folder)
+        model.to(dtype=getattr(torch, config.dtype))
+        _load_tensors(model, config, tensors, folder)
         model.decoder.fresh = False
     return model
 
@@ -166,11 +150,11 @@ def _describe(
         )
     backbone, whole = dict(model.backbone.state_dict()), is_whole(model, standalone)
     if whole:
-        stored, digest = list(backbone), ""
+        names, digest = list(backbone), ""
     else:
         learns = {key for key, value in model.backbone.named_parameters() if value.requires_grad}
-        stored = [key for key in backbone if key in learns or key in config.backbone_tensors]
-        digest = state_digest({key: value for key, value in backbone.items() if key not in set(stored)})
+        names = [key for key in backbone if key in learns or key in config.backbone_tensors]
+        digest = state_digest({key: value for key, value in backbone.items() if key not in set(names)})
     plugins = {}
     for kind, part in (("backbone", config.backbone), ("decoder", config.decoder)):
         owner = registry().get(kind, part.name)[0].owner
@@ -178,31 +162,30 @@ def _describe(
     saved = ModelConfig(
         backbone=replace(config.backbone, args=model.backbone.stored_args(config.backbone.args, whole=whole)),
         decoder=config.decoder,
-        backbone_tensors=tuple(stored),
+        backbone_tensors=tuple(names),
         backbone_digest=digest,
+        dtype=_dtype(model),
         plugins=plugins,
         trained_with=trained_with if trained_with is not None else config.trained_with,
     )
     tensors = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
-    tensors |= {f"backbone.{key}": backbone[key] for key in stored}
+    tensors |= {f"backbone.{key}": backbone[key] for key in names}
     if dtype is not None:
         tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
-    bad = [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if bad:
+    if bad := nonfinite(tensors):
         raise CheckpointError(f"The model holds NaN or infinity, so it is not saved: {', '.join(bad[:4])}")
-    return saved, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    return saved, stored(tensors)
 
 
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    path = folder / WEIGHTS
-    if not path.exists():
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pth", ".pt", ".pkl", ".ckpt"))
-        hint = f" ({', '.join(pickles)[:300]} is there, but pickles are never opened)" if pickles else ""
-        raise FileError(f"{folder} has no {WEIGHTS}{hint}")
-    try:
-        return tensor_shapes(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+def _dtype(model: DenseModel) -> Any:
+    dtypes = {value.dtype for value in model.state_dict().values() if value.is_floating_point()}
+    names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    if len(dtypes) > 1:
+        raise ConfigError(
+            f"The model's tensors are of several floating-point types ({names}), of which it could get back only one: "
+            f"make them one first, model.to({model.dtype})"
+        )
+    return names or "float32"
 
 
 def _stored(model: DenseModel, config: ModelConfig) -> dict[str, Tensor]:
@@ -214,19 +197,15 @@ def _stored(model: DenseModel, config: ModelConfig) -> dict[str, Tensor]:
 
 def _check_plan(plan: DenseModel, config: ModelConfig, folder: Path) -> None:
     """Compare a model without memory with the header of the folder's tensors."""
-    shapes, own = _shapes(folder), plan.backbone.state_dict()
+    try:
+        shapes = tensor_shapes(folder / WEIGHTS)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    own = plan.backbone.state_dict()
     unknown = [key for key in config.backbone_tensors if key not in own]
     if unknown:
         raise CheckpointError(f"{folder / CONFIG}: the backbone has no tensors {', '.join(unknown[:4])[:300]}")
-    wanted = {key: tuple(value.shape) for key, value in _stored(plan, config).items()}
-    faults = [f"missing {key}" for key in sorted(set(wanted) - set(shapes))]
-    faults += [f"left over {key}" for key in sorted(set(shapes) - set(wanted))]
-    faults += [
-        f"{key} is {list(shapes[key])}, not {list(shape)}"
-        for key, shape in sorted(wanted.items())
-        if shapes.get(key, shape) != shape
-    ]
-    _refuse(faults, folder)
+    refuse(misfits(shapes, specs(_stored(plan, config))), f"{folder / WEIGHTS} {_UNFIT}")
     outside = sum(value.numel() for key, value in own.items() if key not in set(config.backbone_tensors))
     whole = bool(config.backbone_tensors) and not config.backbone_digest
     if (whole or config.backbone.args) and outside > (most := 0 if whole else _own_size(config.backbone)):
@@ -245,79 +224,19 @@ def _own_size(part: Part) -> int:
     return sum(value.numel() for value in plain.backbone.state_dict().values())
 
 
-def _refuse(faults: list[str], folder: Path) -> None:
-    if faults:
-        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
-        shown = "; ".join(fault[:200] for fault in faults[:6])
-        raise CheckpointError(f"{folder / WEIGHTS} does not fit the model its config names: {shown}{more}")
-
-
-def _load_tensors(model: DenseModel, config: ModelConfig, folder: Path) -> None:
-    try:
-        tensors = read_tensors(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    own, faults = _stored(model, config), []
-    for key, wanted in sorted(own.items()):
-        if (given := tensors[key]).is_floating_point() != wanted.is_floating_point():
-            faults.append(f"{key} is {given.dtype}, not {wanted.dtype}")
-        elif given.is_floating_point() and not bool(given.isfinite().all()):
-            faults.append(f"{key} holds NaN or infinity")
-    _refuse(faults, folder)
+def _load_tensors(model: DenseModel, config: ModelConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
     if config.backbone_digest:
-        stored = set(config.backbone_tensors)
-        frozen = {key: value for key, value in model.backbone.state_dict().items() if key not in stored}
+        ours = set(config.backbone_tensors)
+        frozen = {key: value for key, value in model.backbone.state_dict().items() if key not in ours}
         if state_digest(frozen) != config.backbone_digest:
             raise CheckpointError(
                 f"{folder} was trained on other weights of {config.backbone.name} than {model.backbone.source} gives: "
                 "their digests differ. Use the same weights, or a model saved with standalone=True"
             )
     with torch.no_grad():
-        for key, wanted in own.items():
+        for key, wanted in _stored(model, config).items():
             wanted.copy_(tensors[key])
-
-
-def _check_digests(folder: Path, *names: str) -> None:
-    listed = _read_json(folder, MANIFEST).get("sha256")
-    if not isinstance(listed, Mapping) or set(listed) != {CONFIG, WEIGHTS}:
-        raise CheckpointError(f"{folder / MANIFEST} does not list {CONFIG} and {WEIGHTS}, and nothing else")
-    for name in names:
-        if not (folder / name).exists():
-            raise FileError(f"{folder} has no {name}, which its manifest lists")
-        if file_digest(folder / name) != listed[name]:
-            raise CheckpointError(f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST}. Get it again")
-
-
-def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
-    path = folder / name
-    if not path.exists():
-        inner = folder / "model"
-        hint = f" {inner} is one" if (inner / CONFIG).exists() else ""
-        raise FileError(f"{folder} has no {name}: is it a dense_ctx model folder?{hint}")
-    try:
-        data = read_json(path, MAX_TEXT)
-    except FileError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    if not isinstance(data, Mapping):
-        raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object")
-    return data
-
-
-def _beside(folder: Path, role: str) -> Path:
-    return folder.with_name(f".{folder.name}.{role}")
-
-
-def recover(folder: Path) -> None:
-    """A save killed between its two renames left the old model under its second name: put it back."""
-    previous = _beside(folder, "previous") if folder.name else folder
-    if not folder.exists() and previous.is_dir():
-        previous.replace(folder)
 
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

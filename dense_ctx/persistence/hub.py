@@ -15,7 +15,8 @@ import torch
 
 from ..errors import FileError, InputError, UnknownNameError, WeightsError
 from ..plugins import registry
-from .checkpoint import CARD, CONFIG, MANIFEST, WEIGHTS, read, recover, save
+from .artefact import MANIFEST, recover
+from .checkpoint import CARD, CONFIG, WEIGHTS, read, save
 from .links import may_fetch, may_read_paths, opening, refuse_local_links
 from .transfer import persevere
 
@@ -102,7 +103,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
     if not may_read_paths() or len(os.fspath(name)) > 1000 or "\0" in os.fspath(name):
         return None
     for folder in (Path(name), *([] if outer is None else [outer / name])):
-        recover(folder.absolute())
+        recover(folder)
         if os.path.isdir(folder):  # False for what no file system can name
             return folder
     return None
@@ -116,6 +117,8 @@ def locate(
     token: str | bool | None = None,
 ) -> Path:
     """The folder of a model, fetched where need be; arguments and errors as `load`."""
+    if len(os.fspath(name)) > 1000:
+        raise UnknownNameError(f"{os.fspath(name)[:60]}... is no model: a name of {len(os.fspath(name)):,} letters")
     folder, outer = local_folder(name), opening()
     if folder is not None:
         return folder

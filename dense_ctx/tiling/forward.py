@@ -172,7 +172,7 @@ def write_features(
 
     Raises:
         FileError: no room, or no right to write.
-        MemoryBudgetError: not even one small window fits.
+        MemoryBudgetError: not even one small window fits, or the model sees farther than a window (`settled`).
         NonFiniteError: features that are NaN or infinite, or that float16 cannot hold.
     """
     if dtype not in ("float16", "float32"):
@@ -180,7 +180,7 @@ def write_features(
     path = Path(path)
     pixels = load(image)[None]
     size = (pixels.shape[-2], pixels.shape[-1])
-    windows = plan(model, size, max_memory)
+    windows = settled(model, pixels, plan(model, size, max_memory), max_memory)
     size_in_bytes = size[0] * size[1] * model.dim * np.dtype(dtype).itemsize
     with new_file(path, f"{size_in_bytes / 1e9:.3g} GB of features to {path}") as partial:
         _reserve(partial, size_in_bytes)

@@ -15,7 +15,7 @@ from ..persistence.identity import differences
 from ..plugins import registry
 
 # keys that may change on resume; none affects completed steps
-FREE = ("steps", "epochs", "accumulate", "workers", "validate", "save", "log", "out", "resume")
+FREE = ("steps", "epochs", "accumulate", "workers", "validate", "save", "log", "out", "resume", "wait")
 
 
 OPEN = {"lr": 1e-3, "weight_decay": 0.01}  # of the optimizer: what neither configuration nor objective decides
@@ -91,6 +91,7 @@ class TrainConfig:
     clip_norm: of the gradient; None: not clipped, measured all the same.
     workers: processes that read data, for each process that trains.
     resume: "auto": go on from the newest state in `out`; "never": `out` must hold none; or the folder of a state.
+    wait: for the end of another run in `out`, which is refused otherwise.
     log: a line in log.jsonl every so many steps.
     """
 
@@ -113,6 +114,7 @@ class TrainConfig:
     save: Save = field(default_factory=Save)
     log: int = 10
     resume: str = "auto"
+    wait: bool = False
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import Tensor
 from ..errors import InputError, NonFiniteError, StoppedError
 from ..interfaces import Objective
 from ..model import DenseModel
+from ..numerics import preserve_generators
 from . import state
 from .config import TrainConfig
-from .data import mix, preserve_generators, seed_all
+from .data import mix, seed_all
 from .log import Log
 from .run import Run, open_run
 from .signals import Signals
@@ -53,13 +54,13 @@ def train(
         ConfigError: the configuration is invalid, or epochs are of a data set without a length; or `out` holds a run
             that differs in a key that may not change.
         InputError: the data set has no length, or the batch cannot be divided among the processes.
-        NonFiniteError: a loss or gradient is NaN or infinite; the last saved state stays.
+        NonFiniteError: a loss, gradient or weight is NaN or infinite; the last good state stays.
         StoppedError: SIGINT or SIGTERM was received; the state was saved.
-        FileError: `out` cannot be written, or the disk is full; earlier states stay.
+        FileError: `out` cannot be written, or the disk is full; earlier states stay. Or another process trains in it.
         CheckpointError: a saved state is damaged.
     """
-    with preserve_generators():
-        run = open_run(config, model, objective, dataset)
+    with preserve_generators(), ExitStack() as until:
+        run = open_run(config, model, objective, dataset, until)
         check = validator(config, validate, run)
         batches = iter(run.loader)
         try:

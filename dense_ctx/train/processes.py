@@ -1,16 +1,16 @@
-"""The processes of a training: their accelerators, what the first one does alone, and the end of their group."""
+"""The processes of a training: their accelerators, and what the first one does alone."""
 
 from __future__ import annotations
 
 import atexit
 import datetime
-import gc
 import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from ..environment import end_process_group
 from ..errors import ConfigError, DenseCtxError, FileError
 
 
@@ -69,16 +69,3 @@ def in_main(accelerator: Any, work: Callable[[], object]) -> None:
             raise FileError(f"process 0 failed: {messages[0]}")
     if failure is not None:
         raise failure
-
-
-def end_process_group() -> None:
-    """Leave the default process group of torch.distributed, if there is one.
-
-    A DistributedDataParallel wrapper holds the group in a reference cycle, and with it the group's threads. A thread
-    that asks for the interpreter's lock while the interpreter ends aborts the process ("terminate called without an
-    active exception"), so wrappers go first.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        gc.collect()
-        torch.distributed.destroy_process_group()
-        gc.collect()

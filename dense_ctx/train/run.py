@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +19,7 @@ from ..interfaces import Objective
 from ..model import DenseModel
 from ..model_spec import open_model
 from ..persistence.links import refuse_own_link
+from ..persistence.lock import locked
 from ..plugins import registry
 from . import state
 from .average import Averaged
@@ -26,6 +29,8 @@ from .log import Log
 from .processes import in_main, prepare_accelerator
 from .schedule import factor
 from .step import TrainStep
+
+_NOT_TRAINED = ("out", "resume", "wait", "log", "save", "validate")  # keys that decide nothing of the weights
 
 
 @dataclass
@@ -116,7 +121,7 @@ class Run:
             "samples": self.samples,
             "steps": config["steps"],
             "batch_size": config["batch_size"],
-            "config": {key: config[key] for key in config if key not in ("out", "resume", "log", "save", "validate")},
+            "config": {key: config[key] for key in config if key not in _NOT_TRAINED},
             "seconds": round(self.seconds, 1),
             "processes": self.accelerator.num_processes,
             "machine": around["machine"],
@@ -128,11 +133,13 @@ class Run:
         }
 
 
-def open_run(config: TrainConfig, model: DenseModel | None, objective: Objective | None, dataset: Any) -> Run:
-    """Make or take the parts, find the state to go on from, and put it in place."""
+def open_run(
+    config: TrainConfig, model: DenseModel | None, objective: Objective | None, dataset: Any, until: ExitStack
+) -> Run:
+    """Make or take the parts, find the state to go on from, and put it in place; `out` is locked until `until` ends."""
     accelerator = prepare_accelerator(config.mixed_precision)
     out = Path(config.out)
-    in_main(accelerator, lambda: _claim(config, out))
+    in_main(accelerator, lambda: _claim(config, out, until))
     latest = _latest_state(config, out, accelerator)
     meta = None if latest is None else state.check(latest)
     if meta is not None:
@@ -211,14 +218,12 @@ def _in_steps(config: TrainConfig, samples: int, accelerator: Any) -> TrainConfi
     return resolved
 
 
-def _claim(config: TrainConfig, out: Path) -> None:
+def _claim(config: TrainConfig, out: Path, until: ExitStack) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise FileError(f"Cannot write to {out}: {error}. Choose another out") from error
+    until.enter_context(locked(out / "run", f"The run {out}", math.inf if config.wait else 0))
     if config.resume == "never" and state.listed(out):
         raise FileError(f"{out} holds a run and resume=never; choose another out, or resume=auto to go on with it")
 

@@ -5,7 +5,8 @@
                         parameter name
     manifest.json       sha256 of the two
 
-No random state is in it: every random number comes from the seed and the step (`dense_ctx.train.data`).
+A state with NaN or infinity is not saved and does not count as good. No random state is in it: every random number
+comes from the seed and the step (`dense_ctx.train.data`).
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..config import typed
-from ..errors import CheckpointError, FileError
-from ..files import file_digest, state_digest, write_folder, write_tensors
+from ..errors import CheckpointError, FileError, NonFiniteError
+from ..files import state_digest, write_tensors
 from ..numerics import require_finite
+from ..persistence.artefact import Artefact, read_object
+from ..persistence.tensors import read_state, require_state, specs, stored
 from .step import TrainStep
 
 FORMAT = 1
-META, TENSORS, MANIFEST = "state.json", "state.safetensors", "manifest.json"
+META, TENSORS = "state.json", "state.safetensors"
+STATE = Artefact("training state", (META, TENSORS))
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 
 
 @dataclass(frozen=True)
@@ -68,38 +71,33 @@ def newest(out: Path) -> Path | None:
     Raises:
         CheckpointError: all states are damaged.
     """
-    states = listed(out)
-    for folder in states:
+    faults = []
+    for folder in listed(out):
         try:
             check(folder)
-        except (CheckpointError, FileError) as error:
+        except (CheckpointError, FileError, NonFiniteError) as error:
             warnings.warn(f"{error}; an older state is taken", stacklevel=2)
+            faults.append(error)
         else:
             return folder
-    if states:
-        raise CheckpointError(f"All states under {out / 'state'} are damaged; remove them, or choose another out")
+    if faults:
+        advice = "Remove them, or choose another out"
+        raise CheckpointError(f"All states under {out / 'state'} are damaged: {faults[0]}. {advice}")
     return None
 
 
 def check(folder: Path) -> Meta:
-    """Verify the digests of a state and read its state.json.
+    """Verify a state, its numbers too, and read its state.json.
 
     Raises:
         FileError: no such state.
         CheckpointError: damaged, or of a newer format.
+        NonFiniteError: NaN or infinity in it.
     """
-    try:
-        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-        bad = [name for name in (META, TENSORS) if file_digest(folder / name) != digests[name]]
-        if bad:
-            raise CheckpointError(f"{folder} is damaged: the sha256 of {', '.join(bad)} is not the one in {MANIFEST}")
-        data = json.loads((folder / META).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileError(f"{folder} is not a training state: {error.filename} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} is damaged: {error}") from error
-    if data.get("format", 0) > FORMAT:
-        raise CheckpointError(f"{folder} has format {data['format']}; this dense_ctx reads up to {FORMAT}")
+    data, tensors = STATE.read(folder, lambda part: read_object(part / META), lambda part: read_state(part / TENSORS))
+    if not isinstance(data.get("format"), int) or data["format"] > FORMAT:
+        raise CheckpointError(f"{folder} has format {data.get('format')!r}; this dense_ctx reads up to {FORMAT}")
+    _require_finite(str(folder), "Remove it", tensors)
     return typed(Meta, data, str(folder / META))
 
 
@@ -135,25 +133,18 @@ def write(folder: Path, step: TrainStep, optimizer: Optimizer, average: Mapping[
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{names[index]}/{key}": torch.as_tensor(value) for key, value in values.items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-
-    _require_finite(f"step {meta.step}, which is not saved", last_good(folder.parent.parent), step, tensors)
+    _require_finite(f"step {meta.step}, which is not saved", last_good(folder.parent.parent), tensors)
 
     def fill(partial: Path) -> None:
-        try:
-            write_tensors(partial / TENSORS, tensors)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        write_tensors(partial / TENSORS, stored(tensors))
         (partial / META).write_text(json.dumps(asdict(meta), indent=1) + "\n", encoding="utf-8")
-        digests = {name: file_digest(partial / name) for name in (META, TENSORS)}
-        (partial / MANIFEST).write_text(json.dumps({"sha256": digests}) + "\n", encoding="utf-8")
 
-    write_folder(folder, fill)
+    STATE.write(folder, fill)
 
 
-def _require_finite(what: str, advice: str, step: TrainStep, tensors: Mapping[str, Tensor]) -> None:
-    """Of everything but buffers, in which infinity may have a meaning (masks)."""
-    learnt = {f"module.{name}" for name, value in step.named_parameters() if value.requires_grad}
+def _require_finite(what: str, advice: str, tensors: Mapping[str, Tensor]) -> None:
+    """Of what trains, its moments and means; in buffers infinity may have a meaning (masks)."""
+    learnt = {f"module.{name[10:].rpartition('/')[0]}" for name in tensors if name.startswith("optimizer.")}
     values = {name: t for name, t in tensors.items() if name in learnt or not name.startswith("module.")}
     require_finite(what, advice, **values)
 
@@ -175,8 +166,8 @@ def discard_after(out: Path, step: int) -> None:
     for folder in listed(out):
         if int(folder.name[5:]) > step:
             shutil.rmtree(folder, ignore_errors=True)
-    for partial in (out / "state").glob(".step_*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
+    for left in (out / "state").glob(".step_*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -186,34 +177,29 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tenso
         CheckpointError: damaged, or of other modules.
         NonFiniteError: NaN or infinity in it.
     """
-    try:
-        tensors = load_file(str(folder / TENSORS))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / TENSORS} is damaged: {error}") from error
-    _require_finite(f"{folder}", "Remove it; an older state is taken", step, tensors)
+    _, tensors = STATE.read(folder, lambda part: None, lambda part: read_state(part / TENSORS))
+    _require_finite(str(folder), "Remove it", tensors)
     own = {f"module.{name}": value for name, value in module_tensors(step).items()}
-    stored = {name for name in tensors if name.startswith("module.")}
-    faults = [f"missing {name}" for name in sorted(set(own) - stored)]
-    faults += [f"left over {name}" for name in sorted(stored - set(own))]
-    for name in sorted(stored & set(own)):
-        value, target = tensors[name], own[name]
-        if value.shape != target.shape or value.dtype != target.dtype:
-            faults.append(f"{name} is {list(value.shape)} {value.dtype}, not {list(target.shape)} {target.dtype}")
     names = _parameter_names(step, optimizer)
     places = {name: index for index, name in enumerate(names)}
+    wanted = specs(own)
     moments: dict[int, dict[str, Tensor]] = {}
     average: dict[str, Tensor] = {}
-    for name in sorted(set(tensors) - stored):
+    for name, value in tensors.items():
         kind, _, rest = name.partition(".")
         parameter, _, key = rest.rpartition("/")
         if kind == "average" and rest in places:
-            average[rest] = tensors[name].to(own[f"module.{rest}"])
+            wanted[name] = wanted[f"module.{rest}"]
+            average[rest] = value
         elif kind == "optimizer" and parameter in places:
-            moments.setdefault(places[parameter], {})[key] = tensors[name]
-        else:
-            faults.append(f"left over {name}")
-    if faults:
-        raise CheckpointError(f"{folder} is the state of other modules: {'; '.join(faults[:6])}")
+            dtype, shape = wanted[f"module.{parameter}"]
+            wanted |= {f"optimizer.{parameter}/{moment}": (dtype, shape) for moment in _MOMENTS}
+            wanted[f"optimizer.{parameter}/step"] = (torch.float32, ())
+            moments.setdefault(places[parameter], {})[key] = value
+    if average:
+        wanted |= {f"average.{name}": wanted[f"module.{name}"] for name in names}
+    require_state(tensors, wanted, f"{folder} is the state of other modules")
+    average = {name: value.to(own[f"module.{name}"]) for name, value in average.items()}
     with torch.no_grad():
         for name, target in own.items():
             target.copy_(tensors[name])

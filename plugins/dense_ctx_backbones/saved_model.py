@@ -11,7 +11,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -21,6 +21,8 @@ from dense_ctx.files import file_digest, state_digest
 from dense_ctx.interfaces import Backbone, Features, Link
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence import checkpoint, hub
+from dense_ctx.persistence.artefact import MANIFEST
+from dense_ctx.persistence.file_args import TEXT
 from dense_ctx.persistence.links import opening
 from dense_ctx.plugins import registry
 
@@ -45,6 +47,11 @@ class ModelBackbone(Backbone):
         UnknownNameError: no such model.
         CheckpointError: the model is not the one that the digest is of.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "maps": frozenset(("backbone", "decoder", "both")), "stride": range(1, 129), "revision": TEXT, "digest": TEXT,
+        "config": dict, "weights": frozenset(("pretrained",)),
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -86,7 +93,8 @@ class ModelBackbone(Backbone):
             return checkpoint.build(ModelConfig.from_dict(config, where), where, random=True)
         local = hub.local_folder(name)
         folder = local or hub.locate(name, revision)
-        model = checkpoint.read(folder, weights=weights is not None)
+        model = checkpoint.read(folder, weights=weights is not None, published=local is None)
+        model.float()  # as any backbone by its name
         if weights is not None:
             self.source = f"model:{name}"
             self.links = (Link(name, folder.resolve(), local is not None), *model.backbone.links)
@@ -151,9 +159,9 @@ class ModelBackbone(Backbone):
         if folder is None and name not in registry().names("model"):
             if name.count("/") != 1 or name.startswith((".", "/", "~")):
                 raise FileError(f"There is no model at {name}: expected a folder, a short name or OWNER/NAME")
-        elif folder is not None and not any((folder / n).is_file() for n in (checkpoint.CONFIG, checkpoint.MANIFEST)):
+        elif folder is not None and not any((folder / n).is_file() for n in (checkpoint.CONFIG, MANIFEST)):
             raise FileError(f"{folder} holds no model: it has no {checkpoint.CONFIG}")
-        manifest = None if folder is None else folder / checkpoint.MANIFEST
+        manifest = None if folder is None else folder / MANIFEST
         return file_digest(manifest) if manifest is not None and manifest.is_file() else None
 
     def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dense_ctx.data import ImageSet, Subset
-from dense_ctx.files import new_file, read_json, read_tensors, write_json, write_tensors
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence.tensors import read_sealed, require_state, specs, write_sealed
 
 
 def hold_out(images: ImageSet, share: float) -> tuple[Subset, Subset]:
@@ -21,7 +24,7 @@ def hold_out(images: ImageSet, share: float) -> tuple[Subset, Subset]:
 
 
 class Best:
-    """The best decoder so far, in files, so that a run that resumes still has it.
+    """The best decoder so far, in a file, so that a run that resumes still has it.
 
     Args:
         folder: of the run.
@@ -30,14 +33,16 @@ class Best:
     """
 
     def __init__(self, folder: Path, metric: str, lower: bool) -> None:
-        self.folder, self.metric, self.lower = folder, metric, lower
+        self.file, self.metric, self.lower = folder / "best.safetensors", metric, lower
 
     @property
     def record(self) -> dict[str, Any] | None:
         """{"step", "value"} of the best so far."""
-        path = self.folder / "best.json"
-        record: dict[str, Any] | None = read_json(path) if path.exists() else None
-        return record
+        return self._read()[1] if self.file.exists() else None
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, words = read_sealed(self.file)
+        return tensors, json.loads(words["record"])
 
     def offer(self, model: DenseModel, step: int, value: float) -> None:
         """Write the decoder if it is the first or scores better; NaN is never better."""
@@ -46,14 +51,14 @@ class Best:
             return
         if before is not None and not (value < before["value"] if self.lower else value > before["value"]):
             return
-        state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.decoder.state_dict().items()}
-        with new_file(self.folder / "best.safetensors") as partial:
-            write_tensors(partial, state)
-        write_json(self.folder / "best.json", {"step": step, "value": value})
+        record = json.dumps({"step": step, "value": value})
+        write_sealed(self.file, model.decoder.state_dict(), {"record": record})
 
     def restore(self, model: DenseModel) -> dict[str, Any] | None:
         """Load the best decoder into the model; returns its record, None if there is none."""
-        record = self.record
-        if record is not None:
-            model.decoder.load_state_dict(read_tensors(self.folder / "best.safetensors"), strict=True)
+        if not self.file.exists():
+            return None
+        tensors, record = self._read()
+        require_state(tensors, specs(model.decoder.state_dict()), f"{self.file} is of another decoder")
+        model.decoder.load_state_dict(tensors)
         return record

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dense_ctx.errors import ConfigError, InputError, NotFittedError
+from dense_ctx.errors import CheckpointError, ConfigError, InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+from dense_ctx.persistence.tensors import require_state, specs
 
 from .heads import Reads, check_reads
 from .losses import Loss, bin_centres, check_loss, regression_loss
@@ -160,7 +161,7 @@ class GradientProbe(Probe):
     def _grow(self, dims: tuple[int, int], outputs: int, device: torch.device) -> None:
         """Make the head, or one with more outputs that keeps the trained ones."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # the CPU's alone, which fork_rng restores
             head = self.build(dims, outputs)
         if self.head_ is not None:
             old, new = self.head_.state_dict(), head.state_dict()
@@ -242,7 +243,24 @@ class GradientProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take a state back."""
-        step, outputs, pixels, patches = (int(value) for value in state["meta"])
+        complaint = f"The state is not that of a {type(self).__name__}"
+        meta = {"meta": (torch.int64, (4,))}
+        require_state({k: v for k, v in state.items() if k == "meta"}, meta, complaint)
+        step, outputs, pixels, patches = state["meta"].tolist()
+        lengths = {length for value in state.values() for length in value.shape}
+        if min(outputs, pixels, patches) < 1 or step < 0 or outputs not in lengths:
+            raise CheckpointError(f"{complaint}: meta is {[step, outputs, pixels, patches]}")
+        with torch.device("meta"):  # shapes alone: nothing is allocated before they are known to be those of the file
+            shapes = self.build((pixels, patches), outputs)
+        wanted = meta | {f"head.{name}": spec for name, spec in specs(shapes.state_dict()).items()}
+        if self.task == "regression":
+            wanted["affine"] = (torch.float32, (2, "K"))
+        if any(key.startswith("optimizer.") for key in state):
+            for index, value in enumerate(shapes.parameters()):
+                moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), (value.dtype, tuple(value.shape)))
+                moments["step"] = (torch.float32, ())
+                wanted |= {f"optimizer.{index}.{name}": spec for name, spec in moments.items()}
+        require_state(state, wanted, complaint)
         self.head_ = None
         self._grow((pixels, patches), outputs, torch.device("cpu"))
         head = self.head_
@@ -252,15 +270,15 @@ class GradientProbe(Probe):
         head.eval()
         self.step_ = step
         self.affine_ = state["affine"].clone() if "affine" in state else torch.empty(0)
-        moments: dict[int, dict[str, Tensor]] = {}
+        kept: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             if key.startswith("optimizer."):
                 _, index, name = key.split(".", 2)
-                moments.setdefault(int(index), {})[name] = value.clone()
-        if moments:
+                kept.setdefault(int(index), {})[name] = value.clone()
+        if kept:
             self._optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
             groups = self._optimizer.state_dict()["param_groups"]
-            self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            self._optimizer.load_state_dict({"state": kept, "param_groups": groups})
 
 
 def _plain(features: DenseFeatures) -> DenseFeatures:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.persistence.tensors import require_state
 
 from .targets import at_size, check
 
@@ -113,6 +114,8 @@ class KnnProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take a memory bank back."""
+        cells = {"keys": (torch.float32, ("M", "d")), "values": (torch.float32, ("M", "K"))}
+        require_state(state, {**cells, "seen": (torch.int64, ())}, "The state is not that of a k-NN probe")
         self.keys_, self.values_, self.seen_ = state["keys"], state["values"], int(state["seen"])
 
 

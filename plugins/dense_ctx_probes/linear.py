@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.persistence.tensors import require_state
 
 from .targets import at_size, rows_of
 
@@ -124,6 +125,11 @@ class LinearProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take a sample back."""
+        wanted = {
+            "rows": (torch.float32, ("M", "d")), "targets": (torch.float32, ("M", "K")),
+            "draws": (torch.float32, ("M",)), "seen": (torch.int64, ()),
+        }  # fmt: skip
+        require_state(state, wanted, "The state is not that of a linear probe")
         self.rows_, self.targets_, self.keys_ = state["rows"], state["targets"], state["draws"]
         self.seen_ = int(state["seen"])
         self._fitted = None

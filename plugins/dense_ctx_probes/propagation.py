@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.errors import CheckpointError, InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.persistence.tensors import require_state
 
 from .local_knn import Propagator, upsampled_votes
 from .targets import check
@@ -90,4 +91,16 @@ class PropagationProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take annotated frames back."""
+        wanted = {"keys": (torch.float32, ("R", "C", "h", "w")), "labels": (torch.float32, ("R", "K", "h", "w"))}
+        require_state(state, wanted, "The state is not that of a propagation probe")
         self.keys_, self.labels_, self._propagator = state["keys"].clone(), state["labels"].clone(), None
+
+    def outputs(self, pixels: int, patches: int) -> int:
+        """Classes of the annotated frames; a prediction would be a frame of the clip.
+
+        Raises:
+            CheckpointError: they are of features of another width.
+        """
+        if self.keys_ is None or self.keys_.shape[1] != pixels:
+            raise CheckpointError(f"The annotated frames are not of features of {pixels} channels")
+        return self.labels_.shape[1]

@@ -16,8 +16,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.errors import CheckpointError, InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+from dense_ctx.persistence.tensors import require_state
 
 from .retrieval_bank import Bank
 from .retrieval_search import ApproximateIndex, Engine, Metric, nearest
@@ -260,6 +261,12 @@ class RetrievalProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take a memory bank back."""
+        dtype = self.bank_.dtype
+        bank = {"keys": (dtype, ("M", "C")), "values": (dtype, ("M", "K")), "counts": (torch.int64, ("I",))}
+        complaint = "The state is not that of a retrieval probe"
+        require_state(state, {**bank, "numbers": (torch.int64, (2,))}, complaint)
+        if (width := state["values"].shape[1]) > int(state["numbers"][1]):
+            raise CheckpointError(f"{complaint}: values of {width} classes where numbers says fewer")
         self.bank_.restore(state["keys"], state["values"], state["counts"])
         self.seen_, self.width_ = state["numbers"].tolist()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
 from dense_ctx.numerics import Bias, RidgeStats
+from dense_ctx.persistence.tensors import require_state
 
 from .targets import at_size, probabilities, rows_of
 
@@ -71,5 +72,7 @@ class RidgeProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take the sums back."""
+        wanted = {"gram": (torch.float64, ("d", "d")), "cross": (torch.float64, ("d", "K"))}
+        require_state(state, wanted, "The state is not that of a ridge probe")
         self.stats_.gram, self.stats_.cross = state["gram"].clone(), state["cross"].clone()
         self._coefficients = None

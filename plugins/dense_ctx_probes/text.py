@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import FileError, InputError
-from dense_ctx.files import new_file, write_tensors
-from dense_ctx.numerics import require_finite
+from dense_ctx.errors import CheckpointError, FileError, InputError
+from dense_ctx.persistence.tensors import read_sealed, require_state, write_sealed
 
 from .text_encoders import text_encoder
 
@@ -36,6 +34,7 @@ class TextEmbeddings:
         """Write a safetensors file, whole or not at all.
 
         Raises:
+            CheckpointError: NaN or infinity.
             FileError: it cannot be written.
         """
         path = Path(path)
@@ -45,36 +44,29 @@ class TextEmbeddings:
             "templates": json.dumps(self.templates),
             "format": "dense_ctx text embeddings 1",
         }
-        with new_file(path, f"the text embeddings to {path}") as partial:
-            write_tensors(partial, {"vectors": self.vectors.float().contiguous()}, meta)
-        return path
+        return write_sealed(path, {"vectors": self.vectors.float()}, meta)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TextEmbeddings:
         """Read a file that `save` wrote.
 
         Raises:
-            FileError: missing, or not such a file. NonFiniteError: NaN or infinity in it.
+            FileError: missing.
+            CheckpointError: damaged, or not such a file.
+            NonFiniteError: NaN or infinity in it.
         """
         path = Path(path)
         if not path.is_file():
             raise FileError(f"No text embeddings at {path}; make them with `dense-ctx text CLASSES --out {path}`")
+        tensors, meta = read_sealed(path)
         try:
-            with safe_open(str(path), framework="pt") as file:
-                meta = file.metadata() or {}
-                embeddings = cls(
-                    tuple(json.loads(meta["classes"])),
-                    file.get_tensor("vectors"),
-                    meta["model"],
-                    tuple(json.loads(meta["templates"])),
-                )
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise FileError(f"{path} is not a file of text embeddings: {error!r}") from None
-        if embeddings.vectors.ndim != 2 or len(embeddings.vectors) != len(embeddings.classes):
-            shape = list(embeddings.vectors.shape)
-            raise FileError(f"{path} is damaged: it names {len(embeddings.classes)} classes, but vectors {shape}")
-        require_finite(f"The text embeddings {path}", "Make them again", vectors=embeddings.vectors)
-        return embeddings
+            classes, templates = (tuple(json.loads(meta[key])) for key in ("classes", "templates"))
+            model = meta["model"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is not a file of text embeddings: {error!r}") from None
+        wanted = {"vectors": (torch.float32, (len(classes), "E"))}
+        require_state(tensors, wanted, f"{path} is not a file of embeddings of {len(classes)} classes")
+        return cls(classes, tensors["vectors"], model, templates)
 
     def pick(self, classes: Sequence[str]) -> Tensor:
         """Vectors [len(classes), E] in the order of `classes`.

@@ -132,7 +132,8 @@ class ZeroShotProbe(GradientProbe):
         """A `ZeroShotHead`."""
         text = self._text
         if text is None:
-            text = functional.normalize(torch.randn(outputs, self.width, generator=self._generator()), dim=1)
+            draws = torch.randn(outputs, self.width, generator=self._generator(), device="cpu")
+            text = functional.normalize(draws, dim=1)
         return ZeroShotHead(dims, text[:outputs], self.reads)
 
     def _generator(self) -> torch.Generator:

@@ -219,7 +219,12 @@ def plan_cues(
     frames, total, reason = _estimate(left, list(networks.values()), steps, size)
     if reason and len(left) == len(clips):
         raise FileError(f"None of {len(clips)} clips is usable; the first: {reason}")
-    free = disk_space(root, total, "cue cache", "lower size, use fewer gaps or cues, or another disk")
+    free = disk_space(
+        root,
+        total,
+        "cue cache",
+        "lower size, use fewer gaps or cues, another disk, or no cache: training computes cues on the way without one",
+    )
     for name, cache in caches.items():
         cache.claim(notes(networks[name]))
     share = clips[rank::world]

@@ -8,8 +8,10 @@ from these: (context, query) of (t, t + g), then of (t + g, t).
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from torch import Tensor
 
 from dense_ctx.data.cache import CHECKSUM, Shard, checksums
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.files import unique
 from dense_ctx.interfaces import Size
 
+_LEFT = 3600  # seconds after which a file that nobody writes to is what a kill left
 HEADER = 4096  # bytes kept for the header, which is known only at the end
 
 
@@ -44,12 +48,15 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.partial = path.with_name(f".{path.name}.partial")  # one process a clip: a later run overwrites it
+        self.partial = path.with_name(f".{path.name}.{unique()}.partial")
         self.shape: tuple[int, ...] = ()
         self.checksums: list[int] = []
 
     def __enter__(self) -> ShardWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.partial"):
+            if time.time() - left.stat().st_mtime > _LEFT:
+                left.unlink(missing_ok=True)
         self._file = self.partial.open("wb")
         self._file.write(b" " * HEADER)
         return self

@@ -1,0 +1,69 @@
+"""A process that forks two children for each run of tests/test_clean_ends.py: the imports are paid once.
+
+Both train two steps together (gloo, DistributedDataParallel) and end as a program does: atexit, then the interpreter.
+Writes, for each run, both exit statuses.
+"""
+
+import json
+import os
+import socket
+import sys
+
+import torch
+import torch._dynamo
+import torch.distributed
+from accelerate import Accelerator  # noqa: F401
+
+from dense_ctx import registry
+from dense_ctx.environment import end_process_group
+from dense_ctx.model_spec import open_model
+from dense_ctx.train import TrainConfig, train
+
+
+def child(rank, port, folder, how):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")  # fmt: skip
+    if how == "evaluate":
+        from dense_ctx.environment import processes, wait_for_everyone
+
+        assert processes() == (rank, 2)
+        wait_for_everyone()
+        return
+    data = {"name": "rgbd-folder", "root": sys.argv[2]}
+    settings = {"out": f"{folder}/run", "steps": 2, "batch_size": 2, "model": "rgb-xy+linear(dim=1)",
+                "objective": {"name": "maxa-depth"}, "data": data}  # fmt: skip
+    train(TrainConfig.from_dict(settings))
+    if how == "without":  # to see what the end of the group is for
+        import atexit
+
+        atexit.unregister(end_process_group)
+
+
+def main():
+    runs, _, folder, how = int(sys.argv[1]), *sys.argv[2:5]
+    torch.set_num_threads(1)
+    # what a child would import
+    open_model("rgb-xy+linear(dim=1)")
+    registry().create("objective", "maxa-depth")
+    registry().get("dataset", "rgbd-folder")
+    statuses = []
+    for run in range(runs):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        pids = []
+        for rank in range(2):
+            pid = os.fork()
+            if pid == 0:
+                with open(f"{folder}/log-{run}-{rank}", "w") as log:
+                    os.dup2(log.fileno(), 1)
+                    os.dup2(log.fileno(), 2)
+                child(rank, port, f"{folder}/{run}", how)
+                return  # and out of the interpreter, as a program ends
+            pids.append(pid)
+        statuses.append([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
+    print("STATUS" + json.dumps(statuses))
+
+
+if __name__ == "__main__":
+    main()

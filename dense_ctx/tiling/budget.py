@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ..errors import InputError, MemoryBudgetError
+from ..errors import InputError, MemoryBudgetError, shortened
 from ..images import padded_size
 from ..interfaces import Size
 from .footprint import forward_bytes
@@ -43,7 +43,9 @@ def parse_memory(amount: str | int) -> int:
     if isinstance(amount, str):
         match = _MEMORY.fullmatch(amount)
         if match is None or match[2].upper() not in _UNITS:
-            raise InputError(f'max_memory={amount!r} is not a size such as "2GB", "500MB" or "1.5GiB"')
+            raise InputError(
+                f'max_memory={shortened(repr(amount), 80)} is not a size such as "2GB", "500MB" or "1.5GiB"'
+            )
         amount = int(float(match[1]) * _UNITS[match[2].upper()])
     if amount < 1:
         raise InputError(f"max_memory={amount} bytes is not above 0")

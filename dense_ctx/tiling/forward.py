@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from ..errors import InputError, MemoryBudgetError
 from ..files import new_file
+from ..gateway import gateway
 from ..images import ImageLike, load, padded_size
 from ..interfaces import DenseFeatures, Size
 from ..numerics import require_finite
@@ -156,6 +157,7 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
 
 
 @torch.no_grad()
+@gateway
 def write_features(
     model: DenseModel,
     image: ImageLike,

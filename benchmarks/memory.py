@@ -31,7 +31,7 @@ def write(height: int, width: int, budget: str) -> tuple[float, float, str]:
     image, _ = _photo(height, width)
     before, start = peak_mb(), time.time()
     with tempfile.TemporaryDirectory() as folder:
-        path = write_features(model, image, Path(folder) / "features.npy", max_memory=budget)
+        path = write_features(model, image, Path(folder) / "features.npy", max_memory=f"{budget} approximate")
         size = path.stat().st_size / 1e9
     return peak_mb(), time.time() - start, f"{size:.2f} GB written; {before:.0f} MB before"
 
@@ -45,8 +45,8 @@ def segment(height: int, width: int, budget: str) -> tuple[float, float, str]:
     model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
     image, labels = _photo(height, width)
     before, start = peak_mb(), time.time()
-    context = InContext(model).fit(image, labels, max_memory=budget)
-    predicted = context.predict(image, max_memory=budget)
+    context = InContext(model).fit(image, labels, max_memory=f"{budget} approximate")
+    predicted = context.predict(image, max_memory=f"{budget} approximate")
     score = iou(confusion_matrix(predicted, torch.from_numpy(labels).long(), 2)).mean()
     return peak_mb(), time.time() - start, f"mean IoU on the example itself {score:.3f}; {before:.0f} MB before"
 
@@ -64,7 +64,7 @@ def forward(height: int, width: int, budget: str, backbone: str, decoder: str) -
         model(torch.rand(1, 3, 64, 64))
         before, start = reset_peak(), time.time()
         windows = len(plan(model, (height, width), budget, model.dim))
-        model(image, max_memory=budget)
+        model(image, max_memory=f"{budget} approximate")
     return peak_mb_since() - before, time.time() - start, f"{windows} windows; budget {budget}; beside {before:.0f} MB"
 
 

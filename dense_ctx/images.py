@@ -50,6 +50,8 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
             if image.mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits, in older releases of Pillow
                 return Image.fromarray(np.asarray(image).astype(np.uint16))
             return ImageOps.exif_transpose(image)
+    except FileError:
+        raise
     except UnidentifiedImageError:
         raise FileError(
             f"{path} is not an image that is read ({path.stat().st_size} bytes); formats: {', '.join(FORMATS)}"

@@ -22,7 +22,7 @@ from .numerics import preserve_generators, require_finite
 from .persistence.artefact import Artefact, read_object
 from .persistence.tensors import load_probe, read_state, stored
 from .plugins import registry
-from .tiling import map_tiles, plan
+from .tiling import map_tiles, plan, settled
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -114,7 +114,8 @@ class InContext:
         if max_memory is None:
             self.probe_.partial_fit(self.model(pixels), encoded)
             return
-        for (rows, columns), (own_rows, own_columns) in plan(self.model, size, max_memory).shares():
+        windows = settled(self.model, pixels, plan(self.model, size, max_memory), max_memory)
+        for (rows, columns), (own_rows, own_columns) in windows.shares():
             # each pixel is learnt from once, in the window where it is farthest from a border
             part = torch.full_like(encoded, -1 if encoded.dtype == torch.int64 else torch.nan)
             part[..., own_rows, own_columns] = encoded[..., own_rows, own_columns]
@@ -205,6 +206,7 @@ class InContext:
             return self._finite(probe.predict(self.model(pixels)))[0]
         channels = len(self.classes_) or self.channels_
         windows = plan(self.model, (pixels.shape[-2], pixels.shape[-1]), max_memory, channels)
+        windows = settled(self.model, pixels, windows, max_memory)
 
         def read(features: DenseFeatures) -> Tensor:
             return self._finite(probe.predict(features))

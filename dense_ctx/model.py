@@ -268,14 +268,16 @@ class DenseModel(nn.Module):
             images: a tensor [B, 3, H, W] in [0, 1]; or one image (path, PIL, array [H, W, 3], tensor [3, H, W]);
                 or a list of such images, which gives a list.
             size: (h, w) of the pixel grid; default the image's own.
-            max_memory: "2GB" or a number of bytes: large images are tiled to stay within it (`dense_ctx.tiling`).
+            max_memory: "2GB" or a number of bytes: large images are tiled to stay within it (`dense_ctx.tiling`), and
+                refused if that changes the features; "2GB approximate" accepts it.
 
         Returns:
             DenseFeatures with pixels [B, dim, H, W], patches [B, C, h, w], cls [B, C] or None.
 
         Raises:
             FileError, InputError: an image that cannot be read or is not one; see `dense_ctx.images.load`.
-            MemoryBudgetError: max_memory is below what the result itself takes.
+            MemoryBudgetError: max_memory is below what the result and the smallest window take, or the model sees
+                farther than a window.
             NonFiniteError: in eval mode, features that are NaN or infinite.
         """
         if isinstance(images, (list, tuple)):

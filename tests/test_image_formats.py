@@ -235,8 +235,9 @@ def test_values_are_right_or_refused(tmp_path, row):
         if isinstance(expected, tuple):
             error, message = expected
             for given in (path,) if "not an image" in message else (path, Image.open(path)):
-                with pytest.raises(error, match=message):
+                with pytest.raises(error, match=message) as refusal:
                     load(given)
+                assert "damaged" not in str(refusal.value)
             continue
         rgb = expected if expected.ndim == 3 else np.stack([expected] * 3, -1)
         wanted = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))).float()

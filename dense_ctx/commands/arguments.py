@@ -120,7 +120,12 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the network (%(default)s)"
     )
-    parser.add_argument("--max-memory", metavar="SIZE", help='tile large images to stay under SIZE, such as "2GB"')
+    parser.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help='tile large images to stay under SIZE, such as "2GB"; refused where that changes the features, which '
+        '"2GB approximate" accepts',
+    )
 
 
 def model_of(args: argparse.Namespace) -> DenseModel:

@@ -1,0 +1,7 @@
+"""Large images in bounded memory: what a forward takes, windows that fit, and their results joined."""
+
+from .budget import parse_memory, plan
+from .forward import map_tiles, settled, tiled_forward, write_features
+from .windows import Axis, Plan
+
+__all__ = ["Axis", "Plan", "map_tiles", "parse_memory", "plan", "settled", "tiled_forward", "write_features"]

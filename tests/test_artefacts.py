@@ -72,7 +72,12 @@ def kill_at_random(kind, folder, kills):
         seen.add(subject.load(place))
     subject.save(place, 9)  # locks of the dead are taken over
     assert subject.load(place) == 9
-    assert [path.name for path in folder.iterdir() if path.suffix == ".lock"] == []
+    for left in folder.glob("*.lock"):  # of those killed while they asked for the lock; they go when they are old
+        assert left.name.startswith("..artefact.")
+        os.utime(left, (0, 0))
+    subject.save(place, 9)
+    if kind in FOLDERS:
+        assert [path.name for path in folder.iterdir()] == ["artefact"]
     return seen
 
 
@@ -120,8 +125,7 @@ def test_some_flipped_bits(kind, tmp_path):
 def test_200_flipped_bits(kind, tmp_path):
     noticed, harmless = flip(kind, tmp_path, 200)
     print(f"{kind}: {noticed} of 200 refused, {harmless} without effect")
-    assert noticed == 200 or kind in ("feature cache", "cue cache", "result")  # names of checksums, free text, times
-    assert noticed >= 150
+    assert noticed == 200 or (kind == "result" and noticed >= 150)  # whose times and white space are not vouched for
 
 
 def write_together(kind, folder, rounds, saves):

@@ -12,6 +12,7 @@ import secrets
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,11 @@ from .errors import DenseCtxError, FileError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_TEXT = 4 << 20  # bytes of a configuration or a manifest: the largest of our own have some 100 thousand
+MAX_TEXT = 1 << 19  # bytes of a configuration or a manifest: the largest of our own have some 100 thousand
 MAX_JSON = 256 << 20  # bytes of records and results
 MAX_HEADER = 4 << 20  # bytes of a safetensors header: a tensor takes about a hundred
+_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+          "F32": 4, "I32": 4, "U32": 4, "F64": 8, "I64": 8, "U64": 8, "C64": 8}  # fmt: skip
 
 
 def regular_size(path: Path, limit: int | None = None) -> int:
@@ -55,21 +58,29 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a safetensors file, from its header alone: nothing is allocated for the tensors.
 
     Raises:
-        FileError: as `regular_size`. ValueError: a damaged header, or one above `MAX_HEADER` bytes.
+        FileError: as `regular_size`. ValueError: a damaged header, one above `MAX_HEADER` bytes, or one that does not
+            account for every byte of the file.
     """
     size = regular_size(path)
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, MAX_HEADER):
-            raise ValueError(
-                f"its header would have {length:,} bytes, of {size:,}; no more than {MAX_HEADER:,} are read"
-            )
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            return {name: tuple(map(int, item["shape"])) for name, item in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = b"" if length > min(size - 8, MAX_HEADER) else file.read(length)
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {error}") from None
+    if not text:
+        raise ValueError(f"its header would have {length:,} bytes, of {size:,}; no more than {MAX_HEADER:,} are read")
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        shapes = {name: tuple(map(int, item["shape"])) for name, item in header.items()}
+        sizes = sum(prod(shapes[name]) * _BYTES[item["dtype"]] for name, item in header.items())
+        spans = sum(item["data_offsets"][1] - item["data_offsets"][0] for item in header.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
+    if not sizes == spans == size - 8 - length or any(side < 0 for shape in shapes.values() for side in shape):
+        raise ValueError(f"its header describes {sizes:,} bytes of tensors, and {size - 8 - length:,} follow it")
+    return shapes
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -116,6 +116,8 @@ class Backbone(nn.Module, ABC):
     image_size: Size
     source: str | None = None
     links: tuple[Link, ...] = ()
+    # arguments that may come from a file: `dense_ctx.persistence.file_args`; None: bounded numbers alone
+    file_args: ClassVar[Mapping[str, Any] | None] = None
 
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
@@ -180,6 +182,7 @@ class Decoder(nn.Module, ABC):
 
     dim: int
     layers: tuple[int, ...] | None = None
+    file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
     fresh: bool = True
 
     def _load_from_state_dict(self, *args: Any) -> None:  # what torch calls for each module that loads, children too
@@ -401,6 +404,7 @@ class Probe(ABC):
 
     # True: targets at the image's own size are welcome, however coarse the grid of the pixel features
     pixel_targets: ClassVar[bool] = False
+    file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
 
     def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
         self.task = task

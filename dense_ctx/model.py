@@ -35,7 +35,7 @@ def create_backbone(name: str, **args: Any) -> Backbone:
         UnknownNameError: no such backbone; the closest names are listed.
         WeightsError: the pretrained weights are unavailable.
     """
-    return cast(Backbone, registry().create("backbone", name, **args))
+    return cast(Backbone, _create("backbone", name, args))
 
 
 def random_args(backbone: str) -> dict[str, Any]:
@@ -56,7 +56,17 @@ def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
 
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
-    return cast(Decoder, registry().create("decoder", name, dims=backbone.dims, strides=backbone.strides, **args))
+    return cast(Decoder, _create("decoder", name, args, dims=backbone.dims, strides=backbone.strides))
+
+
+def _create(kind: str, name: str, args: Mapping[str, Any], **more: Any) -> Any:
+    """Build a part; arguments that a file gave, while a folder is opened, are checked first."""
+    from .persistence.file_args import check_file_args
+    from .persistence.links import opening
+
+    if (folder := opening()) is not None:
+        check_file_args(kind, name, args, folder)
+    return registry().create(kind, name, **more, **args)
 
 
 class DenseModel(nn.Module):

@@ -25,6 +25,7 @@ from .errors import (
     cause_of,
     shortened,
 )
+from .files import read_text
 from .kinds import KIND, KINDS, LONGEST_NAME, NAME, OBJECT, Entry, Kind, Owner, quoted
 from .stranger import contained
 
@@ -255,7 +256,7 @@ class Registry:
         if not (name.endswith((".yaml", ".yml")) or "/" in name or Path(name).is_file()):
             return self.file(kind, name).read_text("utf-8")
         try:
-            return Path(name).read_text("utf-8")
+            return read_text(Path(name))
         except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"Cannot read the {kind} {name}: {error}") from None
 

@@ -90,7 +90,7 @@ def test_a_folder_of_other_files_is_refused_and_left_as_it_is(tmp_path):
 def test_a_manifest_that_cannot_be_read_says_what_to_do(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
     for refuse in (identity(tmp_path).check, identity(tmp_path).claim):
-        with pytest.raises(FileError, match=r"manifest\.json .*Remove .* or choose another folder"):
+        with pytest.raises(FileError, match=r"manifest\.json.*Remove .* or choose another folder"):
             refuse(SETTINGS)
     assert (tmp_path / "manifest.json").read_bytes() == content
 

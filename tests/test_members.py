@@ -28,6 +28,8 @@ ALLOWED = {
     "dense_ctx/config/reader.py:typed": "the fields of a dataclass",
     "dense_ctx/config/reader.py:check_arguments": "the types that a signature names",
     "dense_ctx/data/open.py:list_with": "a reader's options are the keywords of its `open`, as DatasetReader says",
+    "dense_ctx/persistence/transfer.py:_is": "errors of the Hub's client by name, so that importing it can wait",
+    "dense_ctx/persistence/transfer.py:_busy": "the same: a response, where an error of the client carries one",
     "dense_ctx/evaluate/scorer.py:__init__": "a Metric's two attributes, refused by name where they are missing",
     "dense_ctx/evaluate/scorer.py:_args": "the fields of Scoring, a dataclass",
     "plugins/dense_ctx_metrics/segmentation.py:compute": "the fields of Segmentation, a dataclass",

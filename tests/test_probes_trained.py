@@ -208,10 +208,10 @@ def test_seeds_are_the_probes_own_and_leave_the_global_one_alone():
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("conv", {"reads": "all"}, "reads='all': expected 'pixels'"),
-        ("conv", {"loss": "best"}, "loss='best': expected one of mse"),
+        ("conv", {"reads": "all"}, "reads is 'all'; expected one of pixels"),
+        ("conv", {"loss": "best"}, "loss is 'best'; expected one of mse"),
         ("conv", {"kernel": 4}, "kernel=4, .*odd"),
-        ("conv", {"norm": "layer"}, "norm='layer'"),
+        ("conv", {"norm": "layer"}, "norm is 'layer'; expected one of batch, none"),
         ("conv", {"lr": 0.0}, "lr=0.0"),
         ("conv", {"updates": 0}, "updates=0"),
         ("conv", {"kernal": 3}, r"unknown key\(s\) kernal \(did you mean kernel\?\); known: bins, .*, weight_decay"),

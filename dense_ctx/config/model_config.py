@@ -43,8 +43,10 @@ class ModelConfig:
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> ModelConfig:
         """Read back what `to_dict` wrote; `where` names the file in errors."""
         version = data.get("format_version") if isinstance(data, Mapping) else None
-        if not isinstance(version, int):
-            raise ConfigError(f"{where}: format_version is {version!r}, not a whole number: is this a dense_ctx model?")
+        if not isinstance(version, int) or version < 1:
+            raise ConfigError(
+                f"{where}: format_version is {version!r:.40}, not a whole number from 1 on: is this a dense_ctx model?"
+            )
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"{where}: format version {version} is newer than {FORMAT_VERSION}, the newest this dense_ctx reads: "

@@ -15,6 +15,7 @@ import yaml
 
 from ..errors import ConfigError
 
+MAX_LETTERS = 1 << 16
 MAX_DEPTH = 64  # lists and mappings inside one another
 MAX_NODES = 100_000  # values, those behind an alias counted at every use
 
@@ -117,6 +118,8 @@ def load_yaml(text: str, where: str) -> Any:
     Raises:
         ConfigError: not YAML, a repeated key, or too large; on one line, with line and column.
     """
+    if len(text) > MAX_LETTERS:
+        raise ConfigError(f"{where} has {len(text):,} letters; no more than {MAX_LETTERS:,} are read")
     loader = None
     try:
         loader = _Loader(text)

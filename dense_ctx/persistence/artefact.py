@@ -23,6 +23,7 @@ from ..files import MAX_TEXT, file_digest, read_json, regular_size, sync_folder,
 from .lock import locked
 
 MANIFEST = "manifest.json"
+_MAX_JSON = 16 << 20  # bytes that are worth hashing
 _READS = 100  # attempts to read a folder that is replaced meanwhile
 
 T = TypeVar("T")
@@ -128,8 +129,12 @@ class Artefact:
         if not isinstance(listed, Mapping) or set(listed) != set(self.files):
             raise CheckpointError(f"{folder / MANIFEST} does not list {' and '.join(self.files)}, and nothing else")
         for name in names:
-            regular_size(folder / name)
-            if file_digest(folder / name) != listed[name]:
+            regular_size(folder / name, _MAX_JSON if name.endswith(".json") else None)
+            try:
+                digest = file_digest(folder / name)
+            except OSError as error:
+                raise FileError(f"Cannot read {folder / name}: {error}") from None
+            if digest != listed[name]:
                 raise CheckpointError(
                     f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST}. Get or make it again"
                 )

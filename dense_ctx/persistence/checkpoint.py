@@ -96,13 +96,18 @@ def read(folder: Path, *, weights: bool = True, published: bool = False, allow: 
         if not weights:
             return build(ModelConfig.from_dict(read_object(folder / CONFIG), where), where, random=True)
 
-        def plan(part: Path) -> ModelConfig:
+        def plan(part: Path) -> tuple[ModelConfig, Any]:
             config = ModelConfig.from_dict(read_object(part / CONFIG), where)
-            with torch.device("meta"):
-                _check_plan(build(config, where, random=True), config, part)
-            return config
+            try:
+                with torch.device("meta"):
+                    empty = build(config, where, random=True)
+                    _check_plan(empty, config, part)
+            except RecursionError:
+                raise CheckpointError(f"{where}: parts within parts, too many to build") from None
+            return config, specs(_stored(empty, config))
 
-        config, tensors = MODEL.read(folder, plan, lambda part: read_state(part / WEIGHTS))
+        (config, wanted), tensors = MODEL.read(folder, plan, lambda part: read_state(part / WEIGHTS))
+        require_state(tensors, wanted, f"{folder / WEIGHTS} {_UNFIT}", cast=True)
         model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
         model.to(dtype=getattr(torch, config.dtype))
         _load_tensors(model, config, tensors, folder)
@@ -220,8 +225,6 @@ def _own_size(part: Part) -> int:
 
 
 def _load_tensors(model: DenseModel, config: ModelConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    own = _stored(model, config)
-    require_state(tensors, specs(own), f"{folder / WEIGHTS} {_UNFIT}", cast=True)
     if config.backbone_digest:
         ours = set(config.backbone_tensors)
         frozen = {key: value for key, value in model.backbone.state_dict().items() if key not in ours}
@@ -231,7 +234,7 @@ def _load_tensors(model: DenseModel, config: ModelConfig, tensors: Mapping[str, 
                 "their digests differ. Use the same weights, or a model saved with standalone=True"
             )
     with torch.no_grad():
-        for key, wanted in own.items():
+        for key, wanted in _stored(model, config).items():
             wanted.copy_(tensors[key])
 
 

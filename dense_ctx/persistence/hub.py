@@ -117,6 +117,8 @@ def locate(
     token: str | bool | None = None,
 ) -> Path:
     """The folder of a model, fetched where need be; arguments and errors as `load`."""
+    if len(os.fspath(name)) > 1000:
+        raise UnknownNameError(f"{os.fspath(name)[:60]}... is no model: a name of {len(os.fspath(name)):,} letters")
     folder, outer = local_folder(name), opening()
     if folder is not None:
         return folder

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import InputError
 from ..interfaces import Backbone, Features
+from ..persistence.file_args import file_args_problem
 from .common import Clauses, check_bfloat16, difference, finite, noise
 
 GRIDS = ((3, 5), (4, 3))  # cells of the coarsest stride; odd and even, H != W
@@ -71,6 +72,7 @@ def _attributes(check: Clauses, backbone: Backbone) -> None:
         require(three, f"mean {backbone.mean}, std {backbone.std}: three channels, std above 0")
         size = backbone.image_size
         require(len(size) == 2 and min(size) > 0, f"image_size {size} must be (H, W), in pixels")
+        require((fault := file_args_problem(type(backbone))) is None, fault or "")
     with check.clause("blocks") as require:
         names = [name for name, _ in backbone.named_parameters()]
         for block in backbone.blocks():

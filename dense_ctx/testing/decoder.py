@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..interfaces import Decoder, Features
+from ..persistence.file_args import file_args_problem
 from .capabilities import check_initialise, check_layers, check_shift
 from .common import Clauses, check_bfloat16, decoder_inputs, difference, factory, finite, noise
 
@@ -44,6 +45,7 @@ def check_decoder(
     for dims, strides in pyramids:
         with check.clause("construction") as require:
             part = build(dims=tuple(dims), strides=tuple(strides))
+            require((fault := file_args_problem(type(part))) is None, fault or "")
             require(isinstance(part, Decoder), f"gave a {type(part).__name__}, not a Decoder")
             require(isinstance(part.dim, int) and part.dim > 0, f"dim is {part.dim!r}, not a channel count")
         part.eval()

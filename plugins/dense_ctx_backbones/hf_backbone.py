@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import InputError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
+from dense_ctx.persistence.file_args import LAYERS, TEXT, WEIGHTS
 
 from .hf_files import empty_net, hf_folder, read_config, statistics
 from .unused import is_unused
@@ -39,6 +40,10 @@ class HfBackbone(Backbone):
         config: a transformers configuration in place of the repository's.
     """
 
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "weights": WEIGHTS, "prefix": TEXT, "layers": LAYERS, "norm": bool, "revision": TEXT,
+    }  # fmt: skip
+
     def __init__(
         self,
         repo: str,
@@ -59,7 +64,7 @@ class HfBackbone(Backbone):
         if hasattr(config, "mask_ratio"):
             config.mask_ratio = 0.0  # MAE drops patches by default, in evaluation too
         if weights is None:
-            self.net = empty_net(config, repo, "cpu")
+            self.net = empty_net(config, repo)
         else:
             self.source = repo if weights == "pretrained" else os.fspath(weights)
             # the file is read here and handed over: transformers would follow adapter_config.json to other

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import nn
 from dense_ctx.errors import FileError, InputError, UnknownNameError, WeightsError
 from dense_ctx.files import MAX_TEXT, read_json
 from dense_ctx.persistence import hub
-from dense_ctx.persistence.links import may_fetch
+from dense_ctx.persistence.links import may_fetch, may_read_paths
 
 from .weights import SHARDS, hub_error
 
@@ -28,6 +29,7 @@ _CONFIGS = ("config.json", "preprocessor_config.json")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # keys by which a configuration takes its network from elsewhere
 _ELSEWHERE = ("backbone", "backbone_config", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
+_SEEING = ("patch_size", "image_size", "num_channels", "hidden_sizes", "embed_dims")
 _MOST = 1 << 20  # of a whole number: classes of the largest label sets, pixels
 _DEEPEST = 256  # of a number of layers, and entries of a list
 
@@ -38,7 +40,7 @@ def hf_folder(repo: str, revision: str | None, weights: bool) -> Path:
     Raises:
         WeightsError: the Hub does not give them; or a file of a stranger, not the user, names the repository.
     """
-    if os.path.isdir(repo):
+    if may_read_paths() and os.path.isdir(repo):
         return Path(repo)
     files = [*_CONFIGS, *(("model.safetensors", SHARDS[0]) if weights else ())]
     allowed = may_fetch(repo)
@@ -75,12 +77,17 @@ def read_config(folder: Path) -> Any:
     for key, value in vision.items():
         _bounded(folder, str(key), value)
     try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # its own checks raise many kinds
         raise InputError(
             f"transformers has no vision encoder of its own for {folder} ({kind}); code of the repository is not run: "
             f"{str(error).splitlines()[0][:300] if str(error) else type(error).__name__}"
         ) from error
+    if not any(hasattr(getattr(config, "vision_config", config), key) for key in _SEEING):
+        raise InputError(
+            f"{folder / 'config.json'} ({kind}) is of no vision encoder: it states no {', '.join(_SEEING)}"
+        )
+    return config
 
 
 def _bounded(folder: Path, key: str, value: Any) -> None:
@@ -92,10 +99,10 @@ def _bounded(folder: Path, key: str, value: Any) -> None:
         raise InputError(f"{folder / 'config.json'}: {key[:80]} has {len(value):,} entries; at most {_DEEPEST}")
 
 
-def empty_net(config: Any, repo: str, device: str) -> nn.Module:
+def empty_net(config: Any, repo: str, device: str | None = None) -> nn.Module:
     """The network of a configuration with random weights; raises InputError if transformers cannot build it."""
     try:
-        with torch.device(device):
+        with nullcontext() if device is None else torch.device(device):
             net: nn.Module = transformers.AutoModel.from_config(config, trust_remote_code=False)
         return net
     except Exception as error:

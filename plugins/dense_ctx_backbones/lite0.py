@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 
 from dense_ctx.errors import MissingDependencyError, WeightsError
 from dense_ctx.files import read_pickle
+from dense_ctx.persistence.file_args import LAYERS, WEIGHTS
 
 from .timm_backbone import TimmBackbone
 from .weights import State
@@ -53,6 +55,8 @@ class EfficientNetLite0(TimmBackbone):
         weights: "pretrained" (from the installed package), a file, or None (random).
         layers: which of the five stages give the maps; default the deepest four.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {"weights": WEIGHTS, "layers": LAYERS}
 
     def __init__(
         self, weights: str | os.PathLike[str] | None = "pretrained", layers: Sequence[int] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Backbone, Features
 from dense_ctx.model import create_backbone, identity, random_args
+from dense_ctx.persistence.file_args import TEXT, WEIGHTS
 
 # the attention's projections, as timm and transformers call them
 TARGETS = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
@@ -33,6 +34,11 @@ class LoraBackbone(Backbone):
     Raises:
         ConfigError: no layer has such a name; the names of its layers are listed.
     """
+
+    # `of`'s own are checked where it is built
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "args": dict, "weights": WEIGHTS, "rank": range(1, 1025), "targets": [TEXT],
+    }  # fmt: skip
 
     def __init__(
         self,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from dense_ctx.errors import WeightsError
+from dense_ctx.persistence.file_args import LAYERS, WEIGHTS
 
 from .timm_backbone import TimmBackbone
 
@@ -19,6 +21,8 @@ class MoCoV3(TimmBackbone):
         weights: the published file (vit-b-300ep.pth.tar), or None (random); "pretrained" is refused, with the address.
         layers, norm: as `TimmBackbone`.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {"weights": WEIGHTS, "layers": LAYERS, "norm": bool}
 
     def __init__(
         self,

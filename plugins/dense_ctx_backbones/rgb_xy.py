@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +17,8 @@ class RgbXy(Backbone):
     Args:
         position: how much x and y count against the colours.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {"position": (0.0, 1e6)}
 
     def __init__(self, position: float = 1.0) -> None:
         super().__init__()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from dense_ctx.errors import InputError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
 
+from .hf_files import hf_folder
 from .weights import hub_error
 
 _SIDE, _STRIDE, _CHANNELS = 1024, 16, 256
@@ -40,6 +42,8 @@ class Sam2Neck(Backbone):
         InputError: other weights. WeightsError: they cannot be had.
     """
 
+    file_args: ClassVar[Mapping[str, Any] | None] = {"weights": frozenset(("pretrained",))}  # no repo, no config
+
     def __init__(
         self,
         repo: str = "facebook/sam2.1-hiera-base-plus",
@@ -58,7 +62,9 @@ class Sam2Neck(Backbone):
 
             try:
                 # the whole model, so that transformers' own renaming applies; its encoder stays
-                whole, report = Sam2Model.from_pretrained(repo, output_loading_info=True)
+                whole, report = Sam2Model.from_pretrained(
+                    hf_folder(repo, None, True), output_loading_info=True, trust_remote_code=False, weights_only=True
+                )
             except OSError as error:
                 raise hub_error(error, repo, "sam2-base-plus-neck") from error
             faults = [str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind]]

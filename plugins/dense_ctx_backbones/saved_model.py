@@ -11,7 +11,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from dense_ctx.interfaces import Backbone, Features, Link
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence import checkpoint, hub
 from dense_ctx.persistence.artefact import MANIFEST
+from dense_ctx.persistence.file_args import TEXT
 from dense_ctx.persistence.links import opening
 from dense_ctx.plugins import registry
 
@@ -46,6 +47,11 @@ class ModelBackbone(Backbone):
         UnknownNameError: no such model.
         CheckpointError: the model is not the one that the digest is of.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "maps": frozenset(("backbone", "decoder", "both")), "stride": range(1, 129), "revision": TEXT, "digest": TEXT,
+        "config": dict, "weights": frozenset(("pretrained",)),
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -87,7 +93,8 @@ class ModelBackbone(Backbone):
             return checkpoint.build(ModelConfig.from_dict(config, where), where, random=True)
         local = hub.local_folder(name)
         folder = local or hub.locate(name, revision)
-        model = checkpoint.read(folder, weights=weights is not None).float()  # as any backbone by its name
+        model = checkpoint.read(folder, weights=weights is not None, published=local is None)
+        model.float()  # as any backbone by its name
         if weights is not None:
             self.source = f"model:{name}"
             self.links = (Link(name, folder.resolve(), local is not None), *model.backbone.links)

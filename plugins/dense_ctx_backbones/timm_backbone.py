@@ -11,8 +11,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import timm
 import torch
@@ -22,11 +22,17 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError, UnknownNameError, WeightsError
 from dense_ctx.interfaces import Backbone, Features, Size
+from dense_ctx.persistence.file_args import CHANNELS, LAYERS, TEXT, WEIGHTS, is_permitted
 from dense_ctx.persistence.transfer import persevere
 
 from .convert import to_timm
 from .positions import official_positions
 from .weights import State, cached_state, hub_error, load_strictly, prefix_hint, read_state
+
+
+def _SIZE(value: Any) -> bool:
+    sides = value if isinstance(value, (list, tuple)) else [value, value]
+    return len(sides) == 2 and is_permitted([range(1, 4097)], sides)
 
 
 class TimmBackbone(Backbone):
@@ -43,6 +49,15 @@ class TimmBackbone(Backbone):
         prefix: of the network's tensors in a file that holds others beside them ("student.backbone.").
         **options: further arguments of `timm.create_model` (depth, embed_dim, img_size ...).
     """
+
+    # all else that timm's create_model takes is left out: some of it leads to other repositories and files
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "weights": WEIGHTS, "prefix": TEXT, "layers": LAYERS, "norm": bool,
+        "depth": range(1, 65), "depths": [range(1, 65)], "num_heads": range(1, 129), "embed_dim": CHANNELS,
+        "dims": [CHANNELS], "img_size": _SIZE, "patch_size": range(1, 129), "mlp_ratio": (0.1, 16.0),
+        "reg_tokens": range(65), "init_values": (0.0, 1.0), "qkv_bias": bool, "class_token": bool, "pre_norm": bool,
+        "no_embed_class": bool, "dynamic_img_size": bool,
+    }  # fmt: skip
 
     def __init__(
         self,

@@ -6,7 +6,8 @@ not: odd patch grids, any number of prefix tokens (the backbone strips them), hi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
+from dense_ctx.persistence.file_args import CHANNELS
 
 from .upsample import resize
 
@@ -35,6 +37,10 @@ class DPT(Decoder):
             pyramid's path starts small, so that an untrained decoder gives about what the maps side by side give, the
             more so after `initialise`; for short trainings. Neither FlowFeat nor LILA has it.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "dim": CHANNELS, "width": CHANNELS, "projections": [CHANNELS], "norm": bool, "shortcut": bool,
+    }  # fmt: skip
 
     def __init__(
         self,

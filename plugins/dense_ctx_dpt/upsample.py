@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
+from dense_ctx.persistence.file_args import LAYERS
 
 
 class Upsample(Decoder):
@@ -20,6 +22,8 @@ class Upsample(Decoder):
         layers: indices of the maps to use, negative ones from the end; default all.
         normalize: scale each map's vectors to unit length, so that no map dominates.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {"layers": LAYERS, "normalize": bool}
 
     def __init__(
         self,

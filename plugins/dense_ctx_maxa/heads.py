@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
+from dense_ctx.persistence.file_args import CHANNELS, LAYERS
 
 from .maps import joined_map, layer_indices
 from .upscale import Upscale
@@ -30,6 +32,10 @@ class CnnHead(Decoder):
     """
 
     layers: tuple[int, ...]
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "dim": CHANNELS, "width": CHANNELS, "heads": range(1, 129), "cnn_width": CHANNELS, "layers": LAYERS,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -76,6 +82,8 @@ class LinearHead(Decoder):
     """
 
     layers: tuple[int, ...]
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {"dim": CHANNELS, "layers": LAYERS}
 
     def __init__(
         self, dims: Sequence[int], strides: Sequence[int], dim: int = 32, layers: Sequence[int] | None = (-1,)

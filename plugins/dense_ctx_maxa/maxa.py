@@ -14,7 +14,7 @@ shifted by parts of a pixel, that is at k times the resolution.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
+from dense_ctx.persistence.file_args import CHANNELS, LAYERS
 
 from .attention import CrossAttention, GaussianBias, Sigma
 from .maps import joined, layer_indices
@@ -55,6 +56,11 @@ class Maxa(Decoder):
         InputError: an argument out of its range.
     """
 
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "dim": CHANNELS, "width": CHANNELS, "heads": range(1, 129), "depth": range(1, 3), "cnn_width": CHANNELS,
+        "sigma": frozenset(("head", "shared", "none")), "layers": LAYERS, "size": [range(8, 4097)],
+        "grid": [range(1, 1025)], "density": range(1, 65),
+    }  # fmt: skip
     layers: tuple[int, ...]
 
     def __init__(

@@ -1,0 +1,98 @@
+"""Which arguments of a part may come from a file that a stranger wrote, such as a model's config.json.
+
+A part lists them in `file_args`, each with a rule; null always passes. Rules, as Python values:
+
+    bool                    true or false
+    range(1, 4097)          a whole number
+    (0.0, 1.0)              a number from the first to the second
+    frozenset({"a", "b"})   one of these texts
+    re.compile("[a-z]+")    a text that matches whole
+    [rule]                  at most 256 entries, each by the rule
+    dict                    a mapping, whose parts are checked when they are built
+    WEIGHTS                 "pretrained", or a file of this machine, from a folder of this machine
+
+A part without `file_args` takes true, false, and numbers and lists of numbers up to 4096 in size; no text.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError
+from ..plugins import registry
+from .links import may_read_paths
+
+LONGEST = 256
+LAYERS = [range(-LONGEST, LONGEST)]
+CHANNELS = range(1, 16_385)
+TEXT = re.compile(r"[\w./+-]{1,200}")
+
+
+def WEIGHTS(value: Any) -> bool:
+    """Where weights come from: the part's own home, or a file, whose name a repository of the Hub cannot know."""
+    far = isinstance(value, str) and ("://" in value or value.startswith(("\\\\", "//")))
+    return value == "pretrained" or (isinstance(value, str) and may_read_paths() and not far and len(value) < 4096)
+
+
+def is_permitted(rule: Any, value: Any) -> bool:
+    """Whether a value from a file follows a rule."""
+    if value is None:
+        return True
+    if isinstance(value, bool) or rule is bool:
+        return rule is bool and isinstance(value, bool)
+    if isinstance(rule, range):
+        return isinstance(value, int) and value in rule
+    if isinstance(rule, tuple):
+        return isinstance(value, (int, float)) and rule[0] <= value <= rule[1]
+    if isinstance(rule, frozenset):
+        return isinstance(value, str) and value in rule
+    if isinstance(rule, re.Pattern):
+        return isinstance(value, str) and rule.fullmatch(value) is not None
+    if isinstance(rule, list):
+        several = isinstance(value, (list, tuple)) and len(value) <= LONGEST
+        return several and all(item is not None and is_permitted(rule[0], item) for item in value)
+    return isinstance(value, dict) if rule is dict else bool(rule(value))
+
+
+def _is_simple(value: Any) -> bool:
+    return is_permitted(bool, value) or is_permitted((-4096, 4096), value) or is_permitted([(-4096, 4096)], value)
+
+
+def check_file_args(kind: str, name: str, args: Mapping[str, Any], where: object) -> None:
+    """Refuse an argument of a registered part that may not come from a file.
+
+    Args:
+        where: the file or folder, for the error.
+
+    Raises:
+        ConfigError: the argument is not in the part's `file_args`, or breaks its rule; names both.
+    """
+    if len(name) > 4096 or name.count(":") > 16:
+        raise ConfigError(f"{where}: {kind} {name[:100]}... is no name: {len(name):,} letters")
+    entry, _ = registry().get(kind, name)
+    rules = getattr(registry().resolve(entry), "file_args", None)
+    for key, value in args.items():
+        if _is_simple(value) if rules is None else key in rules and is_permitted(rules[key], value):
+            continue
+        known = "bounded numbers and lists of them" if rules is None else ", ".join(sorted(rules)) or "none"
+        raise ConfigError(
+            f"{where}: {kind} {name[:100]} does not take {key[:60]}={value!r:.100} from a file (it takes {known}"
+            f"{', within their ranges' if rules and key in rules else ''}). If you trust it and mean it, give it in "
+            f"your own code: AutoDenseModel.from_parts({name[:60]!r}, ...)"
+        )
+
+
+def file_args_problem(target: Any) -> str | None:
+    """What is wrong with the rules of a part, for contract checks: no such argument, or a default that breaks one."""
+    rules: Mapping[str, Any] = getattr(target, "file_args", None) or {}
+    parameters = inspect.signature(target).parameters
+    for key, rule in rules.items():
+        item = parameters.get(key)
+        if item is None and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return f"file_args names {key}, which it does not take"
+        if item is not None and item.default is not item.empty and not is_permitted(rule, item.default):
+            return f"file_args refuses the default of {key}, {item.default!r}"
+    return None

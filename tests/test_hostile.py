@@ -1,0 +1,115 @@
+"""Hostile folders: each a typed error, quick, light, without running or asking anything. `-m faults` runs all kinds."""
+
+import builtins
+import os
+import sys
+import time
+
+import pytest
+import torch
+from hostile_folders import kinds, make
+
+from dense_ctx import AutoDenseModel, create_backbone
+from dense_ctx.errors import DenseCtxError
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes and devices are POSIX's")
+resource = pytest.importorskip("resource")
+
+SECONDS, BYTES = 1.0, 200 << 20  # of the processor, so that a busy machine is no fault; of memory
+WAIT = 20.0  # of the clock: what waits for a pipe or a network waits for ever
+REAL = {"backbone_digest is other": 3.0}  # seen no earlier than the backbone's own weights are there
+KINDS = kinds()
+# started processes, opened connections, what a pickle asks for
+WATCHED = (
+    "subprocess.Popen",
+    "os.exec",
+    "os.system",
+    "os.posix_spawn",
+    "os.fork",
+    "socket.connect",
+    "socket.getaddrinfo",
+)
+EVENTS = None
+
+
+def _watch(event, arguments):
+    if EVENTS is not None and event in WATCHED:
+        EVENTS.append((event, str(arguments)[:100]))
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("good") / "m"
+    model = AutoDenseModel.from_parts("efficientnet-lite0", "dpt", decoder_args={"dim": 5, "width": 6})
+    model.save_pretrained(folder)
+    AutoDenseModel.from_pretrained(folder)
+    # what the first model of each library imports is not the folder's doing
+    create_backbone("dinov2-s14", weights=None, depth=1)
+    create_backbone("lora:dinov2-s14", weights=None, args={"depth": 1})
+    import transformers
+
+    transformers.AutoModel.from_config(transformers.Dinov2Config(num_hidden_layers=1), trust_remote_code=False)
+    return folder
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def attack(name, good, place, monkeypatch):
+    """What is wrong with the answer to one kind; "" if nothing is."""
+    global EVENTS
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked on standard input"))
+    folder = make(name, KINDS[name], good, place / "m")
+    monkeypatch.chdir(folder)
+    before, EVENTS = peak(), []
+    start, clock = time.process_time(), time.perf_counter()
+    try:
+        AutoDenseModel.from_pretrained(folder)
+        answer = "opened"
+    except DenseCtxError as error:
+        text = str(error)
+        answer = "" if len(text) < 3000 and "\n" not in text else f"a message of {len(text)} letters: {text[:200]!r}"
+    except BaseException as error:
+        answer = f"{type(error).__name__}: {error!s:.200}"
+    seconds, memory, events, EVENTS = time.process_time() - start, peak() - before, EVENTS, None
+    waited = time.perf_counter() - clock >= WAIT
+    faults = [
+        answer,
+        f"{seconds:.1f} s" if seconds >= REAL.get(name, SECONDS) or waited else "",
+        f"{memory >> 20} MB" if memory >= BYTES else "",
+    ]
+    faults += [f"{event}" for event in events] + (["ran code"] if list(place.rglob("ran")) else [])
+    return "; ".join(fault for fault in faults if fault)
+
+
+def test_there_are_at_least_200_kinds():
+    assert len(KINDS) >= 200, len(KINDS)
+
+
+@pytest.mark.parametrize("name", list(KINDS)[:: len(KINDS) // 40])
+def test_a_hostile_folder_is_refused(name, good, tmp_path, monkeypatch):
+    assert attack(name, good, tmp_path, monkeypatch) == ""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", list(KINDS))
+def test_every_hostile_folder_is_refused(name, good, tmp_path, monkeypatch):
+    assert attack(name, good, tmp_path, monkeypatch) == ""
+
+
+def test_the_watch_sees_what_a_folder_could_start():
+    global EVENTS
+    import subprocess
+
+    EVENTS = []
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    events, EVENTS = EVENTS, None
+    assert any(event == "subprocess.Popen" for event, _ in events)

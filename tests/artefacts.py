@@ -14,11 +14,13 @@ from pathlib import Path
 import torch
 from dense_ctx_lila.cue_cache.shards import ClipShard, ShardWriter
 from dense_ctx_probes.text import TextEmbeddings
+from safetensors.torch import load_file
 from test_evaluate_result import made as result_of
 
 from dense_ctx import AutoDenseModel, InContext
 from dense_ctx.data.cache import Shard, write_shard
 from dense_ctx.evaluate import Result
+from dense_ctx.persistence.artefact import read_object
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import TrainStep, state
 
@@ -83,25 +85,33 @@ class State:
         objective = Shift()
         self.step = TrainStep(model, objective, objective.dataset({}))
         self.optimizer = torch.optim.AdamW(self.step.groups)
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = torch.ones_like(parameter)
+        for parameter in self.parameters():
+            parameter.grad = torch.ones_like(parameter)
         self.optimizer.step()
+
+    def parameters(self):
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def save(self, place, number):
         with torch.no_grad():
-            for parameter in self.optimizer.param_groups[0]["params"]:
+            for parameter in self.parameters():
                 parameter.fill_(number)
                 self.optimizer.state[parameter]["exp_avg"].fill_(number)
         state.write(place, self.step, self.optimizer, {}, state.Meta(number, float(number), 1, {}, ""))
 
     def load(self, place):
-        meta = state.check(place)
-        state.load(place, self.step, self.optimizer)
-        for parameter in self.optimizer.param_groups[0]["params"]:
-            same(parameter, meta.step)
-            same(self.optimizer.state[parameter]["exp_avg"], meta.step)
-        return meta.step
+        state.check(place)
+        state.load(place, self.step, self.optimizer)  # another saving than the one checked, where writers go on
+        words, tensors = state.STATE.read(
+            place, lambda part: read_object(part / state.META), lambda part: load_file(part / state.TENSORS)
+        )
+        trained = {name[10:].rpartition("/")[0] for name in tensors if name.startswith("optimizer.")}
+        for name in trained:
+            same(tensors[f"module.{name}"], words["step"])
+            same(tensors[f"optimizer.{name}/exp_avg"], words["step"])
+        for parameter in self.parameters():
+            assert len(parameter.unique()) == 1
+        return words["step"]
 
 
 class Text:

@@ -59,6 +59,9 @@ def kill_at_random(kind, folder, kills):
     subject, place = KINDS[kind](), place_of(kind, folder)
     draw, seen = random.Random(kind), set()
     subject.save(place, 1)
+    began = time.monotonic()
+    subject.save(place, 1)
+    took = time.monotonic() - began
 
     def work():
         for number in range(10**6):
@@ -66,7 +69,7 @@ def kill_at_random(kind, folder, kills):
 
     for _ in range(kills):
         pid = forked(work)
-        time.sleep(draw.uniform(0.002, 0.06))
+        time.sleep(draw.uniform(0, 4 * took))
         os.kill(pid, signal.SIGKILL)
         assert ended(pid) == -9
         seen.add(subject.load(place))

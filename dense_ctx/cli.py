@@ -16,6 +16,7 @@ from typing import Any
 from .commands.arguments import VerbParser
 from .commands.base import Command
 from .errors import DenseCtxError, Interruption, PluginError
+from .gateway import translated
 from .plugins import registry
 
 DEBUG_VARIABLE = "DENSE_CTX_DEBUG"  # "1": show the traceback of an error, as --debug does
@@ -83,6 +84,12 @@ def _run(args: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader (`| head`) has gone; spare the interpreter the same error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        ours = translated(error, type(getattr(args.run, "__self__", None)).__name__.lower())
+        if debug or ours is None:
+            raise
+        print(f"error: {ours} (--debug shows where)", file=sys.stderr)
+        return 2
     return status
 
 

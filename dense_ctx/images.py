@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from .errors import FileError, InputError, about
 from .files import regular_size
+from .gateway import gateway
 from .interfaces import Size
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
@@ -25,6 +26,7 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _WIDTH, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 262, 339  # TIFF tags
 
 
+@gateway
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Open and decode an image file of one of `FORMATS` and apply its EXIF orientation.
 
@@ -68,6 +70,7 @@ def _check_tiff(image: Image.Image, name: str) -> None:
         raise FileError(f"{name} is an uncompressed TIFF that lies on its side; expected one upright, or compressed")
 
 
+@gateway
 def load(image: ImageLike) -> Tensor:
     """Load one image as float32 [3, H, W] in [0, 1], RGB.
 
@@ -159,6 +162,7 @@ def check_batch(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
+@gateway
 def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
     """Load a label map as int64 [H, W]: the indices of palette and grey images, unscaled.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from .config import typed
 from .errors import CheckpointError, FileError, InputError, NotFittedError, about
 from .files import state_digest, write_json, write_tensors
+from .gateway import gateway
 from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
 from .numerics import preserve_generators, require_finite
@@ -46,6 +47,7 @@ class InContext:
     (label ids in the order of the probabilities), `probe_`, `task_`.
     """
 
+    @gateway
     def __init__(
         self,
         model: DenseModel,
@@ -70,6 +72,7 @@ class InContext:
         self.channels_ = 0
         self.probe_: Probe | None = None
 
+    @gateway
     def fit(self, images: ImageLike | ImageList, targets: Any, max_memory: str | int | None = None) -> Self:
         """Learn from annotated images, forgetting earlier ones.
 
@@ -87,6 +90,7 @@ class InContext:
         return self.partial_fit(images, targets, max_memory)
 
     @torch.inference_mode()
+    @gateway
     def partial_fit(self, images: ImageLike | ImageList, targets: Any, max_memory: str | int | None = None) -> Self:
         """Learn from more images on top; new classes may appear."""
         if isinstance(images, (list, tuple)):
@@ -161,6 +165,7 @@ class InContext:
             encoded[mask == label] = self.classes_.index(label)
         return encoded[None]
 
+    @gateway
     def predict(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
         """Label ids, int64 [H, W], or values, float [K, H, W], at each image's size; a list for a list.
 
@@ -176,6 +181,7 @@ class InContext:
             return scores
         return torch.tensor(self.classes_)[scores.argmax(0).cpu()]
 
+    @gateway
     def predict_proba(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
         """Class probabilities, float [K, H, W], in the order of `classes_`; a list for a list.
 
@@ -209,6 +215,7 @@ class InContext:
         require_finite(f"The prediction of the probe {self.method!r}", "Fit it again", values=prediction)
         return prediction
 
+    @gateway
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write what was learnt (probe.safetensors, probe.json, manifest.json), not the model; whole or not at all.
 
@@ -235,6 +242,7 @@ class InContext:
         return folder
 
     @classmethod
+    @gateway
     def load(cls, folder: str | os.PathLike[str], model: DenseModel) -> InContext:
         """Read back what `save` wrote, for the same model.
 

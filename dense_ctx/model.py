@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import images as image_io
 from .config import ModelConfig, Part
 from .errors import DenseCtxError, InputError, PluginError, cause_of
+from .gateway import gateway
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
 from .numerics import require_finite
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ImageList: TypeAlias = "list[ImageLike] | tuple[ImageLike, ...]"
 
 
+@gateway
 def create_backbone(name: str, **args: Any) -> Backbone:
     """Build a registered backbone: create_backbone("dinov2-s14").
 
@@ -54,6 +56,7 @@ def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
     return target.identity(*call.args, **call.keywords)
 
 
+@gateway
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
     return cast(Decoder, _create("decoder", name, args, dims=backbone.dims, strides=backbone.strides))
@@ -94,6 +97,7 @@ class DenseModel(nn.Module):
         self.eval()
 
     @classmethod
+    @gateway
     def from_parts(
         cls,
         backbone: str | Part | Backbone,
@@ -115,6 +119,7 @@ class DenseModel(nn.Module):
         config = ModelConfig(encoder, head) if isinstance(encoder, Part) and isinstance(head, Part) else None
         return cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
 
+    @gateway
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Path:
         """Write a model folder; options as `dense_ctx.persistence.checkpoint.save`."""
         from .persistence import checkpoint
@@ -122,6 +127,7 @@ class DenseModel(nn.Module):
         return checkpoint.save(self, save_directory, **options)
 
     @classmethod
+    @gateway
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> DenseModel:
         """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"), in eval mode.
 
@@ -133,6 +139,7 @@ class DenseModel(nn.Module):
 
         return hub.load(name_or_path, **options)
 
+    @gateway
     def push_to_hub(
         self,
         repo_id: str,
@@ -177,6 +184,7 @@ class DenseModel(nn.Module):
         self.backbone.eval()
         return self
 
+    @gateway
     def unfreeze(self, *prefixes: str) -> list[str]:
         """Let the backbone's parameters whose names start with one of `prefixes` train; returns their names.
 
@@ -248,6 +256,7 @@ class DenseModel(nn.Module):
     def forward(
         self, images: ImageList, *, size: Size | None = None, max_memory: str | int | None = None
     ) -> list[DenseFeatures]: ...
+    @gateway
     def forward(
         self, images: ImageLike | ImageList, *, size: Size | None = None, max_memory: str | int | None = None
     ) -> DenseFeatures | list[DenseFeatures]:

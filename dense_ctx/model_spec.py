@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .config import Part, Parts, parse_part, split_parts
 from .errors import ConfigError, FileError, InputError, UnknownNameError, WeightsError
+from .gateway import gateway
 from .plugins import registry
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def parse_model(spec: str) -> Parts | Part:
     return part
 
 
+@gateway
 def open_model(
     spec: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> DenseModel:

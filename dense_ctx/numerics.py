@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import InputError, NonFiniteError, NotFittedError
+from .gateway import gateway
 
 Bias = Literal["free", "penalized", "none"]
 
@@ -42,6 +43,7 @@ def require_finite(what: str, advice: str = "", **tensors: Tensor | None) -> Non
         raise NonFiniteError(f"{what}: NaN or infinity in {shown}" + (f". {advice}" if advice else ""))
 
 
+@gateway
 def ridge_fit(
     features: Tensor,
     targets: Tensor,
@@ -89,6 +91,7 @@ def ridge_fit(
     return solution.to(features.dtype)
 
 
+@gateway
 def ridge_apply(features: Tensor, coefficients: Tensor) -> Tensor:
     """X W (+ bias): apply the result of `ridge_fit` to features [..., N, d]; returns [..., N, m]."""
     dims = features.shape[-1]
@@ -179,6 +182,7 @@ def _solve(system: Tensor, cross: Tensor) -> Tensor:
     return torch.cholesky_solve(cross, factor)
 
 
+@gateway
 def pca(rows: Tensor, components: int = 3) -> tuple[Tensor, Tensor]:
     """Principal components of rows [N, d]: their mean [d] and axes [d, components], in order of decreasing variance.
 

@@ -110,8 +110,10 @@ class Registry:
         Raises:
             UnknownNameError: with up to three near names, and any plugin that failed.
         """
-        if not isinstance(name, str):
-            raise InputError(f"a {kind} is asked for by name, a str; got {type(name).__name__}: {name!r}")
+        if not isinstance(name, str) or not isinstance(kind, str):
+            raise InputError(
+                f"kind and name are each a str; got {quoted(kind)} and {type(name).__name__} {quoted(name)}"
+            )
         if (kind, name) in self._entries and not name.endswith(":"):
             return self._entries[kind, name], ()
         family, colon, member = name.partition(":")

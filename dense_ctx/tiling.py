@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError, MemoryBudgetError
+from .errors import InputError, MemoryBudgetError, shortened
 from .files import new_file
+from .gateway import gateway
 from .images import ImageLike, load, padded_size
 from .interfaces import DenseFeatures, Size
 from .numerics import require_finite
@@ -57,7 +58,9 @@ def parse_memory(amount: str | int) -> int:
     if isinstance(amount, str):
         match = _MEMORY.fullmatch(amount)
         if match is None or match[2].upper() not in _UNITS:
-            raise InputError(f'max_memory={amount!r} is not a size such as "2GB", "500MB" or "1.5GiB"')
+            raise InputError(
+                f'max_memory={shortened(repr(amount), 80)} is not a size such as "2GB", "500MB" or "1.5GiB"'
+            )
         amount = int(float(match[1]) * _UNITS[match[2].upper()])
     if amount < 1:
         raise InputError(f"max_memory={amount} bytes is not above 0")
@@ -233,6 +236,7 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
 
 
 @torch.no_grad()
+@gateway
 def write_features(
     model: DenseModel,
     image: ImageLike,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError, about
+from .gateway import gateway
 from .images import ImageLike, load, load_mask, nearest
 from .interfaces import DenseFeatures, Probe
 from .numerics import require_finite
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
+@gateway
 def track(
     model: DenseModel,
     video: Iterable[ImageLike],

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from .errors import InputError
 from .files import new_file
+from .gateway import gateway
 from .interfaces import Size
 from .numerics import pca
 
@@ -31,6 +32,7 @@ def palette(count: int = 256) -> Picture:
     return colours
 
 
+@gateway
 def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[Picture]:
     """RGB pictures of the features [D, h, w] of one or more images: their three joint principal components.
 
@@ -60,6 +62,7 @@ def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[P
     return pictures
 
 
+@gateway
 def overlay(image: Picture, labels: Tensor, colours: Picture | None = None, alpha: float = 0.55) -> Picture:
     """Blend labels [H, W] into an image [H, W, 3]; label 0 is transparent, borders between labels are white."""
     index = labels.cpu().numpy()
@@ -76,6 +79,7 @@ def overlay(image: Picture, labels: Tensor, colours: Picture | None = None, alph
     return result
 
 
+@gateway
 def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
     """Write labels [H, W] as PNG: with the VOC/DAVIS palette up to id 255, as 16-bit grey above.
 
@@ -93,6 +97,7 @@ def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
     return save_picture(path, image)
 
 
+@gateway
 def save_picture(path: str | os.PathLike[str], picture: Picture | Image.Image) -> Path:
     """Write a picture atomically: it appears under its name only when complete.
 
@@ -106,6 +111,7 @@ def save_picture(path: str | os.PathLike[str], picture: Picture | Image.Image) -
     return path
 
 
+@gateway
 def contact_sheet(rows: Sequence[Sequence[Picture]], captions: Sequence[str], titles: Sequence[str]) -> Image.Image:
     """Arrange pictures of one size in a grid, a caption left of each row and a title above each column."""
     height, width = rows[0][0].shape[:2]
@@ -143,6 +149,7 @@ def fit(picture: Picture, size: Size) -> Picture:
 _HEAT = np.array([[48, 18, 59], [64, 100, 220], [33, 180, 190], [120, 220, 90], [250, 200, 50], [200, 40, 20]])
 
 
+@gateway
 def heat_picture(values: Tensor, low: float, high: float) -> Picture:
     """Colour values [H, W] from `low` (blue) to `high` (red); NaN is white."""
     valid = values.isfinite()
@@ -155,6 +162,7 @@ def heat_picture(values: Tensor, low: float, high: float) -> Picture:
     return result
 
 
+@gateway
 def normals_picture(normals: Tensor) -> Picture:
     """Colour unit normals [3, H, W] as (n + 1) / 2; NaN is white."""
     valid = normals.isfinite().all(0).numpy()

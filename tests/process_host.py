@@ -13,11 +13,14 @@ import torch
 import torch._dynamo
 import torch.distributed
 from accelerate import Accelerator  # noqa: F401
+from PIL import Image
 
 from dense_ctx import registry
 from dense_ctx.environment import end_process_group
 from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
+
+WAVE = 4  # runs at once: most of a run is waiting for the other process
 
 
 def child(rank, port, folder, how):
@@ -45,24 +48,35 @@ def main():
     # what a child would import
     open_model("rgb-xy+linear(dim=1)")
     registry().create("objective", "maxa-depth")
-    registry().get("dataset", "rgbd-folder")
+    Image.init()
     statuses = []
-    for run in range(runs):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        pids = []
-        for rank in range(2):
-            pid = os.fork()
-            if pid == 0:
-                with open(f"{folder}/log-{run}-{rank}", "w") as log:
-                    os.dup2(log.fileno(), 1)
-                    os.dup2(log.fileno(), 2)
-                child(rank, port, f"{folder}/{run}", how)
-                return  # and out of the interpreter, as a program ends
-            pids.append(pid)
-        statuses.append([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
+    for start in range(0, runs, WAVE):
+        begun = []
+        for run in range(start, min(start + WAVE, runs)):
+            pids = begin(run, folder, how)
+            if pids is None:
+                return  # a child: out of the interpreter, as a program ends
+            begun.append(pids)
+        statuses += [[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] for pids in begun]
     print("STATUS" + json.dumps(statuses))
+
+
+def begin(run, folder, how):
+    """Fork both processes of a run; None in a child, when it is done."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pids = []
+    for rank in range(2):
+        pid = os.fork()
+        if pid == 0:
+            with open(f"{folder}/log-{run}-{rank}", "w") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            child(rank, port, f"{folder}/{run}", how)
+            return None
+        pids.append(pid)
+    return pids
 
 
 if __name__ == "__main__":

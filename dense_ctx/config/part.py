@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shortened
+from ..gateway import gateway
 from .yaml_reader import load_value
 
 
@@ -35,6 +36,7 @@ class Parts:
         return f"{self.backbone}+{self.decoder}"
 
 
+@gateway
 def parse_part(text: str | Part) -> Part:
     """Read NAME or NAME(key=value, ...). Values are YAML; commas inside brackets or quotes belong to the value.
 
@@ -45,7 +47,7 @@ def parse_part(text: str | Part) -> Part:
     if isinstance(text, Part):
         return text
     if not isinstance(text, str):
-        raise ConfigError(f"expected NAME or NAME(key=value, ...); got {text!r}")
+        raise ConfigError(f"expected NAME or NAME(key=value, ...); got {shortened(repr(text), 200)}")
     name, bracket, rest = text.strip().partition("(")
     problem = None
     if not re.fullmatch(r"[^\s()\[\]{},='\"][^\s()\[\]{}'\"]*", name.rstrip()):
@@ -53,7 +55,7 @@ def parse_part(text: str | Part) -> Part:
     elif bracket and (not rest.endswith(")") or next(_outer(f"({rest}", ")", text), -1) != len(rest)):
         problem = "the bracket does not close at the end"
     if problem:
-        raise ConfigError(f"{text!r} is not NAME or NAME(key=value, ...): {problem}")
+        raise ConfigError(f"{shortened(repr(text), 200)} is not NAME or NAME(key=value, ...): {problem}")
     inside, args = rest[:-1], {}
     for item in _split(inside, ",", text) if inside.strip() else ():
         key, equals, value = item.partition("=")

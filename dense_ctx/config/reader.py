@@ -78,7 +78,7 @@ def typed(cls: type[T], data: Any, where: str, path: str = "") -> T:
     items = fields(cls)  # type: ignore[arg-type]
     names = [item.name for item in items]
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{at} is {data!r}; expected a mapping with {', '.join(names)}")
+        raise ConfigError(f"{at} is {shortened(repr(data), 200)}; expected a mapping with {', '.join(names)}")
     unknown = sorted(str(key) for key in data if key not in names)
     if unknown:
         raise ConfigError(f"{at}: {unknown_keys(unknown, names)}")

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, FileError, InputError
 from ..files import json_digest, state_digest
+from ..gateway import gateway
 from ..images import padded_size, prepare, resized
 from ..interfaces import Backbone, Features, Size
 from ..persistence.identity import Identity
@@ -50,6 +51,7 @@ class FeatureCache:
         FileError: there is no cache, or it is not complete.
     """
 
+    @gateway
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -77,6 +79,7 @@ class FeatureCache:
     def __len__(self) -> int:
         return self._count
 
+    @gateway
     def tensors(self, index: int) -> dict[str, Tensor]:
         """The cached tensors of one image: "map<layer>" float16 [C, h, w], and "cls" [C] where the backbone has one.
 
@@ -91,6 +94,7 @@ class FeatureCache:
             raise ConfigError(f"{shard.path} was made with other weights; delete it and run its plan")
         return {key: shard.row(key, index % SHARD) for key in shard.shapes}
 
+    @gateway
     def batch(self, indices: Sequence[int]) -> Features:
         """Features [B, ...] float32 of several images, as `features` makes them."""
         rows = [self.tensors(index) for index in indices]
@@ -124,6 +128,7 @@ class FeaturePlan:
     _backbone: Backbone
     _batch: int
 
+    @gateway
     def run(self, progress: Callable[[int], object] | None = None) -> int:
         """Compute what is left, file by file; an interrupted run is continued by planning anew. Returns bytes written.
 
@@ -153,6 +158,7 @@ class FeaturePlan:
         return {key: torch.cat(values) for key, values in parts.items()}
 
 
+@gateway
 def plan_features(
     backbone: Backbone,
     images: ImageSet,

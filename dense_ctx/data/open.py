@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, InputError
+from ..gateway import gateway
 from ..plugins import registry
 from .base import DatasetReader, ImageSet, Layout, VideoSet, choose
 
@@ -17,6 +18,7 @@ def names() -> list[str]:
     return registry().names("dataset")
 
 
+@gateway
 def layout(name: str) -> Layout:
     """What a data set's root holds, and where to get the data set.
 
@@ -26,6 +28,7 @@ def layout(name: str) -> Layout:
     return _reader(name).layout
 
 
+@gateway
 def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:
     """Open a data set that lies under `root` in its official layout.
 
@@ -50,6 +53,7 @@ def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, 
     return dataset
 
 
+@gateway
 def list_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:
     """As `open_set`, but missing files stay in `.problems` and the rest can be read."""
     return list_with(_reader(name), root, split, **options)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import FileError, InputError
 from ..files import new_file
+from ..gateway import gateway
 from ..images import open_image
 from ..interfaces import Size
 
@@ -23,6 +24,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".y4m"})
 
 
+@gateway
 def is_video(path: str | os.PathLike[str]) -> bool:
     """Whether a path is read as a clip: a folder, or a file with a video's suffix."""
     path = Path(path)
@@ -40,6 +42,7 @@ class Video:
             frame (the message has its index).
     """
 
+    @gateway
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.fps = 25.0
@@ -61,6 +64,7 @@ class Video:
     def __len__(self) -> int:
         return self._length
 
+    @gateway
     def __iter__(self) -> Iterator[Frame]:
         return map(_picture, self._images) if self._images else self._decoded()
 
@@ -131,6 +135,7 @@ def _upright(frame: Any) -> Frame:
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns % 4 else picture
 
 
+@gateway
 def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: float = 25.0) -> Path:
     """Write uint8 frames [H, W, 3] of one size as H.264 (MPEG-4 where FFmpeg has no x264).
 
@@ -148,6 +153,8 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: floa
         stream: Any = None
         shape: tuple[int, ...] = ()
         for frame in frames:
+            if not isinstance(frame, np.ndarray):
+                raise InputError(f"A frame is an array uint8 [H, W, 3]; got {type(frame).__name__}")
             if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
                 raise InputError(f"A frame is uint8 [H, W, 3]; got {frame.dtype} {list(frame.shape)}")
             if stream is None:

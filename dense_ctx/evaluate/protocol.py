@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..config import Part, load_yaml, override, typed
 from ..errors import ConfigError
+from ..gateway import gateway
 from ..plugins import registry
 from .sections import Data, ImageSpec, Scoring, Support, Train, expect, expect_word, is_text, is_whole
 
@@ -112,6 +113,7 @@ def names() -> list[str]:
     return registry().names("protocol")
 
 
+@gateway
 def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protocol:
     """A registered protocol by id, or one from a YAML file (a path that ends in .yaml).
 

@@ -24,6 +24,7 @@ from ..environment import describe_environment, peak_memory_mb, processes
 from ..environment import wait_for_everyone as everyone
 from ..errors import ConfigError, InputError
 from ..files import file_digest
+from ..gateway import gateway
 from ..interfaces import Scores
 from ..model import DenseModel
 from ..tiling import parse_memory
@@ -38,6 +39,7 @@ from .scorer import Scorer
 from .workdir import RunFolder
 
 
+@gateway
 def evaluate(
     model: DenseModel,
     protocol: str | Protocol,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, parse_part, typed
 from ..errors import ConfigError
+from ..gateway import gateway
 from ..persistence.identity import differences
 from ..plugins import registry
 
@@ -164,6 +165,7 @@ class TrainConfig:
         return json_ready(self, "the configuration")
 
     @classmethod
+    @gateway
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> TrainConfig:
         """Build from nested mappings.
 
@@ -173,6 +175,7 @@ class TrainConfig:
         return typed(cls, _written_out(data) if isinstance(data, Mapping) else data, where)
 
     @classmethod
+    @gateway
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         """Read a preset by name or a YAML file, then apply `key=value` settings, which may supply what is left out.
 

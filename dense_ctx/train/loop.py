@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NonFiniteError, StoppedError
+from ..gateway import gateway
 from ..interfaces import Objective
 from ..model import DenseModel
 from ..numerics import preserve_generators
@@ -27,6 +28,7 @@ from .validation import Validator, validator
 MAX_SKIPS = 32  # float16: consecutive overflows before the run fails; each halves the loss scale
 
 
+@gateway
 def train(
     config: TrainConfig,
     *,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from dense_ctx.config import Part
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError
+from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
 from dense_ctx.model import identity
 from dense_ctx.model_spec import check_backbone
@@ -112,6 +113,7 @@ class Bench:
     select: Literal["score", "loss"] = "score"
     preset: PresetNames | None = None
 
+    @gateway
     def __post_init__(self) -> None:
         for name in ("backbones", "heads", "tasks", "seeds"):
             values = getattr(self, name)

@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dense_ctx.files import read_json, write_json
+from dense_ctx.gateway import gateway
 from dense_ctx.persistence.identity import require_equal
 
 from .cells import run_cell
@@ -27,6 +28,7 @@ _LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK",
 Report = Callable[[Cell, Mapping[str, Any]], object]
 
 
+@gateway
 def run_bench(
     bench: Bench,
     report: Report | None = None,

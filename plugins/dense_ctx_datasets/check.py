@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dense_ctx.data.base import Clip, ImageSet, Kind, Layout, Sample, VideoSet, read_mask, read_sample
 from dense_ctx.errors import DenseCtxError, FileError, InputError, PluginError
+from dense_ctx.gateway import gateway
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +93,7 @@ class Report:
         return text + ("; some pixels ignored" if -1 in self.ids else "")
 
 
+@gateway
 def check_root(
     name: str,
     root: str | os.PathLike[str],

@@ -29,6 +29,7 @@ from dense_ctx.data.cache import Shard, write_shard
 from dense_ctx.environment import processes, wait_for_everyone
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, read_json, state_digest, write_json
+from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 from dense_ctx.plugins import registry
@@ -287,6 +288,7 @@ def _patches(segments: Tensor, grid: Size) -> Tensor:
     return label_counts(segments[None], grid, max(1, int(segments.max()) + 1))[0].T
 
 
+@gateway
 def make_tasks(
     images: Dir, out: Dir, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
 ) -> Path:

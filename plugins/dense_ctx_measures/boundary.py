@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
+from dense_ctx.gateway import gateway
 from dense_ctx.images import ImageLike, load_mask
 
 from .similarity import Model, check_size, extract, read_image
@@ -89,6 +90,7 @@ def label_boundaries(labels: Array, void: Array | None = None) -> Array:
     return edges
 
 
+@gateway
 def boundary_quality(
     model: Model,
     samples: Iterable[tuple[ImageLike, ImageLike] | Any],
@@ -126,7 +128,10 @@ def boundary_quality(
     scores: list[float] = []
     evaluated = near = 0
     for number, sample in enumerate(samples):
-        image, target = sample if isinstance(sample, (tuple, list)) else (sample.image, sample.target)
+        pair = isinstance(sample, (tuple, list)) and len(sample) == 2
+        if not pair and not (hasattr(sample, "image") and hasattr(sample, "target")):
+            raise InputError(f"Sample {number} is no (image, label map) and has no .image and .target")
+        image, target = sample if pair else (sample.image, sample.target)
         labels = load_mask(target).cpu().numpy()
         check_size(labels.shape, f"Mask {number}")
         pixels = extract(model, read_image(image, f"Image {number}"), labels.shape, f"image {number}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.errors import InputError
+from dense_ctx.gateway import gateway
 from dense_ctx.images import ImageLike
 
 from .similarity import Centre, Model, PairSums, check_size, choose_points, extract, read_image, resize, sample, scaled
@@ -136,6 +137,7 @@ class Invariance:
         raise InputError(f"{name!r} was not measured; measured: {', '.join(s.transform for s in self.settings)}")
 
 
+@gateway
 def feature_invariance(
     model: Model,
     images: Iterable[ImageLike],

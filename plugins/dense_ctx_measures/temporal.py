@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.errors import InputError
+from dense_ctx.gateway import gateway
 from dense_ctx.images import ImageLike
 from dense_ctx.interfaces import Size
 
@@ -73,6 +74,7 @@ class _Past:
     rows: dict[float, Tensor]
 
 
+@gateway
 def temporal_consistency(
     model: Model,
     frames: Iterable[ImageLike],

@@ -20,6 +20,7 @@ import numpy as np
 
 from dense_ctx.data.base import read_mask
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.gateway import gateway
 
 from .vos import Array, object_scores, statistics
 
@@ -115,6 +116,7 @@ def summarize(sequences: Iterable[SequenceScores]) -> dict[str, Any]:
     return {"J&F-Mean": (mean["J-Mean"] + mean["F-Mean"]) / 2, **mean, "objects": objects}
 
 
+@gateway
 def score_folders(
     truth: str | os.PathLike[str],
     prediction: str | os.PathLike[str],

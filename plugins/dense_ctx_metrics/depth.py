@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.errors import InputError
+from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Metric, Scores
 
 Alignment = Literal["none", "median", "scale_shift"]
@@ -80,6 +81,7 @@ class DepthErrors:
         return asdict(self)
 
 
+@gateway
 def align_depth(prediction: Tensor, target: Tensor, align: Alignment = "median") -> Tensor:
     """Fit predicted to true depths [N] before scoring.
 

@@ -11,12 +11,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dense_ctx.errors import InputError
+from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Metric, Scores
 
 Matching = Literal["none", "hungarian", "many_to_one"]
 Absent = Literal["left_out", "zero"]
 
 
+@gateway
 def confusion_matrix(
     prediction: Tensor, target: Tensor, classes: int, ignore_index: int | None = 255, clusters: int | None = None
 ) -> Tensor:

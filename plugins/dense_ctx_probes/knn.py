@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
 from dense_ctx.persistence.tensors import require_state
 
@@ -119,6 +120,7 @@ class KnnProbe(Probe):
         self.keys_, self.values_, self.seen_ = state["keys"], state["values"], int(state["seen"])
 
 
+@gateway
 def soft_knn(
     queries: Tensor,
     keys: Tensor,

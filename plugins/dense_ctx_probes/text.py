@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import CheckpointError, FileError, InputError
+from dense_ctx.gateway import gateway
 from dense_ctx.persistence.tensors import read_sealed, require_state, write_sealed
 
 from .text_encoders import text_encoder
@@ -47,6 +48,7 @@ class TextEmbeddings:
         return write_sealed(path, {"vectors": self.vectors.float()}, meta)
 
     @classmethod
+    @gateway
     def load(cls, path: str | os.PathLike[str]) -> TextEmbeddings:
         """Read a file that `save` wrote.
 
@@ -85,6 +87,7 @@ class TextEmbeddings:
 
 
 @torch.no_grad()
+@gateway
 def embed_text(
     classes: Sequence[str],
     model: str = "openai/clip-vit-base-patch32",

@@ -18,6 +18,7 @@ from dense_ctx.config import Part, parse_part
 from dense_ctx.data.cache import DiskCache, disk_space
 from dense_ctx.data.video import Video
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.gateway import gateway
 
 from ..cues.base import Cue, create_cue
 from .clips import ClipFile, find_clips, read_frames, short_size, stamp
@@ -170,6 +171,7 @@ class _Track:
         return maps
 
 
+@gateway
 def plan_cues(
     videos: Sequence[str | os.PathLike[str]],
     cues: Sequence[str | Part],

@@ -1,0 +1,161 @@
+"""The one place where errors of other libraries and of the system become ours.
+
+`gateway` is put around what the library offers, and the command line around every verb. Nothing is looked at before an
+error comes. Which argument is to blame is found by the annotations; what no argument explains and looks like a mistake
+of the library (an AttributeError, a failed assertion) passes as it is, with its traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from .errors import (
+    CheckpointError,
+    ConfigError,
+    DenseCtxError,
+    FileError,
+    InputError,
+    MemoryBudgetError,
+    MissingDependencyError,
+    WeightsError,
+    cause_of,
+    shortened,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LIBRARIES: dict[str, type[DenseCtxError]] = {
+    "PIL": FileError,
+    "av": FileError,
+    "h5py": FileError,
+    "httpcore": WeightsError,
+    "httpx": WeightsError,
+    "httpx2": WeightsError,
+    "huggingface_hub": WeightsError,
+    "requests": WeightsError,
+    "safetensors": CheckpointError,
+    "urllib3": WeightsError,
+    "yaml": ConfigError,
+}
+_ADVICE: dict[type[DenseCtxError], str] = {
+    FileError: "Check the path, its rights and the room on the disk",
+    WeightsError: "Check the network (HF_HUB_OFFLINE, HF_HOME), or give a local path",
+    MemoryBudgetError: "Take smaller images or batches, or set max_memory",
+    MissingDependencyError: "Install it",
+    CheckpointError: "Get the file again",
+    ConfigError: "Correct it",
+    InputError: "Check the arguments",
+}
+_OF_VALUES = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  # what libraries say of bad arguments
+
+
+def translated(error: Exception, doing: str) -> DenseCtxError | None:
+    """The error of ours that says the same; None for what looks like a mistake of the library itself."""
+    kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
+    own = next((_LIBRARIES[module] for module, _ in kinds if module in _LIBRARIES), None)
+    if isinstance(error, MemoryError) or any(name == "OutOfMemoryError" for _, name in kinds):
+        own = MemoryBudgetError
+    elif own is None and isinstance(error, ImportError):
+        own = MissingDependencyError
+    elif own is None and isinstance(error, OSError):
+        own = FileError
+    elif own is None and isinstance(error, _OF_VALUES) and not isinstance(error, (NotImplementedError, RecursionError)):
+        own = InputError
+    return None if own is None else own(f"{doing}: {cause_of(error)}. {_ADVICE[own]}")
+
+
+def gateway(function: F) -> F:
+    """Let a function raise no error but ours, and Python's TypeError for a call that does not fit its signature."""
+
+    title = function.__qualname__.removesuffix(".__init__").removesuffix(".__post_init__")
+
+    def fault(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
+        try:
+            given = inspect.signature(function).bind(*args, **kwargs).arguments
+        except TypeError:
+            return error
+        wrong = list(_wrong(function, given))
+        if wrong:
+            return InputError(f"{title}: {'; '.join(wrong)} ({cause_of(error)})")
+        return translated(error, title) or error
+
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def iterate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                yield from function(*args, **kwargs)
+            except DenseCtxError:
+                raise
+            except Exception as error:
+                ours = fault(error, args, kwargs)
+                if ours is error:
+                    raise
+                raise ours from error
+
+        return typing.cast(F, iterate)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except DenseCtxError:
+            raise
+        except Exception as error:
+            ours = fault(error, args, kwargs)
+            if ours is error:
+                raise
+            raise ours from error
+
+    return typing.cast(F, call)
+
+
+def _wrong(function: Callable[..., Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """Which arguments are not what their annotations say."""
+    for name, value in given.items():
+        text = function.__annotations__.get(name)
+        hint = _hint(text, function) if isinstance(text, str) else text
+        if hint is not None and not _fits(value, hint):
+            yield f"{name} is {text}; got {type(value).__name__} {shortened(_printed(value), 80)}"
+
+
+def _hint(text: str, function: Callable[..., Any]) -> Any:
+    loaded = [vars(module) for name, module in list(sys.modules.items()) if name.startswith("dense_ctx")]
+    names = ChainMap(getattr(function, "__globals__", {}), *loaded)  # some are imported for type checking alone
+    try:
+        alone = types.SimpleNamespace(__annotations__={"hint": text})
+        return typing.get_type_hints(alone, {}, dict(names))["hint"]
+    except Exception:  # a name of a module that is not loaded
+        return None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, choice) for choice in choices)
+    if origin is Literal:
+        return value in choices
+    if hint in (None, type(None)):
+        return value is None
+    if hint is Any:  # a class since Python 3.11
+        return True
+    if origin is tuple:
+        kinds = choices[:1] * len(value) if choices[-1:] == (Ellipsis,) and isinstance(value, tuple) else choices
+        return isinstance(value, (tuple, list)) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if origin in (list, typing.get_origin(typing.Sequence[int])):
+        return isinstance(value, origin) and not isinstance(value, str) and all(_fits(v, choices[0]) for v in value)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    kind = origin or hint
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _printed(value: Any) -> str:
+    return repr(value) if isinstance(value, (str, bytes, int, float, bool, type(None), list, tuple, dict)) else ""

@@ -6,6 +6,7 @@ taken over, if it was of this machine; of another machine's nobody can tell, so 
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import socket
@@ -22,6 +23,7 @@ from ..files import read_json, unique, write_json
 
 WAIT = 10.0  # seconds
 _POLL = 0.02
+_LEFT = 60.0
 _REUSED = 600.0  # a process that began so much later than the lock has the owner's number by chance
 
 
@@ -51,6 +53,10 @@ def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
                 announced = True
                 print(f"{text}: waiting for its end", file=sys.stderr, flush=True)
             time.sleep(_POLL)
+        for left in path.parent.glob(f".{glob.escape(lock.stem)}.*.partial.lock"):  # by kills before they had it
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _LEFT:
+                    left.unlink()
         yield
     finally:
         if _owner(lock) == owner:

@@ -249,7 +249,8 @@ class GradientProbe(Probe):
         step, outputs, pixels, patches = state["meta"].tolist()
         lengths = {length for value in state.values() for length in value.shape}
         if min(outputs, pixels, patches) < 1 or step < 0 or outputs not in lengths:
-            raise CheckpointError(f"{complaint}: meta is {[step, outputs, pixels, patches]}")
+            text = f"meta is {[step, outputs, pixels, patches]} (step, outputs, channels)"
+            raise CheckpointError(f"{complaint}: {text}, and no tensor has {outputs} outputs")
         with torch.device("meta"):  # shapes alone: nothing is allocated before they are known to be those of the file
             shapes = self.build((pixels, patches), outputs)
         wanted = meta | {f"head.{name}": spec for name, spec in specs(shapes.state_dict()).items()}

@@ -130,7 +130,8 @@ def _hint(text: str, function: Callable[..., Any]) -> Any:
     loaded = [vars(module) for name, module in list(sys.modules.items()) if name.startswith("dense_ctx")]
     names = ChainMap(getattr(function, "__globals__", {}), *loaded)  # some are imported for type checking alone
     try:
-        return eval(text, {}, names)
+        alone = types.SimpleNamespace(__annotations__={"hint": text})
+        return typing.get_type_hints(alone, {}, dict(names))["hint"]
     except Exception:  # a name of a module that is not loaded
         return None
 

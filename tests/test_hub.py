@@ -125,7 +125,7 @@ def test_one_commit_a_push_and_the_card_is_written_once(session):
         ("no repository", "UnknownNameError", ["no repository me/gone", "check the spelling"]),
         ("not signed in", "UnknownNameError", ["me/gone", "hf auth login"]),
         ("gated", "WeightsError", ["me/gated is gated", "HF_TOKEN"]),
-        ("not a model", "FileError", ["config.json", "dense_ctx model folder"]),
+        ("not a model", "FileError", ["config.json", "a model of dense_ctx"]),
         ("push without a token", "WeightsError", ["Could not publish to me/tiny2", "hf auth login"]),
     ],
 )

@@ -112,7 +112,7 @@ class Registry:
         """
         if not isinstance(name, str) or not isinstance(kind, str):
             raise InputError(
-                f"kind and name are each a str; got {quoted(kind)} and {type(name).__name__} {quoted(name)}"
+                f"a {quoted(kind)} is asked for by name, each a str; got {type(name).__name__}: {quoted(name)}"
             )
         if (kind, name) in self._entries and not name.endswith(":"):
             return self._entries[kind, name], ()

@@ -4,6 +4,7 @@ Both train two steps together (gloo, DistributedDataParallel) and end as a progr
 Writes, for each run, both exit statuses.
 """
 
+import gc
 import json
 import os
 import socket
@@ -16,7 +17,6 @@ from accelerate import Accelerator  # noqa: F401
 from PIL import Image
 
 from dense_ctx import registry
-from dense_ctx.environment import end_process_group
 from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
 
@@ -36,10 +36,6 @@ def child(rank, port, folder, how):
     settings = {"out": f"{folder}/run", "steps": 2, "batch_size": 2, "model": "rgb-xy+linear(dim=1)",
                 "objective": {"name": "maxa-depth"}, "data": data}  # fmt: skip
     train(TrainConfig.from_dict(settings))
-    if how == "without":  # to see what the end of the group is for
-        import atexit
-
-        atexit.unregister(end_process_group)
 
 
 def main():
@@ -49,6 +45,8 @@ def main():
     open_model("rgb-xy+linear(dim=1)")
     registry().create("objective", "maxa-depth")
     Image.init()
+    gc.collect()
+    gc.freeze()  # what is imported need not be searched at the end of every child
     statuses = []
     for start in range(0, runs, WAVE):
         begun = []

@@ -55,7 +55,7 @@ def test_wrong_argument_names_part_and_target():
 
 
 def test_a_name_must_be_a_string():
-    with pytest.raises(InputError, match="kind and name are each a str"):
+    with pytest.raises(InputError, match="asked for by name"):
         made("a").get("decoder", 3)
 
 

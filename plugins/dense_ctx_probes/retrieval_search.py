@@ -12,7 +12,7 @@ from dense_ctx.errors import InputError, MissingDependencyError
 
 Engine = Literal["torch", "faiss", "ivf", "ivfpq"]
 Metric = Literal["product", "l2"]
-_COLUMNS = 1 << 14  # keys compared at a time
+_COLUMNS = 1 << 12  # keys compared at a time: their products with a block of queries stay near the processor
 _GROUP = 64  # of which the best stands for all in the first look
 _PER_CELL = 64  # training rows of an inverted list
 _PROBED = 32  # inverted lists searched

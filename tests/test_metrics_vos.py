@@ -199,3 +199,25 @@ def test_shapes_are_checked():
         jaccard(a, a.T)
     with pytest.raises(InputError, match=r"void is \[5, 4\]"):
         boundary_f(a, a, a.T)
+
+
+def test_the_part_that_holds_masks_gives_the_whole_frame_s_numbers(monkeypatch):
+    """Boxes at borders and at the edges of 64-pixel words, alone, together and void; labels of every integer type."""
+    from dense_ctx_metrics import vos
+
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(60):
+        height, width = (int(n) for n in rng.integers(2, 200, 2))
+        pair = []
+        for _ in range(2):
+            ids = np.zeros((height, width), rng.choice([np.uint8, np.int16, np.int64]))
+            for index in range(1, int(rng.integers(1, 4))):
+                top, left = int(rng.integers(height)), int(rng.choice([0, 63, 64, 127, width - 1]))
+                ids[top : top + int(rng.integers(1, 40)), left : left + int(rng.choice([1, 64, 65, 30]))] = index
+            pair.append(ids)
+        frames.append(pair)
+    cropped = [object_scores(*pair, 3) for pair in frames]
+    monkeypatch.setattr(vos, "_crop", lambda truth, prediction, width: (truth, prediction, width))
+    for pair, scores in zip(frames, cropped, strict=True):
+        np.testing.assert_array_equal(scores, object_scores(*(ids.astype(np.int64) for ids in pair), 3))

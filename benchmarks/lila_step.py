@@ -20,7 +20,7 @@ import lila_plain
 import torch
 from clock import Clock
 from common import in_process, machine, parse, peak_mb_since, reset_peak, same
-from dense_ctx_lila import feature_cue, regression
+from dense_ctx_lila import feature_cue, matching, regression
 from dense_ctx_lila import objective as ours
 from dense_ctx_lila.pamr import refine
 from drawn_clip import write_clip
@@ -86,7 +86,7 @@ class Bench:
                 (self.model, "encode", "encoder", ()), (self.model, "decode", "decoder", (BACK_DECODER,)),
                 (feature_cue, "refine", PARTS[3], ()), (feature_cue, "standardized", PARTS[4], ()),
                 (regression, "ridge_fit", SOLVE, (BACK_SOLVE, BACK_LOSS)),
-                (regression, "ridge_apply", "prediction", ()), (ours, "matching_loss", "loss", ()),
+                (regression, "ridge_apply", "prediction", ()), (matching, "matching_loss", "loss", ()),
             ):  # fmt: skip
                 stack.enter_context(mock.patch.object(place, name, clock.timed(part, getattr(place, name), *back)))
             self.optimizer.zero_grad()

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4000)
     parser.add_argument("--budget", default="2GB")
     parser.add_argument("--forward", type=float, default=1.0, help="sides of the images of the first cases, as a share")
-    args = parse(parser, height=300, width=400, budget="400MB", forward=0.5)
+    args = parse(parser, height=300, width=400, budget="500MB", forward=0.7)
     print(machine())
     for height, width, gigabytes, backbone, decoder in (
         (900, 1200, 3, "efficientnet-lite0", "upsample"), (640, 900, 1.2, "dinov2-s14", "dpt"),

@@ -53,8 +53,8 @@ def main():
             found[f"{stage}_seconds"] = round(time.perf_counter() - began, 1)
         with (tasks.out / "pairs.jsonl").open() as file:
             pairs = [json.loads(line) for line in file]
-        place = {name: index for index, name in enumerate(tasks.names)}
-        wrong = [p for p in pairs if any(p["class"] not in classes[place[p[role]]] for role in ("query", "positive"))]
+        number = {name: index for index, name in enumerate(tasks.names)}
+        wrong = [p for p in pairs if any(p["class"] not in classes[number[p[role]]] for role in ("query", "positive"))]
         if wrong or not pairs:
             raise SystemExit(f"{len(wrong)} of {len(pairs)} pairs do not share the class they are said to share")
         found["pairs"] = len(pairs)

@@ -78,8 +78,8 @@ def _run(args: argparse.Namespace) -> int:
         if debug:
             raise
         number = error.signal if isinstance(error, Interruption) else signal.SIGINT
-        kept = getattr(args.run, "__self__", Command).kept.format(**vars(args))
-        print(f"\nstopped by {signal.Signals(number).name}: {kept}", file=sys.stderr)
+        note = getattr(args.run, "__self__", Command).stop_note.format(**vars(args))
+        print(f"\nstopped by {signal.Signals(number).name}: {note}", file=sys.stderr)
         return 128 + number
     except BrokenPipeError:  # the reader (`| head`) has gone; spare the interpreter the same error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -127,11 +127,8 @@ def _format_warning(
 ) -> str:
     """One line; where in the source it was made only of those that are for programmers (FutureWarning ...)."""
     text = " ".join(str(message).split())
-    return (
-        f"warning: {text}\n"
-        if issubclass(category, UserWarning)
-        else f"{filename}:{lineno}: {category.__name__}: {text}\n"
-    )
+    where = "warning" if issubclass(category, UserWarning) else f"{filename}:{lineno}: {category.__name__}"
+    return f"{where}: {text}\n"
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ of the library (an AttributeError, a failed assertion) passes as it is, with its
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
+import traceback
 import types
 import typing
 from collections import ChainMap
@@ -74,47 +76,54 @@ def translated(error: Exception, doing: str) -> DenseCtxError | None:
 def gateway(function: F) -> F:
     """Let a function raise no error but ours, and Python's TypeError for a call that does not fit its signature."""
 
-    title = function.__qualname__.removesuffix(".__init__").removesuffix(".__post_init__")
-
-    def fault(error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
+    @contextlib.contextmanager
+    def ours(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
         try:
-            given = inspect.signature(function).bind(*args, **kwargs).arguments
-        except TypeError:
-            return error
-        wrong = list(_wrong(function, given))
-        if wrong:
-            return InputError(f"{title}: {'; '.join(wrong)} ({cause_of(error)})")
-        return translated(error, title) or error
+            yield
+        except Exception as error:
+            if (better := _fault(error, function, args, kwargs)) is None:
+                raise
+            raise better from error
 
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         def iterate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            try:
+            with ours(args, kwargs):
                 yield from function(*args, **kwargs)
-            except DenseCtxError:
-                raise
-            except Exception as error:
-                ours = fault(error, args, kwargs)
-                if ours is error:
-                    raise
-                raise ours from error
 
         return typing.cast(F, iterate)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        try:
+        with ours(args, kwargs):
             return function(*args, **kwargs)
-        except DenseCtxError:
-            raise
-        except Exception as error:
-            ours = fault(error, args, kwargs)
-            if ours is error:
-                raise
-            raise ours from error
 
     return typing.cast(F, call)
+
+
+def _fault(error: Exception, function: Callable[..., Any], args: Any, kwargs: Any) -> DenseCtxError | None:
+    """The error of ours for one of a call; None for one that passes as it is."""
+    if isinstance(error, DenseCtxError):
+        return None
+    title = function.__qualname__.removesuffix(".__init__").removesuffix(".__post_init__")
+    try:
+        given = inspect.signature(function).bind(*args, **kwargs).arguments
+    except TypeError:  # Python's own word on a call that does not fit
+        return None
+    if wrong := list(_wrong(function, given)):
+        return InputError(f"{title}: {'; '.join(wrong)} ({cause_of(error)})")
+    return None if _is_callers(error, function) else translated(error, title)
+
+
+def _is_callers(error: Exception, function: Callable[..., Any]) -> bool:
+    """Whether it came through code of neither the library, nor a package, nor Python: a callback of the user's."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        root, path = str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename
+        known = root.startswith("dense_ctx") or root in sys.stdlib_module_names - {"__main__"} | {"None"}  # compiled
+        if not (known or path == inspect.getfile(function) or "site-packages" in path):
+            return True
+    return False
 
 
 def _wrong(function: Callable[..., Any], given: Mapping[str, Any]) -> Iterator[str]:

@@ -153,7 +153,7 @@ AT_USE: dict[str, tuple[str, str]] = {
     "lazy-syntax": ("def broken(:\n", "SyntaxError"),
     "wrong-class": (
         "class Part:\n    def __init__(self, dims, strides): pass\n",
-        "not a subclass of dense_ctx.interfaces.Decoder",
+        "not a subclass of dense_ctx.interfaces.decoder.Decoder",
     ),
     "not-callable": ("Part = 3\n", "is a int, not a class or function"),
 }

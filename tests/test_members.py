@@ -29,7 +29,7 @@ ALLOWED = {
     "dense_ctx/config/reader.py:check_arguments": "the types that a signature names",
     "dense_ctx/data/open.py:list_with": "a reader's options are the keywords of its `open`, as DatasetReader says",
     "dense_ctx/gateway.py:translated": "errors of other libraries by their class's module, so that none is imported",
-    "dense_ctx/gateway.py:fault": "the arguments of a call, by the function's signature",
+    "dense_ctx/gateway.py:_fault": "the arguments of a call, by the function's signature",
     "dense_ctx/gateway.py:_wrong": "the annotations of a function",
     "dense_ctx/gateway.py:_hint": "the names that an annotation may use",
     "dense_ctx/persistence/file_args.py:check_file_args": "`file_args` of a part that may be a function",

@@ -12,7 +12,7 @@ from torch.nn import functional
 from dense_ctx import cli, registry
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
-from dense_ctx.evaluate.probes import make_probe
+from dense_ctx.evaluate.job import make_probe
 from dense_ctx.interfaces import DenseFeatures, FitContext
 from dense_ctx.numerics import ridge_apply, ridge_fit
 from dense_ctx.testing import tiny_model

@@ -12,7 +12,7 @@ from dense_ctx import data as datasets
 from dense_ctx import registry
 from dense_ctx.errors import ConfigError, FileError, UnknownNameError
 from dense_ctx.evaluate import load_protocol, protocols
-from dense_ctx.evaluate.probes import make_probe
+from dense_ctx.evaluate.job import make_probe
 from dense_ctx.evaluate.scorer import Scorer
 
 OWN = {

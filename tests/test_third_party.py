@@ -1,4 +1,4 @@
-"""A distribution that implements what interfaces.py and hookspecs.py document, and nothing else, gets everywhere.
+"""A distribution that implements what interfaces/ and hookspecs.py document, and nothing else, gets everywhere.
 
 The parts are in third_party/dense_ctx_stranger; each command runs in a process that sees them through entry points.
 """

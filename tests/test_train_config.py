@@ -14,7 +14,6 @@ from dense_ctx.interfaces import EpochDataset, SeededDataset
 from dense_ctx.numerics import preserve_generators
 from dense_ctx.train.config import FREE, Schedule, TrainConfig
 from dense_ctx.train.data import Order, Samples, mix, seed_all
-from dense_ctx.train.schedule import factor
 
 YAML = """
 out: runs/a
@@ -192,9 +191,9 @@ GOLDEN = [(0, 3), (0, 1), (0, 0), (0, 2), (0, 4)]
 
 def test_schedule():
     cosine = Schedule("cosine", warmup=4, floor=0.1)
-    values = [factor(cosine, step, 20) for step in range(21)]
+    values = [cosine.factor(step, 20) for step in range(21)]
     assert values[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert values[4:] == sorted(set(values[4:]), reverse=True)
     assert values[20] == pytest.approx(0.1)
     assert values[12] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2)))
-    assert [factor(Schedule("constant", warmup=2), step, 4) for step in range(4)] == [0.5, 1, 1, 1]
+    assert [Schedule("constant", warmup=2).factor(step, 4) for step in range(4)] == [0.5, 1, 1, 1]

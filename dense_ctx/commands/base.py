@@ -14,13 +14,13 @@ class Command(ABC):
 
     Attributes set by the subclass:
         help: one line for `dense-ctx --help`. description, epilog: of `dense-ctx VERB --help`.
-        kept: what is left of it when SIGINT or SIGTERM ends it, its arguments in braces: "all is in {out}".
+        stop_note: what is left of it when SIGINT or SIGTERM ends it, its arguments in braces: "all is in {out}".
     """
 
     help: ClassVar[str]
     description: ClassVar[str | None] = None
     epilog: ClassVar[str | None] = None
-    kept: ClassVar[str] = "nothing was written"
+    stop_note: ClassVar[str] = "nothing was written"
 
     @abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ class Evaluate(Command):
     """`dense-ctx evaluate`."""
 
     help = "measure a model under a named protocol, with a result file"
-    kept = "finished clips and shards of images are in {out}; the same command goes on from there"
+    stop_note = "finished clips and shards of images are in {out}; the same command goes on from there"
     epilog = (
         "Killed? The same command goes on where it was. Several processes: torchrun --nproc-per-node 2 "
         "-m dense_ctx.cli evaluate ..., or accelerate launch on several GPUs"
@@ -48,7 +48,7 @@ class Evaluate(Command):
         if not args.protocol or args.data is None:
             raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
         from ..environment import processes
-        from ..evaluate.probes import make_probe
+        from ..evaluate.job import make_probe
         from ..evaluate.run import evaluate
 
         settings = settings_of(args)

@@ -14,7 +14,7 @@ class Features(Command):
     """`dense-ctx features`."""
 
     help = "dense features of images, as safetensors and PCA pictures"
-    kept = "the files of finished images are in {out}"
+    stop_note = "the files of finished images are in {out}"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""

@@ -19,7 +19,7 @@ class Segment(Command):
     """`dense-ctx segment`."""
 
     help = "segment images or videos in context, from annotated examples"
-    kept = "the masks of finished images and frames are in {out}"
+    stop_note = "the masks of finished images and frames are in {out}"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""

@@ -18,7 +18,7 @@ class Track(Command):
     """`dense-ctx track`."""
 
     help = "propagate the first frame's mask through a video (local k-NN)"
-    kept = "the masks of finished frames are in {out}, the overlay is not written"
+    stop_note = "the masks of finished frames are in {out}, the overlay is not written"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""

@@ -13,7 +13,7 @@ class Train(Command):
     """`dense-ctx train`."""
 
     help = "train a model with a registered objective"
-    kept = "the last saved state stays; the same command goes on from there"
+    stop_note = "the last saved state stays; the same command goes on from there"
     epilog = (
         "Killed or stopped? The same command goes on where it was. Several processes: accelerate launch -m "
         "dense_ctx.cli train ..."

@@ -10,9 +10,8 @@ Importing this package, `names` and `layout` load no torch.
 
 from __future__ import annotations
 
-from .base import Clip, DatasetReader, ImageSet, Kind, Layout, Sample, VideoSet
+from .base import Clip, DatasetReader, ImageSet, Kind, Layout, Sample, Subset, VideoSet
 from .open import layout, list_set, names, open_set
-from .subset import Subset
 
 __all__ = [
     "Clip",

@@ -232,3 +232,15 @@ def same_size(image: Tensor, target: Tensor, name: str) -> None:
             f"{name}: the image is {image.shape[-2]} x {image.shape[-1]} (H x W), its annotation "
             f"{target.shape[-2]} x {target.shape[-1]}"
         )
+
+
+class Subset(ImageSet):
+    """Some images of a data set, by their indices and in their order."""
+
+    def __init__(self, images: ImageSet, indices: Sequence[int]) -> None:
+        self.images, self.indices = images, list(indices)
+        self.kind, self.classes = images.kind, images.classes
+        self.names = [images.names[index] for index in self.indices]
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.images[self.indices[index]]

@@ -14,8 +14,7 @@ from ..errors import ConfigError, InputError, about
 from ..images import load, nearest, resized
 from ..interfaces import Probe, Scores, Size
 from ..numerics import require_finite
-from .job import Job
-from .probes import make_probe
+from .job import Job, make_probe
 from .samples import model_size, read
 
 

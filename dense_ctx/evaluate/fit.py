@@ -14,8 +14,7 @@ from ..data.base import ImageSet, read_sample
 from ..errors import InputError, about
 from ..interfaces import DenseFeatures, Probe
 from ..persistence.tensors import load_probe, read_sealed, write_sealed
-from .job import Job
-from .probes import make_probe
+from .job import Job, make_probe
 from .samples import FeatureMemory, read, shown, stack, training_target
 from .sections import Train
 
@@ -69,8 +68,8 @@ class ProbeFit:
     def _support(self, seed: int) -> list[int]:
         """Indices of the training images: all, those of the seed's list, or the protocol's fraction, drawn by seed."""
         if seed in self.lists:
-            place = {Path(name).stem: index for index, name in enumerate(self.images.names)}
-            return [place[name] for name in self.lists[seed]]
+            index_of = {Path(name).stem: index for index, name in enumerate(self.images.names)}
+            return [index_of[name] for name in self.lists[seed]]
         count = len(self.images)
         size = max(1, round(self.protocol.data.fraction * count))
         return list(range(count)) if size >= count else sorted(random.Random(seed).sample(range(count), size))

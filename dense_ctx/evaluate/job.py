@@ -1,4 +1,4 @@
-"""What evaluations on images and on clips share: a metric for each seed, in pieces that several processes work on."""
+"""What evaluations on images and on clips share: metrics and probes for each seed, in pieces of several processes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ..errors import ConfigError, InputError
 from ..files import write_json
-from ..interfaces import Metric, Scores
+from ..interfaces import FitContext, Metric, Probe, Scores, Task
 from ..model import DenseModel
+from ..plugins import registry
 from .protocol import Protocol
 from .scorer import Scorer
 from .workdir import RunFolder
@@ -50,3 +52,27 @@ class Job:
             for seed, metric in metrics.items():
                 self.scorer.merge(metric, states[str(seed)])
         return {seed: self.scorer.compute(metric) for seed, metric in metrics.items()}
+
+
+def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Probe:
+    """The probe a protocol names, with all that is known before its first batch.
+
+    Args:
+        classes: the data set's; () where they are not known yet: what can be refused without them, is.
+
+    Raises:
+        UnknownNameError, InputError: no such probe, arguments it does not take, unseen classes the data set has not.
+        ConfigError: it cannot do what the protocol asks; see `dense_ctx.Probe.configure`.
+        FileError: a file among its arguments.
+    """
+    unknown = [name for name in protocol.scoring.unseen if classes and name not in classes]
+    if unknown:
+        raise InputError(f"{protocol.id}: scoring.unseen names classes the data set has not: {', '.join(unknown)}")
+    task: Task = "regression" if Scorer(protocol).target in ("depth", "normals") else "segmentation"
+    steps = None if protocol.train is None else protocol.train.steps
+    try:
+        probe: Probe = registry().create("probe", protocol.probe.name, task=task, **protocol.probe.args)
+        probe.configure(FitContext(tuple(classes), protocol.scoring.unseen, protocol.reads, steps, seed))
+    except ConfigError as error:
+        raise ConfigError(f"{protocol.id}: probe {protocol.probe.name!r}: {error}") from error
+    return probe

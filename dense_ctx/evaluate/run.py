@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from ..data import open_set
-from ..data.base import ImageSet, VideoSet
-from ..data.subset import Subset
+from ..data.base import ImageSet, Subset, VideoSet
 from ..environment import describe_environment, peak_memory_mb, processes
 from ..environment import wait_for_everyone as everyone
 from ..errors import ConfigError, InputError
@@ -30,8 +29,7 @@ from ..model import DenseModel
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
 from .images import ImageEvaluation
-from .job import Job, Progress
-from .probes import make_probe
+from .job import Job, Progress, make_probe
 from .protocol import Protocol, load_protocol
 from .result import Result, describe_model
 from .samples import read_lists

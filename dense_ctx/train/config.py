@@ -44,6 +44,19 @@ class Schedule:
     warmup: int = 0
     floor: float = 0.0
 
+    def factor(self, step: int, steps: int) -> float:
+        """The factor on the learning rate at step `step` of `steps`, counted from 0.
+
+        Warm-up increases linearly from 1/warmup at step 0 to 1 at step warmup - 1. The cosine then decreases from 1 to
+        `floor`, which it would reach at step `steps` (Loshchilov and Hutter 2017, without restarts).
+        """
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.name == "constant":
+            return 1.0
+        progress = (step - self.warmup) / max(steps - self.warmup, 1)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
 
 @dataclass(frozen=True)
 class Average:

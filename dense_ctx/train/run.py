@@ -27,7 +27,6 @@ from .config import OPEN, Optimizer, TrainConfig
 from .data import Order, count, loader, mix, seed_all
 from .log import Log
 from .processes import in_main, prepare_accelerator
-from .schedule import factor
 from .step import TrainStep
 
 _NOT_TRAINED = ("out", "resume", "wait", "log", "save", "validate")  # keys that decide nothing of the weights
@@ -67,7 +66,7 @@ class Run:
 
     def set_lr(self, done: int) -> float:
         """Set the learning rates for the step after `done` steps; returns the first group's."""
-        scale = factor(self.config.schedule, done, self.steps)
+        scale = self.config.schedule.factor(done, self.steps)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * scale
         return float(self.lrs[0] * scale)

@@ -22,7 +22,7 @@ class BenchCommand(Command):
     """`dense-ctx bench`."""
 
     help = "train a small head on every backbone for every task, and tabulate the scores"
-    kept = "finished cells, and the states of the last one, are in {out}; the same command goes on from there"
+    stop_note = "finished cells, and the states of the last one, are in {out}; the same command goes on from there"
     epilog = (
         "A cell that is done is kept, one that failed is tried again: run the same command after an "
         "interruption. Example: dense-ctx bench --backbones efficientnet-lite0 'efficientnet-lite0(weights=null)' "

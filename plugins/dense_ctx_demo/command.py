@@ -13,7 +13,7 @@ class Demo(Command):
     """`dense-ctx demo`."""
 
     help = "segment a real clip from one annotated frame (no downloads)"
-    kept = "finished pictures are in {out}"
+    stop_note = "finished pictures are in {out}"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""

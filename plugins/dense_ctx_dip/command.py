@@ -14,7 +14,7 @@ class PseudoLabel(Command):
     """`dense-ctx pseudo-label`."""
 
     help = "make in-context tasks (pseudo-labels, positive pairs) from unlabelled images"
-    kept = "finished files are in {out}; the same command goes on from there"
+    stop_note = "finished files are in {out}; the same command goes on from there"
     description = (
         "Stages: segment, embed, cluster, vote, pair. Finished files are kept: run it again after an "
         "interruption. Under `accelerate launch -m dense_ctx.cli pseudo-label ...` the images are shared out."

@@ -1,0 +1,19 @@
+"""The contract of every part (Backbone, Decoder, Objective, Probe, Metric) and what passes between them.
+
+Axes are always [B, C, H, W], sizes (H, W), flow [B, 2, H, W] as (x, y) in pixels. What a part may be asked for is
+written here and nowhere else; `dense_ctx.testing` has a check for each class. Data sets and commands are described
+where no torch is loaded: `dense_ctx.data.base`, `dense_ctx.commands.base`.
+"""
+
+from .backbone import Backbone, Link
+from .decoder import Decoder
+from .features import Batch, DenseFeatures, Features, Reads, Size, Task
+from .metric import Metric, Scores
+from .objective import EpochDataset, Losses, Objective, ScoredObjective, SeededDataset
+from .probe import FitContext, Probe
+
+__all__ = [
+    "Backbone", "Batch", "Decoder", "DenseFeatures", "EpochDataset", "Features", "FitContext",
+    "Link", "Losses", "Metric", "Objective", "Probe", "Reads", "ScoredObjective", "Scores", "SeededDataset",
+    "Size", "Task",
+]  # fmt: skip

@@ -1,0 +1,89 @@
+"""Backbone: images to feature maps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from .features import Features, Size
+
+
+class Link(NamedTuple):
+    """A saved model that a backbone is built from: name as given, resolved folder, whether only this machine has it."""
+
+    name: str
+    folder: Path
+    local: bool
+
+
+class Backbone(nn.Module, ABC):
+    """An encoder from images to a pyramid of feature maps.
+
+    Attributes set by the subclass:
+        dims: channels of each map, shallow to deep.
+        strides: pixels per cell of each map.
+        stride: what H and W of the input must divide by (patch size, or the deepest stride).
+        mean, std: per-channel normalisation of an image in [0, 1].
+        image_size: (H, W) of pre-training, where position embeddings need no interpolation.
+        source: where the weights came from ("timm/vit_...", a file), or None when they are random.
+        links: the saved models it is built from, nearest first.
+    """
+
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    stride: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_size: Size
+    source: str | None = None
+    links: tuple[Link, ...] = ()
+    # arguments that may come from a file: `dense_ctx.persistence.file_args`; None: bounded numbers alone
+    file_args: ClassVar[Mapping[str, Any] | None] = None
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Features:
+        """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
+
+    def blocks(self) -> list[str]:
+        """Names (prefixes of parameter names) of the sequential blocks, shallow to deep; the final norm last.
+
+        Objectives that fine-tune "the last k blocks" pick from the end. Default: none known.
+        """
+        return []
+
+    def adapters(self) -> list[str]:
+        """Names of parameters made to be trained while the rest stays frozen (LoRA), under any objective.
+
+        They train with the decoder and are stored in the checkpoint. Default: none.
+        """
+        return []
+
+    @classmethod
+    def random_args(cls) -> dict[str, Any]:
+        """Arguments that build it with random weights, without reading or fetching any. Default: none are needed."""
+        return {}
+
+    @classmethod
+    def identity(cls, *args: Any, **named: Any) -> str | None:
+        """A digest of what the constructor's arguments name and what may change behind them (a folder's model).
+
+        Asked without building it; a benchmark takes it into what a cell's numbers depend on. Default None: the
+        arguments say it all.
+
+        Raises:
+            FileError: what they name is not there.
+        """
+        return None
+
+    def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+        """The arguments to write into a model's config.json. Default: `args` as they are.
+
+        Args:
+            args: those it was built with. What they leave to a default or to a file that may change is made explicit.
+            whole: the checkpoint holds all its tensors: these and `random_args` must suffice to build it.
+        """
+        return dict(args)

@@ -1,0 +1,60 @@
+"""What passes between parts: feature maps, pixel features, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+Size = tuple[int, int]
+Batch = Mapping[str, Any]  # what an Objective's data set collates to: names to tensors [B, ...] or lists
+Task = Literal["segmentation", "regression"]
+Reads = Literal["pixels", "patches", "both"]  # the decoder's features, the encoder's, or both
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone returns.
+
+    maps: shallow to deep, each [B, C_l, h_l, w_l], prefix tokens removed.
+    cls: [B, C] global descriptor, or None where the backbone has none.
+    image_size: (H, W) of the tensor that was encoded.
+    """
+
+    maps: tuple[Tensor, ...]
+    cls: Tensor | None
+    image_size: Size
+
+
+@dataclass(frozen=True)
+class DenseFeatures:
+    """What a DenseModel returns: pixels [B, D, H, W], patches [B, C, h, w] (the deepest map), cls [B, C] or None.
+
+    extent: share of the patch grid's height and width that the image covers; the rest is padding to the stride.
+    """
+
+    pixels: Tensor
+    patches: Tensor
+    cls: Tensor | None = None
+    extent: tuple[float, float] = (1.0, 1.0)
+
+    def on_pixels(self, low: Tensor) -> Tensor:
+        """Bring a map on the patch grid, [B, K, h, w], to the pixel grid: bilinear, padding cut off."""
+        height, width = self.pixels.shape[-2:]
+        full = (max(height, round(height / self.extent[0])), max(width, round(width / self.extent[1])))
+        if tuple(low.shape[-2:]) == full:
+            return low[:, :, :height, :width]
+        shrink = low.shape[-2] > full[0] or low.shape[-1] > full[1]
+        large = functional.interpolate(low, size=full, mode="bilinear", align_corners=False, antialias=shrink)
+        return large[:, :, :height, :width]
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        return iter((self.pixels, self.patches, self.cls))
+
+    def to(self, *args: Any, **kwargs: Any) -> DenseFeatures:
+        """Move or cast, as `Tensor.to`."""
+        cls = None if self.cls is None else self.cls.to(*args, **kwargs)
+        return DenseFeatures(self.pixels.to(*args, **kwargs), self.patches.to(*args, **kwargs), cls, self.extent)

@@ -1,0 +1,109 @@
+"""Probe: features and labels to predictions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError, InputError
+from .features import DenseFeatures, Reads, Size, Task
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """All that an evaluation knows before it gives a probe its first batch.
+
+    classes: names, in the order of their ids; () where the targets are values.
+    unseen: those that the probe will see no label of (zero-shot).
+    reads: which features the protocol wants read. A probe that is trained by steps is given all of them and reads
+        these; any other finds them in `DenseFeatures.pixels`: the decoder's, the encoder's, or both joined.
+    steps: gradient steps, each one call of `partial_fit`; None: the probe is not to be trained by steps.
+    seed: of all that is random in the probe, below a seed of its own arguments.
+    """
+
+    classes: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    reads: Reads = "pixels"
+    steps: int | None = None
+    seed: int = 0
+
+
+class Probe(ABC):
+    """Reads predictions out of features, with scikit-learn's verbs; fitted state ends in "_".
+
+    Args:
+        task: "segmentation" (targets [B, H, W] int64 class indices, -1 is ignored) or
+            "regression" (targets [B, K, H, W] float, NaN is ignored).
+        seed: of all that is random in it; None: an evaluation's, else 0.
+    """
+
+    # True: targets at the image's own size are welcome, however coarse the grid of the pixel features
+    pixel_targets: ClassVar[bool] = False
+    file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
+
+    def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
+        self.task = task
+        self.seed = 0 if seed is None else seed
+        self._own_seed = seed is not None
+
+    def configure(self, context: FitContext) -> None:
+        """Take what an evaluation knows, before the first `partial_fit` and before any work.
+
+        The default takes the seed, and suits a closed-form probe.
+
+        Raises:
+            ConfigError: the probe cannot do what the context asks: it is not trained by steps, knows nothing of
+                classes without labels, or lacks what it needs (text embeddings).
+        """
+        name = type(self).__name__
+        if context.steps is not None:
+            raise ConfigError(
+                f"{name} is not trained by steps: leave `train` out of the protocol (train=null), or name a probe that "
+                "is, such as conv"
+            )
+        if context.unseen:
+            raise ConfigError(f"{name} cannot predict classes it sees no label of; use a zero-shot probe")
+        if not self._own_seed:
+            self.seed = context.seed
+
+    @abstractmethod
+    def partial_fit(self, features: DenseFeatures, targets: Tensor) -> Self:
+        """Learn from B more images, on top of what was learned before. New classes may appear at any call."""
+
+    @abstractmethod
+    def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
+        """Predict [B, K, *size]: class probabilities (they sum to 1 over K) or values. size: default the pixels'."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the fitted state as tensors, for safetensors."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take a fitted state back.
+
+        Raises:
+            CheckpointError: not one of this probe: a tensor is missing, left over, or of another shape or dtype.
+        """
+
+    def outputs(self, pixels: int, patches: int) -> int:
+        """How many channels are predicted from features of so many; the default predicts for random ones, 2 x 2.
+
+        Raises:
+            CheckpointError: the fitted state is of features of other widths.
+        """
+        generator = torch.Generator().manual_seed(0)
+        maps = [torch.randn(1, width, 2, 2, generator=generator) for width in (pixels, patches)]
+        try:
+            return self.predict(DenseFeatures(maps[0], maps[1], None)).shape[1]
+        except (RuntimeError, InputError) as error:
+            name = f"{type(self).__name__} is not fitted on features of {pixels} and {patches} channels"
+            raise CheckpointError(f"{name} (pixels, patches): {error}") from error

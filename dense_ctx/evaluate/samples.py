@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ..data.base import Sample
 from ..errors import FileError, InputError
+from ..files import MAX_JSON, read_text
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Size
 from ..model import DenseModel
@@ -107,7 +108,7 @@ def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], known: Sequ
         if not path.is_file():
             others = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "no list"
             raise FileError(f"{protocol.id}: the list of training images {path} is missing; its folder has {others}")
-        names = [Path(line.split()[0]).stem for line in path.read_text("utf-8").splitlines() if line.strip()]
+        names = [Path(line.split()[0]).stem for line in read_text(path, MAX_JSON).splitlines() if line.strip()]
         strange = [name for name in names if name not in stems]
         if strange or not names:
             raise InputError(f"{path} names {len(names)} images, {len(strange)} not in the data set: {strange[:3]}")

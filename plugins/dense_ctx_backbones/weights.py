@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dense_ctx.errors import FileError, WeightsError
 from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
+from dense_ctx.persistence.tensors import nonfinite
 from dense_ctx.persistence.transfer import persevere
 
 from .unused import PREFIXES, is_unused
@@ -145,8 +146,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, h
     ]
     if faults:
         raise WeightsError(f"The weights of {source} do not fit: tensors {'; '.join(faults)}{hint}")
-    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if broken:
+    if broken := nonfinite(state):
         raise WeightsError(f"The weights of {source} hold NaN or infinity: {', '.join(broken[:4])}")
     module.load_state_dict(state)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dense_ctx.data.base import ImageSet, Kind, Layout, Sample, same_size
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.files import MAX_JSON, read_text
 
 from .files import read_image, refuse
 
@@ -123,11 +124,7 @@ def read_list(path: Path) -> list[str]:
     Raises:
         FileError: missing, not text, or empty.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"Cannot read the list {path}: {error}") from error
-    lines = [line for line in lines if line]
+    lines = [line for line in map(str.strip, read_text(path, MAX_JSON).splitlines()) if line]
     if not lines:
         raise FileError(f"The list {path} is empty; expected one name a line")
     return lines

@@ -13,6 +13,7 @@ from dense_ctx.config import Part, parse_part
 from dense_ctx.errors import CheckpointError
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence.official import checkpoint_tensors, official_model
+from dense_ctx.persistence.tensors import misfits, refuse, specs
 
 from .dpt import DPT
 
@@ -101,10 +102,7 @@ def flowfeat_decoder(state: Mapping[str, Tensor]) -> DPT:
         ) from None
     own = decoder.state_dict()
     renamed = {_rename(key): value for key, value in state.items() if not key.startswith(_UNUSED)}
-    missing, extra = sorted(set(own) - set(renamed)), sorted(set(renamed) - set(own))
-    wrong = [key for key in own if key in renamed and own[key].shape != renamed[key].shape]
-    if missing or extra or wrong:
-        raise CheckpointError(f"Not a FlowFeat decoder: missing {missing}, left over {extra}, of another shape {wrong}")
+    refuse(misfits({key: tuple(value.shape) for key, value in renamed.items()}, specs(own)), "Not a FlowFeat decoder")
     decoder.load_state_dict(renamed)
     return decoder
 

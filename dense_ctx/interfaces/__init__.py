@@ -13,7 +13,6 @@ from .objective import EpochDataset, Losses, Objective, ScoredObjective, SeededD
 from .probe import FitContext, Probe
 
 __all__ = [
-    "Backbone", "Batch", "Decoder", "DenseFeatures", "EpochDataset", "Features", "FitContext",
-    "Link", "Losses", "Metric", "Objective", "Probe", "Reads", "ScoredObjective", "Scores", "SeededDataset",
-    "Size", "Task",
+    "Backbone", "Batch", "Decoder", "DenseFeatures", "EpochDataset", "Features", "FitContext", "Link", "Losses",
+    "Metric", "Objective", "Probe", "Reads", "ScoredObjective", "Scores", "SeededDataset", "Size", "Task",
 ]  # fmt: skip

@@ -1,0 +1,335 @@
+"""Mutation testing of the closed forms: does a test of the default run fail for each small mistake in them?
+
+    python tests/mutants.py                          all targets of mutants.yaml, 80 mutants of each, drawn by a seed
+    python tests/mutants.py ridge miou --sample 0    every mutant of two targets
+    python tests/mutants.py --again                  only what survived before, after a test was added
+    python tests/mutants.py --report                 the table of what is known, nothing is run
+
+One process a target: it collects the target's tests once and forks for each mutant; the child puts the changed
+functions in place and runs the tests that reach the changed line, the quickest first, until one fails. Results are
+appended to --out as they come, so that a run goes on after a kill. Needs fork (Linux, macOS).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import types
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # a forked child must not wait for threads it has not
+    os.environ[name] = "1"
+os.environ |= {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
+
+import pytest  # noqa: E402
+import yaml  # noqa: E402
+from mutations import Mutant, mutants  # noqa: E402
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+SPEC = yaml.safe_load((HERE / "mutants.yaml").read_text(encoding="utf-8"))
+MEMORY = 12 << 30  # bytes of address space for one mutant: a size that is doubled must not take the machine
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mutant of a file; `equivalent`: why no test can tell it from the original, "" where one should."""
+
+    target: str
+    file: str
+    mutant: Mutant
+    equivalent: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.file} {self.mutant.key}"
+
+
+def cases(target: str) -> list[Case]:
+    spec, found = SPEC["targets"][target], []
+    reasons = [(file, row["change"], row["reason"]) for row in SPEC["equivalent"] for file in [row["file"]]]
+    for file in spec["files"]:
+        only = spec.get("only", {}).get(file)
+        for mutant in mutants((ROOT / file).read_text(encoding="utf-8")):
+            if only is None or (mutant.function or "module").partition(".")[0] in only:
+                why = [r for f, change, r in reasons if f == file and fnmatchcase(mutant.key, _literal(change))]
+                found.append(Case(target, file, mutant, why[0] if why else ""))
+    return found
+
+
+def _literal(pattern: str) -> str:
+    return pattern.replace("[", "[[]")  # `*` and `?` alone are wild
+
+
+def chosen(target: str, sample: int, seed: int) -> list[Case]:
+    every = [case for case in cases(target) if not case.equivalent]
+    if not sample or sample >= len(every):
+        return every
+    return random.Random(f"{seed} {target}").sample(every, sample)
+
+
+# ---------------------------------------------------------------------- one target
+
+
+def module_of(file: str) -> types.ModuleType:
+    name = file.removeprefix("plugins/").removesuffix(".py").replace("/", ".")
+    return importlib.import_module(name)
+
+
+def put(mutant: Mutant, module: types.ModuleType) -> None:
+    """Make a module behave as the mutant, for all who have imported its functions and classes."""
+    changed = types.ModuleType(module.__name__)
+    changed.__dict__.update({k: v for k, v in module.__dict__.items() if k.startswith("__")})
+    exec(compile(mutant.source, module.__file__ or "", "exec"), changed.__dict__)
+    for name, value in vars(changed).items():
+        before = module.__dict__.get(name)
+        if inspect.isclass(value) and value.__module__ == module.__name__:
+            _put_members(before, value)
+        elif inspect.isfunction(value) and value.__module__ == module.__name__:
+            _put_function(before, value)
+        elif not (mutant.function or name.startswith("__") or inspect.ismodule(value)):
+            for other in list(sys.modules.values()):
+                if getattr(other, "__name__", "").startswith("dense_ctx") and other.__dict__.get(name) is before:
+                    other.__dict__[name] = value
+
+
+def _put_members(old: Any, new: type) -> None:
+    for name, value in vars(new).items():
+        before = vars(old).get(name)
+        if isinstance(value, property):
+            _put_function(before.fget, value.fget)
+        elif isinstance(value, (staticmethod, classmethod)):
+            _put_function(before.__func__, value.__func__)
+        elif inspect.isfunction(value) and "__dataclass_fields__" in vars(new) and name == "__init__":
+            old.__init__ = value  # made of the fields, with their defaults
+        elif inspect.isfunction(value):
+            if before.__code__.co_freevars == value.__code__.co_freevars:
+                _put_function(before, value)
+            else:  # `super()` is gone from it
+                cells = dict(zip(before.__code__.co_freevars, before.__closure__ or (), strict=True))
+                closure = tuple(cells[k] for k in value.__code__.co_freevars)
+                setattr(old, name, types.FunctionType(value.__code__, before.__globals__, name, None, closure))
+                _put_function(getattr(old, name), value)
+        elif isinstance(value, (int, float, str, tuple, frozenset)) and not name.startswith("__"):
+            setattr(old, name, value)
+
+
+def _put_function(old: Any, new: Any) -> None:
+    old, new = inspect.unwrap(old), inspect.unwrap(new)
+    old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+
+
+class Loop:
+    """A plugin of pytest that runs the collected tests once for each mutant, in a child process."""
+
+    def __init__(self, todo: list[Case], done: Callable[[Case, str, float], None]) -> None:
+        self.todo, self.done = todo, done
+        self.failed: str | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed = self.failed or f"{report.nodeid} ({report.when})"
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = session.items
+        files = sorted({case.file for case in self.todo})
+        modules = {file: module_of(file) for file in files}  # most have been imported by the tests
+        paths = {str(module.__file__): file for file, module in modules.items()}
+
+        def trace() -> str:
+            for file, module in modules.items():  # unchanged, put in place as a mutant is
+                put(Mutant("", True, (0, 0), "", (ROOT / file).read_text(encoding="utf-8")), module)
+            return json.dumps(self._trace(items, paths))
+
+        record = json.loads(_child(trace, limit=600)[1] or "{}")
+        if red := record.get("failed", "Some test stops the process, or the tests take over 600 s:"):
+            sys.exit(f"{red} without a mutant")
+        seconds: dict[str, float] = record["seconds"]
+        print(f"{len(items)} tests, {sum(seconds.values()):.0f} s; {len(self.todo)} mutants", flush=True)
+        kills: Counter[str] = Counter()
+        for case in self.todo:
+            near = [item for item in items if self._reaches(record["lines"][item.nodeid].get(case.file, []), case)]
+            near.sort(key=lambda item: (-kills[item.nodeid], seconds[item.nodeid]))
+            limit, start = 10 + 3 * sum(seconds[item.nodeid] for item in near), time.monotonic()
+            result = "no test reaches it"
+            if near:
+                status, word = _child(lambda: self._kill(case, modules[case.file], near), limit)  # noqa: B023
+                result = word if status == 0 else "killed by the end of the process or of its time"
+                kills[result.removeprefix("killed by ").rpartition(" (")[0]] += 1
+            self.done(case, result, time.monotonic() - start)
+        return True
+
+    @staticmethod
+    def _reaches(lines: list[int], case: Case) -> bool:
+        first, last = case.mutant.lines
+        return bool(lines) and (
+            not case.mutant.body or not case.mutant.function or any(first <= n <= last for n in lines)
+        )
+
+    def _run(self, items: list[pytest.Item]) -> None:
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if self.failed:
+                return
+
+    def _kill(self, case: Case, module: types.ModuleType, items: list[pytest.Item]) -> str:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        put(case.mutant, module)
+        self._run(items)
+        return f"killed by {self.failed}" if self.failed else "survived"
+
+    def _trace(self, items: list[pytest.Item], paths: dict[str, str]) -> dict[str, Any]:
+        """Which lines of the target each test reaches, and how long it takes."""
+        lines: dict[str, dict[str, list[int]]] = {}
+        seconds = {}
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            reached: dict[str, set[int]] = {}
+
+            def local(frame: types.FrameType, event: str, _: Any, reached: Any = reached) -> Any:
+                reached.setdefault(paths[frame.f_code.co_filename], set()).add(frame.f_lineno)
+                return local
+
+            start = time.monotonic()
+            sys.settrace(lambda frame, event, _: local if frame.f_code.co_filename in paths else None)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            sys.settrace(None)
+            seconds[item.nodeid] = time.monotonic() - start
+            lines[item.nodeid] = {file: sorted(numbers) for file, numbers in reached.items()}
+        return {"failed": self.failed, "seconds": seconds, "lines": lines}
+
+
+def _child(work: Callable[[], str], limit: float) -> tuple[int, str]:
+    """Exit status and result of work done in a forked process, which ends with all it has started."""
+    with tempfile.TemporaryFile("w+") as result:
+        if not (child := os.fork()):
+            status = 1
+            try:
+                os.setpgid(0, 0)
+                with open(os.devnull, "w") as nothing:
+                    os.dup2(nothing.fileno(), 1), os.dup2(nothing.fileno(), 2)
+                result.write(work())
+                result.flush()
+                status = 0
+            finally:
+                os._exit(status)
+        end, status = time.monotonic() + limit, None
+        while status is None and time.monotonic() < end:
+            found, code = os.waitpid(child, os.WNOHANG)
+            status = code if found else None
+            time.sleep(0.005)
+        with contextlib.suppress(OSError):  # it, or what it left behind
+            os.killpg(child, signal.SIGKILL)
+        if status is None:
+            os.waitpid(child, 0)
+            return 1, ""
+        result.seek(0)
+        return status, result.read()
+
+
+# ---------------------------------------------------------------------- results
+
+
+def read(out: Path) -> dict[str, dict[str, Any]]:
+    """The last result of each mutant; a line cut off by a kill is none."""
+    found = {}
+    for line in out.read_text(encoding="utf-8").splitlines() if out.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            found[row["id"] + row["digest"]] = row
+    return found
+
+
+def key(case: Case) -> str:
+    return case.id + hashlib.sha256(case.mutant.source.encode()).hexdigest()[:12]
+
+
+def run(target: str, todo: list[Case], out: Path) -> None:
+    total = len(todo)
+
+    def done(case: Case, result: str, seconds: float) -> None:
+        nonlocal total
+        total -= 1
+        row = {"id": case.id, "digest": key(case)[-12:], "result": result, "seconds": round(seconds, 2)}
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if not result.startswith("killed"):
+            print(
+                f"{target}: {case.file}:{case.mutant.lines[0]} {case.mutant.key}: {result}; {total} to go", flush=True
+            )
+
+    files = [str(HERE / f"{name}.py") for name in SPEC["targets"][target]["tests"]]
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["-s", "-p", "no:cacheprovider", "-p", "no:terminal", f"--basetemp={folder}/tests"]
+        pytest.main([*files, *options, f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml")], [Loop(todo, done)])
+
+
+def report(targets: list[str], sample: int, seed: int, out: Path) -> None:
+    known, left, sums = read(out), [], [0] * 5
+    print("| target | mutants | run | killed | survived | equivalent |\n|---|---|---|---|---|---|")
+    for target in targets:
+        every = cases(target)
+        rows = [(case, known[key(case)]["result"]) for case in chosen(target, sample, seed) if key(case) in known]
+        alive = [(case, result) for case, result in rows if not result.startswith("killed")]
+        left += [f"{target}: {c.file}:{c.mutant.lines[0]} {c.mutant.key}: {result}" for c, result in alive]
+        equal = sum(bool(case.equivalent) for case in every)
+        numbers = [len(every), len(rows), len(rows) - len(alive), len(alive), equal]
+        sums = [a + b for a, b in zip(sums, numbers, strict=True)]
+        print(_row(target, numbers))
+    print(_row("all", sums), *left, sep="\n")
+
+
+def _row(name: str, numbers: list[int]) -> str:
+    total, run, killed, alive, equal = numbers
+    return f"| {name} | {total} | {run} | {killed} ({100 * killed / max(1, run):.0f} %) | {alive} | {equal} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", help=f"of {', '.join(SPEC['targets'])}; default: all")
+    parser.add_argument("--sample", type=int, default=80, help="mutants of each target, drawn by the seed; 0: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="run again what survived")
+    parser.add_argument("--report", action="store_true", help="print the table and run nothing")
+    parser.add_argument("--match", default="*", help="only mutants with this in `function: change`, * is any text")
+    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "mutants.jsonl")
+    options = parser.parse_args()
+    targets = options.targets or list(SPEC["targets"])
+    for target in targets if not options.report else ():
+        known = read(options.out)
+        todo = []
+        for case in chosen(target, options.sample, options.seed):
+            row = known.get(key(case))
+            new = row is None or (options.again and not row["result"].startswith("killed"))
+            if new and fnmatchcase(case.mutant.key, f"*{options.match}*"):
+                todo.append(case)
+        # a process of its own: a target's modules are imported for its tests alone
+        if todo and _child_of_target(target, todo, options.out):
+            sys.exit(f"{target}: stopped")
+    report(targets, options.sample, options.seed, options.out)
+
+
+def _child_of_target(target: str, todo: list[Case], out: Path) -> int:
+    if not (child := os.fork()):
+        run(target, todo, out)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+if __name__ == "__main__":
+    main()

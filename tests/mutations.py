@@ -30,6 +30,8 @@ WRAPPERS = {  # calls whose result is of the same kind as what they are called o
     "masked_fill", "_normalized", "_signed",
 }  # fmt: skip
 _MODULES = {"math", "torch", "functional", "np"}
+# keywords without which a call does the same on a CPU, or that only guard: {name: value, None: any}
+IDLE = {"strict": None, "device": None, "stacklevel": None, "check_invariants": None, "align_corners": False}
 Edit = tuple[ast.AST, str, Any]  # object, field, new value
 
 
@@ -101,7 +103,11 @@ def _sites(
 ) -> Iterator[tuple[str, bool, ast.AST, list[Edit]]]:
     if isinstance(node, ast.stmt):
         statement = node
-    if isinstance(node, (ast.Import, ast.ImportFrom, ast.JoinedStr)):
+    if isinstance(node, (ast.Import, ast.ImportFrom, ast.JoinedStr)) or (
+        isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    ):
+        return
+    if isinstance(node, ast.keyword) and node.arg in IDLE and IDLE[node.arg] is None:
         return
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
         return
@@ -129,7 +135,7 @@ def _edits(node: ast.AST, parent: ast.AST | None, field: str) -> Iterator[list[E
         yield [(node, "op", ARITHMETIC[type(node.op)]())]
     elif isinstance(node, ast.BoolOp):
         yield [(node, "op", ast.Or() if isinstance(node.op, ast.And) else ast.And())]
-    elif isinstance(node, ast.UnaryOp) and parent is not None:
+    elif isinstance(node, ast.UnaryOp) and parent is not None and not isinstance(parent, (ast.Subscript, ast.Slice)):
         yield _instead(parent, field, node, node.operand)
     elif isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
         value = node.value
@@ -148,8 +154,10 @@ def _edits(node: ast.AST, parent: ast.AST | None, field: str) -> Iterator[list[E
 
 
 def _of_call(node: ast.Call, parent: ast.AST | None, field: str) -> Iterator[list[Edit]]:
-    for index in range(len(node.keywords)):
-        yield [(node, "keywords", [*node.keywords[:index], *node.keywords[index + 1 :]])]
+    for index, keyword in enumerate(node.keywords):
+        idle = keyword.arg in IDLE and IDLE[keyword.arg] in (None, getattr(keyword.value, "value", ""))
+        if not idle:
+            yield [(node, "keywords", [*node.keywords[:index], *node.keywords[index + 1 :]])]
     function = node.func
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     if name in NAMES:

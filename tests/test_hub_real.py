@@ -89,9 +89,10 @@ def test_features_are_those_of_transformers(name, terms):
     image = cases.photo(cases.ours(name).image_size)
     expected, cls = cases.of_transformers(*cases.TRANSFORMERS[name], image)
     features = deepest(name, image)
-    assert cases.apart(features.maps[-1], expected) < CLOSE
+    close = 10 * CLOSE if name.startswith("siglip") else CLOSE  # timm has the exact GELU, transformers the tanh form
+    assert cases.apart(features.maps[-1], expected) < close
     if cls is not None:
-        assert cases.apart(features.cls, cls) < CLOSE
+        assert cases.apart(features.cls, cls) < close
 
 
 def test_maps_of_efficientnet_are_those_of_timm():

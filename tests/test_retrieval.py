@@ -39,8 +39,6 @@ def annotation(labels):
 @pytest.mark.parametrize("engine", ["torch", "faiss"])
 @pytest.mark.parametrize("case", ["full", "bounded"])
 def test_published_evaluator(oracle, case, engine):
-    if engine == "faiss":
-        pytest.importorskip("faiss")
     bounded = case == "bounded"
     probe = RetrievalProbe(
         mode="official", sampling="balanced" if bounded else "uniform", classes=4, engine=engine,
@@ -293,7 +291,6 @@ def test_dips_own_mode_searches_by_distance(oracle):
 
 @pytest.mark.parametrize("count", [100, 70_000])
 def test_distance_by_each_exact_engine(count):
-    pytest.importorskip("faiss")
     draw = torch.Generator().manual_seed(0)
     queries, keys = torch.randn(9, 8, generator=draw), torch.randn(count, 8, generator=draw)
     scores, found = nearest(queries, keys, 6, metric="l2", rows=4)
@@ -334,7 +331,6 @@ def test_a_bank_in_files_is_the_bank_in_memory(tmp_path, memory, dtype):
 
 @pytest.mark.parametrize("engine", ["ivf", "ivfpq"])
 def test_an_approximate_index_says_how_much_it_finds(engine):
-    pytest.importorskip("faiss")
     draw = torch.Generator().manual_seed(0)
     centres = torch.randn(40, 16, generator=draw)
     rows = centres[torch.randint(40, (40, 128), generator=draw)] + 0.3 * torch.randn(40, 128, 16, generator=draw)

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from dense_ctx.config import ModelConfig, Part
+from dense_ctx.create import create_backbone, create_decoder
 from dense_ctx.data import ImageSet, Subset, open_set
 from dense_ctx.environment import describe_environment, peak_memory_mb
 from dense_ctx.errors import ConfigError, InputError, StoppedError
 from dense_ctx.files import clean, state_digest
 from dense_ctx.interfaces import Backbone, Decoder, ScoredObjective, Size
-from dense_ctx.model import DenseModel, create_backbone, create_decoder
+from dense_ctx.model import DenseModel
 from dense_ctx.plugins import blamed, registry
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.train.config import Optimizer, Save, Schedule, Validate

@@ -227,7 +227,11 @@ def test_short_names_stand_for_what_is_said_of_them():
 
 
 def test_the_owner_of_the_hub_repositories_is_one_constant():
-    homes = [e.target for e in registry().entries("model") if e.target.startswith("hub:") and e.owner.name != "t"]
+    homes = [
+        e.target
+        for e in registry().entries("model")
+        if e.target.startswith("hub:") and e.owner.distribution == "dense-ctx"
+    ]
     assert len(homes) >= len(UNPUBLISHED)
     assert all(home.startswith(f"hub:{HUB_OWNER}/") for home in homes)
     root = Path(dense_ctx.__file__).parent.parent

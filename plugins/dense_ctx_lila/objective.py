@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dense_ctx.config import typed
-from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
 
@@ -97,20 +97,16 @@ class LilaObjective(Objective):
         self.regression = _settings(Regression, regression, "regression")
         feature_cue = _settings(FeatureCue, features, "features")
         self.cues = CueMaps(cues, feature_cue, self.sampling, cue_cache)
-        for idle, name, reason in (
+        own = FEATURES in self.cues.names
+        cases = (
             (ema is not None and context != "ema", "ema", "without context=ema"),
             (mode == "erm" and context != "shared", "context", "with mode=erm, which solves nothing in context"),
             (mode == "erm" and self.regression != Regression(), "regression", "with mode=erm"),
             (not gamma and self.loss.edges != "l1", "loss.edges", "with gamma=0, which leaves the edge loss out"),
             (not gamma and sigma is not None, "sigma", "with gamma=0, which leaves the edge loss out"),
-            (
-                FEATURES not in self.cues.names and feature_cue != FeatureCue(),
-                "features",
-                f"without the cue {FEATURES}",
-            ),
-        ):
-            if idle:
-                raise ConfigError(f"{name} would have no effect {reason}: leave it out")
+            (not own and feature_cue != FeatureCue(), "features", f"without the cue {FEATURES}"),
+        )
+        refuse_idle(cases)
         self.slow: nn.Module | None = None
         self.original: nn.Module | None = None
         self.head: nn.Conv2d | None = None

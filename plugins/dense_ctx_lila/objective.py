@@ -27,8 +27,9 @@ from .matching import Matching
 from .open_clips import open_clips
 from .regression import Regression
 from .sampling import FramePairs, Sampling
+from .slow_copy import SlowCopy
 
-S = TypeVar("S", Sampling, Regression, FeatureCue, Matching)
+S = TypeVar("S", Sampling, Regression, FeatureCue, Matching, SlowCopy)
 
 
 class LilaObjective(Objective):
@@ -39,7 +40,7 @@ class LilaObjective(Objective):
         mode: "in-context" (the method) or "erm" (a linear head predicts each frame's cues: the paper's ablation A).
         context: through which features the coefficients come: "shared" (gradients flow through the solve),
             "detached" (they do not) or "ema" (of a slow copy of the decoder).
-        ema: momentum of that copy, from 0 to below 1; default 0.999.
+        ema: how that copy follows, see `SlowCopy`; default momentum 0.999, moved every step.
         features: settings of the features cue, see `FeatureCue`.
         regression: see `Regression`.
         loss: its form, see `Matching`.
@@ -63,7 +64,7 @@ class LilaObjective(Objective):
         cues: Sequence[str] = (FEATURES, "flow:dis"),
         mode: Literal["in-context", "erm"] = "in-context",
         context: Literal["shared", "detached", "ema"] = "shared",
-        ema: float | None = None,
+        ema: SlowCopy | Mapping[str, Any] | None = None,
         features: FeatureCue | Mapping[str, Any] = FeatureCue(),  # noqa: B008 (frozen)
         regression: Regression | Mapping[str, Any] = Regression(),  # noqa: B008
         loss: Matching | Mapping[str, Any] = Matching(),  # noqa: B008
@@ -87,9 +88,8 @@ class LilaObjective(Objective):
             raise ConfigError(f"start={start}, centre={centre}: a number of pairs, of crops; or 0")
         if not (sigma is None or sigma > 0) or not gamma >= 0:
             raise ConfigError(f"sigma={sigma}, gamma={gamma}: expected above 0, and at least 0")
-        if ema is not None and not 0 <= ema < 1:
-            raise ConfigError(f"ema={ema}: expected a momentum from 0 to below 1")
-        self.mode, self.context, self.ema = mode, context, 0.999 if ema is None else ema
+        self.mode, self.context = mode, context
+        self.ema = SlowCopy() if ema is None else _settings(SlowCopy, ema, "ema")
         self.gamma, self.sigma, self.balance = gamma, 0.1 if sigma is None else sigma, balance
         self.start, self.centre = start, centre
         self.sampling = _settings(Sampling, sampling, "sampling")
@@ -160,11 +160,8 @@ class LilaObjective(Objective):
 
     def after_step(self, model: DenseModel, step: int) -> None:
         """Move the slow copy."""
-        if self.slow is None:
-            return
-        with torch.no_grad():
-            for slow, fast in zip(self.slow.parameters(), model.decoder.parameters(), strict=True):
-                slow.lerp_(fast, 1 - self.ema)
+        if self.slow is not None:
+            self.ema.move(self.slow, model.decoder, step)
 
     def finish(self, model: DenseModel) -> None:
         """Centre the features; see `centre`."""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from . import images as image_io
 from .config import ModelConfig, Part
-from .errors import DenseCtxError, InputError, PluginError, cause_of
+from .errors import InputError
 from .gateway import gateway
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
 from .numerics import require_finite
-from .plugins import registry
+from .plugins import blamed, registry
 from .tiling import tiled_forward
 
 if TYPE_CHECKING:
@@ -212,7 +211,8 @@ class DenseModel(nn.Module):
         backbone = self.backbone
         padded = image_io.prepare(images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype)
         needs_gradient = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient), self._blamed("backbone"):
+        named = self.model_config.backbone.name if self.model_config else backbone
+        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient), blamed("backbone", named):
             return backbone(padded), padded
 
     def decode(
@@ -231,22 +231,9 @@ class DenseModel(nn.Module):
             max(width, round(width * features.image_size[1] / image_size[1])),
         )
         run = self.decoder if decoder is None else decoder
-        with self._blamed("decoder"):
+        named = self.model_config.decoder.name if self.model_config else run
+        with blamed("decoder", named):
             return cast(Tensor, run(features, padded, full))[:, :, :height, :width]
-
-    @contextmanager
-    def _blamed(self, kind: Literal["backbone", "decoder"]) -> Iterator[None]:
-        """Name the registered part that fails, and whose it is; an error of ours, or of too little memory, passes."""
-        try:
-            yield
-        except (DenseCtxError, MemoryError, torch.cuda.OutOfMemoryError):
-            raise
-        except Exception as error:
-            part = self.model_config and asdict(self.model_config)[kind]
-            if not part:
-                raise
-            owner = registry().get(kind, part["name"])[0].owner
-            raise PluginError(f"{kind} {part['name']!r} of {owner} failed: {cause_of(error)}") from error
 
     @overload
     def forward(

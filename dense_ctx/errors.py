@@ -7,7 +7,7 @@ exception a caller would expect (`ValueError`, `FileNotFoundError`), so existing
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class DenseCtxError(Exception):
@@ -91,6 +91,20 @@ class Interruption(KeyboardInterrupt):
 
 class PluginWarning(UserWarning):
     """A plugin was skipped; the others are unaffected."""
+
+
+def refuse_idle(cases: Iterable[tuple[bool, str, str]]) -> None:
+    """Refuse an argument that would have no effect.
+
+    Args:
+        cases: whether an argument is set in vain, its name, and beside what: "with gamma=0".
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    for idle, name, reason in cases:
+        if idle:
+            raise ConfigError(f"{name} would have no effect {reason}: leave it out")
 
 
 @contextlib.contextmanager

@@ -12,10 +12,10 @@ from dense_ctx_benchmarks import papers
 from tiny_datasets import SETS
 
 from dense_ctx import create_backbone, registry
+from dense_ctx.create import random_args
 from dense_ctx.data import layout
 from dense_ctx.evaluate import load_protocol
 from dense_ctx.evaluate.scorer import Scorer
-from dense_ctx.model import random_args
 from dense_ctx.testing import check_backbone, check_dataset, check_decoder, check_metric, check_probe
 
 LIMIT = 30_000_000

@@ -86,7 +86,7 @@ def test_labels_of_unseen_pixels_are_never_used(text):
     merged = torch.where(torch.isin(targets, torch.tensor(UNSEEN)), 4, targets)
     states = []
     for labels in (targets, exchanged, merged):
-        made = probe(text, unseen=UNSEEN, updates=1, replay=0, classes=CLASSES)
+        made = probe(text, unseen=UNSEEN, updates=1, replay=0)
         for _ in range(5):
             made.partial_fit(features, labels)
         states.append(made.state_dict())

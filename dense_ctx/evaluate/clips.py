@@ -86,10 +86,13 @@ class VideoEvaluation:
                     scorer.start(metric, clip.name, mask)
                     first = mask.masked_fill(mask == 255, -1)
                     grid = (features.pixels.shape[-2], features.pixels.shape[-1])
-                    probes[seed] = make_probe(protocol, seed).partial_fit(features, nearest(first, grid)[None])
+                    probes[seed] = make_probe(protocol, seed)
+                    with self.job.blamed():
+                        probes[seed].partial_fit(features, nearest(first, grid)[None])
                     labels = first.clamp_min(0)
                 else:
-                    scores = probes[seed].predict(features, size=(height, width))[0]
+                    with self.job.blamed():
+                        scores = probes[seed].predict(features, size=(height, width))[0]
                     require_finite(f"{clip.name}, frame {number}: the prediction", values=scores)
                     labels = _largest(scores).cpu()
                     scorer.update(metric, labels, mask)

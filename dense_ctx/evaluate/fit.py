@@ -62,7 +62,8 @@ class ProbeFit:
                 f"The {len(support)} training images of {self.protocol.data.name} have no labelled pixel: every "
                 "target is ignored or unknown"
             )
-        write_sealed(path, probe.state_dict())
+        with self.job.blamed():
+            write_sealed(path, probe.state_dict())
         _unfinished(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
@@ -83,7 +84,8 @@ class ProbeFit:
             # a probe of histograms wants the annotation as fine as it is
             label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
             if labelled(label):
-                probe.partial_fit(features, label)
+                with self.job.blamed():
+                    probe.partial_fit(features, label)
                 fitted = True
         return probe if fitted else None
 
@@ -101,10 +103,12 @@ class ProbeFit:
             targets = [training_target(target, _grid(features), train) for _, target in items]
             target = stack(targets, "Annotations")
             if labelled(target):
-                probe.partial_fit(features, target.to(features.pixels.device))
+                with self.job.blamed():
+                    probe.partial_fit(features, target.to(features.pixels.device))
                 fitted = True
             if fitted and (step + 1) % SAVE_EVERY == 0 and step + 1 < train.steps:
-                write_sealed(_unfinished(path), probe.state_dict(), {"step": str(step + 1)})
+                with self.job.blamed():
+                    write_sealed(_unfinished(path), probe.state_dict(), {"step": str(step + 1)})
         return probe if fitted else None
 
     def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:

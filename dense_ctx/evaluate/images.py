@@ -83,7 +83,8 @@ class ImageEvaluation:
             height, width = target.shape[-2:]
             scale = side / min(height, width)
             target = nearest(target, (max(1, round(height * scale)), max(1, round(width * scale))))
-        prediction = probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0]
+        with self.job.blamed():
+            prediction = probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0]
         require_finite(f"{sample.name}: the prediction of {self.job.protocol.probe.name}", values=prediction)
         return prediction, target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,7 +11,7 @@ from ..errors import ConfigError, InputError
 from ..files import write_json
 from ..interfaces import FitContext, Metric, Probe, Scores, Task
 from ..model import DenseModel
-from ..plugins import registry
+from ..plugins import blamed, registry
 from .protocol import Protocol
 from .scorer import Scorer
 from .workdir import RunFolder
@@ -43,6 +44,10 @@ class Job:
         states = {str(seed): self.scorer.state(metric) for seed, metric in metrics.items()}
         write_json(self.folder.part(piece), states)
 
+    def blamed(self) -> AbstractContextManager[None]:
+        """A block in which the probe's errors name it and its plugin."""
+        return blamed("probe", self.protocol.probe.name)
+
     def totals(self, pieces: Sequence[str], classes: Sequence[str]) -> dict[int, Scores]:
         """Wait until all pieces are stored, whoever worked on them; the scores of each seed, summed in their order."""
         self.folder.wait([self.folder.part(piece) for piece in pieces])
@@ -63,7 +68,7 @@ def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Pr
     Raises:
         UnknownNameError, InputError: no such probe, arguments it does not take, unseen classes the data set has not.
         ConfigError: it cannot do what the protocol asks; see `dense_ctx.Probe.configure`.
-        FileError: a file among its arguments.
+        FileError: a file among its arguments. PluginError: it fails in another way.
     """
     unknown = [name for name in protocol.scoring.unseen if classes and name not in classes]
     if unknown:
@@ -72,7 +77,8 @@ def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Pr
     steps = None if protocol.train is None else protocol.train.steps
     try:
         probe: Probe = registry().create("probe", protocol.probe.name, task=task, **protocol.probe.args)
-        probe.configure(FitContext(tuple(classes), protocol.scoring.unseen, protocol.reads, steps, seed))
+        with blamed("probe", protocol.probe.name):
+            probe.configure(FitContext(tuple(classes), protocol.scoring.unseen, protocol.reads, steps, seed))
     except ConfigError as error:
         raise ConfigError(f"{protocol.id}: probe {protocol.probe.name!r}: {error}") from error
     return probe

@@ -1,4 +1,4 @@
-"""Where a run takes place: versions, machine, memory, and the processes that share it."""
+"""The environment of a run: versions, machine, memory, and its processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe_environment(device: Any = None) -> dict[str, Any]:
 
 
 def pick_device(name: str) -> str:
-    """`name`, or the best there is for "auto"; of several processes each takes its own accelerator."""
+    """`name`, or for "auto" the best device; of several processes each takes its own accelerator."""
     import torch
 
     if name != "auto":
@@ -62,7 +62,7 @@ def git_revision() -> str | None:
 
 
 def peak_memory_mb(device: Any = None) -> dict[str, float]:
-    """Peak of the process so far, and of the accelerator, in MB; {} where the system does not say."""
+    """Peak memory of the process so far, and of the accelerator, in MB; {} where the system does not report it."""
     import torch
 
     peaks = {}
@@ -79,7 +79,7 @@ def peak_memory_mb(device: Any = None) -> dict[str, float]:
 
 
 def processes() -> tuple[int, int]:
-    """This process' number and how many `torchrun` or `accelerate launch` started."""
+    """This process' rank, and the number of processes that `torchrun` or `accelerate launch` started."""
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return 0, 1
     state = _state()
@@ -87,15 +87,15 @@ def processes() -> tuple[int, int]:
 
 
 def wait_for_everyone() -> None:
-    """Wait until all processes are here."""
+    """Barrier: wait until all processes have called it."""
     if processes()[1] > 1:
         _state().wait_for_everyone()
 
 
 def _state() -> Any:
-    """Accelerate's view of the processes. They exchange nothing but "I am here", so the CPU's backend does.
+    """Accelerate's view of the processes. They exchange nothing but barriers, so the CPU's backend suffices.
 
-    Without cpu=True every process of a machine that has no accelerator would take itself for the only one.
+    Without cpu=True each process of a machine without an accelerator would consider itself the only one.
     """
     from accelerate import PartialState
 

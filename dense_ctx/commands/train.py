@@ -23,9 +23,7 @@ class Train(Command):
         parser.add_argument("config", nargs="?", metavar="CONFIG", help="a preset, or a YAML file (docs/training.md)")
         parser.add_argument("--list", action="store_true", help="list the presets; with CONFIG, print that one")
         add_settings(parser, "changes to it: steps=100 optimizer.lr=1e-4 mixed_precision=no")
-        parser.add_argument(
-            "--dry-run", action="store_true", help="run two steps and keep nothing"
-        )
+        parser.add_argument("--dry-run", action="store_true", help="run two steps and keep nothing")
 
     def run(self, args: argparse.Namespace) -> int:
         """Train; 128 + the signal's number when stopped by one."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import contextmanager, suppress
+from operator import attrgetter
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,6 +73,7 @@ def ridge_fit(
 
     Raises:
         InputError: shapes do not match, the penalty is negative, or the system is singular (penalty 0).
+        NonFiniteError: NaN or infinity in what is given.
     """
     if features.ndim < 2 or features.shape[:-1] != targets.shape[:-1]:
         raise InputError(f"features [..., N, d] and targets [..., N, m] do not match: {_shapes(features, targets)}")
@@ -80,6 +82,7 @@ def ridge_fit(
     try:
         solution = _ridge(features, targets, penalty, bias, mean, weights)
     except _IllConditioned:
+        require_finite("A ridge regression is given numbers that are not", features=features, targets=targets)
         wide = None if weights is None else weights.double()
         try:
             solution = _ridge(features.double(), targets.double(), penalty, bias, mean, wide)
@@ -141,7 +144,7 @@ class RidgeStats:
 
         Raises:
             NotFittedError: no rows yet.
-            InputError: the system is singular.
+            InputError: the system is singular. NonFiniteError: NaN or infinity in a row.
         """
         if self.gram is None or self.cross is None or self.count == 0:
             raise NotFittedError("No data yet: call update first")
@@ -151,6 +154,7 @@ class RidgeStats:
         try:
             return _solve(system, self.cross[:rows] / total).float()
         except _IllConditioned:
+            require_finite("The sums of the ridge regression", "Look at the features", gram=self.gram, cross=self.cross)
             raise InputError(f"The ridge system is singular at penalty={penalty}; ask for a larger one") from None
 
 
@@ -213,3 +217,44 @@ def preserve_generators() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+# where PyTorch decides what becomes of float32 products: on CUDA, and with oneDNN on the CPU
+_FLOAT32 = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv")
+
+
+def float32_settings() -> dict[str, Any]:
+    """What float32 products are computed in ("ieee", "tf32"; "none": as PyTorch likes), and whether cuDNN may vary."""
+    words = {name: attrgetter(name)(torch.backends).fp32_precision for name in _FLOAT32}
+    cudnn = torch.backends.cudnn
+    return {**words, "cudnn.benchmark": cudnn.benchmark, "cudnn.deterministic": cudnn.deterministic}
+
+
+@contextmanager
+def arithmetic(tf32: bool = False) -> Iterator[None]:
+    """Within the context float32 products and convolutions are float32's, or on CUDA TF32's, the same each time.
+
+    PyTorch's settings hold for the whole process, may be anyone's, and on CUDA begin with TF32 in convolutions.
+    """
+    cudnn, before, legacy = torch.backends.cudnn, float32_settings(), None
+    with suppress(RuntimeError):  # it has two sets of names, and complains of the older where they disagree
+        legacy = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    word = {True: "tf32", False: "ieee"}
+    ours = {name: word[tf32 and not name.startswith("mkldnn")] for name in _FLOAT32}
+    try:
+        _set_float32(
+            {**ours, "cudnn.benchmark": False, "cudnn.deterministic": True}, ("high" if tf32 else "highest", tf32)
+        )
+        yield
+    finally:
+        _set_float32(before, legacy)
+
+
+def _set_float32(settings: dict[str, Any], legacy: tuple[str, bool] | None) -> None:
+    if legacy is not None:
+        torch.set_float32_matmul_precision(legacy[0])
+        torch.backends.cudnn.allow_tf32 = legacy[1]
+    for name in _FLOAT32:
+        attrgetter(name)(torch.backends).fp32_precision = settings[name]
+    torch.backends.cudnn.benchmark = settings["cudnn.benchmark"]
+    torch.backends.cudnn.deterministic = settings["cudnn.deterministic"]

@@ -10,7 +10,7 @@ import torch
 from torch import multiprocessing
 from train_parts import install, lay_out, settings
 
-from dense_ctx.environment import end_process_group
+from dense_ctx.device import end_process_group
 from dense_ctx.errors import InputError, NonFiniteError, StoppedError
 from dense_ctx.train import TrainConfig, state, train
 from dense_ctx.train.log import read_log

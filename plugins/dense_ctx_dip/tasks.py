@@ -26,7 +26,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.data.cache import Shard, write_shard
-from dense_ctx.environment import processes, wait_for_everyone
+from dense_ctx.device import processes, wait_for_everyone
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, read_json, state_digest, write_json
 from dense_ctx.gateway import gateway

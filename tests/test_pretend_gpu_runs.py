@@ -293,8 +293,8 @@ def test_a_model_saved_on_a_device_opens_on_another(tmp_path):
         "camvid-linear-grid4-v2",
         "camvid-attention-grid4-v1",
         "camvid-retrieval-v2",
-        "davis2016-linear-v1",
-        "davis2017-knn-v1",
+        "davis2016-linear-grid4-v1",
+        "davis2016-knn-grid8-v1",
     ],
 )
 def test_evaluate(protocol, tmp_path):

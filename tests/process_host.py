@@ -17,9 +17,8 @@ import torch
 import torch._dynamo
 import torch.distributed
 from accelerate import Accelerator  # noqa: F401
-from PIL import Image
-
 from dense_ctx_maxa.objective import MaxaObjective
+from PIL import Image
 
 from dense_ctx import registry
 from dense_ctx.errors import DenseCtxError, NonFiniteError

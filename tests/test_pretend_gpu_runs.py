@@ -359,5 +359,5 @@ def test_every_verb_takes_a_device(verb, tmp_path):
     (tmp_path / "run.yaml").write_text(json.dumps(run))
     with pretend() as gpu:
         assert cli.main([*verbs(tmp_path)[verb], "--device", "cuda:1"]) == 0
-        assert gpu.touched == ({1} if verb != "cues" else set())  # flow:dis is computed on the CPU
-        assert gpu.launches or verb == "cues"
+        assert gpu.touched == {1}
+        assert gpu.launches

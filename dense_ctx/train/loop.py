@@ -135,6 +135,7 @@ def _backward(run: Run, parts: list[Part], step: int) -> tuple[dict[str, Tensor]
     run.optimizer.zero_grad()
     totals, rank, world = [], run.accelerator.process_index, run.accelerator.num_processes
     losses: dict[str, Tensor] = {}
+    loss: Any = 0
     for index, (part, share) in enumerate(zip(parts, _shares(run, parts), strict=True)):
         batch = send_to_device(part[1], run.accelerator.device, non_blocking=True)
         # random numbers depend on seed, step and part of the joint batch alone: a resumed run repeats them
@@ -151,7 +152,8 @@ def _backward(run: Run, parts: list[Part], step: int) -> tuple[dict[str, Tensor]
         totals.append(result.total.detach())
         for name, value in result.logs.items():
             losses[name] = losses.get(name, 0) + value.detach().float() / len(parts)
-        losses["loss"] = losses.get("loss", 0) + totals[-1] * share
+        loss = loss + totals[-1] * share
+    losses["loss"] = loss
     return losses, torch.stack(totals).isfinite().tolist()
 
 

@@ -51,7 +51,7 @@ def git_revision() -> str | None:
 
 
 def peak_memory_mb(device: Any = None) -> dict[str, float]:
-    """Peak of the process so far, and of the accelerator, in MB; {} where the system does not say."""
+    """Peak memory of the process so far, and of the accelerator, in MB; {} where the system does not report it."""
     import torch
 
     peaks = {}

@@ -14,10 +14,10 @@ from dense_ctx_metrics.testing import check_metric
 from tiny_datasets import SETS
 
 from dense_ctx import create_backbone, registry
+from dense_ctx.create import random_args
 from dense_ctx.data import layout
 from dense_ctx.evaluate import load_protocol
 from dense_ctx.evaluate.scorer import Scorer
-from dense_ctx.model import random_args
 from dense_ctx.testing import check_backbone, check_decoder, check_probe
 
 LIMIT = 30_000_000

@@ -8,13 +8,14 @@ import threading
 import accelerate
 import pytest
 import torch
+from dense_ctx_lila.ridge import ridge_fit
 from safetensors.torch import load_file
 from train_parts import config, install, losses, rows, settings
 
 from dense_ctx import cli
 from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, NonFiniteError, StoppedError
 from dense_ctx.interfaces import Losses
-from dense_ctx.numerics import float32_settings, ridge_fit
+from dense_ctx.numerics import float32_settings
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import state, train
 

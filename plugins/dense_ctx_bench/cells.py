@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dense_ctx.config import ModelConfig, Part
+from dense_ctx.create import create_backbone, create_decoder
 from dense_ctx.data import ImageSet, Subset, open_set
 from dense_ctx.environment import describe_environment, peak_memory_mb
 from dense_ctx.errors import ConfigError, InputError, StoppedError
 from dense_ctx.files import clean, state_digest
 from dense_ctx.interfaces import Backbone, Decoder, ScoredObjective, Size
-from dense_ctx.model import DenseModel, create_backbone, create_decoder
-from dense_ctx.plugins import registry
+from dense_ctx.model import DenseModel
+from dense_ctx.plugins import blamed, registry
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.train.config import Optimizer, Save, Schedule, Validate
 from dense_ctx.train.data import mix, seed_all
@@ -65,8 +66,10 @@ def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
     images: dict[str, ImageSet] = {
         "train": train_images, "held-out": held_out, "val": _images(cell.task, cell.task.val)
     }  # fmt: skip
-    dataset = objective.dataset(train_images)
-    model = _model(bench, cell, backbone, image_size, objective.outputs(dataset)).to(device)
+    with blamed("objective", cell.task.objective):
+        dataset = objective.dataset(train_images)
+        outputs = objective.outputs(dataset)
+    model = _model(bench, cell, backbone, image_size, outputs).to(device)
     features = {}
     if bench.cache:
         _check_frozen(cell, backbone)
@@ -80,7 +83,8 @@ def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
     best = Best(run, chosen, by_loss or objective.lower_is_better)
 
     def score(trained: DenseModel, name: str) -> dict[str, float]:
-        return _numbers(cell, objective, objective.score(trained.eval(), images[name], features=features.get(name)))
+        with blamed("objective", cell.task.objective):
+            return _numbers(cell, objective, objective.score(trained.eval(), images[name], features=features.get(name)))
 
     def validate(trained: DenseModel, step: int) -> dict[str, float]:
         scores = score(trained, "held-out")

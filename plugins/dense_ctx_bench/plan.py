@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dense_ctx.config import Part
+from dense_ctx.create import identity
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
-from dense_ctx.model import identity
 from dense_ctx.model_spec import check_backbone
 from dense_ctx.plugins import registry
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from dense_ctx.data import ImageSet
 from dense_ctx.data.features import FeatureCache
 from dense_ctx.data.model_features import cache_features
-from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Features, Losses, ScoredObjective, Size
 from dense_ctx.model import DenseModel
 
@@ -62,8 +62,10 @@ class MaxaObjective(ScoredObjective):
         self.task = create_task(task)
         if len(size) != 2 or len(image_size) != 2 or min(*size, *image_size) < 1 or (pixels is not None and pixels < 1):
             raise ConfigError(f"size={size}, image_size={image_size}, pixels={pixels}: expected (H, W) and at least 1")
-        if pixels is not None and not self.task.numbered:
-            raise ConfigError(f"pixels={pixels} is of a task with numbered instances; leave it out, all pixels count")
+        numbered = self.task.numbered
+        refuse_idle(
+            [(pixels is not None and not numbered, "pixels", "without numbered instances, as all pixels count")]
+        )
         if cache is not None and flip:
             raise ConfigError("flip needs images: leave out the cache, or flip")
         self.metric, self.unit, self.lower_is_better = self.task.metric, self.task.unit, self.task.lower_is_better

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -92,13 +91,17 @@ def preserve_generators() -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-# where PyTorch decides what becomes of float32 products: on CUDA, and with oneDNN on the CPU
-_FLOAT32 = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv")
+def _places() -> dict[str, Any]:
+    """Where PyTorch decides what becomes of float32 products: on CUDA, and with oneDNN on the CPU."""
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    return {"cuda.matmul": backends.cuda.matmul, "cudnn.conv": cudnn.conv, "cudnn.rnn": cudnn.rnn,
+            "mkldnn.matmul": mkldnn.matmul, "mkldnn.conv": mkldnn.conv}  # fmt: skip
 
 
 def float32_settings() -> dict[str, Any]:
     """What float32 products are computed in ("ieee", "tf32"; "none": as PyTorch likes), and whether cuDNN may vary."""
-    words = {name: attrgetter(name)(torch.backends).fp32_precision for name in _FLOAT32}
+    words = {name: place.fp32_precision for name, place in _places().items()}
     cudnn = torch.backends.cudnn
     return {**words, "cudnn.benchmark": cudnn.benchmark, "cudnn.deterministic": cudnn.deterministic}
 
@@ -113,7 +116,7 @@ def arithmetic(tf32: bool = False) -> Iterator[None]:
     with suppress(RuntimeError):  # it has two sets of names, and complains of the older where they disagree
         legacy = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     word = {True: "tf32", False: "ieee"}
-    ours = {name: word[tf32 and not name.startswith("mkldnn")] for name in _FLOAT32}
+    ours = {name: word[tf32 and not name.startswith("mkldnn")] for name in _places()}
     try:
         _set_float32(
             {**ours, "cudnn.benchmark": False, "cudnn.deterministic": True}, ("high" if tf32 else "highest", tf32)
@@ -127,7 +130,7 @@ def _set_float32(settings: dict[str, Any], legacy: tuple[str, bool] | None) -> N
     if legacy is not None:
         torch.set_float32_matmul_precision(legacy[0])
         torch.backends.cudnn.allow_tf32 = legacy[1]
-    for name in _FLOAT32:
-        attrgetter(name)(torch.backends).fp32_precision = settings[name]
+    for name, place in _places().items():
+        place.fp32_precision = settings[name]
     torch.backends.cudnn.benchmark = settings["cudnn.benchmark"]
     torch.backends.cudnn.deterministic = settings["cudnn.deterministic"]

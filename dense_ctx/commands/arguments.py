@@ -130,10 +130,9 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model_of(args: argparse.Namespace) -> DenseModel:
     """The model that the arguments name, on its device."""
-    from ..environment import pick_device
     from ..model_spec import open_model
 
-    return open_model(args.model, pick_device(args.device), getattr(args, "dtype", None))
+    return open_model(args.model, args.device, getattr(args, "dtype", None))
 
 
 def refuse(args: argparse.Namespace, names: Sequence[str], reason: str) -> None:

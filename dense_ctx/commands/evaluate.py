@@ -47,7 +47,7 @@ class Evaluate(Command):
             return _list(args.protocol or [], settings_of(args))
         if not args.protocol or args.data is None:
             raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
-        from ..environment import processes
+        from ..device import processes
         from ..evaluate.job import make_probe
         from ..evaluate.run import evaluate
 

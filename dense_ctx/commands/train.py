@@ -23,6 +23,7 @@ class Train(Command):
         parser.add_argument("config", nargs="?", metavar="CONFIG", help="a preset, or a YAML file (docs/training.md)")
         parser.add_argument("--list", action="store_true", help="list the presets; with CONFIG, print that one")
         add_settings(parser, "changes to it: steps=100 optimizer.lr=1e-4 mixed_precision=no")
+        parser.add_argument("--device", help="the same as device=...: auto, cpu, cuda, cuda:1, mps")
         parser.add_argument("--dry-run", action="store_true", help="run two steps and keep nothing")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -31,15 +32,16 @@ class Train(Command):
         import tempfile
 
         if args.list:
-            refuse(args, ["settings", "dry_run"], "with --list")
+            refuse(args, ["settings", "dry_run", "device"], "with --list")
             return _list(args.config)
-        from ..environment import processes
+        from ..device import processes
         from ..errors import InputError, StoppedError
         from ..train import TrainConfig, train
 
         if args.config is None:
             raise InputError("train needs a preset or a YAML file; --list shows the presets")
-        config = TrainConfig.load(args.config, settings_of(args))
+        device = [] if args.device is None else [f"device={args.device}"]
+        config = TrainConfig.load(args.config, [*settings_of(args), *device])
         try:
             if args.dry_run:
                 with tempfile.TemporaryDirectory() as work:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..environment import processes, wait_for_everyone
+from ..device import processes, wait_for_everyone
 from ..interfaces import Size
 from ..model import DenseModel
 from ..progress import progress

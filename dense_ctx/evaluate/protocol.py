@@ -16,7 +16,7 @@ from .sections import Data, ImageSpec, Scoring, Support, Train, expect, expect_w
 
 Reads = Literal["pixels", "patches", "both"]
 Decode = Literal["full", "grid"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tfloat32", "bfloat16"]
 NOT_DECIDING = ("title", "source", "notes")  # texts, which do not affect the result
 
 
@@ -32,7 +32,8 @@ class Protocol:
     reads: "pixels" (decoder), "patches" (encoder) or "both". With `train` the probe gets both maps and reads these;
         without, they are the `pixels` that it gets, concatenated for "both" (see `dense_ctx.FitContext`).
     support: how the training images of a closed-form probe are selected and augmented; null: all, unchanged.
-    precision: in which the network runs; probes and metrics are always in float32.
+    precision: in which the network runs; "tfloat32": float32 whose products and convolutions a GPU computes in TF32.
+        Probes and metrics are in float32 (of "tfloat32", with its products).
     source: where the settings come from. notes: choices where the source states nothing.
     """
 

@@ -19,12 +19,14 @@ import torch
 
 from ..data import open_set
 from ..data.base import ImageSet, Subset, VideoSet
-from ..environment import describe_environment, peak_memory_mb, processes, wait_for_everyone
+from ..device import processes, wait_for_everyone
+from ..environment import describe_environment, peak_memory_mb
 from ..errors import ConfigError, InputError
 from ..files import file_digest
 from ..gateway import gateway
 from ..interfaces import Scores
 from ..model import DenseModel
+from ..numerics import arithmetic
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
 from .images import ImageEvaluation
@@ -115,7 +117,7 @@ def evaluate(
     folder = RunFolder(Path(out), identity, rank, world, wait_for_everyone)
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
-    with folder.guarded():
+    with folder.guarded(), arithmetic(tf32=spec.precision == "tfloat32"):
         job = Job(model, spec, scorer, folder, tuple(seeds), keep, bar)
         if isinstance(val, VideoSet):
             scores = VideoEvaluation(job, val).run()

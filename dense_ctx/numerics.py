@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -89,3 +89,48 @@ def preserve_generators() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def _places() -> dict[str, Any]:
+    """Where PyTorch decides what becomes of float32 products: on CUDA, and with oneDNN on the CPU."""
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    return {"cuda.matmul": backends.cuda.matmul, "cudnn.conv": cudnn.conv, "cudnn.rnn": cudnn.rnn,
+            "mkldnn.matmul": mkldnn.matmul, "mkldnn.conv": mkldnn.conv}  # fmt: skip
+
+
+def float32_settings() -> dict[str, Any]:
+    """What float32 products are computed in ("ieee", "tf32"; "none": as PyTorch likes), and whether cuDNN may vary."""
+    words = {name: place.fp32_precision for name, place in _places().items()}
+    cudnn = torch.backends.cudnn
+    return {**words, "cudnn.benchmark": cudnn.benchmark, "cudnn.deterministic": cudnn.deterministic}
+
+
+@contextmanager
+def arithmetic(tf32: bool = False) -> Iterator[None]:
+    """Within the context float32 products and convolutions are float32's, or on CUDA TF32's, the same each time.
+
+    PyTorch's settings hold for the whole process, may be anyone's, and on CUDA begin with TF32 in convolutions.
+    """
+    cudnn, before, legacy = torch.backends.cudnn, float32_settings(), None
+    with suppress(RuntimeError):  # it has two sets of names, and complains of the older where they disagree
+        legacy = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    word = {True: "tf32", False: "ieee"}
+    ours = {name: word[tf32 and not name.startswith("mkldnn")] for name in _places()}
+    try:
+        _set_float32(
+            {**ours, "cudnn.benchmark": False, "cudnn.deterministic": True}, ("high" if tf32 else "highest", tf32)
+        )
+        yield
+    finally:
+        _set_float32(before, legacy)
+
+
+def _set_float32(settings: dict[str, Any], legacy: tuple[str, bool] | None) -> None:
+    if legacy is not None:
+        torch.set_float32_matmul_precision(legacy[0])
+        torch.backends.cudnn.allow_tf32 = legacy[1]
+    for name, place in _places().items():
+        place.fp32_precision = settings[name]
+    torch.backends.cudnn.benchmark = settings["cudnn.benchmark"]
+    torch.backends.cudnn.deterministic = settings["cudnn.deterministic"]

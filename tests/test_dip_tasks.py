@@ -23,7 +23,7 @@ from torch import multiprocessing
 
 from dense_ctx import AutoDenseModel, Part
 from dense_ctx.cli import main
-from dense_ctx.environment import end_process_group
+from dense_ctx.device import end_process_group
 from dense_ctx.errors import ConfigError, FileError, InputError, MissingDependencyError
 from dense_ctx.testing import check_objective
 

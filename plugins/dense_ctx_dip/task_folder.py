@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.data.cache import Shard
-from dense_ctx.environment import processes
+from dense_ctx.device import processes
 from dense_ctx.files import read_json
 
 from .task_settings import find_images

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.data.cache import Shard, write_shard
-from dense_ctx.environment import wait_for_everyone
+from dense_ctx.device import wait_for_everyone
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, state_digest, write_json
 from dense_ctx.gateway import gateway

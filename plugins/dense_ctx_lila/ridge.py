@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.gateway import gateway
-from dense_ctx.numerics import Bias, IllConditioned, solve
+from dense_ctx.numerics import Bias, IllConditioned, require_finite, solve
 
 
 @gateway
@@ -39,6 +39,7 @@ def ridge_fit(
 
     Raises:
         InputError: shapes do not match, the penalty is negative, or the system is singular (penalty 0).
+        NonFiniteError: NaN or infinity in what is given.
     """
     if features.ndim < 2 or features.shape[:-1] != targets.shape[:-1]:
         raise InputError(
@@ -49,6 +50,7 @@ def ridge_fit(
     try:
         solution = _ridge(features, targets, penalty, bias, mean, weights)
     except IllConditioned:
+        require_finite("A ridge regression is given numbers that are not", features=features, targets=targets)
         wide = None if weights is None else weights.double()
         try:
             solution = _ridge(features.double(), targets.double(), penalty, bias, mean, wide)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import InputError, NotFittedError
-from dense_ctx.numerics import Bias, IllConditioned, solve
+from dense_ctx.numerics import Bias, IllConditioned, require_finite, solve
 
 
 class RidgeStats:
@@ -61,4 +61,5 @@ class RidgeStats:
         try:
             return solve(system, self.cross[:rows] / total).float()
         except IllConditioned:
+            require_finite("The sums of the ridge regression", "Look at the features", gram=self.gram, cross=self.cross)
             raise InputError(f"The ridge system is singular at penalty={penalty}; ask for a larger one") from None

@@ -1,4 +1,4 @@
-"""The tests against each mutant of a module, in forked children of the process that collected them; for `mutants.py`."""
+"""The tests against each mutant of a module, in forked children of the process that collected them."""
 
 from __future__ import annotations
 

@@ -117,11 +117,11 @@ def task(name, args, folder):
     return [sorted(values.values.items()), sorted(values.counts.items()), made.channels]
 
 
-# ---------------------------------------------------------------------- objectives: two steps of a training
+# ---------------------------------------------------------------------- objectives: three steps of a training
 
 
 def objective(name, args, folder):
-    """Losses, logs, gradients and rates of two steps, and the model's features afterwards."""
+    """Losses, logs, gradients and rates of three steps, and the model's features afterwards."""
     kind = "maxa" if name.startswith("maxa") else name
     model, data, args = {"lila": _lila, "dip": _dip, "maxa": _maxa}[kind](args, folder)
     torch.manual_seed(0)
@@ -130,7 +130,7 @@ def objective(name, args, folder):
     step = TrainStep(model, made, images)
     outcome = [[(group.get("lr"), [tuple(p.shape) for p in group["params"]]) for group in step.groups]]
     optimizer = torch.optim.SGD([{**group, "lr": 0.1} for group in step.groups])
-    for number in range(2):
+    for number in range(3):
         torch.manual_seed(number)
         samples = [images.sample(i, i) if hasattr(images, "sample") else images[i] for i in range(2)]
         losses = step(made.collate(samples))

@@ -7,6 +7,7 @@ a new argument fails here until it has a line.
 import dataclasses
 import functools
 import inspect
+import typing
 from pathlib import Path
 
 import part_outcomes
@@ -137,7 +138,9 @@ CHANGES = {
         "direct": With(True, out=6144, hidden=7),
     },
     "objective lila": {
-        "cues": ("flow:dis",), "mode": "erm", "context": "detached", "ema": With(0.5, context="ema"),
+        "cues": ("flow:dis",), "mode": "erm", "context": "detached",
+        "ema.momentum": With(0.5, context="ema"), "ema.every": With(3, context="ema", ema={"momentum": 0.5}),
+        "ema.ramp": With(True, context="ema"),
         **{f"features.{field}": value for field, value in {
             "layers": (0,), "norm": True, "project": 3, "pamr": False, "pyramid": (2, 2, 1), "iterations": (4, 1, 1),
             "dilations": (1, 2),
@@ -177,13 +180,16 @@ def _target(part):
 
 
 def arguments(part):
-    """Names of its arguments; a.b for a field of nested settings, whose default is a dataclass."""
+    """Names of its arguments; a.b for a field of nested settings, those that are a dataclass."""
     kind, name = part.split(" ", 1)
-    signature = inspect.signature(registry().resolve(registry().get(kind, name)[0]))
-    for parameter in signature.parameters.values():
-        if dataclasses.is_dataclass(parameter.default):
-            yield from (f"{parameter.name}.{field.name}" for field in dataclasses.fields(parameter.default))
-        elif parameter.kind is not parameter.VAR_KEYWORD:
+    target = registry().resolve(registry().get(kind, name)[0])
+    hints = typing.get_type_hints(target.__init__)
+    for parameter in inspect.signature(target).parameters.values():
+        hint = hints.get(parameter.name)
+        nested = [one for one in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(one)]
+        if nested:
+            yield from (f"{parameter.name}.{field.name}" for field in dataclasses.fields(nested[0]))
+        else:
             yield parameter.name
 
 

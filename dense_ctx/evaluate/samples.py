@@ -108,8 +108,8 @@ def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], known: Sequ
         if not path.is_file():
             others = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "no list"
             raise FileError(
-                f"{protocol.id}: the list of training images {path} is missing; its folder has {others}. Put it there, or "
-                "draw a share by seed, which is another evaluation: support.names=null data.fraction=SHARE"
+                f"{protocol.id}: the list of training images {path} is missing; its folder has {others}. Put it there, "
+                "or draw a share by seed, which is another evaluation: support.names=null data.fraction=SHARE"
             )
         names = [Path(line.split()[0]).stem for line in read_text(path, MAX_JSON).splitlines() if line.strip()]
         strange = [name for name in names if name not in stems]

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,13 +66,21 @@ def load(
 def push(
     model: DenseModel,
     repo_id: str,
-    private: bool | None,
-    token: str | None,
-    branch: str | None,
-    commit_message: str,
-    options: Mapping[str, Any],
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    commit_message: str = "Upload a dense_ctx model",
+    **options: Any,
 ) -> str:
-    """Save to a temporary folder and upload it in one commit; see `DenseModel.push_to_hub`."""
+    """Save to a temporary folder and upload it in one commit; errors as `DenseModel.push_to_hub`.
+
+    Args:
+        private: whether a new repository is; None: the account's default.
+        token: that may write; default the one logged in with.
+        branch: to commit to; default the repository's own.
+        options: of `dense_ctx.persistence.checkpoint.save`.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -172,23 +172,19 @@ class InContext:
 
     @gateway
     def predict(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
-        """Label ids, int64 [H, W], or values, float [K, H, W], at each image's size; a list for a list.
+        """Label ids, int64 [H, W], or values, float [K, H, W], at each image's size, on the CPU; a list for a list.
 
         Raises:
             NotFittedError: before `fit`.
         """
         if isinstance(images, (list, tuple)):
             return [self.predict(image, max_memory) for image in images]
-        scores = (
-            self.predict_proba(images, max_memory) if self.task_ != "regression" else self._scores(images, max_memory)
-        )
-        if self.task_ == "regression":
-            return scores
-        return torch.tensor(self.classes_)[scores.argmax(0).cpu()]
+        scores = self._scores(images, max_memory)
+        return scores if self.task_ == "regression" else torch.tensor(self.classes_)[scores.argmax(0)]
 
     @gateway
     def predict_proba(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
-        """Class probabilities, float [K, H, W], in the order of `classes_`; a list for a list.
+        """Class probabilities, float [K, H, W], in the order of `classes_`, on the CPU; a list for a list.
 
         Raises:
             NotFittedError: before `fit`.
@@ -207,12 +203,12 @@ class InContext:
             raise NotFittedError("predict needs examples first: call fit(images, targets)")
         pixels = _one(image)
         if max_memory is None:
-            return self._read(probe, self.model(pixels))[0]
+            return self._read(probe, self.model(pixels))[0].cpu()
         channels = len(self.classes_) or self.channels_
         windows = plan(self.model, (pixels.shape[-2], pixels.shape[-1]), max_memory, channels)
         windows = settled(self.model, pixels, windows, max_memory)
 
-        return map_tiles(self.model, pixels, lambda features: self._read(probe, features), windows)[0]
+        return map_tiles(self.model, pixels, lambda features: self._read(probe, features), windows)[0].cpu()
 
     def _read(self, probe: Probe, features: DenseFeatures) -> Tensor:
         with blamed("probe", self.method):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
@@ -13,12 +12,13 @@ from torch import Tensor, nn
 
 from . import images as image_io
 from .config import ModelConfig, Part
+from .create import create_backbone, create_decoder
 from .errors import InputError
 from .gateway import gateway
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
 from .numerics import require_finite
-from .plugins import blamed, registry
+from .plugins import blamed
 from .tiling import tiled_forward
 
 if TYPE_CHECKING:
@@ -26,49 +26,6 @@ if TYPE_CHECKING:
 
 
 ImageList: TypeAlias = "list[ImageLike] | tuple[ImageLike, ...]"
-
-
-@gateway
-def create_backbone(name: str, **args: Any) -> Backbone:
-    """Build a registered backbone: create_backbone("dinov2-s14").
-
-    Raises:
-        UnknownNameError: no such backbone; the closest names are listed.
-        WeightsError: the pretrained weights are unavailable.
-    """
-    return cast(Backbone, _create("backbone", name, args))
-
-
-def random_args(backbone: str) -> dict[str, Any]:
-    """Arguments that build a registered backbone with random weights; see `Backbone.random_args`."""
-    entry, _ = registry().get("backbone", backbone)
-    target = registry().resolve(entry)
-    return target.random_args() if isinstance(target, type) and issubclass(target, Backbone) else {}
-
-
-def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
-    """`Backbone.identity` of a registered backbone with these arguments."""
-    call = registry().bind("backbone", backbone, **args)
-    target = call.func
-    if not isinstance(target, type) or not issubclass(target, Backbone):
-        return None
-    return target.identity(*call.args, **call.keywords)
-
-
-@gateway
-def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
-    """Build a registered decoder to fit `backbone`."""
-    return cast(Decoder, _create("decoder", name, args, dims=backbone.dims, strides=backbone.strides))
-
-
-def _create(kind: str, name: str, args: Mapping[str, Any], **more: Any) -> Any:
-    """Build a part; arguments that a file gave, while a folder is opened, are checked first."""
-    from .persistence.file_args import check_file_args
-    from .persistence.links import opening
-
-    if (folder := opening()) is not None:
-        check_file_args(kind, name, args, folder)
-    return registry().create(kind, name, **more, **args)
 
 
 class DenseModel(nn.Module):
@@ -109,7 +66,8 @@ class DenseModel(nn.Module):
 
         A model of modules runs and trains; only one made of names can be saved.
         """
-        encoder, head = _part(backbone, backbone_args), _part(decoder, decoder_args)
+        encoder = Part(backbone, backbone_args or {}) if isinstance(backbone, str) else backbone
+        head = Part(decoder, decoder_args or {}) if isinstance(decoder, str) else decoder
         if isinstance(encoder, Part):
             backbone = create_backbone(encoder.name, **encoder.args)
             encoder = replace(encoder, args=backbone.stored_args(encoder.args, whole=False))
@@ -139,20 +97,12 @@ class DenseModel(nn.Module):
         return hub.load(name_or_path, **options)
 
     @gateway
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        commit_message: str = "Upload a dense_ctx model",
-        **options: Any,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Publish to "owner/name" in one commit; a card that is there stays. Returns the commit's address.
 
         Args:
-            options: as `save_pretrained`.
+            options: private, token, branch, commit_message: see `dense_ctx.persistence.hub.push`; others as
+                `save_pretrained`.
 
         Raises:
             WeightsError: no access, or no connection.
@@ -160,7 +110,7 @@ class DenseModel(nn.Module):
         """
         from .persistence import hub
 
-        return hub.push(self, repo_id, private, token, branch, commit_message, options)
+        return hub.push(self, repo_id, **options)
 
     @property
     def dim(self) -> int:
@@ -291,11 +241,6 @@ class DenseModel(nn.Module):
                 patches=features.maps[-1], cls=features.cls, pixels=pixels,
             )  # fmt: skip
         return DenseFeatures(pixels, features.maps[-1], features.cls, extent)
-
-
-def _part(part: Any, args: Mapping[str, Any] | None) -> Any:
-    """A name and its arguments as a Part; a Part or a module as it is."""
-    return Part(part, args or {}) if isinstance(part, str) else part
 
 
 class AutoDenseModel:

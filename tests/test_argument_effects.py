@@ -15,11 +15,10 @@ from dip_data import tasks
 from maxa_scenes import KINDS, OUTPUTS, Boxes
 from PIL import Image
 
-from dense_ctx import registry
+from dense_ctx import DenseModel, create_decoder, registry
 from dense_ctx.data.video import write_video
 from dense_ctx.errors import ConfigError, DenseCtxError, InputError
 from dense_ctx.interfaces import DenseFeatures, FitContext
-from dense_ctx.model import DenseModel, create_decoder
 from dense_ctx.testing import TinyBackbone
 from dense_ctx.testing.common import decoder_inputs
 from dense_ctx.testing.decoder import PLAIN

@@ -11,6 +11,7 @@ from dense_ctx_lila.cues.base import Cue
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.open_clips import open_clips
+from dense_ctx_lila.ridge import ridge_apply, ridge_fit
 from dense_ctx_lila.sampling import FramePairs, Sampling
 from dense_ctx_lila.slow_copy import SlowCopy
 from PIL import Image
@@ -19,7 +20,6 @@ from torch.nn import functional
 from dense_ctx.data.video import write_video
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.model import DenseModel
-from dense_ctx.numerics import ridge_apply, ridge_fit
 from dense_ctx.testing import TinyBackbone, check_objective, tiny_model
 from dense_ctx.train import TrainConfig, TrainStep
 

@@ -122,6 +122,11 @@ class MaxaObjective(ScoredObjective):
             samples.features = cache_features(model, samples.images, self.cache, self.image_size)
         return super().setup(model, dataset, fresh=fresh)
 
+    def weight(self, batch: Batch) -> Tensor:
+        """Pixels that the loss is a mean over: the known ones; of a numbered task those that are drawn."""
+        known = self.task.known(batch["target"]).flatten(1).sum(1)
+        return (known.clamp_max(self.pixels) if self.task.numbered else known).sum()
+
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
         """Loss of a batch; logs the share of known pixels."""
         target: Tensor = batch["target"].to(model.device)

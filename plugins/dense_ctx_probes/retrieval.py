@@ -266,7 +266,7 @@ class RetrievalProbe(Probe):
         if not len(self.bank_):
             raise NotFittedError("Nothing to save: call fit first")
         counts = self.bank_.counts()
-        keys, values = self.bank_.whole()
+        keys, values = (part.cpu() for part in self.bank_.whole())
         numbers = torch.tensor([self.seen_, self.width_])
         return {"keys": keys, "values": values, "counts": counts, "numbers": numbers}
 

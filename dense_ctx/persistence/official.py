@@ -1,4 +1,4 @@
-"""Models made of the tensors in an author's checkpoint: what the converters of formats share."""
+"""Models built from the tensors of an author's checkpoint, for the converters."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..model import DenseModel
 
 
 def checkpoint_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a training script's checkpoint, from its top, its "model" or its "state_dict", without "module.".
+    """The tensors of a training script's checkpoint: the top level, "model" or "state_dict", without prefix "module.".
 
     Raises:
         FileError: no such file.
-        CheckpointError: damaged, holding other objects than tensors and plain values, or no tensors.
+        CheckpointError: damaged, or holding no tensors or other objects than tensors and plain values.
     """
     if not path.is_file():
         raise FileError(f"No checkpoint at {path}")
@@ -41,21 +41,21 @@ def checkpoint_tensors(path: Path) -> dict[str, Tensor]:
 def official_model(
     path: Path, backbone: Part, decoder: Part, encoder: Mapping[str, Tensor], unused: Iterable[str]
 ) -> DenseModel:
-    """Build the parts, the backbone with the tensors of `encoder`; the model's folder will hold it whole.
+    """Build the parts, the backbone with the tensors of `encoder`; the model's folder will store all of it.
 
     Args:
-        path: of the checkpoint, for the record in the model's configuration.
-        unused: names of the checkpoint's tensors that no feature depends on, for the same record.
+        path: of the checkpoint, recorded in the model's configuration.
+        unused: names of the checkpoint's tensors that no feature depends on, recorded too.
 
     Raises:
-        WeightsError: tensors that do not fit the backbone, by name.
+        WeightsError: tensors that do not fit the backbone; the message names them.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{path.stem}.safetensors"
         save_file({key: value.contiguous().clone() for key, value in encoder.items()}, file)
         with_file = replace(backbone, args={**backbone.args, "weights": str(file)})
         model: DenseModel = DenseModel.from_parts(with_file, decoder)
-    model.backbone.source = None  # it has no home of its own: the folder stores it whole
+    model.backbone.source = None  # without a source, the folder stores all of it
     record = {"checkpoint": path.name, "sha256": file_digest(path), "unused": sorted(unused)}
     model.model_config = ModelConfig(backbone, decoder, trained_with=record)
     model.decoder.fresh = False

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .model import DenseModel as DenseModel
     from .model import create_backbone as create_backbone
     from .model import create_decoder as create_decoder
-    from .tracking import track as track
 
 _MODULES = {
     "config": "ModelConfig Part",
@@ -42,7 +41,6 @@ _MODULES = {
     "interfaces": "Backbone Batch Decoder DenseFeatures EpochDataset Features FitContext Losses Metric Objective Probe "
     "ScoredObjective Scores SeededDataset",
     "model": "AutoDenseModel DenseModel create_backbone create_decoder",
-    "tracking": "track",
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
 
@@ -160,8 +161,11 @@ class DenseModel(nn.Module):
             ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
         """
         from .persistence import hub
+        from .persistence.links import refuse_local_links
 
-        return hub.push(self, repo_id, private, token, branch, commit_message, options)
+        refuse_local_links(self, bool(options.get("standalone")))
+        write = partial(self.save_pretrained, **options)
+        return hub.push(write, repo_id, private, token, branch, commit_message)
 
     @property
     def dim(self) -> int:

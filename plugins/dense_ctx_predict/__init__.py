@@ -1,0 +1,28 @@
+"""Predictions for images, folders and videos: the object, and the commands `dense-ctx predict` and `track`."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dense_ctx.hookspecs import Register, hookimpl
+
+if TYPE_CHECKING:
+    from .predictor import LabelClass as LabelClass
+    from .predictor import Predictor as Predictor
+    from .tracking import track as track
+
+_MODULES = {"LabelClass": "predictor", "Predictor": "predictor", "track": "tracking"}
+__all__ = ["LabelClass", "Predictor", "track"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:  # not before: it loads torch
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@hookimpl
+def register_parts(register: Register) -> None:
+    """Name the parts."""
+    register("command", "predict", "dense_ctx_predict.command:Predict")
+    register("command", "track", "dense_ctx_predict.track_command:Track")
+    register("probe", "head", "dense_ctx_predict.head:HeadProbe")

@@ -80,7 +80,6 @@ def test_the_published_settings():
 @pytest.fixture
 def preset(tmp_path):
     """A benchmark of one's own with the names of MAXA's table 2, on tiny data."""
-    pytest.importorskip("pycocotools")
     tiny_datasets.instances(tmp_path / "coco")
     data = written("maxa-table2")
     data |= {

@@ -286,7 +286,6 @@ def test_cutting_a_map_keeps_its_values_and_places():
 
 def test_flow_of_a_moving_scene_is_the_same_in_every_crop(tmp_path):
     """Two pixels a frame to the right: full-frame units, whatever is cut out and however large it is shown."""
-    pytest.importorskip("cv2")
     (tmp_path / "moving").mkdir()
     for i in range(4):
         Image.fromarray(scene(2 * i)).save(tmp_path / "moving" / f"{i:05d}.png")
@@ -425,7 +424,6 @@ def test_a_clip_of_one_frame_says_so(tmp_path):
 
 
 def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
-    pytest.importorskip("cv2")
     from dense_ctx.cli import main
 
     assert (

@@ -48,6 +48,7 @@ class Probe(ABC):
     # True: targets at the image's own size are welcome, however coarse the grid of the pixel features
     pixel_targets: ClassVar[bool] = False
     file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
+    learns: ClassVar[bool] = True  # False: it predicts without `partial_fit`, which is not called
 
     def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
         self.task = task

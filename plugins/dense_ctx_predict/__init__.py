@@ -1,4 +1,4 @@
-"""Predictions for images, folders and videos: the object, and the commands `dense-ctx predict` and `track`."""
+"""Features and predictions for images, folders and videos: Predictor, and the commands features, predict, track."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def register_parts(register: Register) -> None:
     """Name the parts."""
+    register("command", "features", "dense_ctx_predict.features_command:Features")
     register("command", "predict", "dense_ctx_predict.command:Predict")
     register("command", "track", "dense_ctx_predict.track_command:Track")
     register("probe", "head", "dense_ctx_predict.head:HeadProbe")

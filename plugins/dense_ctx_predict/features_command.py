@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..model_spec import DEFAULT_MODEL
-from .arguments import add_model_argument, add_precision_arguments, model_of, progress, refuse, unique_stem
-from .base import Command
+from dense_ctx.commands.arguments import (
+    add_model_argument,
+    add_precision_arguments,
+    model_of,
+    progress,
+    refuse,
+    unique_stem,
+)
+from dense_ctx.commands.base import Command
+from dense_ctx.model_spec import DEFAULT_MODEL
 
 
 class Features(Command):
@@ -30,12 +37,12 @@ class Features(Command):
         """Write NAME.safetensors (pixels, patches, cls) and NAME.png (joint PCA) for each image."""
         import torch
 
-        from .. import images, visualize
-        from ..data.video import IMAGE_SUFFIXES
-        from ..errors import FileError, InputError
-        from ..files import new_file, write_tensors
-        from ..numerics import require_finite
-        from ..tiling import write_features
+        from dense_ctx import images, visualize
+        from dense_ctx.data.video import IMAGE_SUFFIXES
+        from dense_ctx.errors import FileError, InputError
+        from dense_ctx.files import new_file, write_tensors
+        from dense_ctx.numerics import require_finite
+        from dense_ctx.tiling import write_features
 
         if not 0 < args.scale <= 8:
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")

@@ -1,0 +1,19 @@
+"""Label maps in the files of annotation tools, read and written. Here are the formats' names."""
+
+from dense_ctx.hookspecs import DefineKind, Register, hookimpl
+
+
+@hookimpl
+def define_kinds(define: DefineKind) -> None:
+    """Label formats: files of annotation tools to label maps, and back."""
+    define("label-format", "dense_ctx_labels.base:LabelFormat")
+
+
+@hookimpl
+def register_parts(register: Register) -> None:
+    """Name the formats, and the verb that converts between them."""
+    register("label-format", "auto", "dense_ctx_labels.auto:Auto")
+    register("label-format", "png", "dense_ctx_labels.png:PalettePng")
+    register("label-format", "png-grey", "dense_ctx_labels.png:GreyPng")
+    register("label-format", "labelme", "dense_ctx_labels.labelme:Labelme")
+    register("command", "labels", "dense_ctx_labels.command:Labels")

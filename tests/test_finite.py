@@ -345,7 +345,7 @@ def test_half_that_overflows_is_refused_on_the_command_line(tmp_path, monkeypatc
     model = tiny_model()
     with torch.no_grad():
         model.decoder.project[0].bias.fill_(1e6)
-    monkeypatch.setattr("dense_ctx.commands.features.model_of", lambda args: model)
+    monkeypatch.setattr("dense_ctx_predict.features_command.model_of", lambda args: model)
     assert cli.main(["features", "tiny", str(picture), "--half", "--out", str(tmp_path / "out")]) == 2
     assert "as float16: NaN or infinity in pixels" in capsys.readouterr().err
     assert not (tmp_path / "out" / "a.safetensors").exists()

@@ -22,7 +22,11 @@ def scored_by_head(model: DenseModel, protocol: Protocol) -> Protocol:
     output = _output(model)
     if output is None:
         return protocol
-    settings = [f"probe={HEAD}", "reads=pixels", "decode=full", "grid=1", "train=null", "support=null"]
+    seen, given = output.image_size or (1, 1), output.size or output.image_size or (1, 1)
+    shares = {(a / b) for a, b in zip(seen, given, strict=True)}  # pixels to a cell of the outputs
+    grid = next(iter(shares)) if len(shares) == 1 else 1.0
+    decode, cell = ("grid", int(grid)) if grid > 1 and grid == int(grid) else ("full", 1)
+    settings = [f"probe={HEAD}", "reads=pixels", f"decode={decode}", f"grid={cell}", "train=null", "support=null"]
     if output.image_size is not None:
         settings += [f"image.size={json.dumps(output.image_size)}", "image.short_side=null"]
     before = protocol.to_dict()
@@ -38,15 +42,14 @@ def check_head(model: DenseModel, protocol: Protocol, images: ImageSet | VideoSe
     output, target = _output(model), Scorer(protocol).target
     if output is None:
         raise ConfigError(f"{protocol.id}: probe=head, and the model gives features: it has no trained head")
+    hint = "To measure its features, name a probe: probe=ridge"
     if output.task != target:
-        raise ConfigError(f"{protocol.id} is about {target}; the model's head predicts {output.task}")
+        raise ConfigError(f"{protocol.id} is about {target}; the model's head predicts {output.task}. {hint}")
     if output.classes != tuple(images.classes):
         pairs = zip(output.classes, images.classes, strict=False)
-        differing = next((f"{a!r} where the data has {b!r}" for a, b in pairs if a != b), "")
-        raise ConfigError(
-            f"{protocol.id}: the head has {len(output.classes)} classes and the data {len(images.classes)}"
-            f"{', ' if differing else ''}{differing}. To measure its features, name a probe: probe=ridge"
-        )
+        differing = next((f", {a!r} where the data has {b!r}" for a, b in pairs if a != b), "")
+        counts = f"the head has {len(output.classes)} classes and the data {len(images.classes)}"
+        raise ConfigError(f"{protocol.id}: {counts}{differing}. {hint}")
 
 
 def _output(model: DenseModel) -> Output | None:

@@ -196,5 +196,5 @@ def _bits(values: Any) -> int:
     """16 or 8 of a grey picture or an array of its type; 0 of a palette, of colours and of all else."""
     if isinstance(values, Image.Image):
         return 16 if values.mode.startswith("I") else 8 if values.mode == "L" else 0
-    dtype = str(getattr(values, "dtype", "")).removeprefix("torch.")
-    return {"uint16": 16, "uint8": 8}.get(dtype, 0)
+    dtype = str(values.dtype) if isinstance(values, (np.ndarray, Tensor)) else ""
+    return {"uint16": 16, "uint8": 8}.get(dtype.removeprefix("torch."), 0)

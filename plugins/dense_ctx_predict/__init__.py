@@ -1,6 +1,5 @@
 """Features and predictions for images, folders and videos: Predictor, and the commands features, predict, track."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from dense_ctx.hookspecs import Register, hookimpl
@@ -10,14 +9,16 @@ if TYPE_CHECKING:
     from .predictor import Predictor as Predictor
     from .tracking import track as track
 
-_MODULES = {"LabelClass": "predictor", "Predictor": "predictor", "track": "tracking"}
 __all__ = ["LabelClass", "Predictor", "track"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:  # not before: it loads torch
-        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .predictor import LabelClass, Predictor  # not before: they load torch
+    from .tracking import track
+
+    return {"LabelClass": LabelClass, "Predictor": Predictor, "track": track}[name]
 
 
 @hookimpl

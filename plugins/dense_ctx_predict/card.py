@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dense_ctx.persistence.card import PIPELINES
+
 if TYPE_CHECKING:
     from .predictor import Predictor
 
-PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}
 RESULTS = {
     "segmentation": "int64 [H, W], the ids below",
     "depth": "float [1, H, W], metres",

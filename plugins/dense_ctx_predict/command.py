@@ -151,6 +151,8 @@ def _writer(args: argparse.Namespace, predictor: Predictor) -> Writer:
 
 def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
     """Make `out` the folder of this predictor's files, or refuse one of another's."""
+    from dataclasses import asdict
+
     from dense_ctx.persistence.identity import Identity
 
     from .files import digest
@@ -160,7 +162,7 @@ def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
         settings["scale"] = writer.scale
     advice = "Choose another --out, or remove this one to begin anew"
     Identity(out / "predictor.json", "folder of predictions", advice).claim(
-        settings, {"classes": [vars(item) for item in predictor.classes]}
+        settings, {"classes": [asdict(item) for item in predictor.classes]}
     )
 
 

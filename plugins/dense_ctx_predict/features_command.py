@@ -11,7 +11,6 @@ from dense_ctx.commands.arguments import (
     model_of,
     progress,
     refuse,
-    unique_stem,
 )
 from dense_ctx.commands.base import Command
 from dense_ctx.model_spec import DEFAULT_MODEL
@@ -59,7 +58,7 @@ class Features(Command):
         stems: set[str] = set()
         maps, names = [], []
         for path in progress(args.images, len(args.images), "features"):
-            name = unique_stem(path, stems)
+            name = _unique_stem(path, stems)
             if args.npy:
                 file = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
                 print(f"{path} -> {file}")
@@ -84,3 +83,13 @@ class Features(Command):
         for name, picture in zip(names, visualize.pca_pictures(maps) if maps else [], strict=True):
             print(f"picture {visualize.save_picture(args.out / f'{name}.png', picture)}")
         return 0
+
+
+def _unique_stem(path: Path, stems: set[str]) -> str:
+    """A name for the outputs of `path`: its stem, numbered when two inputs share it."""
+    stem, count = path.stem, 1
+    while stem in stems:
+        count += 1
+        stem = f"{path.stem}-{count}"
+    stems.add(stem)
+    return stem

@@ -77,7 +77,10 @@ class Recipe:
         predictor, context = writer.predictor, None
         if predictor.context is not None and not is_predictor(args.model):
             context = save_context(predictor.context, folder / "context")
-        options = {key: value for key, value in vars(writer).items() if key != "predictor"}
+        options = {
+            "out": writer.out, "format": writer.format, "scale": writer.scale, "pictures": writer.pictures,
+            "max_memory": writer.max_memory,
+        }  # fmt: skip
         names = {item.id: item.name for item in predictor.classes}
         colours = {item.id: item.colour for item in predictor.classes}
         return cls(args.model, args.device, args.dtype, context, predictor.task, names, colours, options)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from .errors import PluginError, PluginWarning, cause_of, shortened
+from .errors import DenseCtxError, PluginError, PluginWarning, cause_of, shortened
 from .hookspecs import API_VERSION, GROUP, HookSpecs
 from .kinds import LONGEST_NAME, Entry, Kind, Owner
 from .registry import Registry
@@ -46,6 +46,31 @@ def registry() -> Registry:
         if _registry is None or _loading:
             _registry = load_plugins()
         return _registry
+
+
+@contextlib.contextmanager
+def blamed(kind: str, part: object) -> Iterator[None]:
+    """Errors of a part in the block name it and its plugin.
+
+    Args:
+        part: its registered name, or the object; one whose class is not registered keeps its errors.
+
+    Raises:
+        PluginError: in place of an error that is neither ours nor of too little memory.
+    """
+    try:
+        yield
+    except (DenseCtxError, MemoryError):
+        raise
+    except Exception as error:
+        target = f"{type(part).__module__}:{type(part).__qualname__}"
+        entries = [entry for entry in registry().entries(kind) if entry.target == target]
+        if isinstance(part, str):
+            entries = [registry().get(kind, part)[0]]
+        if not entries or type(error).__name__ == "OutOfMemoryError":
+            raise
+        name = part if isinstance(part, str) else entries[0].name
+        raise PluginError(f"{kind} {name!r} of {entries[0].owner} failed: {cause_of(error)}") from error
 
 
 def load_plugins(strict: bool | None = None) -> Registry:

@@ -2,30 +2,17 @@
 
 import numpy as np
 import pytest
-from dense_ctx_labels.base import Annotation, LabelFormat
+from dense_ctx_labels.annotation import Annotation
+from dense_ctx_labels.base import LabelFormat
 from dense_ctx_labels.classes import Classes
 from dense_ctx_labels.contours import regions
 from dense_ctx_labels.raster import draw, ellipse, fill
+from label_maps import CLASSES, noise, part
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from dense_ctx import registry
 from dense_ctx.errors import FileError, InputError
-
-CLASSES = Classes(("background", "cat", "dog"), ((0, 0, 0), (10, 200, 30), (255, 128, 0)))
-
-
-def part(name, **options):
-    return registry().create("label-format", name, **options)
-
-
-def noise(seed, size=(37, 53), classes=CLASSES, ignored=True):
-    """Regions inside one another, touching by corners, of single pixels, at the border; and ignored ones."""
-    rng = np.random.default_rng(seed)
-    smooth = ndimage.gaussian_filter(rng.normal(size=(len(classes) + ignored, *size)), (0, 2 * seed % 5, 2 * seed % 5))
-    labels = smooth.argmax(0)
-    labels[labels == len(classes)] = classes.ignore
-    return labels
 
 
 def painted(pieces, size, start):
@@ -43,19 +30,25 @@ def painted(pieces, size, start):
 @pytest.mark.parametrize("skip", [None, 0, 255])
 def test_polygons_of_a_label_map_draw_it_again(seed, skip):
     labels = noise(seed)
-    assert np.array_equal(painted(regions(labels, skip), labels.shape, 99 if skip is None else skip), labels)
-    if skip is not None:
-        assert len(regions(labels, skip)) <= len(regions(labels, None))
+    pieces = regions(labels, skip)
+    for order in (pieces, pieces[::-1]):  # each stands for itself: none hides another
+        assert np.array_equal(painted(order, labels.shape, 99 if skip is None else skip), labels)
+    assert skip not in [value for value, _ in pieces]
 
 
-def test_a_region_in_a_hole_comes_later_and_background_there_is_a_region():
-    labels = np.zeros((9, 9), dtype=int)
-    labels[1:8, 1:8] = 1
-    labels[3:6, 3:6] = 0
-    labels[4, 4] = 2
-    assert [value for value, _ in regions(labels, 0)] == [1, 0, 2]
-    labels[3:6, 3:6] = 1
-    assert [(v, len(ring)) for v, ring in regions(labels, 0)] == [(1, 4)]
+def test_a_ring_with_holes_runs_through_its_own_pixels_alone():
+    labels = np.zeros((12, 14), dtype=int)
+    labels[1:11, 1:13] = 1
+    labels[3:9, 3:6] = 0
+    labels[4:6, 8:11] = 2
+    labels[7, 9] = 0
+    labels[5, 4] = 1
+    (_, ring), *others = regions(labels, 0)
+    assert [value for value, _ in others] == [2, 1]
+    for (ax, ay), (bx, by) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        assert ax == bx or ay == by
+        sides = labels[int(min(ay, by)) : int(max(ay, by)), [int(ax) - 1, int(ax)]]
+        assert (sides == 1).any(axis=1).all()  # each side of a pixel that it runs along is one of the region's
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -294,7 +287,7 @@ def test_what_is_written_wrongly(tmp_path):
 
 def test_every_format_says_what_it_is():
     names = registry().names("label-format")
-    assert {"auto", "png", "png-grey", "labelme"} <= set(names)
+    assert {"auto", "png", "png-grey", "labelme", "coco", "cvat", "label-studio", "yolo"} <= set(names)
     for name in names:
         kind = registry().resolve(registry().get("label-format", name)[0])
         assert issubclass(kind, LabelFormat)

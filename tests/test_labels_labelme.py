@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dense_ctx_labels.base import Annotation
+from dense_ctx_labels.annotation import Annotation
 from dense_ctx_labels.classes import Classes
+from label_maps import CLASSES, noise, part
 from PIL import Image
 from scipy import ndimage
-from test_labels import CLASSES, noise, part
 
 from dense_ctx.errors import FileError, InputError
 

@@ -11,12 +11,11 @@ import pytest
 import tiny_datasets
 from dip_data import tasks
 
-from dense_ctx import registry
+from dense_ctx import create_backbone, create_decoder, registry
 from dense_ctx.cli import main
 from dense_ctx.config import Part, load_yaml, parse_part
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError, FileError, InputError, UnknownNameError
-from dense_ctx.model import create_backbone, create_decoder
 from dense_ctx.persistence.file_args import check_file_args
 from dense_ctx.train import TrainConfig
 

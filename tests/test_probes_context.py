@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from dense_ctx_lila.ridge import ridge_apply, ridge_fit
 from dense_ctx_probes.gradient import GradientProbe
 from dense_ctx_probes.ridge import RidgeProbe
 from dense_ctx_probes.text import TextEmbeddings
@@ -14,7 +15,6 @@ from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.evaluate.job import make_probe
 from dense_ctx.interfaces import DenseFeatures, FitContext
-from dense_ctx.numerics import ridge_apply, ridge_fit
 from dense_ctx.testing import tiny_model
 
 CLASSES = ("sky", "road", "tree")

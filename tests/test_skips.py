@@ -15,6 +15,7 @@ ALLOWED = {
     "no resource module": "Windows",
     "resource": "a module of POSIX",
     "a script of sh": "Windows",
+    "no C++ compiler (c++, g++ or clang++) for the pretended device": "what stands for CUDA's driver is compiled",
     "peaks are counted on Linux with glibc": "its counter",
     "needs bash and perl": "the commands of a page, as they are",
     "no source tree": "the tests of an installation",

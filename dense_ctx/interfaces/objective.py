@@ -113,9 +113,17 @@ class Objective(nn.Module, ABC):
         ]
         return [{"params": parameters} for parameters in parts if parameters]
 
+    def weight(self, batch: Batch) -> Tensor | float | None:
+        """How many things the loss of a batch, as `collate` gave it, is a mean over: known pixels, not images.
+
+        A training with several processes, or parts of a step, weighs their losses so, which makes them that of the
+        joint batch. Default: None, all parts count the same.
+        """
+        return None
+
     @abstractmethod
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
-        """Compute the losses of one batch."""
+        """Compute the losses of one batch. NaN in it is a fault of the data, but for unknown values of "target"."""
 
     def after_step(self, model: DenseModel, step: int) -> None:
         """Run after each optimiser step (EMA teachers). Default: nothing."""

@@ -39,6 +39,9 @@ class FitContext:
 class Probe(ABC):
     """Reads predictions out of features, with scikit-learn's verbs; fitted state ends in "_".
 
+    Predictions are where the features are, which may change from call to call; targets may be anywhere. A state is on
+    the CPU, wherever it was made.
+
     Args:
         task: "segmentation" (targets [B, H, W] int64 class indices, -1 is ignored) or
             "regression" (targets [B, K, H, W] float, NaN is ignored).

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -64,21 +64,30 @@ def load(
 
 
 def push(
-    write: Callable[[Path], object],
+    save: Callable[..., object],
     repo_id: str,
-    private: bool | None,
-    token: str | None,
-    branch: str | None,
-    commit_message: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    commit_message: str = "Upload a dense_ctx model",
+    **options: Any,
 ) -> str:
-    """Write to a temporary folder and upload it in one commit; see `DenseModel.push_to_hub`."""
+    """Save to a temporary folder and upload it in one commit; errors as `DenseModel.push_to_hub`.
+
+    Args:
+        save: writes what is published: called with a folder and `options`.
+        private: whether a new repository is; None: the account's default.
+        token: that may write; default the one logged in with.
+        branch: to commit to; default the repository's own.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(token=token, library_name="dense_ctx")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / repo_id.rpartition("/")[2]
-        write(folder)
+        save(folder, **options)
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             own_card = [CARD] if api.file_exists(repo_id, CARD, revision=branch) else []

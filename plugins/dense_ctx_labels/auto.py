@@ -8,7 +8,8 @@ from typing import Any
 from dense_ctx import registry
 from dense_ctx.errors import FileError, InputError, MissingDependencyError
 
-from .base import AnnotationSet, LabelFormat, Source
+from .annotation import AnnotationSet
+from .base import LabelFormat, Source
 
 
 class Auto(LabelFormat):

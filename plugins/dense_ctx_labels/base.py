@@ -1,87 +1,21 @@
-"""LabelFormat: label maps in the files of one tool; and what passes in and out."""
+"""LabelFormat: label maps in the files of one tool."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, overload
+from typing import ClassVar, Literal
 
-import numpy as np
-
-from dense_ctx.errors import FileError, InputError, about
+from dense_ctx.errors import FileError, InputError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
 
+from .annotation import Annotation, AnnotationSet, LabelArray, check_size
 from .classes import Classes, listed
-from .references import ImageFiles, checked_reference
-
-LabelArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Picture: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """The label map of one image.
-
-    labels: [H, W] of whole numbers: places in `classes.names`, or `classes.ignore` where nothing is annotated. Of any
-        integer dtype when given; kept as `classes.dtype`, uint8 or uint16.
-    image: the image's file as the tool names it: relative to the folder of the images, with "/" between.
-    picture: gives the image, uint8 [H, W, 3], to formats that show it.
-
-    Raises:
-        InputError: another shape or dtype, an id without a class, an image outside of its folder.
-    """
-
-    labels: LabelArray
-    classes: Classes
-    image: str
-    picture: Callable[[], Picture] | None = None
-
-    @gateway
-    def __post_init__(self) -> None:
-        checked_reference(self.image)
-        labels = np.asarray(self.labels)
-        if labels.ndim != 2 or 0 in labels.shape or labels.dtype.kind not in "iu":
-            raise InputError(f"{self.image}: labels are whole numbers [H, W]; got {labels.dtype} {list(labels.shape)}")
-        beyond = labels[((labels < 0) | (labels >= len(self.classes))) & (labels != self.classes.ignore)]
-        if beyond.size:
-            raise InputError(
-                f"{self.image}: {beyond.size} pixels hold {', '.join(map(str, np.unique(beyond)[:5]))}; expected ids 0 "
-                f"to {len(self.classes) - 1} of {len(self.classes)} classes, or {self.classes.ignore} for ignored ones"
-            )
-        object.__setattr__(self, "labels", labels.astype(self.classes.dtype, copy=False))
-
-
-class AnnotationSet(Sequence[Annotation]):
-    """Annotations of several images; each is read when it is asked for.
-
-    Args:
-        classes: of all of them.
-        images: the references of the images, in order.
-        read: gives the annotation of an index.
-    """
-
-    def __init__(self, classes: Classes, images: Sequence[str], read: Callable[[int], Annotation]) -> None:
-        self.classes, self.images, self._read = classes, tuple(images), read
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @overload
-    def __getitem__(self, index: int) -> Annotation: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Annotation]: ...
-    def __getitem__(self, index: int | slice) -> Annotation | list[Annotation]:
-        """An annotation, or several. Errors as `LabelFormat.open`; IndexError, which ends an iteration."""
-        places = range(len(self))[index]
-        return self._one(places) if isinstance(places, int) else [self._one(place) for place in places]
-
-    @gateway
-    def _one(self, index: int) -> Annotation:
-        return self._read(index)
+from .references import ImageFiles
 
 
 @dataclass(frozen=True)
@@ -212,53 +146,3 @@ def _consistent(first: Annotation, others: Iterator[Annotation]) -> Iterator[Ann
             raise InputError(f"{annotation.image} comes twice; expected one annotation an image")
         images.add(annotation.image)
         yield annotation
-
-
-def check_size(size: Size, expected: Size | None, image: str) -> None:
-    """Refuse labels of another size than the image's."""
-    if expected is not None and tuple(size) != tuple(expected):
-        raise InputError(
-            f"The labels of {image} are {size[0]} x {size[1]} (H x W); the image is {expected[0]} x {expected[1]}: "
-            "they were made for another copy of it"
-        )
-
-
-def write_each(
-    path: Path, suffix: str, annotations: Iterator[Annotation], write: Callable[[Path, Annotation], object]
-) -> Path:
-    """Write one file an image: to `path` itself if it ends in `suffix`, else below it, named as the images.
-
-    Returns:
-        The folder of the files.
-
-    Raises:
-        InputError: a second annotation for one file: of two images a.jpg and a.png, or `path` is a file.
-    """
-    single = path.suffix.lower() == suffix and not path.is_dir()
-    files: dict[Path, str] = {}
-    for annotation in annotations:
-        file = path if single else (path / annotation.image).with_suffix(suffix)
-        if file in files:
-            hint = "give a folder" if single else "rename one"
-            raise InputError(f"{files[file]} and {annotation.image} would both be {file}: {hint}")
-        files[file] = annotation.image
-        with about(annotation.image):
-            write(file, annotation)
-    return path.parent if single else path
-
-
-def files_below(path: Path, suffix: str) -> list[Path]:
-    """The file itself, or a folder's files with this suffix, in its subfolders too, sorted; hidden ones left out.
-
-    Raises:
-        FileError: there is none.
-    """
-    if not path.is_dir():
-        return [path]
-    candidates = (file for file in path.rglob(f"*{suffix}") if file.is_file())
-    files = sorted(
-        file for file in candidates if not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
-    if not files:
-        raise FileError(f"The folder {path} holds no {suffix} file")
-    return files

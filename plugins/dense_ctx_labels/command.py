@@ -11,7 +11,7 @@ from dense_ctx.commands.arguments import progress, refuse
 from dense_ctx.commands.base import Command
 
 if TYPE_CHECKING:
-    from .base import Annotation, AnnotationSet
+    from .annotation import Annotation, AnnotationSet
 
 
 class Labels(Command):

@@ -1,4 +1,4 @@
-"""Label maps as polygons that give the same label maps when they are drawn one over the other."""
+"""Label maps as polygons, one a connected region, whose pixels are those of the label map."""
 
 from __future__ import annotations
 
@@ -6,34 +6,45 @@ from typing import Any
 
 import numpy as np
 
-from .base import LabelArray
-from .raster import Points, fill
+from .annotation import LabelArray
+from .raster import Points
 
 _Ids = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def regions(labels: LabelArray, skip: int | None) -> list[tuple[int, Points]]:
-    """(id, ring) of each connected region, in the order to draw them: one inside another comes later.
+    """(id, ring) of each connected region, from the largest to the smallest outline.
 
-    Rings run along the edges of pixels, so that `dense_ctx_labels.raster.fill` gives the very pixels. A hole is the
-    region in it, drawn over.
+    Rings run along the edges of pixels, so that `dense_ctx_labels.raster.fill` gives the very pixels. A hole is part of
+    its region's ring: a slit without width leads from the outline to it, straight up through the region.
 
     Args:
-        labels: [H, W]. skip: an id that is there before anything is drawn; its regions are left out, but for those
-            that others are drawn over.
+        labels: [H, W]. skip: an id whose regions are left out.
     """
     components, ids = _components(labels)
-    rings = _outer_rings(components)
-    order = sorted(range(len(ids)), key=lambda index: -_area(rings[index]))
-    if skip is None:
-        return [(int(ids[index]), rings[index]) for index in order]
-    covered = np.zeros(labels.shape, dtype=bool)
-    for index in order:
-        if ids[index] != skip:
-            mask, x, y = fill([rings[index]], (labels.shape[0], labels.shape[1]))
-            covered[y : y + mask.shape[0], x : x + mask.shape[1]] |= mask
-    needed = {int(index) for index in np.unique(components[covered & (labels == skip)])}
-    return [(int(ids[index]), rings[index]) for index in order if ids[index] != skip or index in needed]
+    loops = _loops(components)
+    rings = []
+    for value, (outline, *holes) in zip(ids.tolist(), loops, strict=True):
+        if value == skip:
+            continue
+        area = area_of(outline)
+        for hole in sorted(holes, key=lambda ring: float(ring[:, 1].min())):
+            outline = _joined(outline, hole)
+        rings.append((area, value, outline))
+    return [(value, ring) for _, value, ring in sorted(rings, key=lambda item: -item[0])]
+
+
+def _joined(ring: Points, hole: Points) -> Points:
+    """The ring with a slit to a hole, from the left end of the hole's highest side straight up to the ring."""
+    top = np.lexsort((hole[:, 0], hole[:, 1]))[0]
+    x, y = hole[top]
+    following = np.roll(ring, -1, axis=0)
+    left, right = np.minimum(ring[:, 0], following[:, 0]), np.maximum(ring[:, 0], following[:, 0])
+    above = (ring[:, 1] == following[:, 1]) & (left <= x) & (right > x) & (ring[:, 1] < y)
+    side = int(np.argmax(np.where(above, ring[:, 1], -1)))
+    door = np.array([[x, ring[side, 1]]])
+    around = np.roll(hole, -top, axis=0)
+    return np.concatenate([ring[: side + 1], door, around, around[:1], door, ring[side + 1 :]])
 
 
 def _components(labels: LabelArray) -> tuple[_Ids, _Ids]:
@@ -50,8 +61,8 @@ def _components(labels: LabelArray) -> tuple[_Ids, _Ids]:
     return components, np.array(ids, dtype=np.int64)
 
 
-def _outer_rings(components: _Ids) -> list[Points]:
-    """The outer boundary of each region: its corners, clockwise as seen."""
+def _loops(components: _Ids) -> list[list[Points]]:
+    """The corners of each region's boundary: around it first, clockwise as seen, then around its holes."""
     height, width = components.shape
     padded = np.pad(components, 1, constant_values=-1)
     parts = []
@@ -75,7 +86,7 @@ def _outer_rings(components: _Ids) -> list[Points]:
     second = np.minimum(follower + 1, len(key) - 1)
     other = (key[second] == key[follower]) & (pixel[second] == pixel) & (second != follower)
     following = np.where(other, second, follower).tolist()
-    rings: dict[int, Points] = {}
+    loops: list[list[Points]] = [[] for _ in range(int(components.max()) + 1)]
     seen = bytearray(len(following))
     for first in range(len(following)):
         if seen[first]:
@@ -89,12 +100,11 @@ def _outer_rings(components: _Ids) -> list[Points]:
         points = np.stack([x, y], axis=1).astype(np.float64)
         corner = np.any(np.diff(points, axis=0, prepend=points[-1:]) != np.roll(points, -1, axis=0) - points, axis=1)
         ring = points[corner]
-        if _area(ring) > 0:  # the others run around holes
-            rings[int(region[first])] = ring
-    return [rings[index] for index in range(len(rings))]
+        loops[region[first]].insert(0 if area_of(ring) > 0 else len(loops[region[first]]), ring)
+    return loops
 
 
-def _area(ring: Points) -> float:
-    """Twice the area within, above 0 where it runs clockwise as seen."""
+def area_of(ring: Points) -> float:
+    """The area within, above 0 where the ring runs clockwise as seen."""
     x, y = ring.T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2

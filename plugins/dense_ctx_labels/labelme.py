@@ -18,9 +18,11 @@ from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import read_json, write_json, write_text
 from dense_ctx.interfaces import Size
 
-from .base import Annotation, Source, files_below, write_each
+from .annotation import Annotation
+from .base import Source
 from .classes import IGNORE_NAME, Classes
-from .parsing import field, lines_of, read_size
+from .folders import files_below, write_each
+from .parsing import field, json_keys, lines_of, read_size
 from .raster import Mask, box, ellipse
 from .records import Record, Records, ShapeFormat, order_of_names
 from .references import reference
@@ -61,8 +63,7 @@ class Labelme(ShapeFormat):
     def recognises(cls, path: Path) -> bool:
         """JSON with shapes and an image's path; a folder whose first JSON file is so."""
         file = next(iter(sorted(path.rglob("*.json"))), path) if path.is_dir() else path
-        data = read_json(file) if file.suffix.lower() == ".json" else None
-        return isinstance(data, dict) and "shapes" in data and "imagePath" in data
+        return {"shapes", "imagePath"} <= json_keys(file)
 
     def records(self, source: Source) -> Records:
         """Read every file once, for the names."""
@@ -92,15 +93,11 @@ class Labelme(ShapeFormat):
             for name, ring in self.polygons(annotation):
                 shapes.append({"label": name, "points": ring.tolist(), "shape_type": "polygon", "mask": None, **common})
         else:
-            skip, name_of = self.shown(annotation)
-            for value in np.unique(annotation.labels):
-                if value == skip:
-                    continue
-                y, x = np.nonzero(annotation.labels == value)
-                top, left, bottom, right = int(y.min()), int(x.min()), int(y.max()), int(x.max())
-                mask = annotation.labels[top : bottom + 1, left : right + 1] == value
-                shapes.append({"label": name_of(int(value)), "points": [[left, top], [right, bottom]],
-                               "shape_type": "mask", "mask": _encoded(mask), **common})  # fmt: skip
+            for name, mask, (x, y) in self.masks(annotation):
+                corners = [[x, y], [x + mask.shape[1] - 1, y + mask.shape[0] - 1]]
+                shapes.append(
+                    {"label": name, "points": corners, "shape_type": "mask", "mask": _encoded(mask), **common}
+                )
         data = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": self._path(file, annotation.image),
                 "imageData": None, "imageHeight": height, "imageWidth": width}  # fmt: skip
         write_json(file, data, sync=False)

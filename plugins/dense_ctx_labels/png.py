@@ -14,8 +14,10 @@ from dense_ctx.errors import FileError, InputError, about
 from dense_ctx.files import new_file, write_text
 from dense_ctx.images import open_image
 
-from .base import Annotation, AnnotationSet, LabelArray, LabelFormat, Source, files_below, write_each
+from .annotation import Annotation, AnnotationSet, LabelArray
+from .base import LabelFormat, Source
 from .classes import Classes, Colour
+from .folders import files_below, write_each
 from .parsing import lines_of
 
 _MAP, _LIST = "labelmap.txt", "classes.txt"

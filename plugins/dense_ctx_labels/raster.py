@@ -31,9 +31,10 @@ def fill(rings: Sequence[Points], size: Size) -> tuple[Mask, int, int]:
     toggles = np.zeros((height, width + 1), dtype=np.int32)
     start = np.concatenate(rings) - (left, top)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]) - (left, top)
-    low, high = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
-    first = np.clip(np.ceil(low - 0.5), 0, height).astype(np.int64)
-    counts = np.clip(np.ceil(high - 0.5), 0, height).astype(np.int64) - first
+    up = (start[:, 1] > end[:, 1])[:, None]  # all run down: one that is there and back crosses at the same places
+    start, end = np.where(up, end, start), np.where(up, start, end)
+    first = np.clip(np.ceil(start[:, 1] - 0.5), 0, height).astype(np.int64)
+    counts = np.clip(np.ceil(end[:, 1] - 0.5), 0, height).astype(np.int64) - first
     for part in _chunks(counts):
         edge = np.repeat(np.arange(len(counts))[part], counts[part])
         if not len(edge):

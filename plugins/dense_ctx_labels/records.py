@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from dense_ctx.errors import InputError, about
 from dense_ctx.interfaces import Size
 
-from .base import Annotation, AnnotationSet, LabelFormat, Source
+from .annotation import Annotation, AnnotationSet
+from .base import LabelFormat, Source
 from .classes import BACKGROUND_NAMES, IGNORE_NAME, Classes, Colour, with_background
 from .contours import regions
-from .raster import Points
-from .shapes import Painting, Shape, Unlabelled, place
+from .raster import Mask, Points
+from .shapes import Painting, Shape, Unlabelled, check_pixels, place
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class ShapeFormat(LabelFormat):
                     size = source.images.size(record.image)
                 if size is None:
                     raise InputError("it does not say how large the image is; give images=FOLDER, or size=(H, W)")
+                check_pixels(size)
                 shapes = record.shapes()
                 if not shapes and self.painting.unlabelled is None:
                     warnings.warn(
@@ -98,12 +102,28 @@ class ShapeFormat(LabelFormat):
         return skip, lambda value: IGNORE_NAME if value == classes.ignore else classes.names[value]
 
     def polygons(self, annotation: Annotation) -> Iterable[tuple[str, Points]]:
-        """Name and ring of each region, in the order to draw them."""
+        """Name and ring of each connected region."""
         skip, name = self.shown(annotation)
         for value, ring in regions(annotation.labels, skip):
             yield name(value), ring
+
+    def masks(self, annotation: Annotation) -> Iterable[tuple[str, Mask, tuple[int, int]]]:
+        """Name, mask and place of each class: the smallest box around its pixels, and its first column and row."""
+        skip, name = self.shown(annotation)
+        for value in np.unique(annotation.labels):
+            if value != skip:
+                mask = annotation.labels == value
+                y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+                yield name(int(value)), mask[y[0] : y[-1] + 1, x[0] : x[-1] + 1], (int(x[0]), int(y[0]))
 
 
 def order_of_names(names: Iterable[str]) -> tuple[str, ...]:
     """Names that stand in no order of their own: sorted, background first."""
     return tuple(sorted(set(names), key=lambda name: (name.lower() not in BACKGROUND_NAMES, name)))
+
+
+def mask_in(mask: Mask, offset: tuple[int, int], size: Size) -> Mask:
+    """A mask of the whole image from its part that begins at column and row `offset`."""
+    whole = np.zeros(size, dtype=bool)
+    whole[offset[1] : offset[1] + mask.shape[0], offset[0] : offset[0] + mask.shape[1]] = mask
+    return whole

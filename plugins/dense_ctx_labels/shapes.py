@@ -12,7 +12,7 @@ import numpy as np
 from dense_ctx.errors import FileError, InputError, about
 from dense_ctx.interfaces import Size
 
-from .base import LabelArray
+from .annotation import LabelArray
 from .classes import Classes
 from .raster import Mask, Points, draw, fill
 
@@ -72,7 +72,6 @@ class Painting:
             InputError: a name that is no class; a point outside of the image or NaN; pixels of no shape, and it is not
                 clear what they are.
         """
-        check_pixels(size)
         labels = np.zeros(size, dtype=classes.dtype)
         covered = np.zeros(size, dtype=bool)
         pieces = [(classes.id(shape.label), *self._pixels(shape, size)) for shape in shapes]

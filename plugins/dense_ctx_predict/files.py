@@ -24,7 +24,6 @@ from dense_ctx.errors import ConfigError
 from dense_ctx.files import json_digest, state_digest, write_json, write_text
 from dense_ctx.persistence import checkpoint, hub
 from dense_ctx.persistence.artefact import MANIFEST, Artefact, read_object
-from dense_ctx.persistence.links import refuse_local_links
 
 from .card import predictor_card
 from .context_files import CONTEXT, load_context, save_context
@@ -107,20 +106,6 @@ def open_predictor(
         raise ConfigError(f"{where / FACTS} lists other classes than {where / CONTEXT_PLACE}")
     task = None if facts.task == "segmentation" else facts.task
     return cls(context, task, {i.id: i.name for i in facts.classes}, {i.id: i.colour for i in facts.classes})
-
-
-def push(
-    predictor: Predictor,
-    repo_id: str,
-    private: bool | None,
-    token: str | None,
-    branch: str | None,
-    commit_message: str,
-    options: Mapping[str, Any],
-) -> str:
-    """`Predictor.push_to_hub`."""
-    refuse_local_links(predictor.model, bool(options.get("standalone")))
-    return hub.push(lambda folder: save(predictor, folder, options), repo_id, private, token, branch, commit_message)
 
 
 def is_predictor(name: str) -> bool:

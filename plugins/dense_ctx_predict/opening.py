@@ -12,7 +12,7 @@ import torch
 
 from dense_ctx.commands.arguments import model_of
 from dense_ctx.config import Part, Quantity
-from dense_ctx.environment import pick_device
+from dense_ctx.device import pick_device
 from dense_ctx.errors import InputError
 from dense_ctx.model_spec import open_model, parse_model
 

@@ -19,6 +19,8 @@ from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.gateway import gateway
 from dense_ctx.images import ImageLike, load
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence import hub
+from dense_ctx.persistence.links import refuse_local_links
 from dense_ctx.visualize import Picture, palette
 
 from .head import output_of, read_head
@@ -167,27 +169,18 @@ class Predictor:
         return files.open_predictor(cls, name_or_path, **options)
 
     @gateway
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        commit_message: str = "Upload a dense_ctx predictor",
-        **options: Any,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Publish to "owner/name" in one commit; a card that is there stays. Returns the commit's address.
 
         Args:
-            options: as `save`.
+            options: private, token, branch, commit_message: see `dense_ctx.persistence.hub.push`; others as `save`.
 
         Raises:
-            WeightsError: no access, or no connection. ConfigError: as `DenseModel.push_to_hub`.
+            WeightsError: no access, or no connection.
+            ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
         """
-        from . import files
-
-        return files.push(self, repo_id, private, token, branch, commit_message, options)
+        refuse_local_links(self.model, bool(options.get("standalone")))
+        return hub.push(self.save, repo_id, **{"commit_message": "Upload a dense_ctx predictor", **options})
 
 
 def _described(source: InContext | DenseModel) -> tuple[Quantity, list[int], dict[int, str]]:

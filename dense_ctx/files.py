@@ -95,6 +95,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(str(error)) from None
 
 
+def read_array(path: Path) -> Any:
+    """A .npy file; raises FileError as `regular_size`, for damage, and for pickled objects, which are not opened."""
+    import numpy as np
+
+    regular_size(path)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"{path} is not an array file (.npy): {error}") from error
+
+
 def read_pickle(path: Path) -> Any:
     """Read what torch.save wrote: tensors and plain containers. The only place where a pickle is read.
 

@@ -29,6 +29,7 @@ from ..model import DenseModel
 from ..numerics import arithmetic
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
+from .head import HEAD, check_head
 from .images import ImageEvaluation
 from .job import Job, Progress, make_probe
 from .protocol import Protocol, load_protocol
@@ -89,6 +90,8 @@ def evaluate(
     make_probe(spec, 0)  # raises before any work
     train, val = _open(spec, scorer, data, limit)
     scorer.rehearse(val.classes)
+    if spec.probe.name == HEAD:
+        check_head(model, spec, val)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
     if len(set(listing)) < len(listing):
         twice = next(name for name in listing if listing.count(name) > 1)

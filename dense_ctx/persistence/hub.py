@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ import torch
 from ..errors import FileError, InputError, UnknownNameError, WeightsError
 from ..plugins import registry
 from .artefact import MANIFEST, recover
-from .checkpoint import CARD, CONFIG, WEIGHTS, read, save
-from .links import may_fetch, may_read_paths, opening, refuse_local_links
+from .checkpoint import CARD, CONFIG, WEIGHTS, read
+from .links import may_fetch, may_read_paths, opening
 from .transfer import persevere
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def load(
 
 
 def push(
-    model: DenseModel,
+    save: Callable[..., object],
     repo_id: str,
     *,
     private: bool | None = None,
@@ -77,18 +77,18 @@ def push(
     """Save to a temporary folder and upload it in one commit; errors as `DenseModel.push_to_hub`.
 
     Args:
+        save: writes what is published: called with a folder and `options`.
         private: whether a new repository is; None: the account's default.
         token: that may write; default the one logged in with.
         branch: to commit to; default the repository's own.
-        options: of `dense_ctx.persistence.checkpoint.save`.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    refuse_local_links(model, bool(options.get("standalone")))
     api = HfApi(token=token, library_name="dense_ctx")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = save(model, Path(temporary) / repo_id.rpartition("/")[2], **options)
+        folder = Path(temporary) / repo_id.rpartition("/")[2]
+        save(folder, **options)
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             own_card = [CARD] if api.file_exists(repo_id, CARD, revision=branch) else []
@@ -124,15 +124,16 @@ def locate(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    files: Sequence[str] = (CONFIG, WEIGHTS, MANIFEST),
 ) -> Path:
-    """The folder of a model, downloaded if necessary; arguments and errors as `load`."""
+    """The folder of a model, its `files` downloaded if necessary; arguments and errors as `load`."""
     if len(os.fspath(name)) > 1000:
         raise UnknownNameError(f"{os.fspath(name)[:60]}... is no model: a name of {len(os.fspath(name)):,} letters")
     folder, outer = local_folder(name), opening()
     if folder is not None:
         return folder
     try:
-        return _published(name, revision, cache_dir, local_files_only, token)
+        return _published(name, revision, cache_dir, local_files_only, token, files)
     except (UnknownNameError, WeightsError) as error:
         if outer is None:
             raise
@@ -149,6 +150,7 @@ def _published(
     cache_dir: str | os.PathLike[str] | None,
     local_files_only: bool,
     token: str | bool | None,
+    files: Sequence[str],
 ) -> Path:
     target = text = os.fspath(name)
     if text in registry().names("model"):
@@ -169,7 +171,6 @@ def _published(
         except UnknownNameError as error:
             message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
             raise UnknownNameError(message, error.hint) from None
-    files = (CONFIG, WEIGHTS, MANIFEST)
     if target != text or may_fetch(target):
         return fetch(target, text, files, revision, cache_dir, local_files_only, token)
     try:

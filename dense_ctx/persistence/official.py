@@ -11,17 +11,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..config import ModelConfig, Part
-from ..errors import CheckpointError, FileError
+from ..errors import CheckpointError, FileError, WeightsError
 from ..files import file_digest, read_pickle, read_tensors
 from ..model import DenseModel
 
 
 def checkpoint_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a training script's checkpoint: the top level, "model" or "state_dict", without prefix "module.".
+    """The tensors of a training script's checkpoint, from its top, its "model" or its "state_dict", without "module.".
 
     Raises:
         FileError: no such file.
-        CheckpointError: damaged, or holding no tensors or other objects than tensors and plain values.
+        CheckpointError: damaged, holding other objects than tensors and plain values, or no tensors.
     """
     if not path.is_file():
         raise FileError(f"No checkpoint at {path}")
@@ -41,20 +41,23 @@ def checkpoint_tensors(path: Path) -> dict[str, Tensor]:
 def official_model(
     path: Path, backbone: Part, decoder: Part, encoder: Mapping[str, Tensor], unused: Iterable[str]
 ) -> DenseModel:
-    """Build the parts, the backbone with the tensors of `encoder`; the model's folder will store all of it.
+    """Build the parts, the backbone with the tensors of `encoder`; the model's folder will hold it whole.
 
     Args:
-        path: of the checkpoint, recorded in the model's configuration.
-        unused: names of the checkpoint's tensors that no feature depends on, recorded too.
+        path: of the checkpoint, for the record in the model's configuration.
+        unused: names of the checkpoint's tensors that no feature depends on, for the same record.
 
     Raises:
-        WeightsError: tensors that do not fit the backbone; the message names them.
+        WeightsError: tensors that do not fit the backbone, by name.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{path.stem}.safetensors"
         save_file({key: value.contiguous().clone() for key, value in encoder.items()}, file)
         with_file = replace(backbone, args={**backbone.args, "weights": str(file)})
-        model: DenseModel = DenseModel.from_parts(with_file, decoder)
+        try:
+            model: DenseModel = DenseModel.from_parts(with_file, decoder)
+        except WeightsError as error:  # of the user's file, not of ours
+            raise WeightsError(str(error).replace(str(file), str(path))) from None
     model.backbone.source = None  # without a source, the folder stores all of it
     record = {"checkpoint": path.name, "sha256": file_digest(path), "unused": sorted(unused)}
     model.model_config = ModelConfig(backbone, decoder, trained_with=record)

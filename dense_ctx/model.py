@@ -89,8 +89,7 @@ class DenseModel(nn.Module):
         """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"), in eval mode.
 
         Args:
-            options: revision, cache_dir, local_files_only, token, device, dtype ...: those of
-                `dense_ctx.persistence.hub.load`, which describes them and the errors.
+            options: revision, token, device, dtype ...: see `dense_ctx.persistence.hub.load`, also for the errors.
         """
         from .persistence import hub
 
@@ -101,8 +100,7 @@ class DenseModel(nn.Module):
         """Publish to "owner/name" in one commit; an existing card is kept. Returns the commit's URL.
 
         Args:
-            options: private, token, branch, commit_message: see `dense_ctx.persistence.hub.push`; others as
-                `save_pretrained`.
+            options: of `dense_ctx.persistence.hub.push`, and of `save_pretrained`.
 
         Raises:
             WeightsError: no access, or no connection.

@@ -151,6 +151,7 @@ def on(features, device):
 
 
 PROBES = {name: {} for name in registry().names("probe")} | {
+    "attention": {"updates": 12}, "conv": {"updates": 12}, "zero-shot": {"updates": 12},
     "retrieval on the device": {"device": "cuda:1"}, "retrieval of pixels": {"reads": "pixels", "mode": "dip"},
 }  # fmt: skip
 

@@ -113,8 +113,10 @@ class DenseModel(nn.Module):
             ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
         """
         from .persistence import hub
+        from .persistence.links import refuse_local_links
 
-        return hub.push(self, repo_id, **options)
+        refuse_local_links(self, bool(options.get("standalone")))
+        return hub.push(self.save_pretrained, repo_id, **options)
 
     @property
     def dim(self) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .model import DenseModel
 
 DEFAULT_MODEL = "efficientnet-lite0+upsample"
+DEFAULT_METHOD = "ridge"  # of predictions from annotated examples: the probe they are learnt with
 PLAIN = "upsample"  # the decoder of a backbone that is written alone
 _OPTIONS = ("revision", "cache_dir", "local_files_only")  # of saved models
 

@@ -80,8 +80,8 @@ def overlay(image: Picture, labels: Tensor, colours: Picture | None = None, alph
 
 
 @gateway
-def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
-    """Write labels [H, W] as PNG: with the VOC/DAVIS palette up to id 255, as 16-bit grey above.
+def save_labels(path: str | os.PathLike[str], labels: Tensor, colours: Picture | None = None) -> Path:
+    """Write labels [H, W] as PNG: with a palette up to id 255, VOC's and DAVIS' by default, as 16-bit grey above.
 
     Raises:
         InputError: an id is below 0 or above 65535.
@@ -93,7 +93,7 @@ def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
         raise InputError(f"A label image holds ids 0 to 65535; got {low} to {high}")
     image = Image.fromarray(index.astype(np.uint8 if high < 256 else np.uint16))
     if high < 256:
-        image.putpalette(palette().tobytes())
+        image.putpalette((palette() if colours is None else colours[:256]).tobytes())
     return save_picture(path, image)
 
 

@@ -9,7 +9,7 @@ from dense_ctx import registry
 CLASSES = Classes(("background", "cat", "dog"), ((0, 0, 0), (10, 200, 30), (255, 128, 0)))
 
 
-def part(name, **options):
+def part(name, /, **options):
     return registry().create("label-format", name, **options)
 
 

@@ -108,7 +108,7 @@ def test_contracts_that_a_listing_reads_load_no_torch(module):
     assert "torch" not in loaded_by(f"import {module}")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "--json"], ["segment", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "--json"], ["predict", "--help"]])
 def test_the_command_loads_nothing_heavy_before_it_works(arguments):
     code = (
         "import contextlib, io\nfrom dense_ctx.cli import main\n"

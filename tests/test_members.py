@@ -66,6 +66,9 @@ ALLOWED = {
     "dense_ctx/data/video.py:_upright": "a frame of PyAV, whose older versions know no rotation",
     "plugins/dense_ctx_lila/cue_cache/manifest.py:identity": "the defaults of a cue's arguments decide its maps",
     "plugins/dense_ctx_lila/cues/dis.py:flow": "a constant of OpenCV",
+    "plugins/dense_ctx_labels/zarr_metadata.py:node_of": "what damaged metadata is, in place of a mapping",
+    "plugins/dense_ctx_labels/zarr_metadata.py:array_of": "the same",
+    "plugins/dense_ctx_labels/zarr_metadata.py:classes_of": "the same",
 }
 
 

@@ -156,13 +156,3 @@ def split_pair(text: str) -> tuple[Path, Path]:
     if match is None:
         raise InputError(f"{text!r} is not IMAGE:MASK, two paths with a colon between")
     return Path(match[1]), Path(match[2])
-
-
-def unique_stem(path: Path, stems: set[str]) -> str:
-    """A name for the outputs of `path`: its stem, numbered when two inputs share it."""
-    stem, count = path.stem, 1
-    while stem in stems:
-        count += 1
-        stem = f"{path.stem}-{count}"
-    stems.add(stem)
-    return stem

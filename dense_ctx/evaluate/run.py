@@ -30,6 +30,7 @@ from ..numerics import arithmetic
 from ..persistence.lock import locked
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
+from .head import HEAD, check_head
 from .images import ImageEvaluation
 from .job import Job, Progress, make_probe
 from .protocol import Protocol, load_protocol
@@ -90,6 +91,8 @@ def evaluate(
     make_probe(spec, 0)  # raises before any work
     train, val = _open(spec, scorer, data, limit)
     scorer.rehearse(val.classes)
+    if spec.probe.name == HEAD:
+        check_head(model, spec, val)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
     if len(set(listing)) < len(listing):
         twice = next(name for name in listing if listing.count(name) > 1)

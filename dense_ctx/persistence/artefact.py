@@ -34,7 +34,8 @@ P = TypeVar("P")
 class Artefact:
     """A kind of folder.
 
-    what: it is called in messages. files: those of its manifest; the first one marks a folder as one of this kind.
+    what: it is called in messages. files: those of its manifest; the first one marks a folder as one of this kind. One
+    may be the manifest of an inner folder, an artefact itself ("model/manifest.json"), which vouches for that one.
     Other files in the folder are a person's own: they stay when it is saved anew, and are not verified.
     """
 
@@ -85,8 +86,9 @@ class Artefact:
                 shutil.rmtree(partial, ignore_errors=True)
 
     def _copy_others(self, target: Path, partial: Path) -> None:
+        own = {*(Path(name).parts[0] for name in self.files), MANIFEST}
         for item in target.iterdir() if target.exists() else ():
-            if item.name not in (*self.files, MANIFEST):
+            if item.name not in own:
                 if item.is_dir() and not item.is_symlink():
                     shutil.copytree(item, partial / item.name, symlinks=True)
                 else:

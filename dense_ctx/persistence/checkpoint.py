@@ -167,6 +167,7 @@ def _describe(
         backbone_digest=digest,
         dtype=_dtype(model),
         plugins=plugins,
+        output=config.output,
         trained_with=trained_with if trained_with is not None else config.trained_with,
     )
     tensors = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}

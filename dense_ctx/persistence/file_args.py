@@ -1,4 +1,4 @@
-"""Which arguments of a part may come from a file that a stranger wrote, such as a model's config.json.
+"""Which arguments of a part may come from an untrusted file, such as a model's config.json.
 
 A part lists them in `file_args`, each with a rule; null always passes. Rules, as Python values:
 
@@ -6,7 +6,7 @@ A part lists them in `file_args`, each with a rule; null always passes. Rules, a
     range(1, 4097)          a whole number
     (0.0, 1.0)              a number from the first to the second
     frozenset({"a", "b"})   one of these texts
-    re.compile("[a-z]+")    a text that matches whole
+    re.compile("[a-z]+")    a text that matches as a whole
     [rule]                  at most 256 entries, each by the rule
     dict                    a mapping, whose parts are checked when they are built
     WEIGHTS                 "pretrained", or a file of this machine, from a folder of this machine
@@ -32,7 +32,7 @@ TEXT = re.compile(r"[\w./+-]{1,200}")
 
 
 def WEIGHTS(value: Any) -> bool:
-    """Where weights come from: the part's own home, or a file, whose name a repository of the Hub cannot know."""
+    """The source of weights: the part's own, or a local file, which a Hub repository may not name."""
     far = isinstance(value, str) and ("://" in value or value.startswith(("\\\\", "//")))
     return value == "pretrained" or (isinstance(value, str) and may_read_paths() and not far and len(value) < 4096)
 
@@ -77,9 +77,9 @@ def check_file_args(kind: str, name: str, args: Mapping[str, Any], where: object
     for key, value in args.items():
         if _is_simple(value) if rules is None else key in rules and is_permitted(rules[key], value):
             continue
-        known = "bounded numbers and lists of them" if rules is None else ", ".join(sorted(rules)) or "none"
+        allowed = "bounded numbers and lists of them" if rules is None else ", ".join(sorted(rules)) or "none"
         raise ConfigError(
-            f"{where}: {kind} {name[:100]} does not take {key[:60]}={value!r:.100} from a file (it takes {known}"
+            f"{where}: {kind} {name[:100]} does not take {key[:60]}={value!r:.100} from a file (it takes {allowed}"
             f"{', within their ranges' if rules and key in rules else ''}). If you trust it and mean it, give it in "
             f"your own code: AutoDenseModel.from_parts({name[:60]!r}, ...)"
         )

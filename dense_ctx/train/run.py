@@ -7,13 +7,13 @@ import json
 import math
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from ..config import unknown_keys
+from ..config import ModelConfig, unknown_keys
 from ..errors import ConfigError, FileError, InputError
 from ..interfaces import Objective
 from ..model import DenseModel
@@ -106,8 +106,10 @@ class Run:
         self.averaged.swap()
 
         def work() -> None:
-            self.step.objective.finish(self.step.model)
-            self.step.model.save_pretrained(folder, trained_with=self._record())
+            model, objective = self.step.model, self.step.objective
+            objective.finish(model)
+            model.model_config = replace(cast(ModelConfig, model.model_config), output=objective.output())
+            model.save_pretrained(folder, trained_with=self._record())
 
         in_main(self.accelerator, work)
         return folder

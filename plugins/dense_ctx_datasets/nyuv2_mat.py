@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dense_ctx.data.base import IGNORED, ImageSet, Kind, Sample, same_size
+from dense_ctx.data.geometric import metres, read_normals
 from dense_ctx.errors import FileError, InputError, MissingDependencyError
 
-from .geometric import Intrinsics, metres, normals_of, read_normals
+from .geometric import Intrinsics, normals_of
 
 if TYPE_CHECKING:
     from torch import Tensor

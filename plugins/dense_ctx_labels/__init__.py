@@ -20,4 +20,8 @@ def register_parts(register: Register) -> None:
     register("label-format", "label-studio", "dense_ctx_labels.label_studio:LabelStudio")
     register("label-format", "yolo", "dense_ctx_labels.yolo:Yolo")
     register("label-format", "labelme", "dense_ctx_labels.labelme:Labelme")
+    register("label-format", "geotiff", "dense_ctx_labels.geotiff:GeoTiff", extra="geo")
+    register("label-format", "ome-zarr", "dense_ctx_labels.zarr_labels:OmeZarr", extra="zarr")
+    register("label-format", "overlay-mp4", "dense_ctx_labels.overlays:Mp4")
+    register("label-format", "overlay-gif", "dense_ctx_labels.overlays:Gif")
     register("command", "labels", "dense_ctx_labels.command:Labels")

@@ -21,7 +21,7 @@ def write_each(
     Raises:
         InputError: a second annotation for one file: of two images a.jpg and a.png, or `path` is a file.
     """
-    single = path.suffix.lower() == suffix and not path.is_dir()
+    single = path.suffix.lower() == suffix
     files: dict[Path, str] = {}
     for annotation in annotations:
         file = path if single else (path / annotation.image).with_suffix(suffix)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from dense_ctx.config import Output
 from dense_ctx.data import ImageSet
 from dense_ctx.data.features import FeatureCache
 from dense_ctx.data.model_features import cache_features
@@ -165,6 +167,11 @@ class MaxaObjective(ScoredObjective):
             model.train(training)
         result = scores.compute()
         return {**result.values, "images": float(result.counts["images"])}
+
+    def output(self) -> Output | None:
+        """The task's, at this objective's sizes."""
+        output = self.task.output(() if self._data is None else self._data.images.classes)
+        return None if output is None else replace(output, image_size=self.image_size, size=self.size)
 
     def predict(self, model: DenseModel, batch: Batch, features: FeatureCache | None = None) -> Tensor:
         """The decoder's output [B, dim, *size] for a batch of images, or of maps from `features`."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from dense_ctx.config import Part, parse_part, typed
+from dense_ctx.config import Output, Part, parse_part, typed
 from dense_ctx.data import ImageSet, Kind
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.images import nearest
@@ -78,6 +78,10 @@ class Task(ABC):
     @abstractmethod
     def scores(self, classes: Sequence[str]) -> Metric:
         """A new accumulator of the scores; its `update` takes a prediction [K, H, W] and a target."""
+
+    def output(self, classes: Sequence[str]) -> Output | None:
+        """What the decoder's channels are, but for its sizes. Default None: nothing that is predicted by itself."""
+        return None
 
     def known(self, target: Tensor) -> Tensor:
         """Pixels of targets [..., K, H, W] or [..., H, W] that are known: bool [..., H, W]."""

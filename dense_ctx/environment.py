@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import subprocess
@@ -48,6 +49,12 @@ def git_revision() -> str | None:
     if head.returncode:
         return None
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def command_line() -> str:
+    """The command of this process; words with spaces are quoted."""
+    name = "dense-ctx" if Path(sys.argv[0]).stem == "cli" else Path(sys.argv[0]).name
+    return " ".join(json.dumps(word) if " " in word else word for word in [name, *sys.argv[1:]])
 
 
 def peak_memory_mb(device: Any = None) -> dict[str, float]:

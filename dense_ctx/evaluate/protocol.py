@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..config import Part, load_yaml, override, typed
+from ..config import Part, json_ready, load_yaml, override, typed
 from ..errors import ConfigError
 from ..gateway import gateway
 from ..plugins import registry
@@ -80,8 +80,7 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        return json_ready(self, "the protocol")
 
     def digest(self) -> str:
         """sha256 of everything that affects the result."""

@@ -21,12 +21,6 @@ from .probe import check_probe
 from .tiny import TinyBackbone, TinyDecoder, tiny_model
 
 __all__ = [
-    "ContractError",
-    "TinyBackbone",
-    "TinyDecoder",
-    "check_backbone",
-    "check_decoder",
-    "check_objective",
-    "check_probe",
-    "tiny_model",
-]
+    "ContractError", "TinyBackbone", "TinyDecoder", "check_backbone", "check_decoder", "check_objective",
+    "check_probe", "tiny_model",
+]  # fmt: skip

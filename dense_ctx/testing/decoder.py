@@ -105,10 +105,7 @@ def _gradients(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: S
         require(any(bool(g.any()) for g in reached), "no gradient reaches the backbone's maps")
         trained = {n: p.grad for n, p in decoder.named_parameters() if p.requires_grad}
         missed = [name for name, grad in trained.items() if grad is None]
-        require(
-            not missed,
-            f"no gradient reaches {', '.join(missed)}: unused parameters stop distributed training",
-        )
+        require(not missed, f"no gradient reaches {', '.join(missed)}: unused parameters stop distributed training")
         grads = [g for g in trained.values() if g is not None]
         require(not grads or any(bool(g.any()) for g in grads), "every parameter's gradient is zero")
         require(all(finite(g) for g in grads), "a gradient has NaN or infinity")

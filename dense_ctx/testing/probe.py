@@ -121,10 +121,7 @@ def _task(check: Clauses, build: Callable[[], Probe], segmentation: bool) -> Non
     with check.clause("state_dict") as require:
         other = build()
         other.load_state_dict(load(save({k: v.contiguous() for k, v in probe.state_dict().items()})))
-        require(
-            difference(other.predict(test), out) <= 1e-5,
-            "predicts differently after a round trip of its state",
-        )
+        require(difference(other.predict(test), out) <= 1e-5, "predicts differently after a round trip of its state")
     _ignored(check, build(), segmentation)
     if segmentation:
         _new_class(check, build())

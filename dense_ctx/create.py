@@ -29,7 +29,7 @@ def random_args(backbone: str) -> dict[str, Any]:
 
 
 def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
-    """`Backbone.identity` of a registered backbone with these arguments."""
+    """`Backbone.identity` of a registered backbone for these arguments."""
     call = registry().bind("backbone", backbone, **args)
     target = call.func
     if not isinstance(target, type) or not issubclass(target, Backbone):
@@ -44,7 +44,7 @@ def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
 
 
 def _create(kind: str, name: str, args: Mapping[str, Any], **more: Any) -> Any:
-    """Build a part; arguments that a file gave, while a folder is opened, are checked first."""
+    """Build a part; while a model folder is opened, its arguments come from a file and are checked first."""
     from .persistence.file_args import check_file_args
     from .persistence.links import opening
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +18,7 @@ import torch
 from ..data import open_set
 from ..data.base import ImageSet, Subset, VideoSet
 from ..device import processes, wait_for_everyone
-from ..environment import describe_environment, peak_memory_mb
+from ..environment import command_line, describe_environment, peak_memory_mb
 from ..errors import ConfigError, InputError
 from ..files import file_digest
 from ..gateway import gateway
@@ -227,14 +225,10 @@ def _mean(values: list[Any]) -> Any:
 
 def _run(began: float, world: int, model: DenseModel) -> dict[str, Any]:
     return {
-        "command": " ".join(_quoted(word) for word in [Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(time.monotonic() - began, 1),
         "processes": world,
         "threads": torch.get_num_threads(),
         "peak_memory_mb": peak_memory_mb(model.device),
     }
-
-
-def _quoted(word: str) -> str:
-    return json.dumps(word) if " " in word else word

@@ -1,4 +1,4 @@
-"""Models made of the tensors in an author's checkpoint: what the converters of formats share."""
+"""Models built from the tensors of an author's checkpoint, for the converters."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def official_model(
             model: DenseModel = DenseModel.from_parts(with_file, decoder)
         except WeightsError as error:  # of the user's file, not of ours
             raise WeightsError(str(error).replace(str(file), str(path))) from None
-    model.backbone.source = None  # it has no home of its own: the folder stores it whole
+    model.backbone.source = None  # without a source, the folder stores all of it
     record = {"checkpoint": path.name, "sha256": file_digest(path), "unused": sorted(unused)}
     model.model_config = ModelConfig(backbone, decoder, trained_with=record)
     model.decoder.fresh = False

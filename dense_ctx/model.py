@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import images as image_io
 from .config import ModelConfig, Part
-from .create import create_backbone, create_decoder
+from .create import create_backbone, create_decoder, placed
 from .errors import InputError
 from .gateway import gateway
 from .images import ImageLike
@@ -61,20 +61,24 @@ class DenseModel(nn.Module):
         *,
         backbone_args: dict[str, Any] | None = None,
         decoder_args: dict[str, Any] | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
-        """Join a backbone and a decoder, by name or as modules.
+        """Join a backbone and a decoder, by name or as modules; on `device` and in `dtype`, if they are given.
 
         A model of modules runs and trains; only one built from names can be saved.
         """
         encoder = Part(backbone, backbone_args or {}) if isinstance(backbone, str) else backbone
         head = Part(decoder, decoder_args or {}) if isinstance(decoder, str) else decoder
         if isinstance(encoder, Part):
-            backbone = create_backbone(encoder.name, **encoder.args)
+            with placed(device, dtype):
+                backbone = create_backbone(encoder.name, **encoder.args)
             encoder = replace(encoder, args=backbone.stored_args(encoder.args, whole=False))
         if isinstance(head, Part):
             decoder = create_decoder(head.name, cast(Backbone, backbone), **head.args)
         config = ModelConfig(encoder, head) if isinstance(encoder, Part) and isinstance(head, Part) else None
-        return cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
+        model = cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
+        return model.to(device=device, dtype=dtype)
 
     @gateway
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Path:

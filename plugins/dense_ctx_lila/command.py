@@ -14,7 +14,7 @@ class CuesCommand(Command):
     """`dense-ctx cues`."""
 
     help = "compute cue maps (flow, depth ...) of videos once, for training"
-    stop_note = "finished clips are in {out}; the same command goes on from there"
+    stop_note = "finished clips are in {out}; the same command resumes"
     description = (
         "Finished clips are kept: run it again after an interruption. Under `accelerate launch -m "
         "dense_ctx.cli cues ...` the clips are shared out over the processes."

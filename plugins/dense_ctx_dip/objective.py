@@ -138,7 +138,7 @@ class DipObjective(Objective):
             )
 
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
-        """The parameters that `train` names, and the projector, which is not published; vectors have no weight decay."""
+        """The parameters that `train` names, and the unpublished projector; vectors have no weight decay."""
         self.check(model)
         parameters = choose(model, self.what, self.blocks)
         groups = _by_decay(parameters)

@@ -95,6 +95,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(str(error)) from None
 
 
+def read_array(path: Path) -> Any:
+    """A .npy file; raises FileError as `regular_size`, for damage, and for pickled objects, which are not opened."""
+    import numpy as np
+
+    regular_size(path)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"{path} is not an array file (.npy): {error}") from error
+
+
 def read_pickle(path: Path) -> Any:
     """Read what torch.save wrote: tensors and plain containers. The only place where a pickle is read.
 
@@ -234,9 +245,9 @@ def clean(value: Any) -> Any:
     return value
 
 
-def json_digest(value: Any) -> str:
+def json_digest(value: Any, *, sort_keys: bool = False) -> str:
     """sha256 of a value as JSON, hexadecimal."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=sort_keys).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 from common import machine, parse
+from dense_ctx_predict import track
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from maxa_scenes import Boxes
 from pretend_gpu.device import Pretend, compiler, pretend
 
-from dense_ctx import AutoDenseModel, registry, track
+from dense_ctx import AutoDenseModel, registry
 from dense_ctx.train import TrainConfig, train
 
 KINDS = ("launches", "waits", "uploads")

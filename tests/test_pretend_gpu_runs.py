@@ -5,6 +5,8 @@ import json
 
 import pytest
 import torch
+from dense_ctx_predict import track
+from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_probes.text import TextEmbeddings
 from dip_data import tasks
 from evaluation_data import camvid, clip, davis2016, rgbd, save
@@ -16,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from train_parts import install, settings
 
-from dense_ctx import AutoDenseModel, InContext, cli, registry, track
+from dense_ctx import AutoDenseModel, InContext, cli, registry
 from dense_ctx.errors import InputError
 from dense_ctx.evaluate import evaluate
 from dense_ctx.interfaces import DenseFeatures, FitContext
@@ -243,10 +245,10 @@ def test_in_context_predictions_are_on_the_cpu_and_contexts_move(method, tmp_pat
         tiled = context.predict_proba(image, max_memory="1GB")
         assert tiled.device.type == "cpu"
         assert gpu.touched == {1}
-        folder = context.save(tmp_path / "context")
+        folder = save_context(context, tmp_path / "context")
         for device in ("cpu", "cuda:0"):
             gpu.clear()
-            other = InContext.load(folder, tiny_model().to(device))
+            other = load_context(folder, tiny_model().to(device))
             close(shares, other.predict_proba(image), 5e-3)
             assert gpu.touched == (set() if device == "cpu" else {0})
             other.partial_fit(image, mask)
@@ -334,7 +336,7 @@ def verbs(root):
     model = "efficientnet-lite0(weights=null)+upsample"
     return {
         "features": ["features", model, str(image), "--out", str(root / "features")],
-        "segment": ["segment", "--model", model, "--support", f"{image}:{mask}", "--query", str(image), "--out", str(root / "segment")],
+        "predict": ["predict", "--model", model, "--support", f"{image}:{mask}", "--query", str(image), "--out", str(root / "predict")],
         "track": ["track", str(clip_folder), "--mask", str(mask), "--model", model, "--out", str(root / "track")],
         "evaluate": ["evaluate", model, "--protocol", "camvid-linear-grid4-v2", "--data", str(root / "camvid"), "--limit", "1", "--out", str(root / "evaluate")],
         "measure": ["measure", model, "--images", str(root / "p"), "--out", str(root / "measure.json")],
@@ -345,7 +347,7 @@ def verbs(root):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["features", "segment", "track", "evaluate", "pseudo-label", "cues", "bench", "train"])
+@pytest.mark.parametrize("verb", ["features", "predict", "track", "evaluate", "pseudo-label", "cues", "bench", "train"])
 def test_every_verb_takes_a_device(verb, tmp_path):
     for index, (picture, mask) in enumerate(clip(4)):
         save(tmp_path / f"p/{index}.png", picture)

@@ -72,8 +72,8 @@ class HeadProbe(Probe):
 
     learns = False
 
-    def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
-        super().__init__(task, seed)
+    def __init__(self, task: Task = "segmentation") -> None:
+        super().__init__(task)
         self.classes = 0
 
     def configure(self, context: FitContext) -> None:

@@ -24,6 +24,7 @@ from dense_ctx_predict import track
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from dense_ctx_predict.tracking import track
 from maxa_scenes import Boxes
 from pretend_gpu.device import Pretend, compiler, pretend
 
@@ -47,7 +48,7 @@ class Step:
 
 
 def backbone(args: argparse.Namespace) -> dict[str, Any]:
-    small = {"depth": 2, "embed_dim": 48, "num_heads": 2} if args.quick else {}
+    small = {"depth": 4, "embed_dim": 48, "num_heads": 2} if args.quick else {}
     return {"name": args.backbone, "args": {"weights": None, **small}}
 
 
@@ -141,7 +142,7 @@ def main() -> None:
         )
     cases |= {"model(images)": features, "track(), frame": tracking}
     print(
-        f"{machine()}; {args.backbone}{' of 2 blocks' if args.quick else ''}, {args.side} px, batch {args.batch}, bf16"
+        f"{machine()}; {args.backbone}{' of 4 blocks' if args.quick else ''}, {args.side} px, batch {args.batch}, bf16"
     )
     print(f"\n| {'':24} | {' | '.join(f'{kind:>8}' for kind in KINDS)} |\n|---|---|---|---|")
     for name, work in cases.items():

@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from dense_ctx_predict import track
 from dense_ctx_predict.context_files import load_context, save_context
+from dense_ctx_predict.tracking import track
 from dense_ctx_probes.text import TextEmbeddings
 from dip_data import tasks
 from evaluation_data import camvid, clip, davis2016, rgbd, save
@@ -153,6 +153,7 @@ def on(features, device):
 
 
 PROBES = {name: {} for name in registry().names("probe")} | {
+    "attention": {"updates": 12}, "conv": {"updates": 12}, "zero-shot": {"updates": 12},
     "retrieval on the device": {"device": "cuda:1"}, "retrieval of pixels": {"reads": "pixels", "mode": "dip"},
 }  # fmt: skip
 
@@ -339,7 +340,7 @@ def verbs(root):
         "predict": ["predict", "--model", model, "--support", f"{image}:{mask}", "--query", str(image), "--out", str(root / "predict")],
         "track": ["track", str(clip_folder), "--mask", str(mask), "--model", model, "--out", str(root / "track")],
         "evaluate": ["evaluate", model, "--protocol", "camvid-linear-grid4-v2", "--data", str(root / "camvid"), "--limit", "1", "--out", str(root / "evaluate")],
-        "measure": ["measure", model, "--images", str(root / "p"), "--out", str(root / "measure.json")],
+        "measure": ["measure", model, "--images", str(image), "--json", str(root / "measure.json")],
         "pseudo-label": ["pseudo-label", str(root / "p"), "--model", model, "--segmenter", "slic(segments=4)", "--out", str(root / "tasks"), "side=48", "classes=2"],
         "cues": ["cues", str(clip_folder), "--cues", "flow:dis", "--gaps", "1", "--out", str(root / "cues")],
         "bench": ["bench", "--backbones", "rgb-xy", "--heads", "linear", "--tasks", f"maxa-depth(name=rgbd-folder, root={root / 'rgbd'})", "--steps", "2", "--batch", "2", "--size", "16", "24", "--image-size", "24", "32", "--out", str(root / "bench")],
@@ -347,7 +348,9 @@ def verbs(root):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["features", "predict", "track", "evaluate", "pseudo-label", "cues", "bench", "train"])
+@pytest.mark.parametrize(
+    "verb", ["features", "predict", "track", "measure", "evaluate", "pseudo-label", "cues", "bench", "train"]
+)
 def test_every_verb_takes_a_device(verb, tmp_path):
     for index, (picture, mask) in enumerate(clip(4)):
         save(tmp_path / f"p/{index}.png", picture)

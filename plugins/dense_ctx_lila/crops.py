@@ -22,13 +22,13 @@ def scaled(frames: Tensor, side: int) -> Tensor:
     return functional.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def draw_box(size: tuple[int, int], scale: Sequence[float], dice: random.Random | None) -> Box:
-    """A square in a frame of (H, W), in whole pixels, as shares of the frame; without dice the middle one."""
+def draw_box(size: tuple[int, int], scale: Sequence[float], generator: random.Random | None) -> Box:
+    """A square in a frame of (H, W), in whole pixels, as shares of the frame; without generator the middle one."""
     height, width = size
     short = min(size)
-    side = short if dice is None else max(1, round(short * dice.uniform(*scale)))
-    top = (height - side) // 2 if dice is None else dice.randint(0, height - side)
-    left = (width - side) // 2 if dice is None else dice.randint(0, width - side)
+    side = short if generator is None else max(1, round(short * generator.uniform(*scale)))
+    top = (height - side) // 2 if generator is None else generator.randint(0, height - side)
+    left = (width - side) // 2 if generator is None else generator.randint(0, width - side)
     return top / height, left / width, side / height, side / width
 
 

@@ -71,8 +71,8 @@ class FeatureCue:
         columns = max(1, round(stacked.shape[-1] * images.shape[-1] / features.image_size[1]))
         stacked = stacked[:, :, :rows, :columns]
         if 0 < self.project < stacked.shape[1]:
-            dice = torch.Generator().manual_seed(0)
-            basis = torch.linalg.qr(torch.randn(stacked.shape[1], self.project, generator=dice))[0].to(stacked)
+            generator = torch.Generator().manual_seed(0)
+            basis = torch.linalg.qr(torch.randn(stacked.shape[1], self.project, generator=generator))[0].to(stacked)
             stacked = torch.einsum("bchw,cd->bdhw", standardized(stacked), basis)
         if not self.pamr:
             return standardized(_resize(stacked, (side, side)))

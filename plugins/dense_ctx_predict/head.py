@@ -88,7 +88,7 @@ class HeadProbe(Probe):
             InputError: always.
         """
         raise InputError(
-            "The probe head learns nothing from examples: it reads the output of a trained head in `dense-ctx evaluate`. "
+            "The probe head learns nothing from examples: it reads a trained head's output in `dense-ctx evaluate`. "
             "Name another method"
         )
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from common import machine, parse
-from dense_ctx_predict import track
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

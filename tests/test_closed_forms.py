@@ -22,13 +22,13 @@ from dense_ctx_maxa.attention import CrossAttention, GaussianBias
 from dense_ctx_maxa.positions import cell_centres
 from dense_ctx_metrics.segmentation import SegmentationMetric, ZeroShotMetric, confusion_matrix, match
 from dense_ctx_metrics.vos import boundary_f, object_scores, statistics
+from dense_ctx_predict import track
 from dense_ctx_probes.knn import KnnProbe, soft_knn
 from dense_ctx_probes.local_knn import Propagator, upsampled_votes
 from dense_ctx_probes.propagation import PropagationProbe
 from dense_ctx_probes.retrieval import RetrievalProbe
 from dense_ctx_probes.ridge import RidgeProbe
 
-from dense_ctx import track
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import tiny_model

@@ -98,13 +98,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_pickle(path: Path) -> Any:
     """What torch.save wrote: tensors and plain containers. The one door through which a pickle is read.
 
-    torch reads it with weights_only=True: tensors, numbers, text, and nothing that would have to be called.
+    torch reads it with weights_only=True: tensors, numbers, text, and nothing that would have to be called. A class,
+    such as the argparse.Namespace that training scripts leave beside the weights, is refused until its user allows it.
 
     Raises:
         FileError: as `regular_size`. ValueError: damaged, or a pickle that holds more.
     """
-    import argparse
-
     import torch
 
     size = regular_size(path)
@@ -113,13 +112,12 @@ def read_pickle(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 if (whole := sum(item.file_size for item in archive.infolist())) > size:
                     raise ValueError(f"it would unpack from {size:,} bytes to {whole:,}; torch.save packs nothing")
-        # a Namespace, which training scripts put beside the weights, is made without being called
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
         what = "a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
         held = re.search(r"GLOBAL (([A-Za-z_][\w.]*)\.[A-Za-z_]\w*)", str(error))
-        line = held and f"`import torch, {held[2]}; torch.serialization.add_safe_globals([{held[1]}])`"
+        line = held and (f"`import torch, {held[2]}; torch.serialization.add_safe_globals([{held[1]}])`, or "
+                         f"`dense-ctx convert ... --allow {held[1]}`")  # fmt: skip
         raise ValueError(f"{what}: {held[1]}. Where you trust it, allow it: {line}" if held else what) from error
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

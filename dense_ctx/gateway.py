@@ -43,6 +43,7 @@ _LIBRARIES: dict[str, type[DenseCtxError]] = {
     "huggingface_hub": WeightsError,
     "requests": WeightsError,
     "safetensors": CheckpointError,
+    "safetensors_rust": CheckpointError,  # before 0.8
     "urllib3": WeightsError,
     "yaml": ConfigError,
 }
@@ -120,7 +121,7 @@ def _is_callers(error: Exception, function: Callable[..., Any]) -> bool:
     """Whether it came through code of neither the library, nor a package, nor Python: a callback of the user's."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         root, path = str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename
-        known = root.startswith("dense_ctx") or root in sys.stdlib_module_names - {"__main__"} | {"None"}  # compiled
+        known = root.startswith("dense_ctx") or root in {*_LIBRARIES, *sys.stdlib_module_names, "None"} - {"__main__"}
         if not (known or path == inspect.getfile(function) or "site-packages" in path):
             return True
     return False

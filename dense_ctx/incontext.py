@@ -20,6 +20,8 @@ from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
 from .numerics import preserve_generators, require_finite
 from .persistence.artefact import Artefact, read_object
+from .persistence.file_args import create_part
+from .persistence.links import opened
 from .persistence.tensors import load_probe, read_state, stored
 from .plugins import registry
 from .tiling import map_tiles, plan, settled
@@ -245,13 +247,16 @@ class InContext:
 
     @classmethod
     @gateway
-    def load(cls, folder: str | os.PathLike[str], model: DenseModel) -> InContext:
+    def load(cls, folder: str | os.PathLike[str], model: DenseModel, /, **options: Any) -> InContext:
         """Read back what `save` wrote, for the same model.
+
+        Args:
+            **options: of the probe, in place of those in the folder, which may name no file, folder or device.
 
         Raises:
             FileError: files missing.
             CheckpointError: damaged, saved with another model, or with tensors that are not this probe's.
-            ConfigError: probe.json lacks a key, or has one too many.
+            ConfigError: probe.json lacks a key, has one too many, or an option that may not come from a file.
             NonFiniteError: NaN or infinity in it.
         """
         folder = Path(folder)
@@ -265,15 +270,18 @@ class InContext:
                 f"{folder} was fitted on the features of another model: {'; '.join(differing)}. Load it with the model "
                 "it was fitted with, or fit again"
             )
-        context = cls(model, facts.method, facts.task, facts.ignore_index, **facts.options)
-        context.classes_, context.channels_ = list(facts.classes), facts.channels
         with about(folder):
             require_finite("The fitted probe", "Fit it again", **tensors)
+        from_file = {key: value for key, value in facts.options.items() if key not in options}
         with preserve_generators():
-            probe = cast(Probe, registry().create("probe", facts.method, task=facts.task, **facts.options))
+            with opened(folder):
+                probe = cast(Probe, create_part("probe", facts.method, from_file, task=facts.task, **options))
+            context = cls(model, facts.method, facts.task, facts.ignore_index, **from_file, **options)
+            context.classes_, context.channels_ = list(facts.classes), facts.channels
             load_probe(probe, tensors, str(folder))
-            if (outputs := context._outputs(probe)) != facts.outputs:
-                raise CheckpointError(f"{folder} predicts {outputs} channels; it was saved with {facts.outputs}")
+            outputs, values = context._outputs(probe), facts.channels if facts.task == "regression" else facts.outputs
+            if {outputs} != {facts.outputs, values}:
+                raise CheckpointError(f"{folder} predicts {outputs} channels; saved with {facts.outputs}, {values}")
         context.probe_ = probe
         return context
 

@@ -19,6 +19,7 @@ from .gateway import gateway
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
 from .numerics import require_finite
+from .persistence.file_args import create_part
 from .plugins import registry
 from .tiling import tiled_forward
 
@@ -37,7 +38,7 @@ def create_backbone(name: str, **args: Any) -> Backbone:
         UnknownNameError: no such backbone; the closest names are listed.
         WeightsError: the pretrained weights are unavailable.
     """
-    return cast(Backbone, _create("backbone", name, args))
+    return cast(Backbone, create_part("backbone", name, args))
 
 
 def random_args(backbone: str) -> dict[str, Any]:
@@ -59,17 +60,7 @@ def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
 @gateway
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
-    return cast(Decoder, _create("decoder", name, args, dims=backbone.dims, strides=backbone.strides))
-
-
-def _create(kind: str, name: str, args: Mapping[str, Any], **more: Any) -> Any:
-    """Build a part; arguments that a file gave, while a folder is opened, are checked first."""
-    from .persistence.file_args import check_file_args
-    from .persistence.links import opening
-
-    if (folder := opening()) is not None:
-        check_file_args(kind, name, args, folder)
-    return registry().create(kind, name, **more, **args)
+    return cast(Decoder, create_part("decoder", name, args, dims=backbone.dims, strides=backbone.strides))
 
 
 class DenseModel(nn.Module):

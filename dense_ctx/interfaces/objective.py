@@ -67,6 +67,7 @@ class Objective(nn.Module, ABC):
     """
 
     optimizer: Mapping[str, float] = MappingProxyType({})
+    file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
 
     def check(self, model: DenseModel) -> None:
         """Refuse a model that this objective cannot train as it is set, before any data is looked at. Default: none.

@@ -18,6 +18,7 @@ from ..errors import ConfigError, FileError, InputError
 from ..interfaces import Objective
 from ..model import DenseModel
 from ..model_spec import open_model
+from ..persistence.file_args import create_part
 from ..persistence.links import refuse_own_link
 from ..persistence.lock import locked
 from ..plugins import registry
@@ -258,7 +259,7 @@ def _model(config: TrainConfig) -> DenseModel:
 def _objective(config: TrainConfig) -> Objective:
     if config.objective is None:
         raise ConfigError(f"objective is missing: {{name: ...}}, one of {', '.join(registry().names('objective'))}")
-    return cast(Objective, registry().create("objective", config.objective.name, **config.objective.args))
+    return cast(Objective, create_part("objective", config.objective.name, config.objective.args))
 
 
 def _optimizer(config: TrainConfig, given: Optimizer, step: TrainStep) -> tuple[TrainConfig, torch.optim.AdamW]:

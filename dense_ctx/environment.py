@@ -49,11 +49,10 @@ def git_revision() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=root, capture_output=True, text=True, timeout=10,
-        )  # fmt: skip
+        head, changes = (
+            subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10)
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     if head.returncode:
@@ -66,11 +65,9 @@ def peak_memory_mb(device: Any = None) -> dict[str, float]:
     import torch
 
     peaks = {}
-    try:
+    with contextlib.suppress(ImportError):  # Windows has no such module
         import resource
-    except ImportError:  # Windows
-        pass
-    else:
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peaks["process"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
     if device is not None and torch.device(device).type == "cuda":

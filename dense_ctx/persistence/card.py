@@ -17,54 +17,46 @@ def model_card(
 ) -> str:
     """README.md of a model folder, with the Hub's metadata on top."""
     parameters = sum(p.numel() for p in model.decoder.parameters())
-    lines = [
-        "---",
-        "library_name: dense_ctx",
-        f"license: {license}",
-        "pipeline_tag: image-feature-extraction",
-        "tags: [dense-features, dense_ctx]",
-        "---",
-        f"# {name}",
-        "",
-        f"Dense features, one vector of {model.dim} numbers for every pixel: backbone `{config.backbone.name}`, "
-        f"decoder `{config.decoder.name}`.",
-        "",
-        "```python",
-        "from dense_ctx import AutoDenseModel",
-        "",
-        f'model = AutoDenseModel.from_pretrained("{name}")   # a folder, or owner/{name} on the Hub',
-        'features = model("photo.jpg")   # any size',
-        f"features.pixels    # [1, {model.dim}, H, W]",
-        f"features.patches   # [1, {model.backbone.dims[-1]}, h, w]",
-        "```",
-        "",
-        f"Decoder: {parameters:,} parameters. {_stored(model, config)}",
-        "",
-        "## Training",
-        "",
-        "```json",
-        json.dumps(config.to_dict()["trained_with"], indent=2) if config.trained_with else '"not trained"',
-        "```",
-        "",
-        "## Measured",
-        "",
-    ]
-    if metrics:
-        lines += ["| metric | value | command |", "|---|---|---|"]
-        lines += [
-            f"| {row.get('name')} | {row.get('value')} | `{row.get('command', 'not stated')}` |" for row in metrics
-        ]
-    else:
-        lines.append("Nothing yet.")
-    lines += [
-        "",
-        "## Licences",
-        "",
-        f"The weights in this repository: {license}. The backbone keeps the licence of its own home. "
-        f"Plugins: {', '.join(f'{dist} {version}' for dist, version in config.plugins.items())}.",
-        "",
-    ]
-    return "\n".join(lines)
+    trained = json.dumps(config.to_dict()["trained_with"], indent=2) if config.trained_with else '"not trained"'
+    rows = [f"| {row.get('name')} | {row.get('value')} | `{row.get('command', 'not stated')}` |" for row in metrics]
+    measured = "\n".join(["| metric | value | command |", "|---|---|---|", *rows] if rows else ["Nothing yet."])
+    return f"""---
+library_name: dense_ctx
+license: {license}
+pipeline_tag: image-feature-extraction
+tags: [dense-features, dense_ctx]
+---
+# {name}
+
+Dense features, one vector of {model.dim} numbers for every pixel: backbone `{config.backbone.name}`, \
+decoder `{config.decoder.name}`.
+
+```python
+from dense_ctx import AutoDenseModel
+
+model = AutoDenseModel.from_pretrained("{name}")   # a folder, or owner/{name} on the Hub
+features = model("photo.jpg")   # any size
+features.pixels    # [1, {model.dim}, H, W]
+features.patches   # [1, {model.backbone.dims[-1]}, h, w]
+```
+
+Decoder: {parameters:,} parameters. {_stored(model, config)}
+
+## Training
+
+```json
+{trained}
+```
+
+## Measured
+
+{measured}
+
+## Licences
+
+The weights in this repository: {license}. The backbone keeps the licence of its own home. \
+Plugins: {", ".join(f"{dist} {version}" for dist, version in config.plugins.items())}.
+"""
 
 
 def _stored(model: DenseModel, config: ModelConfig) -> str:

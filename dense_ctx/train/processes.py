@@ -8,15 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from ..environment import end_process_group
+from ..environment import end_process_group, pick_device
 from ..errors import ConfigError, DenseCtxError, FileError
-
-
-def _any_accelerator() -> bool:
-    mps = getattr(torch.backends, "mps", None)
-    return torch.cuda.is_available() or bool(mps and mps.is_available())
 
 
 def prepare_accelerator(mixed_precision: str) -> Any:
@@ -29,7 +22,7 @@ def prepare_accelerator(mixed_precision: str) -> Any:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _any_accelerator():
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and pick_device("auto") == "cpu":
         # left alone, Accelerate takes each process of a CPU machine for the only one
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import pkgutil
+import pydoc
 from pathlib import Path
 
 from dense_ctx.commands.arguments import add_settings, settings_of
@@ -47,10 +47,9 @@ class Convert(Command):
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
             raise FileError(f"{args.out} exists and is not empty: choose another --out")
         settings = override({}, *settings_of(args))
-        try:
-            allowed = [pkgutil.resolve_name(name) for name in args.allow]
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"--allow {' '.join(args.allow)}: {error}; expected MODULE.CLASS") from None
+        allowed = [pydoc.locate(name) for name in args.allow]
+        if None in allowed:
+            raise InputError(f"--allow {args.allow[allowed.index(None)]}: there is none; expected MODULE.CLASS")
         with torch.serialization.safe_globals(allowed):
             model = registry().create("converter", args.format, path=args.file, **settings)
         model.save_pretrained(args.out)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 from common import parse
+from dense_ctx_dip.task_folder import SHARD
 from dense_ctx_dip.task_settings import TaskSettings
-from dense_ctx_dip.tasks import SHARD, Tasks
+from dense_ctx_dip.tasks import Tasks
 
 from dense_ctx.data.cache import write_shard
 from dense_ctx.files import write_json
@@ -41,11 +42,11 @@ def main():
             rows = centres[kinds] + 0.5 * torch.randn(len(span), args.segments, args.dim, generator=draw)
             index = torch.tensor([[i, args.segments] for i in span])
             tensors = {"segments": rows.flatten(0, 1).half(), "images": rows.mean(1).half(), "index": index}
-            write_shard(tasks._embeddings(shard), tensors)
+            write_shard(tasks.embeddings(shard), tensors)
             share = 1 / args.segments
             classes += kinds.tolist()
             votes = {str(i): {str(k): share for k in kind} for i, kind in zip(span, kinds.tolist(), strict=True)}
-            write_json(tasks._votes(shard), votes)
+            write_json(tasks.votes(shard), votes)
         found = {"images": args.images, "segments": args.images * args.segments, "shards": -(-args.images // SHARD)}
         for stage in ("cluster", "pair"):
             began = time.perf_counter()

@@ -23,12 +23,12 @@ from common import in_process, machine, parse, peak_mb_since, reset_peak, same
 from dense_ctx_lila import feature_cue, matching, regression
 from dense_ctx_lila import objective as ours
 from dense_ctx_lila.pamr import refine
+from dense_ctx_lila.ridge import ridge_fit
 from drawn_clip import write_clip
 
 from dense_ctx import AutoDenseModel, DenseModel
 from dense_ctx.config import Part
 from dense_ctx.interfaces import Features
-from dense_ctx.numerics import ridge_fit
 from dense_ctx.train import TrainConfig, TrainStep
 from dense_ctx.visualize import text_table as table
 

@@ -15,6 +15,8 @@ from .plugins import registry  # at once: the module dense_ctx.registry would hi
 if TYPE_CHECKING:
     from .config import ModelConfig as ModelConfig
     from .config import Part as Part
+    from .create import create_backbone as create_backbone
+    from .create import create_decoder as create_decoder
     from .incontext import InContext as InContext
     from .interfaces import Backbone as Backbone
     from .interfaces import Batch as Batch
@@ -32,16 +34,15 @@ if TYPE_CHECKING:
     from .interfaces import SeededDataset as SeededDataset
     from .model import AutoDenseModel as AutoDenseModel
     from .model import DenseModel as DenseModel
-    from .model import create_backbone as create_backbone
-    from .model import create_decoder as create_decoder
     from .tracking import track as track
 
 _MODULES = {
     "config": "ModelConfig Part",
+    "create": "create_backbone create_decoder",
     "incontext": "InContext",
     "interfaces": "Backbone Batch Decoder DenseFeatures EpochDataset Features FitContext Losses Metric Objective Probe "
     "ScoredObjective Scores SeededDataset",
-    "model": "AutoDenseModel DenseModel create_backbone create_decoder",
+    "model": "AutoDenseModel DenseModel",
     "tracking": "track",
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -1,4 +1,4 @@
-"""The command `dense-ctx`: parse, run a registered verb, turn errors of ours into one line."""
+"""The command `dense-ctx`: parse the arguments, run a registered verb, print errors of dense_ctx as one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in registry().names("command"):
         try:
             command = registry().create("command", verb)
-        except PluginError:  # said in a warning; the other verbs keep working
+        except PluginError:  # reported by a warning; the other verbs keep working
             continue
         options = verbs.add_parser(
             verb, help=command.help, description=command.description or command.help, epilog=command.epilog
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; default those of the process.
 
     Returns:
-        0; 1 where a verb reports failure, 2 for an error of ours (one line on stderr), 128 + the signal's number when
-        ended by SIGINT (130) or SIGTERM (143).
+        0; 1 where a verb reports failure, 2 for a DenseCtxError (one line on stderr), 128 + the signal's number after
+        SIGINT (130) or SIGTERM (143).
     """
     plain = warnings.formatwarning
     warnings.formatwarning = _format_warning
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    # read when torch is loaded: threads that wait sleep, in place of spinning on a core that another program needs
+    # read when torch loads: idle threads sleep rather than spin on a core that another program needs
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     args.debug = debug = args.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     try:
@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM end the block by an Interruption: half-written files are removed, locks are free."""
+    """SIGINT and SIGTERM raise Interruption in the block, so that partial files are removed and locks released."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interruption(number)
@@ -110,7 +110,7 @@ def _interruptible() -> Iterator[None]:
 
 
 class _Version(argparse.Action):
-    """--version, looked up only when asked for."""
+    """--version; the version is looked up only when it is printed."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
         super().__init__(option_strings, dest, nargs=0, help="print the version")
@@ -125,7 +125,7 @@ class _Version(argparse.Action):
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """One line; where in the source it was made only of those that are for programmers (FutureWarning ...)."""
+    """One line; with the position in the source only for warnings to programmers (FutureWarning ...)."""
     text = " ".join(str(message).split())
     where = "warning" if issubclass(category, UserWarning) else f"{filename}:{lineno}: {category.__name__}"
     return f"{where}: {text}\n"

@@ -7,7 +7,7 @@ exception a caller would expect (`ValueError`, `FileNotFoundError`), so existing
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class DenseCtxError(Exception):
@@ -23,7 +23,7 @@ class FileError(DenseCtxError, OSError):
 
 
 class UnknownNameError(DenseCtxError, KeyError):
-    """No part of the kind asked for is registered under this name. hint: the near names, as the message has them."""
+    """No part of this kind is registered under this name. hint: the similar names, as in the message."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class MemoryBudgetError(DenseCtxError, MemoryError):
 
 
 class NonFiniteError(DenseCtxError, ArithmeticError):
-    """What was computed is NaN or infinite: features, a prediction, a loss, weights; the message names it."""
+    """A result is NaN or infinite: features, a prediction, a loss, weights; the message names it."""
 
 
 class StoppedError(DenseCtxError):
@@ -82,7 +82,7 @@ class ContractError(DenseCtxError, AssertionError):
 
 
 class Interruption(KeyboardInterrupt):
-    """SIGTERM came, or SIGINT; not an Exception, so that nothing takes it for a fault. `signal`: its number."""
+    """SIGTERM or SIGINT was received; no Exception, so that no handler of errors catches it. `signal`: its number."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -93,9 +93,23 @@ class PluginWarning(UserWarning):
     """A plugin was skipped; the others are unaffected."""
 
 
+def refuse_idle(cases: Iterable[tuple[bool, str, str]]) -> None:
+    """Refuse an argument that would have no effect.
+
+    Args:
+        cases: whether an argument is set without effect, its name, and the reason: "with gamma=0".
+
+    Raises:
+        ConfigError: names the first one.
+    """
+    for idle, name, reason in cases:
+        if idle:
+            raise ConfigError(f"{name} would have no effect {reason}: leave it out")
+
+
 @contextlib.contextmanager
 def about(what: object) -> Iterator[None]:
-    """Errors of ours in the block begin with what they are about."""
+    """Prefix the messages of dense_ctx's errors in the block with their subject."""
     try:
         yield
     except (InputError, FileError, NonFiniteError) as error:
@@ -108,10 +122,10 @@ def shortened(text: str, length: int) -> str:
 
 
 def cause_of(error: BaseException) -> str:
-    """Any exception in one line of at most 600 letters: its type and message; the message alone of one of ours."""
+    """An exception in one line of at most 600 letters: type and message; of a DenseCtxError the message alone."""
     try:
         text = " ".join(str(error).split())
-    except BaseException:  # a stranger's __str__ may do anything
+    except BaseException:  # a third party's __str__ may raise anything
         text = "(its message cannot be printed)"
     own = isinstance(error, DenseCtxError)
     return shortened(text if own else f"{type(error).__name__}: {text}".rstrip(": "), 600)

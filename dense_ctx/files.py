@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name only when complete, and files of strangers, read within bounds."""
+"""Files that appear under their name only when complete; untrusted files, read within bounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .errors import DenseCtxError, FileError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_TEXT = 1 << 19  # bytes of a configuration or a manifest: the largest of our own have some 100 thousand
+MAX_TEXT = 1 << 19  # bytes of a configuration or a manifest; the largest known have some 100 thousand
 MAX_JSON = 256 << 20  # bytes of records and results
 MAX_HEADER = 4 << 20  # bytes of a safetensors header: a tensor takes about a hundred
 _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -29,7 +29,7 @@ _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF
 
 
 def regular_size(path: Path, limit: int | None = None) -> int:
-    """Bytes of a regular file; it is not opened, so that no pipe blocks and no device never ends.
+    """Bytes of a regular file; it is not opened, so that pipes cannot block nor devices read without end.
 
     Raises:
         FileError: missing, a folder, a pipe, a socket or a device (links are followed); or above `limit` bytes.
@@ -46,7 +46,7 @@ def regular_size(path: Path, limit: int | None = None) -> int:
 
 
 def read_text(path: Path, limit: int = MAX_TEXT) -> str:
-    """A text file in UTF-8; raises FileError as `regular_size`, or for what is not text."""
+    """Read a text file in UTF-8; raises FileError as `regular_size`, or if it is not text."""
     regular_size(path, limit)
     try:
         return path.read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file, from its header alone: nothing is allocated for the tensors.
+    """Names and shapes of a safetensors file, read from its header; no tensor is allocated.
 
     Raises:
         FileError: as `regular_size`. ValueError: a damaged header, one above `MAX_HEADER` bytes, or one that does not
@@ -96,13 +96,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> Any:
-    """What torch.save wrote: tensors and plain containers. The one door through which a pickle is read.
+    """Read what torch.save wrote: tensors and plain containers. The only place where a pickle is read.
 
-    torch reads it with weights_only=True: tensors, numbers, text, and nothing that would have to be called. A class,
-    such as the argparse.Namespace that training scripts leave beside the weights, is refused until its user allows it.
+    torch reads it with weights_only=True: tensors, numbers and text, and nothing that would be called. A class, such as
+    the argparse.Namespace that training scripts store beside the weights, is refused until its user allows it.
 
     Raises:
-        FileError: as `regular_size`. ValueError: damaged, or a pickle that holds more.
+        FileError: as `regular_size`. ValueError: damaged, or a pickle of other objects.
     """
     import torch
 
@@ -115,10 +115,10 @@ def read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
         what = "a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
-        held = re.search(r"GLOBAL (([A-Za-z_][\w.]*)\.[A-Za-z_]\w*)", str(error))
-        line = held and (f"`import torch, {held[2]}; torch.serialization.add_safe_globals([{held[1]}])`, or "
-                         f"`dense-ctx convert ... --allow {held[1]}`")  # fmt: skip
-        raise ValueError(f"{what}: {held[1]}. Where you trust it, allow it: {line}" if held else what) from error
+        name = re.search(r"GLOBAL (([A-Za-z_][\w.]*)\.[A-Za-z_]\w*)", str(error))
+        line = name and (f"`import torch, {name[2]}; torch.serialization.add_safe_globals([{name[1]}])`, or "
+                         f"`dense-ctx convert ... --allow {name[1]}`")  # fmt: skip
+        raise ValueError(f"{what}: {name[1]}. Where you trust it, allow it: {line}" if name else what) from error
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -133,20 +133,19 @@ def new_file(
     once: bool = False,
     sync: bool = True,
 ) -> Iterator[Path]:
-    """Give a path to write to; what lies there becomes `path` when the block ends, and is removed if it fails.
+    """Yield a temporary path, which is renamed to `path` when the block ends, and removed if the block fails.
 
-    Several processes may write one file at once: the last one stays. A path that is a link stays one: the file that it
-    points to is replaced.
+    Of several processes that write one file at once, the last one wins. A link stays a link: its target is replaced.
 
     Args:
-        what: what is written, for the error; default the path.
-        then: the error's last words.
-        faults: errors of the block, beside OSError, that mean that the file cannot be written.
-        once: a file that is there already, or that another process writes first, stays as it is.
-        sync: wait for the disk, so that no loss of power leaves an empty file.
+        what: description of the file, for the error; default the path.
+        then: the end of the error's message.
+        faults: exceptions, beside OSError, that mean that the file cannot be written.
+        once: keep a file that exists already, or that another process writes first.
+        sync: wait for the disk, so that a loss of power leaves no empty file.
 
     Raises:
-        FileError: it cannot be written. Errors of dense_ctx within the block pass as they are.
+        FileError: it cannot be written. A DenseCtxError raised in the block passes unchanged.
     """
     unwritable: tuple[type[Exception], ...] = (OSError, *faults)
     target = Path(os.path.realpath(path))
@@ -175,24 +174,24 @@ def _name_once(partial: Path, path: Path) -> None:
         os.link(partial, path)
     except FileExistsError:
         pass
-    except OSError:  # a disk without links: of two that write in the same instant the last one stays
+    except OSError:  # a file system without links: of two simultaneous writers the last one wins
         if not path.exists():
             partial.replace(path)
 
 
 def unique() -> str:
-    """A name that no other process or thread uses."""
+    """A name unique to this call."""
     return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def write_text(path: Path, text: str, *, once: bool = False, sync: bool = True) -> None:
-    """Write a text file in UTF-8, whole or not at all; arguments and errors as `new_file`."""
+    """Write a text file in UTF-8, atomically; arguments and errors as `new_file`."""
     with new_file(path, once=once, sync=sync) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def sync_folder(folder: Path, *, inside: bool = False) -> None:
-    """Wait until a folder's list of names, and the files inside, are on disk."""
+    """Wait until a folder's entries, and with `inside` its files, are on disk."""
     windows = os.name == "nt"  # cannot open a folder, and its rename is durable; a file it syncs is open for writing
     for path in folder.iterdir() if inside else ():
         if path.is_file():
@@ -208,14 +207,14 @@ def sync_folder(folder: Path, *, inside: bool = False) -> None:
 
 
 def write_json(path: Path, data: Any, *, once: bool = False, sync: bool = True) -> Path:
-    """Write JSON, whole or not at all; arguments and errors as `new_file`."""
+    """Write JSON, atomically; arguments and errors as `new_file`."""
     text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_text(path, text, once=once, sync=sync)
     return path
 
 
 def read_json(path: Path, limit: int = MAX_JSON) -> Any:
-    """Read JSON; raises FileError as `read_text`, or for what is not JSON."""
+    """Read JSON; raises FileError as `read_text`, or if it is not JSON."""
     try:
         return json.loads(read_text(path, limit))
     except (ValueError, RecursionError) as error:
@@ -223,7 +222,7 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
 
 
 def clean(value: Any) -> Any:
-    """Values as JSON has them: NaN becomes null, tuples lists."""
+    """Convert to JSON values: NaN becomes null, tuples lists."""
     if isinstance(value, dict):
         return {str(k): clean(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -260,7 +259,7 @@ def state_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file as any file: safetensors' own writer leaves it readable by its owner alone."""
+    """Write a safetensors file with the usual permissions; safetensors' own writer restricts it to its owner."""
     from safetensors.torch import save
 
     path.write_bytes(save(tensors, metadata))

@@ -1,8 +1,8 @@
-"""The one place where errors of other libraries and of the system become ours.
+"""Translation of other libraries' and the system's errors to dense_ctx's, in one place.
 
-`gateway` is put around what the library offers, and the command line around every verb. Nothing is looked at before an
-error comes. Which argument is to blame is found by the annotations; what no argument explains and looks like a mistake
-of the library (an AttributeError, a failed assertion) passes as it is, with its traceback.
+`gateway` decorates the public functions, and the command line translates the errors of every verb. Nothing is checked
+before an error occurs. The annotations tell which argument is at fault; an error that no argument explains and that
+looks like a bug of the library (an AttributeError, a failed assertion) passes unchanged, with its traceback.
 """
 
 from __future__ import annotations
@@ -56,26 +56,27 @@ _ADVICE: dict[type[DenseCtxError], str] = {
     ConfigError: "Correct it",
     InputError: "Check the arguments",
 }
-_OF_VALUES = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  # what libraries say of bad arguments
+_BUGS = (NotImplementedError, RecursionError)
+_OF_VALUES = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  # what libraries raise for bad arguments
 
 
 def translated(error: Exception, doing: str) -> DenseCtxError | None:
-    """The error of ours that says the same; None for what looks like a mistake of the library itself."""
+    """The equivalent DenseCtxError; None for what looks like a bug of the library itself."""
     kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
-    own = next((_LIBRARIES[module] for module, _ in kinds if module in _LIBRARIES), None)
+    ours = next((_LIBRARIES[module] for module, _ in kinds if module in _LIBRARIES), None)
     if isinstance(error, MemoryError) or any(name == "OutOfMemoryError" for _, name in kinds):
-        own = MemoryBudgetError
-    elif own is None and isinstance(error, ImportError):
-        own = MissingDependencyError
-    elif own is None and isinstance(error, OSError):
-        own = FileError
-    elif own is None and isinstance(error, _OF_VALUES) and not isinstance(error, (NotImplementedError, RecursionError)):
-        own = InputError
-    return None if own is None else own(f"{doing}: {cause_of(error)}. {_ADVICE[own]}")
+        ours = MemoryBudgetError
+    elif ours is None and isinstance(error, ImportError):
+        ours = MissingDependencyError
+    elif ours is None and isinstance(error, OSError):
+        ours = FileError
+    elif ours is None and isinstance(error, _OF_VALUES) and not isinstance(error, _BUGS):
+        ours = InputError
+    return None if ours is None else ours(f"{doing}: {cause_of(error)}. {_ADVICE[ours]}")
 
 
 def gateway(function: F) -> F:
-    """Let a function raise no error but ours, and Python's TypeError for a call that does not fit its signature."""
+    """Let a function raise only DenseCtxError, and Python's TypeError for a call that does not fit its signature."""
 
     @contextlib.contextmanager
     def ours(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
@@ -104,13 +105,13 @@ def gateway(function: F) -> F:
 
 
 def _fault(error: Exception, function: Callable[..., Any], args: Any, kwargs: Any) -> DenseCtxError | None:
-    """The error of ours for one of a call; None for one that passes as it is."""
+    """The DenseCtxError for an error of a call; None for one that passes unchanged."""
     if isinstance(error, DenseCtxError):
         return None
     title = function.__qualname__.removesuffix(".__init__").removesuffix(".__post_init__")
     try:
         given = inspect.signature(function).bind(*args, **kwargs).arguments
-    except TypeError:  # Python's own word on a call that does not fit
+    except TypeError:  # the call does not fit the signature
         return None
     if wrong := list(_wrong(function, given)):
         return InputError(f"{title}: {'; '.join(wrong)} ({cause_of(error)})")
@@ -118,17 +119,17 @@ def _fault(error: Exception, function: Callable[..., Any], args: Any, kwargs: An
 
 
 def _is_callers(error: Exception, function: Callable[..., Any]) -> bool:
-    """Whether it came through code of neither the library, nor a package, nor Python: a callback of the user's."""
+    """Whether it passed through the user's own code, a callback: no module of dense_ctx, Python or a package."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         root, path = str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename
-        known = root.startswith("dense_ctx") or root in {*_LIBRARIES, *sys.stdlib_module_names, "None"} - {"__main__"}
-        if not (known or path == inspect.getfile(function) or "site-packages" in path):
+        library = root.startswith("dense_ctx") or root in {*_LIBRARIES, *sys.stdlib_module_names, "None"} - {"__main__"}
+        if not (library or path == inspect.getfile(function) or "site-packages" in path):
             return True
     return False
 
 
 def _wrong(function: Callable[..., Any], given: Mapping[str, Any]) -> Iterator[str]:
-    """Which arguments are not what their annotations say."""
+    """Descriptions of the arguments that do not match their annotations."""
     for name, value in given.items():
         text = function.__annotations__.get(name)
         hint = _hint(text, function) if isinstance(text, str) else text

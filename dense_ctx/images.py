@@ -20,7 +20,7 @@ from .interfaces import Size
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
 
-# no other is tried: for PostScript Pillow starts an interpreter, whatever the file's name ends in
+# no other format is tried: for PostScript, Pillow starts an interpreter, whatever the file's suffix
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _WIDTH, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 262, 339  # TIFF tags
@@ -61,14 +61,14 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _check_tiff(image: Image.Image, name: str) -> None:
-    """Refuse what Pillow opens as if it were something else."""
+    """Refuse files that Pillow reads wrongly."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PHOTOMETRIC) == 0 and image.mode in (*_SIXTEEN_BIT, "I", "F"):
         raise FileError(f"{name} is a TIFF in which 0 is white; expected one in which 0 is black: invert it")
     if 2 in tags.get(_SAMPLE_FORMAT, ()) and image.mode == "L":
         raise FileError(f"{name} holds signed 8-bit values; expected unsigned ones: convert it")
     if tags.get(_WIDTH, image.width) != image.width and image.info.get("compression") == "raw":
-        # Pillow turns its size before it reads the rows, which it then cuts at the wrong places
+        # Pillow swaps the sides before it reads the rows, and cuts them at wrong positions
         raise FileError(f"{name} is an uncompressed TIFF that lies on its side; expected one upright, or compressed")
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .config import typed
+from .create import create_part
 from .errors import CheckpointError, FileError, InputError, NotFittedError, about
 from .files import state_digest, write_json, write_tensors
 from .gateway import gateway
@@ -20,10 +21,9 @@ from .images import ImageLike, check_batch, load, load_mask
 from .interfaces import DenseFeatures, Probe, Task
 from .numerics import preserve_generators, require_finite
 from .persistence.artefact import Artefact, read_object
-from .persistence.file_args import create_part
 from .persistence.links import opened
 from .persistence.tensors import load_probe, read_state, stored
-from .plugins import registry
+from .plugins import blamed, registry
 from .tiling import map_tiles, plan, settled
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class InContext:
         if self.probe_ is None:
             self.probe_ = cast(Probe, registry().create("probe", self.method, task=self.task_, **self.options))
         if max_memory is None:
-            self.probe_.partial_fit(self.model(pixels), encoded)
+            self._fit(self.probe_, self.model(pixels), encoded)
             return
         windows = settled(self.model, pixels, plan(self.model, size, max_memory), max_memory)
         for (rows, columns), (own_rows, own_columns) in windows.shares():
@@ -123,7 +123,11 @@ class InContext:
             part[..., own_rows, own_columns] = encoded[..., own_rows, own_columns]
             part = part[..., rows, columns]
             if bool((part >= 0).any() if part.dtype == torch.int64 else part.isfinite().any()):
-                self.probe_.partial_fit(self.model(pixels[:, :, rows, columns]), part)
+                self._fit(self.probe_, self.model(pixels[:, :, rows, columns]), part)
+
+    def _fit(self, probe: Probe, features: DenseFeatures, targets: Tensor) -> None:
+        with blamed("probe", self.method):
+            probe.partial_fit(features, targets)
 
     def _encode(self, target: Any, size: tuple[int, int]) -> Tensor:
         """A target as the probe takes it: int64 [1, H, W] of class indices, or float [1, K, H, W]."""
@@ -170,23 +174,19 @@ class InContext:
 
     @gateway
     def predict(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
-        """Label ids, int64 [H, W], or values, float [K, H, W], at each image's size; a list for a list.
+        """Label ids, int64 [H, W], or values, float [K, H, W], at each image's size, on the CPU; a list for a list.
 
         Raises:
             NotFittedError: before `fit`.
         """
         if isinstance(images, (list, tuple)):
             return [self.predict(image, max_memory) for image in images]
-        scores = (
-            self.predict_proba(images, max_memory) if self.task_ != "regression" else self._scores(images, max_memory)
-        )
-        if self.task_ == "regression":
-            return scores
-        return torch.tensor(self.classes_)[scores.argmax(0).cpu()]
+        scores = self._scores(images, max_memory)
+        return scores if self.task_ == "regression" else torch.tensor(self.classes_)[scores.argmax(0)]
 
     @gateway
     def predict_proba(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
-        """Class probabilities, float [K, H, W], in the order of `classes_`; a list for a list.
+        """Class probabilities, float [K, H, W], in the order of `classes_`, on the CPU; a list for a list.
 
         Raises:
             NotFittedError: before `fit`.
@@ -205,17 +205,16 @@ class InContext:
             raise NotFittedError("predict needs examples first: call fit(images, targets)")
         pixels = _one(image)
         if max_memory is None:
-            return self._finite(probe.predict(self.model(pixels)))[0]
+            return self._read(probe, self.model(pixels))[0].cpu()
         channels = len(self.classes_) or self.channels_
         windows = plan(self.model, (pixels.shape[-2], pixels.shape[-1]), max_memory, channels)
         windows = settled(self.model, pixels, windows, max_memory)
 
-        def read(features: DenseFeatures) -> Tensor:
-            return self._finite(probe.predict(features))
+        return map_tiles(self.model, pixels, lambda features: self._read(probe, features), windows)[0].cpu()
 
-        return map_tiles(self.model, pixels, read, windows)[0]
-
-    def _finite(self, prediction: Tensor) -> Tensor:
+    def _read(self, probe: Probe, features: DenseFeatures) -> Tensor:
+        with blamed("probe", self.method):
+            prediction = probe.predict(features)
         require_finite(f"The prediction of the probe {self.method!r}", "Fit it again", values=prediction)
         return prediction
 

@@ -1,4 +1,4 @@
-"""Kinds of parts, and what is registered under a name."""
+"""Kinds of parts, and entries of the registry."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of parts.
+    """A kind of parts.
 
     base: "package.module:Class" that its parts are instances of. suffix: its parts are files with this suffix. A model
     has neither: it is a folder of a package, or a Hub repository. owner: the plugin that defines it, None for the core.

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from . import images as image_io
 from .config import ModelConfig, Part
-from .errors import DenseCtxError, InputError, PluginError, cause_of
+from .create import create_backbone, create_decoder
+from .errors import InputError
 from .gateway import gateway
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
 from .numerics import require_finite
-from .persistence.file_args import create_part
-from .plugins import registry
+from .plugins import blamed
 from .tiling import tiled_forward
 
 if TYPE_CHECKING:
@@ -28,39 +26,6 @@ if TYPE_CHECKING:
 
 
 ImageList: TypeAlias = "list[ImageLike] | tuple[ImageLike, ...]"
-
-
-@gateway
-def create_backbone(name: str, **args: Any) -> Backbone:
-    """Build a registered backbone: create_backbone("dinov2-s14").
-
-    Raises:
-        UnknownNameError: no such backbone; the closest names are listed.
-        WeightsError: the pretrained weights are unavailable.
-    """
-    return cast(Backbone, create_part("backbone", name, args))
-
-
-def random_args(backbone: str) -> dict[str, Any]:
-    """Arguments that build a registered backbone with random weights; see `Backbone.random_args`."""
-    entry, _ = registry().get("backbone", backbone)
-    target = registry().resolve(entry)
-    return target.random_args() if isinstance(target, type) and issubclass(target, Backbone) else {}
-
-
-def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
-    """`Backbone.identity` of a registered backbone with these arguments."""
-    call = registry().bind("backbone", backbone, **args)
-    target = call.func
-    if not isinstance(target, type) or not issubclass(target, Backbone):
-        return None
-    return target.identity(*call.args, **call.keywords)
-
-
-@gateway
-def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
-    """Build a registered decoder to fit `backbone`."""
-    return cast(Decoder, create_part("decoder", name, args, dims=backbone.dims, strides=backbone.strides))
 
 
 class DenseModel(nn.Module):
@@ -101,7 +66,8 @@ class DenseModel(nn.Module):
 
         A model of modules runs and trains; only one made of names can be saved.
         """
-        encoder, head = _part(backbone, backbone_args), _part(decoder, decoder_args)
+        encoder = Part(backbone, backbone_args or {}) if isinstance(backbone, str) else backbone
+        head = Part(decoder, decoder_args or {}) if isinstance(decoder, str) else decoder
         if isinstance(encoder, Part):
             backbone = create_backbone(encoder.name, **encoder.args)
             encoder = replace(encoder, args=backbone.stored_args(encoder.args, whole=False))
@@ -131,20 +97,12 @@ class DenseModel(nn.Module):
         return hub.load(name_or_path, **options)
 
     @gateway
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        commit_message: str = "Upload a dense_ctx model",
-        **options: Any,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Publish to "owner/name" in one commit; a card that is there stays. Returns the commit's address.
 
         Args:
-            options: as `save_pretrained`.
+            options: private, token, branch, commit_message: see `dense_ctx.persistence.hub.push`; others as
+                `save_pretrained`.
 
         Raises:
             WeightsError: no access, or no connection.
@@ -152,7 +110,7 @@ class DenseModel(nn.Module):
         """
         from .persistence import hub
 
-        return hub.push(self, repo_id, private, token, branch, commit_message, options)
+        return hub.push(self, repo_id, **options)
 
     @property
     def dim(self) -> int:
@@ -203,7 +161,8 @@ class DenseModel(nn.Module):
         backbone = self.backbone
         padded = image_io.prepare(images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype)
         needs_gradient = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient), self._blamed("backbone"):
+        named = self.model_config.backbone.name if self.model_config else backbone
+        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient), blamed("backbone", named):
             return backbone(padded), padded
 
     def decode(
@@ -222,22 +181,9 @@ class DenseModel(nn.Module):
             max(width, round(width * features.image_size[1] / image_size[1])),
         )
         run = self.decoder if decoder is None else decoder
-        with self._blamed("decoder"):
+        named = self.model_config.decoder.name if self.model_config else run
+        with blamed("decoder", named):
             return cast(Tensor, run(features, padded, full))[:, :, :height, :width]
-
-    @contextmanager
-    def _blamed(self, kind: Literal["backbone", "decoder"]) -> Iterator[None]:
-        """Name the registered part that fails, and whose it is; an error of ours, or of too little memory, passes."""
-        try:
-            yield
-        except (DenseCtxError, MemoryError, torch.cuda.OutOfMemoryError):
-            raise
-        except Exception as error:
-            part = self.model_config and asdict(self.model_config)[kind]
-            if not part:
-                raise
-            owner = registry().get(kind, part["name"])[0].owner
-            raise PluginError(f"{kind} {part['name']!r} of {owner} failed: {cause_of(error)}") from error
 
     @overload
     def forward(
@@ -295,11 +241,6 @@ class DenseModel(nn.Module):
                 patches=features.maps[-1], cls=features.cls, pixels=pixels,
             )  # fmt: skip
         return DenseFeatures(pixels, features.maps[-1], features.cls, extent)
-
-
-def _part(part: Any, args: Mapping[str, Any] | None) -> Any:
-    """A name and its arguments as a Part; a Part or a module as it is."""
-    return Part(part, args or {}) if isinstance(part, str) else part
 
 
 class AutoDenseModel:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import Part, Parts, parse_part, split_parts
+from .device import pick_device
 from .errors import ConfigError, FileError, InputError, UnknownNameError, WeightsError
 from .gateway import gateway
 from .plugins import registry
@@ -80,11 +81,8 @@ def open_model(
         if hint is None or Path(spec).is_dir():
             raise
         raise type(error)(f"{without_hint(error).rstrip('. ')}. {hint}") from error
-    try:
-        model.to(device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-    except (RuntimeError, AssertionError) as error:  # torch's own, for a device that this machine lacks
-        raise InputError(f"The model cannot be put on device {device}: {error}") from None
-    return model.eval()
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    return model.to(device=None if device is None else pick_device(str(device)), dtype=kind).eval()
 
 
 def check_backbone(name: str) -> None:

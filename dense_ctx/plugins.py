@@ -1,4 +1,4 @@
-"""Load plugins from entry points into the registry; a plugin that fails is skipped as a whole, with one warning."""
+"""Load plugins from entry points into the registry; a failing plugin is skipped as a whole, with one warning."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 
 import pluggy
 
-from .errors import PluginError, PluginWarning, cause_of, shortened
+from .containment import contained
+from .errors import DenseCtxError, PluginError, PluginWarning, cause_of, shortened
 from .hookspecs import API_VERSION, GROUP, HookSpecs
 from .kinds import LONGEST_NAME, Entry, Kind, Owner
 from .registry import Registry
-from .stranger import contained
 
 OWN_DISTRIBUTION = "dense-ctx"
 SKIP_VARIABLE = "DENSE_CTX_SKIP_PLUGINS"  # comma-separated entry-point names, or "all" for every third party
@@ -46,6 +46,31 @@ def registry() -> Registry:
         if _registry is None or _loading:
             _registry = load_plugins()
         return _registry
+
+
+@contextlib.contextmanager
+def blamed(kind: str, part: object) -> Iterator[None]:
+    """Errors of a part in the block name it and its plugin.
+
+    Args:
+        part: its registered name, or the object; one whose class is not registered keeps its errors.
+
+    Raises:
+        PluginError: in place of an error that is neither ours nor of too little memory.
+    """
+    try:
+        yield
+    except (DenseCtxError, MemoryError):
+        raise
+    except Exception as error:
+        target = f"{type(part).__module__}:{type(part).__qualname__}"
+        entries = [entry for entry in registry().entries(kind) if entry.target == target]
+        if isinstance(part, str):
+            entries = [registry().get(kind, part)[0]]
+        if not entries or type(error).__name__ == "OutOfMemoryError":
+            raise
+        name = part if isinstance(part, str) else entries[0].name
+        raise PluginError(f"{kind} {name!r} of {entries[0].owner} failed: {cause_of(error)}") from error
 
 
 def load_plugins(strict: bool | None = None) -> Registry:
@@ -84,10 +109,10 @@ def load_plugins(strict: bool | None = None) -> Registry:
 
 
 def _points() -> Iterator[tuple[Owner, EntryPoint | Exception]]:
-    """The entry points of every distribution, or why it has none that can be used.
+    """The entry points of every distribution, or the error that makes it unusable.
 
-    A distribution that is installed twice (an editable install beside a stale *.egg-info) counts once, as the first
-    on sys.path, which is the one that `import` uses. Files of distributions that are no plugins are not looked into.
+    A distribution that is installed twice (an editable install beside a stale *.egg-info) counts once: the first on
+    sys.path, which `import` uses too. Of distributions without plugins only entry_points.txt is read.
     """
     seen: set[str] = set()
     for distribution in distributions():
@@ -104,7 +129,7 @@ def _points() -> Iterator[tuple[Owner, EntryPoint | Exception]]:
         if points and not own and OWN_DISTRIBUTION in names:
             owner = _owner(points[0].name, distribution)
             cause = PluginError(f"its distribution has the name of this library, {OWN_DISTRIBUTION}; rename it")
-            yield Owner(owner.plugin, "a stranger's dense-ctx", owner.version), cause
+            yield Owner(owner.plugin, "a third party's dense-ctx", owner.version), cause
         elif not names & seen:
             seen |= names if points and "an unknown distribution" not in names else set()
             for point in points:
@@ -207,7 +232,9 @@ class _Loader:
         except PluginWarning as warning:
             if any(action == "error" and kind is PluginWarning for action, _, kind, *_ in warnings.filters):
                 raise PluginError(f"{owner} failed: {cause}") from error
-            print(f"warning: {warning}", file=sys.stderr)  # -W error is about the user's code, not about a stranger's
+            print(
+                f"warning: {warning}", file=sys.stderr
+            )  # -W error is meant for the user's code, not for a third party's
 
     def _define(self, kind: str, base: str | None = None, *, suffix: str | None = None) -> None:
         if self._owner is None:
@@ -233,7 +260,7 @@ class _Loader:
 
 
 def _check_module(plugin: Any) -> None:
-    """Refuse a plugin of a later API, and hooks without the marker, which pluggy would ignore."""
+    """Refuse a plugin of a later API, and hooks without the decorator, which pluggy would ignore."""
     version = getattr(plugin, "DENSE_CTX_API", API_VERSION)
     if not isinstance(version, int) or version > API_VERSION:
         raise PluginError(f"it is written for plugin API {version}; this dense_ctx has {API_VERSION}")

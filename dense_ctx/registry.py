@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from .containment import contained
 from .errors import (
     ConfigError,
     DenseCtxError,
@@ -27,7 +28,6 @@ from .errors import (
 )
 from .files import read_text
 from .kinds import KIND, KINDS, LONGEST_NAME, NAME, OBJECT, Entry, Kind, Owner, quoted
-from .stranger import contained
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -105,10 +105,10 @@ class Registry:
         return [entry.name for entry in self.entries(kind)]
 
     def get(self, kind: str, name: str) -> tuple[Entry, tuple[str, ...]]:
-        """The entry for `name`, and the positional arguments of a family name ("timm:NAME" -> ("NAME",)).
+        """The entry of `name`, and the positional arguments of a family's member ("timm:NAME" -> ("NAME",)).
 
         Raises:
-            UnknownNameError: with up to three near names, and any plugin that failed.
+            UnknownNameError: with up to three similar names, and the plugins that failed.
         """
         if not isinstance(name, str) or not isinstance(kind, str):
             raise InputError(
@@ -119,7 +119,7 @@ class Registry:
         family, colon, member = name.partition(":")
         if colon and member and (kind, family + ":") in self._entries:
             return self._entries[kind, family + ":"], (member,)
-        name = shortened(name, LONGEST_NAME)  # comparing a longer one takes long
+        name = shortened(name, LONGEST_NAME)  # comparing longer names is slow
         if kind not in self.kinds:
             raise UnknownNameError(f"Unknown kind {kind!r}. The kinds are {', '.join(self.kinds)}.")
         names = self.names(kind)
@@ -131,7 +131,7 @@ class Registry:
         raise UnknownNameError(f"Unknown {kind} {name!r}.{hint}{more}", hint)
 
     def base(self, kind: str) -> type | None:
-        """The class that parts of a kind are instances of; imports its module. None for kinds of files and models.
+        """The base class of a kind's parts; imports its module. None for kinds of files and for models.
 
         Raises:
             PluginError: the plugin that defines the kind has no such class.
@@ -177,7 +177,7 @@ class Registry:
         return target
 
     def bind(self, kind: str, name: str, /, **args: Any) -> partial[Any]:
-        """The call that builds what `name` stands for, with the entry's own arguments below `args`; nothing is built.
+        """The call that builds a part, with the entry's own arguments as defaults for `args`; nothing is built.
 
         Raises:
             UnknownNameError: no such name. InputError: wrong arguments. PluginError: as `resolve`.
@@ -193,26 +193,26 @@ class Registry:
             from .config.reader import check_arguments, unknown_keys
 
             try:
-                given = signature.bind(*positional, **arguments)
+                bound = signature.bind(*positional, **arguments)
             except TypeError as error:
-                known = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-                unknown = [key for key in arguments if key not in known]
-                problem = unknown_keys(unknown, known) if unknown else error
+                names = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+                unknown = [key for key in arguments if key not in names]
+                problem = unknown_keys(unknown, names) if unknown else error
                 message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {problem}"
                 raise InputError(message) from None
             try:
                 check_arguments(
-                    target, {k: v for k, v in given.arguments.items() if k in arguments}, f"{kind} {name!r}"
+                    target, {k: v for k, v in bound.arguments.items() if k in arguments}, f"{kind} {name!r}"
                 )
             except ConfigError as error:
                 raise InputError(str(error)) from None
         return partial(target, *positional, **arguments)
 
     def create(self, kind: str, name: str, /, **args: Any) -> Any:
-        """Build what `name` stands for, as `bind` says.
+        """Build a part; arguments as for `bind`.
 
         Raises:
-            UnknownNameError, InputError, PluginError: as `bind`; PluginError also for a part that is not of its kind.
+            UnknownNameError, InputError, PluginError: as `bind`; PluginError also if it is not of its kind.
         """
         entry, _ = self.get(kind, name)
         make = self.bind(kind, name, **args)
@@ -220,14 +220,14 @@ class Registry:
             part = make()
         except DenseCtxError:
             raise
-        except (TypeError, ValueError) as error:  # a value of the wrong type or out of range, as a rule
+        except (TypeError, ValueError) as error:  # usually a value of the wrong type or out of range
             cause = f"{type(error).__name__}: {error}"
             raise InputError(
                 f"{kind} {name!r} ({entry.target}) does not take {args or 'no arguments'}: {cause}"
             ) from error
         base = self.base(kind)
         if base is not None and not isinstance(part, base):
-            raise PluginError(  # with these arguments: the plugin's other parts are not at fault
+            raise PluginError(  # for these arguments only: the plugin stays registered
                 f"{kind} {name!r} cannot be used: {entry.target} of {entry.owner} gave a {type(part).__name__}, not a "
                 f"{base.__module__}.{base.__name__}"
             )
@@ -250,7 +250,7 @@ class Registry:
         return file
 
     def text(self, kind: str, name: str) -> str:
-        """What the file registered under `name` holds; or a file of the user's: a path, or a name that ends in .yaml.
+        """The text of the file registered under `name`, or of the user's own file: a path, or a name ending in .yaml.
 
         Raises:
             UnknownNameError, PluginError: as `file`. FileError: the user's file cannot be read.

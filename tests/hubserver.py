@@ -161,14 +161,21 @@ class Handler(BaseHTTPRequestHandler):
             sha = hub.commit(name, revision or "main", changes)
             url = f"http://{self.headers['Host']}/{name}/commit/{sha}"
             return self._reply(200, {"success": True, "commitUrl": url, "commitOid": sha, "hookOutput": ""})
-        revision = "/".join(rest[1:]) or "main" if action in ("revision", "tree") else "main"
+        below = ""
+        if action == "tree":
+            revision, below = rest[1], "".join(f"{part}/" for part in rest[2:])
+        else:
+            revision = "/".join(rest[1:]) or "main" if action == "revision" else "main"
         sha = hub.resolve(name, revision)
         if sha is None:
             return self._missing("RevisionNotFound")
         files = hub.files(name, sha)
         if action == "tree":
+            inside = {path: data for path, data in files.items() if path.startswith(below)}
+            if not inside:
+                return self._missing("EntryNotFound")
             return self._reply(
-                200, [{"type": "file", "path": p, "size": len(d), "oid": _etag(d)} for p, d in files.items()]
+                200, [{"type": "file", "path": p, "size": len(d), "oid": _etag(d)} for p, d in inside.items()]
             )
         siblings = [{"rfilename": path, "size": len(data), "blobId": _etag(data)} for path, data in files.items()]
         return self._reply(

@@ -26,6 +26,7 @@ from dense_ctx_datasets.check import check_root
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import make_tasks
 from dense_ctx_lila.cue_cache import plan_cues
+from dense_ctx_lila.ridge import ridge_apply, ridge_fit
 from dense_ctx_measures.boundary import boundary_quality
 from dense_ctx_measures.invariance import feature_invariance
 from dense_ctx_measures.temporal import temporal_consistency
@@ -58,7 +59,7 @@ from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.gateway import gateway
 from dense_ctx.images import load, load_mask
 from dense_ctx.model_spec import open_model
-from dense_ctx.numerics import pca, ridge_apply, ridge_fit
+from dense_ctx.numerics import pca
 from dense_ctx.testing import tiny_model
 from dense_ctx.tiling import write_features
 from dense_ctx.train import TrainConfig, train

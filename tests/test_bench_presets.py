@@ -16,12 +16,11 @@ from dense_ctx_bench.run import run_bench
 from dense_ctx_maxa.pixel_tasks import Semantic
 from dense_ctx_maxa.scoring import ClusterScores
 
-from dense_ctx import registry
+from dense_ctx import create_backbone, registry
 from dense_ctx.cli import main
 from dense_ctx.config import Part, load_yaml, parse_part
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError, InputError, UnknownNameError, WeightsError
-from dense_ctx.model import create_backbone
 
 PRESETS = ["maxa-table2", "maxa-table3", "maxa-table4", "maxa-table5"]
 OF_BENCH = {"size", "image_size", "lr"}  # what a benchmark sets itself
@@ -80,7 +79,6 @@ def test_the_published_settings():
 @pytest.fixture
 def preset(tmp_path):
     """A benchmark of one's own with the names of MAXA's table 2, on tiny data."""
-    pytest.importorskip("pycocotools")
     tiny_datasets.instances(tmp_path / "coco")
     data = written("maxa-table2")
     data |= {

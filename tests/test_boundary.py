@@ -18,9 +18,10 @@ from train_parts import config, install
 
 from dense_ctx import AutoDenseModel, Decoder, InContext, create_backbone, registry
 from dense_ctx.config import load_yaml
+from dense_ctx.create import create_part
 from dense_ctx.errors import ConfigError, ContractError, FileError, InputError
 from dense_ctx.evaluate import load_protocol
-from dense_ctx.persistence.file_args import WEIGHTS, create_part, file_args_problem, is_permitted
+from dense_ctx.persistence.file_args import WEIGHTS, file_args_problem, is_permitted
 from dense_ctx.persistence.links import opened
 from dense_ctx.testing import check_decoder, tiny_model
 from dense_ctx.train import state, train

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import warnings
 
 import pytest
@@ -41,7 +42,9 @@ def test_interruption_is_status_130_and_a_bug_keeps_its_traceback(monkeypatch):
 def test_plugins_lists_our_parts(capsys):
     assert cli.main(["plugins", "--json", "--check"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert listed["failures"] == listed["unavailable"] == []
+    assert listed["failures"] == []
+    old = {"ome-zarr"} if sys.version_info < (3, 11) else set()  # its library asks for Python 3.11
+    assert {entry["name"] for entry in listed["unavailable"]} == old
     assert {"backbone", "decoder"} <= {entry["kind"] for entry in listed["entries"]}
     assert {entry["distribution"] for entry in listed["entries"]} == {"dense-ctx"}
 

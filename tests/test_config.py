@@ -130,7 +130,7 @@ def test_nesting_and_aliases_are_bounded():
     lines += [
         f"{one}: &{one} [{', '.join([f'*{other}'] * 9)}]" for other, one in zip("abcdefgh", "bcdefghi", strict=True)
     ]
-    with pytest.raises(ConfigError, match=f"more than {MAX_NODES} values, with its aliases written out"):
+    with pytest.raises(ConfigError, match=f"more than {MAX_NODES} values, with its aliases expanded"):
         load_yaml("\n".join(lines), "bomb.yaml")
     assert load_yaml("\n".join(lines[:3]), "x")["c"][0][0] == ["x"] * 9
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from dense_ctx_benchmarks import papers
+from dense_ctx_datasets.testing import check_dataset
+from dense_ctx_metrics.testing import check_metric
 from tiny_datasets import SETS
 
 from dense_ctx import create_backbone, registry
+from dense_ctx.create import random_args
 from dense_ctx.data import layout
 from dense_ctx.evaluate import load_protocol
 from dense_ctx.evaluate.scorer import Scorer
-from dense_ctx.model import random_args
-from dense_ctx.testing import check_backbone, check_dataset, check_decoder, check_metric, check_probe
+from dense_ctx.testing import check_backbone, check_decoder, check_probe
 
 LIMIT = 30_000_000
 

@@ -235,7 +235,6 @@ def test_damaged_helper_files(tmp_path):
         datasets.open_set("image-folder", tmp_path / "own", kind="depth")[0]
     with pytest.raises(InputError, match=r"signs are three of"):
         datasets.open_set("image-folder", tmp_path / "own", kind="normals", signs="+-")
-    pytest.importorskip("h5py")
     tiny.nyu_mat(tmp_path / "nyu")
     mat = tmp_path / "nyu/nyu_depth_v2_labeled.mat"
     (tmp_path / "nyu/classMapping40.mat").write_bytes(b"x")

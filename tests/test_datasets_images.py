@@ -109,7 +109,6 @@ def test_the_street_sign_id_is_ignored(tmp_path):
 
 
 def test_coco_instances_small_objects_lie_on_top(tmp_path):
-    pytest.importorskip("pycocotools")
     tiny.instances(tmp_path)
     found = datasets.open_set("coco-instances", tmp_path)
     check(found, 2, None, "instances")
@@ -123,7 +122,6 @@ def test_coco_instances_small_objects_lie_on_top(tmp_path):
 
 
 def test_optional_packages_are_named_when_missing(tmp_path, monkeypatch):
-    pytest.importorskip("h5py")
     tiny.nyu_mat(tmp_path / "nyu")
     tiny.instances(tmp_path / "coco")
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -201,7 +199,6 @@ def test_nyu_folder(tmp_path):
 
 
 def test_nyu_mat(tmp_path):
-    pytest.importorskip("h5py")
     pictures = tiny.nyu_mat(tmp_path)
     found = datasets.open_set("nyuv2", tmp_path)
     sample = check(found, 2, None, "depth")
@@ -219,7 +216,6 @@ def test_nyu_mat(tmp_path):
 
 
 def test_nyu_mat_normals_agree_with_depth_or_are_a_problem(tmp_path):
-    pytest.importorskip("h5py")
     tiny.nyu_mat(tmp_path)
     computed = datasets.open_set("nyuv2", tmp_path, target="normals")[0].target
     assert torch.allclose(computed[:, 6, 9], torch.tensor([0.0, 0.0, -1.0]), atol=1e-4)

@@ -16,7 +16,7 @@ from dip_data import tasks
 from torch import multiprocessing
 
 from dense_ctx import AutoDenseModel
-from dense_ctx.environment import end_process_group
+from dense_ctx.device import end_process_group
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.testing import check_objective, tiny_model
 from dense_ctx.train import TrainConfig, TrainStep, train

@@ -23,7 +23,7 @@ from torch import multiprocessing
 
 from dense_ctx import AutoDenseModel, Part
 from dense_ctx.cli import main
-from dense_ctx.environment import end_process_group
+from dense_ctx.device import end_process_group
 from dense_ctx.errors import ConfigError, FileError, InputError, MissingDependencyError
 from dense_ctx.testing import check_objective
 
@@ -49,8 +49,6 @@ def blobs(count=4, each=60, dim=6, seed=0):
 
 @pytest.mark.parametrize("engine", ["torch", "faiss"])
 def test_kmeans_finds_the_blobs(engine):
-    if engine == "faiss":
-        pytest.importorskip("faiss")
     rows, centres = blobs()
     made = kmeans(rows, 4, engine=engine)
     assert float(torch.cdist(centres, made).amin(1).max()) < 0.3
@@ -162,7 +160,7 @@ def contents(root):
 
 
 def test_a_killed_run_goes_on(tmp_path, made, monkeypatch):
-    monkeypatch.setattr("dense_ctx_dip.tasks.SHARD", 3)
+    monkeypatch.setattr("dense_ctx_dip.task_folder.SHARD", 3)
     images = pictures(tmp_path / "images")
 
     class Killed(Exception):
@@ -202,7 +200,7 @@ def worker(rank, port, images, out):
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     torch.set_num_threads(1)
-    import dense_ctx_dip.tasks as module
+    import dense_ctx_dip.task_folder as module
 
     module.SHARD = 3
     make_tasks(images, out, model(), TaskSettings(**SETTINGS))
@@ -210,7 +208,7 @@ def worker(rank, port, images, out):
 
 
 def test_two_processes_make_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("dense_ctx_dip.tasks.SHARD", 3)
+    monkeypatch.setattr("dense_ctx_dip.task_folder.SHARD", 3)
     images = pictures(tmp_path / "images")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

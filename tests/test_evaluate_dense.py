@@ -17,7 +17,7 @@ from dense_ctx.errors import CheckpointError, FileError, InputError
 from dense_ctx.evaluate import evaluate, fit, load_protocol
 from dense_ctx.evaluate import images as dense
 from dense_ctx.evaluate.job import Job
-from dense_ctx.evaluate.samples import read
+from dense_ctx.evaluate.samples import extract
 from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.testing import tiny_model
 
@@ -169,10 +169,10 @@ def test_what_the_probe_reads(root, tmp_path, reads):
 def test_reads_of_closed_form_probes():
     protocol = load_protocol("camvid-retrieval-grid8-v1")
     model, image = tiny_model(), torch.rand(1, 3, H, W)
-    pixels = read(model, image, protocol).pixels
+    pixels = extract(model, image, protocol).pixels
     assert pixels.shape == (1, 5, 3, 4)
-    patches = read(model, image, protocol.override(["reads=patches"])).pixels
-    both = read(model, image, protocol.override(["reads=both"])).pixels
+    patches = extract(model, image, protocol.override(["reads=patches"])).pixels
+    both = extract(model, image, protocol.override(["reads=both"])).pixels
     assert patches.shape[1:] == (10, *pixels.shape[2:])
     assert torch.equal(both, torch.cat([pixels, patches], 1))
 

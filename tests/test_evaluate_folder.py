@@ -48,12 +48,12 @@ def test_pieces_are_shared_out_and_found_done(tmp_path):
     assert raised == [None, None]
     first, second = sorted(folders, key=lambda folder: folder.rank)
     names = [f"piece{i}" for i in range(5)]
-    assert list(first.mine(names)) == ["piece0", "piece2", "piece4"]
-    assert list(second.mine(names)) == ["piece1", "piece3"]
+    assert list(first.share(names)) == ["piece0", "piece2", "piece4"]
+    assert list(second.share(names)) == ["piece1", "piece3"]
     write_json(first.part("piece0"), {"x": 1.5})
-    assert list(first.mine(names)) == ["piece2", "piece4"]
-    assert list(first.mine(names, lambda name: False)) == ["piece0", "piece2", "piece4"]
-    assert second.done("piece0") == {"x": 1.5}
+    assert list(first.share(names)) == ["piece2", "piece4"]
+    assert list(first.share(names, lambda name: False)) == ["piece0", "piece2", "piece4"]
+    assert second.read("piece0") == {"x": 1.5}
 
 
 def test_a_failure_reaches_the_others(tmp_path):

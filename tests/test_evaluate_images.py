@@ -10,7 +10,7 @@ from PIL import Image
 from dense_ctx.data import open_set
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import Result, evaluate, load_protocol
-from dense_ctx.evaluate.samples import read
+from dense_ctx.evaluate.samples import extract
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import tiny_model
 
@@ -147,6 +147,6 @@ def test_a_validation_image_without_labels_is_left_out(root, tmp_path):
 def test_features_are_read_on_the_grid_asked_for():
     model, image = tiny_model(), torch.rand(1, 3, H, W)
     for grid, size in ((4, (6, 9)), (8, (3, 4)), (1, (H, W))):
-        found = read(model, image, load_protocol("camvid-linear-grid4-v1", [f"grid={grid}"]))
+        found = extract(model, image, load_protocol("camvid-linear-grid4-v1", [f"grid={grid}"]))
         assert isinstance(found, DenseFeatures)
         assert found.pixels.shape == (1, 5, *size)

@@ -12,7 +12,7 @@ from dense_ctx import data as datasets
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol, protocols
 from dense_ctx.evaluate.result import Result
-from dense_ctx.evaluate.samples import read, shown
+from dense_ctx.evaluate.samples import extract, training_view
 from dense_ctx.model import DenseModel
 from dense_ctx.testing import TinyBackbone, tiny_model
 
@@ -40,12 +40,12 @@ def test_features_at_full_resolution_are_sampled_not_decoded_anew(reads):
     coarse = load_protocol("davis2017-linear-grid4-v1", [f"reads={reads}"])
     with torch.no_grad():
         every = model(images).pixels
-    found = read(model, images, full).pixels
+    found = extract(model, images, full).pixels
     assert torch.equal(found[:, :6], every[:, :, 2::4, 2::4])
-    assert found.shape == read(model, images, coarse).pixels.shape
-    assert (found - read(model, images, coarse).pixels)[:, :6].abs().max() > 0.05
+    assert found.shape == extract(model, images, coarse).pixels.shape
+    assert (found - extract(model, images, coarse).pixels)[:, :6].abs().max() > 0.05
     with torch.no_grad():
-        assert torch.equal(read(model, images, full.override(["grid=1"])).pixels[:, :6], every)
+        assert torch.equal(extract(model, images, full.override(["grid=1"])).pixels[:, :6], every)
 
 
 def voc(root, count=4):
@@ -85,15 +85,15 @@ def test_an_augmented_support(tmp_path):
     assert again.digest() == result.digest()
     image = datasets.open_set("voc2012", root, "trainaug")[0]
     protocol = load_protocol("voc2012-dip-v1", SMALL)
-    first = shown(image, protocol, "segmentation", 1)
+    first = training_view(image, protocol, "segmentation", 1)
     assert first.image.shape == (3, 32, 32)
     assert first.target.shape == (32, 32)
     assert first.target.dtype == torch.int64
     assert set(first.target.unique().tolist()) <= set(image.target.unique().tolist())
-    assert torch.equal(first.image, shown(image, protocol, "segmentation", 1).image)
+    assert torch.equal(first.image, training_view(image, protocol, "segmentation", 1).image)
     for change in ("scale=[0.5,0.6]", "ratio=[0.9,1.1]", "jitter=0.4"):
-        other = shown(image, protocol.override([f"support.{change}"]), "segmentation", 3)
-        assert not torch.equal(other.image, shown(image, protocol, "segmentation", 3).image), change
+        other = training_view(image, protocol.override([f"support.{change}"]), "segmentation", 3)
+        assert not torch.equal(other.image, training_view(image, protocol, "segmentation", 3).image), change
     one = evaluate(model, "voc2012-dip-v1", root, tmp_path / "one", overrides=[*SMALL, "support.passes=1"])
     assert one.value != result.value
 

@@ -7,7 +7,7 @@ from dense_ctx.data.base import Sample
 from dense_ctx.errors import InputError
 from dense_ctx.evaluate import load_protocol
 from dense_ctx.evaluate.fit import batch
-from dense_ctx.evaluate.samples import FeatureMemory, grid_size, model_size, read, shown, training_target
+from dense_ctx.evaluate.samples import FeatureMemory, extract, grid_size, model_size, training_target, training_view
 from dense_ctx.images import nearest, resized
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import tiny_model
@@ -39,7 +39,7 @@ def places(found):
 
 
 def test_nothing_is_changed_without_augmentation():
-    found = shown(sample(), protocol(), "segmentation", 0)
+    found = training_view(sample(), protocol(), "segmentation", 0)
     assert torch.equal(found.image, sample().image)
     assert torch.equal(found.target, sample().target)
 
@@ -47,7 +47,7 @@ def test_nothing_is_changed_without_augmentation():
 def test_a_crop_moves_image_and_target_alike():
     chosen, corners = protocol("train.crop=[6,8]"), set()
     for seed in range(20):
-        found = shown(sample(), chosen, "segmentation", seed)
+        found = training_view(sample(), chosen, "segmentation", seed)
         x, y = places(found)
         assert found.image.shape == (3, 6, 8)
         assert torch.equal(found.target, x + 100 * y)
@@ -57,7 +57,7 @@ def test_a_crop_moves_image_and_target_alike():
 
 @pytest.mark.parametrize(("kind", "blank"), [("segmentation", -1), ("depth", float("nan"))])
 def test_a_crop_larger_than_the_image_is_padded_with_what_does_not_count(kind, blank):
-    found = shown(sample(kind), protocol("train.crop=[16,24]"), kind, 0)
+    found = training_view(sample(kind), protocol("train.crop=[16,24]"), kind, 0)
     target = found.target if kind == "segmentation" else found.target[0]
     assert found.image.shape == (3, 16, 24)
     assert torch.equal(found.image[:, :H, :W], sample().image)
@@ -71,14 +71,14 @@ def test_a_flip_mirrors_half_of_the_images_and_the_normals_x():
     chosen, flipped = protocol("train.flip=true"), 0
     plain = sample("normals")
     for seed in range(40):
-        found = shown(plain, chosen, "normals", seed)
+        found = training_view(plain, chosen, "normals", seed)
         if torch.equal(found.image, plain.image):
             assert torch.equal(found.target, plain.target)
             continue
         flipped += 1
         assert torch.equal(found.image, plain.image.flip(-1))
         assert torch.equal(found.target, plain.target.flip(-1) * torch.tensor([-1.0, 1, 1])[:, None, None])
-        depth = shown(sample("depth"), chosen, "depth", seed)
+        depth = training_view(sample("depth"), chosen, "depth", seed)
         assert torch.equal(depth.target, sample("depth").target.flip(-1))  # a distance has no direction
     assert 10 < flipped < 30
 
@@ -86,7 +86,7 @@ def test_a_flip_mirrors_half_of_the_images_and_the_normals_x():
 def test_a_random_scale_keeps_labels_and_their_places():
     chosen, sizes = protocol("train.scale=[0.5,2.0]"), set()
     for seed in range(20):
-        found = shown(sample(), chosen, "segmentation", seed)
+        found = training_view(sample(), chosen, "segmentation", seed)
         assert found.image.shape[1:] == found.target.shape
         factor = found.target.shape[0] / H
         assert 0.45 <= factor <= 2.05
@@ -103,10 +103,10 @@ def test_a_random_scale_keeps_labels_and_their_places():
 def test_the_same_seed_shows_the_same_pixels():
     chosen = protocol("train.crop=[6,8]", "train.flip=true", "train.scale=[0.5,2.0]")
     for seed in range(5):
-        first, second = (shown(sample(), chosen, "segmentation", seed) for _ in range(2))
+        first, second = (training_view(sample(), chosen, "segmentation", seed) for _ in range(2))
         assert torch.equal(first.image, second.image)
         assert torch.equal(first.target, second.target)
-    first, second = (shown(sample(), chosen, "segmentation", seed) for seed in (0, 1))
+    first, second = (training_view(sample(), chosen, "segmentation", seed) for seed in (0, 1))
     assert not torch.equal(first.image, second.image)
 
 
@@ -181,7 +181,7 @@ def test_stack_names_the_sizes():
 
 def test_the_network_may_run_in_bfloat16_and_the_probe_reads_float32():
     model, image = tiny_model(), torch.rand(1, 3, 32, 48)
-    exact, rough = read(model, image, protocol()), read(model, image, protocol("precision=bfloat16"))
+    exact, rough = extract(model, image, protocol()), extract(model, image, protocol("precision=bfloat16"))
     assert rough.pixels.dtype == rough.patches.dtype == torch.float32
     assert rough.extent == exact.extent
     away = (rough.pixels - exact.pixels).norm() / exact.pixels.norm()

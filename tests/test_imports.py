@@ -59,7 +59,6 @@ def test_the_rule_sees_an_offence(tmp_path):
 
 @source_tree
 def test_the_layers_of_the_import_linter_hold_and_name_every_plugin():
-    pytest.importorskip("importlinter")
     lint = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     done = subprocess.run([*lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

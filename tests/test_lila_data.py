@@ -17,11 +17,11 @@ from dense_ctx_lila.open_clips import open_clips
 from dense_ctx_lila.sampling import FramePairs, Sampling
 from torch import nn
 
+from dense_ctx import create_backbone
 from dense_ctx.data import Clip, VideoSet
 from dense_ctx.data.video import write_video
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.interfaces import Features
-from dense_ctx.model import create_backbone
 
 SMALL = {"size": 16, "frame_side": 48, "cue_side": 48}
 

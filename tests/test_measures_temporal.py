@@ -200,7 +200,6 @@ def test_memory_does_not_grow_with_the_clip():
 
 
 def test_dis_flow_finds_a_translation():
-    pytest.importorskip("cv2")
     first, second = list(moving_clip(2))
     flow = dis_flow(first, second)
     assert flow.shape == (2, *SIZE)

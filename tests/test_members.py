@@ -27,7 +27,7 @@ ALLOWED = {
     "dense_ctx/__init__.py:__getattr__": "a public name is an attribute of its module",
     "dense_ctx/config/reader.py:typed": "the fields of a dataclass",
     "dense_ctx/config/reader.py:check_arguments": "the types that a signature names",
-    "dense_ctx/data/open.py:list_with": "a reader's options are the keywords of its `open`, as DatasetReader says",
+    "dense_ctx/data/open.py:list_with": "options are the keywords of `open`, as DatasetReader says",
     "dense_ctx/gateway.py:translated": "errors of other libraries by their class's module, so that none is imported",
     "dense_ctx/gateway.py:_fault": "the arguments of a call, by the function's signature",
     "dense_ctx/gateway.py:_wrong": "the annotations of a function",
@@ -42,8 +42,8 @@ ALLOWED = {
     "dense_ctx/evaluate/scorer.py:_args": "the fields of Scoring, a dataclass",
     "plugins/dense_ctx_metrics/segmentation.py:compute": "the fields of Segmentation, a dataclass",
     "dense_ctx/registry.py:_attribute": "a target is an attribute of its module",
-    "dense_ctx/testing/dataset.py:_options": "a reader's options are the keywords of its `open`, as DatasetReader says",
-    "dense_ctx/testing/metric.py:_attributes": "a contract check: what it looks for may be missing",
+    "plugins/dense_ctx_datasets/testing.py:_options": "options are the keywords of `open`, as DatasetReader says",
+    "plugins/dense_ctx_metrics/testing.py:_attributes": "a contract check: what it looks for may be missing",
     "plugins/dense_ctx_benchmarks/papers.py:table": "a file that is no paper's",
     "plugins/dense_ctx_measures/similarity.py:extract": "any callable may be measured, as its docstring says",
     "dense_ctx/plugins.py:_check_module": "a plugin is a module; its hooks are optional",
@@ -66,6 +66,9 @@ ALLOWED = {
     "dense_ctx/data/video.py:_upright": "a frame of PyAV, whose older versions know no rotation",
     "plugins/dense_ctx_lila/cue_cache/manifest.py:identity": "the defaults of a cue's arguments decide its maps",
     "plugins/dense_ctx_lila/cues/dis.py:flow": "a constant of OpenCV",
+    "plugins/dense_ctx_labels/zarr_metadata.py:node_of": "what damaged metadata is, in place of a mapping",
+    "plugins/dense_ctx_labels/zarr_metadata.py:array_of": "the same",
+    "plugins/dense_ctx_labels/zarr_metadata.py:classes_of": "the same",
 }
 
 

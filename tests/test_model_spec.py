@@ -97,7 +97,7 @@ def test_a_folder_that_is_no_model_is_said_to_be_one(tmp_path):
 
 def test_a_device_that_is_not_there():
     for device in ("cuda:77", "phone"):
-        with pytest.raises(InputError, match=f"cannot be put on device {device}"):
+        with pytest.raises(InputError, match=f"no device '{device}' here: cpu"):
             open_model("rgb-xy", device)
 
 

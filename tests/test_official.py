@@ -12,10 +12,12 @@ from dense_ctx_dpt.dpt import DPT
 from evaluation_data import image_folder
 from safetensors.torch import load_file
 
+import dense_ctx
 from dense_ctx import AutoDenseModel, create_backbone, registry
 from dense_ctx.cli import main
 from dense_ctx.errors import CheckpointError, FileError, WeightsError
 from dense_ctx.evaluate import evaluate
+from dense_ctx.hookspecs import HUB_OWNER
 
 TINY = "depth=4, embed_dim=24, num_heads=2, img_size=70"
 ORACLES = Path(__file__).parent / "oracles"
@@ -222,6 +224,20 @@ def test_short_names_stand_for_what_is_said_of_them():
     """The presets that the messages name exist."""
     assert {name for name in UNPUBLISHED if not name.startswith("flowfeat")} <= set(registry().names("preset"))
     assert len(UNPUBLISHED) == 12
+
+
+def test_the_owner_of_the_hub_repositories_is_one_constant():
+    homes = [
+        e.target
+        for e in registry().entries("model")
+        if e.target.startswith("hub:") and e.owner.distribution == "dense-ctx"
+    ]
+    assert len(homes) >= len(UNPUBLISHED)
+    assert all(home.startswith(f"hub:{HUB_OWNER}/") for home in homes)
+    root = Path(dense_ctx.__file__).parent.parent
+    if (root / "plugins").is_dir():  # a source tree
+        sources = [*root.glob("dense_ctx/**/*.py"), *root.glob("plugins/**/*.py")]
+        assert not [p for p in sources if f"hub:{HUB_OWNER}" in p.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize(("width", "registers", "name"), [

@@ -11,12 +11,12 @@ import pytest
 import tiny_datasets
 from dip_data import tasks
 
-from dense_ctx import registry
+from dense_ctx import create_backbone, create_decoder, registry
 from dense_ctx.cli import main
-from dense_ctx.config import load_yaml, parse_part
+from dense_ctx.config import Part, load_yaml, parse_part
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError, FileError, InputError, UnknownNameError
-from dense_ctx.model import create_backbone, create_decoder
+from dense_ctx.persistence.file_args import check_file_args
 from dense_ctx.train import TrainConfig
 
 LILA = [
@@ -187,6 +187,19 @@ def test_a_presets_parts_can_be_made(name):
     if name.endswith(("s14", "mae-b16")):  # the large ones take a second each
         made = create_backbone(backbone.name, **{**backbone.args, "weights": None})
         assert create_decoder(decoder.name, made, **decoder.args).dim == decoder.args.get("dim", made.dims[0])
+
+
+@pytest.mark.parametrize("name", registry().names("preset"))
+def test_what_a_preset_trains_can_be_opened_again(name):
+    """Its parts' arguments are those that may stand in a model's config.json."""
+    data = written(name)
+    if data.get("verb") == "bench":
+        parts = [("backbone", text) for text in data["backbones"].values()] + [("decoder", t) for t in data["heads"]]
+        parts = [(kind, parse_part(text)) for kind, text in parts if "repo=" not in text]
+    else:
+        parts = [(kind, Part(**data["model"][kind])) for kind in ("backbone", "decoder")]
+    for kind, part in parts:
+        check_file_args(kind, part.name, part.args, name)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from dense_ctx_lila.ridge import ridge_apply, ridge_fit
 from dense_ctx_probes.gradient import GradientProbe
 from dense_ctx_probes.ridge import RidgeProbe
 from dense_ctx_probes.text import TextEmbeddings
@@ -14,7 +15,6 @@ from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.evaluate.job import make_probe
 from dense_ctx.interfaces import DenseFeatures, FitContext
-from dense_ctx.numerics import ridge_apply, ridge_fit
 from dense_ctx.testing import tiny_model
 
 CLASSES = ("sky", "road", "tree")
@@ -101,8 +101,8 @@ def test_without_steps_a_trained_probe_reads_the_pixels_it_is_given():
     ("name", "args", "context", "message"),
     [
         ("ridge", {}, {"steps": 5}, r"RidgeProbe is not trained by steps.*train=null"),
-        ("knn", {}, {"unseen": ("tree",)}, "KnnProbe cannot predict classes it sees no label of"),
-        ("conv", {}, {"unseen": ("tree",), "steps": 5}, "ConvProbe cannot predict classes it sees no label of"),
+        ("knn", {}, {"unseen": ("tree",)}, "KnnProbe cannot predict classes without labels"),
+        ("conv", {}, {"unseen": ("tree",), "steps": 5}, "ConvProbe cannot predict classes without labels"),
         ("conv", {"reads": "patches"}, {"steps": 5}, "reads=patches is set for the probe, .* reads pixels"),
         ("conv", {"reads": "both"}, {}, "set the protocol's own reads"),
         ("conv", {"replay": 0}, {"steps": 5}, "updates, replay and total_steps follow from the protocol's `train`"),

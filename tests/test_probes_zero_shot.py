@@ -86,7 +86,7 @@ def test_labels_of_unseen_pixels_are_never_used(text):
     merged = torch.where(torch.isin(targets, torch.tensor(UNSEEN)), 4, targets)
     states = []
     for labels in (targets, exchanged, merged):
-        made = probe(text, unseen=UNSEEN, updates=1, replay=0, classes=CLASSES)
+        made = probe(text, unseen=UNSEEN, updates=1, replay=0)
         for _ in range(5):
             made.partial_fit(features, labels)
         states.append(made.state_dict())
@@ -158,7 +158,7 @@ def test_evaluation_end_to_end(tmp_path, monkeypatch):
     each = iou(counts)
     assert result.scores["seen"] == pytest.approx(float(each[:3].nanmean()))
     assert result.scores["unseen"] == pytest.approx(float(each[3]))
-    with pytest.raises(InputError, match="unseen names classes that the data set has not: mauve"):
+    with pytest.raises(InputError, match="unseen names classes that the data set lacks: mauve"):
         evaluate(tiny_model(), "coco-stuff-zeroshot-grid4-v1", root, tmp_path / "no",
                  overrides=[*settings[:1], "scoring.unseen=[mauve]", *settings[2:]])  # fmt: skip
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import tiny_datasets as tiny
 import torch
+from dense_ctx_datasets.testing import check_dataset
 from dense_ctx_metrics.segmentation import SegmentationMetric
+from dense_ctx_metrics.testing import check_metric
 from dense_ctx_metrics.video import VideoMetric
 
 from dense_ctx.data import DatasetReader, ImageSet, Layout, Sample, VideoSet
 from dense_ctx.data.base import Clip
 from dense_ctx.errors import ContractError, InputError
 from dense_ctx.interfaces import Metric, Scores
-from dense_ctx.testing import check_dataset, check_metric
 
 
 class Correct(Metric):

@@ -217,6 +217,7 @@ def checks(site, data, tmp_path_factory):
     code = (
         f"import json, torch\nfrom dense_ctx.testing import *\nfrom dense_ctx.data import open_set\n"
         "from dense_ctx_bench.testing import check_scored_objective\n"
+        "from dense_ctx_datasets.testing import check_dataset\nfrom dense_ctx_metrics.testing import check_metric\n"
         f"ROOT, PICTURES = {str(data)!r}, {str(folder)!r}\n"
         "train, val = (open_set('stranger-stripes', ROOT, split) for split in ('train', 'val'))\n"
         f"def outcome(check, words):\n    torch.manual_seed(0)\n    try:\n"

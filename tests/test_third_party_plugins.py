@@ -3,9 +3,11 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
-from third_party_site import faulty, lila, pictures, spell, stranger, stripes
+from PIL import Image
+from third_party_site import MODEL, faulty, lila, pictures, records, spell, stranger, stripes
 
 HOOKS = "from dense_ctx import hookimpl\n"
 ONE = HOOKS + "@hookimpl\ndef register_parts(register):\n    register({!r}, {!r}, {!r})\n"
@@ -146,6 +148,37 @@ def test_a_breach_of_contract_is_one_line_that_says_whose(tmp_path, change):
     for pattern in BREACHES[change]:
         assert re.search(pattern, line)
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+OF_FAULTS = "'{}' of plugin 'faults' of dense-ctx-faults 0.1 failed: {}"
+MISTAKES = {"faulty-fit": "ZeroDivisionError: a mean of no pixels", "faulty-predict": "KeyError: 'no such class'"}
+
+
+@pytest.mark.parametrize("probe", MISTAKES)
+def test_a_mistake_in_the_code_of_a_probe_names_it_and_its_plugin(tmp_path, probe):
+    site, words = faulty(tmp_path / "site"), OF_FAULTS.format(probe, MISTAKES[probe])
+    change = [f"probe.name={probe}", "probe.args={}", "train=null"]
+    line = site.refused(*spell("evaluate", tmp_path / "out", stripes(tmp_path / "data"), *change))
+    assert line == f"error: probe {words}"
+    assert not (tmp_path / "out" / "result.json").exists()
+    image = pictures(tmp_path / "pictures") / "00000.png"
+    Image.fromarray(np.eye(48, 80, dtype=np.uint8)).save(tmp_path / "mask.png")
+    pair = ["--support", f"{image}:{tmp_path / 'mask.png'}", "--query", image, "--out", tmp_path / "masks"]
+    line = site.refused("segment", "--model", MODEL, "--method", probe, *pair, "--device", "cpu")
+    assert line == f"error: probe {words}"
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_mistake_in_an_objective_fails_its_own_cells_and_is_named(tmp_path):
+    site, tasks = faulty(tmp_path / "site"), ["faulty-forward", "stranger-scored"]
+    words = spell("bench", tmp_path / "out", stripes(tmp_path / "data"), "--no-cache", tasks=tasks)
+    status, _, error = site.run(*words)
+    cells = records(tmp_path / "out")
+    assert (status, len(cells)) == (1, 4), error
+    for (name, _), cell in cells.items():
+        assert cell["status"] == ("failed" if name == "faulty-forward" else "done")
+        if name == "faulty-forward":
+            assert f"objective {OF_FAULTS.format(name, MISTAKES['faulty-fit'])}" in cell["error"]
 
 
 def test_a_mistake_in_the_code_of_a_data_set_is_not_hidden(tmp_path):

@@ -76,7 +76,7 @@ def test_yaml_and_overrides(file, tmp_path):
         ("steps=null", "steps is None and epochs is None"),
         ("optimizer.lr=.inf", "optimizer.lr is inf; expected more than 0, and finite"),
         ("optimizer.lr=1e999", "1e999 is too large a number"),
-        ("mixed_precision=false", "mixed_precision is False; expected one of no, bf16, fp16"),
+        ("mixed_precision=false", "mixed_precision is False; expected one of no, tf32, bf16, fp16, auto"),
         ("data=a #b", "begins a comment; put the value in quotes"),
         ("steps", "is not KEY=VALUE"),
         ("data={", "is not YAML.*line 1, column"),
@@ -107,7 +107,7 @@ def test_keys_that_differ_are_named_and_free_ones_are_not(file):
     other = config.override(["optimizer.lr=1", "data.new=1", "objective.name=dip", "seed=4"])
     found = [text.split(":")[0] for text in config.differences(other.to_dict())]
     assert sorted(found) == ["data.new", "objective.name", "optimizer.lr", "seed"]
-    free = ["steps=null", "epochs=200", "accumulate=2", "workers=3", "save.every=5", "log=3", "out=b"]
+    free = ["steps=null", "epochs=200", "accumulate=2", "device=cpu", "workers=3", "save.every=5", "log=3", "out=b"]
     free += ["resume=never", "wait=true"]
     assert config.differences(config.override(free).to_dict()) == []
     assert {setting.split("=")[0].split(".")[0] for setting in free} | {"validate"} == set(FREE)

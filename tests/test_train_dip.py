@@ -27,7 +27,6 @@ def test_a_shipped_configuration(path):
 
 
 def test_the_images_it_collects(tmp_path):
-    pytest.importorskip("skimage")
     module = example()
     names = {path.name for path in module.collect(tmp_path / "images", 3).iterdir()}
     assert {"scikit-image-data-astronaut.png", "bikes-0000.png"} <= names

@@ -8,11 +8,14 @@ import threading
 import accelerate
 import pytest
 import torch
+from dense_ctx_lila.ridge import ridge_fit
 from safetensors.torch import load_file
 from train_parts import config, install, losses, rows, settings
 
 from dense_ctx import cli
 from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, NonFiniteError, StoppedError
+from dense_ctx.interfaces import Losses
+from dense_ctx.numerics import float32_settings
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import state, train
 
@@ -52,7 +55,8 @@ def test_a_loss_that_is_not_finite_names_step_and_samples(tmp_path):
     message = str(caught.value)
     step = int(message.split()[1].rstrip(":"))
     assert "clip-5" in message
-    assert message.count("clip-") == 4
+    assert "loss is NaN or infinite; image of clip-5 holds NaN or infinity" in message
+    assert message.rpartition("Samples of the batch")[2].count("clip-") == 4
     assert [path.name for path in state.listed(out)] == [f"step_{step - 1}", f"step_{step - 2}"]
     assert f"state/step_{step - 1}" in message.replace(os.sep, "/")
     assert not (out / "model").exists()
@@ -63,6 +67,88 @@ def test_a_gradient_that_is_not_finite_names_its_parameter(tmp_path):
     objective = {"name": "sandbox", "args": {"blow_up": 3}}
     with pytest.raises(NonFiniteError, match=r"the gradient of objective\.head\.bias .*clip-3"):
         train(config(tmp_path / "run", objective=objective, clip_norm=None))
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("sample", "image of clip-5 holds NaN"),
+        ("weights", "has diverged, model.decoder"),
+        ("", "the training diverges"),
+    ],
+)
+def test_numbers_that_a_regression_is_given_are_named_not_its_penalty(tmp_path, fault, cause):
+    from sandbox_train.parts import Shift
+
+    class Regressed(Shift):
+        def forward(self, model, batch):
+            if fault == "weights":
+                next(model.decoder.parameters()).data.fill_(torch.nan)
+            features, padded = model.encode(batch["image"])
+            rows = model.decoder(features, padded, (16, 24)).flatten(2).mT
+            rows = rows if fault else rows * torch.inf
+            return Losses(ridge_fit(rows, rows[..., :2]).mean() + self.head.weight.sum(), {})
+
+    data = {"samples": 40, "poison": 5 if fault == "sample" else None}
+    with pytest.raises(NonFiniteError, match=r"^step \d+: A ridge regression is given .*; ") as caught:
+        train(config(tmp_path / "run", data=data, steps=10), objective=Regressed())
+    assert cause in str(caught.value)
+    assert "Samples of the batch: clip-" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "accumulate"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "Unset it"),
+        ("ACCELERATE_GRADIENT_CLIPPING", "0.5", "clip_norm"),
+        ("ACCELERATE_TORCH_DEVICE", "cuda:1", "device"),
+        ("ACCELERATE_USE_FSDP", "true", "use DDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "use DDP"),
+    ],
+)
+def test_variables_of_accelerate_change_no_run(tmp_path, monkeypatch, name, value, words):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name}={value} would change the run.*{words}"):
+        train(config(tmp_path / "run"))
+
+
+def test_variables_that_agree_or_that_a_launcher_sets_anyway_change_nothing(tmp_path, monkeypatch):
+    train(config(tmp_path / "plain", accumulate=2))
+    launcher = {"MIXED_PRECISION": "no", "DYNAMO_BACKEND": "NO", "DYNAMO_MODE": "default", "CPU_AFFINITY": "0",
+                "DYNAMO_USE_FULLGRAPH": "False", "GRADIENT_ACCUMULATION_STEPS": "2"}  # fmt: skip
+    for name, value in launcher.items():
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    train(config(tmp_path / "launched", accumulate=2))
+    assert losses(tmp_path / "plain") == losses(tmp_path / "launched")
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="no device 'cuda:7' here: cpu"):
+        train(config(tmp_path / "run", device="cuda:7"))
+
+
+def test_float32_is_float32_whatever_the_process_was_set_to(tmp_path):
+    seen = {}
+
+    def look(model, step):
+        seen[step] = float32_settings()
+        return {}
+
+    torch.set_float32_matmul_precision("medium")
+    before = float32_settings()
+    try:
+        for name, precision in (("strict", "no"), ("loose", "tf32")):
+            folder = train(config(tmp_path / name, mixed_precision=precision, validate={"every": 6}), validate=look)
+            record = json.loads((folder / "config.json").read_text())["trained_with"]["arithmetic"]
+            assert record == seen[6]
+            assert record["cuda.matmul"] == record["cudnn.conv"] == ("ieee" if precision == "no" else "tf32")
+            assert record["mkldnn.matmul"] == "ieee"
+            assert float32_settings() == before
+            assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_ctrl_c_saves_and_a_second_one_interrupts(tmp_path):

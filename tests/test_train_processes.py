@@ -7,15 +7,48 @@ import sys
 
 import pytest
 import torch
+from maxa_scenes import KINDS, OUTPUTS, Boxes
 from torch import multiprocessing
-from train_parts import install, lay_out, settings
+from train_parts import install, lay_out, settings, weights
 
-from dense_ctx.environment import end_process_group
-from dense_ctx.errors import InputError, NonFiniteError, StoppedError
+from dense_ctx import AutoDenseModel, registry
+from dense_ctx.device import end_process_group
+from dense_ctx.errors import ConfigError, InputError, NonFiniteError, StoppedError
 from dense_ctx.train import TrainConfig, state, train
 from dense_ctx.train.log import read_log
 
 DATA = {"samples": 11, "seeded": True}
+
+
+RANDOM = {"dropout": 0.3}
+UNEVEN = ("depth", "instances", "semantic")
+
+
+class Uneven(Boxes):
+    """Images of which ever less is annotated, down to nothing."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        sample.target[..., : sample.target.shape[-1] * index // (len(self) - 1)] = (
+            torch.nan if sample.target.is_floating_point() else -1
+        )
+        return sample
+
+
+def uneven(out, task, **changes):
+    return settings(
+        out, steps=3, batch_size=4, model=f"rgb-xy+linear(dim={OUTPUTS[task]})", data=None,
+        objective={"name": f"maxa-{task}", "args": {"size": [16, 24], "image_size": [24, 32]}}, **changes,
+    )  # fmt: skip
+
+
+def trained_on_uneven(settled, grads):
+    """Train; keep the weights and the losses."""
+    name = settled["objective"]["name"]
+    objective = registry().create("objective", name, **settled["objective"]["args"])
+    dataset = objective.dataset(Uneven(KINDS[name.removeprefix("maxa-")]))
+    folder = train(TrainConfig.from_dict(settled), objective=objective, dataset=dataset)
+    torch.save(AutoDenseModel.from_pretrained(folder).state_dict(), grads)
 
 
 def recorded(settled, grads):
@@ -48,7 +81,7 @@ def worker(rank, port, folder, cases):
     for name, settled in cases.items():
         said[name] = None
         try:
-            recorded(settled, folder / f"{name}-{rank}.pt")
+            (trained_on_uneven if "uneven" in name else recorded)(settled, folder / f"{name}-{rank}.pt")
         except (InputError, NonFiniteError, StoppedError) as error:
             said[name] = [type(error).__name__, str(error)]
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
@@ -65,8 +98,9 @@ def pair(tmp_path_factory):
         "poisoned": settings(folder / "poisoned", steps=10, data=poisoned, save={"every": 1, "keep": 2}),
         "idle": settings(folder / "idle", objective={"name": "sandbox", "args": {"idle": True}}),
         "stopped": settings(
-            folder / "stopped", steps=6, data=DATA, objective={"name": "sandbox", "args": {"signal_at": 3}}
+            folder / "stopped", steps=6, data=DATA, objective={"name": "sandbox", "args": {"signal_at": 3, **RANDOM}}
         ),
+        **{f"uneven-{task}": uneven(folder / f"uneven-{task}", task, accumulate=2) for task in UNEVEN},
     }
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -96,8 +130,6 @@ def test_gradients_and_weights_equal_those_of_the_joint_batch(pair, tmp_path, mo
         assert torch.equal(first[name], second[name])
         assert (grad - first[name]).abs().max() < 1e-6, name
         assert grad.abs().max() > 1e-4, name
-    from dense_ctx import AutoDenseModel
-
     ones = AutoDenseModel.from_pretrained(tmp_path / "one" / "model").state_dict()
     twos = AutoDenseModel.from_pretrained(pair / "joint" / "model").state_dict()
     assert all(torch.allclose(ones[name], twos[name], rtol=0, atol=1e-6) for name in ones)
@@ -133,8 +165,25 @@ def test_a_signal_stops_both_and_one_process_goes_on(pair, tmp_path, monkeypatch
     assert 3 <= found.step < 6
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     install(tmp_path / "site", monkeypatch)
-    changes = {"steps": 6, "data": DATA, "objective": {"name": "sandbox", "args": {"signal_at": 3}}}
-    made = train(TrainConfig.from_dict(settings(pair / "stopped", **changes)))
-    assert (made / "config.json").exists()
+    changes = {"steps": 6, "data": DATA, "objective": {"name": "sandbox", "args": {"signal_at": 3, **RANDOM}}}
+    with pytest.raises(ConfigError, match=r"in 2 part\(s\).*draws random numbers; 1 x 1 would go on with others"):
+        train(TrainConfig.from_dict(settings(pair / "stopped", **changes)))
+    made = train(TrainConfig.from_dict(settings(pair / "stopped", accumulate=2, **changes)))
     steps = [row["step"] for row in read_log(pair / "stopped" / "log.jsonl")]
     assert steps == [1, 2, 3, 4, 5, 6]
+    changes["objective"]["args"]["signal_at"] = 99
+    recorded(settings(tmp_path / "straight", accumulate=2, **changes), tmp_path / "straight.pt")
+    ones, twos = weights(made), weights(tmp_path / "straight" / "model")
+    assert all(torch.allclose(ones[name], twos[name], rtol=0, atol=1e-6) for name in ones)
+
+
+@pytest.mark.parametrize("task", UNEVEN)
+def test_unevenly_annotated_images_count_as_in_the_joint_batch(pair, tmp_path, monkeypatch, task):
+    assert said(pair, f"uneven-{task}") == [None, None]
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    trained_on_uneven(uneven(tmp_path / "one", task), tmp_path / "one.pt")
+    one, two = torch.load(tmp_path / "one.pt"), torch.load(pair / f"uneven-{task}-0.pt")
+    assert one.keys() == two.keys()
+    assert max(float((one[name] - two[name]).abs().max()) for name in one if one[name].is_floating_point()) < 1e-6
+    logs = [[row["loss"] for row in read_log(out / "log.jsonl")] for out in (tmp_path / "one", pair / f"uneven-{task}")]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-6)

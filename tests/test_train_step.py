@@ -5,7 +5,7 @@ from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dense_ctx import Losses, Objective
-from dense_ctx.environment import end_process_group
+from dense_ctx.device import end_process_group
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import TrainStep
 

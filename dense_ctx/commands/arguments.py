@@ -26,9 +26,9 @@ _PAIR = re.compile(r"((?:[A-Za-z]:[\\/])?[^:]+):((?:[A-Za-z]:[\\/])?[^:]+)")  # 
 
 
 class VerbParser(argparse.ArgumentParser):
-    """A verb's parser. Options are written out in full. Of a verb with settings, key=value may stand anywhere.
+    """A verb's parser: options cannot be abbreviated, key=value settings may stand anywhere.
 
-    The result has `given`: how each argument is written that the command line sets, for `refuse`.
+    The namespace has `given`: the arguments that the command line sets, as they are spelled there, for `refuse`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -69,7 +69,7 @@ class VerbParser(argparse.ArgumentParser):
             self.error(f"there is no option {options[0]}" + (f"; did you mean {near[0]}?" if near else ""))
 
     def _settings(self, tokens: list[str]) -> tuple[list[str], list[str]]:
-        """Words that are settings, and the others. A word behind an option of one value is that value."""
+        """Split words into settings and the rest; the word after an option that takes one value is its value."""
         end = tokens.index("--") if "--" in tokens else len(tokens)
         single = {text for text, action in self._option_string_actions.items() if action.nargs is None}
         setting = [
@@ -89,7 +89,7 @@ def settings_of(args: argparse.Namespace) -> list[str]:
     """The command line's settings.
 
     Raises:
-        ConfigError: not KEY=VALUE. InputError: one takes back what an earlier one sets.
+        ConfigError: not KEY=VALUE. InputError: a later one overrides an earlier one.
     """
     paths: dict[tuple[str, ...], str] = {}
     for setting in args.settings:
@@ -102,7 +102,7 @@ def settings_of(args: argparse.Namespace) -> list[str]:
 
 
 def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
-    """MODEL where the verb is about the model, else --model, and --device."""
+    """MODEL (positional) or --model, and --device."""
     if positional:
         parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
     else:
@@ -112,7 +112,7 @@ def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = Fa
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """--device."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or the best there is (%(default)s)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or the best available (%(default)s)")
 
 
 def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,20 +130,19 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model_of(args: argparse.Namespace) -> DenseModel:
     """The model that the arguments name, on its device."""
-    from ..environment import pick_device
     from ..model_spec import open_model
 
-    return open_model(args.model, pick_device(args.device), getattr(args, "dtype", None))
+    return open_model(args.model, args.device, getattr(args, "dtype", None))
 
 
 def refuse(args: argparse.Namespace, names: Sequence[str], reason: str) -> None:
-    """Refuse arguments of the command line that would have no effect.
+    """Refuse command-line arguments that would have no effect.
 
     Args:
         names: of attributes of `args`. reason: "with --list", "without --clip".
 
     Raises:
-        InputError: names those that are given.
+        InputError: names those that are set.
     """
     given = getattr(args, "given", {})
     idle = [given[name] for name in names if name in given]

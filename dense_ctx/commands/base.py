@@ -14,7 +14,7 @@ class Command(ABC):
 
     Attributes set by the subclass:
         help: one line for `dense-ctx --help`. description, epilog: of `dense-ctx VERB --help`.
-        stop_note: what is left of it when SIGINT or SIGTERM ends it, its arguments in braces: "all is in {out}".
+        stop_note: what SIGINT or SIGTERM leaves behind, printed then; arguments in braces: "files are in {out}".
     """
 
     help: ClassVar[str]
@@ -28,4 +28,4 @@ class Command(ABC):
 
     @abstractmethod
     def run(self, args: argparse.Namespace) -> int:
-        """Do it; the exit status. Errors of `dense_ctx.errors` become one line on stderr and status 2."""
+        """Run the verb; returns the exit status. A DenseCtxError becomes one line on stderr and status 2."""

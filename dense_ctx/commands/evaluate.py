@@ -13,9 +13,9 @@ class Evaluate(Command):
     """`dense-ctx evaluate`."""
 
     help = "measure a model under a named protocol, with a result file"
-    stop_note = "finished clips and shards of images are in {out}; the same command goes on from there"
+    stop_note = "finished clips and shards of images are in {out}; the same command resumes"
     epilog = (
-        "Killed? The same command goes on where it was. Several processes: torchrun --nproc-per-node 2 "
+        "Killed? The same command resumes. Several processes: torchrun --nproc-per-node 2 "
         "-m dense_ctx.cli evaluate ..., or accelerate launch on several GPUs"
     )
 
@@ -47,7 +47,7 @@ class Evaluate(Command):
             return _list(args.protocol or [], settings_of(args))
         if not args.protocol or args.data is None:
             raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
-        from ..environment import processes
+        from ..device import processes
         from ..evaluate.job import make_probe
         from ..evaluate.run import evaluate
 
@@ -79,7 +79,7 @@ class Evaluate(Command):
 
 
 def _list(names: list[str], settings: list[str]) -> int:
-    """The protocols named, whole, or a line on each that is registered; 1 where one of those cannot be read."""
+    """Print the named protocols in full, or a line for each registered one; 1 where one of those cannot be read."""
     import json
 
     from ..errors import DenseCtxError
@@ -95,7 +95,7 @@ def _list(names: list[str], settings: list[str]) -> int:
         try:
             protocol = load_protocol(name)
             line = f"{protocol.title}; {protocol.metric}; data: {protocol.data.name}"
-        except DenseCtxError as error:  # of a plugin; the others are listed all the same
+        except DenseCtxError as error:  # a plugin's; the others are listed nevertheless
             status, line = 1, f"cannot be read: {error}"
         print(f"{name:<{width}}  {line}")
     return status

@@ -19,7 +19,7 @@ class Features(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
         add_model_argument(parser, positional=True)
-        parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="to compute the features of")
+        parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="images to encode")
         parser.add_argument("--out", type=Path, default=Path("dense-ctx-features"), help="folder (%(default)s)")
         parser.add_argument("--scale", type=float, default=1.0, help="pixel grid as a share of the image size (1.0)")
         parser.add_argument("--half", action="store_true", help="store float16: half the size, about 3 digits")
@@ -41,7 +41,7 @@ class Features(Command):
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
         if args.npy:
             refuse(args, ["half", "scale"], "with --npy, which has the image's size and the network's precision")
-        if Path(args.model).is_file() or Path(args.model).suffix.lower() in IMAGE_SUFFIXES:  # the model was left out
+        if Path(args.model).is_file() or Path(args.model).suffix.lower() in IMAGE_SUFFIXES:  # no model was named
             args.images, args.model = [Path(args.model), *args.images], DEFAULT_MODEL
         missing = [str(path) for path in args.images if not path.is_file()]  # before any work
         if missing:
@@ -70,7 +70,7 @@ class Features(Command):
             with new_file(args.out / f"{name}.safetensors") as partial:
                 write_tensors(partial, tensors, {"image": path.name, "size": f"{height}x{width}"})
             print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")
-            # the picture needs no more than a screen's worth of pixels
+            # the picture needs about 1024 pixels a side
             step = max(1, round(max(size) / 1024))
             maps.append(tensors["pixels"][:, ::step, ::step].float())
             names.append(name)

@@ -1,4 +1,4 @@
-"""dense-ctx plugins: list kinds and registered parts, and the plugins that failed."""
+"""dense-ctx plugins: list kinds, registered parts, and failed plugins."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Plugins(Command):
         parser.add_argument("--check", action="store_true", help="import every target too (loads torch)")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Print the registry; status 1 if a plugin failed or, with --check, a target other than by a missing extra."""
+        """Print the registry; status 1 if a plugin or, with --check, a target failed (missing extras do not count)."""
         from ..plugins import SKIP_VARIABLE, load_plugins
 
         with warnings.catch_warnings():
@@ -66,10 +66,10 @@ class Plugins(Command):
 
 
 def check_targets(parts: Registry, entries: Iterable[Entry]) -> list[tuple[Entry, DenseCtxError]]:
-    """Import the targets; look for packaged files and models; Hub models are not checked.
+    """Import the targets and look for packaged files and models; Hub models are not checked.
 
     Returns:
-        The unavailable entries, and why. A plugin with a broken target is then in `parts.failures` too.
+        The unavailable entries, with the error. Their plugins are in `parts.failures` afterwards.
     """
     problems: list[tuple[Entry, DenseCtxError]] = []
     for entry in entries:

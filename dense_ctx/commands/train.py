@@ -13,10 +13,9 @@ class Train(Command):
     """`dense-ctx train`."""
 
     help = "train a model with a registered objective"
-    stop_note = "the last saved state stays; the same command goes on from there"
+    stop_note = "the last saved state stays; the same command resumes"
     epilog = (
-        "Killed or stopped? The same command goes on where it was. Several processes: accelerate launch -m "
-        "dense_ctx.cli train ..."
+        "Killed or stopped? The same command resumes. Several processes: accelerate launch -m dense_ctx.cli train ..."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,8 @@ class Train(Command):
         parser.add_argument("config", nargs="?", metavar="CONFIG", help="a preset, or a YAML file (docs/training.md)")
         parser.add_argument("--list", action="store_true", help="list the presets; with CONFIG, print that one")
         add_settings(parser, "changes to it: steps=100 optimizer.lr=1e-4 mixed_precision=no")
-        parser.add_argument("--dry-run", action="store_true", help="two steps on whatever is there; nothing is kept")
+        parser.add_argument("--device", help="the same as device=...: auto, cpu, cuda, cuda:1, mps")
+        parser.add_argument("--dry-run", action="store_true", help="run two steps and keep nothing")
 
     def run(self, args: argparse.Namespace) -> int:
         """Train; 128 + the signal's number when stopped by one."""
@@ -32,15 +32,16 @@ class Train(Command):
         import tempfile
 
         if args.list:
-            refuse(args, ["settings", "dry_run"], "with --list")
+            refuse(args, ["settings", "dry_run", "device"], "with --list")
             return _list(args.config)
-        from ..environment import processes
+        from ..device import processes
         from ..errors import InputError, StoppedError
         from ..train import TrainConfig, train
 
         if args.config is None:
             raise InputError("train needs a preset or a YAML file; --list shows the presets")
-        config = TrainConfig.load(args.config, settings_of(args))
+        device = [] if args.device is None else [f"device={args.device}"]
+        config = TrainConfig.load(args.config, [*settings_of(args), *device])
         try:
             if args.dry_run:
                 with tempfile.TemporaryDirectory() as work:
@@ -59,7 +60,7 @@ class Train(Command):
 
 
 def _list(name: str | None) -> int:
-    """One preset as it is written, or every name with the first line of its file, which says what it is."""
+    """Print one preset's file, or each name with the first line of its file, which describes it."""
     from ..plugins import registry
 
     if name is not None:

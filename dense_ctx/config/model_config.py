@@ -20,8 +20,8 @@ class ModelConfig:
     format_version: layout of the folder; a newer one than this library knows is refused.
     backbone, decoder: what to build.
     backbone_tensors: names of the backbone's tensors stored in the checkpoint (fine-tuned, LoRA; all if standalone).
-    backbone_digest: sha256 over the backbone's remaining tensors, which come from its own home; "" if standalone.
-    dtype: floating-point type that the model is opened in, and that the digest is of.
+    backbone_digest: sha256 over the backbone's other tensors, which its own source provides; "" if standalone.
+    dtype: floating-point type in which the model is opened and the digest was computed.
     plugins: distribution and version of each plugin the parts came from.
     trained_with: free-form record of the training (objective, data, steps ...).
     """

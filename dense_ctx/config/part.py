@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """A model made new: `AutoDenseModel.from_parts`; written BACKBONE+DECODER."""
+    """A new model, built by `AutoDenseModel.from_parts`; written BACKBONE+DECODER."""
 
     backbone: Part
     decoder: Part
@@ -69,15 +69,15 @@ def parse_part(text: str | Part) -> Part:
 
 def split_parts(text: str) -> list[str]:
     """BACKBONE+DECODER as its two texts, cut at the last "+" outside brackets and quotes; one text without any."""
-    places = list(_outer(text, "+", text))
-    return [text[: places[-1]].strip(), text[places[-1] + 1 :].strip()] if places else [text.strip()]
+    plus = list(_outer(text, "+", text))
+    return [text[: plus[-1]].strip(), text[plus[-1] + 1 :].strip()] if plus else [text.strip()]
 
 
 def _split(text: str, separator: str, whole: str) -> Iterator[str]:
     start = 0
-    for place in _outer(text, separator, whole):
-        yield text[start:place]
-        start = place + 1
+    for position in _outer(text, separator, whole):
+        yield text[start:position]
+        start = position + 1
     yield text[start:]
 
 
@@ -90,11 +90,11 @@ def _outer(text: str, characters: str, whole: str) -> Iterator[int]:
     closing: list[str] = []
     quote, before = "", ","  # a quote opens a value only at its start: don't is a word
     skip = False
-    for place, character in enumerate(text):
+    for position, character in enumerate(text):
         if skip:
             skip = False
         elif quote:
-            if (character == "\\" and quote == '"') or text[place : place + 2] == quote * 2 == "''":
+            if (character == "\\" and quote == '"') or text[position : position + 2] == quote * 2 == "''":
                 skip = True
             elif character == quote:
                 quote = ""
@@ -104,11 +104,11 @@ def _outer(text: str, characters: str, whole: str) -> Iterator[int]:
             closing.append(")]}"["([{".index(character)])
         elif character in ")]}":
             if not closing or closing.pop() != character:
-                raise ConfigError(f"{whole!r}: the brackets do not match at {text[: place + 1]!r}")
+                raise ConfigError(f"{whole!r}: the brackets do not match at {text[: position + 1]!r}")
             if not closing and character in characters:
-                yield place
+                yield position
         elif character in characters and not closing:
-            yield place
+            yield position
         if not character.isspace():
             before = character
     if quote or closing:
@@ -124,7 +124,7 @@ def _format_value(value: Any, inside: bool = False) -> str:
         return "[" + ", ".join(_format_value(item, True) for item in value) + "]"
     if isinstance(value, str) and (inside or not _plain(value)):
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, float) and value - value != 0:  # JSON has no word for these, YAML has
+    if isinstance(value, float) and value - value != 0:  # JSON cannot write these, YAML can
         return ".nan" if value != value else ".inf" if value > 0 else "-.inf"
     return value if isinstance(value, str) else json.dumps(value, default=str)
 

@@ -98,14 +98,14 @@ def typed(cls: type[T], data: Any, where: str, path: str = "") -> T:
 
 
 def check_arguments(target: Any, arguments: Mapping[str, Any], where: str) -> None:
-    """Refuse arguments that are not of the types in the signature of a class or function, where it names any.
+    """Refuse arguments that do not match the type annotations of a class or function.
 
     Raises:
         ConfigError: as `typed`.
     """
     try:
         hints = get_type_hints(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
-    except Exception:  # names that only a type checker knows, of anyone's code
+    except Exception:  # annotations that only a type checker can resolve
         return
     for name, value in arguments.items():
         if name in hints and value is not inspect.Parameter.empty:
@@ -113,7 +113,7 @@ def check_arguments(target: Any, arguments: Mapping[str, Any], where: str) -> No
 
 
 def unknown_keys(unknown: Iterable[str], names: Iterable[str]) -> str:
-    """A message: which keys are unknown, the nearest known ones, and all."""
+    """The message for unknown keys: their names, the closest known ones, and all known ones."""
     names = sorted(names)
     near = [close for key in unknown for close in difflib.get_close_matches(key, names, n=1)]
     hint = f" (did you mean {', '.join(near)}?)" if near else ""

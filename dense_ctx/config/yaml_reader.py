@@ -1,7 +1,7 @@
-"""The YAML that every file and command line is written in: YAML 1.2, core schema (https://yaml.org/spec/1.2.2/#103-core-schema).
+"""The YAML of every file and command line: YAML 1.2, core schema (https://yaml.org/spec/1.2.2/#103-core-schema).
 
 PyYAML reads YAML 1.1, in which `no` is false, `1e-3` text, `010` eight, `1:30` ninety and `2024-01-01` a date. Here
-`true` and `false` are the only booleans, `1e-3` is a number, and all else that is no number is text.
+`true` and `false` are the only booleans, `1e-3` is a number, and everything else that is not a number is text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import ConfigError
 
 MAX_LETTERS = 1 << 16
 MAX_DEPTH = 64  # lists and mappings inside one another
-MAX_NODES = 100_000  # values, those behind an alias counted at every use
+MAX_NODES = 100_000  # values; one behind an alias counts at every use
 
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\"")
 _TAG = "tag:yaml.org,2002:"
@@ -94,7 +94,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts in quotes what either version of YAML would take for something other than text."""
+    """Quotes text that either version of YAML would read as another type."""
 
     yaml_implicit_resolvers = dict(yaml.SafeDumper.yaml_implicit_resolvers)  # noqa: RUF012
 
@@ -108,7 +108,7 @@ for _name, _pattern, _first in _CORE:
 _Loader.add_constructor(f"{_TAG}bool", _Loader.construct_yaml_bool)
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_yaml_int)
 _Loader.add_constructor(f"{_TAG}float", _Loader.construct_yaml_float)
-for _name in ("timestamp", "binary", "set", "omap", "pairs"):  # values that JSON has not
+for _name in ("timestamp", "binary", "set", "omap", "pairs"):  # types that JSON lacks
     _Loader.add_constructor(f"{_TAG}{_name}", _Loader.construct_undefined)  # type: ignore[type-var]
 
 
@@ -132,7 +132,7 @@ def load_yaml(text: str, where: str) -> Any:
 
 
 def load_value(text: str, where: str) -> Any:
-    """A YAML value on one line. A comment is refused: half of the value would be dropped without a word."""
+    """A YAML value on one line. A comment is refused: it would silently drop part of the value."""
     if re.search(r"(^|\s)#", _QUOTED.sub("", text)):
         raise ConfigError(f"{where}: a # after a space begins a comment; put the value in quotes")
     return load_yaml(text, where)
@@ -144,12 +144,12 @@ def dump_yaml(value: Any) -> str:
 
 
 def _count(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Values below a node, aliases written out. 0 in `sizes` marks a node that is being counted."""
-    known = sizes.get(id(node))
-    if known == 0:
+    """Number of values below a node, aliases expanded. 0 in `sizes` marks a node that is being counted."""
+    size = sizes.get(id(node))
+    if size == 0:
         raise _error("an alias inside the value that it names", node)
-    if known is not None:
-        return known
+    if size is not None:
+        return size
     sizes[id(node)] = 0
     children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
@@ -158,7 +158,7 @@ def _count(node: yaml.Node, sizes: dict[int, int]) -> int:
         children = node.value
     total = 1 + sum(_count(child, sizes) for child in children)
     if total > MAX_NODES:
-        raise _error(f"more than {MAX_NODES} values, with its aliases written out", node)
+        raise _error(f"more than {MAX_NODES} values, with its aliases expanded", node)
     sizes[id(node)] = total
     return total
 
@@ -168,7 +168,7 @@ def _error(problem: str, node: yaml.Node) -> yaml.YAMLError:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, on one line; PyYAML's own message is a drawing of several."""
+    """The problem and its position, on one line; PyYAML's own message spans several."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem is None:
         return " ".join(str(error).split())

@@ -46,7 +46,7 @@ class ImageSet(ABC):
         kind: what the targets are.
         classes: names of the classes, in the order of their ids; () if the targets are not classes.
         names: of the samples, in a fixed order.
-        problems: missing and mismatched files, noticed while listing; `open_set` refuses a set that has any.
+        problems: missing and mismatched files that listing noticed; `open_set` refuses a set that has any.
     """
 
     kind: Kind = "segmentation"
@@ -68,7 +68,7 @@ class ImageSet(ABC):
         """
 
     def verify(self) -> list[str]:
-        """Check what reading single samples cannot show, such as consistency between files; returns problems."""
+        """Check what single samples cannot show, such as consistency between files; returns the problems."""
         return []
 
 
@@ -80,7 +80,7 @@ def read_sample(images: ImageSet, index: int, title: str) -> Sample:
 
     Raises:
         FileError, InputError: as `ImageSet.__getitem__` raises them.
-        PluginError: the data set fails in another way; the message names it, the sample and the cause.
+        PluginError: any other failure of the data set; the message names it, the sample and the cause.
     """
     try:
         sample = images[index]
@@ -90,7 +90,7 @@ def read_sample(images: ImageSet, index: int, title: str) -> Sample:
             raise InputError(f"{title}: the image of sample {sample.name!r} holds NaN or infinity")
         if sample.target.is_floating_point() and not math.isfinite(float(sample.target.nansum())):
             raise InputError(
-                f"{title}: the annotation of sample {sample.name!r} holds infinity; NaN is a value not known"
+                f"{title}: the annotation of sample {sample.name!r} holds infinity; an unknown value is NaN"
             )
     except DenseCtxError:
         raise
@@ -131,7 +131,7 @@ class VideoSet:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is expected where, for `dense-ctx datasets` and for error messages.
+    """The folder layout of a data set, for `dense-ctx datasets` and for error messages.
 
     name, title: "davis2017", "DAVIS 2017 ...".
     url, licence: where to download it, and its licence; this library downloads no data set.
@@ -139,7 +139,7 @@ class Layout:
     expected: (path pattern under the root, what it holds) rows.
     counts: published number of samples (or clips) per split.
     options: (name of a keyword of `open_set`, what it does) rows.
-    own_splits: a root may have splits of other names, which the reader looks for.
+    own_splits: a root may have further splits, which the reader looks for.
     """
 
     name: str
@@ -177,7 +177,7 @@ class DatasetReader(ABC):
             options: the keywords in the subclass' signature.
 
         Raises:
-            FileError: the root does not have this layout. Single missing files go to the set's `problems` instead.
+            FileError: the root does not have this layout. Single missing files are in the set's `problems`.
             InputError: no such split, or an invalid value of an option.
             MissingDependencyError: the files need a package that is not installed.
         """
@@ -235,7 +235,7 @@ def same_size(image: Tensor, target: Tensor, name: str) -> None:
 
 
 class Subset(ImageSet):
-    """Some images of a data set, by their indices and in their order."""
+    """A subset of a data set, by indices, in their order."""
 
     def __init__(self, images: ImageSet, indices: Sequence[int]) -> None:
         self.images, self.indices = images, list(indices)

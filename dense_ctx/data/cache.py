@@ -1,8 +1,7 @@
 """One disk cache for maps and targets: a folder of safetensors files (shards), all made with the same settings.
 
-A shard has its name only when it is complete. Beside each tensor KEY it holds "KEY.crc32", a checksum for each index of
-the first axis, so that a flipped byte is an error when it is read and never a wrong value, and one row can be read
-without the rest of the file.
+A shard appears under its name only when complete. Beside each tensor KEY it holds "KEY.crc32", a checksum for each
+index of the first axis, so that damage is detected on reading, and one row can be read without the rest of the file.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Shard:
 
     Attributes:
         shapes: of each tensor; checksums are left out.
-        metadata: the file's strings.
+        metadata: the strings in its header.
 
     Raises:
         FileError: missing or damaged.
@@ -89,10 +88,10 @@ def checksums(values: Tensor) -> list[int]:
 def write_shard(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, sync: bool = True
 ) -> int:
-    """Write tensors, each of at least one axis, and their checksums, whole or not at all; returns the bytes.
+    """Write tensors, each of at least one axis, and their checksums, atomically; returns the file's bytes.
 
     Args:
-        sync: wait for the disk; without it a loss of power may leave a damaged file.
+        sync: wait for the disk; otherwise a loss of power may leave a damaged file.
 
     Raises:
         FileError: it cannot be written.
@@ -149,11 +148,11 @@ class DiskCache(Generic[S]):
         self.identity.claim(self.settings, notes)
 
     def path(self, name: str) -> Path:
-        """Where the shard `name` lies; a "/" in it is a folder."""
+        """The file of the shard `name`; a "/" in it is a folder."""
         return self.folder / f"{name}.safetensors"
 
     def complete(self, name: str, fits: Callable[[S], bool]) -> bool:
-        """Whether a shard can be opened and `fits` accepts it. Its values are not read, so not verified."""
+        """Whether a shard can be opened and `fits` accepts it; its values are not verified."""
         try:
             return fits(self._shard(self.path(name)))
         except FileError:
@@ -175,4 +174,4 @@ class DiskCache(Generic[S]):
         return write_shard(self.path(name), tensors, metadata, sync=sync)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}  # mapped files do not travel
+        return {**self.__dict__, "_open": OrderedDict()}  # mapped files cannot be pickled

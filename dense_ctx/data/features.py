@@ -1,4 +1,4 @@
-"""A frozen backbone's maps of a data set on disk: it runs once, then heads train from the files.
+"""Feature cache: a frozen backbone's maps of a data set on disk, so that heads train without running it.
 
 from dense_ctx.data.features import FeatureCache, plan_features
 plan = plan_features(model.backbone, train, "cache/dinov2-b14", (518, 518), name="dinov2-b14")
@@ -47,7 +47,7 @@ class FeatureCache:
         layers: indices of the maps that are cached.
 
     Raises:
-        ConfigError: it was made with another backbone, weights, size, layers or images; what differs is named.
+        ConfigError: it is of another backbone, weights, size, layers or images; the message names what differs.
         FileError: there is no cache, or it is not complete.
     """
 
@@ -85,7 +85,7 @@ class FeatureCache:
 
         Raises:
             InputError: no such image.
-            FileError, ConfigError: its file is damaged, or of other weights.
+            FileError, ConfigError: its file is damaged, or computed with other weights.
         """
         if not 0 <= index < self._count:
             raise InputError(f"Image {index} asked for; the cache has 0 to {self._count - 1}")
@@ -96,14 +96,14 @@ class FeatureCache:
 
     @gateway
     def batch(self, indices: Sequence[int]) -> Features:
-        """Features [B, ...] float32 of several images, as `features` makes them."""
+        """Features [B, ...] float32 of several images; see `features`."""
         rows = [self.tensors(index) for index in indices]
         return self.features({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
 
     def features(self, tensors: dict[str, Tensor]) -> Features:
-        """Features from stacked `tensors`: maps that are not cached have no channels, so that indices stay the same."""
-        some = next(iter(tensors.values()))
-        empty = torch.empty(len(some), 0, 1, 1, device=some.device)
+        """Features from stacked `tensors`; maps that are not cached have no channels, so that indices stay the same."""
+        first = next(iter(tensors.values()))
+        empty = torch.empty(len(first), 0, 1, 1, device=first.device)
         depth = self._cache.settings["maps"]
         maps = tuple(tensors[f"map{layer}"].float() if layer in self.layers else empty for layer in range(depth))
         cls = tensors.get("cls")
@@ -112,10 +112,10 @@ class FeatureCache:
 
 @dataclass
 class FeaturePlan:
-    """Work to do.
+    """What remains to be computed.
 
-    images: in the data set. left: of this process, not yet in the cache. bytes: about how many all processes will
-    write. free: bytes of the disk.
+    images: in the data set. left: this process' images that are not in the cache. bytes: estimate of what all processes
+    will write. free: bytes free on the disk.
     """
 
     images: int
@@ -130,14 +130,14 @@ class FeaturePlan:
 
     @gateway
     def run(self, progress: Callable[[int], object] | None = None) -> int:
-        """Compute what is left, file by file; an interrupted run is continued by planning anew. Returns bytes written.
+        """Compute what is left, file by file; after an interruption, plan again. Returns the bytes written.
 
         Args:
             progress: called with the number of images just finished.
 
         Raises:
             FileError: an image cannot be read, or the disk is full or not writable; finished files stay.
-            InputError: maps that float16 cannot hold.
+            InputError: maps beyond the range of float16.
         """
         self._cache.claim()
         metadata = {"weights": self._cache.settings["weights"]}
@@ -171,19 +171,19 @@ def plan_features(
     rank: int = 0,
     world: int = 1,
 ) -> FeaturePlan:
-    """Plan a cache of the backbone's maps of every image, resized to one size. One image is computed for the estimate.
+    """Plan a cache of the backbone's maps of every image, resized to one size. Encodes one image for the estimate.
 
     Args:
-        backbone: with its weights, on the device it is to run on.
+        backbone: with its weights, on the device where it runs.
         size: (H, W) the images are resized to; the maps are those of the next multiples of the stride.
         layers: which of the backbone's maps.
-        name: of the backbone, as it will be named when the cache is read.
+        name: of the backbone; the same when the cache is read.
         batch: images at once.
-        rank, world: this process, and how many share the files; each needs a plan of its own.
+        rank, world: index of this process, and number of processes; each makes its own plan.
 
     Raises:
-        ConfigError: the folder is a cache of something else; what differs is named.
-        FileError: the disk has not the space, or the folder holds other files.
+        ConfigError: the folder is a cache of something else; the message names what differs.
+        FileError: not enough space on the disk, or the folder holds other files.
         InputError: no images, or a size, layer or batch that does not exist.
     """
     if batch < 1 or not 0 <= rank < world:
@@ -197,10 +197,10 @@ def plan_features(
     missing = {number: count for number, (key, count) in shards if not cache.complete(key, _holds(count, one))}
     total = sum(missing.values()) * sum(value.numel() * value.element_size() for value in one.values())
     free = disk_space(cache.folder, total, "feature cache", "fewer layers, a smaller size or another disk")
-    # by number, not by position in the list: other processes may have finished files before this one looked
-    mine = [number for number in missing if number % world == rank]
-    left = sum(missing[number] for number in mine)
-    return FeaturePlan(len(images), left, total, free, cache, mine, images, backbone, batch)
+    # by number, not by position in the list: other processes may have finished files already
+    shards_here = [number for number in missing if number % world == rank]
+    left = sum(missing[number] for number in shards_here)
+    return FeaturePlan(len(images), left, total, free, cache, shards_here, images, backbone, batch)
 
 
 def _holds(count: int, one: dict[str, Tensor]) -> Callable[[Shard], bool]:
@@ -225,10 +225,10 @@ def _shards(images: int) -> dict[str, int]:
 def _settings(
     backbone: Backbone, images: ImageSet, size: Size, layers: Sequence[int], name: str | None
 ) -> dict[str, Any]:
-    """Everything that decides the maps: backbone, weights, size, layers, images.
+    """Everything that determines the maps: backbone, weights, size, layers, images.
 
-    Of the images, all names and the pixels of the first, middle and last one count: reading all of them would take as
-    long as what the cache saves.
+    The images enter by all names and the pixels of the first, middle and last one: reading all of them would cost what
+    the cache saves.
 
     Raises:
         InputError: no images, a size below 1, or maps the backbone does not have.
@@ -257,8 +257,7 @@ def _settings(
 
 
 def _pixels(images: ImageSet) -> str:
-    """Digest of the first, middle and last image, read once for each data set: its samples come with targets, which
-    may take longer to make than the maps of a small backbone."""
+    """Digest of the first, middle and last image; read once a data set, as reading makes targets too, which is slow."""
     digest = _digests.get(images)
     if digest is None:
         pixels = hashlib.sha256()

@@ -1,10 +1,10 @@
-"""cache_features: the maps that a model's decoder reads, computed where they are missing, then opened."""
+"""cache_features: fill and open the feature cache of the maps that a model's decoder reads."""
 
 from __future__ import annotations
 
 import os
 
-from ..environment import processes, wait_for_everyone
+from ..device import processes, wait_for_everyone
 from ..interfaces import Size
 from ..model import DenseModel
 from ..progress import progress
@@ -13,17 +13,17 @@ from .features import FeatureCache, plan_features
 
 
 def cache_features(model: DenseModel, images: ImageSet, folder: str | os.PathLike[str], size: Size) -> FeatureCache:
-    """Compute what is missing of a cache, all processes together, with a progress bar on stderr; then open it.
+    """Fill a feature cache, all processes together, with a progress bar on stderr; then open it.
 
     Args:
-        model: with its weights, on the device it is to run on. The maps are those that `Decoder.layers` names.
-        images: to be encoded, resized to `size`.
-        folder: of these images alone; the same call finds what an earlier one computed.
+        model: with its weights, on the device where it runs. The maps are those that `Decoder.layers` names.
+        images: resized to `size`.
+        folder: of these images alone; a second call computes what is missing.
 
     Raises:
-        ConfigError: the folder is a cache of something else; what differs is named.
-        FileError: the disk has not the space or is not writable, or an image cannot be read.
-        InputError: no images, or maps that float16 cannot hold.
+        ConfigError: the folder is a cache of something else; the message names what differs.
+        FileError: not enough space on the disk, it is not writable, or an image cannot be read.
+        InputError: no images, or maps beyond the range of float16.
     """
     depth, layers = len(model.backbone.dims), model.decoder.layers
     indices = range(depth) if layers is None else sorted({layer % depth for layer in layers})

@@ -20,7 +20,7 @@ def names() -> list[str]:
 
 @gateway
 def layout(name: str) -> Layout:
-    """What a data set's root holds, and where to get the data set.
+    """A data set's folder layout, and where to download it.
 
     Raises:
         UnknownNameError: no such data set; with the closest names.
@@ -38,9 +38,9 @@ def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, 
 
     Raises:
         UnknownNameError: no such data set.
-        FileError: the root has not the layout, or files are missing; the message names the first ones.
+        FileError: the root does not have the layout, or files are missing; the message names the first ones.
         InputError: no such split or option.
-        MissingDependencyError: the data set's files are read by a package that is not installed.
+        MissingDependencyError: reading the files needs a package that is not installed.
     """
     dataset = list_set(name, root, split, **options)
     if dataset.problems:
@@ -62,7 +62,7 @@ def list_set(name: str, root: str | os.PathLike[str], split: str | None = None, 
 def list_with(
     reader: DatasetReader, root: str | os.PathLike[str], split: str | None = None, **options: Any
 ) -> ImageSet | VideoSet:
-    """As `list_set`, by a reader that need not be registered."""
+    """As `list_set`, with a reader that need not be registered."""
     expected = reader.layout
     parameters = inspect.signature(reader.open).parameters.values()
     allowed = [p.name for p in parameters if p.name not in ("root", "split") and p.kind is not p.VAR_KEYWORD]

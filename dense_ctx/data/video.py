@@ -34,8 +34,8 @@ def is_video(path: str | os.PathLike[str]) -> bool:
 class Video:
     """A clip: a video file, or a folder of images in the order of their names.
 
-    Iterating decodes one frame at a time, uint8 [H, W, 3], upright; each iteration starts anew.
-    `len` is what the container states and may be off by some frames for odd files (0: not stated).
+    Iterating decodes one frame at a time, uint8 [H, W, 3], upright; each iteration starts at the first frame.
+    `len` is what the container states: it may be off by some frames, or 0 where it states nothing.
 
     Raises:
         FileError: missing, not a video, no video stream, a folder without images; while iterating, a damaged
@@ -77,8 +77,8 @@ class Video:
     def frames(self, start: int, count: int) -> list[Frame]:
         """`count` frames from `start` on (fewer at the end), by seeking: the cost does not grow with `start`.
 
-        In a file `start` is sought by its time stamp and the frame rate, so that a clip whose rate varies may begin a
-        few frames off; the frames are always consecutive.
+        A file is sought by time stamp and frame rate, so that with a variable rate the first frame may be off by a few;
+        the frames are always consecutive.
 
         Raises:
             FileError: damaged, or nothing can be decoded there.
@@ -139,7 +139,7 @@ def _upright(frame: Any) -> Frame:
 def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: float = 25.0) -> Path:
     """Write uint8 frames [H, W, 3] of one size as H.264 (MPEG-4 where FFmpeg has no x264).
 
-    Odd sides are padded by one pixel, as the codec asks. The file appears under its name only when complete.
+    Odd sides are padded by one pixel, as the codec requires. The file appears under its name only when complete.
 
     Raises:
         InputError: no frames, or frames of different sizes or dtypes.

@@ -1,4 +1,4 @@
-"""Video object segmentation: a probe learns the first frame's mask and labels the others, one frame at a time."""
+"""Video object segmentation: a probe fitted on the first frame's mask labels the others, one frame at a time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..images import load, nearest, resized
 from ..interfaces import Probe, Scores, Size
 from ..numerics import require_finite
 from .job import Job, make_probe
-from .samples import model_size, read
+from .samples import extract, model_size
 
 
 class VideoEvaluation:
-    """A job on clips whose every frame is annotated.
+    """An evaluation on clips that are annotated in every frame.
 
     Raises:
-        InputError: no clip, or one of fewer than three frames or without a mask for each.
-        ConfigError: the protocol trains a probe by steps; here it is fitted on each clip's first frame.
+        InputError: no clip, or one with fewer than three frames or a frame without mask.
+        ConfigError: the protocol trains a probe by steps; on clips it is fitted on the first frame.
     """
 
     def __init__(self, job: Job, clips: VideoSet) -> None:
@@ -42,9 +42,9 @@ class VideoEvaluation:
                 )
 
     def run(self) -> dict[int, Scores]:
-        """Scores of each seed, whoever worked on the clips."""
+        """Scores of each seed, over the clips of all processes."""
         clips = {clip.name: clip for clip in self.clips.clips}
-        todo = [clips[name] for name in self.job.folder.mine(list(clips), lambda name: self._complete(clips[name]))]
+        todo = [clips[name] for name in self.job.folder.share(list(clips), lambda name: self._complete(clips[name]))]
         frames = self.job.progress(self._steps(todo), sum(len(clip.frames) for clip in todo), "frames")
         for _ in frames:
             pass
@@ -55,14 +55,14 @@ class VideoEvaluation:
             yield from self._clip(clip)
 
     def _complete(self, clip: Clip) -> bool:
-        """Whether no prediction is to be written, or all are there (an earlier run may have written none)."""
+        """Whether predictions are not requested, or all written (an earlier run may have written none)."""
         return not self.job.keep or all(self._path(clip, frame).exists() for frame in clip.frames)
 
     def _path(self, clip: Clip, frame: Path) -> Path:
         return self.job.folder.predictions / clip.name / f"{frame.stem}.png"
 
     def _clip(self, clip: Clip) -> Iterator[None]:
-        """Work through one clip; memory does not depend on its length."""
+        """Evaluate one clip; memory does not depend on its length."""
         model, protocol, scorer = self.job.model, self.job.protocol, self.job.scorer
         probes: dict[int, Probe] = {}
         metrics = self.job.metrics(self.clips.classes)
@@ -79,17 +79,20 @@ class VideoEvaluation:
                     f"{first_size[0]} x {first_size[1]}"
                 )
             with about(f"{clip.name}, frame {number}"):
-                shown = resized(image, model_size((height, width), protocol))
-                features = read(model, shown[None], protocol)
+                small = resized(image, model_size((height, width), protocol))
+                features = extract(model, small[None], protocol)
             for seed, metric in metrics.items():
                 if number == 0:
                     scorer.start(metric, clip.name, mask)
                     first = mask.masked_fill(mask == 255, -1)
                     grid = (features.pixels.shape[-2], features.pixels.shape[-1])
-                    probes[seed] = make_probe(protocol, seed).partial_fit(features, nearest(first, grid)[None])
+                    probes[seed] = make_probe(protocol, seed)
+                    with self.job.blamed():
+                        probes[seed].partial_fit(features, nearest(first, grid)[None])
                     labels = first.clamp_min(0)
                 else:
-                    scores = probes[seed].predict(features, size=(height, width))[0]
+                    with self.job.blamed():
+                        scores = probes[seed].predict(features, size=(height, width))[0]
                     require_finite(f"{clip.name}, frame {number}: the prediction", values=scores)
                     labels = _largest(scores).cpu()
                     scorer.update(metric, labels, mask)

@@ -1,4 +1,4 @@
-"""The probes of an evaluation on images: one for each seed, fitted on the training split and stored in its folder."""
+"""Fit the probes of an evaluation on images, one per seed, on the training split; they are stored in its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import InputError, about
 from ..interfaces import DenseFeatures, Probe
 from ..persistence.tensors import load_probe, read_sealed, write_sealed
 from .job import Job, make_probe
-from .samples import FeatureMemory, read, shown, stack, training_target
+from .samples import FeatureMemory, extract, stack, training_target, training_view
 from .sections import Train
 
 SAVE_EVERY = 200  # training steps
@@ -27,7 +27,7 @@ class ProbeFit:
     Args:
         images: the training split.
         cache: bytes of features kept in memory, where nothing is augmented.
-        lists: the names of a seed's training images, where the protocol has lists of them.
+        lists: names of the training images of each seed, where the protocol has lists.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ProbeFit:
         self.cache = FeatureMemory(0 if augments else cache)
 
     def probe(self, seed: int) -> Probe:
-        """The seed's probe, fitted now or before.
+        """The seed's probe: fitted, or read from an earlier run.
 
         Raises:
             InputError: no training image has a labelled pixel.
@@ -62,11 +62,12 @@ class ProbeFit:
                 f"The {len(support)} training images of {self.protocol.data.name} have no labelled pixel: every "
                 "target is ignored or unknown"
             )
-        write_sealed(path, probe.state_dict())
+        with self.job.blamed():
+            write_sealed(path, probe.state_dict())
         _unfinished(path).unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
-        """Indices of the training images: all, those of the seed's list, or the protocol's fraction, drawn by seed."""
+        """Indices of the training images: all, the seed's list, or a seeded sample of the protocol's fraction."""
         if seed in self.lists:
             index_of = {Path(name).stem: index for index, name in enumerate(self.images.names)}
             return [index_of[name] for name in self.lists[seed]]
@@ -75,25 +76,26 @@ class ProbeFit:
         return list(range(count)) if size >= count else sorted(random.Random(seed).sample(range(count), size))
 
     def _by_images(self, seed: int, support: list[int]) -> Probe | None:
-        """One `partial_fit` an image; None where nothing is labelled."""
+        """One `partial_fit` per image; None where nothing is labelled."""
         probe, fitted = self._new(seed), False
         views = [(index, mix(seed, n, index)) for n in range(self.passes or 1) for index in support]
         for index, draw in self.job.progress(views, len(views), f"fit, seed {seed}"):
             features, target = self._item(index, draw if self.passes else 0)
-            # a probe of histograms wants the annotation as fine as it is
+            # a probe of histograms takes the annotation at its own resolution
             label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
             if labelled(label):
-                probe.partial_fit(features, label)
+                with self.job.blamed():
+                    probe.partial_fit(features, label)
                 fitted = True
         return probe if fitted else None
 
     def _by_steps(self, seed: int, support: list[int], train: Train, path: Path) -> Probe | None:
-        """One `partial_fit` a step, from where an earlier run stopped; None where nothing is labelled."""
+        """One `partial_fit` per step, from an earlier run's last saved step on; None where nothing is labelled."""
         probe, start = self._new(seed), 0
         if _unfinished(path).exists():
-            state, words = read_sealed(_unfinished(path))
+            state, metadata = read_sealed(_unfinished(path))
             load_probe(probe, state, str(_unfinished(path)))
-            start = int(words["step"])
+            start = int(metadata["step"])
         fitted = start > 0
         for step in self.job.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
             items = [self._item(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]
@@ -101,36 +103,38 @@ class ProbeFit:
             targets = [training_target(target, _grid(features), train) for _, target in items]
             target = stack(targets, "Annotations")
             if labelled(target):
-                probe.partial_fit(features, target.to(features.pixels.device))
+                with self.job.blamed():
+                    probe.partial_fit(features, target.to(features.pixels.device))
                 fitted = True
             if fitted and (step + 1) % SAVE_EVERY == 0 and step + 1 < train.steps:
-                write_sealed(_unfinished(path), probe.state_dict(), {"step": str(step + 1)})
+                with self.job.blamed():
+                    write_sealed(_unfinished(path), probe.state_dict(), {"step": str(step + 1)})
         return probe if fitted else None
 
     def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:
-        """Features [1, ...] and target of a training image as shown to the model."""
+        """Features [1, ...] of the view of a training image, and its target."""
         item = self.cache.get(index)
         if item is None:
             sample = read_sample(self.images, index, self.protocol.data.name)
-            view = shown(sample, self.protocol, self.images.kind, seed)
+            view = training_view(sample, self.protocol, self.images.kind, seed)
             with about(sample.name):
-                item = (read(self.job.model, view.image[None], self.protocol), view.target)
+                item = (extract(self.job.model, view.image[None], self.protocol), view.target)
             self.cache.put(index, *item)
         return item
 
 
 def labelled(target: Tensor) -> bool:
-    """Whether any pixel of a target counts."""
+    """Whether a target has any known pixel."""
     return bool(target.isfinite().any() if target.is_floating_point() else (target >= 0).any())
 
 
 def mix(*numbers: int) -> int:
-    """A seed out of several, the same on every machine."""
+    """Combine numbers to a seed, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:6], "big")
 
 
 def batch(support: list[int], size: int, seed: int, step: int) -> list[int]:
-    """Indices of a step: whole permutations of the support, one after the other."""
+    """Indices of the images of a step; the steps run through one permutation of the support after the other."""
     indices = []
     for number in range(step * size, (step + 1) * size):
         epoch, position = divmod(number, len(support))
@@ -140,7 +144,7 @@ def batch(support: list[int], size: int, seed: int, step: int) -> list[int]:
 
 
 def _unfinished(path: Path) -> Path:
-    """Where a probe is that is not trained to the end."""
+    """The file of a probe that is still in training."""
     return path.with_suffix(".begun")
 
 

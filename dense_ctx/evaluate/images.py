@@ -1,4 +1,4 @@
-"""Segmentation, depth and normals: a probe fitted on annotated images is scored on others."""
+"""Segmentation, depth and normals: fit a probe on annotated images and score it on others."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ..interfaces import DenseFeatures, Metric, Probe, Scores
 from ..numerics import require_finite
 from .fit import ProbeFit, labelled
 from .job import Job
-from .samples import model_size, read
+from .samples import extract, model_size
 
-SHARD = 25  # images to a piece of work
+SHARD = 25  # images scored before their sums are stored
 
 
 class ImageEvaluation:
-    """A job on images.
+    """An evaluation on images.
 
     Args:
         train, val: the annotated images to fit on and to score on.
-        cache: bytes of training features kept in memory. lists: as `ProbeFit`'s.
+        cache, lists: see `ProbeFit`.
 
     Raises:
         InputError: a split without an image.
@@ -45,11 +45,11 @@ class ImageEvaluation:
         self.labels = job.scorer.target in ("segmentation", "instances")
 
     def run(self) -> dict[int, Scores]:
-        """Fit and score; the scores of each seed, summed in the order of the shards whoever worked on them."""
+        """Fit and score; the scores of each seed, summed in the order of the shards, whichever process scored them."""
         probes = {seed: self.fit.probe(seed) for seed in self.job.seeds}
         starts = range(0, len(self.val), SHARD)
         shards = {f"shard-{start:06d}": range(start, min(start + SHARD, len(self.val))) for start in starts}
-        todo = list(self.job.folder.mine(list(shards), lambda name: self._complete(shards[name])))
+        todo = list(self.job.folder.share(list(shards), lambda name: self._complete(shards[name])))
         images = [(name, index) for name in todo for index in shards[name]]
         metrics: dict[int, Metric] = {}
         for name, index in self.job.progress(images, len(images), "score"):
@@ -67,14 +67,14 @@ class ImageEvaluation:
         return read_sample(self.val, index, self.job.protocol.data.name)
 
     def _complete(self, shard: Iterable[int]) -> bool:
-        """Whether no prediction is to be written, or all are there (an earlier run may have written none)."""
+        """Whether predictions are not requested, or all written (an earlier run may have written none)."""
         return not self.job.keep or all(self._path(self.val.names[index]).exists() for index in shard)
 
     def _path(self, name: str) -> Path:
         return self.job.folder.predictions / f"{name}{'.png' if self.labels else '.npy'}"
 
     def _predict(self, sample: Sample, features: DenseFeatures, probe: Probe) -> tuple[Tensor, Tensor]:
-        """Prediction [K, H, W] and target at the size that is scored."""
+        """Prediction [K, H, W] and target at the size at which they are scored."""
         target = sample.target
         side = self.job.protocol.scoring.mask_side
         if side == -1:
@@ -83,14 +83,15 @@ class ImageEvaluation:
             height, width = target.shape[-2:]
             scale = side / min(height, width)
             target = nearest(target, (max(1, round(height * scale)), max(1, round(width * scale))))
-        prediction = probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0]
+        with self.job.blamed():
+            prediction = probe.predict(features, size=(target.shape[-2], target.shape[-1]))[0]
         require_finite(f"{sample.name}: the prediction of {self.job.protocol.probe.name}", values=prediction)
         return prediction, target
 
     def _features(self, sample: Sample) -> DenseFeatures:
         size = model_size((sample.image.shape[-2], sample.image.shape[-1]), self.job.protocol)
         with about(sample.name):
-            return read(self.job.model, resized(sample.image, size)[None], self.job.protocol)
+            return extract(self.job.model, resized(sample.image, size)[None], self.job.protocol)
 
     def _score(self, index: int, probes: dict[int, Probe], metrics: dict[int, Metric]) -> None:
         sample = self._sample(index)
@@ -107,11 +108,11 @@ class ImageEvaluation:
         if self.labels:
             visualize.save_labels(path, prediction.argmax(0))
         else:
-            with new_file(path, sync=False) as partial:  # a file that is there is taken for whole
+            with new_file(path, sync=False) as partial:  # an existing file counts as complete
                 np.save(partial, prediction.float().cpu().numpy())
 
     def _pictures(self, probe: Probe) -> None:
-        """Image, annotation and prediction of up to four images, spread over the set."""
+        """Save image, annotation and prediction of up to four images, spread over the set."""
         path = self.job.folder.path / "pictures.png"
         if path.exists():
             return

@@ -1,8 +1,9 @@
-"""What evaluations on images and on clips share: metrics and probes for each seed, in pieces of several processes."""
+"""What evaluations on images and on clips share: a probe and a metric per seed, and stored partial sums."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,7 +11,7 @@ from ..errors import ConfigError, InputError
 from ..files import write_json
 from ..interfaces import FitContext, Metric, Probe, Scores, Task
 from ..model import DenseModel
-from ..plugins import registry
+from ..plugins import blamed, registry
 from .protocol import Protocol
 from .scorer import Scorer
 from .workdir import RunFolder
@@ -22,7 +23,7 @@ Progress: TypeAlias = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (ite
 class Job:
     """One model under one protocol.
 
-    scorer: the protocol's metric. folder: where pieces of work are stored. seeds: one probe each.
+    scorer: the protocol's metric. folder: where partial sums are stored. seeds: one probe each.
     keep: write predictions. progress: wraps an iterable in a bar.
     """
 
@@ -35,44 +36,50 @@ class Job:
     progress: Progress
 
     def metrics(self, classes: Sequence[str]) -> dict[int, Metric]:
-        """An empty accumulator for each seed."""
+        """An empty metric for each seed."""
         return {seed: self.scorer.new(classes) for seed in self.seeds}
 
     def write(self, piece: str, metrics: Mapping[int, Metric]) -> None:
-        """Store what a piece added up to."""
+        """Store the metrics of one piece of work (a clip, a shard of images)."""
         states = {str(seed): self.scorer.state(metric) for seed, metric in metrics.items()}
         write_json(self.folder.part(piece), states)
 
+    def blamed(self) -> AbstractContextManager[None]:
+        """A block in which the probe's errors name it and its plugin."""
+        return blamed("probe", self.protocol.probe.name)
+
     def totals(self, pieces: Sequence[str], classes: Sequence[str]) -> dict[int, Scores]:
-        """Wait until all pieces are stored, whoever worked on them; the scores of each seed, summed in their order."""
+        """Wait until all processes have stored all pieces; the scores of each seed, merged in the order of `pieces`."""
         self.folder.wait([self.folder.part(piece) for piece in pieces])
         metrics = self.metrics(classes)
         for piece in pieces:
-            states = self.folder.done(piece)
+            states = self.folder.read(piece)
             for seed, metric in metrics.items():
                 self.scorer.merge(metric, states[str(seed)])
         return {seed: self.scorer.compute(metric) for seed, metric in metrics.items()}
 
 
 def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Probe:
-    """The probe a protocol names, with all that is known before its first batch.
+    """The probe that a protocol names, configured before its first batch.
 
     Args:
-        classes: the data set's; () where they are not known yet: what can be refused without them, is.
+        classes: the data set's; () where they are not known yet: then only what needs no classes is checked.
 
     Raises:
-        UnknownNameError, InputError: no such probe, arguments it does not take, unseen classes the data set has not.
+        UnknownNameError, InputError: no such probe, arguments that it does not take, or unseen classes that the data
+            set does not have.
         ConfigError: it cannot do what the protocol asks; see `dense_ctx.Probe.configure`.
-        FileError: a file among its arguments.
+        FileError: a file among its arguments. PluginError: it fails in another way.
     """
     unknown = [name for name in protocol.scoring.unseen if classes and name not in classes]
     if unknown:
-        raise InputError(f"{protocol.id}: scoring.unseen names classes the data set has not: {', '.join(unknown)}")
+        raise InputError(f"{protocol.id}: scoring.unseen names classes that the data set lacks: {', '.join(unknown)}")
     task: Task = "regression" if Scorer(protocol).target in ("depth", "normals") else "segmentation"
     steps = None if protocol.train is None else protocol.train.steps
     try:
         probe: Probe = registry().create("probe", protocol.probe.name, task=task, **protocol.probe.args)
-        probe.configure(FitContext(tuple(classes), protocol.scoring.unseen, protocol.reads, steps, seed))
+        with blamed("probe", protocol.probe.name):
+            probe.configure(FitContext(tuple(classes), protocol.scoring.unseen, protocol.reads, steps, seed))
     except ConfigError as error:
         raise ConfigError(f"{protocol.id}: probe {protocol.probe.name!r}: {error}") from error
     return probe

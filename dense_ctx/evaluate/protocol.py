@@ -1,4 +1,4 @@
-"""A protocol: everything that decides a benchmark's number, under a name and a version."""
+"""Protocol: everything that determines a benchmark's result, under a name and a version."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .sections import Data, ImageSpec, Scoring, Support, Train, expect, expect_w
 
 Reads = Literal["pixels", "patches", "both"]
 Decode = Literal["full", "grid"]
-Precision = Literal["float32", "bfloat16"]
-NOT_DECIDING = ("title", "source", "notes")  # of a number: words
+Precision = Literal["float32", "tfloat32", "bfloat16"]
+NOT_DECIDING = ("title", "source", "notes")  # texts, which do not affect the result
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,16 @@ class Protocol:
     """A named, versioned benchmark.
 
     id: "davis2017-linear-grid4-v1"; with overrides the resolved id names them too, so that results cannot be mixed up.
-    task: what it is about, and the registered metric of that name, unless `scorer` names another.
+    task: the kind of task, and the registered metric of that name, unless `scorer` names another.
     metric: the headline, one of the metric's scores. scorer: null, or a registered metric with its arguments.
     grid: pixels per cell of the features the probe reads. decode: "full": the decoder gives every pixel, and a cell is
-        the pixel in its middle; "grid": it is asked for the cells, which is faster and gives other features.
-    reads: "pixels" (decoder), "patches" (encoder) or "both". With `train` the probe is given both and reads so;
-        without, they are `pixels` of what it is given, joined for "both" (see `dense_ctx.FitContext`).
-    support: how the training images of a closed-form probe are chosen and augmented; null: all, as they are.
-    precision: in which the network runs; probes and metrics are always in float32.
-    source: where the settings come from. notes: what was chosen where the source is silent.
+        the pixel in its middle; "grid": the decoder runs at the grid's size, which is faster and gives other features.
+    reads: "pixels" (decoder), "patches" (encoder) or "both". With `train` the probe gets both maps and reads these;
+        without, they are the `pixels` that it gets, concatenated for "both" (see `dense_ctx.FitContext`).
+    support: how the training images of a closed-form probe are selected and augmented; null: all, unchanged.
+    precision: in which the network runs; "tfloat32": float32 whose products and convolutions a GPU computes in TF32.
+        Probes and metrics are in float32 (of "tfloat32", with its products).
+    source: where the settings come from. notes: choices where the source states nothing.
     """
 
     id: str
@@ -83,10 +84,10 @@ class Protocol:
         return values
 
     def digest(self) -> str:
-        """sha256 of everything that decides the number."""
+        """sha256 of everything that affects the result."""
         values = {key: value for key, value in self.to_dict().items() if key not in NOT_DECIDING}
-        younger = (("precision", "float32"), ("scorer", None), ("decode", "full"), ("support", None))
-        for key, default in younger:  # younger than the first results
+        later = (("precision", "float32"), ("scorer", None), ("decode", "full"), ("support", None))
+        for key, default in later:  # keys added after the first results were published
             if values[key] == default:
                 del values[key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -115,11 +116,11 @@ def names() -> list[str]:
 
 @gateway
 def load_protocol(name: str | Protocol, overrides: Sequence[str] = ()) -> Protocol:
-    """A registered protocol by id, or one from a YAML file (a path that ends in .yaml).
+    """A registered protocol by id, or one from a YAML file (a path ending in .yaml).
 
     Raises:
         UnknownNameError: no such id; the closest are listed.
-        FileError, ConfigError: a file that cannot be read or is no protocol.
+        FileError, ConfigError: the file cannot be read, or is no protocol.
     """
     if isinstance(name, Protocol):
         return name.override(overrides)

@@ -1,4 +1,4 @@
-"""The result file: a number with all that is needed to believe it and to get it again."""
+"""The result file: a score with everything needed to verify and reproduce it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Result:
-    """What one protocol gave for one model. A score that does not exist (no unseen class occurs) is NaN, in JSON null.
+    """The result of one model under one protocol. An undefined score (no unseen class occurs) is NaN, in JSON null.
 
     value: the headline metric, mean over seeds; std: its sample standard deviation (null for one seed).
     higher_is_better: which way the headline is better.
     scores: every metric, mean over seeds. per_seed: every metric of each seed. parts: per class or object, mean over
-    seeds; null where it does not occur. n: what was scored, by kind (images, objects, pixels ...).
-    protocol: the whole protocol, resolved. model: name, parts, digest of all weights. data: name, split, how many, a
+    seeds; null where it does not occur. n: the number of images, objects, pixels ... scored.
+    protocol: all its settings, with overrides. model: name, parts, digest of all weights. data: name, split, number and
     digest of the sample names. environment: versions, machine, git revision.
-    run: what may differ between two runs of the same: command, date, seconds, processes and threads, peak memory.
+    run: what may differ between two identical evaluations: command, date, seconds, processes, threads, peak memory.
     """
 
     protocol_id: str
@@ -57,13 +57,13 @@ class Result:
         return values
 
     def digest(self) -> str:
-        """sha256 of everything but `run`: equal for two runs of the same on one machine."""
+        """sha256 of everything but `run`: equal for two identical evaluations on one machine."""
         values = self.to_dict()
         values.pop("run")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write JSON, whole or not at all."""
+        """Write JSON, atomically."""
         return write_json(Path(path), {**self.to_dict(), "digest": self.digest()})
 
     @classmethod
@@ -97,7 +97,7 @@ def _number(value: float | None) -> float:
 
 
 def describe_model(model: DenseModel, name: str) -> dict[str, Any]:
-    """Name, parts, width, parameters, and a digest over all weights."""
+    """Name, parts, output channels, number of parameters, and a digest of all weights."""
     config = model.model_config
     return {
         "name": name,

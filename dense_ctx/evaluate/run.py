@@ -1,4 +1,4 @@
-"""evaluate(model, protocol, data): one number, made the same way every time."""
+"""evaluate(model, protocol, data): a reproducible benchmark result."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ import torch
 
 from ..data import open_set
 from ..data.base import ImageSet, Subset, VideoSet
-from ..environment import describe_environment, peak_memory_mb, processes
-from ..environment import wait_for_everyone as everyone
+from ..device import processes, wait_for_everyone
+from ..environment import describe_environment, peak_memory_mb
 from ..errors import ConfigError, InputError
 from ..files import file_digest
 from ..gateway import gateway
 from ..interfaces import Scores
 from ..model import DenseModel
+from ..numerics import arithmetic
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
 from .images import ImageEvaluation
@@ -54,14 +55,14 @@ def evaluate(
 ) -> Result:
     """Measure a model under a protocol and write `out`/result.json.
 
-    A killed run goes on where it was when called again with the same arguments; processes started by
-    `torchrun` or `accelerate launch` share the work through the folder and give the result of one.
+    An interrupted run resumes when called again with the same arguments. Processes started by `torchrun` or `accelerate
+    launch` share the work through the folder; the result is that of a single process.
 
     Args:
         model: on its device, in eval mode.
         protocol: id of a shipped one, path of a YAML file, or a Protocol.
-        data: root folder of the protocol's data set; or (training, validation) sets, or clips, opened by the caller.
-        out: folder of the evaluation; must be new, or hold this one.
+        data: root folder of the protocol's data set; or open (training, validation) sets, or clips.
+        out: folder of the evaluation; must be new, or hold this evaluation.
         name: of the model, for the result.
         overrides: ["grid=8", ...]; they become part of the protocol's id.
         seeds: one probe each; the value is their mean.
@@ -71,8 +72,8 @@ def evaluate(
         progress: (iterable, total, what) -> iterable, for bars.
 
     Raises:
-        UnknownNameError, ConfigError: the protocol, or text embeddings it lacks; or `out` holds another evaluation.
-        FileError, InputError: the data.
+        UnknownNameError, ConfigError: of the protocol or its probe; or `out` holds another evaluation.
+        FileError, InputError: of the data. PluginError: the probe, metric or data set fails in another way.
     """
     began = time.monotonic()
     spec = load_protocol(protocol, overrides)
@@ -85,7 +86,7 @@ def evaluate(
     except InputError:
         raise InputError(f'cache={cache!r} is not a size such as "2GB", or 0') from None
     scorer = Scorer(spec)
-    make_probe(spec, 0)  # refused before any work
+    make_probe(spec, 0)  # raises before any work
     train, val = _open(spec, scorer, data, limit)
     scorer.rehearse(val.classes)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
@@ -113,10 +114,10 @@ def evaluate(
         "seeds": list(seeds),
     }
     rank, world = processes()
-    folder = RunFolder(Path(out), identity, rank, world, everyone)
+    folder = RunFolder(Path(out), identity, rank, world, wait_for_everyone)
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
-    with folder.guarded():
+    with folder.guarded(), arithmetic(tf32=spec.precision == "tfloat32"):
         job = Job(model, spec, scorer, folder, tuple(seeds), keep, bar)
         if isinstance(val, VideoSet):
             scores = VideoEvaluation(job, val).run()
@@ -137,7 +138,7 @@ def _names_digest(names: Iterable[str]) -> str:
 
 
 def _files(protocol: Protocol) -> dict[str, str]:
-    """sha256 of each file that the probe's arguments name: what is in it decides the number, not what it is called."""
+    """sha256 of each file that the probe's arguments name: its content affects the result, its name does not."""
     digests = {}
     for key, value in protocol.probe.args.items():
         if isinstance(value, str) and Path(value).is_file():
@@ -214,7 +215,7 @@ def _result(
 
 
 def _mean(values: list[Any]) -> Any:
-    """Of numbers, or of mappings of them key by key; None where one is missing."""
+    """The mean of numbers, or key by key of mappings; None where a value is missing."""
     if isinstance(values[0], Mapping):
         return {key: _mean([None if value is None else value.get(key) for value in values]) for key in values[0]}
     mean = float("nan") if None in values else float(np.mean(values))

@@ -1,4 +1,4 @@
-"""From samples to what a probe reads: resizing, augmentation, features on the protocol's grid."""
+"""From samples to a probe's input: resizing, augmentation, features on the protocol's grid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sections import Support, Train
 
 
 def model_size(size: Size, protocol: Protocol) -> Size:
-    """(H, W) at which the protocol shows an image of `size` to the model."""
+    """(H, W) at which the model encodes an image of `size`."""
     spec = protocol.image
     if spec.size is not None:
         return spec.size[0], spec.size[1]
@@ -33,35 +33,35 @@ def model_size(size: Size, protocol: Protocol) -> Size:
 
 
 def grid_size(size: Size, grid: int) -> Size:
-    """Cells for an image of `size`."""
+    """The feature grid (h, w) of an image of `size`."""
     return max(1, round(size[0] / grid)), max(1, round(size[1] / grid))
 
 
 @torch.no_grad()
-def read(model: DenseModel, images: Tensor, protocol: Protocol) -> DenseFeatures:
-    """Features of [B, 3, H, W] on the protocol's grid; `pixels` is what the protocol says the probe reads."""
+def extract(model: DenseModel, images: Tensor, protocol: Protocol) -> DenseFeatures:
+    """Features of [B, 3, H, W] on the protocol's grid; `pixels` holds the maps that the probe reads."""
     size = grid_size((images.shape[-2], images.shape[-1]), protocol.grid)
-    whole = protocol.decode == "full" and protocol.reads != "patches"
+    full = protocol.decode == "full" and protocol.reads != "patches"
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=protocol.precision == "bfloat16"):
-        features: DenseFeatures = model(images, size=None if whole else size)
+        features: DenseFeatures = model(images, size=None if full else size)
     features = features.to(torch.float32)
     pixels = features.pixels
-    if protocol.reads != "pixels" and protocol.train is None:  # trained probes take both and choose themselves
+    if protocol.reads != "pixels" and protocol.train is None:  # probes trained by steps take both maps
         patches = features.on_pixels(features.patches)
         pixels = patches if protocol.reads == "patches" else torch.cat([pixels, patches], 1)
     return DenseFeatures(nearest(pixels, size), features.patches, features.cls, features.extent)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A training sample as the model sees it."""
+class View:
+    """A training sample, resized and augmented."""
 
     image: Tensor
     target: Tensor
 
 
-def shown(sample: Sample, protocol: Protocol, kind: str, seed: int) -> Shown:
-    """Resize, and augment where the protocol says so; the same seed gives the same pixels."""
+def training_view(sample: Sample, protocol: Protocol, kind: str, seed: int) -> View:
+    """Resize and augment a sample as the protocol says; the same seed gives the same pixels."""
     size = model_size((sample.image.shape[-2], sample.image.shape[-1]), protocol)
     train = protocol.train
     if protocol.support is not None and protocol.support.passes:
@@ -77,11 +77,11 @@ def shown(sample: Sample, protocol: Protocol, kind: str, seed: int) -> Shown:
         image, target = image.flip(-1), target.flip(-1)
         if kind == "normals":  # mirrored in x, as the surface is
             target = target * target.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
-    return Shown(image, target)
+    return View(image, target)
 
 
-def _augmented(sample: Sample, size: Size, support: Support, seed: int) -> Shown:
-    """A random resized crop of image and target, and the image's colours changed, as `Support` says."""
+def _augmented(sample: Sample, size: Size, support: Support, seed: int) -> View:
+    """A random resized crop of image and target, with colour jitter, as `Support` says."""
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
@@ -92,27 +92,27 @@ def _augmented(sample: Sample, size: Size, support: Support, seed: int) -> Shown
         crop = v2.RandomResizedCrop(size, support.scale, support.ratio)
         shape = sample.target.shape
         image, target = crop(image, tv_tensors.Mask(sample.target.reshape(-1, *shape[-2:])))
-    return Shown(image.clamp(0, 1), target.as_subclass(Tensor).reshape(*shape[:-2], *size))
+    return View(image.clamp(0, 1), target.as_subclass(Tensor).reshape(*shape[:-2], *size))
 
 
-def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], known: Sequence[str]) -> dict[int, list[str]]:
+def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], names: Sequence[str]) -> dict[int, list[str]]:
     """The names of each seed's training images, without suffix; {} where the protocol has no lists.
 
     Raises:
-        FileError: a list is missing. InputError: it names an image that is none of `known`.
+        FileError: a list is missing. InputError: it names an image that is not in `names`, the data set's.
     """
     lists: dict[int, list[str]] = {}
-    stems = {Path(name).stem for name in known}
+    stems = {Path(name).stem for name in names}
     for seed in seeds if protocol.support is not None and protocol.support.names is not None else ():
         path = root / str(protocol.support.names).replace("{seed}", str(seed))  # type: ignore[union-attr]
         if not path.is_file():
             others = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "no list"
             raise FileError(f"{protocol.id}: the list of training images {path} is missing; its folder has {others}")
-        names = [Path(line.split()[0]).stem for line in read_text(path, MAX_JSON).splitlines() if line.strip()]
-        strange = [name for name in names if name not in stems]
-        if strange or not names:
-            raise InputError(f"{path} names {len(names)} images, {len(strange)} not in the data set: {strange[:3]}")
-        lists[seed] = names
+        listed = [Path(line.split()[0]).stem for line in read_text(path, MAX_JSON).splitlines() if line.strip()]
+        unknown = [name for name in listed if name not in stems]
+        if unknown or not listed:
+            raise InputError(f"{path} names {len(listed)} images, {len(unknown)} not in the data set: {unknown[:3]}")
+        lists[seed] = listed
     return lists
 
 
@@ -130,7 +130,7 @@ def _crop(image: Tensor, target: Tensor, size: Size, draw: random.Random) -> tup
 
 
 def training_target(target: Tensor, grid: Size, train: Train | None) -> Tensor:
-    """What the probe's loss sees: the grid's cells for closed-form probes, every n-th pixel for trained ones."""
+    """The target of the probe's loss: the grid's cells for closed-form probes, every n-th pixel with `train`."""
     if train is None:
         return nearest(target, grid)
     if train.label_stride == 1:
@@ -154,18 +154,18 @@ def stack(items: list[Tensor], what: str) -> Tensor:
 
 
 class FeatureMemory:
-    """Features of training images by index, in memory, up to a budget in bytes; without one it keeps nothing."""
+    """Features of training images by index, in memory, up to a budget in bytes; 0 stores nothing."""
 
     def __init__(self, budget: int = 0) -> None:
         self.budget, self.used = budget, 0
         self._items: dict[int, tuple[DenseFeatures, Tensor]] = {}
 
     def get(self, index: int) -> tuple[DenseFeatures, Tensor] | None:
-        """What was kept for an image."""
+        """Features and target of an image, if they are in memory."""
         return self._items.get(index)
 
     def put(self, index: int, features: DenseFeatures, target: Tensor) -> None:
-        """Keep the features [1, ...] and target of an image, if there is room."""
+        """Store the features [1, ...] and target of an image, if the budget allows."""
         size = sum(t.numel() * t.element_size() for t in (features.pixels, features.patches, target))
         if self.used + size <= self.budget:
             self._items[index] = (features, target)

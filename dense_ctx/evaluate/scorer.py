@@ -1,4 +1,4 @@
-"""The metric of a protocol, and its answers checked: a mistake in a metric is said by the metric's name."""
+"""The metric of a protocol, with its results checked: errors name the metric and its plugin."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from ..plugins import registry
 from .protocol import Protocol
 from .sections import Scoring
 
-# What a task's own metric is given of a protocol's `scoring`. Another metric is given `scorer.args` alone.
+# The fields of a protocol's `scoring` that a task's own metric gets. Any other metric gets `scorer.args` alone.
 OF_SCORING = {
     "segmentation": ("matching", "absent"),
     "zero-shot": ("matching", "absent", "unseen"),
     "depth": ("low", "high", "align"),
 }
-OF_EVERY_EVALUATION = ("mask_side", "unseen")  # the size that is scored, and what the probe is told
+OF_EVERY_EVALUATION = ("mask_side", "unseen")  # the size at which is scored, and classes for the probe
 
 
 class Scorer:
-    """Makes and reads the metric of a protocol: `scorer`, or the metric that is registered under its `task`.
+    """Creates and calls the metric of a protocol: `scorer`, or the metric registered under its `task`.
 
     Attributes:
-        target: kind of data set. higher_is_better: whether a larger headline is the better one.
+        target: kind of data set. higher_is_better: whether a larger headline is better.
 
     Raises:
         UnknownNameError: no such metric.
         ConfigError: it does not compute the protocol's headline, or does not read what `scoring` sets.
-        PluginError: what is registered is not a Metric class that says what it computes.
+        PluginError: the registered object is not a Metric class with its attributes.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -56,16 +56,16 @@ class Scorer:
 
     def _args(self) -> dict[str, Any]:
         protocol = self.protocol
-        read = OF_SCORING.get(protocol.task, ()) if protocol.scorer is None else ()
+        fields = OF_SCORING.get(protocol.task, ()) if protocol.scorer is None else ()
         for name, default in vars(Scoring()).items():
-            if getattr(protocol.scoring, name) != default and name not in (*read, *OF_EVERY_EVALUATION):
+            if getattr(protocol.scoring, name) != default and name not in (*fields, *OF_EVERY_EVALUATION):
                 raise ConfigError(
                     f"{protocol.id}: scoring.{name} is set, and {self.title} is not given it; leave it out"
                     + ("" if protocol.scorer is None else ", or set what the metric takes in scorer.args")
                 )
         if protocol.scorer is not None:
             return dict(protocol.scorer.args)
-        return {name: getattr(protocol.scoring, name) for name in read}
+        return {name: getattr(protocol.scoring, name) for name in fields}
 
     def new(self, classes: Sequence[str] = ()) -> Metric:
         """An empty accumulator.
@@ -80,7 +80,7 @@ class Scorer:
             return cast(Metric, registry().create("metric", self.name, classes=tuple(classes), **self.args))
 
     def rehearse(self, classes: Sequence[str] = ()) -> None:
-        """Make one and pass its state on: what fails with nothing in it fails before any work."""
+        """Create an empty metric and merge its state: a faulty one fails before any work."""
         self.merge(self.new(classes), self.state(self.new(classes)))
 
     def start(self, metric: Metric, name: str, target: Tensor) -> None:

@@ -31,10 +31,10 @@ class Data:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How an image comes to the model.
+    """The size of the images.
 
-    short_side: resize so that the shorter side has so many pixels (bilinear, antialiased); null: as it is.
-    size: [H, W] to resize to instead, whatever the aspect.
+    short_side: resize the shorter side to so many pixels (bilinear, antialiased); null: not resized.
+    size: [H, W] to resize to instead, without regard to the aspect ratio.
     """
 
     short_side: int | None = None
@@ -48,7 +48,7 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Train:
-    """How a probe that takes gradient steps is trained; null in the protocol for any other.
+    """Training of a probe by gradient steps; null in the protocol for any other probe.
 
     steps, batch: of gradient descent. scale: range of a random resize. crop: [H, W] cut at random, padded with ignored
     pixels. flip: mirror half of the images. label_stride: the loss sees every n-th pixel of the annotation.
@@ -72,18 +72,18 @@ class Train:
 
     @property
     def augments(self) -> bool:
-        """Whether an image is shown in more than one way."""
+        """Whether images are augmented."""
         return self.flip or self.crop is not None or tuple(self.scale) != (1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Support:
-    """The training images of a closed-form probe, where they are not simply all as they are; null in most protocols.
+    """Selection and augmentation of a closed-form probe's training images; null in most protocols: all, unchanged.
 
     passes: over the images, each augmented anew: a random crop resized to image.size, of `scale` of the area and an
         aspect between `ratio`; with probability 1/2 each, brightness, contrast, saturation and hue change by up to
         `jitter`. 0: one pass, not augmented.
-    names: a text file of the images to use, a name a line; "{seed}" in it is the probe's seed. Under the data root.
+    names: text file under the data root with the images to use, one per line; "{seed}" stands for the probe's seed.
     """
 
     passes: int = 0
@@ -104,12 +104,12 @@ class Support:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Conventions of the metric of the task's name; another one, a `scorer`, has them in its arguments.
+    """Conventions of the task's own metric; a `scorer` has its own arguments in their place.
 
     matching, absent: segmentation and zero-shot. low, high (metres), align: depth.
-    unseen: zero-shot; the probe is told these classes too.
-    mask_side: score on annotations shrunk to this short side (nearest), as some evaluators do, whatever the metric;
-        -1: to the size at which the model sees the image; null: as they are.
+    unseen: zero-shot; the probe learns from no label of these classes.
+    mask_side: score on annotations shrunk to this short side (nearest), as some evaluators do, with any metric;
+        -1: to the size at which the model encodes the image; null: at their own size.
     """
 
     matching: Matching = "none"
@@ -138,12 +138,12 @@ def expect(holds: bool, key: str, value: Any, expected: str) -> None:
 
 
 def expect_word(literal: Any, key: str, value: Any) -> None:
-    """Refuse a value that is none of a Literal's words."""
+    """Refuse a value that a Literal does not list."""
     expect(value in get_args(literal), key, value, f"one of {', '.join(get_args(literal))}")
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is a str that is not empty."""
+    """Whether it is a non-empty str."""
     return isinstance(value, str) and bool(value)
 
 

@@ -1,10 +1,10 @@
-"""Work directory of an evaluation: atomically written pieces, so runs can resume and processes share work.
+"""Work directory of an evaluation: atomically written pieces, so that runs resume and processes share work.
 
-run.json         what this is an evaluation of; another one is refused
-parts/           one JSON a sequence or shard of images, and the trained probes
+run.json         identity of the evaluation; another one is refused
+parts/           one JSON per clip or shard of images, and the trained probes
 result.json      the result
-pictures.png     what was predicted
-predictions/     on request
+pictures.png     some predictions
+predictions/     all of them, on request
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _POLL = 0.2  # seconds
 
 
 class RunFolder:
-    """Shared by the processes of one evaluation; they meet through its files.
+    """Shared by the processes of one evaluation, which coordinate through its files.
 
     Args:
         path: the folder.
-        identity: what decides the numbers.
-        rank, world: this process' number, and how many share the work.
-        meet: returns when every process has called it.
+        identity: what determines the result.
+        rank, world: index of this process, and number of processes.
+        barrier: returns when every process has called it.
 
     Raises:
         ConfigError: the folder holds the evaluation of something else.
@@ -43,16 +43,16 @@ class RunFolder:
         identity: Mapping[str, Any],
         rank: int = 0,
         world: int = 1,
-        meet: Callable[[], Any] = lambda: None,
+        barrier: Callable[[], Any] = lambda: None,
     ) -> None:
         self.path, self.rank, self.world = path, rank, world
         self.parts = path / "parts"
         self.predictions = path / "predictions"
         run = Identity(path / "run.json", "evaluation", "Choose another --out or remove it")
-        run.read()  # before anyone writes: a folder of other files is refused by every process and left as it is
+        run.read()  # before any process writes: each refuses a folder of other files, which stays unchanged
         with contextlib.suppress(OSError):
             self._failure(rank).unlink(missing_ok=True)
-        meet()  # from here on, a failure file in the folder is of this run
+        barrier()  # from here on, a failure file in the folder is of this run
         with self.guarded():
             run.claim(identity)
 
@@ -60,14 +60,14 @@ class RunFolder:
         """The file of the piece `name`."""
         return self.parts / f"{name}.json"
 
-    def mine(self, names: Sequence[str], complete: Callable[[str], bool] = lambda name: True) -> Iterator[str]:
-        """This process' share of the pieces that are not done yet; `complete` says whether what goes with one is."""
+    def share(self, names: Sequence[str], complete: Callable[[str], bool] = lambda name: True) -> Iterator[str]:
+        """This process' share of the unfinished pieces; `complete` tells whether all else of a piece is written."""
         for index, name in enumerate(names):
             if index % self.world == self.rank and not (self.part(name).exists() and complete(name)):
                 yield name
 
-    def done(self, name: str) -> Any:
-        """Read a piece back."""
+    def read(self, name: str) -> Any:
+        """Read a finished piece."""
         return read_json(self.part(name))
 
     def wait(self, paths: Sequence[Path]) -> None:
@@ -90,7 +90,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Tell the other processes when this one fails."""
+        """Write a failure file for the other processes if the block raises."""
         try:
             yield
         except BaseException as error:
@@ -100,7 +100,7 @@ class RunFolder:
             raise
 
     def once(self, target: Path, work: Callable[[], None]) -> None:
-        """Process 0 makes `target`, unless it exists; the others wait for it."""
+        """Process 0 writes `target` by `work`, unless it exists; the others wait for it."""
         if self.rank == 0 and not target.exists():
             work()
         self.wait([target])

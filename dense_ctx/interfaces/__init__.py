@@ -1,8 +1,8 @@
 """The contract of every part (Backbone, Decoder, Objective, Probe, Metric) and what passes between them.
 
-Axes are always [B, C, H, W], sizes (H, W), flow [B, 2, H, W] as (x, y) in pixels. What a part may be asked for is
-written here and nowhere else; `dense_ctx.testing` has a check for each class. Data sets and commands are described
-where no torch is loaded: `dense_ctx.data.base`, `dense_ctx.commands.base`.
+Axes are always [B, C, H, W], sizes (H, W), flow [B, 2, H, W] as (x, y) in pixels. The library uses no
+member of a part that is not named here; `dense_ctx.testing` has a check for each class. Data sets and commands are in
+`dense_ctx.data.base` and `dense_ctx.commands.base`, which load no torch.
 """
 
 from .backbone import Backbone, Link

@@ -13,7 +13,7 @@ from .features import Features, Size
 
 
 class Link(NamedTuple):
-    """A saved model that a backbone is built from: name as given, resolved folder, whether only this machine has it."""
+    """A saved model that a backbone is built on: its name, its folder, whether it exists on this machine only."""
 
     name: str
     folder: Path
@@ -26,11 +26,11 @@ class Backbone(nn.Module, ABC):
     Attributes set by the subclass:
         dims: channels of each map, shallow to deep.
         strides: pixels per cell of each map.
-        stride: what H and W of the input must divide by (patch size, or the deepest stride).
+        stride: H and W of the input are multiples of it (patch size, or the deepest stride).
         mean, std: per-channel normalisation of an image in [0, 1].
         image_size: (H, W) of pre-training, where position embeddings need no interpolation.
         source: where the weights came from ("timm/vit_...", a file), or None when they are random.
-        links: the saved models it is built from, nearest first.
+        links: the saved models it is built on, nearest first.
     """
 
     dims: tuple[int, ...]
@@ -56,7 +56,7 @@ class Backbone(nn.Module, ABC):
         return []
 
     def adapters(self) -> list[str]:
-        """Names of parameters made to be trained while the rest stays frozen (LoRA), under any objective.
+        """Names of the adapter parameters (LoRA), which train under any objective while the rest stays frozen.
 
         They train with the decoder and are stored in the checkpoint. Default: none.
         """
@@ -64,18 +64,18 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def random_args(cls) -> dict[str, Any]:
-        """Arguments that build it with random weights, without reading or fetching any. Default: none are needed."""
+        """Arguments that build it with random weights, without reading or downloading any. Default: {}."""
         return {}
 
     @classmethod
     def identity(cls, *args: Any, **named: Any) -> str | None:
-        """A digest of what the constructor's arguments name and what may change behind them (a folder's model).
+        """A digest of files that the constructor's arguments name and that may change (a folder's model).
 
-        Asked without building it; a benchmark takes it into what a cell's numbers depend on. Default None: the
-        arguments say it all.
+        Called without building the backbone; part of the settings of a benchmark's cell. Default None: the arguments
+        determine everything.
 
         Raises:
-            FileError: what they name is not there.
+            FileError: such a file is missing.
         """
         return None
 
@@ -83,7 +83,7 @@ class Backbone(nn.Module, ABC):
         """The arguments to write into a model's config.json. Default: `args` as they are.
 
         Args:
-            args: those it was built with. What they leave to a default or to a file that may change is made explicit.
+            args: those it was built with. Defaults and values from files that may change are written out.
             whole: the checkpoint holds all its tensors: these and `random_args` must suffice to build it.
         """
         return dict(args)

@@ -18,13 +18,13 @@ class Decoder(nn.Module, ABC):
 
     Attributes set by the subclass:
         dim: number of output channels.
-        layers: indices of the maps that `forward` reads, negative ones from the end; None: all. A cache of features
-            holds those alone.
+        layers: indices of the maps that `forward` reads, negative ones from the end; None: all. A feature cache holds
+            only these.
 
     Attributes set by the library:
-        fresh: it has the weights it was made with, so a training may initialise them from data. False from the first
-            training step on, and after weights were loaded, by `load_state_dict` of it or of a model that holds it.
-            While a run that resumes is set up: whether it was when that run began.
+        fresh: whether it has its initial random weights, so that training may initialise them from data. False from
+            the first training step on, and after `load_state_dict` of it or of a model that contains it. During the
+            setup of a resumed run: its value when the run began.
     """
 
     dim: int
@@ -32,7 +32,7 @@ class Decoder(nn.Module, ABC):
     file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
     fresh: bool = True
 
-    def _load_from_state_dict(self, *args: Any) -> None:  # what torch calls for each module that loads, children too
+    def _load_from_state_dict(self, *args: Any) -> None:  # torch calls it for each module that loads, children too
         super()._load_from_state_dict(*args)
         self.fresh = False
 
@@ -42,28 +42,28 @@ class Decoder(nn.Module, ABC):
 
     @classmethod
     def size_args(cls, size: Size, image_size: Size, strides: Sequence[int], args: Mapping[str, Any]) -> dict[str, Any]:
-        """Constructor arguments that follow from the sizes a model is made for; default none.
+        """Constructor arguments that follow from the sizes a model is used with; default none.
 
         Args:
             size: (H, W) of the outputs.
             image_size: (H, W) of the images.
             strides: the backbone's.
-            args: what the user gave; it stands above what is returned.
+            args: the user's own, which take precedence.
         """
         return {}
 
     def initialise(self, batches: Iterable[Sequence[Tensor]]) -> bool:
-        """Set the first weights from data: the maps [B, C_l, h_l, w_l] of some images, as the backbone gives them.
+        """Initialise the weights from data: the backbone's maps [B, C_l, h_l, w_l] of some images.
 
         Returns:
-            False: not supported, nothing was read and nothing changed (the default).
+            False: not supported; nothing was read or changed (the default).
         """
         return False
 
     def shift(self, offset: Tensor) -> bool:
-        """Add a vector [dim] to every pixel decoded from now on.
+        """Add a vector [dim] to every decoded pixel from now on.
 
         Returns:
-            False: not supported, nothing changed (the default).
+            False: not supported; nothing changed (the default).
         """
         return False

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Size = tuple[int, int]
-Batch = Mapping[str, Any]  # what an Objective's data set collates to: names to tensors [B, ...] or lists
+Batch = Mapping[str, Any]  # a collated batch of an Objective's data set: names to tensors [B, ...] or lists
 Task = Literal["segmentation", "regression"]
 Reads = Literal["pixels", "patches", "both"]  # the decoder's features, the encoder's, or both
 

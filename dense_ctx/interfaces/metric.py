@@ -24,14 +24,14 @@ class Scores:
 
 
 class Metric(ABC):
-    """Scores over a data set, accumulated image by image; accumulators of shards merge, in any split of the work.
+    """Scores over a data set, accumulated image by image; accumulators merge, however the work is divided.
 
-    A subclass names its conventions as keyword arguments with defaults, below `classes`; an argument that it does not
-    name is refused. What it is registered under is the class itself.
+    A subclass takes its conventions as keyword arguments with defaults, after `classes`. The class itself is
+    registered, not a function.
 
     Attributes set by the subclass:
-        target: kind of data set whose targets it takes: "segmentation", "depth", "normals", "instances" or "video".
-        higher_is_better: the scores it computes, and which way each is better.
+        target: kind of the data sets that it scores: "segmentation", "depth", "normals", "instances" or "video".
+        higher_is_better: the scores it computes, each with whether a higher one is better.
 
     Args:
         classes: names of the data set's classes; () where the targets are values.
@@ -58,7 +58,7 @@ class Metric(ABC):
 
     @abstractmethod
     def state(self) -> Any:
-        """The accumulated sums as JSON values: what `json` gives back as it was (no tuples, no keys but str)."""
+        """The accumulated sums as JSON values that a round trip through `json` preserves (no tuples, only str keys)."""
 
     @abstractmethod
     def merge(self, state: Any) -> None:

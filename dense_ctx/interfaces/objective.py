@@ -1,4 +1,4 @@
-"""Objective: what to learn from what, and what it asks of a data set; ScoredObjective: and how well that went."""
+"""Objective: data sets and losses of a training; ScoredObjective: one that can also score a model."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Losses:
-    """What an Objective returns: total [] to differentiate, logs of scalars [] to write down."""
+    """The losses of a batch: total [] to differentiate, logs: scalars [] for the log."""
 
     total: Tensor
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class SeededDataset(Dataset[Any], ABC):
-    """A data set whose augmentation depends on nothing but its arguments: a run that goes on sees the same samples.
+    """A data set whose augmentation depends on its arguments alone, so that a resumed run sees the same samples.
 
-    A training calls `sample` with a seed of its own for each epoch and index. Any other data set is indexed, after
-    Python's, NumPy's and torch's generators have been seeded; a generator of its own would make a continued run
-    another one.
+    Training calls `sample` with a seed per epoch and index. Any other data set is indexed after seeding Python's,
+    NumPy's and torch's generators; with a generator of its own, resuming would not be exact.
     """
 
     @abstractmethod
@@ -42,35 +41,35 @@ class SeededDataset(Dataset[Any], ABC):
 
     @abstractmethod
     def sample(self, index: int, seed: int) -> Any:
-        """Sample number `index`, with all its randomness from `seed`."""
+        """Sample number `index`; all randomness comes from `seed`."""
 
     def __getitem__(self, index: int) -> Any:
         return self.sample(index, index)
 
 
 class EpochDataset(Dataset[Any], ABC):
-    """A data set that is told which epoch begins, for a curriculum. Not needed for randomness."""
+    """A data set that depends on the epoch, for a curriculum. Not needed for random augmentation."""
 
     @abstractmethod
     def set_epoch(self, epoch: int) -> None:
-        """Called in each process that reads, before its first sample of an epoch, counted from 0."""
+        """Called in each data worker before its first sample of an epoch, counted from 0."""
 
 
 class Objective(nn.Module, ABC):
-    """What to learn from what. May own parameters (a projector); they are dropped from the published model.
+    """A training objective. It may own parameters (a projector), which are not part of the published model.
 
     The order of calls is `check`, `dataset`, `setup` once, then `forward` and `after_step` for each step, `finish`
     once.
 
     Attributes set by the subclass:
-        optimizer: "lr" and "weight_decay" that suit it, which hold where a training's configuration leaves them open.
+        optimizer: default "lr" and "weight_decay", for training configurations that leave them open.
     """
 
     optimizer: Mapping[str, float] = MappingProxyType({})
     file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
 
     def check(self, model: DenseModel) -> None:
-        """Refuse a model that this objective cannot train as it is set, before any data is looked at. Default: none.
+        """Refuse a model that this objective cannot train with its settings, before any data is read. Default: none.
 
         Raises:
             ConfigError: says why, and what to change.
@@ -79,28 +78,28 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def dataset(self, data: Any) -> Dataset[Any]:
-        """Make the data set of pairs, clips or episodes from what the user names (a folder, a list of files)."""
+        """The data set of pairs, clips or episodes for the configuration's `data` (a folder, a list of files)."""
 
     def collate(self, samples: list[Any]) -> Batch:
-        """Join samples to a batch; default: torch's own collation."""
+        """Collate samples to a batch; default: torch's default_collate."""
         from torch.utils.data import default_collate
 
         batch: Batch = default_collate(samples)
         return batch
 
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
-        """Prepare for training, once: make heads, slow copies, adapters and caches.
+        """Prepare for training, once: create heads, EMA copies, adapters and caches.
 
         Args:
             model: on its device; may be changed.
             dataset: what `dataset` gave.
-            fresh: the decoder has the random weights it was made with, so it may be initialised from data. False for
-                a published model and for a run that resumes: their weights must stay as they are.
+            fresh: the decoder has its initial random weights and may be initialised from data. False for a published
+                model and a resumed run, whose weights must not change.
 
         Returns:
             Parameter groups for the optimiser, as torch.optim takes them. Default: the decoder's, the backbone's
-            adapters and this objective's own parameters. A group has an lr or a weight_decay of its own only where the
-            user asked for that: it stands above the configuration's.
+            adapters and this objective's own parameters. A group sets an lr or a weight_decay only where the user asked
+            for that: it takes precedence over the configuration's.
         """
         names = set(model.backbone.adapters())
         adapters = [p for name, p in model.backbone.named_parameters() if name in names]
@@ -113,9 +112,17 @@ class Objective(nn.Module, ABC):
         ]
         return [{"params": parameters} for parameters in parts if parameters]
 
+    def weight(self, batch: Batch) -> Tensor | float | None:
+        """How many things the loss of a batch, as `collate` gave it, is a mean over: known pixels, not images.
+
+        A training with several processes, or parts of a step, weighs their losses so, which makes them that of the
+        joint batch. Default: None, all parts count the same.
+        """
+        return None
+
     @abstractmethod
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
-        """Compute the losses of one batch."""
+        """Compute the losses of one batch. NaN in it is a fault of the data, but for unknown values of "target"."""
 
     def after_step(self, model: DenseModel, step: int) -> None:
         """Run after each optimiser step (EMA teachers). Default: nothing."""
@@ -125,17 +132,17 @@ class Objective(nn.Module, ABC):
 
 
 class ScoredObjective(Objective):
-    """An objective that can measure a model on held-out images: what `dense-ctx bench` takes as a task.
+    """An objective that can score a model on held-out images: a task of `dense-ctx bench`.
 
-    The order of calls is `use_folder`, `dataset`, `outputs`, `use_features`, then as any objective's; `score` at any
+    The order of calls is `use_folder`, `dataset`, `outputs`, `use_features`, then as for any objective; `score` at any
     time after `setup`.
 
     Attributes set by the subclass:
         metric: the headline among the scores. unit: of it; "" for a share or a number without one.
-        lower_is_better: whether a smaller headline value is the better one.
-        loss_score: the score that is the training loss on the images scored; "" where there is none.
-        reads_features: whether it can train on, and score, a backbone's maps from disk: `use_features` and the
-            `features` of `score`. A benchmark runs an objective that cannot only without its cache.
+        lower_is_better: whether a lower headline is better.
+        loss_score: the score that is the training loss on the scored images; "" if there is none.
+        reads_features: whether it supports a feature cache: `use_features`, and `features` of `score`. If not, a
+            benchmark runs it only without a cache.
         size: (H, W) of the outputs. image_size: (H, W) images are resized to. A benchmark sets both before `dataset`.
     """
 
@@ -149,24 +156,24 @@ class ScoredObjective(Objective):
 
     @abstractmethod
     def outputs(self, dataset: Dataset[Any]) -> int:
-        """Channels the decoder needs for this data set (as `dataset` gave it)."""
+        """Channels the decoder needs for this data set, a result of `dataset`."""
 
     @abstractmethod
     def score(self, model: DenseModel, images: ImageSet, *, features: FeatureCache | None = None) -> dict[str, float]:
-        """The scores of a model on annotated images, `metric` among them, and "images": how many counted.
+        """The scores of a model on annotated images, among them `metric`, and "images", the number scored.
 
         Args:
             model: in eval mode, and left so.
             images: not the training images.
-            features: the backbone's maps of these images, to be read in place of running the backbone; given only if
+            features: cache of the backbone's maps of these images, to be read instead of running the backbone; only if
                 `reads_features`.
         """
 
     def use_features(self, features: FeatureCache) -> None:
-        """Train on the backbone's maps of the training images from disk, in place of running the backbone.
+        """Train on cached maps of the training images instead of running the backbone.
 
         Raises:
-            ConfigError: this objective cannot (the default; see `reads_features`), or not as it is set.
+            ConfigError: not supported (the default; see `reads_features`), or not with its settings.
         """
         raise ConfigError(
             f"{type(self).__name__} cannot train on features from disk: reads_features is False. Run the backbone in "
@@ -174,8 +181,8 @@ class ScoredObjective(Objective):
         )
 
     def use_folder(self, folder: str) -> None:
-        """Keep what is slow to make again (targets) in a folder that outlives this run. Default: nothing is kept.
+        """Store what is slow to compute (targets) in a folder that outlives this run. Default: nothing is stored.
 
-        A folder belongs to one task, its arguments, the size of the outputs and a data set; images that are trained
-        on and images that are scored share it.
+        A folder belongs to one task, its arguments, the size of the outputs and a data set; training and scored images
+        share it.
         """

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitContext:
-    """All that an evaluation knows before it gives a probe its first batch.
+    """What an evaluation tells a probe before its first batch.
 
     classes: names, in the order of their ids; () where the targets are values.
-    unseen: those that the probe will see no label of (zero-shot).
-    reads: which features the protocol wants read. A probe that is trained by steps is given all of them and reads
-        these; any other finds them in `DenseFeatures.pixels`: the decoder's, the encoder's, or both joined.
-    steps: gradient steps, each one call of `partial_fit`; None: the probe is not to be trained by steps.
-    seed: of all that is random in the probe, below a seed of its own arguments.
+    unseen: classes of which the probe gets no label (zero-shot).
+    reads: the features to read. A probe that is trained by steps gets all maps and reads these; any other finds them in
+        `DenseFeatures.pixels`: the decoder's, the encoder's, or both concatenated.
+    steps: gradient steps, each one call of `partial_fit`; None: no training by steps.
+    seed: of the probe's randomness, unless its own arguments set one.
     """
 
     classes: tuple[str, ...] = ()
@@ -39,13 +39,16 @@ class FitContext:
 class Probe(ABC):
     """Reads predictions out of features, with scikit-learn's verbs; fitted state ends in "_".
 
+    Predictions are where the features are, which may change from call to call; targets may be anywhere. A state is on
+    the CPU, wherever it was made.
+
     Args:
         task: "segmentation" (targets [B, H, W] int64 class indices, -1 is ignored) or
             "regression" (targets [B, K, H, W] float, NaN is ignored).
-        seed: of all that is random in it; None: an evaluation's, else 0.
+        seed: of its randomness; None: the evaluation's, else 0.
     """
 
-    # True: targets at the image's own size are welcome, however coarse the grid of the pixel features
+    # True: `partial_fit` takes targets at the image's own size, whatever the grid of the pixel features
     pixel_targets: ClassVar[bool] = False
     file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
 
@@ -55,13 +58,13 @@ class Probe(ABC):
         self._own_seed = seed is not None
 
     def configure(self, context: FitContext) -> None:
-        """Take what an evaluation knows, before the first `partial_fit` and before any work.
+        """Take an evaluation's context, before the first `partial_fit` and any other work.
 
-        The default takes the seed, and suits a closed-form probe.
+        The default takes the seed, which suits a closed-form probe.
 
         Raises:
-            ConfigError: the probe cannot do what the context asks: it is not trained by steps, knows nothing of
-                classes without labels, or lacks what it needs (text embeddings).
+            ConfigError: the probe does not support the context: training by steps, unseen classes; or it lacks
+                something (text embeddings).
         """
         name = type(self).__name__
         if context.steps is not None:
@@ -70,35 +73,35 @@ class Probe(ABC):
                 "is, such as conv"
             )
         if context.unseen:
-            raise ConfigError(f"{name} cannot predict classes it sees no label of; use a zero-shot probe")
+            raise ConfigError(f"{name} cannot predict classes without labels; use a zero-shot probe")
         if not self._own_seed:
             self.seed = context.seed
 
     @abstractmethod
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> Self:
-        """Learn from B more images, on top of what was learned before. New classes may appear at any call."""
+        """Learn from B more images, in addition to earlier ones. New classes may appear in any call."""
 
     @abstractmethod
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
-        """Predict [B, K, *size]: class probabilities (they sum to 1 over K) or values. size: default the pixels'."""
+        """Predict [B, K, *size]: class probabilities (sum 1 over K) or values. size: default the pixels'."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the fitted state as tensors, for safetensors."""
+        """The fitted state as tensors, for safetensors."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a fitted state back.
+        """Restore a fitted state.
 
         Raises:
-            CheckpointError: not one of this probe: a tensor is missing, left over, or of another shape or dtype.
+            CheckpointError: not a state of this probe: a tensor is missing, left over, or of another shape or dtype.
         """
 
     def outputs(self, pixels: int, patches: int) -> int:
-        """How many channels are predicted from features of so many; the default predicts for random ones, 2 x 2.
+        """Number of predicted channels for features with these channels; the default predicts random features, 2 x 2.
 
         Raises:
-            CheckpointError: the fitted state is of features of other widths.
+            CheckpointError: the state was fitted on features with other channels.
         """
         generator = torch.Generator().manual_seed(0)
         maps = [torch.randn(1, width, 2, 2, generator=generator) for width in (pixels, patches)]

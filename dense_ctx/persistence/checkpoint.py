@@ -125,7 +125,8 @@ def build(config: ModelConfig, where: str, *, random: bool) -> DenseModel:
     Raises:
         CheckpointError: a part is not installed.
     """
-    from ..model import DenseModel, random_args
+    from ..create import random_args
+    from ..model import DenseModel
 
     try:
         args = random_args(config.backbone.name) if random else {}

@@ -1,4 +1,4 @@
-"""Which arguments of a part may come from a file that a stranger wrote: a model's config.json, a context's probe.json.
+"""Which arguments of a part may come from an untrusted file: a model's config.json, a context's probe.json.
 
 A part lists them in `file_args`, each with a rule; null always passes. Rules, as Python values:
 
@@ -6,7 +6,7 @@ A part lists them in `file_args`, each with a rule; null always passes. Rules, a
     range(1, 4097)          a whole number
     (0.0, 1.0)              a number from the first to the second
     frozenset({"a", "b"})   one of these texts
-    re.compile("[a-z]+")    a text that matches whole
+    re.compile("[a-z]+")    a text that matches as a whole
     [rule]                  at most 256 entries, each by the rule
     {"key": rule}           a mapping with these keys, or some of them
     dict                    a mapping, whose parts are checked when they are built
@@ -25,7 +25,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..plugins import registry
-from .links import may_read_paths, opening
+from .links import may_read_paths
 
 LONGEST = 256
 LAYERS = [range(-LONGEST, LONGEST)]
@@ -35,7 +35,7 @@ TEXT = re.compile(r"[\w./+-]{1,200}")
 
 
 def WEIGHTS(value: Any) -> bool:
-    """Where weights come from: the part's own home, or a file, whose name a repository of the Hub cannot know."""
+    """The source of weights: the part's own, or a local file, which a Hub repository may not name."""
     far = isinstance(value, str) and ("://" in value or value.startswith(("\\\\", "//")))
     return value == "pretrained" or (isinstance(value, str) and may_read_paths() and not far and len(value) < 4096)
 
@@ -72,13 +72,6 @@ _MEANT = {
 }
 
 
-def create_part(kind: str, name: str, args: Mapping[str, Any], /, **own: Any) -> Any:
-    """Build a part; while a folder is opened, `args`, which a file gave, are checked first, and `own` are not."""
-    if (folder := opening()) is not None:
-        check_file_args(kind, name, args, folder)
-    return registry().create(kind, name, **own, **args)
-
-
 def check_file_args(kind: str, name: str, args: Mapping[str, Any], where: object) -> None:
     """Refuse an argument of a registered part that may not come from a file.
 
@@ -95,10 +88,10 @@ def check_file_args(kind: str, name: str, args: Mapping[str, Any], where: object
     for key, value in args.items():
         if _is_simple(value) if rules is None else key in rules and is_permitted(rules[key], value):
             continue
-        known = "bounded numbers and lists of them" if rules is None else ", ".join(sorted(rules)) or "none"
+        allowed = "bounded numbers and lists of them" if rules is None else ", ".join(sorted(rules)) or "none"
         meant = _MEANT.get(kind, f"AutoDenseModel.from_parts({name[:60]!r}, ...)").format(key=key[:60])
         raise ConfigError(
-            f"{where}: {kind} {name[:100]} does not take {key[:60]}={value!r:.100} from a file (it takes {known}"
+            f"{where}: {kind} {name[:100]} does not take {key[:60]}={value!r:.100} from a file (it takes {allowed}"
             f"{', within their ranges' if rules and key in rules else ''}). If you trust it and mean it, give it in "
             f"your own code: {meant}"
         )

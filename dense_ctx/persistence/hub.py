@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,14 +41,15 @@ def load(
         revision: branch, tag or commit of a Hub repository.
         cache_dir: in place of the Hub's own cache.
         local_files_only: open no connection.
-        token: for private repositories; default the one logged in with.
-        allow: Hub repositories that its configuration may name and that may be fetched from. Without, nothing is but
-            `name` and the homes of registered parts: what a stranger's file names is read from the cache or refused.
+        token: for private repositories; default that of `hf auth login`.
+        allow: Hub repositories that its configuration may name and that may be fetched from. Without
+            it, only `name` and the sources of registered parts are; what an untrusted file names is read from the cache
+            or refused.
         device, dtype: where and in what precision to put the model.
 
     Raises:
         UnknownNameError: none of the three; the closest short names are listed.
-        WeightsError: the Hub, or the backbone's own home, does not give the files.
+        WeightsError: the Hub, or the backbone's own source, does not provide the files.
         FileError: files are missing, or a model that this one is built on.
         ConfigError: config.json has unknown keys or a newer format.
         CheckpointError: damaged files; tensors missing, left over, or of another shape or kind; a model that this one
@@ -66,13 +67,21 @@ def load(
 def push(
     model: DenseModel,
     repo_id: str,
-    private: bool | None,
-    token: str | None,
-    branch: str | None,
-    commit_message: str,
-    options: Mapping[str, Any],
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    commit_message: str = "Upload a dense_ctx model",
+    **options: Any,
 ) -> str:
-    """Save to a temporary folder and upload it in one commit; see `DenseModel.push_to_hub`."""
+    """Save to a temporary folder and upload it in one commit; errors as `DenseModel.push_to_hub`.
+
+    Args:
+        private: whether a new repository is; None: the account's default.
+        token: that may write; default the one logged in with.
+        branch: to commit to; default the repository's own.
+        options: of `dense_ctx.persistence.checkpoint.save`.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -98,7 +107,7 @@ def push(
 
 
 def local_folder(name: str | os.PathLike[str]) -> Path | None:
-    """The folder of that path, from the working directory or from the folder of the model that is being opened."""
+    """The folder of this path, relative to the working directory or to the folder of the model being opened."""
     outer = opening()
     if not may_read_paths() or len(os.fspath(name)) > 1000 or "\0" in os.fspath(name):
         return None
@@ -116,7 +125,7 @@ def locate(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """The folder of a model, fetched where need be; arguments and errors as `load`."""
+    """The folder of a model, downloaded if necessary; arguments and errors as `load`."""
     if len(os.fspath(name)) > 1000:
         raise UnknownNameError(f"{os.fspath(name)[:60]}... is no model: a name of {len(os.fspath(name)):,} letters")
     folder, outer = local_folder(name), opening()
@@ -170,7 +179,7 @@ def _published(
 
 
 def unnamed(repository: str) -> WeightsError:
-    """For a repository that a file names, that is not in the cache, and that is not fetched from."""
+    """The error for an uncached repository that a file names, from which nothing is downloaded."""
     return WeightsError(
         f"{opening()} names the Hub repository {repository}, which is not in the cache, and is not fetched "
         f"from, as only a file asks for it. If you mean it: from_pretrained(..., allow=[{repository!r}])"
@@ -197,7 +206,7 @@ def fetch(
     local_files_only: bool,
     token: str | bool | None,
 ) -> Path:
-    """Bring `files` of a Hub repository into the cache; returns the folder they lie in.
+    """Download `files` of a Hub repository to the cache; returns their folder.
 
     Raises:
         UnknownNameError: the Hub has no such repository or revision (or hides it from this token).
@@ -237,9 +246,9 @@ def fetch(
             f"{name!r} is not a folder, a short name or a Hub repository (owner/name): {error}"
         ) from error
     except Exception as error:
-        with contextlib.suppress(LocalEntryNotFoundError):  # a Hub in trouble, and all is in the cache
+        with contextlib.suppress(LocalEntryNotFoundError):  # the Hub fails, and everything is in the cache
             return Path(snapshot(local_files_only=True))
-        answer = error.response if isinstance(error, HfHubHTTPError) else None  # older clients have errors without one
+        answer = error.response if isinstance(error, HfHubHTTPError) else None  # errors of older clients have none
         status = None if answer is None else answer.status_code
         if status in (401, 403):
             raise WeightsError(

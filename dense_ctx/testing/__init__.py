@@ -1,4 +1,5 @@
-"""Contract checks for every kind of part of the core, for plugins' own tests.
+"""Contract checks of the parts that compute, for plugins' own tests; those of data are `dense_ctx_datasets.testing` and
+`dense_ctx_metrics.testing`.
 
     from dense_ctx.testing import check_decoder
 
@@ -14,9 +15,7 @@ from __future__ import annotations
 
 from ..errors import ContractError
 from .backbone import check_backbone
-from .dataset import check_dataset
 from .decoder import check_decoder
-from .metric import check_metric
 from .objective import check_objective
 from .probe import check_probe
 from .tiny import TinyBackbone, TinyDecoder, tiny_model
@@ -26,9 +25,7 @@ __all__ = [
     "TinyBackbone",
     "TinyDecoder",
     "check_backbone",
-    "check_dataset",
     "check_decoder",
-    "check_metric",
     "check_objective",
     "check_probe",
     "tiny_model",

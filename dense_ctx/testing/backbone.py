@@ -39,7 +39,7 @@ def check_backbone(
     """
     check = Clauses("backbone", backbone)
     if isinstance(backbone, str):
-        from ..model import create_backbone, random_args
+        from ..create import create_backbone, random_args
 
         backbone = create_backbone(backbone, **{**random_args(backbone), **(args or {})})
     if not isinstance(backbone, Backbone):

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import InputError, NotFittedError
+from ..errors import ConfigError, InputError, NotFittedError
 from ..interfaces import DenseFeatures, Probe
 from ..persistence.file_args import file_args_problem
 from .common import Clauses, difference, factory, finite, noise
@@ -22,7 +22,8 @@ CELL, GRID, WIDTH = 4, (4, 6), 8  # pixels a patch, patches, channels: images of
 def check_probe(probe: str | Callable[..., Probe], *, args: dict[str, Any] | None = None) -> tuple[str, ...]:
     """Verify a probe for both tasks, on features whose classes are well apart.
 
-    A task counts as unsupported only where the constructor says so with `InputError`; one must be supported.
+    A task counts as unsupported where the constructor refuses it, with these arguments, by an InputError or a
+    ConfigError; one must be supported.
 
     Args:
         probe: a registered name, or a class or function called with task=.
@@ -42,7 +43,7 @@ def check_probe(probe: str | Callable[..., Probe], *, args: dict[str, Any] | Non
         with check.clause("construction") as require:
             try:
                 part = build(task=task)
-            except InputError:
+            except (ConfigError, InputError):
                 continue
             require((fault := file_args_problem(type(part))) is None, fault or "")
         supported += 1

@@ -59,7 +59,7 @@ class TinyDecoder(Decoder):
 
 def tiny_model() -> DenseModel:
     """A DenseModel of TinyBackbone and TinyDecoder, with the same random weights each time."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = TinyBackbone()
         return DenseModel(backbone, TinyDecoder(backbone.dims, backbone.strides))

@@ -16,7 +16,7 @@ from ..persistence.identity import differences
 from ..plugins import registry
 
 # keys that may change on resume; none affects completed steps
-FREE = ("steps", "epochs", "accumulate", "workers", "validate", "save", "log", "out", "resume", "wait")
+FREE = ("steps", "epochs", "accumulate", "device", "workers", "validate", "save", "log", "out", "resume", "wait")
 
 
 OPEN = {"lr": 1e-3, "weight_decay": 0.01}  # of the optimizer: what neither configuration nor objective decides
@@ -103,6 +103,9 @@ class TrainConfig:
     batch_size: samples a step sees, over all processes and accumulated parts, so that
         neither number changes what is trained. accumulate: parts a step is cut into, to save memory.
     clip_norm: of the gradient; None: not clipped, measured all the same.
+    device: on which everything is computed; "auto": the best there is, of several processes each its own.
+    mixed_precision: of the networks. "no": float32; "tf32": float32 with a GPU's TF32 products; "bf16", "fp16":
+        autocast; "auto": bf16 where the device computes in it, else float32.
     workers: processes that read data, for each process that trains.
     resume: "auto": go on from the newest state in `out`; "never": `out` must hold none; or the folder of a state.
     wait: for the end of another run in `out`, which is refused otherwise.
@@ -121,7 +124,8 @@ class TrainConfig:
     batch_size: int = 8
     accumulate: int = 1
     clip_norm: float | None = 1.0
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    device: str = "auto"
+    mixed_precision: Literal["no", "tf32", "bf16", "fp16", "auto"] = "no"
     workers: int = 0
     seed: int = 0
     validate: Validate = field(default_factory=Validate)

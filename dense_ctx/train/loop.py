@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from .run import Run, open_run
 from .signals import Signals
 from .validation import Validator, validator
 
+Part: TypeAlias = "tuple[list[Any], Any]"  # of a step: the names of its samples, and its batch
 MAX_SKIPS = 32  # float16: consecutive overflows before the run fails; each halves the loss scale
 
 
@@ -80,7 +81,10 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
     run.step.train()
     for step in range(run.start + 1, run.steps + 1):
         lr = run.set_lr(step - 1)
-        losses, ids, finite = _backward(run, batches, step)
+        parts = [
+            (_names(batch, indices), batch) for indices, batch in (next(batches) for _ in range(config.accumulate))
+        ]
+        losses, finite = _backward(run, parts, step)
         if step == run.start + 1:
             _check_reached(run)
         norm, bad, overflow = _gradient(run)
@@ -90,17 +94,22 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         faults = [not all(finite), bad is not None and (not scaled or skipped > MAX_SKIPS)]
         mean, stopped = _agree(run, losses["loss"], any(faults), signals.received)
         if stopped < 0:
-            _refuse(run, step, ids, finite, bad if faults[1] else None)
+            _refuse(run, step, parts, finite, bad if faults[1] else None)
         if not scaled and config.clip_norm is not None and norm > config.clip_norm:
             torch._foreach_mul_([p.grad for p in run.parameters if p.grad is not None], config.clip_norm / norm)
         run.optimizer.step()
-        if not scaled:
+        if scaled:
+            scale = run.accelerator.scaler.get_scale()
+            log.say(
+                f"step {step}: a gradient overflows in float16; the step is skipped, the loss scale is now {scale:g}"
+            )
+        else:
             run.step.after_step(step)
         run.averaged.update(step)
         run.seconds = before + time.monotonic() - began
         log.advance(step, mean)
         if step % config.log == 0 or step == run.steps:
-            log.write(_row(run, step, losses, lr, norm))
+            log.write({**_row(run, step, losses, lr, norm), **({"skipped": True} if scaled else {})})
         last = step == run.steps
         if check is not None and (step % config.validate.every == 0 or last):
             log.write({"step": step, "validation": check(step), "seconds": round(run.seconds, 3)})
@@ -119,26 +128,44 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
             )
 
 
-def _backward(run: Run, batches: Iterator[Any], step: int) -> tuple[dict[str, Tensor], list[list[Any]], list[bool]]:
-    """Compute the gradients of one step; return mean losses, and each part's samples and whether it is finite."""
+def _backward(run: Run, parts: list[Part], step: int) -> tuple[dict[str, Tensor], list[bool]]:
+    """Compute the gradients of one step; return mean losses, and whether each part's is finite."""
     from accelerate.utils import send_to_device
 
     run.optimizer.zero_grad()
-    parts, ids, totals = run.config.accumulate, [], []
+    totals, rank, world = [], run.accelerator.process_index, run.accelerator.num_processes
     losses: dict[str, Tensor] = {}
-    for part in range(parts):
-        indices, batch = next(batches)
-        batch = send_to_device(batch, run.accelerator.device)
-        ids.append(_names(batch, indices))
-        # the objective's random numbers depend on seed, step, part and process alone: a resumed run repeats them
-        seed_all(mix(run.config.seed, "step", step, part, run.accelerator.process_index))
-        with run.accelerator.no_sync(run.wrapped) if part + 1 < parts else nullcontext():
-            result = run.wrapped(batch)
-            run.accelerator.backward(result.total / parts)
+    loss: Any = 0
+    for index, (part, share) in enumerate(zip(parts, _shares(run, parts), strict=True)):
+        batch = send_to_device(part[1], run.accelerator.device, non_blocking=True)
+        # random numbers depend on seed, step and part of the joint batch alone: a resumed run repeats them
+        seed_all(mix(run.config.seed, "step", step, index * world + rank, 0))
+        before = torch.get_rng_state() if step == run.start + 1 else None
+        with run.accelerator.no_sync(run.wrapped) if index + 1 < len(parts) else nullcontext():
+            try:
+                result = run.wrapped(batch)
+            except NonFiniteError as error:
+                raise _fault(run, step, str(error), [_cause(run, [part])], part[0]) from error
+            run.accelerator.backward(result.total * share)
+        if before is not None:
+            run.draws = run.draws or not torch.equal(before, torch.get_rng_state())
         totals.append(result.total.detach())
-        for name, value in {**result.logs, "loss": totals[-1]}.items():
-            losses[name] = losses.get(name, 0) + value.detach().float() / parts
-    return losses, ids, torch.stack(totals).isfinite().tolist()
+        for name, value in result.logs.items():
+            losses[name] = losses.get(name, 0) + value.detach().float() / len(parts)
+        loss = loss + totals[-1] * share
+    losses["loss"] = loss
+    return losses, torch.stack(totals).isfinite().tolist()
+
+
+def _shares(run: Run, parts: list[Part]) -> list[Any]:
+    """What each part counts, times the processes, over which gradients are averaged."""
+    weights = [run.step.objective.weight(batch) for _, batch in parts]
+    if any(weight is None for weight in weights):
+        return [1 / len(parts)] * len(parts)
+    own = torch.stack([torch.as_tensor(weight, dtype=torch.float32) for weight in weights])
+    own, world = own.to(run.accelerator.device), run.accelerator.num_processes
+    every = run.accelerator.reduce(own.sum(), "sum") if world > 1 else own.sum()
+    return list(own * world / every.clamp_min(torch.finfo(own.dtype).tiny))
 
 
 def _check_reached(run: Run) -> None:
@@ -183,19 +210,44 @@ def _agree(run: Run, loss: Tensor, failed: bool, signal: int) -> tuple[float, in
     return float(every[:, 0].mean()), -1 if bool(every[:, 1].any()) else int(every[:, 2].max())
 
 
-def _refuse(run: Run, step: int, ids: list[list[Any]], finite: list[bool], bad: str | None) -> None:
+def _refuse(run: Run, step: int, parts: list[Part], finite: list[bool], bad: str | None) -> None:
     """Raise NonFiniteError, the same in every process."""
     from accelerate.utils import gather_object
 
-    loss = [name for part, ok in zip(ids, finite, strict=True) if not ok for name in part]
-    report = [(loss, bad, [name for part in ids for name in part])]
+    loss = [name for (ids, _), ok in zip(parts, finite, strict=True) if not ok for name in ids]
+    report = [(loss, bad, [name for ids, _ in parts for name in ids], _cause(run, parts))]
     every = gather_object(report) if run.accelerator.num_processes > 1 else report
-    losses = [name for part, _, _ in every for name in part]
-    tensor = "loss" if losses else f"the gradient of {next(name for _, name, _ in every if name)}"
-    samples = losses or [name for _, _, part in every for name in part]
-    raise NonFiniteError(
-        f"step {step}: {tensor} is NaN or infinite. Samples of the batch: {', '.join(map(str, samples[:64]))}. "
-        f"{state.last_good(run.out)}. Look at these samples, lower optimizer.lr, or set mixed_precision=no"
+    losses = [name for part, _, _, _ in every for name in part]
+    tensor = "loss" if losses else f"the gradient of {next(name for _, name, _, _ in every if name)}"
+    samples = losses or [name for _, _, part, _ in every for name in part]
+    raise _fault(run, step, f"{tensor} is NaN or infinite", [cause for _, _, _, cause in every], samples)
+
+
+def _cause(run: Run, parts: list[Part]) -> tuple[int, str]:
+    """Why a step's numbers are not finite, as far as can be seen, and how far that is, 0 the nearest."""
+    for ids, batch in parts:
+        for key, values in batch.items() if isinstance(batch, Mapping) else ():
+            if (
+                isinstance(values, Tensor)
+                and values.is_floating_point()
+                and key != "target"
+                and len(values) == len(ids)
+            ):
+                bad = [str(name) for name, value in zip(ids, values, strict=True) if not bool(value.isfinite().all())]
+                if bad:
+                    return 0, f"{key} of {', '.join(bad)} holds NaN or infinity: look at these samples"
+    for name, parameter in run.step.named_parameters():
+        if parameter.requires_grad and not bool(parameter.isfinite().all()):
+            return 1, f"the training has diverged, {name} is NaN or infinite: lower optimizer.lr"
+    if run.config.mixed_precision == "fp16":
+        return 2, "the samples and weights are finite, float16 ends at 65504: set mixed_precision=bf16, or no"
+    return 2, "the samples and weights are finite: the training diverges, lower optimizer.lr, or set mixed_precision=no"
+
+
+def _fault(run: Run, step: int, what: str, causes: list[tuple[int, str]], samples: list[Any]) -> NonFiniteError:
+    return NonFiniteError(
+        f"step {step}: {what}; {min(causes)[1]}. Samples of the batch: {', '.join(map(str, samples[:64]))}. "
+        f"{state.last_good(run.out)}"
     )
 
 

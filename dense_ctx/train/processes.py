@@ -1,49 +1,142 @@
-"""The processes of a training: their accelerators, and what the first one does alone."""
+"""The processes of a training: their accelerators, what the first one does alone, and how all end when one does."""
 
 from __future__ import annotations
 
-import atexit
-import datetime
+import itertools
 import os
-from collections.abc import Callable
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
-from ..environment import end_process_group, pick_device
-from ..errors import ConfigError, DenseCtxError, FileError
+import torch
+
+from ..device import join_group, pick_device, processes
+from ..errors import ConfigError, DenseCtxError, FileError, cause_of
+from .config import TrainConfig
+
+_FREE = (
+    "USE_CPU",
+    "DEBUG_MODE",
+    "CPU_AFFINITY",
+    "LOG_LEVEL",
+    "ENABLE_RICH",
+    "DYNAMO_MODE",
+)  # of Accelerate's variables
+_POLL, _GRACE = 0.2, 4.0  # seconds
+_runs = itertools.count()
 
 
-def prepare_accelerator(mixed_precision: str) -> Any:
-    """Accelerate's view of the processes and their devices.
+def prepare_accelerator(config: TrainConfig) -> tuple[Any, TrainConfig]:
+    """Accelerate's view of the processes and their devices, and the configuration with the precision that holds.
 
     Raises:
-        ConfigError: the precision is not to be had on this machine, or Accelerate is set to shard states.
+        InputError: no such device.
+        ConfigError: the precision is not to be had on it, or Accelerate's variables ask for another run than `config`.
     """
-    from accelerate import Accelerator, InitProcessGroupKwargs
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+    from accelerate.utils import GradientAccumulationPlugin
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and pick_device("auto") == "cpu":
-        # left alone, Accelerate takes each process of a CPU machine for the only one
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    # the first process may validate or save for long while the others wait
-    patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=3))
+    on_cpu = config.device == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    device = pick_device("cpu" if on_cpu else config.device)
+    precision = config.mixed_precision
+    if precision == "auto":
+        cuda = device.startswith("cuda")
+        fast = torch.cuda.is_bf16_supported(False) if cuda else torch.cpu._is_avx512_bf16_supported()
+        precision = "bf16" if fast and (cuda or device == "cpu") else "no"
+    _check_variables(precision, config.accumulate)
+    join_group(device)
+    # what an earlier run of this process, or anyone in it, has left
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[patience])
-    except ValueError as error:
-        raise ConfigError(f"mixed_precision={mixed_precision} does not go here: {error}") from error
-    # without a scaler Accelerate would train in float32 and not say so
-    if mixed_precision == "fp16" and accelerator.scaler is None:
-        raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {accelerator.device.type}; use bf16, or no")
-    kind = accelerator.distributed_type
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise ConfigError(
-            f"Accelerate is set to {kind.value}, whose sharded states this loop cannot save. Use DDP: "
-            "only the trained part has gradients and optimizer states, the frozen backbone has neither"
+        state = PartialState(cpu=device == "cpu")
+        state.device = torch.device(device)
+        accelerator = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="no" if precision == "tf32" else precision,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop's own work
         )
-    if accelerator.num_processes > 1:
-        atexit.register(end_process_group)
-    return accelerator
+    except ValueError as error:
+        raise ConfigError(f"mixed_precision={precision} does not go here: {error}") from error
+    # without a scaler Accelerate would train in float32 and not say so
+    if precision == "fp16" and accelerator.scaler is None:
+        raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {accelerator.device.type}; use bf16, or no")
+    return accelerator, replace(config, mixed_precision=precision)
+
+
+def _check_variables(precision: str, accumulate: int) -> None:
+    """Refuse what `accelerate config`, or a shell, asks for beside the configuration."""
+    agreed = {"MIXED_PRECISION": precision, "GRADIENT_ACCUMULATION_STEPS": str(accumulate)}
+    for name, value in os.environ.items():
+        key = name.removeprefix("ACCELERATE_")
+        plain = value.lower() in ("", "no", "none", "false", agreed.get(key, "0"))
+        if key == name or key in _FREE or plain or (key == "GRADIENT_ACCUMULATION_STEPS" and value == "1"):
+            continue
+        sharded = key in ("USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM")
+        raise ConfigError(
+            f"{name}={value} would change the run beside its configuration. "
+            + (
+                "Its sharded states this loop cannot save: use DDP (torchrun, or `accelerate config` without it); only "
+                "the trained part has gradients and optimizer states, and a large frozen backbone is opened in bfloat16"
+                if sharded
+                else "Unset it (`accelerate config`), and say mixed_precision, accumulate, device or clip_norm there"
+            )
+        )
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Within the context, what ends one process ends all of them within seconds, in the words of the first.
+
+    A process that waits for one that is gone may wait for hours (NCCL). A thread looks for the others' last words, and
+    ends this process if it does not end by itself.
+
+    Raises:
+        DenseCtxError: another process failed.
+    """
+    rank, world = processes()
+    if world == 1:
+        yield
+        return
+    store = torch.distributed.distributed_c10d._get_default_store()
+    own, key, over = store.clone(), f"dense_ctx/{next(_runs)}", threading.Event()
+
+    def watch() -> None:
+        words = "the process that the others meet at has ended"
+        with suppress(Exception):  # of a store whose process has ended
+            while not own.check([key]):
+                if over.wait(_POLL):
+                    return
+            words = own.get(key).decode()
+            own.add(f"{key}/read", 1)
+        if not over.wait(_GRACE):
+            print(f"error: {words}", file=sys.stderr, flush=True)
+            os._exit(1)  # the main thread waits for a process that will not come
+
+    thread = threading.Thread(target=watch, name="dense_ctx: other processes", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException as error:
+        words = f"process {rank} failed: {cause_of(error)}"
+        lost = not isinstance(error, DenseCtxError) and ("gloo" in str(error) or "NCCL" in str(error))
+        with suppress(Exception):
+            if lost:
+                words = "another process ended without a word: it was killed, or the machine is out of memory"
+            words = store.compare_set(key, "", words).decode()
+            until = time.monotonic() + _GRACE - 1
+            while store.add(f"{key}/read", 0) < world and time.monotonic() < until:  # before their store ends with us
+                time.sleep(_POLL / 4)
+        if lost:
+            raise DenseCtxError(words) from error
+        raise
+    finally:
+        over.set()
 
 
 def in_main(accelerator: Any, work: Callable[[], object]) -> None:

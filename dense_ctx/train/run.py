@@ -14,11 +14,12 @@ from typing import Any, cast
 import torch
 
 from ..config import unknown_keys
+from ..create import create_part
 from ..errors import ConfigError, FileError, InputError
 from ..interfaces import Objective
 from ..model import DenseModel
 from ..model_spec import open_model
-from ..persistence.file_args import create_part
+from ..numerics import arithmetic
 from ..persistence.links import refuse_own_link
 from ..persistence.lock import locked
 from ..plugins import registry
@@ -27,7 +28,7 @@ from .average import Averaged
 from .config import OPEN, Optimizer, TrainConfig
 from .data import Order, count, loader, mix, seed_all
 from .log import Log
-from .processes import in_main, prepare_accelerator
+from .processes import ending_together, in_main, prepare_accelerator
 from .step import TrainStep
 
 _NOT_TRAINED = ("out", "resume", "wait", "log", "save", "validate")  # keys that decide nothing of the weights
@@ -50,6 +51,7 @@ class Run:
     start: int
     seconds: float
     averaged: Averaged
+    draws: bool = False  # whether the objective draws random numbers in its forward
 
     def __post_init__(self) -> None:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -91,6 +93,7 @@ class Run:
                     state.Meta(
                         done, round(self.seconds, 3), self.samples, self.config.to_dict(), self.frozen, self.fresh,
                         None if scaler is None else scaler.state_dict(),
+                        self.accelerator.num_processes * self.config.accumulate, self.draws,
                     ),
                 )  # fmt: skip
             state.prune(self.out, self.config.save.keep)
@@ -126,6 +129,7 @@ class Run:
             "processes": self.accelerator.num_processes,
             "machine": around["machine"],
             "device": around["device"],
+            "arithmetic": around["arithmetic"],
             "command": " ".join(json.dumps(word) if " " in word else word for word in arguments),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "versions": around["versions"],
@@ -137,7 +141,9 @@ def open_run(
     config: TrainConfig, model: DenseModel | None, objective: Objective | None, dataset: Any, until: ExitStack
 ) -> Run:
     """Make or take the parts, find the state to go on from, and put it in place; `out` is locked until `until` ends."""
-    accelerator = prepare_accelerator(config.mixed_precision)
+    accelerator, config = prepare_accelerator(config)
+    until.enter_context(ending_together())
+    until.enter_context(arithmetic(tf32=config.mixed_precision == "tf32"))
     out = Path(config.out)
     in_main(accelerator, lambda: _claim(config, out, until))
     latest = _latest_state(config, out, accelerator)
@@ -169,6 +175,12 @@ def open_run(
     if meta is not None and meta.samples != samples:
         raise ConfigError(f"{latest} was trained on {meta.samples} samples, the data set now has {samples}")
     world, rank = accelerator.num_processes, accelerator.process_index
+    if meta is not None and meta.draws and meta.parts != world * config.accumulate:
+        raise ConfigError(
+            f"{latest} is of steps in {meta.parts} part(s), processes x accumulate, for each of which the objective "
+            f"draws random numbers; {world} x {config.accumulate} would go on with others. Start processes, or set "
+            "accumulate, so that the product is the same"
+        )
     order = Order(samples, config.seed, config.batch_size, config.accumulate, rank, world)
     start = 0 if meta is None else meta.step
     model.to(accelerator.device)
@@ -194,8 +206,9 @@ def open_run(
     in_main(accelerator, lambda: config.save_yaml(out / "config.yaml"))
     seconds = 0.0 if meta is None else meta.seconds
     return Run(
-        config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, fresh, start, seconds, averaged
-    )
+        config, out, accelerator, step, wrapped, optimizer, batches, samples, frozen, fresh, start, seconds, averaged,
+        meta is not None and meta.draws,
+    )  # fmt: skip
 
 
 def _samples(dataset: Any, config: TrainConfig) -> int:

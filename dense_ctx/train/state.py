@@ -42,7 +42,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 class Meta:
     """state.json: `step` steps are done, in `seconds`; `frozen` is the digest of the weights that do not train.
 
-    fresh: whether the model was when the run began.
+    fresh: whether the model was when the run began. parts: of a step, processes x accumulate. draws: whether the
+    objective draws random numbers in each.
     """
 
     step: int
@@ -52,6 +53,8 @@ class Meta:
     frozen: str
     fresh: bool = False
     scaler: Mapping[str, Any] | None = None
+    parts: int = 1
+    draws: bool = False
     format: int = FORMAT
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from ..interfaces import Batch, Losses, Objective
 from ..model import DenseModel
+from ..plugins import blamed
 
 
 class TrainStep(nn.Module):
@@ -35,6 +36,7 @@ class TrainStep(nn.Module):
 
     Raises:
         InputError: nothing is to be trained, or a parameter is listed twice or is not the model's or objective's.
+        PluginError: the objective, registered, fails in another way; so in its other methods.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class TrainStep(nn.Module):
         super().__init__()
         self.model = model
         self.objective = objective
-        objective.check(model)
-        setup = objective.setup(model, dataset, fresh=model.decoder.fresh if fresh is None else fresh)
+        with blamed("objective", objective):
+            objective.check(model)
+            setup = objective.setup(model, dataset, fresh=model.decoder.fresh if fresh is None else fresh)
         groups = [{**group, "params": list(group["params"])} for group in setup]
         parameters = [p for group in groups for p in group["params"]]
         own = {id(p) for p in self.parameters()}
@@ -61,11 +64,13 @@ class TrainStep(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         """The losses of one batch: total [] float32 to differentiate, logs [] detached."""
-        losses: Losses = self.objective(self.model, batch)
+        with blamed("objective", self.objective):
+            losses: Losses = self.objective(self.model, batch)
         return Losses(losses.total.float(), {name: value.detach() for name, value in losses.logs.items()})
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Tell the objective that the optimiser has taken step number `step`, counted from 1."""
         self.model.decoder.fresh = False
-        self.objective.after_step(self.model, step)
+        with blamed("objective", self.objective):
+            self.objective.after_step(self.model, step)

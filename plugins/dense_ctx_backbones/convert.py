@@ -1,7 +1,8 @@
 """Official checkpoints -> timm's names, by timm's own converters and ours; what is left out is on the list of `unused`.
 
 DINOv2: chunked blocks are joined, registers and the class token's position are folded as timm keeps them. DINOv3: see
-`convert_dinov3`. transformers: see `convert_hf`. A tensor that is neither used nor on the list is refused by name.
+`convert_dinov3`. transformers: see `convert_hf`, `convert_sam`. A tensor that is neither used nor listed is refused by
+name.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dense_ctx.errors import WeightsError
 
 from .convert_dinov3 import checked_dinov3, is_dinov3
 from .convert_hf import hf_to_timm, is_hf
+from .convert_sam import complete_sam2, is_hf_sam, sam_to_timm
 from .traced import trace
 from .unused import is_unused
 from .weights import State
@@ -33,6 +35,9 @@ def to_timm(state: State, net: nn.Module) -> State:
     own = net.state_dict()
     if is_hf(state):
         state = hf_to_timm(state, net)
+    elif is_hf_sam(state):
+        state = sam_to_timm(state)
+    state = complete_sam2(state, net)
     # DINOv2 trained with block chunks: blocks.2.17.attn... -> blocks.17.attn...
     state = {_CHUNKED.sub(r"blocks.\1.", key): value for key, value in state.items()}
     if any(key.startswith("decoder_") for key in state):  # MAE with its decoder, whose mask token is not DINOv2's

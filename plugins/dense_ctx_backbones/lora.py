@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dense_ctx.create import create_backbone, identity, random_args
 from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Backbone, Features
-from dense_ctx.model import create_backbone, identity, random_args
 from dense_ctx.persistence.file_args import TEXT, WEIGHTS
 
 # the attention's projections, as timm and transformers call them

@@ -52,7 +52,7 @@ class TimmBackbone(Backbone):
 
     # all else that timm's create_model takes is left out: some of it leads to other repositories and files
     file_args: ClassVar[Mapping[str, Any] | None] = {
-        "weights": WEIGHTS, "prefix": TEXT, "layers": LAYERS, "norm": bool,
+        "weights": WEIGHTS, "prefix": TEXT, "layers": LAYERS, "norm": bool, "resize": bool,
         "depth": range(1, 65), "depths": [range(1, 65)], "num_heads": range(1, 129), "embed_dim": CHANNELS,
         "dims": [CHANNELS], "img_size": _SIZE, "patch_size": range(1, 129), "mlp_ratio": (0.1, 16.0),
         "reg_tokens": range(65), "init_values": (0.0, 1.0), "qkv_bias": bool, "class_token": bool, "pre_norm": bool,

@@ -28,12 +28,14 @@ UNUSED: dict[str, tuple[str, ...]] = {
     ),
     "sizes that OpenAI's CLIP files state": (r"(input_resolution|context_length|vocab_size)$",),
     "SAM's neck, prompt encoder and mask decoder": (
-        r"(image_encoder\.)?neck\.",
-        r"(sam_)?(prompt_encoder|mask_decoder)\.",
+        r"((image|vision)_encoder\.)?neck\.",
+        r"(sam_)?(prompt_encoder|mask_decoder|shared_image_embedding)\.",
     ),
     "SAM 2's memory": (
-        r"(memory_attention|memory_encoder|mask_downsample|obj_ptr_proj|obj_ptr_tpos_proj)\.",
+        r"(memory_attention|memory_encoder|mask_downsample|obj_ptr_proj|obj_ptr_tpos_proj|object_pointer_proj)\.",
         r"(maskmem_tpos_enc|no_mem_embed|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$",
+        r"(memory_temporal_positional_encoding|no_memory_embedding|no_memory_positional_encoding|no_object_pointer)$",
+        r"(occlusion_spatial_embedding_parameter$|temporal_positional_encoding_projection_layer\.)",
     ),
     "the student, beside the teacher that is loaded": (r"student\.",),
     "numbers that follow from the architecture, compared where the network has its own": (

@@ -10,16 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from dense_ctx.config import ModelConfig, Part
+from dense_ctx.create import create_backbone, create_decoder
 from dense_ctx.data import ImageSet, Subset, open_set
 from dense_ctx.environment import describe_environment, peak_memory_mb
 from dense_ctx.errors import ConfigError, InputError, StoppedError
 from dense_ctx.files import clean, state_digest
 from dense_ctx.interfaces import Backbone, Decoder, ScoredObjective, Size
-from dense_ctx.model import DenseModel, create_backbone, create_decoder
-from dense_ctx.plugins import registry
+from dense_ctx.model import DenseModel
+from dense_ctx.plugins import blamed, registry
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.train.config import Optimizer, Save, Schedule, Validate
 from dense_ctx.train.data import mix, seed_all
@@ -32,18 +31,22 @@ from .store import Store
 
 
 def run_cell(
-    bench: Bench, cell: Cell, on_error: Callable[[Cell, BaseException], object] | None = None
+    bench: Bench,
+    cell: Cell,
+    on_error: Callable[[Cell, BaseException], object] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train, select and score a cell; its record, in which "status" is "done", or "failed" with the error.
 
     Args:
         on_error: called with the error of a cell that fails, while its traceback is at hand.
+        device: on which everything is computed.
 
     Raises:
         StoppedError: SIGINT or SIGTERM came in training; the same cell goes on from there next time.
     """
     try:
-        return {"status": "done", **_run(bench, cell)}
+        return {"status": "done", **_run(bench, cell, device)}
     except StoppedError:
         raise
     except (Exception, SystemExit) as error:  # out of memory, a missing file, a fault of a part: the others go on
@@ -52,7 +55,7 @@ def run_cell(
         return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
-def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
+def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
     started = time.monotonic()
     seed_all(mix(cell.seed, "bench", "backbone"))  # of an untrained one's weights
     backbone = create_backbone(cell.backbone.name, **cell.backbone.args)
@@ -63,8 +66,10 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
     images: dict[str, ImageSet] = {
         "train": train_images, "held-out": held_out, "val": _images(cell.task, cell.task.val)
     }  # fmt: skip
-    dataset = objective.dataset(train_images)
-    model = _model(bench, cell, backbone, image_size, objective.outputs(dataset))
+    with blamed("objective", cell.task.objective):
+        dataset = objective.dataset(train_images)
+        outputs = objective.outputs(dataset)
+    model = _model(bench, cell, backbone, image_size, outputs).to(device)
     features = {}
     if bench.cache:
         _check_frozen(cell, backbone)
@@ -72,13 +77,14 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
         if (stored := features["train"]) is not None:
             objective.use_features(stored)
     run = bench.out / "runs" / cell.name
-    config = _config(bench, cell, str(run), validate=len(held_out) > 0)
+    config = _config(bench, cell, str(run), device, validate=len(held_out) > 0)
     by_loss = bench.select == "loss" and bool(objective.loss_score)
     chosen = objective.loss_score if by_loss else objective.metric
     best = Best(run, chosen, by_loss or objective.lower_is_better)
 
     def score(trained: DenseModel, name: str) -> dict[str, float]:
-        return _numbers(cell, objective, objective.score(trained.eval(), images[name], features=features.get(name)))
+        with blamed("objective", cell.task.objective):
+            return _numbers(cell, objective, objective.score(trained.eval(), images[name], features=features.get(name)))
 
     def validate(trained: DenseModel, step: int) -> dict[str, float]:
         scores = score(trained, "held-out")
@@ -117,10 +123,10 @@ def _run(bench: Bench, cell: Cell) -> dict[str, Any]:
     return checked
 
 
-def _config(bench: Bench, cell: Cell, out: str, validate: bool) -> TrainConfig:
+def _config(bench: Bench, cell: Cell, out: str, device: str, validate: bool) -> TrainConfig:
     steps = cell.task.steps or bench.steps
     return TrainConfig(
-        out, steps, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
+        out, steps, device=device, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
         validate=Validate(max(1, steps // 10) if validate else 0), log=max(1, steps // 20),
         schedule=Schedule(bench.schedule), optimizer=Optimizer(lr=cell.head.args.get("lr", cell.task.lr)),
     )  # fmt: skip
@@ -158,8 +164,7 @@ def _model(bench: Bench, cell: Cell, backbone: Backbone, image_size: Size, outpu
         args |= {key: value for key, value in sizes.items() if key not in given}
     seed_all(mix(cell.seed, "bench"))  # of the head's first weights, whatever the backbone has drawn
     decoder = create_decoder(cell.head.name, backbone, **args)
-    model = DenseModel(backbone, decoder, ModelConfig(cell.backbone, Part(cell.head.name, args)))
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return DenseModel(backbone, decoder, ModelConfig(cell.backbone, Part(cell.head.name, args)))
 
 
 def _check_frozen(cell: Cell, backbone: Backbone) -> None:

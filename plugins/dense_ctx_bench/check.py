@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dense_ctx.create import identity
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError, DenseCtxError, FileError, InputError, PluginError
 from dense_ctx.interfaces import ScoredObjective
-from dense_ctx.model import identity
 from dense_ctx.plugins import registry
 
 from .plan import Bench, BenchTask

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dense_ctx.commands.arguments import refuse
+from dense_ctx.commands.arguments import add_device_argument, refuse
 from dense_ctx.commands.base import Command
 from dense_ctx.config import parse_part
 from dense_ctx.files import write_text
@@ -84,9 +84,12 @@ class BenchCommand(Command):
             action="store_true",
             help="run the backbone in every step, in place of storing its features under --out",
         )
+        add_device_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Run the cells, write table.md and report.html; 1 where one failed, 128 + the signal's number when stopped."""
+        from dataclasses import replace
+
         from dense_ctx.config import Part
         from dense_ctx.errors import InputError, StoppedError
 
@@ -119,6 +122,7 @@ class BenchCommand(Command):
                 args.schedule,
                 args.select,
             )
+        bench = replace(bench, device=args.device)
         numbers = {cell.name: number for number, cell in enumerate(bench.cells(), start=1)}
         errors: dict[str, str] = {}  # by the first cell that has it
 

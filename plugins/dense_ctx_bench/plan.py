@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dense_ctx.config import Part
+from dense_ctx.create import identity
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
-from dense_ctx.model import identity
 from dense_ctx.model_spec import check_backbone
 from dense_ctx.plugins import registry
 
@@ -93,6 +93,7 @@ class Bench:
     select: the state of a head that counts: of the best "score" on the held-out images, or of the least "loss" there
         (of the best score where the objective's loss has no meaning on images it was not trained on).
     preset: what the cells are of: its name, a digest of its file, and what it calls the backbones and tasks.
+    device: on which everything is computed; "auto": the best there is, of several processes each its own.
 
     Raises:
         ConfigError, UnknownNameError: what can be seen to be wrong before hours of work.
@@ -112,6 +113,7 @@ class Bench:
     schedule: Literal["constant", "cosine"] = "constant"
     select: Literal["score", "loss"] = "score"
     preset: PresetNames | None = None
+    device: str = "auto"
 
     @gateway
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dense_ctx.device import pick_device
 from dense_ctx.files import read_json, write_json
 from dense_ctx.gateway import gateway
 from dense_ctx.persistence.identity import require_equal
@@ -105,8 +106,9 @@ def _take(
                 return True
             if begin is not None:
                 begin(cell)
+            device = pick_device(bench.device)
             with _alone():
-                result = run_cell(bench, cell, on_error)
+                result = run_cell(bench, cell, on_error, device)
             record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **result}
             write_json(path, record)
     except Timeout:
@@ -119,13 +121,7 @@ def _take(
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hide the distributed environment, so that a cell trains as a single process, on its own accelerator."""
-    local_rank = os.environ.get("LOCAL_RANK")
-    if local_rank is not None:
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(local_rank) % torch.cuda.device_count())
+    """Hide the distributed environment, so that a cell trains as a single process."""
     launch = {name: os.environ.pop(name) for name in _LAUNCH if name in os.environ}
     try:
         yield

@@ -101,7 +101,7 @@ class _Bench:
 
 
 def _model(outputs: int) -> DenseModel:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         backbone = TinyBackbone()
         decoder = TinyDecoder(backbone.dims, backbone.strides, outputs)

@@ -42,7 +42,7 @@ class PseudoLabel(Command):
     def run(self, args: argparse.Namespace) -> int:
         """Make what is not there yet."""
         from dense_ctx.config import override, parse_part, typed
-        from dense_ctx.environment import processes
+        from dense_ctx.device import processes
         from dense_ctx.errors import ConfigError
 
         from .task_settings import TaskSettings

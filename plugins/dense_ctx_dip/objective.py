@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence.file_args import CHANNELS
@@ -106,7 +106,7 @@ class DipObjective(Objective):
                 f"direct=true classifies with cross-entropy; loss={loss!r} is of predictions from a support"
             )
         bare = not out and not direct
-        for idle, name, reason in (
+        cases = (
             (bare and projector_lr is not None, "projector_lr", "with out=0, which leaves the projector out"),
             ((bare or direct) and hidden != HIDDEN, "hidden", "without a projector (out=0, or direct=true)"),
             (direct and out != OUT, "out", "with direct=true, whose classifier has an output for each class"),
@@ -114,9 +114,8 @@ class DipObjective(Objective):
             (direct and temperature != TEMPERATURE, "temperature", "with direct=true"),
             (official_distractors and (direct or not distractors), "official_distractors", "without distractors"),
             (blocks is not None and train not in (None, "blocks"), "blocks", f"with train={train}"),
-        ):
-            if idle:
-                raise ConfigError(f"{name} would have no effect {reason}: leave it out")
+        )
+        refuse_idle(cases)
         self.loss, self.distractors, self.official_distractors = loss, distractors, official_distractors
         self.temperature, self.classes, self.hidden, self.out = temperature, classes, hidden, out
         self.projector_lr, self.what, self.blocks = projector_lr, train, blocks

@@ -49,6 +49,11 @@ def label_counts(labels: Tensor, grid: Size, classes: int) -> Tensor:
     return rearrange(counts, "(b patch k) -> b patch k", b=batch, k=classes).float()
 
 
+def pixels_of(segments: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Pixels of each segment of a map [H, W] in each patch of a grid, [segments, h * w]."""
+    return label_counts(segments[None], grid, max(1, int(segments.max()) + 1))[0].T
+
+
 def compact(*labels: Tensor) -> tuple[list[Tensor], Tensor]:
     """Renumber the K classes that occur: labels with ids 0 .. K - 1 (-1 stays), and their former ids, increasing."""
     present = torch.unique(torch.cat([item.flatten() for item in labels]))

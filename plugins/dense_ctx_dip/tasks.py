@@ -1,36 +1,27 @@
 """Automatic in-context tasks from unlabelled images (DIP, section 3.2), in stages that can be taken up again.
 
-    segment   segments/IMAGE.png            class-agnostic segments
-    embed     embeddings/SHARD.safetensors  mean feature of each segment, global feature of each image
-    cluster   centroids.safetensors         k-means of the segments' features: the pseudo-classes
-    vote      labels/IMAGE.png, votes/SHARD.json   nearest centroid of each patch, majority in each segment
-    pair      pairs.jsonl                   neighbours that share a class
-
-A shard is 256 images; memory holds features of some images (1 GB), the sample for k-means, and the global features.
-Finished files stay, whoever wrote them. Several processes share out the shards and meet after each stage.
+Files of the stages: `task_folder`. Memory holds features of some images (1 GB), the sample for k-means, and the global
+features. Several processes share out the shards and wait for one another after each stage.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.data.cache import Shard, write_shard
-from dense_ctx.environment import processes, wait_for_everyone
+from dense_ctx.device import wait_for_everyone
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.files import new_file, read_json, state_digest, write_json
+from dense_ctx.files import new_file, state_digest, write_json
 from dense_ctx.gateway import gateway
-from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 from dense_ctx.plugins import registry
 
@@ -38,28 +29,24 @@ from .kmeans import SAMPLE, assign, kmeans
 from .manifest import claim, compare
 from .positives import positive_pairs
 from .segmenters import Segmenter
-from .soft_labels import label_counts
+from .soft_labels import pixels_of
 from .task_files import read_pseudo_labels, save_pseudo_labels
-from .task_settings import TaskSettings, find_images, read_image
+from .task_folder import Dir, TaskFolder
+from .task_settings import TaskSettings, read_image
 
-SHARD = 256  # images
 BATCH = 8  # images cut into segments together
 MANY = 65535  # segments of an image, at most
 MEMORY = 1 << 30  # bytes of feature maps held from stage to stage, so that small sets are encoded once
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-Dir: TypeAlias = "str | os.PathLike[str]"
 
 
-class Tasks:
+class Tasks(TaskFolder):
     """The tasks of one folder of images under construction.
 
     Args:
-        images: folder, searched with its subfolders.
-        out: what is written.
+        images, out, progress: see `TaskFolder`.
         model: its backbone's deepest map and global feature are used.
         settings: how.
         name: of the model, for the manifest.
-        progress: (iterable, total, what) -> iterable, for bars.
 
     Raises:
         FileError: no images, or `out` is in use.
@@ -69,10 +56,8 @@ class Tasks:
     def __init__(
         self, images: Dir, out: Dir, model: DenseModel, settings: TaskSettings, name: str = "", progress: Any = None
     ) -> None:
-        self.images, self.out, self.model, self.settings = Path(images).resolve(), Path(out), model.eval(), settings
-        self.names = find_images(self.images)
-        self.rank, self.world = processes()
-        self.progress: Progress = progress or (lambda items, total, what: items)
+        super().__init__(images, out, progress)
+        self.model, self.settings = model.eval(), settings
         self._encoded: dict[int, tuple[Tensor, Tensor]] = {}
         self._budget = MEMORY
         part = settings.segmenter
@@ -95,26 +80,6 @@ class Tasks:
         if self.rank == 0:
             claim(self.out, self.identity)
         wait_for_everyone()
-
-    def shards(self) -> dict[str, range]:
-        """Name and images of each shard."""
-        starts = range(0, len(self.names), SHARD)
-        return {f"shard-{start // SHARD:05d}": range(start, min(start + SHARD, len(self.names))) for start in starts}
-
-    def _todo(self, done: Callable[[str], bool], what: str) -> Iterator[tuple[str, int, bool]]:
-        """(shard, image, whether it is the shard's last) of this process' shards that are not done."""
-        mine = list(self.shards().items())[self.rank :: self.world]
-        left = [(shard, index, index == span[-1]) for shard, span in mine if not done(shard) for index in span]
-        yield from self.progress(left, len(left), what)
-
-    def _png(self, folder: str, index: int) -> Path:
-        return self.out / folder / f"{self.names[index]}.png"
-
-    def _embeddings(self, shard: str) -> Path:
-        return self.out / "embeddings" / f"{shard}.safetensors"
-
-    def _votes(self, shard: str) -> Path:
-        return self.out / "votes" / f"{shard}.json"
 
     def _image(self, index: int) -> Tensor:
         return read_image(self.images / self.names[index], self.settings.side, self.model.backbone.stride)
@@ -144,7 +109,7 @@ class Tasks:
         """Write the segments of each image; one that cannot be read is left out with a warning."""
         broken, first = 0, ""
         mine = [i for span in list(self.shards().values())[self.rank :: self.world] for i in span]
-        left = [index for index in mine if not self._png("segments", index).exists()]
+        left = [index for index in mine if not self.png("segments", index).exists()]
         waiting: list[tuple[int, Tensor]] = []
         for index in self.progress(left, len(left), "segment"):
             try:
@@ -167,25 +132,25 @@ class Tasks:
             count = int(segments.max()) + 1
             if count > MANY:
                 raise InputError(f"{self.names[index]} has {count} segments; expected up to {MANY}")
-            save_pseudo_labels(self._png("segments", index), segments, max(1, count))
+            save_pseudo_labels(self.png("segments", index), segments, max(1, count))
 
     def embed(self) -> None:
         """Write a shard's mean features of segments, and global features; float16."""
         rows: list[Tensor] = []
         images: list[Tensor] = []
         counts: list[tuple[int, int]] = []
-        for shard, index, last in self._todo(lambda name: self._embeddings(name).exists(), "embed"):
-            if self._png("segments", index).exists():
+        for shard, index, last in self.todo(lambda name: self.embeddings(name).exists(), "embed"):
+            if self.png("segments", index).exists():
                 deep, whole = self._features(index)
-                segments = read_pseudo_labels(self._png("segments", index)).to(deep.device)
-                weights = _patches(segments, (deep.shape[-2], deep.shape[-1]))
+                segments = read_pseudo_labels(self.png("segments", index)).to(deep.device)
+                weights = pixels_of(segments, (deep.shape[-2], deep.shape[-1]))
                 total = weights.sum(1)
                 means = ((weights @ rearrange(deep, "c h w -> (h w) c")) / total.clamp_min(1)[:, None])[total > 0]
                 rows.append(means.cpu())
                 images.append(whole.cpu())
                 counts.append((index, len(means)))
             if last:
-                write_shard(self._embeddings(shard), {
+                write_shard(self.embeddings(shard), {
                     "segments": torch.cat(rows).half() if rows else torch.empty(0, self.model.backbone.dims[-1]).half(),
                     "images": torch.stack(images).half() if images else torch.empty(0, 0).half(),
                     "index": torch.tensor(counts, dtype=torch.int64).reshape(-1, 2),
@@ -201,12 +166,12 @@ class Tasks:
         in_subset = torch.zeros(len(self.names), dtype=torch.bool)
         in_subset[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
         # no more rows are held than k-means looks at: a share of each image's, drawn as they are read
-        indices = [Shard(self._embeddings(shard)).tensor("index") for shard in self.shards()]
+        indices = [Shard(self.embeddings(shard)).tensor("index") for shard in self.shards()]
         count = sum(int(index[in_subset[index[:, 0]], 1].sum()) for index in indices)
         share = min(1.0, SAMPLE * settings.classes / max(1, count))
         rows = []
         for shard in self.progress(self.shards(), len(indices), "cluster"):
-            embeddings = Shard(self._embeddings(shard))
+            embeddings = Shard(self.embeddings(shard))
             segments, index = embeddings.tensor("segments"), embeddings.tensor("index")
             use = in_subset[index[:, 0]].repeat_interleave(index[:, 1])
             if share < 1:
@@ -219,22 +184,22 @@ class Tasks:
         """Write each image's pseudo-classes, and which share of it each covers."""
         centroids = Shard(self.out / "centroids.safetensors").tensor("centroids").to(self.model.device)
         shares: dict[str, dict[int, float]] = {}
-        for shard, index, last in self._todo(lambda name: self._votes(name).exists(), "vote"):
-            if self._png("segments", index).exists():
+        for shard, index, last in self.todo(lambda name: self.votes(name).exists(), "vote"):
+            if self.png("segments", index).exists():
                 labels = self._voted(index, centroids)
-                save_pseudo_labels(self._png("labels", index), labels, self.settings.classes)
+                save_pseudo_labels(self.png("labels", index), labels, self.settings.classes)
                 classes, sizes = labels[labels >= 0].unique(return_counts=True)
                 shares[str(index)] = dict(zip(classes.tolist(), (sizes / labels.numel()).tolist(), strict=True))
             if last:
-                write_json(self._votes(shard), shares)
+                write_json(self.votes(shard), shares)
                 shares = {}
 
     def _voted(self, index: int, centroids: Tensor) -> Tensor:
         deep, _ = self._features(index)
-        segments = read_pseudo_labels(self._png("segments", index))
+        segments = read_pseudo_labels(self.png("segments", index))
         if int(segments.max()) < 0:
             return segments  # no segment: nothing is labelled
-        weights = _patches(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))
+        weights = pixels_of(segments.to(deep.device), (deep.shape[-2], deep.shape[-1]))
         nearest, _ = assign(rearrange(deep, "c h w -> (h w) c"), centroids)
         # pixels of each (segment, class); few of the classes occur
         present, positions = nearest.unique(return_inverse=True)
@@ -251,7 +216,7 @@ class Tasks:
         path = self.out / "pairs.jsonl"
         if self.rank or path.exists():
             return
-        index, features, shares = self._whole()
+        index, features, shares = self.whole()
         settings = self.settings
         pairs, count = positive_pairs(features, shares, settings.neighbours, settings.shared), 0
         with new_file(path) as partial:
@@ -267,25 +232,6 @@ class Tasks:
                     f"that shares a pseudo-class over more than {settings.shared:.0%} of both. Take "
                     + ("more images" if len(index) < 2 else f"{advice} (classes, neighbours, shared)")
                 )
-
-    def _whole(self) -> tuple[list[int], Tensor, Sequence[Mapping[int, float]]]:
-        """Indices, global features, and shares of classes of all usable images."""
-        index, features, shares = [], [], []
-        for shard in self.shards():
-            embeddings = Shard(self._embeddings(shard))
-            votes = read_json(self._votes(shard))
-            for feature, (image, _) in zip(
-                embeddings.tensor("images"), embeddings.tensor("index").tolist(), strict=True
-            ):
-                index.append(image)
-                features.append(feature)
-                shares.append({int(key): share for key, share in votes.get(str(image), {}).items()})
-        return index, torch.stack(features) if features else torch.empty(0, 1), shares
-
-
-def _patches(segments: Tensor, grid: Size) -> Tensor:
-    """Pixels of each segment in each patch, [segments, h * w]."""
-    return label_counts(segments[None], grid, max(1, int(segments.max()) + 1))[0].T
 
 
 @gateway

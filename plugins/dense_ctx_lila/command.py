@@ -40,7 +40,7 @@ class CuesCommand(Command):
         """Compute this process' share; 0 also when some clips were left out, which is said."""
         from tqdm import tqdm
 
-        from dense_ctx.environment import pick_device, processes
+        from dense_ctx.device import pick_device, processes
 
         from .cue_cache import plan_cues
 

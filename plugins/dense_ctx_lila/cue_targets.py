@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dense_ctx.config import parse_part
-from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Features
 
 from .crops import crop_map
@@ -28,15 +28,18 @@ class CueMaps(nn.Module):
     the model (`heavy`); the others in the data workers (`light`). With a cache all are read, and no network is built.
 
     Raises:
-        ConfigError: no cue, one twice, or a name that is not known.
+        ConfigError: no cue, one twice, a text in place of a list, or a name that is not known.
     """
 
     def __init__(self, names: Sequence[str], feature_cue: FeatureCue, sampling: Sampling, folder: str | None) -> None:
         super().__init__()
+        if isinstance(names, str):
+            raise ConfigError(f"cues={names!r} is one text; expected a list of names, cues=[{names!r}]")
         if not names or len(set(names)) != len(names):
             raise ConfigError(f"cues={list(names)}: at least one, each once")
         self.names, self.feature_cue, self.sampling = tuple(names), feature_cue, sampling
         outside = [name for name in names if name != FEATURES]
+        refuse_idle([(bool(folder) and not outside, "cue_cache", f"with the cue {FEATURES} alone, made of the crops")])
         low, high = sampling.gap
         self.cache = CueCache(folder, outside, sampling.cue_side, range(low, high + 1)) if folder else None
         cues = {} if self.cache else {name: create_cue(name) for name in outside}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import ConfigError, refuse_idle
 from dense_ctx.interfaces import Features
 
 from .pamr import refine
@@ -24,7 +24,7 @@ class FeatureCue:
         and shift of a channel fall out when channels are standardised. For maps of `norm: false` backbones.
     project: channels: the standardised maps times a fixed random matrix with orthonormal columns, which keeps
         distances; 0: all channels as they are (the paper).
-    pamr: refine by the image; pyramid, iterations, dilations: its settings.
+    pamr: refine by the image; pyramid, iterations, dilations: its settings, see `pamr.refine`; the last level is 1.
     """
 
     layers: tuple[int, ...] = (-1,)
@@ -38,6 +38,20 @@ class FeatureCue:
     def __post_init__(self) -> None:
         if not self.layers or self.project < 0:
             raise ConfigError(f"layers={self.layers}, project={self.project}: at least one map; channels, or 0 for all")
+        if len(self.pyramid) != len(self.iterations) or self.pyramid[-1:] != (1,):
+            raise ConfigError(
+                f"features.pyramid={list(self.pyramid)}, features.iterations={list(self.iterations)}: expected "
+                "iterations for each level, and the last level 1, the cue's own grid"
+            )
+        default = {item.name: item.default for item in fields(self)}
+        refuse_idle(
+            (not self.pamr and value != default[name], f"features.{name}", "with pamr=false")
+            for name, value in (
+                ("pyramid", self.pyramid),
+                ("iterations", self.iterations),
+                ("dilations", self.dilations),
+            )
+        )
 
     def channels(self, dims: Sequence[int]) -> int:
         """How many it has, of a backbone's."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dense_ctx.config import typed
-from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import Bias
@@ -30,8 +30,9 @@ from .matching import Edges, Fit, Matching
 from .open_clips import open_clips
 from .regression import Regression
 from .sampling import FramePairs, Sampling
+from .slow_copy import SlowCopy
 
-S = TypeVar("S", Sampling, Regression, FeatureCue, Matching)
+S = TypeVar("S", Sampling, Regression, FeatureCue, Matching, SlowCopy)
 
 
 class LilaObjective(Objective):
@@ -42,7 +43,7 @@ class LilaObjective(Objective):
         mode: "in-context" (the method) or "erm" (a linear head predicts each frame's cues: the paper's ablation A).
         context: through which features the coefficients come: "shared" (gradients flow through the solve),
             "detached" (they do not) or "ema" (of a slow copy of the decoder).
-        ema: momentum of that copy, from 0 to below 1; default 0.999.
+        ema: how that copy follows, see `SlowCopy`; default momentum 0.999, moved every step.
         features: settings of the features cue, see `FeatureCue`.
         regression: see `Regression`.
         loss: its form, see `Matching`.
@@ -82,7 +83,7 @@ class LilaObjective(Objective):
         cues: Sequence[str] = (FEATURES, "flow:dis"),
         mode: Literal["in-context", "erm"] = "in-context",
         context: Literal["shared", "detached", "ema"] = "shared",
-        ema: float | None = None,
+        ema: SlowCopy | Mapping[str, Any] | None = None,
         features: FeatureCue | Mapping[str, Any] = FeatureCue(),  # noqa: B008 (frozen)
         regression: Regression | Mapping[str, Any] = Regression(),  # noqa: B008
         loss: Matching | Mapping[str, Any] = Matching(),  # noqa: B008
@@ -106,9 +107,8 @@ class LilaObjective(Objective):
             raise ConfigError(f"start={start}, centre={centre}: a number of pairs, of crops; or 0")
         if not (sigma is None or sigma > 0) or not gamma >= 0:
             raise ConfigError(f"sigma={sigma}, gamma={gamma}: expected above 0, and at least 0")
-        if ema is not None and not 0 <= ema < 1:
-            raise ConfigError(f"ema={ema}: expected a momentum from 0 to below 1")
-        self.mode, self.context, self.ema = mode, context, 0.999 if ema is None else ema
+        self.mode, self.context = mode, context
+        self.ema = SlowCopy() if ema is None else _settings(SlowCopy, ema, "ema")
         self.gamma, self.sigma, self.balance = gamma, 0.1 if sigma is None else sigma, balance
         self.start, self.centre = start, centre
         self.sampling = _settings(Sampling, sampling, "sampling")
@@ -116,20 +116,16 @@ class LilaObjective(Objective):
         self.regression = _settings(Regression, regression, "regression")
         feature_cue = _settings(FeatureCue, features, "features")
         self.cues = CueMaps(cues, feature_cue, self.sampling, cue_cache)
-        for idle, name, reason in (
+        own = FEATURES in self.cues.names
+        cases = (
             (ema is not None and context != "ema", "ema", "without context=ema"),
             (mode == "erm" and context != "shared", "context", "with mode=erm, which solves nothing in context"),
             (mode == "erm" and self.regression != Regression(), "regression", "with mode=erm"),
             (not gamma and self.loss.edges != "l1", "loss.edges", "with gamma=0, which leaves the edge loss out"),
             (not gamma and sigma is not None, "sigma", "with gamma=0, which leaves the edge loss out"),
-            (
-                FEATURES not in self.cues.names and feature_cue != FeatureCue(),
-                "features",
-                f"without the cue {FEATURES}",
-            ),
-        ):
-            if idle:
-                raise ConfigError(f"{name} would have no effect {reason}: leave it out")
+            (not own and feature_cue != FeatureCue(), "features", f"without the cue {FEATURES}"),
+        )
+        refuse_idle(cases)
         self.slow: nn.Module | None = None
         self.original: nn.Module | None = None
         self.head: nn.Conv2d | None = None
@@ -183,11 +179,8 @@ class LilaObjective(Objective):
 
     def after_step(self, model: DenseModel, step: int) -> None:
         """Move the slow copy."""
-        if self.slow is None:
-            return
-        with torch.no_grad():
-            for slow, fast in zip(self.slow.parameters(), model.decoder.parameters(), strict=True):
-                slow.lerp_(fast, 1 - self.ema)
+        if self.slow is not None:
+            self.ema.move(self.slow, model.decoder, step)
 
     def finish(self, model: DenseModel) -> None:
         """Centre the features; see `centre`."""

@@ -8,7 +8,9 @@ from einops import rearrange
 from torch import Tensor
 
 from dense_ctx.errors import ConfigError
-from dense_ctx.numerics import Bias, ridge_apply, ridge_fit
+from dense_ctx.numerics import Bias
+
+from .ridge import ridge_apply, ridge_fit
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from dense_ctx.data import ImageSet
 from dense_ctx.data.features import FeatureCache
 from dense_ctx.data.model_features import cache_features
-from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Features, Losses, ScoredObjective, Size
 from dense_ctx.model import DenseModel
 
@@ -70,8 +70,10 @@ class MaxaObjective(ScoredObjective):
         self.task = create_task(task)
         if len(size) != 2 or len(image_size) != 2 or min(*size, *image_size) < 1 or (pixels is not None and pixels < 1):
             raise ConfigError(f"size={size}, image_size={image_size}, pixels={pixels}: expected (H, W) and at least 1")
-        if pixels is not None and not self.task.numbered:
-            raise ConfigError(f"pixels={pixels} is of a task with numbered instances; leave it out, all pixels count")
+        numbered = self.task.numbered
+        refuse_idle(
+            [(pixels is not None and not numbered, "pixels", "without numbered instances, as all pixels count")]
+        )
         if cache is not None and flip:
             raise ConfigError("flip needs images: leave out the cache, or flip")
         self.metric, self.unit, self.lower_is_better = self.task.metric, self.task.unit, self.task.lower_is_better
@@ -127,6 +129,11 @@ class MaxaObjective(ScoredObjective):
         if self.cache is not None and samples.features is None:
             samples.features = cache_features(model, samples.images, self.cache, self.image_size)
         return super().setup(model, dataset, fresh=fresh)
+
+    def weight(self, batch: Batch) -> Tensor:
+        """Pixels that the loss is a mean over: the known ones; of a numbered task those that are drawn."""
+        known = self.task.known(batch["target"]).flatten(1).sum(1)
+        return (known.clamp_max(self.pixels) if self.task.numbered else known).sum()
 
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
         """Loss of a batch; logs the share of known pixels."""

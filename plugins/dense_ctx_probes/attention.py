@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from dense_ctx.errors import InputError
+from dense_ctx.errors import InputError, refuse_idle
 from dense_ctx.interfaces import Task
 
-from .gradient import REPLAY, UPDATES, GradientProbe
+from .gradient import HIGH, LOW, UPDATES, GradientProbe
 from .heads import AttentionSum, Reads
 from .losses import Loss
 
@@ -42,14 +42,14 @@ class AttentionProbe(GradientProbe):
         reads: Reads | None = None,
         classes: int | None = None,
         updates: int = UPDATES,
-        replay: int = REPLAY,
+        replay: int | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
         total_steps: int | None = None,
         loss: Loss = "mse",
         bins: int = 0,
-        low: float = 0.001,
-        high: float = 10.0,
+        low: float = LOW,
+        high: float = HIGH,
         seed: int | None = None,
     ) -> None:
         super().__init__(
@@ -58,6 +58,18 @@ class AttentionProbe(GradientProbe):
         if heads < 1 or downscale < 1:
             raise InputError(f"heads={heads}, downscale={downscale}: both at least 1")
         self.heads, self.downscale, self.with_norm = heads, downscale, with_norm
+        self.refuse_unread()
+
+    def refuse_unread(self) -> None:
+        """The attention is the pixels'."""
+        patches = self.reads == "patches"
+        refuse_idle(
+            (
+                (patches and self.heads != 8, "heads", "with reads=patches"),
+                (patches and self.downscale != 4, "downscale", "with reads=patches"),
+                (patches and not self.with_norm, "with_norm", "with reads=patches"),
+            )
+        )
 
     def build(self, dims: tuple[int, int], outputs: int) -> nn.Module:
         """An `AttentionSum`."""

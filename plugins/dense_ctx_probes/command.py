@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dense_ctx.commands.arguments import refuse
+from dense_ctx.commands.arguments import add_device_argument, refuse
 from dense_ctx.commands.base import Command
 
 
@@ -29,10 +29,12 @@ class Text(Command):
             help="CLIP on the Hub, a folder, or open_clip:NAME/TAG (%(default)s)",
         )
         parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file")
+        add_device_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Write the file."""
         from dense_ctx.data import names, open_set
+        from dense_ctx.device import pick_device
         from dense_ctx.errors import FileError, InputError
 
         from .text import embed_text
@@ -48,6 +50,6 @@ class Text(Command):
             except (OSError, UnicodeDecodeError) as error:
                 raise FileError(f"{args.classes} is neither a data set nor a file of classes: {error}") from None
             classes = tuple(line.strip() for line in lines if line.strip())
-        embeddings = embed_text(classes, args.encoder)
+        embeddings = embed_text(classes, args.encoder, device=pick_device(args.device))
         print(f"{len(classes)} classes, {embeddings.vectors.shape[1]} dimensions -> {embeddings.save(args.out)}")
         return 0

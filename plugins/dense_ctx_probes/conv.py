@@ -7,10 +7,10 @@ from typing import Any, ClassVar, get_args
 
 from torch import nn
 
-from dense_ctx.errors import InputError
+from dense_ctx.errors import InputError, refuse_idle
 from dense_ctx.interfaces import Task
 
-from .gradient import REPLAY, UPDATES, GradientProbe
+from .gradient import HIGH, LOW, UPDATES, GradientProbe
 from .heads import ConvHead, Norm, Reads
 from .losses import Loss
 
@@ -39,14 +39,14 @@ class ConvProbe(GradientProbe):
         reads: Reads | None = None,
         classes: int | None = None,
         updates: int = UPDATES,
-        replay: int = REPLAY,
+        replay: int | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
         total_steps: int | None = None,
         loss: Loss = "mse",
         bins: int = 0,
-        low: float = 0.001,
-        high: float = 10.0,
+        low: float = LOW,
+        high: float = HIGH,
         seed: int | None = None,
     ) -> None:
         super().__init__(
@@ -55,6 +55,11 @@ class ConvProbe(GradientProbe):
         if kernel < 1 or kernel % 2 == 0 or norm not in ("batch", "none"):
             raise InputError(f"kernel={kernel}, norm={norm!r}: expected an odd number and 'batch' or 'none'")
         self.kernel, self.norm = kernel, norm
+        self.refuse_unread()
+
+    def refuse_unread(self) -> None:
+        """The kernel is the pixels'."""
+        refuse_idle([(self.reads == "patches" and self.kernel != 1, "kernel", "with reads=patches")])
 
     def build(self, dims: tuple[int, int], outputs: int) -> nn.Module:
         """A `ConvHead`."""

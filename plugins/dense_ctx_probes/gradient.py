@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dense_ctx.errors import CheckpointError, ConfigError, InputError, NotFittedError
+from dense_ctx.errors import CheckpointError, ConfigError, InputError, NotFittedError, refuse_idle
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 from dense_ctx.persistence.file_args import CHANNELS, SEEDS
 from dense_ctx.persistence.tensors import require_state, specs
@@ -21,7 +21,7 @@ from .heads import Reads, check_reads
 from .losses import Loss, bin_centres, check_loss, regression_loss
 from .targets import at_size, check
 
-UPDATES, REPLAY = 200, 8  # the defaults
+UPDATES, REPLAY, LOW, HIGH = 200, 8, 0.001, 10.0  # the defaults
 
 
 class GradientProbe(Probe):
@@ -34,16 +34,19 @@ class GradientProbe(Probe):
     Args:
         task: see `dense_ctx.Probe`.
         reads: "pixels" (decoder), "patches" (encoder) or "both", summed; default "both", in an evaluation its own.
-        classes: number of classes, where known; default: grows with what is seen.
+        classes: segmentation: number of classes, where known; default: grows with what is seen.
         updates: gradient steps of one `partial_fit`.
-        replay: earlier calls whose images join those steps, at most.
+        replay: earlier calls whose images join those steps, at most updates - 1; default 8, or as many as can.
         lr, weight_decay: of AdamW.
         total_steps: of the cosine schedule with 5 % warm-up; default a constant rate.
         loss: regression: "mse", "l1", "cosine" (directions) or "silog" (positive values).
         bins: regression of one value: predict a distribution over so many intervals of low..high and take its mean
             (AdaBins; DINOv2's depth probe); 0: predict the value.
-        low, high: range of the bins, in the targets' unit.
+        low, high: range of the bins, in the targets' unit; default 0.001 to 10.
         seed: of the initial weights.
+
+    Raises:
+        InputError: an argument out of its range. ConfigError: one without effect for the task or beside the others.
     """
 
     file_args: ClassVar[Mapping[str, Any] | None] = {
@@ -58,14 +61,14 @@ class GradientProbe(Probe):
         reads: Reads | None = None,
         classes: int | None = None,
         updates: int = UPDATES,
-        replay: int = REPLAY,
+        replay: int | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
         total_steps: int | None = None,
         loss: Loss = "mse",
         bins: int = 0,
-        low: float = 0.001,
-        high: float = 10.0,
+        low: float = LOW,
+        high: float = HIGH,
         seed: int | None = None,
     ) -> None:
         super().__init__(task, seed)
@@ -73,12 +76,26 @@ class GradientProbe(Probe):
         self._own_reads = reads
         check_reads(self.reads)
         check_loss(loss)
-        if updates < 1 or replay < 0 or not lr > 0 or weight_decay < 0 or (bins and not low < high) or bins < 0:
+        if updates < 1 or (replay or 0) < 0 or not lr > 0 or weight_decay < 0 or not low < high or bins < 0:
             raise InputError(
                 f"updates={updates}, replay={replay}, lr={lr}, weight_decay={weight_decay}, bins={bins}, "
                 f"low={low}, high={high}: expected at least 1, 0, above 0, at least 0, at least 0, and low below high"
             )
-        self.classes, self.updates, self.replay = classes, updates, replay
+        values = task != "segmentation"
+        refuse_idle(
+            (
+                (values and classes is not None, "classes", "with task=regression"),
+                (not values and loss != "mse", "loss", "with task=segmentation, which trains by cross-entropy"),
+                (not values and bins > 0, "bins", "with task=segmentation"),
+                (not bins and low != LOW, "low", "without bins"),
+                (not bins and high != HIGH, "high", "without bins"),
+                ((replay or 0) >= updates and replay != 0, "replay", f"beyond updates - 1 = {updates - 1} calls"),
+            )
+        )
+        if bins and loss == "cosine":
+            raise ConfigError("loss=cosine compares directions, and bins predict one number: leave one of the two out")
+        self.classes, self.updates = classes, updates
+        self.replay = min(REPLAY, updates - 1) if replay is None else replay
         self._own_steps = (updates, replay, total_steps)
         self.lr, self.weight_decay, self.total_steps = lr, weight_decay, total_steps
         self.loss, self.bins, self.low, self.high = loss, bins, low, high
@@ -105,12 +122,18 @@ class GradientProbe(Probe):
                 "protocol's own reads in place of probe.args.reads"
             )
         self.reads = reads
+        self.refuse_unread()
         if context.classes and self.task == "segmentation":
+            if self.classes not in (None, len(context.classes)):
+                raise ConfigError(f"classes={self.classes}, and the data set has {len(context.classes)}: leave it out")
             self.classes = len(context.classes)
         if context.steps is not None:
-            if self._own_steps != (UPDATES, REPLAY, None):
+            if self._own_steps != (UPDATES, None, None):
                 raise ConfigError("updates, replay and total_steps follow from the protocol's `train`: leave them out")
             self.updates, self.replay, self.total_steps = 1, 0, context.steps
+
+    def refuse_unread(self) -> None:
+        """Refuse arguments of a branch of the head that `reads` leaves out, with a ConfigError. Default: none."""
 
     @abstractmethod
     def build(self, dims: tuple[int, int], outputs: int) -> nn.Module:

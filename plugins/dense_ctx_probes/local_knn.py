@@ -83,6 +83,9 @@ class Propagator:
             raise InputError(
                 f"The frame's features are {list(features.shape)}; the first frame's were {[channels, height, width]}"
             )
+        device = features.device  # the clip goes on where its frames are
+        self._keys, self._values = self._keys.to(device), self._values.to(device)
+        self._blank = None if self._blank is None else self._blank.to(device)
         query = _normalized(features[None])[0]
         frames = min(self._steps + self._first, self._slots)
         keys, values = self._keys[:frames], self._values[:frames]

@@ -96,7 +96,7 @@ class PropagationProbe(Probe):
         """The annotated frames: a loaded probe starts the clip again."""
         if self.keys_ is None:
             raise NotFittedError("Nothing to save: call fit first")
-        return {"keys": self.keys_, "labels": self.labels_}
+        return {"keys": self.keys_.cpu(), "labels": self.labels_.cpu()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take annotated frames back."""

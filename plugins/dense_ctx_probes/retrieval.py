@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import CheckpointError, InputError, NotFittedError
+from dense_ctx.errors import CheckpointError, InputError, NotFittedError, refuse_idle
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 from dense_ctx.persistence.file_args import CHANNELS, SEEDS
 from dense_ctx.persistence.tensors import require_state
@@ -39,13 +39,14 @@ class RetrievalProbe(Probe):
         k, temperature: neighbours, and the softmax over their cosines.
         memory: patches kept, at most; each support image has an equal share of them.
         mode: "sound": unannotated pixels count nothing, patches without any annotation stay out of memory;
-            "official": they are class 0 in memory, as in open-hummingbird's evaluator; "dip": so too, and features keep
-            their length: neighbours are those at the least Euclidean distance, weighed by cosine, as in DIP's own.
+            "official": they are class 0 in memory, as in open-hummingbird's evaluator (segmentation only); "dip": so
+            too, and features keep their length: neighbours are those at the least Euclidean distance, weighed by
+            cosine, as in DIP's own.
         sampling: which patches of an image are kept: "balanced" prefers classes that cover few of its patches (the
-            evaluator's way; segmentation only), "uniform" any.
+            evaluator's way; the default for segmentation), "uniform" any (the only one for regression).
         reads: "patches" (encoder) or "pixels" (what `DenseFeatures.pixels` holds, on its grid); default: an
             evaluation's, else "patches".
-        classes: number of classes, where known; default: grows with what is seen.
+        classes: segmentation: number of classes, where known; default: grows with what is seen.
         dtype: of the bank, "float32" or "float16".
         engine: "torch" or "faiss", both exact; or approximate by faiss: "ivf" (inverted lists, float16) or "ivfpq"
             (codes of C / 4 bytes), whose recall is measured on the first queries, kept as `recall_` and warned of.
@@ -75,7 +76,7 @@ class RetrievalProbe(Probe):
         temperature: float = 0.02,
         memory: int = 10_240_000,
         mode: Mode = "sound",
-        sampling: Sampling = "balanced",
+        sampling: Sampling | None = None,
         reads: Literal["patches", "pixels"] | None = None,
         classes: int | None = None,
         dtype: Literal["float32", "float16"] = "float32",
@@ -89,16 +90,26 @@ class RetrievalProbe(Probe):
             raise InputError(f"k={k}, memory={memory}, classes={classes}, temperature={temperature}: all above 0")
         for value, allowed, name in (
             (mode, ("sound", "official", "dip"), "mode"),
-            (sampling, ("balanced", "uniform"), "sampling"),
+            (sampling, (None, "balanced", "uniform"), "sampling"),
             (reads, (None, "patches", "pixels"), "reads"),
             (dtype, tuple(_TYPES), "dtype"),
             (engine, ("torch", "faiss", "ivf", "ivfpq"), "engine"),
         ):
             if value not in allowed:
                 raise InputError(f"{name}={value!r}: expected one of {', '.join(filter(None, allowed))}")
+        values = task == "regression"
+        refuse_idle(
+            (
+                (values and sampling == "balanced", "sampling=balanced", "with task=regression, which has no classes"),
+                (values and mode == "official", "mode=official", "with task=regression, which has no classes"),
+                (values and classes is not None, "classes", "with task=regression"),
+                (folder is not None and device != "cpu", "device", "with folder, which keeps the bank in files"),
+            )
+        )
         if folder is not None and task == "segmentation" and classes is None:
             raise InputError("folder=... keeps histograms of one width in a file: give classes, the number of them")
-        self.k, self.temperature, self.mode, self.sampling = k, temperature, mode, sampling
+        self.k, self.temperature, self.mode = k, temperature, mode
+        self.sampling = sampling or ("uniform" if values else "balanced")
         self.classes, self.engine, self.reads, self._own_reads = classes, engine, reads or "patches", reads
         self.bank_ = Bank(memory, _TYPES[dtype], unit=mode != "dip", device=device, folder=folder)
         self.recall_: float | None = None
@@ -193,7 +204,7 @@ class RetrievalProbe(Probe):
     def _order(self, values: Tensor, keep: Tensor, score: Tensor) -> Tensor:
         """The patches to keep, in the order in which they would be chosen by uniform numbers `score`."""
         annotated = keep.nonzero()[:, 0]
-        if self.sampling == "balanced" and self.task == "segmentation":
+        if self.sampling == "balanced":
             present = (values > 0).float()
             # in how many patches each class is; a patch counts those of all its classes
             score = (present @ present[annotated].sum(0)) * score
@@ -268,7 +279,7 @@ class RetrievalProbe(Probe):
         if not len(self.bank_):
             raise NotFittedError("Nothing to save: call fit first")
         counts = self.bank_.counts()
-        keys, values = self.bank_.whole()
+        keys, values = (part.cpu() for part in self.bank_.whole())
         numbers = torch.tensor([self.seen_, self.width_])
         return {"keys": keys, "values": values, "counts": counts, "numbers": numbers}
 

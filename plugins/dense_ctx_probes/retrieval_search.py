@@ -6,14 +6,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dense_ctx.errors import InputError, MissingDependencyError
 
+from .retrieval_blocks import BLOCK, Metric, by_first_look, exhaustive, first_look_pays
+
 Engine = Literal["torch", "faiss", "ivf", "ivfpq"]
-Metric = Literal["product", "l2"]
-_COLUMNS = 1 << 12  # keys compared at a time: their products with a block of queries stay near the processor
-_GROUP = 64  # of which the best stands for all in the first look
 _PER_CELL = 64  # training rows of an inverted list
 _PROBED = 32  # inverted lists searched
 
@@ -24,7 +22,7 @@ def nearest(
     """The k nearest keys of each query, exactly: scores [Q, k], falling, and indices [Q, k].
 
     Args:
-        queries: [Q, C]; keys: [M, C], of any floating type; products are made in float32.
+        queries: [Q, C]; keys: [M, C], of any floating type; scores are of products in float32.
         k: all M where there are fewer.
         engine: "torch" (on the queries' device, a block of keys at a time) or "faiss".
         rows: queries compared at a time.
@@ -37,82 +35,16 @@ def nearest(
     if engine == "faiss":
         faiss = _faiss()
         index = faiss.IndexFlatIP(keys.shape[1]) if metric == "product" else faiss.IndexFlatL2(keys.shape[1])
-        for part in keys.split(_COLUMNS):
+        for part in keys.split(BLOCK):
             index.add(part.float().cpu().numpy())
         scores, neighbours = (torch.from_numpy(item) for item in index.search(queries.float().cpu().numpy(), k))
         if metric == "l2":
             scores = (queries.float().cpu().square().sum(1, keepdim=True) - scores) / 2
         return scores.to(queries.device), neighbours.to(queries.device)
-    blocks = list(queries.detach().float().split(rows))
-    best: list[tuple[Tensor, Tensor] | None] = [None] * len(blocks)
-    # one place for all products: memory asked for anew is cleared page by page, at a third of the products' own cost
-    room = blocks[0].new_empty(len(blocks[0]) * min(_COLUMNS, len(keys)))
-    # keys outside: each of their blocks is converted and moved once
-    for start in range(0, len(keys), _COLUMNS):
-        part = keys[start : start + _COLUMNS].to(queries.device).float()
-        shift = part.square().sum(1) / 2 if metric == "l2" else None
-        for number, block in enumerate(blocks):
-            shape = (len(block), len(part))
-            products = torch.mm(block, part.T, out=room[: shape[0] * shape[1]].view(shape))
-            if shift is not None:
-                products -= shift
-            best[number] = _merged(best[number], products, start, k)
-    pairs = [pair for pair in best if pair is not None]
-    return torch.cat([scores for scores, _ in pairs]), torch.cat([neighbours for _, neighbours in pairs])
-
-
-def _merged(before: tuple[Tensor, Tensor] | None, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k best, scores and indices, of those before and of a block of scores [Q, n] of the keys from `start` on."""
-    if before is not None and before[0].shape[1] == k:
-        more = _above(scores, before[0][:, -1])
-    else:
-        more = _top(scores, min(k, scores.shape[1]))
-    if more is None:
-        return before  # type: ignore[return-value]
-    values, neighbours = more[0], more[1] + start
-    if before is None:
-        return values, neighbours
-    values, order = torch.cat([before[0], values], 1).topk(min(k, before[0].shape[1] + values.shape[1]), 1)
-    return values, torch.cat([before[1], neighbours], 1).gather(1, order)
-
-
-def _above(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The scores of each row above its `least` [Q]: values and columns [Q, n], filled up with -inf; None: no score is.
-
-    After some blocks of keys few are: what this costs is one look at each score.
-    """
-    groups = _grouped(scores)
-    row, group = (groups.amax(2) > least[:, None]).nonzero(as_tuple=True)
-    values = groups[row, group]
-    hit, offset = (values > least[row, None]).nonzero(as_tuple=True)
-    if not len(hit):
-        return None
-    row, column, values = row[hit], group[hit] * _GROUP + offset, values[hit, offset]
-    counts = torch.bincount(row, minlength=len(scores))
-    slot = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    padded = scores.new_full((len(scores), int(counts.max())), -float("inf"))
-    columns = torch.zeros_like(padded, dtype=torch.int64)
-    padded[row, slot], columns[row, slot] = values, column
-    return padded, columns
-
-
-def _grouped(scores: Tensor) -> Tensor:
-    """[Q, n] as [Q, n / 64, 64], filled up with -inf."""
-    short = -scores.shape[1] % _GROUP
-    if short:
-        scores = functional.pad(scores, (0, short), value=-float("inf"))
-    return scores.view(len(scores), -1, _GROUP)
-
-
-def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """topk along rows, in two looks: the k largest are in the k groups with the largest maxima."""
-    if scores.shape[1] < 4 * _GROUP * k:
-        return scores.topk(k, 1)
-    groups = _grouped(scores)
-    best_groups = groups.amax(2).topk(k, 1).indices
-    inside = groups.gather(1, best_groups[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
-    values, offset = inside.topk(k, 1)
-    return values, best_groups.gather(1, offset // _GROUP) * _GROUP + offset % _GROUP
+    queries = queries.detach().float()
+    if first_look_pays(queries, keys, k, metric):
+        return by_first_look(queries, keys, k, rows)
+    return exhaustive(queries, keys, k, metric, rows)
 
 
 class ApproximateIndex:
@@ -141,7 +73,7 @@ class ApproximateIndex:
         self.kind, self.metric, self.index = kind, metric, faiss.index_factory(dim, name, measure)
         sample = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: max(4096, _PER_CELL * lists)]
         self.index.train(keys[sample.sort().values.to(keys.device)].float().cpu().numpy())
-        for part in keys.split(_COLUMNS):
+        for part in keys.split(BLOCK):
             self.index.add(part.float().cpu().numpy())
         self.index.nprobe = min(_PROBED, lists)
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
-from dense_ctx.numerics import Bias, RidgeStats
+from dense_ctx.numerics import Bias
 from dense_ctx.persistence.tensors import require_state
 
+from .ridge_stats import RidgeStats
 from .targets import at_size, probabilities, rows_of
 
 

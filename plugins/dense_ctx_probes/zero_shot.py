@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import DenseFeatures, FitContext, Task
 from dense_ctx.persistence.file_args import CHANNELS
 
-from .gradient import REPLAY, UPDATES, GradientProbe
+from .gradient import UPDATES, GradientProbe
 from .heads import Reads
 from .text import RANDOM, TextEmbeddings
 
@@ -71,13 +71,15 @@ class ZeroShotProbe(GradientProbe):
         task: "segmentation" only.
         embeddings: file of text embeddings (`dense_ctx_probes.text`); or "random": fixed random directions in place of
             text, a cosine classifier from which nothing can transfer to unseen classes. None is refused.
-        class_names: the classes in the order of their ids; default the file's own order.
-        unseen: class ids whose labels are not learned from.
-        width: of the random directions.
-        reads to seed: see `GradientProbe`.
+        class_names: of a file: the classes in the order of their ids; default the file's own order.
+        unseen: class ids whose labels are not learned from; an evaluation's own stand in their place.
+        width: of the random directions; default 64.
+        classes: of random directions, see `GradientProbe`; a file says how many there are.
+        reads, updates to seed: see `GradientProbe`.
 
     Raises:
-        ConfigError: no embeddings. FileError, InputError: as `TextEmbeddings.load`; an argument out of its range.
+        ConfigError: no embeddings, or an argument without effect beside the others.
+        FileError, InputError: as `TextEmbeddings.load`; an argument out of its range.
     """
 
     file_args: ClassVar[Mapping[str, Any] | None] = {
@@ -94,11 +96,11 @@ class ZeroShotProbe(GradientProbe):
         embeddings: str | os.PathLike[str] | None = None,
         class_names: Sequence[str] | None = None,
         unseen: Sequence[int] = (),
-        width: int = 64,
+        width: int | None = None,
         reads: Reads | None = None,
         classes: int | None = None,
         updates: int = UPDATES,
-        replay: int = REPLAY,
+        replay: int | None = None,
         lr: float = 1e-3,
         weight_decay: float = 1e-3,
         total_steps: int | None = None,
@@ -112,12 +114,23 @@ class ZeroShotProbe(GradientProbe):
                 "probe.args.embeddings=FILE), made once with `dense-ctx text DATASET --data ROOT --out FILE`; "
                 "embeddings=random measures random directions instead, from which no unseen class can be found"
             )
-        if width < 1:
+        if width is not None and width < 1:
             raise InputError(f"width={width}: expected at least 1")
+        if isinstance(class_names, str):
+            raise InputError(f"class_names={class_names!r} is one text; expected a list of names")
+        random = embeddings == RANDOM
+        refuse_idle(
+            (
+                (not random and width is not None, "width", f"beside embeddings={embeddings}, which has its own"),
+                (not random and classes is not None, "classes", f"beside embeddings={embeddings}, which has its own"),
+                (random and class_names is not None, "class_names", "with embeddings=random, which has no names"),
+            )
+        )
         self._text: Tensor | None = None
-        self._file = TextEmbeddings.load(embeddings) if embeddings != RANDOM else None
+        self._file = None if random else TextEmbeddings.load(embeddings)
         super().__init__(task, reads, classes, updates, replay, lr, weight_decay, total_steps, seed=seed)
-        self.width = width
+        self.width = width or 64
+        self._own = ((class_names is not None, "class_names"), (bool(unseen), "unseen"))
         if self._file is not None:
             self._name(class_names if class_names is not None else self._file.classes)
         if self._text is not None and any(not 0 <= index < len(self._text) for index in unseen):
@@ -128,9 +141,12 @@ class ZeroShotProbe(GradientProbe):
         """Take the classes' names, which pick their embeddings, and which of them are unseen.
 
         Raises:
-            InputError: the file lacks a class.
+            InputError: the file lacks a class. ConfigError: names or unseen classes among its own arguments too.
         """
-        super().configure(replace(context, unseen=()))
+        beside = "in an evaluation, which has the data set's classes and scoring.unseen"
+        refuse_idle([(given, name, beside) for given, name in self._own])
+        names = replace(context, unseen=(), classes=() if self._file is not None else context.classes)
+        super().configure(names)
         if context.classes:
             if self._file is not None:
                 self._name(context.classes)

@@ -1,14 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_datasets.testing import check_dataset
 from dense_ctx_lila.cue_cache import CueCache, plan_cues
 from dense_ctx_lila.cues.base import create_cue
+from dense_ctx_metrics.testing import check_metric
 from PIL import Image
 
 from dense_ctx import AutoDenseModel, DenseModel, create_decoder, registry
 from dense_ctx.data import open_set
 from dense_ctx.evaluate import evaluate
-from dense_ctx.testing import TinyBackbone, check_dataset, check_decoder, check_metric, check_objective
+from dense_ctx.testing import TinyBackbone, check_decoder, check_objective
 
 PARTS = {
     "decoder": "template-conv",

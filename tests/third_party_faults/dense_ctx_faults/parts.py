@@ -1,7 +1,8 @@
 """One breach of contract a class, each beside a good part of the stranger's."""
 
-from dense_ctx_stranger import dataset, metric
+from dense_ctx_stranger import dataset, metric, objectives, probes
 
+from dense_ctx import registry
 from dense_ctx.errors import FileError
 from dense_ctx.interfaces import Scores
 
@@ -28,6 +29,30 @@ class NoHeadline(metric.Share):
     def compute(self):
         """Leave `share` out."""
         return Scores({"wrong": 0.5})
+
+
+class FaultyFit(probes.StrangerMean):
+    """A probe with a mistake in `partial_fit`."""
+
+    def partial_fit(self, features, targets):
+        """Divide by nothing."""
+        raise ZeroDivisionError("a mean of no pixels")
+
+
+class FaultyPredict(probes.StrangerMean):
+    """A probe with a mistake in `predict`."""
+
+    def predict(self, features, size=None):
+        """Ask for a key that is not there."""
+        raise KeyError("no such class")
+
+
+class FaultyForward(objectives.Stripes):
+    """An objective with a mistake in `forward`, which uses a probe."""
+
+    def forward(self, model, batch):
+        """Fit a faulty probe."""
+        registry().create("probe", "faulty-fit").partial_fit(None, None)
 
 
 class DamagedFile(dataset.Stripes):

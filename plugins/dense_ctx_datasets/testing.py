@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import torch
 
-from ..data.base import Clip, DatasetReader, ImageSet, Kind, Layout, Sample, VideoSet, read_mask
-from ..data.open import list_with
-from ..errors import InputError
-from ..images import load
-from .common import Clauses, factory
+from dense_ctx.data.base import Clip, DatasetReader, ImageSet, Kind, Layout, Sample, VideoSet, read_mask
+from dense_ctx.data.open import list_with
+from dense_ctx.errors import InputError
+from dense_ctx.images import load
+from dense_ctx.testing.common import Clauses, factory
 
 Require = Callable[[bool, str], None]
 

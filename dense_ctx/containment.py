@@ -1,4 +1,4 @@
-"""Code of plugins, run so that the process survives it."""
+"""Run a plugin's code so that its failures do not affect the rest of the process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .errors import Interruption, PluginError, cause_of
 
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
-    """Run a plugin's code: whatever it raises becomes an Exception; the working directory and filters are put back.
+    """Run a plugin's code: whatever it raises becomes an Exception; working directory and warning filters are restored.
 
-    A KeyboardInterrupt of the plugin's own is a fault like any other; one that the user sends passes. What ends the
+    A KeyboardInterrupt that the plugin raises is an error like any other; one that the user sends passes. What ends the
     process at once (`os._exit`, a crash in C code) cannot be contained: DENSE_CTX_SKIP_PLUGINS leaves the plugin out.
 
     Raises:
@@ -50,9 +50,9 @@ def contained() -> Iterator[None]:
         if folder is not None and _folder() != folder:
             os.chdir(folder)
         strict = [item for item in warnings.filters if item[0] == "error" and item not in filters]
-        if strict:  # a plugin's warnings as errors would break what others call
+        if strict:  # a plugin that turns warnings into errors would break other code
             warnings.filters[:] = [item for item in warnings.filters if item not in strict]  # type: ignore[index]
-            with warnings.catch_warnings():  # its end makes the change count
+            with warnings.catch_warnings():  # on exit it resets the cache of filters
                 pass
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import InputError
-from ..interfaces import Metric, Scores
-from .common import Clauses, factory, noise
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import Metric, Scores
+from dense_ctx.testing.common import Clauses, factory, noise
 
 CLASSES = ("red", "green", "blue")
 SIZES = ((12, 18), (9, 20), (14, 10), (12, 18))  # H != W; each with pixels that do not count
@@ -73,7 +73,7 @@ def _attributes(check: Clauses, metric: str | Callable[..., Metric]) -> str:
     with check.clause("attributes") as require:
         part: Any = metric
         if isinstance(metric, str):
-            from ..plugins import registry
+            from dense_ctx.plugins import registry
 
             part = registry().resolve(registry().get("metric", metric)[0])
         require(isinstance(part, type), f"is a {type(part).__name__}; what is registered is the class itself")

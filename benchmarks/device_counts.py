@@ -1,0 +1,160 @@
+"""What a step asks of a GPU's host, counted without a GPU: operations launched, waits for the device, copies to it.
+
+    python benchmarks/device_counts.py            # a C++ compiler; minutes
+    python benchmarks/device_counts.py --where    # and where in the code
+
+On a pretended CUDA device (tests/pretend_gpu) all values are real and every operation is seen: a launch costs the host
+some microseconds, and a wait lets the device run dry. Counts are of the second step, image or frame of its kind. They
+depend on the network's depth, the objective's settings and the data, not on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import machine, parse
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from maxa_scenes import Boxes
+from pretend_gpu.device import Pretend, compiler, pretend
+
+from dense_ctx import AutoDenseModel, registry, track
+from dense_ctx.train import TrainConfig, train
+
+KINDS = ("launches", "waits", "uploads")
+
+
+class Step:
+    """The counts between the ends of the first and the second step, image or frame."""
+
+    def __init__(self, gpu: Pretend) -> None:
+        self.gpu, self.ends, self.counts = gpu, 0, {kind: Counter[Any]() for kind in KINDS}
+
+    def end(self) -> None:
+        self.ends += 1
+        if self.ends == 2:
+            self.counts = {kind: getattr(self.gpu, kind).copy() for kind in KINDS}
+        self.gpu.clear()
+
+
+def backbone(args: argparse.Namespace) -> dict[str, Any]:
+    small = {"depth": 2, "embed_dim": 48, "num_heads": 2} if args.quick else {}
+    return {"name": args.backbone, "args": {"weights": None, **small}}
+
+
+def trained(args: argparse.Namespace, step: Step, objective: Any, dataset: Any, decoder: str, out: Path) -> None:
+    """Three steps of the training loop."""
+    own = objective.after_step
+
+    def after_step(model: Any, number: int) -> None:
+        own(model, number)
+        step.end()
+
+    objective.after_step = after_step
+    settings = {"out": str(out), "steps": 3, "batch_size": args.batch, "device": "cuda:0", "mixed_precision": "bf16",
+                "model": {"backbone": backbone(args), "decoder": decoder}}  # fmt: skip
+    train(TrainConfig.from_dict(settings), objective=objective, dataset=dataset)
+
+
+def pictures(root: Path, count: int, size: tuple[int, int]) -> Path:
+    draw = np.random.default_rng(0)
+    root.mkdir(parents=True)
+    for index in range(count):
+        coarse = draw.integers(0, 255, (size[0] // 8, size[1] // 8, 3), np.uint8)
+        Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(root / f"{index:05d}.png")
+    return root
+
+
+def lila(args: argparse.Namespace, step: Step, work: Path) -> None:
+    side = args.side
+    pictures(work / "clips/one", 6, (side + 32, side + 64))
+    sampling = {"size": side, "frame_side": side + 32, "cue_side": side + 32, "map_size": side // 4}
+    objective = registry().create("objective", "lila", cues=["features", "flow:dis"], sampling=sampling, centre=0)
+    trained(args, step, objective, objective.dataset(work / "clips"), "dpt(dim=32)", work / "run")
+
+
+def dip(args: argparse.Namespace, step: Step, work: Path) -> None:
+    images, labels = pictures(work / "images", 12, (args.side, args.side)), work / "labels"
+    labels.mkdir()
+    for index in range(12):
+        ids = np.random.default_rng(index).integers(0, 16, (args.side // 16, args.side // 16)).astype(np.uint8)
+        Image.fromarray(ids.repeat(16, 0).repeat(16, 1)).save(labels / f"{index:05d}.png")
+    rows = [f"{i:05d}.png {(i + 1) % 12:05d}.png" for i in range(12)]
+    (work / "pairs.txt").write_text("\n".join(rows) + "\n")
+    data = {"images": str(images), "labels": str(labels), "pairs": str(work / "pairs.txt"), "classes": 16}
+    objective = registry().create("objective", "dip", size=args.side)
+    trained(args, step, objective, objective.dataset(data), "upsample", work / "run")
+
+
+def maxa(args: argparse.Namespace, step: Step, work: Path) -> None:
+    side, kind = [args.side, args.side], {"depth": "depth", "semantic": "segmentation"}.get(args.task, "instances")
+    objective = registry().create("objective", f"maxa-{args.task}", size=side, image_size=side)
+    decoder = f"maxa(dim={3 if args.task == 'semantic' else 8 if args.task == 'instances' else 1}, size={side})"
+    trained(args, step, objective, objective.dataset(Boxes(kind, 12)), decoder, work / "run")
+
+
+def features(args: argparse.Namespace, step: Step, work: Path) -> None:
+    model = AutoDenseModel.from_parts(backbone(args)["name"], "dpt", backbone_args=backbone(args)["args"])
+    model = model.to("cuda:0").eval()
+    images = torch.rand(args.batch, 3, args.side, args.side)
+    with torch.inference_mode():
+        for _ in range(2):
+            model(images)
+            step.end()
+
+
+def tracking(args: argparse.Namespace, step: Step, work: Path) -> None:
+    height, width = (args.side, args.side * 16 // 9)
+    frames = [Image.open(path) for path in sorted(pictures(work / "frames", 4, (height, width)).iterdir())]
+    size = frames[0].size[::-1]
+    mask = torch.zeros(size, dtype=torch.int64)
+    mask[: size[0] // 2, : size[1] // 2] = 1
+    model = AutoDenseModel.from_parts(backbone(args)["name"], "upsample", backbone_args=backbone(args)["args"])
+    model = model.to("cuda:0").eval()
+    for number, _ in enumerate(track(model, frames, mask)):
+        if number:
+            step.end()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="dinov2-b14")
+    parser.add_argument("--side", type=int, default=224, help="of the images")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--where", type=int, default=0, metavar="N", help="the N places with most of each")
+    args = parse(parser, side=56)
+    if compiler() is None:
+        raise SystemExit("There is no C++ compiler (c++, g++ or clang++) for the pretended device")
+    cases: dict[str, Any] = {"LILA, step": lila, "DIP, step": dip}
+    for task in ("depth", "semantic", "instances"):
+        cases[f"MAXA {task}, step"] = lambda args, step, work, task=task: maxa(
+            argparse.Namespace(**{**vars(args), "task": task}), step, work
+        )
+    cases |= {"model(images)": features, "track(), frame": tracking}
+    print(
+        f"{machine()}; {args.backbone}{' of 2 blocks' if args.quick else ''}, {args.side} px, batch {args.batch}, bf16"
+    )
+    print(f"\n| {'':24} | {' | '.join(f'{kind:>8}' for kind in KINDS)} |\n|---|---|---|---|")
+    for name, work in cases.items():
+        with tempfile.TemporaryDirectory() as folder, pretend() as gpu:
+            step = Step(gpu)
+            work(args, step, Path(folder))
+        totals = {kind: sum(step.counts[kind].values()) for kind in KINDS}
+        if not totals["launches"]:
+            raise SystemExit(f"{name}: nothing was launched; the counts are of no step")
+        print(f"| {name:24} | {' | '.join(f'{total:>8}' for total in totals.values())} |", flush=True)
+        for kind in KINDS if args.where else ():
+            for (place, operation), count in step.counts[kind].most_common(args.where):
+                print(f"    {kind} {count:6d}  {place}  {operation}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Classes: the names and colours that ids of a label map stand for."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dense_ctx.errors import InputError, shortened
+from dense_ctx.gateway import gateway
+
+Colour: TypeAlias = tuple[int, int, int]
+BACKGROUND_NAMES = ("background", "_background_", "__background__")  # the second is labelme's
+IGNORE_NAME = "__ignore__"  # labelme's word for what is left out; no class may have it
+LIMIT = 65535  # classes, of 16 bits without the value for ignored pixels
+_LONGEST = 200  # letters of a name
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names and colours of classes; an id is a place in them.
+
+    names: distinct, printable, at most 200 letters each; 1 to 65,535 of them.
+    colours: (R, G, B) in 0 to 255, one a class; left out, the palette of VOC and DAVIS label images.
+
+    Raises:
+        InputError: another name, number or colour.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...] = ()
+
+    @gateway
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        if not 1 <= len(self.names) <= LIMIT:
+            raise InputError(f"A label map has 1 to {LIMIT} classes; got {len(self.names)}")
+        for name in self.names:
+            if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
+                raise InputError(f"A class name is printable text without spaces around it; got {_quoted(name)}")
+            if len(name) > _LONGEST:
+                raise InputError(f"A class name has at most {_LONGEST} letters; got {_quoted(name)}")
+            if name == IGNORE_NAME:
+                raise InputError(f"{IGNORE_NAME!r} means pixels that are left out; it cannot name a class")
+        if len(set(self.names)) < len(self.names):
+            twice = next(name for index, name in enumerate(self.names) if name in self.names[:index])
+            raise InputError(f"Class names are distinct; {_quoted(twice)} comes twice")
+        colours = tuple(tuple(int(part) for part in colour) for colour in self.colours)
+        if not colours:
+            colours = tuple(_voc_colour(index) for index in range(len(self.names)))
+        if len(colours) != len(self.names):
+            raise InputError(f"There is one colour a class; got {len(colours)} for {len(self.names)} classes")
+        for colour in colours:
+            if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
+                raise InputError(f"A colour is (R, G, B) in 0 to 255; got {colour}")
+        object.__setattr__(self, "colours", colours)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def ignore(self) -> int:
+        """The value of pixels that are not annotated: 255, or 65535 with more than 255 classes."""
+        return 255 if len(self) <= 255 else 65535
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a label map: uint8, or uint16 with more than 255 classes."""
+        return np.dtype(np.uint8 if len(self) <= 255 else np.uint16)
+
+    @property
+    def background(self) -> int | None:
+        """The id of the class that is called background; None if there is none."""
+        return next((index for index, name in enumerate(self.names) if is_background(name)), None)
+
+    @gateway
+    def id(self, name: str) -> int:
+        """The id of a name; background goes by each of its names.
+
+        Raises:
+            InputError: no class is called so; the message has near names.
+        """
+        if name == IGNORE_NAME:
+            return self.ignore
+        if name in self.names:
+            return self.names.index(name)
+        if is_background(name) and self.background is not None:
+            return self.background
+        close = difflib.get_close_matches(name, self.names, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else f"the classes are {listed(self.names)}"
+        raise InputError(f"There is no class {_quoted(name)}; {hint}")
+
+    def with_colours(self, colours: dict[str, Colour]) -> Classes:
+        """The same names; those in `colours` have these."""
+        return replace(self, colours=tuple(colours.get(n, c) for n, c in zip(self.names, self.colours, strict=True)))
+
+
+def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names in their order, background first where none of them means it; without `IGNORE_NAME`."""
+    names = tuple(name for name in names if name != IGNORE_NAME)
+    return names if any(map(is_background, names)) else (BACKGROUND_NAMES[0], *names)
+
+
+def is_background(name: str) -> bool:
+    """Whether a name means background."""
+    return name.lower() in BACKGROUND_NAMES
+
+
+def listed(names: tuple[str, ...]) -> str:
+    """Names in a message, the first ten of them."""
+    return shortened(", ".join(names[:10]), 300) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _quoted(name: object) -> str:
+    return shortened(repr(name), 80)
+
+
+def _voc_colour(index: int) -> Colour:
+    """As `dense_ctx.visualize.palette`, for any id: the bits of the index, spread over R, G, B."""
+    parts = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            parts[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return parts[0], parts[1], parts[2]

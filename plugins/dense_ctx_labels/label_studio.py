@@ -1,0 +1,153 @@
+"""Label Studio JSON: tasks with brush masks, polygons, boxes, ellipses and keypoints, all in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from dense_ctx.errors import FileError, InputError
+from dense_ctx.files import read_json, write_json, write_text
+
+from .annotation import Annotation
+from .base import Source
+from .brush import brush_of_mask
+from .classes import IGNORE_NAME, Classes, Colour
+from .label_studio_regions import image_of, labels_of, shapes_of, size_of
+from .parsing import MAX_BYTES, colour_of, field, hexadecimal, json_keys, read_xml
+from .records import Record, Records, ShapeFormat, mask_in, order_of_names
+from .shapes import Unlabelled, place
+
+
+class LabelStudio(ShapeFormat):
+    """`label-studio`, the JSON that Label Studio exports and imports (not JSON-MIN).
+
+    Tasks without annotations are left out. Brush masks are painted, so that pixels of no shape need a word: unlabelled.
+    Keypoints are strokes. Names come in the order of a labelling configuration beside the file, NAME.label_config.xml,
+    as Label Studio's converter calls it, which has the colours too and is written; without it in that of the alphabet.
+
+    Args:
+        shape: write each class as one "brush" mask, or each of its regions as a "polygon".
+        choice: which annotation counts where a task has several and none is the ground truth: the "first" or the
+            "last"; left out, that is refused.
+        url: what comes before an image's name in a written task: "/data/local-files/?d=photos/".
+        target: write "annotations", or "predictions" that people correct.
+    """
+
+    title = "Label Studio JSON, brush masks, polygons, keypoints"
+    suffix = ".json"
+    scope = "data set"
+
+    def __init__(
+        self,
+        unlabelled: Unlabelled | None = None,
+        stroke_width: float = 3.0,
+        order: Literal["file", "area"] = "file",
+        shape: Literal["brush", "polygon"] = "brush",
+        choice: Literal["first", "last"] | None = None,
+        url: str = "",
+        target: Literal["annotations", "predictions"] = "annotations",
+    ) -> None:
+        super().__init__(unlabelled, stroke_width, order)
+        if shape not in ("brush", "polygon") or target not in ("annotations", "predictions"):
+            raise InputError(
+                f"label-studio: shape is brush or polygon, target annotations or predictions; got {shape!r}, {target!r}"
+            )
+        if choice not in (None, "first", "last"):
+            raise InputError(f"label-studio: choice is first or last; got {choice!r}")
+        self.shape, self.choice, self.url, self.target = shape, choice, url, target
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """A JSON list of mappings with data and annotations."""
+        return {"[]", "data", "annotations"} <= json_keys(path)
+
+    def records(self, source: Source) -> Records:
+        """The annotated tasks."""
+        file = source.path
+        tasks = read_json(file, MAX_BYTES)
+        if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
+            raise FileError(
+                f"{file} is not a Label Studio file: expected a list of tasks with data, of the export JSON"
+            )
+        records: list[Record] = []
+        names = set[str]()
+        for index, task in enumerate(tasks):
+            with place(file, f"task {task.get('id', index)}"):
+                regions = self._regions(task)
+                if regions is None:
+                    continue
+                names |= set(labels_of(regions).values())
+                size = size_of(regions)
+                image = image_of(task, source.images)
+            records.append(Record(image, size, partial(shapes_of, regions, size), file))
+        if not records:
+            raise FileError(f"{file} has no annotated task among its {len(tasks)}")
+        listed, colours = _read_config(_config(file))
+        return Records(records, (*listed, *order_of_names(names - set(listed))), colours)
+
+    def _regions(self, task: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """The results of a task's annotation; None where it has none."""
+        annotations = [one for one in field(task, "annotations", list) if not one.get("was_cancelled")]
+        if not annotations:
+            return None
+        if len(annotations) > 1:
+            annotations = [one for one in annotations if one.get("ground_truth")] or annotations
+        if len(annotations) > 1 and self.choice is None:
+            raise InputError(f"it has {len(annotations)} annotations; say which counts: choice=first or choice=last")
+        result = field(annotations[0 if self.choice == "first" else -1], "result", list)
+        if not all(isinstance(region, dict) for region in result):
+            raise FileError("its result is not a list of regions")
+        return result
+
+    def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
+        """Tasks to import, and the labelling configuration beside."""
+        tasks = []
+        for index, annotation in enumerate(annotations):
+            height, width = annotation.labels.shape
+            common = {"original_width": width, "original_height": height, "image_rotation": 0, "from_name": "label",
+                      "to_name": "image"}  # fmt: skip
+            regions: list[dict[str, Any]] = []
+            if self.shape == "brush":
+                for name, mask, (x, y) in self.masks(annotation):
+                    whole = mask_in(mask, (x, y), (height, width))
+                    value: dict[str, Any] = {"format": "rle", "rle": brush_of_mask(whole), "brushlabels": [name]}
+                    regions.append({"type": "brushlabels", "value": value, **common})
+            else:
+                for name, ring in self.polygons(annotation):
+                    points = (ring * (100 / width, 100 / height)).tolist()
+                    value = {"points": points, "closed": True, "polygonlabels": [name]}
+                    regions.append({"type": "polygonlabels", "value": value, **common})
+            for number, region in enumerate(regions):
+                region["id"] = f"{index}-{number}"
+            content = {"result": regions, **({"model_version": "dense_ctx"} if self.target == "predictions" else {})}
+            tasks.append({"data": {"image": self.url + annotation.image}, self.target: [content]})
+        write_json(path, tasks)
+        tag = "BrushLabels" if self.shape == "brush" else "PolygonLabels"
+        write_text(_config(path), _configuration(classes, tag))
+
+
+def _config(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.label_config.xml")
+
+
+def _read_config(path: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
+    """Names and colours of a labelling configuration; none where there is no file."""
+    if not path.is_file():
+        return (), {}
+    labels = [label for label in read_xml(path).iter("Label") if label.get("value")]
+    colours = {str(label.get("value")): colour_of(label.get("background")) for label in labels}
+    return tuple(colours), {name: colour for name, colour in colours.items() if colour is not None}
+
+
+def _configuration(classes: Classes, tag: str) -> str:
+    view = Element("View")
+    SubElement(view, "Image", {"name": "image", "value": "$image"})
+    labels = SubElement(view, tag, {"name": "label", "toName": "image"})
+    for name, colour in zip((*classes.names, IGNORE_NAME), (*classes.colours, (128, 128, 128)), strict=True):
+        SubElement(labels, "Label", {"value": name, "background": hexadecimal(colour)})
+    ElementTree.indent(view)
+    return ElementTree.tostring(view, encoding="unicode") + "\n"

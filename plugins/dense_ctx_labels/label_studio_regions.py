@@ -1,0 +1,139 @@
+"""Regions of Label Studio's results as shapes, and its tasks' images."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+
+from dense_ctx.errors import FileError, InputError
+from dense_ctx.interfaces import Size
+
+from .brush import mask_of_brush
+from .parsing import field, read_size
+from .raster import box, ellipse, turned
+from .references import ImageFiles, checked_reference
+from .shapes import Shape, check_pixels, place, points_of
+
+_KINDS = ("brush", "polygon", "rectangle", "ellipse", "keypoint")
+_WITHOUT_PIXELS = ("choices", "textarea", "number", "rating", "taxonomy", "relation", "datetime", "pairwise", "ranker")
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # before the name of an uploaded file
+
+
+def image_of(task: dict[str, Any], images: ImageFiles | None) -> str:
+    """The reference of a task's image: the path of a local file, the name of an uploaded one or of a URL's.
+
+    Raises:
+        FileError: its data names no image. InputError: one outside of its folder.
+    """
+    data = field(task, "data", dict)
+    texts = [value for value in data.values() if isinstance(value, str)]
+    text = data.get("image", texts[0] if len(texts) == 1 else None)
+    if not isinstance(text, str) or not text:
+        raise FileError(f"its data has no image; got {str(data)[:80]}")
+    url = urlsplit(text)
+    local = parse_qs(url.query).get("d", [""])[0]
+    if local:
+        return checked_reference(local)
+    path = unquote(url.path)
+    if not url.scheme and not path.startswith("/"):
+        return checked_reference(path)
+    name = checked_reference(posixpath.basename(path), text)
+    if images is not None and (images.root / name).is_file():
+        return name
+    return _UPLOAD.sub("", name, count=1) if "/upload/" in path else name
+
+
+def labels_of(regions: Sequence[dict[str, Any]]) -> dict[int, str]:
+    """The name of each region that has a shape, by its place.
+
+    A region's name may be in another result with the same id, as where names and shapes have controls of their own.
+
+    Raises:
+        FileError: it has none. InputError: it has several, or is of a type that is not read.
+    """
+    names: dict[Any, list[str]] = {}
+    for region in regions:
+        value = region.get("value")
+        for key, texts in value.items() if isinstance(value, dict) else ():
+            if key.endswith("labels") and isinstance(texts, list):
+                names.setdefault(region.get("id"), []).extend(str(text) for text in texts)
+    labels = {}
+    for index, region in enumerate(regions):
+        kind = _kind(region)
+        if kind is None:
+            continue
+        own = list(dict.fromkeys(names.get(region.get("id"), [])))
+        if len(own) != 1:
+            what = f"is called {' and '.join(own[:3])}" if own else "has no name"
+            raise (InputError if own else FileError)(f"region {index} ({kind}) {what}; expected one name a region")
+        labels[index] = own[0]
+    return labels
+
+
+def _kind(region: dict[str, Any]) -> str | None:
+    """What shape a result has; None for a result without one."""
+    kind, value = region.get("type"), region.get("value")
+    if kind in _WITHOUT_PIXELS:
+        return None
+    if kind == "labels" and isinstance(value, dict):  # the name of another result, or a shape of its own
+        keys = {"rle": "brush", "points": "polygon", "radiusX": "ellipse", "width": "rectangle"}
+        return next((keys[key] for key in keys if key in value), None)
+    if isinstance(kind, str) and kind.removesuffix("labels") in _KINDS:
+        return kind.removesuffix("labels")
+    raise InputError(
+        f"a region of type {str(kind)[:40]!r} is not read; expected {', '.join(_KINDS)}, each with or without labels"
+    )
+
+
+def size_of(regions: Sequence[dict[str, Any]]) -> Size | None:
+    """(H, W) of the image as the regions state it; None where none does.
+
+    Raises:
+        InputError: they do not agree, or the image was turned.
+    """
+    sizes = set()
+    for region in regions:
+        if _kind(region) is not None:
+            sizes.add(read_size(region, "original_height", "original_width"))
+            if region.get("image_rotation"):
+                raise InputError(f"its image was turned by {region['image_rotation']} degrees; expected one upright")
+    if len(sizes) > 1:
+        raise InputError(f"its regions state several sizes of the image: {sorted(map(str, sizes))}")
+    return next(iter(sizes), None)
+
+
+def shapes_of(regions: Sequence[dict[str, Any]], size: Size | None) -> list[Shape]:
+    """The shapes of a task's regions, whose coordinates are hundredths of the image's sides."""
+    if size is None:
+        return []
+    check_pixels(size)
+    shapes = []
+    for index, label in labels_of(regions).items():
+        kind = str(_kind(regions[index]))
+        with place(f"region {index} ({kind}, {label})", ""):
+            shapes.append(_shape(kind, label, field(regions[index], "value", dict), size))
+    return shapes
+
+
+def _shape(kind: str, label: str, value: dict[str, Any], size: Size) -> Shape:
+    scale = np.array(size[::-1]) / 100
+    if kind == "brush":
+        if value.get("format", "rle") != "rle":
+            raise FileError(f"its format is {str(value['format'])[:40]!r}; expected rle")
+        return Shape(label, "brush", mask=mask_of_brush(field(value, "rle", list), size))
+    if kind == "polygon":
+        return Shape(label, "area", (points_of(field(value, "points", list), 3) * scale,))
+    x, y = np.array([field(value, "x", float), field(value, "y", float)]) * scale
+    if kind == "keypoint":
+        return Shape(label, "stroke", (np.array([[x, y]]),))
+    degrees = field(value, "rotation", float) if value.get("rotation") else 0.0
+    if kind == "ellipse":
+        radii = np.array([field(value, "radiusX", float), field(value, "radiusY", float)]) * scale
+        return Shape(label, "area", (ellipse((x, y), (radii[0], radii[1]), degrees),))
+    width, height = np.array([field(value, "width", float), field(value, "height", float)]) * scale
+    return Shape(label, "area", (turned(box(x, y, x + width, y + height), (x, y), degrees),))

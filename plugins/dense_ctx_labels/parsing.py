@@ -1,0 +1,117 @@
+"""Fields of JSON records, and text of XML, whose absence or type is an error in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from PIL import ImageColor
+
+from dense_ctx.errors import FileError, InputError
+from dense_ctx.files import MAX_JSON, read_json, read_text
+from dense_ctx.interfaces import Size
+
+from .classes import Colour
+
+T = TypeVar("T")
+MAX_BYTES = 1 << 30  # of a file with the labels of many images: COCO's own largest has 0.45 GB
+_RGBA = re.compile(r"rgba\((\d+, *\d+, *\d+), *[\d.]+\)")
+_WORDS: dict[type, str] = {str: "text", list: "a list", dict: "a mapping", int: "a whole number", float: "a number"}
+
+
+def field(record: Any, key: str, kind: type[T]) -> T:
+    """A field of a record.
+
+    Raises:
+        FileError: the record is no mapping, it has no such field, or one of another type.
+    """
+    if not isinstance(record, dict):
+        raise FileError(f"expected a mapping with {key!r}; got {str(record)[:80]}")
+    value = record.get(key)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if abs(value) < 1e15 else math.inf
+    if not isinstance(value, kind) or isinstance(value, bool):
+        shown = f"got {str(value)[:80]!r}" if key in record else f"there is none among {', '.join(list(record)[:8])}"
+        raise FileError(f"{key!r} is {_WORDS[kind]}; {shown}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{key!r} is NaN or infinite")
+    return value
+
+
+def read_size(record: Any, height: str, width: str) -> Size | None:
+    """(H, W) of a record; None where it has neither.
+
+    Raises:
+        FileError: one of two, or not whole numbers. InputError: not above 0.
+    """
+    if isinstance(record, dict) and record.get(height) is None and record.get(width) is None:
+        return None
+    size = field(record, height, int), field(record, width, int)
+    if min(size) < 1:
+        raise InputError(f"{height!r} and {width!r} are above 0; got {size[0]} and {size[1]}")
+    return size
+
+
+def lines_of(path: Path) -> tuple[str, ...]:
+    """The lines of a text file that are not blank.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    return tuple(line for line in map(str.strip, read_text(path, 1 << 22).splitlines()) if line)
+
+
+def json_keys(path: Path) -> frozenset[str]:
+    """The keys of a JSON file's mapping, or of the first mapping in its list, after "[]"; none of what is no such file.
+
+    Raises:
+        FileError: it is larger than `MAX_BYTES`.
+    """
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return frozenset()
+    info = path.stat()
+    return _keys(path, info.st_size, info.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _keys(path: Path, size: int, changed: int) -> frozenset[str]:
+    """One reading for all formats that ask."""
+    data = read_json(path, MAX_BYTES)
+    if isinstance(data, list):
+        return frozenset({"[]", *data[0]} if data and isinstance(data[0], dict) else {"[]"})
+    return frozenset(data) if isinstance(data, dict) else frozenset()
+
+
+def read_xml(path: Path) -> Element:
+    """The root of an XML file without a document type: entities, of which a bomb is made, are declared in one.
+
+    Raises:
+        FileError: it has one, it is not XML, or has more than 256 MB.
+    """
+    text = read_text(path, MAX_JSON)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise FileError(f"{path} declares a document type or entities, which no file of labels needs; it is not read")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not XML: {error}") from None
+
+
+def colour_of(text: str | None) -> Colour | None:
+    """A colour of CSS as (R, G, B), its alpha left out; None for anything else."""
+    match = _RGBA.fullmatch(text or "")
+    try:
+        red, green, blue = ImageColor.getrgb(f"rgb({match[1]})" if match else text or "")[:3]
+    except ValueError:
+        return None
+    return (red, green, blue) if max(red, green, blue) <= 255 else None
+
+
+def hexadecimal(colour: Colour) -> str:
+    """(R, G, B) as #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)

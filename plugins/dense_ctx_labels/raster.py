@@ -1,0 +1,102 @@
+"""Polygons and strokes as pixels. A pixel (x, y) is the square from (x, y) to (x + 1, y + 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dense_ctx.interfaces import Size
+
+Points: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]  # [N, 2], x and y
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+_CHUNK = 1 << 20  # crossings of edges and rows at once
+
+
+def fill(rings: Sequence[Points], size: Size) -> tuple[Mask, int, int]:
+    """The pixels whose centres are inside of an odd number of closed rings, and where they lie.
+
+    Points may lie outside of the image, which cuts.
+
+    Returns:
+        (mask, x, y): the mask of a box within the image, and the box's first column and row.
+    """
+    points = np.concatenate(rings)
+    left, top = (int(v) for v in np.clip(np.floor(points.min(0)), 0, (size[1], size[0])))
+    right, bottom = (int(v) for v in np.clip(np.ceil(points.max(0)), (left, top), (size[1], size[0])))
+    height, width = bottom - top, right - left
+    # an edge toggles all pixels right of where it crosses the line through a row's centres
+    toggles = np.zeros((height, width + 1), dtype=np.int32)
+    start = np.concatenate(rings) - (left, top)
+    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]) - (left, top)
+    up = (start[:, 1] > end[:, 1])[:, None]  # all run down: one that is there and back crosses at the same places
+    start, end = np.where(up, end, start), np.where(up, start, end)
+    first = np.clip(np.ceil(start[:, 1] - 0.5), 0, height).astype(np.int64)
+    counts = np.clip(np.ceil(end[:, 1] - 0.5), 0, height).astype(np.int64) - first
+    for part in _chunks(counts):
+        edge = np.repeat(np.arange(len(counts))[part], counts[part])
+        if not len(edge):
+            continue
+        begin = np.cumsum(counts[part]) - counts[part]
+        row = np.arange(len(edge)) - np.repeat(begin, counts[part]) + first[edge]
+        run, rise = (end - start)[edge].T
+        x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * run / rise
+        column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+        np.add.at(toggles, (row, column), 1)
+    mask: Mask = np.cumsum(toggles[:, :width], axis=1) % 2 == 1
+    return mask, left, top
+
+
+def _chunks(counts: np.ndarray[Any, np.dtype[np.int64]]) -> list[slice]:
+    """Consecutive edges that cross about `_CHUNK` rows together."""
+    group = np.cumsum(counts) // _CHUNK
+    bounds = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(counts)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
+
+
+def draw(points: Points, width: float, size: Size) -> Mask:
+    """The pixels of a stroke, [H, W]: those whose centres are within half its width of the line, its ends round.
+
+    The pixels that the points lie in belong to it however thin it is. A single point is a disc.
+    """
+    mask = np.zeros(size, dtype=bool)
+    ends = points if len(points) > 1 else np.concatenate([points, points])
+    reach = width / 2
+    for a, b in pairwise(ends):
+        low = np.clip(np.floor(np.minimum(a, b) - reach), 0, (size[1], size[0])).astype(int)
+        high = np.clip(np.ceil(np.maximum(a, b) + reach), 0, (size[1], size[0])).astype(int)
+        y, x = np.mgrid[low[1] : high[1], low[0] : high[0]] + 0.5
+        step = b - a
+        along = ((x - a[0]) * step[0] + (y - a[1]) * step[1]) / max(float(step @ step), 1e-12)
+        along = np.clip(along, 0, 1)
+        distance = np.hypot(x - a[0] - along * step[0], y - a[1] - along * step[1])
+        mask[low[1] : high[1], low[0] : high[0]] |= distance <= reach
+    x, y = np.clip(np.floor(points), 0, (size[1] - 1, size[0] - 1)).astype(int).T
+    mask[y, x] = True
+    return mask
+
+
+def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float = 0.0) -> Points:
+    """An ellipse as a ring whose edges are at most a twentieth of a pixel off.
+
+    Args:
+        degrees: it is turned by, clockwise as seen, y pointing down.
+    """
+    largest = max(*radii, 1.0)
+    sides = int(np.clip(np.ceil(np.pi / np.arccos(1 - min(0.05 / largest, 1))), 16, 4096))
+    angle = np.arange(sides) * (2 * np.pi / sides)
+    return turned(np.stack([radii[0] * np.cos(angle), radii[1] * np.sin(angle)], axis=1), (0, 0), degrees) + centre
+
+
+def box(left: float, top: float, right: float, bottom: float) -> Points:
+    """A rectangle as a ring."""
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
+
+
+def turned(points: Points, about: tuple[float, float], degrees: float) -> Points:
+    """Points turned about one, clockwise as seen, y pointing down."""
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    result: Points = (points - about) @ np.array([[cosine, sine], [-sine, cosine]]) + about
+    return result

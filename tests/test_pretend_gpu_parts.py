@@ -1,0 +1,110 @@
+"""Every registered backbone and decoder on a pretended CUDA device (pretend_gpu/device.py): the CPU's values."""
+
+import copy
+
+import pytest
+import torch
+from pretend_gpu.device import MixedDevices, compiler, pretend
+from test_backbone_threads import FAMILIES, NAMES, tiny
+
+from dense_ctx import DenseModel, registry
+from dense_ctx.testing.tiny import TinyBackbone, tiny_model
+
+pytestmark = [
+    pytest.mark.pretend_gpu,
+    pytest.mark.skipif(compiler() is None, reason="no C++ compiler (c++, g++ or clang++) for the pretended device"),
+]
+HALF = {torch.bfloat16: 0.06, torch.float16: 0.02}  # the largest difference, as a share of the largest value
+
+
+def close(one, two, share=2e-4):
+    """Whether tensors differ by no more than a share of the largest value."""
+    one, two = one.detach().cpu().float(), two.detach().cpu().float()
+    assert one.shape == two.shape
+    largest = float(one.abs().max())
+    assert float((one - two).abs().max()) <= share * max(largest, 1e-3), float((one - two).abs().max()) / largest
+
+
+def outputs(model, images):
+    model.eval()
+    features = model(images)
+    return [features.pixels, features.patches, *([] if features.cls is None else [features.cls])]
+
+
+def gradients(model, images):
+    """Of every parameter that a loss on the features reaches."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    model.train()
+    features = model(images)
+    (features.pixels.square().mean() + features.patches.square().mean()).backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def check(model, images):
+    """The model's features and gradients on cuda:1 and cuda:0, in float32 and under autocast, are the CPU's."""
+    expected = outputs(model, images)
+    slopes = gradients(copy.deepcopy(model), images)
+    with pretend() as gpu:
+        there = copy.deepcopy(model).to("cuda:1")
+        for one, two in zip(expected, outputs(there, images), strict=True):
+            assert two.device == torch.device("cuda:1")
+            close(one, two)
+        found = gradients(there, images)
+        assert found.keys() == slopes.keys()
+        whole = torch.cat([slopes[name].flatten() for name in slopes])
+        close(whole, torch.cat([found[name].flatten() for name in slopes]), 2e-3)
+        for dtype, share in HALF.items():
+            with torch.autocast("cuda", dtype=dtype):
+                half = outputs(there, images)
+            close(expected[1], half[1], share)
+            with torch.autocast("cuda", dtype=dtype):
+                assert all(bool(grad.isfinite().all()) for grad in gradients(there, images).values())
+        assert gpu.touched == {1}
+        gpu.clear()
+        first = outputs(copy.deepcopy(model).to("cuda"), images)
+        close(expected[0], first[0])
+        assert gpu.touched == {0}
+
+
+def test_the_pretended_devices_do_not_mix_and_are_counted():
+    with pretend() as gpu:
+        one, two = torch.ones(3, device="cuda"), torch.ones(3, device="cuda:1")
+        for other in (two, torch.ones(3)):
+            with pytest.raises(MixedDevices):
+                one + other
+        gpu.clear()
+        assert bool((one + 1 == 2).all())
+        assert gpu.counts() == {"launches": 3, "waits": 1, "uploads": 0}
+        assert gpu.touched == {0}
+        with torch.autocast("cuda", dtype=torch.float16):
+            assert (one[None] @ one[:, None]).dtype == torch.float16
+        with pytest.raises(TypeError, match="numpy"):
+            one.numpy()
+    assert not torch.cuda.is_available() or torch.cuda.get_device_name() != "Pretended GPU"
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FAMILIES])
+def test_backbone(name):
+    model = DenseModel.from_parts(tiny(name), "upsample")
+    step = model.backbone.stride
+    check(model, torch.rand(2, 3, 2 * step, 3 * step - 1, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("name", registry().names("decoder"))
+def test_decoder(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DenseModel.from_parts(TinyBackbone(), name)
+    check(model, torch.rand(2, 3, 37, 52, generator=torch.Generator().manual_seed(0)))
+
+
+def test_large_images_are_tiled():
+    model, image = tiny_model().eval(), torch.rand(1, 3, 160, 200, generator=torch.Generator().manual_seed(0))
+    expected = model(image, max_memory="1.6MB approximate")
+    with pretend() as gpu:
+        found = tiny_model().eval().to("cuda:1")(image, max_memory="1.6MB approximate")
+        close(expected.pixels, found.pixels)
+        assert gpu.touched == {1}

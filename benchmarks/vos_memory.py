@@ -35,9 +35,9 @@ def step(dim: int, size: tuple[int, int]) -> tuple[float, str]:
 def clip(frames: int, size: tuple[int, int]) -> tuple[float, str]:
     """What `track` adds over a clip of so many frames, each made when it is asked for."""
     import torch
+    from dense_ctx_predict import track
 
     from dense_ctx import AutoDenseModel
-    from dense_ctx.tracking import track
 
     model = AutoDenseModel.from_parts("rgb-xy", "upsample")
     mask = torch.zeros(size, dtype=torch.int64)

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .interfaces import SeededDataset as SeededDataset
     from .model import AutoDenseModel as AutoDenseModel
     from .model import DenseModel as DenseModel
-    from .tracking import track as track
 
 _MODULES = {
     "config": "ModelConfig Part",
@@ -43,7 +42,6 @@ _MODULES = {
     "interfaces": "Backbone Batch Decoder DenseFeatures EpochDataset Features FitContext Losses Metric Objective Probe "
     "ScoredObjective Scores SeededDataset",
     "model": "AutoDenseModel DenseModel",
-    "tracking": "track",
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 

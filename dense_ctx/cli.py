@@ -18,6 +18,7 @@ from .commands.base import Command
 from .errors import DenseCtxError, Interruption, PluginError
 from .gateway import translated
 from .plugins import registry
+from .progress import bars
 
 DEBUG_VARIABLE = "DENSE_CTX_DEBUG"  # "1": show the traceback of an error, as --debug does
 
@@ -67,7 +68,8 @@ def _run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     args.debug = debug = args.debug or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     try:
-        status: int = args.run(args)
+        with bars():
+            status: int = args.run(args)
         sys.stdout.flush()
     except DenseCtxError as error:
         if debug:

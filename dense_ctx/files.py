@@ -95,11 +95,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(str(error)) from None
 
 
+def read_array(path: Path) -> Any:
+    """A .npy file; raises FileError as `regular_size`, for damage, and for pickled objects, which are not opened."""
+    import numpy as np
+
+    regular_size(path)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"{path} is not an array file (.npy): {error}") from error
+
+
 def read_pickle(path: Path) -> Any:
     """Read what torch.save wrote: tensors and plain containers. The only place where a pickle is read.
 
-    torch reads it with weights_only=True: tensors, numbers and text, and nothing that would be called. A class, such as
-    the argparse.Namespace that training scripts store beside the weights, is refused until its user allows it.
+    torch reads it with weights_only=True: tensors, numbers, text; a class (argparse.Namespace) if its user allows it.
 
     Raises:
         FileError: as `regular_size`. ValueError: damaged, or a pickle of other objects.
@@ -232,9 +242,9 @@ def clean(value: Any) -> Any:
     return value
 
 
-def json_digest(value: Any) -> str:
+def json_digest(value: Any, *, sort_keys: bool = False) -> str:
     """sha256 of a value as JSON, hexadecimal."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=sort_keys).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -34,17 +34,9 @@ from .errors import (
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LIBRARIES: dict[str, type[DenseCtxError]] = {
-    "PIL": FileError,
-    "av": FileError,
-    "h5py": FileError,
-    "httpcore": WeightsError,
-    "httpx": WeightsError,
-    "httpx2": WeightsError,
-    "huggingface_hub": WeightsError,
-    "requests": WeightsError,
-    "safetensors": CheckpointError,
-    "safetensors_rust": CheckpointError,  # before 0.8
-    "urllib3": WeightsError,
+    **dict.fromkeys(("PIL", "av", "h5py"), FileError),
+    **dict.fromkeys(("httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"), WeightsError),
+    **dict.fromkeys(("safetensors", "safetensors_rust"), CheckpointError),  # the second before 0.8
     "yaml": ConfigError,
 }
 _ADVICE: dict[type[DenseCtxError], str] = {

@@ -159,7 +159,10 @@ def check_batch(images: Tensor) -> Tensor:
     if not low >= -1e-3 or not high <= 1 + 1e-3:  # negated so that NaN fails too
         if not bool(torch.isfinite(images).all()):
             raise InputError("The image holds NaN or infinity")
-        hint = "divide by 255" if high > 2 else "undo the normalisation: the model normalises by itself"
+        white = 255 if high <= 255 else 65535
+        # ImageNet's statistics put white at 2.64
+        normalised = low < -1e-3 or high < 3
+        hint = "undo the normalisation: the model normalises by itself" if normalised else f"divide by {white}"
         raise InputError(f"A float image lies in [0, 1]; got [{low:.3g}, {high:.3g}]: {hint}")
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
@@ -202,11 +205,7 @@ def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
 
 
 def prepare(
-    images: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    stride: int,
-    dtype: torch.dtype = torch.float32,
+    images: Tensor, mean: Sequence[float], std: Sequence[float], stride: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Normalise [B, 3, H, W] and pad it at the bottom and right to multiples of `stride`, replicating the border.
 

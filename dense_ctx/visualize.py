@@ -53,9 +53,8 @@ def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[P
     pictures = []
     for item, part in zip(features, scores.split([f.shape[1] * f.shape[2] for f in features]), strict=True):
         picture = part.T.reshape(1, -1, *item.shape[1:])
-        picture = functional.pad(
-            picture, (0, 0, 0, 0, 0, 3 - picture.shape[1])
-        )  # the features have fewer than three dimensions
+        # features may have fewer than three dimensions
+        picture = functional.pad(picture, (0, 0, 0, 0, 0, 3 - picture.shape[1]))
         if size is not None and tuple(item.shape[1:]) != size:
             picture = functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
         pictures.append((picture[0].permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
@@ -80,8 +79,8 @@ def overlay(image: Picture, labels: Tensor, colours: Picture | None = None, alph
 
 
 @gateway
-def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
-    """Write labels [H, W] as PNG: with the VOC/DAVIS palette up to id 255, as 16-bit grey above.
+def save_labels(path: str | os.PathLike[str], labels: Tensor, colours: Picture | None = None) -> Path:
+    """Write labels [H, W] as PNG: with a palette up to id 255, VOC's and DAVIS' by default, as 16-bit grey above.
 
     Raises:
         InputError: an id is below 0 or above 65535.
@@ -93,7 +92,7 @@ def save_labels(path: str | os.PathLike[str], labels: Tensor) -> Path:
         raise InputError(f"A label image holds ids 0 to 65535; got {low} to {high}")
     image = Image.fromarray(index.astype(np.uint8 if high < 256 else np.uint16))
     if high < 256:
-        image.putpalette(palette().tobytes())
+        image.putpalette((palette() if colours is None else colours[:256]).tobytes())
     return save_picture(path, image)
 
 

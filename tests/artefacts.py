@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from dense_ctx_lila.cue_cache.shards import ClipShard, ShardWriter
+from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_probes.text import TextEmbeddings
 from safetensors.torch import load_file
 from test_evaluate_result import made as result_of
@@ -63,10 +64,10 @@ class Context:
         return InContext(self.model).fit(image, mask)
 
     def save(self, place, number):
-        self.fitted(number).save(place)
+        save_context(self.fitted(number), place)
 
     def load(self, place):
-        context = InContext.load(place, self.model)
+        context = load_context(place, self.model)
         number = context.classes_[0] // 10
         expected = self.fitted(number)
         assert context.classes_ == expected.classes_

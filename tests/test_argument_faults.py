@@ -33,6 +33,8 @@ from dense_ctx_measures.temporal import temporal_consistency
 from dense_ctx_metrics.davis import score_folders
 from dense_ctx_metrics.depth import align_depth
 from dense_ctx_metrics.segmentation import confusion_matrix
+from dense_ctx_predict import track
+from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_probes.knn import soft_knn
 from dense_ctx_probes.text import TextEmbeddings, embed_text
 from evaluation_data import camvid, clip, rgbd, save, scene
@@ -40,7 +42,7 @@ from PIL import Image
 from test_signals import argv
 from tiny_datasets import labels
 
-from dense_ctx import AutoDenseModel, InContext, Part, cli, create_backbone, create_decoder, registry, track, visualize
+from dense_ctx import AutoDenseModel, InContext, Part, cli, create_backbone, create_decoder, registry, visualize
 from dense_ctx.config import parse_part
 from dense_ctx.data import layout, list_set, open_set
 from dense_ctx.data.features import plan_features
@@ -67,7 +69,7 @@ from dense_ctx.train import TrainConfig, train
 SHORT = reprlib.Repr()
 SHORT.maxdict = 20
 LIMIT = 30  # seconds for one call
-VERBS = ("evaluate", "bench", "pseudo-label", "features", "track", "segment", "measure", "cues", "datasets", "train",
+VERBS = ("evaluate", "bench", "pseudo-label", "features", "track", "predict", "measure", "cues", "datasets", "train",
          "plugins", "compare", "score", "text", "convert")  # fmt: skip
 
 
@@ -142,8 +144,8 @@ def functions(root, out):
         "InContext": (InContext, {"model": model, "method": "ridge", "task": "segmentation", "ignore_index": 255, "penalty": 0.1}),
         "InContext.fit": (InContext(model).fit, {"images": [image], "targets": [mask], "max_memory": "1GB"}),
         "InContext.predict": (fitted.predict, {"images": image, "max_memory": "1GB"}),
-        "InContext.save": (fitted.save, {"folder": out / "probe"}),
-        "InContext.load": (InContext.load, {"folder": fitted.save(out / "kept"), "model": model}),
+        "save_context": (save_context, {"context": fitted, "folder": out / "probe"}),
+        "load_context": (load_context, {"folder": save_context(fitted, out / "kept"), "model": model}),
         "track": (track, {"model": model, "video": [image, image], "first_mask": mask, "stride": 8, "topk": 5,
                   "n_last_frames": 3, "size_mask_neighborhood": 4, "temperature": 0.1, "max_memory": "1GB"}),
         "write_features": (write_features, {"model": model, "image": image, "path": out / "f.npy", "max_memory": "1GB",

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from dense_ctx_predict.context_files import load_context, save_context
+from evaluation_data import camvid
 from safetensors.torch import load_file, save_file
 from train_parts import config, install, lay_out, settings
 
-from dense_ctx import AutoDenseModel, InContext
+from dense_ctx import AutoDenseModel, InContext, cli
 from dense_ctx.errors import CheckpointError, ConfigError, FileError
 from dense_ctx.files import file_digest
 from dense_ctx.persistence.artefact import MANIFEST
@@ -75,33 +78,33 @@ def faulty(tensors):
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_a_probe_with_tensors_that_are_not_its_own_is_refused(method, model, tmp_path):
-    folder = InContext(model, method, **OPTIONS[method]).fit(*scene()).save(tmp_path / "c")
+    folder = save_context(InContext(model, method, **OPTIONS[method]).fit(*scene()), tmp_path / "c")
     path = folder / "probe.safetensors"
     good, cases = {name: value.clone() for name, value in load_file(path).items()}, 0  # the file is written over
     for what, name, tensors in faulty(good):
         save_file(tensors, path)
         seal(folder, path.name)
         with pytest.raises(CheckpointError) as caught:
-            InContext.load(folder, model)
+            load_context(folder, model)
         cases += 1
         if what in ("missing", "left over", "one more axis", "dtype"):
             assert name in str(caught.value) or "no tensor has 3 outputs" in str(caught.value), f"{what} {name}"
     save_file(good, path)
     seal(folder, path.name)
-    assert InContext.load(folder, model).classes_ == [0, 1, 2]
+    assert load_context(folder, model).classes_ == [0, 1, 2]
     print(f"{method}: {cases} of {cases} refused")
     assert cases >= 10
 
 
 @pytest.mark.parametrize("key", ["method", "classes", "outputs", "colour"])
 def test_the_words_of_a_context_are_strict_too(key, model, tmp_path):
-    folder = InContext(model).fit(*scene()).save(tmp_path / "c")
+    folder = save_context(InContext(model).fit(*scene()), tmp_path / "c")
     words = json.loads((folder / "probe.json").read_text())
     words = {**words, "colour": 1} if key == "colour" else {k: v for k, v in words.items() if k != key}
     (folder / "probe.json").write_text(json.dumps(words))
     seal(folder, "probe.json")
     with pytest.raises(ConfigError, match=key):
-        InContext.load(folder, model)
+        load_context(folder, model)
 
 
 def test_a_letter_is_one_length_wherever_it_stands():
@@ -164,9 +167,9 @@ def generators():
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_loading_leaves_the_random_generators_alone(method, model, tmp_path):
-    folder = InContext(model, method, **OPTIONS[method]).fit(*scene()).save(tmp_path / "c")
+    folder = save_context(InContext(model, method, **OPTIONS[method]).fit(*scene()), tmp_path / "c")
     before = generators()
-    InContext.load(folder, model)
+    load_context(folder, model)
     assert generators() == before
 
 
@@ -185,10 +188,10 @@ def test_saving_to_a_link_replaces_what_it_points_to(model, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "context", target_is_directory=True)
     for classes in (3, 2):
         image, mask = scene()
-        InContext(model).fit(image, mask.clamp_max(classes - 1)).save(tmp_path / "link")
+        save_context(InContext(model).fit(image, mask.clamp_max(classes - 1)), tmp_path / "link")
         assert (tmp_path / "link").is_symlink()
         for path in (tmp_path / "link", tmp_path / "disk" / "context"):
-            assert len(InContext.load(path, model).classes_) == classes
+            assert len(load_context(path, model).classes_) == classes
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["context"]
 
 
@@ -212,10 +215,10 @@ def test_a_lock_in_use_is_refused_by_name_and_a_dead_one_taken_over(model, tmp_p
         pass
     assert lock.exists()
     process.kill()
-    assert context.save(tmp_path / "c").is_dir()  # a zombie, of which its parent has not heard yet, is dead too
+    assert save_context(context, tmp_path / "c").is_dir()  # a zombie, of which its parent has not heard, is dead too
     process.wait()
     lock.write_text(json.dumps(words_of_another(process.pid)))
-    context.save(tmp_path / "c")
+    save_context(context, tmp_path / "c")
     assert not lock.exists()
     lock.write_text(json.dumps(words_of_another(process.pid, "elsewhere")))
     with pytest.raises(FileError, match=r"on elsewhere since .*remove .*\.c\.lock"), locked(tmp_path / "c", "c", 0.1):
@@ -239,6 +242,24 @@ def test_a_lock_keeps_threads_apart_and_is_waited_for(tmp_path):
     for thread in threads:
         thread.join()
     assert most == [1] * 20
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "pseudo-label", "cues"])
+def test_a_second_start_into_a_folder_is_refused_by_name(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locked, "__defaults__", (0.1,))
+    monkeypatch.setattr(locked.__wrapped__, "__defaults__", (0.1,))
+    out, data = tmp_path / "out", camvid(tmp_path / "data", 2, 1)
+    words = {
+        "evaluate": ["rgb-xy", "--protocol", "camvid-linear-grid4-v2", "--data", str(data)],
+        "pseudo-label": [str(data / "train/images"), "--model", "rgb-xy", "--segmenter", "slic(segments=4)", "side=48",
+                         "classes=2"],
+        "cues": [str(data / "train/images"), "--cues", "flow:dis", "--gaps", "1"],
+    }[verb]  # fmt: skip
+    slot = "process-0-of-1" if verb == "cues" else "process-0"
+    with locked(out / slot, "it"):
+        assert cli.main([verb, *words, "--out", str(out)]) == 2
+    assert re.search(rf"{out} is in use by process {os.getpid()} on .* since \d{{4}}-", capsys.readouterr().err)
+    assert cli.main([verb, *words, "--out", str(out)]) == 0
 
 
 def test_a_second_training_is_refused_or_waits(tmp_path, monkeypatch, capsys):

@@ -22,7 +22,7 @@ from dense_ctx.config import Part, load_yaml, parse_part
 from dense_ctx.data import layout
 from dense_ctx.errors import ConfigError, InputError, UnknownNameError, WeightsError
 
-PRESETS = ["maxa-table2", "maxa-table3", "maxa-table4", "maxa-table5"]
+PRESETS = ["maxa-table2", "maxa-table3", "maxa-table4", "maxa-table5", "maxa-semantic-ours"]
 OF_BENCH = {"size", "image_size", "lr"}  # what a benchmark sets itself
 ROOTS = {"coco-instances": "C", "coco-stuff171": "C", "voc2012": "V", "nyuv2": "N"}
 
@@ -56,7 +56,7 @@ def test_an_official_benchmark_inherits_no_default_of_ours(name):
     assert isinstance(bench_of(name, {k: ROOTS[k] for k in needed}, Path("x")), Bench)
     for line in registry().text("preset", name).splitlines():
         if not re.match(r"#|\s*[a-z_0-9]+:$", line):
-            assert re.match("MAXA |open|run", line.partition("  # ")[2]), line
+            assert re.match("MAXA |open|run|ours, as above$", line.partition("  # ")[2]), line
     short = {key: value for key, value in data.items() if key != "select"}
     assert set(short) < set(data)
 

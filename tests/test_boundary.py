@@ -12,6 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_probes.text import TextEmbeddings
 from hubserver import TOKEN, serving
 from train_parts import config, install
@@ -173,19 +174,19 @@ def test_a_context_s_option_that_names_a_file_is_its_user_s_to_give(tmp_path):
     }
     for method, options in cases.items():
         context = InContext(model, method, **options).fit(image, mask)
-        expected, folder = context.predict_proba(image), context.save(tmp_path / method)
+        expected, folder = context.predict_proba(image), save_context(context, tmp_path / method)
         key = next(iter(options))
         with pytest.raises(
             ConfigError,
-            match=rf"probe {method} does not take {key}='.*' from a file .*InContext.load\(FOLDER, model, {key}=",
+            match=rf"probe {method} does not take {key}='.*' from a file .*load_context\(FOLDER, model, {key}=",
         ):
-            InContext.load(folder, model)
-        again = InContext.load(folder, model, **{key: options[key]})
+            load_context(folder, model)
+        again = load_context(folder, model, **{key: options[key]})
         assert torch.equal(again.predict_proba(image), expected)
         assert again.options == options
-    folder = InContext(model, "knn", k=3).fit(image, mask).save(tmp_path / "knn")
-    assert InContext.load(folder, model).probe_.k == 3
-    assert InContext.load(folder, model, k=5).probe_.k == 5  # the user's own goes before the folder's
+    folder = save_context(InContext(model, "knn", k=3).fit(image, mask), tmp_path / "knn")
+    assert load_context(folder, model).probe_.k == 3
+    assert load_context(folder, model, k=5).probe_.k == 5  # the user's own goes before the folder's
 
 
 def test_a_state_does_not_bring_an_objective_with_it(tmp_path, monkeypatch):

@@ -93,7 +93,7 @@ def test_a_verb_with_a_model_has_the_same_default():
         for action in parser._actions:
             if action.dest == "model":
                 found[verb] = (action.option_strings, action.default, action.help)
-    assert set(found) >= {"demo", "evaluate", "features", "measure", "pseudo-label", "segment", "track"}
+    assert set(found) >= {"demo", "evaluate", "features", "measure", "predict", "pseudo-label", "track"}
     assert {default for _, default, _ in found.values()} == {DEFAULT_MODEL}
     assert len({text for _, _, text in found.values()}) == 1
     assert {verb for verb, (options, _, _) in found.items() if not options} == {"evaluate", "features", "measure"}

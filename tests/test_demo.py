@@ -53,7 +53,7 @@ def test_demo_is_deterministic():
     assert torch.equal(*twice)
 
 
-def test_segment_track_and_features_on_the_command_line(tmp_path, capsys, monkeypatch):
+def test_predict_track_and_features_on_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frames = list(Video(demo.clip_path()))[:3]
     for index, frame in enumerate(frames):
@@ -65,23 +65,28 @@ def test_segment_track_and_features_on_the_command_line(tmp_path, capsys, monkey
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / "clip" / f"{index:05d}.png")
 
-    assert cli.main(["segment", "--support", "0.png:mask.png", "--query", "1.png", "clip", "--out", "masks"]) == 0
+    assert (
+        cli.main(["predict", "--support", "0.png:mask.png", "--query", "1.png", "clip", "--frames", "--out", "masks"])
+        == 0
+    )
     names = {
         str(p.relative_to("masks").as_posix())
         for p in (tmp_path / "masks").rglob("*.*")
         for p in [p.relative_to(tmp_path)]
     }
     assert names == {
-        "1.png",
-        "1_overlay.png",
-        "clip_overlay.mp4",
-        "clip/00000.png",
-        "clip/00001.png",
-        "clip/00002.png",
+        "masks/1.png",
+        "overlays/1.jpg",
+        "overlays/clip.mp4",
+        "masks/clip/00000.png",
+        "masks/clip/00001.png",
+        "masks/clip/00002.png",
+        "predictions.jsonl",
+        "predictor.json",
     }
     from dense_ctx.images import load_mask
 
-    agreement = (load_mask("masks/1.png") == demo.annotation(0)).float().mean()
+    agreement = (load_mask("masks/masks/1.png") == demo.annotation(0)).float().mean()
     assert agreement > 0.9
 
     assert cli.main(["track", "clip", "--mask", "mask.png", "--out", "tracked"]) == 0
@@ -107,9 +112,9 @@ def test_command_line_errors_are_one_line(tmp_path, capsys, monkeypatch):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save("a.png")
     Image.fromarray(np.zeros((20, 31), np.uint8)).save("m.png")
     cases = {
-        ("segment", "--support", "a.png:m.png", "--query", "a.png"): "20 x 31 (H x W); the image is 20 x 30",
-        ("segment", "--support", "a.png", "--query", "a.png"): "not IMAGE:MASK",
-        ("segment", "--support", "a.png:gone.png", "--query", "a.png"): "No image at gone.png",
+        ("predict", "--support", "a.png:m.png", "--query", "a.png"): "20 x 31 (H x W); the image is 20 x 30",
+        ("predict", "--support", "a.png", "--query", "a.png"): "not IMAGE:MASK",
+        ("predict", "--support", "a.png:gone.png", "--query", "a.png"): "No image at gone.png",
         ("track", "gone.mp4", "--mask", "m.png"): "No video at gone.mp4",
         ("features", "efficientnet-lite", "a.png"): "efficientnet-lite0",
         ("features", "a.png", "--scale", "0"): "--scale 0.0",

@@ -104,8 +104,13 @@ def test_lists_of_a_share_of_the_support(tmp_path):
     result = evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "out", **run)
     assert result.per_seed["42"] != result.per_seed["400"]
     assert set(result.data["files"]) == {"support, seed 42", "support, seed 400"}
-    with pytest.raises(FileError, match=r"trainaug_8_0\.txt is missing; its folder has trainaug_8_400\.txt, train"):
+    with pytest.raises(
+        FileError, match=r"trainaug_8_0\.txt is missing; its folder has trainaug_8_400\.txt, train.*data\.fraction"
+    ):
         evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "none", overrides=SMALL)
+    drawn = [*SMALL, "support.names=null", "data.fraction=0.5"]  # what the message says to do
+    other = evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "drawn", overrides=drawn)
+    assert "support.names=null" in other.protocol_id
     text(root / "file_sets/voc/1_div_8/trainaug_8_42.txt", "1\n2\n")
     with pytest.raises(ConfigError, match="holds another evaluation"):  # the list decides the number
         evaluate(model, "voc2012-dip-8th-v1", root, tmp_path / "out", **run)

@@ -14,13 +14,15 @@ from dense_ctx_bench.run import run_bench
 from dense_ctx_measures.boundary import boundary_quality
 from dense_ctx_measures.invariance import feature_invariance
 from dense_ctx_measures.temporal import temporal_consistency
+from dense_ctx_predict import track
+from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_probes.text import TextEmbeddings
 from evaluation_data import camvid, clip, davis2016, rgbd
 from safetensors.torch import load_file, save_file
 from test_bench import bench
 from train_parts import config, install
 
-from dense_ctx import InContext, cli, track
+from dense_ctx import InContext, cli
 from dense_ctx.data import ImageSet, open_set
 from dense_ctx.errors import CheckpointError, DenseCtxError, InputError, NonFiniteError
 from dense_ctx.evaluate import evaluate
@@ -94,7 +96,7 @@ def fitted_then(spoil):
 
 def loaded_probe(folder):
     context = fitted()
-    path = context.save(folder / "probe") / "probe.safetensors"
+    path = save_context(context, folder / "probe") / "probe.safetensors"
     tensors = load_file(path)
     tensors["gram"][0, 0] = NAN
     save_file(tensors, path)
@@ -102,7 +104,7 @@ def loaded_probe(folder):
         manifest = json.loads((folder / "probe" / "manifest.json").read_text())
         manifest["sha256"]["probe.safetensors"] = file_digest(path)
         (folder / "probe" / "manifest.json").write_text(json.dumps(manifest))
-    return InContext.load(folder / "probe", context.model)
+    return load_context(folder / "probe", context.model)
 
 
 def stored_probe(folder):
@@ -284,7 +286,7 @@ PLACES = {
         "All states .*step_4: NaN or infinity in module.model.decoder",
     ),
     "weights, published model": (published, "NaN or infinity, so it is not saved"),
-    "probe, InContext.load": (loaded_probe, "The fitted probe: NaN or infinity in gram"),
+    "probe, load_context": (loaded_probe, "The fitted probe: NaN or infinity in gram"),
     "probe, evaluation": (stored_probe, "probe-0.safetensors: NaN or infinity"),
     "probe, prediction": (lambda f: predicting(NAN, {}, f), "prediction of the probe 'ridge'"),
     "probe, prediction in tiles": (
@@ -343,7 +345,7 @@ def test_half_that_overflows_is_refused_on_the_command_line(tmp_path, monkeypatc
     model = tiny_model()
     with torch.no_grad():
         model.decoder.project[0].bias.fill_(1e6)
-    monkeypatch.setattr("dense_ctx.commands.features.model_of", lambda args: model)
+    monkeypatch.setattr("dense_ctx_predict.features_command.model_of", lambda args: model)
     assert cli.main(["features", "tiny", str(picture), "--half", "--out", str(tmp_path / "out")]) == 2
     assert "as float16: NaN or infinity in pixels" in capsys.readouterr().err
     assert not (tmp_path / "out" / "a.safetensors").exists()

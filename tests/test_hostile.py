@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from dense_ctx_predict.context_files import load_context, save_context
 from hostile_folders import context_kinds, kinds, make, state_kinds
 from train_parts import config, install
 
@@ -54,14 +55,14 @@ def families(tmp_path_factory):
         train(config(place / "run"))
         model = tiny_model()
         mask = torch.arange(16 * 24).view(16, 24) // 200
-        context = InContext(model).fit(torch.rand(3, 16, 24), mask).save(place / "context")
+        context = save_context(InContext(model).fit(torch.rand(3, 16, 24), mask), place / "context")
 
         def go_on(folder):
             train(config(folder.parent / "run", steps=8, resume=str(folder)))
 
         yield {
             "model": (good_model(tmp_path_factory), AutoDenseModel.from_pretrained),
-            "context": (context, lambda folder: InContext.load(folder, model)),
+            "context": (context, lambda folder: load_context(folder, model)),
             "state": (state.newest(place / "run"), go_on),
         }
 

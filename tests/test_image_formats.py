@@ -108,7 +108,7 @@ def floats(folder):
 
 
 def wild_floats(folder):
-    yield saved(folder / "a.tif", DEEP.astype(np.float32)), (InputError, "divide by 255")
+    yield saved(folder / "a.tif", DEEP.astype(np.float32)), (InputError, "divide by 65535")
     yield saved(folder / "b.tif", np.full((2, 3), np.nan, np.float32)), (InputError, "NaN or infinity")
 
 

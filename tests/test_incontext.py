@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_predict.context_files import load_context, save_context
 from PIL import Image
 
 from dense_ctx import AutoDenseModel, DenseModel, InContext
@@ -109,7 +110,7 @@ def test_files_arrays_and_tensors_agree(tmp_path, model, coffee):
     for result in results[1:]:
         torch.testing.assert_close(result, results[0], rtol=1e-4, atol=1e-5)
     np.save(tmp_path / "depth.npy", mask.astype(np.float32))
-    values = InContext(model).fit(coffee, tmp_path / "depth.npy").predict(coffee)
+    values = InContext(model, task="regression").fit(coffee, tmp_path / "depth.npy").predict(coffee)
     assert values.is_floating_point()
 
 
@@ -146,7 +147,7 @@ def test_tiled_prediction_agrees_inside(model):
 def test_saved_and_loaded(tmp_path, model, method):
     first, second = scene(96, 160, 1), scene(64, 96, 2)
     context = InContext(model, method).fit(*first)
-    again = InContext.load(context.save(tmp_path / "mémoire"), model)
+    again = load_context(save_context(context, tmp_path / "mémoire"), model)
     image = second[0]
     assert torch.equal(again.predict_proba(image), context.predict_proba(image))
     torch.testing.assert_close(
@@ -161,42 +162,42 @@ def test_loaded_with_the_same_model_only(tmp_path):
     """The digest of the weights tells models apart, arguments of the decoder those with the same weights."""
     args = {"dim": 6, "width": 8}
     model = AutoDenseModel.from_parts("efficientnet-lite0", "dpt", decoder_args=args)
-    folder = InContext(model).fit(*scene(32, 64, 1)).save(tmp_path / "dpt")
+    folder = save_context(InContext(model).fit(*scene(32, 64, 1)), tmp_path / "dpt")
     other = AutoDenseModel.from_parts("efficientnet-lite0", "dpt", decoder_args=args)
     with pytest.raises(
         CheckpointError, match=r"of another model: weights was '\w+', is '\w+'\. Load it with the model"
     ):
-        InContext.load(folder, other)
+        load_context(folder, other)
     other.load_state_dict(model.state_dict())
-    assert InContext.load(folder, other).classes_
-    assert InContext.load(folder, other.to(torch.bfloat16)).classes_  # of another precision
+    assert load_context(folder, other).classes_
+    assert load_context(folder, other.to(torch.bfloat16)).classes_  # of another precision
     plain = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
-    folder = InContext(plain).fit(*scene(32, 64, 1)).save(tmp_path / "upsample")
+    folder = save_context(InContext(plain).fit(*scene(32, 64, 1)), tmp_path / "upsample")
     other = AutoDenseModel.from_parts("efficientnet-lite0", "upsample", decoder_args={"normalize": False})
     with pytest.raises(CheckpointError, match=r"decoder_args was \{\}, is \{'normalize': False\}"):
-        InContext.load(folder, other)
-    assert InContext.load(folder, DenseModel(plain.backbone, plain.decoder)).classes_
+        load_context(folder, other)
+    assert load_context(folder, DenseModel(plain.backbone, plain.decoder)).classes_
 
 
 def test_save_and_load_faults(tmp_path, model):
     context = InContext(model)
     with pytest.raises(NotFittedError, match="call fit first"):
-        context.save(tmp_path)
+        save_context(context, tmp_path)
     context.fit(*scene(32, 64, 1))
-    folder = context.save(tmp_path / "c")
+    folder = save_context(context, tmp_path / "c")
     with pytest.raises(CheckpointError, match="was fitted on the features of"):
-        InContext.load(folder, tiny_model())
+        load_context(folder, tiny_model())
     with pytest.raises(FileError, match="is not a fitted InContext folder"):
-        context.save(tmp_path)  # which holds something else
+        save_context(context, tmp_path)  # which holds something else
     (folder / "probe.safetensors").write_bytes(b"junk")
     with pytest.raises(CheckpointError, match="damaged"):
-        InContext.load(folder, model)
+        load_context(folder, model)
     (folder / "probe.safetensors").unlink()
     with pytest.raises(FileError, match=r"probe\.safetensors"):
-        InContext.load(folder, model)
+        load_context(folder, model)
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="Cannot write"):
-        context.save(tmp_path / "file" / "c")
+        save_context(context, tmp_path / "file" / "c")
 
 
 def test_bad_input_says_what_to_do():
@@ -224,7 +225,7 @@ def test_bad_input_says_what_to_do():
         ([], [], "No support images"),
         (torch.full((3, 16, 24), float("nan")), mask, "NaN"),
         ("gone.png", mask, "No image at gone.png"),
-        (image, "gone.npy", r"No target at gone\.npy"),
+        (image, "gone.npy", r"Cannot read gone\.npy"),
     ]
     for images, targets, message in cases:
         with pytest.raises(DenseCtxError, match=message):
@@ -237,5 +238,6 @@ def test_bad_input_says_what_to_do():
 
 
 def test_one_pixel_images_work(model):
-    context = InContext(model).fit(np.full((1, 1, 3), 9, np.uint8), np.array([[4]]))
-    assert context.predict(np.zeros((1, 1, 3), np.uint8)).tolist() == [[4]]
+    dark, light = (np.full((1, 1, 3), value, np.uint8) for value in (9, 250))
+    context = InContext(model).fit([dark, light], [np.array([[4]]), np.array([[7]])])
+    assert context.predict(dark).tolist() == [[4]]

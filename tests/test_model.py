@@ -154,7 +154,7 @@ def test_bad_images_are_refused_by_the_model(cnn):
 
 def test_public_names():
     assert dense_ctx.__version__
-    assert {"AutoDenseModel", "InContext", "track", "hookimpl"} <= set(dir(dense_ctx))
+    assert {"AutoDenseModel", "InContext", "hookimpl"} <= set(dir(dense_ctx))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = dense_ctx.nothing
     assert tiny_model().dim > 0

@@ -196,9 +196,9 @@ def test_random_directions_stand_in_where_they_are_asked_for():
         probe(None)
 
 
-def test_segment_without_embeddings_is_refused_before_any_work(tmp_path, capsys):
+def test_predict_without_embeddings_is_refused_before_any_work(tmp_path, capsys):
     """It warned, and wrote masks from random directions."""
-    words = ["segment", "--model", "no-such-model", "--support", "a.png:b.png", "--query", "c.png", "--method"]
+    words = ["predict", "--model", "no-such-model", "--support", "a.png:b.png", "--query", "c.png", "--method"]
     assert cli.main([*words, "zero-shot", "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: zero-shot needs text embeddings of the classes: give embeddings=FILE ")

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense_ctx_predict import track
 from dense_ctx_probes.local_knn import Propagator, soft_to_labels
 
-from dense_ctx import AutoDenseModel, track
+from dense_ctx import AutoDenseModel
 from dense_ctx.errors import InputError
 from dense_ctx.testing import tiny_model
 

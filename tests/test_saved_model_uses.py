@@ -10,6 +10,7 @@ import torch
 from chained_models import IMAGE, LITE, learned_model, state
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import make_tasks
+from dense_ctx_predict.context_files import load_context, save_context
 from dip_data import tasks
 from evaluation_data import image_folder
 from safetensors.torch import load_file
@@ -74,9 +75,9 @@ def test_in_context(learned, tmp_path):
     model = AutoDenseModel.from_parts(f"model:{folder}", "upsample")
     image, mask = IMAGE[0], np.arange(45 * 61).reshape(45, 61) * 3 // (45 * 61)
     context = InContext(model).fit(image, mask)
-    saved = context.save(tmp_path / "context")
+    saved = save_context(context, tmp_path / "context")
     again = AutoDenseModel.from_pretrained(model.save_pretrained(tmp_path / "c", standalone=True))
-    assert torch.equal(InContext.load(saved, again).predict_proba(image), context.predict_proba(image))
+    assert torch.equal(load_context(saved, again).predict_proba(image), context.predict_proba(image))
 
 
 # ---------------------------------------------------------------------- training, configurations as shipped

@@ -64,7 +64,7 @@ def argv(verb, root, out):
         "pseudo-label": [str(root / "pictures"), *MODEL, "--segmenter", "slic(segments=12)", "side=48", "classes=8"],
         "features": ["rgb-xy", *pictures],
         "track": [str(root / "clips" / "one"), "--mask", str(root / "one.png"), *MODEL],
-        "segment": ["--support", f"{pictures[0]}:{root / 'mask.png'}", "--query", *pictures[1:],
+        "predict": ["--frames", "--support", f"{pictures[0]}:{root / 'mask.png'}", "--query", *pictures[1:],
                     str(root / "clips" / "one"), *MODEL],
         "cues": [str(root / "clips"), "--cues", "flow:dis", "--gaps", "1", "2"],
         "datasets": ["camvid", str(root / "camvid"), "--picture", str(out / "sample.png")],
@@ -79,12 +79,12 @@ KEPT = {  # what the last line says
     "pseudo-label": "finished files are in",
     "features": "finished images are in",
     "track": "masks of finished frames are in",
-    "segment": "masks of finished images and frames are in",
+    "predict": "what is predicted is in",
     "measure": "nothing was written",
     "cues": "finished clips are in",
     "datasets": "nothing was written",
 }
-GO_ON = ("train", "evaluate", "bench", "pseudo-label", "cues")  # the same command goes on
+GO_ON = ("predict", "train", "evaluate", "bench", "pseudo-label", "cues")  # the same command goes on
 
 
 def host(cases):

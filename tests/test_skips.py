@@ -1,7 +1,10 @@
 """Nothing is skipped by omission: each way out of a test is on the list, with its reason."""
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).parent
 # conditions and reasons of the default run and of -m slow, faults and gpu; -m hub says by itself what it lacks
@@ -25,6 +28,14 @@ ALLOWED = {
     "DENSE_CTX_TEST_DATA names no folder of real data": "300 MB of public data that are not ours to ship",
     "root is not there": "a part of that data",
     "ptlflow is not installed": "extra sea-raft: a second OpenCV beside the test extra's",
+}
+
+# of extras that the test extra takes in
+EXTRAS = {
+    "pycocotools": "datasets",
+    "rasterio": "geo",
+    "zarr": "zarr",
+    "'rasterio' if name == 'geotiff' else 'zarr'": "geo",
 }
 
 
@@ -52,8 +63,17 @@ def test_every_skip_is_on_the_list():
     files = [path for path in TESTS.glob("*.py") if path.name not in ("test_hub_real.py", Path(__file__).name)]
     assert len(files) > 100
     reasons = {reason for path in files for reason in ways_out(path)}
-    assert reasons - set(ALLOWED) == set()
+    of_extras = {reason for reason in reasons if EXTRAS.keys() & {reason, reason.partition(".")[0]}}
+    assert reasons - set(ALLOWED) - of_extras == set()
     assert set(ALLOWED) - reasons == set(), "no test gives this reason any more"
+
+
+def test_the_test_extra_takes_in_what_tests_import():
+    project = TESTS.parent / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("no source tree")
+    extras = re.search(r'^test = \[\s*"dense-ctx\[(.*?)\]"', project.read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert set(EXTRAS.values()) <= set(extras.split(","))
 
 
 def test_a_new_skip_is_noticed(tmp_path):

@@ -103,10 +103,9 @@ def settings_of(args: argparse.Namespace) -> list[str]:
 
 def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
     """MODEL (positional) or --model, and --device."""
-    if positional:
-        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
-    else:
-        parser.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
+    options: dict[str, Any] = {"nargs": "?"} if positional else {}
+    name = "model" if positional else "--model"
+    parser.add_argument(name, default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP, **options)
     add_device_argument(parser)
 
 
@@ -156,13 +155,3 @@ def split_pair(text: str) -> tuple[Path, Path]:
     if match is None:
         raise InputError(f"{text!r} is not IMAGE:MASK, two paths with a colon between")
     return Path(match[1]), Path(match[2])
-
-
-def unique_stem(path: Path, stems: set[str]) -> str:
-    """A name for the outputs of `path`: its stem, numbered when two inputs share it."""
-    stem, count = path.stem, 1
-    while stem in stems:
-        count += 1
-        stem = f"{path.stem}-{count}"
-    stems.add(stem)
-    return stem

@@ -48,6 +48,7 @@ class Evaluate(Command):
         if not args.protocol or args.data is None:
             raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
         from ..device import processes
+        from ..evaluate.head import scored_by_head
         from ..evaluate.job import make_probe
         from ..evaluate.run import evaluate
 
@@ -56,6 +57,8 @@ class Evaluate(Command):
         for protocol in protocols:
             make_probe(protocol, 0)
         model = model_of(args)
+        if not any(word.startswith("probe") for word in settings):
+            protocols = [scored_by_head(model, protocol) for protocol in protocols]
         for protocol in protocols:
             out = args.out / protocol.id if len(protocols) > 1 else args.out
             result = evaluate(

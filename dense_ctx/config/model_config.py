@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import ConfigError
+from .output import Output
 from .part import Part
 from .reader import json_ready, typed
 
@@ -23,6 +24,7 @@ class ModelConfig:
     backbone_digest: sha256 over the backbone's other tensors, which its own source provides; "" if standalone.
     dtype: floating-point type in which the model is opened and the digest was computed.
     plugins: distribution and version of each plugin the parts came from.
+    output: what the decoder's channels are, if they are a prediction; null: features.
     trained_with: free-form record of the training (objective, data, steps ...).
     """
 
@@ -33,6 +35,7 @@ class ModelConfig:
     backbone_digest: str = ""
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     plugins: Mapping[str, str] = field(default_factory=dict)
+    output: Output | None = None
     trained_with: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,9 +45,11 @@ class ProbeFit:
         Raises:
             InputError: no training image has a labelled pixel.
         """
+        probe = self._new(seed)
+        if not probe.learns:
+            return probe
         path = self.job.folder.parts / f"probe-{seed}.safetensors"
         self.job.folder.once(path, lambda: self._fit(seed, path))
-        probe = self._new(seed)
         load_probe(probe, read_sealed(path)[0], str(path))
         return probe
 

@@ -107,7 +107,10 @@ def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], names: Sequ
         path = root / str(protocol.support.names).replace("{seed}", str(seed))  # type: ignore[union-attr]
         if not path.is_file():
             others = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "no list"
-            raise FileError(f"{protocol.id}: the list of training images {path} is missing; its folder has {others}")
+            raise FileError(
+                f"{protocol.id}: the list of training images {path} is missing; its folder has {others}. Put it there, "
+                "or draw a share by seed, which is another evaluation: support.names=null data.fraction=SHARE"
+            )
         listed = [Path(line.split()[0]).stem for line in read_text(path, MAX_JSON).splitlines() if line.strip()]
         unknown = [name for name in listed if name not in stems]
         if unknown or not listed:

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from .features import Batch, Size
 
 if TYPE_CHECKING:
+    from ..config import Output
     from ..data.base import ImageSet
     from ..data.features import FeatureCache
     from ..model import DenseModel
@@ -129,6 +130,13 @@ class Objective(nn.Module, ABC):
 
     def finish(self, model: DenseModel) -> None:
         """Run once after the last step, in the first process, before the model is written. Default: nothing."""
+
+    def output(self) -> Output | None:
+        """What the trained decoder's channels are, for the model's config.json. Default None: features.
+
+        Asked after `setup`.
+        """
+        return None
 
 
 class ScoredObjective(Objective):

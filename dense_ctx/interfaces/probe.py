@@ -51,6 +51,7 @@ class Probe(ABC):
     # True: `partial_fit` takes targets at the image's own size, whatever the grid of the pixel features
     pixel_targets: ClassVar[bool] = False
     file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
+    learns: ClassVar[bool] = True  # False: it predicts without `partial_fit`, which is not called
 
     def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
         self.task = task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,32 +13,43 @@ if TYPE_CHECKING:
     from ..model import DenseModel
 
 
+PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}
+_PATH = re.compile(r"(?<![\w./~])(?:~|[A-Za-z]:)?(?:[\\/][^\s\\/\"',=]+)+")
+
+
 def model_card(
     model: DenseModel, config: ModelConfig, name: str, metrics: Sequence[Mapping[str, Any]], license: str
 ) -> str:
     """README.md of a model folder, with the Hub's metadata on top."""
     parameters = sum(p.numel() for p in model.decoder.parameters())
-    trained = json.dumps(config.to_dict()["trained_with"], indent=2) if config.trained_with else '"not trained"'
+    output, where = config.output, f'.from_pretrained("{name}")   # a folder, or owner/{name} on the Hub'
+    if output is None:
+        pipeline, what = "image-feature-extraction", f"Dense features, one vector of {model.dim} numbers for every pixel"
+        code = ["from dense_ctx import AutoDenseModel", "", f"model = AutoDenseModel{where}"]
+        code += ['features = model("photo.jpg")   # any size', f"features.pixels    # [1, {model.dim}, H, W]"]
+        code += [f"features.patches   # [1, {model.backbone.dims[-1]}, h, w]"]
+    else:
+        pipeline = PIPELINES.get(output.task, "image-to-image")
+        what = f"Predicts {', '.join(output.classes) or output.task} for every pixel"
+        code = ["from dense_ctx_predict import Predictor", "", f"predictor = Predictor{where}"]
+        code += ['predictor.predict("photo.jpg")   # any size']
+    record = _without_paths(config.to_dict()["trained_with"])
+    trained = json.dumps(record, indent=2) if config.trained_with else '"not trained"'
     rows = [f"| {row.get('name')} | {row.get('value')} | `{row.get('command', 'not stated')}` |" for row in metrics]
-    measured = "\n".join(["| metric | value | command |", "|---|---|---|", *rows] if rows else ["Nothing yet."])
+    measured = ["| metric | value | command |", "|---|---|---|", *rows] if rows else ["Nothing yet."]
+    newline, plugins = "\n", ", ".join(f"{dist} {version}" for dist, version in config.plugins.items())
     return f"""---
 library_name: dense_ctx
 license: {license}
-pipeline_tag: image-feature-extraction
+pipeline_tag: {pipeline}
 tags: [dense-features, dense_ctx]
 ---
 # {name}
 
-Dense features, one vector of {model.dim} numbers for every pixel: backbone `{config.backbone.name}`, \
-decoder `{config.decoder.name}`.
+{what}: backbone `{config.backbone.name}`, decoder `{config.decoder.name}`.
 
 ```python
-from dense_ctx import AutoDenseModel
-
-model = AutoDenseModel.from_pretrained("{name}")   # a folder, or owner/{name} on the Hub
-features = model("photo.jpg")   # any size
-features.pixels    # [1, {model.dim}, H, W]
-features.patches   # [1, {model.backbone.dims[-1]}, h, w]
+{newline.join(code)}
 ```
 
 Decoder: {parameters:,} parameters. {_stored(model, config)}
@@ -50,17 +62,25 @@ Decoder: {parameters:,} parameters. {_stored(model, config)}
 
 ## Measured
 
-{measured}
+{newline.join(measured)}
 
 ## Licences
 
-The weights in this repository: {license}. The backbone keeps the licence of its own home. \
-Plugins: {", ".join(f"{dist} {version}" for dist, version in config.plugins.items())}.
+The weights in this repository: {license}. The backbone keeps the licence of its own home. Plugins: {plugins}.
 """
 
 
+def _without_paths(value: Any) -> Any:
+    """JSON values; of each absolute path, which only this machine has, the last name alone."""
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return _PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], value) if isinstance(value, str) else value
+
+
 def _stored(model: DenseModel, config: ModelConfig) -> str:
-    """Which of the backbone's tensors this repository holds, and where the others come from."""
+    """Which of the backbone's tensors this repository holds, and the source of the others."""
     stored = len(config.backbone_tensors)
     if stored and not config.backbone_digest:
         return "Backbone: all of it stored here."

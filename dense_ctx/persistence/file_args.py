@@ -67,7 +67,7 @@ def _is_simple(value: Any) -> bool:
 
 
 _MEANT = {
-    "probe": "InContext.load(FOLDER, model, {key}=...)",
+    "probe": "dense_ctx_predict.context_files.load_context(FOLDER, model, {key}=...)",
     "objective": "an objective is built from your own configuration alone",
 }
 

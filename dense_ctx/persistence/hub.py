@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ import torch
 from ..errors import FileError, InputError, UnknownNameError, WeightsError
 from ..plugins import registry
 from .artefact import MANIFEST, recover
-from .checkpoint import CARD, CONFIG, WEIGHTS, read, save
-from .links import may_fetch, may_read_paths, opening, refuse_local_links
+from .checkpoint import CARD, CONFIG, WEIGHTS, read
+from .links import may_fetch, may_read_paths, opening
 from .transfer import persevere
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def load(
 
 
 def push(
-    model: DenseModel,
+    save: Callable[..., object],
     repo_id: str,
     *,
     private: bool | None = None,
@@ -77,18 +77,18 @@ def push(
     """Save to a temporary folder and upload it in one commit; errors as `DenseModel.push_to_hub`.
 
     Args:
+        save: writes what is published: called with a folder and `options`.
         private: whether a new repository is; None: the account's default.
         token: that may write; default the one logged in with.
         branch: to commit to; default the repository's own.
-        options: of `dense_ctx.persistence.checkpoint.save`.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    refuse_local_links(model, bool(options.get("standalone")))
     api = HfApi(token=token, library_name="dense_ctx")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = save(model, Path(temporary) / repo_id.rpartition("/")[2], **options)
+        folder = Path(temporary) / repo_id.rpartition("/")[2]
+        save(folder, **options)
         try:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             own_card = [CARD] if api.file_exists(repo_id, CARD, revision=branch) else []
@@ -124,15 +124,16 @@ def locate(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    files: Sequence[str] = (CONFIG, WEIGHTS, MANIFEST),
 ) -> Path:
-    """The folder of a model, downloaded if necessary; arguments and errors as `load`."""
+    """The folder of a model, its `files` downloaded if necessary; arguments and errors as `load`."""
     if len(os.fspath(name)) > 1000:
         raise UnknownNameError(f"{os.fspath(name)[:60]}... is no model: a name of {len(os.fspath(name)):,} letters")
     folder, outer = local_folder(name), opening()
     if folder is not None:
         return folder
     try:
-        return _published(name, revision, cache_dir, local_files_only, token)
+        return _published(name, revision, cache_dir, local_files_only, token, files)
     except (UnknownNameError, WeightsError) as error:
         if outer is None:
             raise
@@ -149,6 +150,7 @@ def _published(
     cache_dir: str | os.PathLike[str] | None,
     local_files_only: bool,
     token: str | bool | None,
+    files: Sequence[str],
 ) -> Path:
     target = text = os.fspath(name)
     if text in registry().names("model"):
@@ -169,7 +171,6 @@ def _published(
         except UnknownNameError as error:
             message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
             raise UnknownNameError(message, error.hint) from None
-    files = (CONFIG, WEIGHTS, MANIFEST)
     if target != text or may_fetch(target):
         return fetch(target, text, files, revision, cache_dir, local_files_only, token)
     try:
@@ -213,15 +214,7 @@ def fetch(
         WeightsError: no access, no connection and nothing cached, or another answer of the Hub's, for all of
             `transfer.BUDGET` seconds.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import constants, errors, snapshot_download
 
     called = repository if name == repository else f"{repository} (the short name {name!r})"
     snapshot = partial(
@@ -230,35 +223,34 @@ def fetch(
     )  # fmt: skip
     try:
         folder = persevere(partial(snapshot, local_files_only=local_files_only))
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise WeightsError(
             f"{called} is gated: ask for access on its page, then `hf auth login` or set HF_TOKEN"
         ) from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise UnknownNameError(
             f"The Hub has no repository {called}, or it is private: check the spelling, or `hf auth login`. "
             f"{_offline()}"
         ) from error
-    except RevisionNotFoundError as error:
+    except errors.RevisionNotFoundError as error:
         raise UnknownNameError(f"{called} has no revision {revision!r}") from error
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise UnknownNameError(
             f"{name!r} is not a folder, a short name or a Hub repository (owner/name): {error}"
         ) from error
     except Exception as error:
-        with contextlib.suppress(LocalEntryNotFoundError):  # the Hub fails, and everything is in the cache
+        with contextlib.suppress(errors.LocalEntryNotFoundError):  # the Hub fails, and everything is in the cache
             return Path(snapshot(local_files_only=True))
-        answer = error.response if isinstance(error, HfHubHTTPError) else None  # errors of older clients have none
+        # errors of older clients have no response
+        answer = error.response if isinstance(error, errors.HfHubHTTPError) else None
         status = None if answer is None else answer.status_code
         if status in (401, 403):
             raise WeightsError(
                 f"The Hub refuses access to {called} ({status}): `hf auth login` or set HF_TOKEN"
             ) from error
-        why = (
-            "local_files_only is set" if local_files_only else f"the Hub could not be reached ({type(error).__name__})"
-        )
-        if constants.HF_HUB_OFFLINE:
-            why = "HF_HUB_OFFLINE is set"
+        why = f"the Hub could not be reached ({type(error).__name__})"
+        if local_files_only or constants.HF_HUB_OFFLINE:
+            why = f"{'HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else 'local_files_only'} is set"
         absent = (
             f"There is no folder {name}, and the Hub repository is" if name == repository else f"The model {called} is"
         )

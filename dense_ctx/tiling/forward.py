@@ -24,6 +24,7 @@ from ..gateway import gateway
 from ..images import ImageLike, load, padded_size
 from ..interfaces import DenseFeatures, Size
 from ..numerics import require_finite
+from ..progress import steps
 from .budget import overlapping, plan, split_budget
 from .windows import Plan
 
@@ -117,7 +118,7 @@ def map_tiles(
     """
     size = size or (image.shape[-2], image.shape[-1])
     result: Tensor | None = None
-    for pixels, cells, weights in windows.tiles(size):
+    for pixels, cells, weights in steps(windows.tiles(size), len(windows), "windows"):
         values = function(model(image[:, :, pixels[0], pixels[1]], size=(weights.shape[0], weights.shape[1])))
         if result is None:
             result = values.new_zeros(values.shape[0], values.shape[1], *size)
@@ -187,7 +188,7 @@ def write_features(
     with new_file(path, f"{size_in_bytes / 1e9:.3g} GB of features to {path}") as partial:
         _reserve(partial, size_in_bytes)
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=(*size, model.dim))
-        for window, cells, weights in windows.tiles(size):
+        for window, cells, weights in steps(windows.tiles(size), len(windows), "windows"):
             features = model(pixels[:, :, window[0], window[1]]).pixels[0]
             half = (features * weights.to(features)).movedim(0, -1).to(getattr(torch, dtype))
             require_finite(f"The features in {dtype}", 'dtype="float32" holds larger numbers', values=half)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from ..config import unknown_keys
+from ..config import ModelConfig, unknown_keys
 from ..create import create_part
 from ..errors import ConfigError, FileError, InputError
 from ..interfaces import Objective
@@ -107,17 +106,18 @@ class Run:
         self.averaged.swap()
 
         def work() -> None:
-            self.step.objective.finish(self.step.model)
-            self.step.model.save_pretrained(folder, trained_with=self._record())
+            model, objective = self.step.model, self.step.objective
+            objective.finish(model)
+            model.model_config = replace(cast(ModelConfig, model.model_config), output=objective.output())
+            model.save_pretrained(folder, trained_with=self._record())
 
         in_main(self.accelerator, work)
         return folder
 
     def _record(self) -> dict[str, Any]:
-        from ..environment import describe_environment
+        from ..environment import command_line, describe_environment
 
         config, around = self.config.to_dict(), describe_environment(self.accelerator.device)
-        arguments = ["dense-ctx" if Path(sys.argv[0]).stem == "cli" else Path(sys.argv[0]).name, *sys.argv[1:]]
         return {
             "objective": config["objective"] or type(self.step.objective).__name__,
             "data": config["data"],
@@ -130,7 +130,7 @@ class Run:
             "machine": around["machine"],
             "device": around["device"],
             "arithmetic": around["arithmetic"],
-            "command": " ".join(json.dumps(word) if " " in word else word for word in arguments),
+            "command": command_line(),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "versions": around["versions"],
             "git": around["git"],

@@ -1,4 +1,4 @@
-"""Images with masks, depth, normals or instances in two folders: anyone's own data."""
+"""Images with masks, depth, normals or instances in two folders: the user's own data."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_ctx.data.base import DatasetReader, ImageSet, Layout
+from dense_ctx.data.geometric import read_depth, read_normals
 from dense_ctx.errors import InputError
 
 from .files import pick, read_labels, refuse, require
-from .geometric import read_depth, read_normals, signed
+from .geometric import signed
 from .pairs import Pair, PairSet, images_in, read_list
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_ctx.data.base import DatasetReader, ImageSet, Kind, Layout, choose
+from dense_ctx.data.geometric import read_depth
 from dense_ctx.errors import FileError, InputError
 
 from .files import pick, refuse, require
-from .geometric import Intrinsics, normals_of, read_depth
+from .geometric import Intrinsics, normals_of
 from .pairs import Pair, PairSet, images_in
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dense_ctx.config import Output
 from dense_ctx.data import Kind
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Metric
@@ -36,6 +37,10 @@ class Boundaries(InstanceTask):
         """Shares [1, H, W]: 1 on a boundary."""
         return targets.boundaries(targets.check_instances(annotation, name))
 
+    def output(self, classes: Sequence[str]) -> Output | None:
+        """Logits of being on a boundary."""
+        return Output("regression", sigmoid=True)
+
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy."""
         return losses.cross_entropy_of_logits(prediction, target)
@@ -56,6 +61,10 @@ class Distance(InstanceTask):
     def target(self, annotation: Tensor, classes: Sequence[str], name: str) -> Tensor:
         """Distances [1, H, W], 0 on the background."""
         return targets.distances(targets.check_instances(annotation, name))
+
+    def output(self, classes: Sequence[str]) -> Output | None:
+        """Distances as a share of the instance's largest."""
+        return Output("regression")
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error."""

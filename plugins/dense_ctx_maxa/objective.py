@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from dense_ctx.config import Output
 from dense_ctx.data import ImageSet
 from dense_ctx.data.features import FeatureCache
 from dense_ctx.data.model_features import cache_features
@@ -35,7 +37,7 @@ class MaxaObjective(ScoredObjective):
         image_size: (H, W) the images are resized to for the backbone: its native size.
         flip: mirror half of the images; not with a cache.
         cache: folder for the backbone's maps: they are computed once, at the start, and read from then on.
-        targets: folder for the targets; default they are made each time.
+        targets: folder for the targets; default: they are computed each time.
         pixels: of a numbered task (instances) alone: at most so many pixels of an image enter the loss (default 256);
             its classifier has an output for each instance of the data set, so all pixels would not fit.
 
@@ -86,7 +88,7 @@ class MaxaObjective(ScoredObjective):
         self._data: TaskData | None = None
 
     def use_folder(self, folder: str) -> None:
-        """Keep the targets in it."""
+        """Store the targets in it."""
         self.targets = folder
 
     def dataset(self, data: Any) -> TaskData:
@@ -142,7 +144,7 @@ class MaxaObjective(ScoredObjective):
         if self.classifier is not None:
             images, pixels = sample_pixels(target, self.pixels)
             logits = self.classifier(prediction.flatten(2)[images, :, pixels])
-            # the sum of nothing keeps the graph: a process without instances still has its gradients, of 0
+            # keeps the graph where there is no instance: every process has gradients, then 0
             loss = self.task.loss(logits, target.flatten(1)[images, pixels]) + 0 * prediction.sum()
         else:
             loss = self.task.loss(prediction, target)
@@ -173,6 +175,11 @@ class MaxaObjective(ScoredObjective):
             model.train(training)
         result = scores.compute()
         return {**result.values, "images": float(result.counts["images"])}
+
+    def output(self) -> Output | None:
+        """The task's, at this objective's sizes."""
+        output = self.task.output(() if self._data is None else self._data.images.classes)
+        return None if output is None else replace(output, image_size=self.image_size, size=self.size)
 
     def predict(self, model: DenseModel, batch: Batch, features: FeatureCache | None = None) -> Tensor:
         """The decoder's output [B, dim, *size] for a batch of images, or of maps from `features`."""

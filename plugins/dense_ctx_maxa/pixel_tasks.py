@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dense_ctx.config import Output
 from dense_ctx.data import Kind
 from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Metric
@@ -21,7 +22,7 @@ class Semantic(Task):
     """The class of every pixel; logits.
 
     Args:
-        outputs: of the decoder, at least the classes of the data set; those beyond are never right (the paper: 201 on
+        outputs: of the decoder, at least the classes of the data set; further ones are never correct (the paper: 201 on
             COCO-Stuff, whose ids run up to there). None: one for each class.
     """
 
@@ -36,6 +37,10 @@ class Semantic(Task):
     def target(self, annotation: Tensor, classes: Sequence[str], name: str) -> Tensor:
         """Class ids."""
         return targets.check_labels(annotation, len(classes), name)
+
+    def output(self, classes: Sequence[str]) -> Output | None:
+        """Scores of the classes; outputs beyond them count for nothing."""
+        return Output("segmentation", tuple(classes))
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy."""
@@ -66,6 +71,10 @@ class Depth(Task):
         """Metres [1, H, W]; what is not above 0 is unknown."""
         return targets.check_depth(annotation, name)
 
+    def output(self, classes: Sequence[str]) -> Output | None:
+        """Metres."""
+        return Output("depth")
+
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean squared error."""
         return losses.squared_error(prediction, target)
@@ -88,6 +97,10 @@ class Normals(Task):
     def target(self, annotation: Tensor, classes: Sequence[str], name: str) -> Tensor:
         """Normals [3, H, W]."""
         return targets.check_values(annotation, 3, name)
+
+    def output(self, classes: Sequence[str]) -> Output | None:
+        """Vectors of any length."""
+        return Output("normals")
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """1 - cosine."""

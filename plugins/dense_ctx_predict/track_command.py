@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_model_argument, add_precision_arguments, model_of, progress
-from .base import Command
+from dense_ctx.commands.arguments import add_model_argument, add_precision_arguments, model_of, progress
+from dense_ctx.commands.base import Command
 
 if TYPE_CHECKING:
-    from ..data.video import Frame
+    from dense_ctx.data.video import Frame
 
 
 class Track(Command):
@@ -31,10 +31,11 @@ class Track(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Write one palette PNG a frame, as DAVIS' evaluators read them, and an overlay mp4."""
-        from .. import visualize
-        from ..data.video import Video, write_video
-        from ..images import load_mask
-        from ..tracking import track
+        from dense_ctx import visualize
+        from dense_ctx.data.video import Video, write_video
+        from dense_ctx.images import load_mask
+
+        from .tracking import track
 
         video = Video(args.video)
         mask = load_mask(args.mask, video.size)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..model_spec import DEFAULT_MODEL
-from .arguments import add_model_argument, add_precision_arguments, model_of, progress, refuse, unique_stem
-from .base import Command
+from dense_ctx.commands.arguments import (
+    add_model_argument,
+    add_precision_arguments,
+    model_of,
+    progress,
+    refuse,
+)
+from dense_ctx.commands.base import Command
+from dense_ctx.model_spec import DEFAULT_MODEL
 
 
 class Features(Command):
@@ -30,12 +36,12 @@ class Features(Command):
         """Write NAME.safetensors (pixels, patches, cls) and NAME.png (joint PCA) for each image."""
         import torch
 
-        from .. import images, visualize
-        from ..data.video import IMAGE_SUFFIXES
-        from ..errors import FileError, InputError
-        from ..files import new_file, write_tensors
-        from ..numerics import require_finite
-        from ..tiling import write_features
+        from dense_ctx import images, visualize
+        from dense_ctx.data.video import IMAGE_SUFFIXES
+        from dense_ctx.errors import FileError, InputError
+        from dense_ctx.files import new_file, write_tensors
+        from dense_ctx.numerics import require_finite
+        from dense_ctx.tiling import write_features
 
         if not 0 < args.scale <= 8:
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
@@ -52,7 +58,7 @@ class Features(Command):
         stems: set[str] = set()
         maps, names = [], []
         for path in progress(args.images, len(args.images), "features"):
-            name = unique_stem(path, stems)
+            name = _unique_stem(path, stems)
             if args.npy:
                 file = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
                 print(f"{path} -> {file}")
@@ -77,3 +83,13 @@ class Features(Command):
         for name, picture in zip(names, visualize.pca_pictures(maps) if maps else [], strict=True):
             print(f"picture {visualize.save_picture(args.out / f'{name}.png', picture)}")
         return 0
+
+
+def _unique_stem(path: Path, stems: set[str]) -> str:
+    """A name for the outputs of `path`: its stem, numbered when two inputs share it."""
+    stem, count = path.stem, 1
+    while stem in stems:
+        count += 1
+        stem = f"{path.stem}-{count}"
+    stems.add(stem)
+    return stem

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .errors import InputError, about
-from .gateway import gateway
-from .images import ImageLike, load, load_mask, nearest
-from .interfaces import DenseFeatures, Probe
-from .numerics import require_finite
-from .plugins import registry
+from dense_ctx.errors import InputError, about
+from dense_ctx.gateway import gateway
+from dense_ctx.images import ImageLike, load, load_mask, nearest
+from dense_ctx.interfaces import DenseFeatures, Probe
+from dense_ctx.numerics import require_finite
+from dense_ctx.plugins import registry
 
 if TYPE_CHECKING:
-    from .model import DenseModel
+    from dense_ctx.model import DenseModel
 
 
 @torch.no_grad()

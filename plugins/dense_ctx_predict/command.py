@@ -1,0 +1,197 @@
+"""dense-ctx predict: masks, depth or normals for images, folders and videos."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dense_ctx.commands.arguments import (
+    add_model_argument,
+    add_precision_arguments,
+    refuse,
+    split_pair,
+)
+from dense_ctx.commands.base import Command
+from dense_ctx.model_spec import DEFAULT_METHOD
+
+if TYPE_CHECKING:
+    from .outputs import Writer
+    from .predictor import Predictor
+    from .queries import Query
+    from .run import Summary
+
+LISTED = 20  # at most so many files are printed one by one
+OF_EXAMPLES = ("method", "ignore_index", "classes", "task")  # options that say how examples are read
+
+
+class Predict(Command):
+    """`dense-ctx predict`."""
+
+    help = "masks, depth or normals for images, folders and videos: from annotated examples, or by a trained head"
+    description = (
+        "From annotated examples (--support), by a saved predictor, or by a model with a trained head (--model). A "
+        "folder stands for all images and videos in it and below. The same command goes on where it was."
+    )
+    epilog = (
+        "Example: dense-ctx predict --support a.jpg:a_mask.png --query photos/ --classes 0=background 1=cup. "
+        "A mask has the image's size and holds class ids (palette or grey PNG), 255 where nothing is annotated: a few "
+        "strokes of each class will do. The status is 1 where a file could not be predicted."
+    )
+    stop_note = "what is predicted is in {out}; the same command goes on from there"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the options."""
+        add = parser.add_argument
+        add("--query", nargs="+", type=Path, metavar="PATH", help="images, videos, or folders of them at any depth")
+        add(
+            "--support",
+            nargs="+",
+            metavar="IMG:MASK",
+            help="annotated examples: class ids; with --task, depth or normals",
+        )
+        add("--out", type=Path, default=Path("dense-ctx-predictions"), help="folder (%(default)s)")
+        add(
+            "--task",
+            choices=["segmentation", "depth", "normals"],
+            help="what the examples show: depth is a 16-bit picture or .npy [H, W], normals an RGB picture or .npy "
+            "[H, W, 3]; default classes, or the values of a .npy file",
+        )
+        add(
+            "--scale",
+            type=float,
+            metavar="VALUES",
+            help="values of depth files per metre, read and written (1000 in pictures, 1 in .npy files)",
+        )
+        add("--format", choices=["png", "npy"], help="of the predictions (png; npy of values without a unit)")
+        add("--classes", nargs="+", default=[], metavar="ID=NAME", help="names of the masks' classes")
+        add(
+            "--method",
+            default=DEFAULT_METHOD,
+            help="ridge, knn, linear or another probe, NAME(key=value, ...) (%(default)s)",
+        )
+        add(
+            "--ignore-index",
+            default="auto",
+            metavar="ID",
+            help="mask value that means not annotated, or none; auto is 255, but 0 and 255 alone are background and "
+            "foreground (%(default)s)",
+        )
+        add("--frames", action="store_true", help="each folder of --query is one clip, its images are the frames")
+        add("--no-overlay", action="store_true", help="write no overlays or pictures, only the predictions")
+        add("--processes", type=int, default=1, metavar="N", help="at once, each with a model of its own (%(default)s)")
+        add("--save", type=Path, metavar="DIR", help="write the predictor, for --model DIR or the Hub")
+        add_model_argument(parser)
+        add_precision_arguments(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Predict; print where the files are, and what was left out."""
+        from dense_ctx.errors import InputError
+
+        from .opening import from_arguments
+        from .queries import expand
+
+        if not args.query and not args.save:
+            raise InputError("Nothing to do: give --query PATH ..., or --save DIR")
+        _check(args)
+        pairs = [split_pair(text) for text in args.support or []]
+        queries = expand(args.query or [], frames=args.frames, skip=[args.out, *(mask for _, mask in pairs)])
+        predictor = from_arguments(args, pairs)
+        if args.save:
+            print(f"predictor -> {predictor.save(args.save)}")
+        if not queries:
+            return 0
+        writer = _writer(args, predictor)
+        if (args.scale is not None or args.format == "png") and predictor.task not in (
+            "depth",
+            "segmentation",
+            "normals",
+        ):
+            raise InputError("Values without a unit are written as .npy, as they are: leave --format and --scale out")
+        if args.scale is not None and predictor.task != "depth":
+            raise InputError(f"--scale is of depth; this predicts {predictor.task}: leave it out")
+        _claim(args.out, predictor, writer)
+        return _report(_predict(args, queries, writer), writer, len(queries))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be refused before anything is opened."""
+    from dense_ctx.config import parse_part
+    from dense_ctx.errors import InputError
+    from dense_ctx.plugins import registry
+
+    from .support import class_names, ignore_index
+
+    if args.support is None:
+        refuse(args, OF_EXAMPLES, "without --support")
+    if not args.query:
+        refuse(args, ["frames", "no_overlay", "processes", "format", "out"], "without --query")
+    if args.processes < 1:
+        raise InputError(f"--processes {args.processes}: expected at least 1")
+    if args.scale is not None and not 0 < args.scale < float("inf"):
+        raise InputError(f"--scale {args.scale}: expected a number above 0")
+    try:
+        args.ignored = ignore_index(args.ignore_index)
+    except ValueError:
+        raise InputError(f"--ignore-index {args.ignore_index!r}: expected a whole number, none or auto") from None
+    args.names, args.part = class_names(args.classes), parse_part(args.method)
+    kind = "regression" if args.task in ("depth", "normals") else "segmentation"
+    registry().create("probe", args.part.name, task=kind, **args.part.args)  # refused before any work
+
+
+def _writer(args: argparse.Namespace, predictor: Predictor) -> Writer:
+    from .outputs import Writer
+    from .support import MILLIMETRES
+
+    plain = args.format or ("npy" if predictor.task == "regression" else "png")
+    return Writer(predictor, args.out, plain, args.scale or MILLIMETRES, not args.no_overlay, args.max_memory)
+
+
+def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
+    """Make `out` the folder of this predictor's files, or refuse one of another's."""
+    from dataclasses import asdict
+
+    from dense_ctx.persistence.identity import Identity
+
+    from .files import digest
+
+    settings = {"predictor": digest(predictor), "task": predictor.task, "format": writer.format}
+    if predictor.task == "depth" and writer.format == "png":
+        settings["scale"] = writer.scale
+    advice = "Choose another --out, or remove this one to begin anew"
+    Identity(out / "predictor.json", "folder of predictions", advice).claim(
+        settings, {"classes": [asdict(item) for item in predictor.classes]}
+    )
+
+
+def _predict(args: argparse.Namespace, queries: list[Query], writer: Writer) -> Summary:
+    from dense_ctx.persistence.lock import locked
+
+    from .opening import Recipe
+    from .run import run
+
+    with locked(args.out / "predictions", f"The folder {args.out}"), tempfile.TemporaryDirectory() as folder:
+        again = Recipe.of(args, writer, Path(folder)).open if args.processes > 1 else None
+        return run(queries, writer, again, args.processes)
+
+
+def _report(summary: Summary, writer: Writer, count: int) -> int:
+    from .outputs import FOLDERS
+    from .run import RECORD
+
+    folder = writer.out / FOLDERS[writer.predictor.task]
+    parts = [f"{summary.new} predicted in {summary.seconds:.0f} s"]
+    parts += [f"{summary.before} were there before"] if summary.before else []
+    parts += [f"{len(summary.skipped)} left out"] if summary.skipped else []
+    print(f"{count} image(s) and video(s): {', '.join(parts)}\n  {folder}, listed in {writer.out / RECORD}")
+    if writer.pictures:
+        print(f"  {writer.out / ('overlays' if writer.predictor.task == 'segmentation' else 'pictures')}")
+    if summary.without_depth:
+        print(f"  {summary.without_depth} of them have pixels without a positive depth, written as 0", file=sys.stderr)
+    for path, reason in list(summary.skipped.items())[:LISTED]:
+        print(f"left out {path}: {reason}", file=sys.stderr)
+    if len(summary.skipped) > LISTED:
+        print(f"... and {len(summary.skipped) - LISTED} more", file=sys.stderr)
+    return 1 if summary.skipped else 0

@@ -1,0 +1,124 @@
+"""Predictors on disk and on the Hub.
+
+A trained head is a model folder whose config.json says what it predicts. What was learnt from examples is
+
+    predictor.json   the task, and the classes with names and colours
+    context/         the fitted probe
+    model/           the model whose features it reads
+    manifest.json    sha256 of predictor.json and of the manifests of the two folders, which vouch for the rest
+    README.md        the card, written once
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dense_ctx.config import Quantity, typed
+from dense_ctx.errors import ConfigError
+from dense_ctx.files import json_digest, state_digest, write_json, write_text
+from dense_ctx.persistence import checkpoint, hub
+from dense_ctx.persistence.artefact import MANIFEST, Artefact, read_object
+
+from .card import predictor_card
+from .context_files import CONTEXT, load_context, save_context
+from .predictor import LabelClass, Predictor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FACTS, CONTEXT_PLACE, MODEL_PLACE = "predictor.json", "context", "model"
+PREDICTOR = Artefact("predictor", (FACTS, f"{CONTEXT_PLACE}/{MANIFEST}", f"{MODEL_PLACE}/{MANIFEST}"))
+FILES = (
+    *checkpoint.MODEL.files, MANIFEST, *PREDICTOR.files,
+    *(f"{CONTEXT_PLACE}/{name}" for name in CONTEXT.files),
+    *(f"{MODEL_PLACE}/{name}" for name in checkpoint.MODEL.files),
+)  # fmt: skip
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """predictor.json. classes: in the order of the scores."""
+
+    format_version: int
+    task: Quantity
+    classes: tuple[LabelClass, ...]
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ConfigError(f"format_version is {self.format_version!r:.40}; this dense_ctx reads {FORMAT_VERSION}")
+
+
+def save(predictor: Predictor, folder: Path, options: Mapping[str, Any]) -> Path:
+    """`Predictor.save`."""
+    context = predictor.context
+    if context is None:
+        return predictor.model.save_pretrained(folder, **options)
+    facts = _Facts(FORMAT_VERSION, predictor.task, predictor.classes)
+
+    def fill(partial: Path) -> None:
+        predictor.model.save_pretrained(partial / MODEL_PLACE, **options)
+        save_context(context, partial / CONTEXT_PLACE)
+        write_json(partial / FACTS, asdict(facts))
+        if not (partial / checkpoint.CARD).exists():
+            card = predictor_card(predictor, folder.name, str(options.get("license", "other")))
+            write_text(partial / checkpoint.CARD, card)
+
+    PREDICTOR.write(folder.absolute(), fill)
+    return folder
+
+
+def open_predictor(
+    cls: type[Self],
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    allow: Sequence[str] = (),
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Self:
+    """`Predictor.from_pretrained`."""
+    where = hub.locate(name, revision, cache_dir, local_files_only, token, FILES)
+    published = hub.local_folder(name) is None
+    if not (where / FACTS).exists():
+        model = checkpoint.read(where, published=published, allow=allow)
+        return cls(model.to(device=device, dtype=dtype).eval())
+
+    def load(part: Path) -> Any:
+        model = checkpoint.read(part / MODEL_PLACE, published=published, allow=allow)
+        model.to(device=device, dtype=dtype).eval()
+        return load_context(part / CONTEXT_PLACE, model)
+
+    def plan(part: Path) -> _Facts:
+        return typed(_Facts, read_object(part / FACTS), str(part / FACTS))
+
+    facts, context = PREDICTOR.read(where, plan, load)
+    if [item.id for item in facts.classes] != context.classes_:
+        raise ConfigError(f"{where / FACTS} lists other classes than {where / CONTEXT_PLACE}")
+    task = None if facts.task == "segmentation" else facts.task
+    return cls(context, task, {i.id: i.name for i in facts.classes}, {i.id: i.colour for i in facts.classes})
+
+
+def is_predictor(name: str) -> bool:
+    """Whether it is the folder of a predictor with examples of its own."""
+    return (Path(name) / FACTS).is_file()
+
+
+def digest(predictor: Predictor) -> str:
+    """sha256 of all that decides what is predicted."""
+    context, config = predictor.context, predictor.model.model_config
+    parts: list[Any] = [predictor.task, state_digest(predictor.model.state_dict())]
+    if context is not None and context.probe_ is not None:
+        parts += [context.method, context.options, context.classes_, state_digest(context.probe_.state_dict())]
+    elif config is not None and config.output is not None:
+        parts.append(asdict(config.output))
+    return json_digest(parts)

@@ -1,0 +1,100 @@
+"""Reading a trained head: a model whose decoder's channels are classes or values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.config import Output
+from dense_ctx.errors import ConfigError
+from dense_ctx.images import resized
+from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+from dense_ctx.model import DenseModel
+from dense_ctx.numerics import require_finite
+
+
+def output_of(model: DenseModel) -> Output:
+    """What a model predicts.
+
+    Raises:
+        ConfigError: it has features alone.
+    """
+    output = None if model.model_config is None else model.model_config.output
+    if output is None:
+        raise ConfigError(
+            "The model gives features and predicts nothing by itself: annotate an example (--support IMAGE:MASK, "
+            "InContext), or train a head on it (dense-ctx train)"
+        )
+    if output.classes and model.dim < len(output.classes):
+        raise ConfigError(f"The model's output has {len(output.classes)} classes, and its decoder {model.dim} channels")
+    return output
+
+
+@torch.inference_mode()
+def read_head(model: DenseModel, image: Tensor) -> Tensor:
+    """Probabilities or values [K, H, W] of one image [3, H, W] in [0, 1], as the head was trained and scored.
+
+    The image is resized to the size of the training images, and the channels, of the training's outputs, back.
+    """
+    output = output_of(model)
+    height, width = image.shape[-2:]
+    small = image if output.image_size is None else resized(image, output.image_size)
+    seen = (small.shape[-2], small.shape[-1])
+    features, padded = model.encode(small[None])
+    channels = model.decode(features, padded, seen, output.size).float()
+    require_finite("The prediction of the head", "Look at its weights, or use float32", values=channels)
+    return meaning(channels, output, (height, width))[0]
+
+
+def meaning(channels: Tensor, output: Output, size: Size) -> Tensor:
+    """A head's channels [B, C, h, w] as probabilities or values [B, K, *size]."""
+    if output.task == "segmentation":
+        channels = channels[:, : len(output.classes)]
+    if tuple(channels.shape[-2:]) != size:
+        shrink = channels.shape[-2] > size[0] or channels.shape[-1] > size[1]
+        channels = functional.interpolate(channels, size, mode="bilinear", align_corners=False, antialias=shrink)
+    if output.task == "segmentation":
+        return channels.softmax(1)
+    if output.task == "normals":
+        return functional.normalize(channels, dim=1)
+    return channels.sigmoid() if output.sigmoid else channels
+
+
+class HeadProbe(Probe):
+    """For `dense-ctx evaluate`: the model's channels are the prediction, and nothing is learnt.
+
+    Args:
+        task: see `dense_ctx.Probe`.
+    """
+
+    learns = False
+
+    def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
+        super().__init__(task, seed)
+        self.classes = 0
+
+    def configure(self, context: FitContext) -> None:
+        """Take how many classes there are."""
+        super().configure(context)
+        self.classes = len(context.classes)
+
+    def partial_fit(self, features: DenseFeatures, targets: Tensor) -> HeadProbe:
+        """Learn nothing."""
+        return self
+
+    def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
+        """[B, K, *size]: softmax over the classes, or values."""
+        names = tuple(map(str, range(self.classes or features.pixels.shape[1])))
+        output = Output("segmentation", names) if self.task == "segmentation" else Output("regression")
+        return meaning(features.pixels.float(), output, size or (features.pixels.shape[-2], features.pixels.shape[-1]))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing is learnt."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take nothing back."""
+        return None

@@ -1,0 +1,93 @@
+"""The predictor that a command line names: from examples, a saved one, or a trained head; also in other processes."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dense_ctx.commands.arguments import model_of
+from dense_ctx.config import Part, Quantity
+from dense_ctx.device import pick_device
+from dense_ctx.errors import InputError
+from dense_ctx.model_spec import open_model, parse_model
+
+from . import support
+from .context_files import load_context, save_context
+from .files import is_predictor
+from .outputs import Writer
+from .predictor import Colour, Predictor
+
+
+def from_arguments(args: Namespace, pairs: Sequence[tuple[Path, Path]]) -> Predictor:
+    """The predictor of `dense-ctx predict`; `pairs` are its examples.
+
+    Raises:
+        InputError: examples for a model that predicts without, or none for one that does not.
+    """
+    if not pairs:
+        return _opened(args.model, args.device, args.dtype)
+    if is_predictor(args.model):
+        raise InputError(
+            f"{args.model} is a predictor with examples of its own: leave --support out, or name its model as --model"
+        )
+    model = model_of(args)
+    if model.model_config is not None and model.model_config.output is not None:
+        raise InputError(f"{args.model} has a trained head, which needs no examples: leave --support out")
+    return support.fit(
+        model, pairs, args.part, task=args.task, scale=args.scale, ignore_index=args.ignored, names=args.names,
+        max_memory=args.max_memory,
+    )  # fmt: skip
+
+
+def _opened(name: str, device: str, dtype: str) -> Predictor:
+    part = parse_model(name)
+    if not isinstance(part, Part):
+        raise InputError(
+            f"{name} is a model of features: give annotated examples, --support IMAGE:MASK, or name a trained head or "
+            "a saved predictor as --model"
+        )
+    where, kind = pick_device(device), getattr(torch, dtype)
+    return Predictor.from_pretrained(part.name, **part.args, device=where, dtype=kind)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What another process needs to make the same writer: paths and words, no tensors.
+
+    context: the folder of what was learnt from examples; None: the model opens as a predictor.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    context: Path | None
+    task: Quantity
+    names: dict[int, str]
+    colours: dict[int, Colour]
+    writer: dict[str, Any]
+
+    @classmethod
+    def of(cls, args: Namespace, writer: Writer, folder: Path) -> Recipe:
+        """The recipe of a writer; `folder` takes what was learnt."""
+        predictor, context = writer.predictor, None
+        if predictor.context is not None and not is_predictor(args.model):
+            context = save_context(predictor.context, folder / "context")
+        options = {
+            "out": writer.out, "format": writer.format, "scale": writer.scale, "pictures": writer.pictures,
+            "max_memory": writer.max_memory,
+        }  # fmt: skip
+        names = {item.id: item.name for item in predictor.classes}
+        colours = {item.id: item.colour for item in predictor.classes}
+        return cls(args.model, args.device, args.dtype, context, predictor.task, names, colours, options)
+
+    def open(self) -> Writer:
+        """Make the writer."""
+        if self.context is None:
+            return Writer(_opened(self.model, self.device, self.dtype), **self.writer)
+        learnt = load_context(self.context, open_model(self.model, pick_device(self.device), self.dtype))
+        return Writer(Predictor(learnt, self.task, self.names, self.colours), **self.writer)

@@ -1,0 +1,202 @@
+"""Predictor: one object for what is learnt from a few examples and for trained heads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx import InContext
+from dense_ctx.config import Quantity
+from dense_ctx.data.video import VIDEO_SUFFIXES, Video
+from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.gateway import gateway
+from dense_ctx.images import ImageLike, load
+from dense_ctx.model import DenseModel
+from dense_ctx.persistence import hub
+from dense_ctx.persistence.links import refuse_local_links
+from dense_ctx.visualize import Picture, palette
+
+from .head import output_of, read_head
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A class: the id that masks have, a name, and a colour (R, G, B) of 0 to 255."""
+
+    id: int
+    name: str
+    colour: Colour
+
+
+class Predictor:
+    """Predicts classes, depth, normals or values for images, folders and videos; a file or a repository holds it whole.
+
+    Args:
+        source: a fitted InContext, or a model with a trained head (`dense-ctx train` with an objective that predicts).
+        task: "depth" or "normals" of an InContext fitted on such values, default "regression"; else it is known.
+        names: of label ids; default "background" for 0, "class 7" for 7. A head has its own.
+        colours: of label ids; default the VOC palette's.
+
+    Attributes: `task`; `classes`, in the order of the scores; `model`; `context`, None of a head.
+
+    Raises:
+        NotFittedError: an InContext that has learnt nothing.
+        ConfigError: a model of features.
+        InputError: a task, a name or a colour that does not fit.
+    """
+
+    @gateway
+    def __init__(
+        self,
+        source: InContext | DenseModel,
+        task: Quantity | None = None,
+        names: Mapping[int, str] | None = None,
+        colours: Mapping[int, Colour] | None = None,
+    ) -> None:
+        self.context = source if isinstance(source, InContext) else None
+        self.model: DenseModel = source.model if isinstance(source, InContext) else source
+        kind, ids, own = _described(source)
+        if task is not None and task != kind and not (kind == "regression" and task in ("depth", "normals")):
+            raise InputError(f"task={task!r}, and the predictor was made for {kind}")
+        self.task: Quantity = task or kind
+        channels = source.targets_.channels if isinstance(source, InContext) else 0
+        if (wanted := {"depth": 1, "normals": 3}.get(self.task, channels)) != channels and channels:
+            raise InputError(f"{self.task} has {wanted} channel(s); the context was fitted on {channels}")
+        table = palette(max([255, *ids]) + 1)
+        names, colours = {**own, **(names or {})}, colours or {}
+        if strange := sorted({*names, *colours} - {*ids}):
+            raise InputError(
+                f"No class has the id {strange[0]}; there are {', '.join(map(str, sorted(ids))) or 'none'}"
+            )
+        self.classes = tuple(LabelClass(i, names[i], _colour(colours.get(i, table[i].tolist()))) for i in ids)
+
+    @property
+    def colours(self) -> Picture:
+        """Colour of each label id, uint8 [at least 256, 3]."""
+        table = palette(max([255, *(item.id for item in self.classes)]) + 1)
+        for item in self.classes:
+            table[item.id] = item.colour
+        return table
+
+    @gateway
+    def scores(self, image: ImageLike, max_memory: str | int | None = None) -> Tensor:
+        """Class probabilities in the order of `classes`, or values: float [K, H, W] at the image's size.
+
+        Args:
+            max_memory: as for `InContext.predict`; a head sees images of one size and needs none.
+        """
+        if self.context is None:
+            return read_head(self.model, load(image)).cpu()
+        if self.task == "segmentation":
+            return torch.as_tensor(self.context.predict_proba(image, max_memory)).cpu()
+        values = torch.as_tensor(self.context.predict(image, max_memory)).cpu()
+        return functional.normalize(values, dim=0) if self.task == "normals" else values
+
+    @gateway
+    def predict(self, source: Any, max_memory: str | int | None = None) -> Any:
+        """Label ids, int64 [H, W], or values, float [K, H, W] (metres; unit vectors).
+
+        Args:
+            source: an image (path, PIL, array, tensor); a list, which gives a list; a `Video` or the path of a video
+                file, which gives an iterator over its frames; a folder, which gives an iterator of (path, prediction)
+                over the images in it and below.
+
+        Raises:
+            FileError, InputError: an image that cannot be read.
+        """
+        if isinstance(source, (list, tuple)):
+            return [self.predict(item, max_memory) for item in source]
+        if isinstance(source, (str, os.PathLike)):
+            path = Path(source)
+            if path.is_dir():
+                return self._folder(path, max_memory)
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                source = Video(path)
+        if isinstance(source, Video):
+            return self._frames(source, max_memory)
+        scores = self.scores(source, max_memory)
+        return torch.tensor([c.id for c in self.classes])[scores.argmax(0)] if self.task == "segmentation" else scores
+
+    def _folder(self, folder: Path, max_memory: str | int | None) -> Iterator[tuple[Path, Any]]:
+        from .queries import expand
+
+        queries = expand([folder])  # an empty folder is refused at once
+        return ((query.path, self.predict(query.path, max_memory)) for query in queries)
+
+    def _frames(self, video: Video, max_memory: str | int | None) -> Iterator[Any]:
+        return (self.predict(frame, max_memory) for frame in video)
+
+    @gateway
+    def save(self, folder: str | os.PathLike[str], **options: Any) -> Path:
+        """Write a folder that opens by `from_pretrained`, whole or not at all.
+
+        Args:
+            options: of the model in it: license, metrics, standalone, dtype; see `DenseModel.save_pretrained`.
+
+        Raises:
+            ConfigError: a model made of modules, which no file can name; FileError: it cannot be written.
+        """
+        from . import files
+
+        return files.save(self, Path(folder), options)
+
+    @classmethod
+    @gateway
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
+        """Open a folder, or a Hub repository "owner/name".
+
+        Args:
+            options: revision, cache_dir, local_files_only, token, allow, device, dtype: see
+                `dense_ctx.persistence.hub.load`, whose errors it raises.
+
+        Raises:
+            ConfigError: a model of features, which predicts nothing.
+        """
+        from . import files
+
+        return files.open_predictor(cls, name_or_path, **options)
+
+    @gateway
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish to "owner/name" in one commit; a card that is there stays. Returns the commit's address.
+
+        Args:
+            options: private, token, branch, commit_message: see `dense_ctx.persistence.hub.push`; others as `save`.
+
+        Raises:
+            WeightsError: no access, or no connection.
+            ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
+        """
+        refuse_local_links(self.model, bool(options.get("standalone")))
+        return hub.push(self.save, repo_id, **{"commit_message": "Upload a dense_ctx predictor", **options})
+
+
+def _described(source: InContext | DenseModel) -> tuple[Quantity, list[int], dict[int, str]]:
+    """The task, the label ids in the order of the scores, and their names."""
+    if isinstance(source, InContext):
+        if source.probe_ is None or source.task_ is None:
+            raise NotFittedError("The context has learnt nothing: call fit(images, targets) first")
+        ids = list(source.classes_)
+        white = source.targets_.binary and set(ids) <= {0, 1}
+        return source.task_, ids, {i: "foreground" if white and i else f"class {i}" if i else "background" for i in ids}
+    output = output_of(source)
+    return output.task, list(range(len(output.classes))), dict(enumerate(output.classes))
+
+
+def _colour(colour: Any) -> Colour:
+    if len(colour) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in colour):
+        raise InputError(f"A colour is (R, G, B), whole numbers from 0 to 255; got {colour!r:.60}")
+    red, green, blue = colour
+    return red, green, blue

@@ -1,0 +1,175 @@
+"""Predicting many files: what is done stays done, several processes, what cannot be read is left out and told."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dense_ctx.errors import PluginError
+from dense_ctx.progress import progress
+
+from .outputs import QueryError, Writer
+from .queries import Query
+
+RECORD = "predictions.jsonl"
+Open = Callable[[], Writer]  # picklable: each process opens its own
+Outcome = dict[str, Any] | str  # notes, or why it was left out
+
+
+@dataclass
+class Summary:
+    """What a run did: how many were predicted now, were there before, and which could not be, with the reason."""
+
+    new: int = 0
+    before: int = 0
+    skipped: dict[Path, str] = field(default_factory=dict)
+    without_depth: int = 0
+    seconds: float = 0.0
+
+
+class Record:
+    """predictions.jsonl: a line for each query that is done, with the size and time of its file."""
+
+    def __init__(self, out: Path) -> None:
+        self.path, self.out = out / RECORD, out
+        self.lines: dict[str, dict[str, Any]] = {}
+        self.cut = False  # the last line has no end
+        if self.path.exists():
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+            self.cut = bool(text) and not text.endswith("\n")
+            for line in text.splitlines():
+                try:
+                    item = json.loads(line)
+                    self.lines[item["name"]] = item
+                except (ValueError, KeyError, TypeError):  # cut by a kill: that query is predicted again
+                    continue
+
+    def done(self, query: Query, files: Sequence[Path]) -> bool:
+        """Whether the query's file has not changed since, and all its files are there."""
+        item = self.lines.get(query.name)
+        there = all((self.out / file).exists() for file in files)
+        return item is not None and there and item.get("source") == _stamp(query) and item.get("files") == _names(files)
+
+    def add(self, query: Query, files: Sequence[Path], notes: dict[str, Any]) -> None:
+        """A query is done."""
+        item = {"name": query.name, "path": str(query.path), "source": _stamp(query), "files": _names(files), **notes}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(("\n" if self.cut else "") + json.dumps(item, ensure_ascii=False) + "\n")
+        self.cut = False
+        self.lines[query.name] = item
+
+
+def run(queries: Sequence[Query], writer: Writer, open_writer: Open | None = None, processes: int = 1) -> Summary:
+    """Predict and write the queries that are not done yet.
+
+    Args:
+        writer: of this process. open_writer: makes another process' own; None: there is no other.
+        processes: at most so many at once.
+
+    Raises:
+        FileError: a file cannot be written. PluginError: a process ended without a word (out of memory).
+    """
+    began, summary, record = time.monotonic(), Summary(), Record(writer.out)
+    todo = [query for query in queries if not record.done(query, writer.files(query))]
+    summary.before = len(queries) - len(todo)
+    if open_writer is None or min(processes, len(todo)) <= 1:
+        outcomes = _here(todo, writer)
+    else:
+        outcomes = _spread(todo, open_writer, processes)
+    with progress(None, len(todo), "predict") as bar:
+        for query, outcome in outcomes:
+            if isinstance(outcome, str):
+                summary.skipped[query.path] = outcome
+                bar.write(f"left out {query.path}: {outcome}", file=sys.stderr)
+            else:
+                record.add(query, writer.files(query), outcome)
+                summary.new += 1
+                summary.without_depth += bool(outcome.get("without_depth"))
+            bar.update()
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+def _here(queries: Sequence[Query], writer: Writer) -> Iterator[tuple[Query, Outcome]]:
+    for query in queries:
+        yield query, _outcome(writer, query)
+
+
+def _outcome(writer: Writer, query: Query) -> Outcome:
+    try:
+        return writer.write(query)
+    except QueryError as error:
+        return str(error)
+
+
+_writer: list[Writer] = []  # of a process that works for another
+
+
+def _start(open_writer: Open, threads: int) -> None:
+    import torch
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)  # half-written files are removed on the way out
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    signal.signal(signal.SIGTERM, stop)
+    torch.set_num_threads(threads)
+    _writer.append(open_writer())
+
+
+def _work(query: Query) -> Outcome:
+    return _outcome(_writer[0], query)
+
+
+def _spread(queries: Sequence[Query], open_writer: Open, processes: int) -> Iterator[tuple[Query, Outcome]]:
+    """In the order in which they are done; a few wait for each process, whatever their number."""
+    import torch
+
+    processes = min(processes, len(queries))
+    start = (open_writer, max(1, torch.get_num_threads() // processes))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=start)
+    running: dict[Future[Outcome], Query] = {}
+    rest, before = iter(queries), set(multiprocessing.active_children())
+    try:
+        while True:
+            while len(running) < 2 * processes and (query := next(rest, None)) is not None:
+                running[pool.submit(_work, query)] = query
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise PluginError(
+            "A process ended without a word, most likely out of memory: run it again with fewer --processes; what is "
+            "done stays done"
+        ) from error
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _stamp(query: Query) -> list[int]:
+    """Size and time of change of a file; of a folder of frames, those of its files summed up."""
+    files = sorted(query.path.iterdir()) if query.path.is_dir() else [query.path]
+    status = [os.stat(file) for file in files]
+    return [sum(item.st_size for item in status), max((item.st_mtime_ns for item in status), default=0), len(status)]
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    return [file.as_posix() for file in files]

@@ -1,0 +1,93 @@
+"""Annotated examples from the command line: what their files hold, for each task, and the classes they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dense_ctx import InContext
+from dense_ctx.config import Part, Quantity
+from dense_ctx.data.geometric import read_depth, read_normals
+from dense_ctx.errors import FileError, InputError
+from dense_ctx.images import open_image
+from dense_ctx.interfaces import Task
+from dense_ctx.model import DenseModel
+
+from .predictor import Colour, Predictor
+
+MILLIMETRES = 1000.0  # values per metre of a 16-bit depth picture
+
+
+def fit(
+    model: DenseModel,
+    pairs: Sequence[tuple[Path, Path]],
+    method: Part,
+    *,
+    task: Quantity | None,
+    scale: float | None,
+    ignore_index: Any,
+    names: dict[int, str],
+    max_memory: str | None,
+) -> Predictor:
+    """A predictor of what the pairs (image, annotation) show.
+
+    Args:
+        task: None: classes, or the values of .npy files. scale: values of depth files per metre; default 1 for .npy,
+            1000 for pictures.
+
+    Raises:
+        FileError, InputError: a file that cannot be read, or is not what the task takes.
+    """
+    targets: list[Any] = [path for _, path in pairs]
+    if task == "depth":
+        targets = [read_depth(path, scale or (1.0 if path.suffix == ".npy" else MILLIMETRES)) for path in targets]
+    elif task == "normals":
+        targets = [read_normals(path) for path in targets]
+    kind: Task | None = "regression" if task in ("depth", "normals") else task  # type: ignore[assignment]
+    context = InContext(model, method.name, kind, ignore_index, **method.args)
+    context.fit([image for image, _ in pairs], targets, max_memory)
+    drawn = context.task_ == "segmentation" and not context.targets_.binary
+    colours = _palette([path for _, path in pairs]) if drawn else {}
+    if names and context.task_ != "segmentation":
+        raise InputError(f"--classes names classes, and the examples show {task or 'values'}: leave it out")
+    return Predictor(context, task, names, {i: colour for i, colour in colours.items() if i in context.classes_})
+
+
+def _palette(masks: Sequence[Path]) -> dict[int, Colour]:
+    """Colours of the first mask that has a palette of several colours."""
+    for path in masks:
+        try:
+            image = open_image(path)
+        except FileError:
+            continue
+        flat = image.getpalette("RGB") if image.mode == "P" else None
+        if flat:
+            table = [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat) - 2, 3)]
+            if len({*table}) > 1:
+                return dict(enumerate(table))
+    return {}
+
+
+def class_names(words: Sequence[str]) -> dict[int, str]:
+    """ID=NAME words.
+
+    Raises:
+        InputError: not ID=NAME, or an id twice.
+    """
+    names: dict[int, str] = {}
+    for word in words:
+        text, equals, name = word.partition("=")
+        if not equals or not name or not text.strip().isdecimal():
+            raise InputError(f"--classes {word!r} is not ID=NAME, such as 1=road")
+        if int(text) in names:
+            raise InputError(f"--classes names the id {int(text)} twice")
+        names[int(text)] = name
+    return names
+
+
+def ignore_index(text: str) -> int | str | None:
+    """The value of --ignore-index."""
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    return int(text)

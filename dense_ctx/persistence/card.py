@@ -24,7 +24,8 @@ def model_card(
     parameters = sum(p.numel() for p in model.decoder.parameters())
     output, where = config.output, f'.from_pretrained("{name}")   # a folder, or owner/{name} on the Hub'
     if output is None:
-        pipeline, what = "image-feature-extraction", f"Dense features, one vector of {model.dim} numbers for every pixel"
+        pipeline = "image-feature-extraction"
+        what = f"Dense features, one vector of {model.dim} numbers for every pixel"
         code = ["from dense_ctx import AutoDenseModel", "", f"model = AutoDenseModel{where}"]
         code += ['features = model("photo.jpg")   # any size', f"features.pixels    # [1, {model.dim}, H, W]"]
         code += [f"features.patches   # [1, {model.backbone.dims[-1]}, h, w]"]

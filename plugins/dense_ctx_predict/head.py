@@ -71,6 +71,7 @@ class HeadProbe(Probe):
     """
 
     learns = False
+    file_args: ClassVar[Mapping[str, Any] | None] = {"seed": SEEDS}
 
     def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
         super().__init__(task, seed)

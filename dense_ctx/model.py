@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import images as image_io
 from .config import ModelConfig, Part
-from .create import create_backbone, create_decoder
+from .create import create_backbone, create_decoder, placed
 from .errors import InputError
 from .gateway import gateway
 from .images import ImageLike
@@ -61,20 +61,24 @@ class DenseModel(nn.Module):
         *,
         backbone_args: dict[str, Any] | None = None,
         decoder_args: dict[str, Any] | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
-        """Join a backbone and a decoder, by name or as modules.
+        """Join a backbone and a decoder, by name or as modules; on `device` and in `dtype`, if they are given.
 
         A model of modules runs and trains; only one built from names can be saved.
         """
         encoder = Part(backbone, backbone_args or {}) if isinstance(backbone, str) else backbone
         head = Part(decoder, decoder_args or {}) if isinstance(decoder, str) else decoder
         if isinstance(encoder, Part):
-            backbone = create_backbone(encoder.name, **encoder.args)
+            with placed(device, dtype):
+                backbone = create_backbone(encoder.name, **encoder.args)
             encoder = replace(encoder, args=backbone.stored_args(encoder.args, whole=False))
         if isinstance(head, Part):
             decoder = create_decoder(head.name, cast(Backbone, backbone), **head.args)
         config = ModelConfig(encoder, head) if isinstance(encoder, Part) and isinstance(head, Part) else None
-        return cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
+        model = cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
+        return model.to(device=device, dtype=dtype)
 
     @gateway
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Path:
@@ -89,8 +93,7 @@ class DenseModel(nn.Module):
         """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"), in eval mode.
 
         Args:
-            options: revision, cache_dir, local_files_only, token, device, dtype ...: those of
-                `dense_ctx.persistence.hub.load`, which describes them and the errors.
+            options: revision, token, device, dtype ...: see `dense_ctx.persistence.hub.load`, also for the errors.
         """
         from .persistence import hub
 
@@ -101,8 +104,7 @@ class DenseModel(nn.Module):
         """Publish to "owner/name" in one commit; an existing card is kept. Returns the commit's URL.
 
         Args:
-            options: private, token, branch, commit_message: see `dense_ctx.persistence.hub.push`; others as
-                `save_pretrained`.
+            options: of `dense_ctx.persistence.hub.push`, and of `save_pretrained`.
 
         Raises:
             WeightsError: no access, or no connection.

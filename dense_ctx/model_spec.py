@@ -68,9 +68,11 @@ def open_model(
     from .model import AutoDenseModel
 
     parts = parse_model(spec)
+    where = None if device is None else pick_device(str(device))
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     try:
         if isinstance(parts, Parts):
-            model = AutoDenseModel.from_parts(parts.backbone, parts.decoder)
+            model = AutoDenseModel.from_parts(parts.backbone, parts.decoder, device=where, dtype=kind)
         else:
             unknown = [key for key in parts.args if key not in _OPTIONS]
             if unknown:
@@ -82,8 +84,7 @@ def open_model(
         if hint is None or Path(spec).is_dir():
             raise
         raise type(error)(f"{without_hint(error).rstrip('. ')}. {hint}") from error
-    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    return model.to(device=None if device is None else pick_device(str(device)), dtype=kind).eval()
+    return model.to(device=where, dtype=kind).eval()
 
 
 def check_backbone(name: str) -> None:

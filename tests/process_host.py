@@ -48,8 +48,12 @@ class Faulty(MaxaObjective):
 
 
 def child(rank, port, folder, how):
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
-                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")  # fmt: skip
+    words = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
+    if how == "srun":
+        words = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_STEP_NUM_TASKS": 2, "SLURM_JOB_ID": 71,
+                 "SLURM_STEP_ID": 0, "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}  # fmt: skip
+    words |= {"MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    os.environ.update({key: str(value) for key, value in words.items()})
     if how == "evaluate":
         from dense_ctx.device import processes, wait_for_everyone
 
@@ -59,7 +63,7 @@ def child(rank, port, folder, how):
     data = {"name": "rgbd-folder", "root": sys.argv[2]}
     settings = {"out": f"{folder}/run", "steps": 2, "batch_size": 2, "model": "rgb-xy+linear(dim=1)",
                 "objective": {"name": "maxa-depth"}, "data": data}  # fmt: skip
-    if how == "train":
+    if how in ("train", "srun"):
         train(TrainConfig.from_dict(settings))
         return
     objective, (fault, where) = Faulty("depth"), how.split("-")

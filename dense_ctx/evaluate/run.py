@@ -25,6 +25,7 @@ from ..gateway import gateway
 from ..interfaces import Scores
 from ..model import DenseModel
 from ..numerics import arithmetic
+from ..persistence.lock import locked
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
 from .head import HEAD, check_head
@@ -118,7 +119,8 @@ def evaluate(
     folder = RunFolder(Path(out), identity, rank, world, wait_for_everyone)
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
-    with folder.guarded(), arithmetic(tf32=spec.precision == "tfloat32"):
+    own = locked(folder.path / f"process-{rank}", f"The evaluation {out}")
+    with own, folder.guarded(), arithmetic(tf32=spec.precision == "tfloat32"):
         job = Job(model, spec, scorer, folder, tuple(seeds), keep, bar)
         if isinstance(val, VideoSet):
             scores = VideoEvaluation(job, val).run()

@@ -24,7 +24,7 @@ def check_decoder(
     pyramids: Sequence[tuple[Sequence[int], Sequence[int]]] = (PLAIN, PYRAMID),
     tolerance: float = 1e-5,
 ) -> tuple[str, ...]:
-    """Verify a decoder for several kinds of backbone.
+    """Verify a decoder on several kinds of backbone.
 
     Args:
         decoder: a registered name, or a class or function called with dims= and strides=.
@@ -34,8 +34,7 @@ def check_decoder(
 
     Returns:
         The clauses verified: construction, shapes, finite, input, batch, size, layers, gradients, state_dict,
-        initialise and shift (they do what they say, or say False and do nothing), and bfloat16 where PyTorch has the
-        kernels.
+        initialise and shift (they work, or return False and do nothing), and bfloat16 where PyTorch has the kernels.
 
     Raises:
         ContractError: a clause is broken.

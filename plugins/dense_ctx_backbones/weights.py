@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dense_ctx.create import placement
 from dense_ctx.errors import FileError, WeightsError
 from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
 from dense_ctx.persistence.tensors import nonfinite
@@ -148,7 +149,15 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, h
         raise WeightsError(f"The weights of {source} do not fit: tensors {'; '.join(faults)}{hint}")
     if broken := nonfinite(state):
         raise WeightsError(f"The weights of {source} hold NaN or infinity: {', '.join(broken[:4])}")
-    module.load_state_dict(state)
+    device, dtype = placement()
+    if (device, dtype) == (None, None):
+        module.load_state_dict(state)
+        return
+    placed = {}
+    for key, value in own.items():  # copies, one by one: what is read may be a file in memory, which others may write
+        kind = (dtype or value.dtype) if value.is_floating_point() else value.dtype
+        placed[key] = state[key].to(device=device or "cpu", dtype=kind, copy=True)
+    module.load_state_dict(placed, assign=True)
 
 
 def cached_state(repository: str, net: nn.Module) -> State | None:

@@ -23,6 +23,7 @@ from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, state_digest, write_json
 from dense_ctx.gateway import gateway
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence.lock import locked
 from dense_ctx.plugins import registry
 
 from .kmeans import SAMPLE, assign, kmeans
@@ -100,9 +101,10 @@ class Tasks(TaskFolder):
 
     def run(self) -> Path:
         """All stages; returns the folder."""
-        for stage in (self.segment, self.embed, self.cluster, self.vote, self.pair):
-            stage()
-            wait_for_everyone()
+        with locked(self.out / f"process-{self.rank}", f"The tasks {self.out}"):
+            for stage in (self.segment, self.embed, self.cluster, self.vote, self.pair):
+                stage()
+                wait_for_everyone()
         return self.out
 
     def segment(self) -> None:

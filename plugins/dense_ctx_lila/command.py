@@ -41,6 +41,7 @@ class CuesCommand(Command):
         from tqdm import tqdm
 
         from dense_ctx.device import pick_device, processes
+        from dense_ctx.persistence.lock import locked
 
         from .cue_cache import plan_cues
 
@@ -59,7 +60,8 @@ class CuesCommand(Command):
         who = f"process {rank} of {world}: " if world > 1 else ""
         if rank == 0:
             print(f"{len(plan.clips)} clip(s); about {_size(plan.bytes)} to write, {_size(plan.free)} free", flush=True)
-        with progress(None, plan.frames, "cues", "frame", rank) as bar:
+        own = locked(args.out / f"process-{rank}-of-{world}", f"The cue cache {args.out}")
+        with own, progress(None, plan.frames, "cues", "frame", rank) as bar:
             report = plan.run(
                 bar.update, lambda name, error: tqdm.write(f"warning: {name} is left out: {error}", file=sys.stderr)
             )

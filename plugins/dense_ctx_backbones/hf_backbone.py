@@ -163,7 +163,7 @@ class HfBackbone(Backbone):
 
 
 def _complete(report: dict[str, Any], source: str, net: nn.Module) -> None:
-    """Check transformers' report of a loading; strict, but for what lies beside the encoder.
+    """Check transformers' loading report; strict, except for tensors outside the encoder.
 
     Raises:
         WeightsError: names the missing, unexpected and wrongly shaped tensors.

@@ -90,7 +90,7 @@ def _unwrapped(loaded: Mapping[Any, Any], path: Path) -> State:
     names = set(dict(_flat(loaded[inner[0]])))
     others = [str(key) for key, value in loaded.items() if isinstance(value, Mapping) and key != inner[0]
               and set(dict(_flat(value))) & names]  # fmt: skip
-    if others and inner[0] != "teacher":  # a teacher is what self-distillation is for
+    if others and inner[0] != "teacher":  # the teacher is the result of self-distillation
         raise WeightsError(
             f"{path} holds the network as {inner[0]} and as {', '.join(others)}: say which, "
             f"prefix={inner[0]}. or prefix={others[0]}."
@@ -117,14 +117,14 @@ def _unprefixed(state: State) -> State:
 
 
 def prefix_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """What to type if the network's names stand behind another prefix."""
+    """A hint for the case that the network's names have another prefix."""
     first = next(iter(own), "")
     near = sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")})
     return f". Tensors of these names stand behind {', '.join(near)}: give prefix={near[0]}" if near else ""
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, hint: str = "") -> None:
-    """Load every tensor or none.
+    """Load all tensors, or none on an error.
 
     Args:
         source: of the tensors, for messages. hint: what to do where they do not fit.

@@ -14,7 +14,7 @@ class CuesCommand(Command):
     """`dense-ctx cues`."""
 
     help = "compute cue maps (flow, depth ...) of videos once, for training"
-    stop_note = "finished clips are in {out}; the same command goes on from there"
+    stop_note = "finished clips are in {out}; the same command resumes"
     description = (
         "Finished clips are kept: run it again after an interruption. Under `accelerate launch -m "
         "dense_ctx.cli cues ...` the clips are shared out over the processes."
@@ -37,7 +37,7 @@ class CuesCommand(Command):
         add_device_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Compute this process' share; 0 also when some clips were left out, which is said."""
+        """Compute this process' share; 0 also if some clips were left out, which is reported."""
         from tqdm import tqdm
 
         from dense_ctx.device import pick_device, processes

@@ -13,6 +13,7 @@ from evaluation_data import camvid, clip, davis2016, rgbd, save
 from maxa_scenes import KINDS, OUTPUTS, Boxes
 from pretend_gpu.device import compiler, pretend
 from safetensors.torch import load_file
+from test_clean_ends import ends
 from test_pretend_gpu_parts import close
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -366,3 +367,7 @@ def test_every_verb_takes_a_device(verb, tmp_path):
         assert cli.main([*verbs(tmp_path)[verb], "--device", "cuda:1"]) == 0
         assert gpu.touched == {1}
         assert gpu.launches
+
+
+def test_evaluating_and_then_training_in_one_start_of_two_processes_keeps_their_devices(tmp_path):
+    assert not ends(tmp_path, 1, "both")

@@ -37,7 +37,7 @@ class CuesCommand(Command):
         add_device_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Compute this process' share; 0 also when some clips were left out, which is said."""
+        """Compute this process' share; 0 also if some clips were left out, which is reported."""
         from tqdm import tqdm
 
         from dense_ctx.device import pick_device, processes

@@ -43,7 +43,7 @@ def crop_image(image: Tensor, box: Box, size: int) -> Tensor:
 def crop_map(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut boxes [B, 4] out of maps [B, c, h, w] of any resolution: [B, c, size, size], bilinear; values stay.
 
-    A flow keeps its full-frame units: where a pixel goes does not change because we look at a part of the frame.
+    A flow keeps the units of the whole frame: cropping does not change where a pixel moves.
     """
     steps = (torch.arange(size, device=maps.device, dtype=maps.dtype) + 0.5) / size
     boxes = boxes.to(maps)

@@ -84,7 +84,7 @@ class FeatureCue:
 def standardized(maps: Tensor) -> Tensor:
     """[2B, C, h, w], contexts first: each channel of a pair by its mean and std over both crops.
 
-    Of both, for one crop may show one flat thing, and the other would then be anywhere.
+    Of both, since one crop may be nearly constant, and the other would be scaled without bound.
     """
     # pass by pass in memory order: std_mean over the pixels of channels-last maps takes twice as long
     half = len(maps) // 2

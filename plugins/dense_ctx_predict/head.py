@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from dense_ctx.images import resized
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import require_finite
+from dense_ctx.persistence.file_args import SEEDS
 
 
 def output_of(model: DenseModel) -> Output:

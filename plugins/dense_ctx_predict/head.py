@@ -15,7 +15,6 @@ from dense_ctx.images import resized
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import require_finite
-from dense_ctx.persistence.file_args import SEEDS
 
 
 def output_of(model: DenseModel) -> Output:
@@ -73,7 +72,7 @@ class HeadProbe(Probe):
     """
 
     learns = False
-    file_args: ClassVar[Mapping[str, Any] | None] = {"seed": SEEDS}
+    file_args: ClassVar[Mapping[str, Any] | None] = {}  # none
 
     def __init__(self, task: Task = "segmentation") -> None:
         super().__init__(task)

@@ -229,7 +229,7 @@ def _report(summary: Summary, writer: Writer, count: int) -> int:
         print(f"  {writer.out / ('overlays' if writer.predictor.task == 'segmentation' else 'pictures')}")
     if summary.without_depth:
         print(f"  {summary.without_depth} of them have pixels without a positive depth, written as 0", file=sys.stderr)
-    for path, reason in list(summary.skipped.items())[:LISTED]:
+    for path, reason in list(summary.skipped.items())[:LISTED] if count > LISTED else ():  # else it is just above
         print(f"left out {path}: {reason}", file=sys.stderr)
     if len(summary.skipped) > LISTED:
         print(f"... and {len(summary.skipped) - LISTED} more", file=sys.stderr)

@@ -41,7 +41,11 @@ def offences(tree):
                 yield name
         if last in ("full_load", "unsafe_load", "load_all", "full_load_all"):
             yield name
-        if last in ("from_pretrained", "from_config") and name.split(".")[0] not in ("AutoDenseModel", "DenseModel"):
+        if last in ("from_pretrained", "from_config") and name.split(".")[0] not in (
+            "AutoDenseModel",
+            "DenseModel",
+            "Predictor",
+        ):
             code = given.get("trust_remote_code")
             if not (isinstance(code, ast.Constant) and code.value is False):
                 yield name

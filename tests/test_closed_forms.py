@@ -1,0 +1,356 @@
+"""Closed forms against naive references, where their settings tell: what mutants of them that survived had changed."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from dense_ctx_dip import ncut
+from dense_ctx_dip.ncut import affinity, ncut_segments, recursive_cut
+from dense_ctx_dip.ncut_batch import recursive_cuts
+from dense_ctx_dip.projector import Projector
+from dense_ctx_dip.segmenters import NcutSegmenter
+from dense_ctx_dip.soft_labels import compact, soft_predict
+from dense_ctx_lila.losses import edge_loss, matching_loss
+from dense_ctx_lila.pamr import affinity as neighbours
+from dense_ctx_lila.pamr import refine
+from dense_ctx_lila.regression import Regression
+from dense_ctx_lila.ridge import ridge_fit
+from dense_ctx_maxa import attention
+from dense_ctx_maxa.attention import CrossAttention, GaussianBias
+from dense_ctx_maxa.positions import cell_centres
+from dense_ctx_metrics.segmentation import SegmentationMetric, ZeroShotMetric, confusion_matrix, match
+from dense_ctx_metrics.vos import boundary_f, object_scores, statistics
+from dense_ctx_predict import track
+from dense_ctx_probes.knn import KnnProbe, soft_knn
+from dense_ctx_probes.local_knn import Propagator, upsampled_votes
+from dense_ctx_probes.propagation import PropagationProbe
+from dense_ctx_probes.retrieval import RetrievalProbe
+from dense_ctx_probes.ridge import RidgeProbe
+
+from dense_ctx.errors import InputError
+from dense_ctx.interfaces import DenseFeatures
+from dense_ctx.testing import tiny_model
+
+DINO = {"n_last_frames": 7, "size_mask_neighborhood": 12, "topk": 5, "temperature": 0.1}  # its evaluation's
+HUMMINGBIRD = {"k": 30, "temperature": 0.02}
+DIFFCUT = {"tau": 0.5, "alpha": 10.0}
+DEFAULTS = {  # the published numbers, and where none is published ours as documented
+    ridge_fit: {"penalty": 0.1, "bias": "free", "mean": True},
+    Regression: {"penalty": 0.1, "relative": True, "bias": "free", "mean": True, "stride": 7},
+    RidgeProbe: {"penalty": 1e-3, "bias": "free", "mean": True},
+    refine: {"pyramid": (4, 2, 1), "iterations": (20, 10, 5), "dilations": (1, 3, 5)},  # LILA, appendix B
+    edge_loss: {"sigma": 0.1, "reduction": "mean"},
+    matching_loss: {"sigma": 0.1, "gamma": 1.0},
+    soft_knn: HUMMINGBIRD,
+    KnnProbe: {**HUMMINGBIRD, "memory": 65_536},
+    RetrievalProbe: {**HUMMINGBIRD, "memory": 10_240_000, "mode": "sound"},
+    Propagator: DINO,
+    PropagationProbe: DINO,
+    track: {**DINO, "stride": 8},
+    ncut_segments: {**DIFFCUT, "official_quirk": False},
+    NcutSegmenter: {**DIFFCUT, "official_quirk": False},
+    affinity: {"alpha": 10.0},
+    recursive_cut: {"tau": 0.5, "official_quirk": False, "exact": False},
+    recursive_cuts: {"tau": 0.5, "official_quirk": False},
+    soft_predict: {"temperature": 0.07},
+    Projector: {"hidden": 7, "out": 6144},
+    boundary_f: {"tolerance": 0.008},
+}
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("function", DEFAULTS, ids=lambda f: f.__name__)
+def test_defaults(function):
+    parameters = inspect.signature(function).parameters
+    assert {name: parameters[name].default for name in DEFAULTS[function]} == DEFAULTS[function]
+
+
+# ---------------------------------------------------------------------- propagation
+
+
+def test_each_setting_of_track_counts():
+    model, frames = tiny_model(), [noise(3, 48, 64, seed=i // 2).sigmoid() * 0.8 + 0.04 * i for i in range(5)]
+    mask = (noise(6, 8).repeat_interleave(8, 0).repeat_interleave(8, 1) > 0).long()
+    settings = {"stride": 4, "n_last_frames": 2, "size_mask_neighborhood": 3, "topk": 3, "temperature": 0.1}
+
+    def labels(**change):
+        return torch.stack(list(track(model, frames, mask, **{**settings, **change})))
+
+    plain = labels()
+    for change in (
+        {"stride": 8},
+        {"n_last_frames": 0},
+        {"size_mask_neighborhood": 8},
+        {"topk": 9},
+        {"temperature": 5.0},
+    ):
+        assert not torch.equal(labels(**change), plain), change
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_votes_are_min_max_normalised_by_channel_over_the_frame(stride):
+    soft = torch.stack([noise(4, 5).sigmoid() * 0.3 + 0.6, noise(4, 5, seed=1).sigmoid() * 0.2, torch.zeros(4, 5),
+                        noise(4, 5, seed=2).sigmoid() * 1e-3])  # fmt: skip
+    native = (4 * stride, 5 * stride)
+    large = torch.nn.functional.interpolate(soft[None], native, mode="bilinear")[0]
+    expected = large.clone()
+    for channel in (0, 1, 3):
+        low, high = large[channel].min(), large[channel].max()
+        expected[channel] = (large[channel] - low) / (high - low)
+    torch.testing.assert_close(upsampled_votes(soft, native, stride), expected)
+    assert not torch.equal(expected.argmax(0), large.argmax(0))  # without it the first channel wins everywhere
+
+
+@pytest.mark.parametrize(("size", "cell"), [((12, 20), 2), ((6, 20), 1), ((13, 20), 3)])
+def test_predictions_of_propagation_are_shares_of_the_votes(size, cell):
+    first, second = noise(1, 4, 6, 10), noise(1, 4, 6, 10, seed=1)
+    targets = torch.arange(60).view(1, 6, 10) % 3 - 1
+    probe = PropagationProbe(topk=3, size_mask_neighborhood=2).partial_fit(DenseFeatures(first, first), targets)
+    known = torch.nn.functional.one_hot(targets[0].clamp_min(0), 2).movedim(-1, 0) * (targets[0] >= 0)
+    soft = Propagator(first[0], known.float(), topk=3, size_mask_neighborhood=2).step(second[0])
+    votes = upsampled_votes(soft, size, cell)
+    expected = torch.where(votes.sum(0) > 0, votes / votes.sum(0).clamp_min(1e-12), 0.5)
+    torch.testing.assert_close(probe.predict(DenseFeatures(second, second), size)[0], expected)
+
+
+# ---------------------------------------------------------------------- DAVIS, mIoU
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 100), (40, 50), (70, 300), (480, 854)])
+def test_the_tolerance_of_boundaries_is_rounded_up(height, width):
+    radius = math.ceil(0.008 * math.hypot(height, width))
+    truth = np.zeros((height, width), bool)
+    truth[10] = True
+    for away, expected in ((radius, 1.0), (radius + 1, 0.5)):  # of each line's two edges both, or one, is near
+        other = np.zeros_like(truth)
+        other[10 + away] = True
+        assert boundary_f(truth, other) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float64])
+def test_ids_of_every_type_and_above_what_a_byte_holds(kind):
+    truth = np.zeros((20, 30), kind)
+    truth[2:9, 3:11], truth[12:18, 15:28] = 1, 3
+    shifted = np.roll(truth, 2, 1)
+    for count in (3, 300):
+        j, f = object_scores(truth, shifted, count)
+        assert len(j) == len(f) == count
+        assert j[0] == pytest.approx(6 / 10)
+        assert j[2] == pytest.approx(11 / 15)
+        assert j[1] == f[1] == 1
+
+
+def test_statistics_take_a_list():
+    assert statistics([0.0, 1.0, 1.0, 1.0]) == statistics(np.array([0.0, 1.0, 1.0, 1.0]))
+
+
+def test_matching_is_by_iou_and_not_by_counts():
+    confusion = torch.tensor([[30, 10, 0], [60, 14, 2], [0, 6, 3]])  # the commonest pair has not the best IoUs
+    from itertools import permutations
+
+    table = confusion.double()
+    ious = table / (table.sum(1)[:, None] + table.sum(0)[None] - table)
+    best = max(permutations(range(3)), key=lambda order: sum(ious[true, k] for k, true in enumerate(order)))
+    assert match(confusion, "hungarian").classes.tolist() == list(best)
+    assert match(confusion, "many_to_one").classes.tolist() == ious.argmax(0).tolist()
+    lopsided = torch.tensor([[50, 9], [40, 1]])  # counts sum to more one way, IoUs the other
+    table = lopsided.double()
+    ious = table / (table.sum(1)[:, None] + table.sum(0)[None] - table)
+    straight, crossed = ious[0, 0] + ious[1, 1], ious[0, 1] + ious[1, 0]
+    assert (match(lopsided, "hungarian").classes.tolist() == [0, 1]) == bool(straight > crossed)
+
+
+def test_scores_of_two_images_together_and_merged():
+    names = ("ground", "red", "blue", "sky")
+    whole, parts = ZeroShotMetric(names, unseen=("blue",)), [ZeroShotMetric(names, unseen=("blue",)) for _ in range(2)]
+    for seed in range(2):
+        prediction, target = noise(3, 9, 8, seed=seed).softmax(0), (noise(9, 8, seed=7 + seed) * 2).long().clamp(-1, 2)
+        whole.update(prediction, target)
+        parts[seed].update(prediction, target)
+    parts[0].merge(parts[1].state())
+    scores = whole.compute()
+    assert parts[0].compute() == scores
+    assert scores.counts["images"] == 2
+    table = whole.confusion.double()
+    ious = table.diag() / (table.sum(0) + table.sum(1) - table.diag())
+    assert scores.parts == {**dict(zip(names, ious.tolist(), strict=True)), "sky": None}
+    seen, unseen = float((ious[0] + ious[1]) / 2), float(ious[2])
+    assert scores.values["seen"] == pytest.approx(seen)
+    assert scores.values["unseen"] == pytest.approx(unseen)
+    assert scores.values["harmonic"] == pytest.approx(2 * seen * unseen / (seen + unseen))
+    with pytest.raises(InputError, match="the data set has not: sea"):
+        ZeroShotMetric(names, unseen=("sea", "blue"))
+    with pytest.raises(InputError, match="ids run from -1"):
+        confusion_matrix(torch.tensor([[-1]]), torch.tensor([[0]]), 2)
+    assert SegmentationMetric(names, "many_to_one", clusters=6).confusion.shape == (4, 6)
+
+
+# ---------------------------------------------------------------------- ncut, DIP
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_thresholds_are_a_hundred_between_099_of_the_extremes(seed):
+    draw = np.random.default_rng(seed)
+    weights = torch.from_numpy(draw.random((40, 40)) ** 3).float()
+    weights = (weights + weights.T) / 2
+    vector = torch.from_numpy(np.sort(draw.standard_t(1.5, 40))).float()
+    degree = weights.sum(1)
+    best, upper = float("inf"), None
+    for level in torch.linspace(0.99 * float(vector.min()), 0.99 * float(vector.max()), 100, dtype=torch.float64):
+        side = vector > level
+        across = weights[side][:, ~side].double().sum()
+        value = float(across / degree[side].double().sum() + across / degree[~side].double().sum())
+        if value < best:
+            best, upper = value, side
+    value, side = ncut._threshold(weights, degree, vector)
+    assert value == pytest.approx(best, rel=1e-6)
+    assert torch.equal(side, upper)
+    # the extremes themselves are thresholds at 1: the lowest node alone could never be cut off
+    far = torch.cat([torch.full((1,), -1.0), torch.linspace(-0.993, 1, 39)])
+    assert int(ncut._threshold(torch.eye(40) + 1e-3, torch.ones(40), far)[1].sum()) < 40
+
+
+def test_a_node_without_neighbours_is_a_part():
+    weights = torch.ones(6, 6) * 0.4
+    weights[2], weights[:, 2] = 0, 0
+    value, side = ncut.best_cut(weights, 0.1)
+    assert value == 0
+    assert side.tolist() == [True, True, False, True, True, True]
+
+
+def test_the_projector_is_its_layers_in_double_precision_where_its_norm_hardly_varies():
+    torch.manual_seed(0)
+    projector = Projector(4, hidden=2, out=5)
+    with torch.no_grad():
+        projector.fc2.weight.mul_(1e-3)
+        projector.fc2.bias.mul_(1e-3)
+    rows = noise(3, 4)
+    own = {key: value.double() for key, value in projector.state_dict().items()}
+    inner = torch.nn.functional.gelu(rows.double() @ own["fc1.weight"].T + own["fc1.bias"])
+    out = inner @ own["fc2.weight"].T + own["fc2.bias"]
+    variance = out.var(1, correction=0, keepdim=True)
+    assert 1e-8 < float(variance.mean()) < 1e-5  # where 1e-6 and 1e-5 are far apart
+    expected = (out - out.mean(1, keepdim=True)) / (variance + 1e-6).sqrt()
+    torch.testing.assert_close(projector(rows).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_classes_are_numbered_without_the_ignored():
+    (first, second), present = compact(torch.tensor([[-1, 7], [3, 3]]), torch.tensor([[9, -1], [-1, 7]]))
+    assert present.tolist() == [3, 7, 9]
+    assert (first.tolist(), second.tolist()) == ([[-1, 1], [0, 0]], [[2, -1], [-1, 1]])
+    (nothing,), present = compact(torch.full((1, 2), -1))
+    assert (nothing.tolist(), len(present)) == ([[-1, -1]], 0)
+
+
+@pytest.mark.parametrize("temperature", [0.03, 0.07, 1.0])
+def test_soft_labels_at_other_temperatures(temperature):
+    queries, keys, counts = noise(2, 3, 5), noise(2, 4, 5, seed=1), noise(2, 4, 3, seed=2).abs().round() + 1
+    predicted, _ = soft_predict(queries, keys, counts, torch.tensor([[0, 1], [1, 0]]), temperature)
+    unit = torch.nn.functional.normalize
+    cosines = unit(queries, dim=-1).flatten(0, 1) @ unit(keys, dim=-1).flatten(0, 1).T
+    shares = (counts / counts.sum(-1, keepdim=True)).flatten(0, 1)
+    torch.testing.assert_close(predicted.flatten(0, 1), (cosines / temperature).softmax(1) @ shares)
+
+
+# ---------------------------------------------------------------------- ridge, PAMR, k-NN, MAXA
+
+
+def test_one_ill_system_of_a_batch_is_enough_for_double_precision():
+    good, y = noise(60, 4), noise(2, 60, 1)
+    bad = torch.cat([good[:, :3], good[:, :1] + 1e-4 * noise(60, 1, seed=3)], 1)
+    both = torch.stack([good, bad])
+    exact = ridge_fit(both.double(), y.double(), 1e-9)
+    torch.testing.assert_close(ridge_fit(both, y, 1e-9).double(), exact, rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match=r"penalty=-0\.5 is not at least 0"):
+        ridge_fit(good, y[0], -0.5)
+    weights = torch.rand(2, 60, generator=torch.Generator().manual_seed(1))
+    each = torch.stack([ridge_fit(good, y[i], 0.1, weights=weights[i]) for i in range(2)])
+    torch.testing.assert_close(ridge_fit(torch.stack([good, good]), y, 0.1, weights=weights), each)
+
+
+def test_a_ridge_probe_gives_shares_of_its_classes():
+    features, targets = DenseFeatures(noise(2, 5, 6, 8), noise(2, 5, 3, 4)), torch.arange(96).view(2, 6, 8) % 4 - 1
+    predicted = RidgeProbe().partial_fit(features, targets).predict(features)
+    assert predicted.min() >= 0
+    torch.testing.assert_close(predicted.sum(1), torch.ones(2, 6, 8))
+
+
+def test_neighbours_of_an_image_of_one_value_weigh_alike_and_nearly_so_of_small_changes():
+    assert torch.allclose(neighbours(torch.full((1, 3, 5, 6), 0.3), (1, 2)), torch.tensor(1 / 16))
+    small = neighbours(1e-8 * noise(1, 3, 5, 6).double(), (1,))  # 1e-8 beside a tenth of the spread
+    picture = 1e-8 * noise(1, 3, 5, 6).double()
+    padded = torch.nn.functional.pad(picture, (1, 1, 1, 1), mode="replicate")
+    near = torch.stack([padded[:, :, y : y + 5, x : x + 6] for y in range(3) for x in range(3)])
+    std = near.std(0)
+    scores = -((near - picture).abs() / (1e-8 + 0.1 * std)).mean(2)
+    expected = scores[[0, 1, 2, 3, 5, 6, 7, 8]].softmax(0)[:, 0]
+    torch.testing.assert_close(small[0], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "regression"])
+def test_cells_of_k_nn_are_means_of_what_is_labelled_and_inside(task):
+    pixels, step = noise(1, 3, 5, 7), 2
+    targets = (noise(1, 5, 7, seed=1) * 2).long().clamp(-1, 2) if task == "segmentation" else noise(1, 2, 5, 7) + 3
+    if task == "regression":
+        targets[:, :, 0, :3] = torch.nan
+    probe = KnnProbe(task, k=1, stride=step).partial_fit(DenseFeatures(pixels, pixels), targets)
+    keys, values = [], []
+    for top in range(0, 5, step):
+        for left in range(0, 7, step):
+            part = targets[0, ..., top : top + step, left : left + step]
+            if task == "segmentation":
+                known = torch.nn.functional.one_hot(part[part >= 0], 3).float()
+            else:
+                known = part.flatten(1).T[part.flatten(1).isfinite().all(0)]
+            if len(known):
+                keys.append(pixels[0, :, top : top + step, left : left + step].mean((1, 2)))
+                values.append(known.mean(0))
+    torch.testing.assert_close(probe.keys_, torch.stack(keys))
+    torch.testing.assert_close(probe.values_, torch.stack(values))
+    large = KnnProbe(k=1).partial_fit(
+        DenseFeatures(torch.zeros(1, 1, 200, 300), pixels), torch.zeros(1, 200, 300).long()
+    )
+    assert len(large.keys_) == 100 * 150  # the least stride that gives an image at most 16,384 cells
+
+
+def test_what_a_probe_may_be_asked_for():
+    for make in (KnnProbe, RetrievalProbe):
+        make(k=1, memory=1, temperature=1e-6)
+        for name in ("k", "memory", "temperature"):
+            with pytest.raises(InputError, match=f"{name}=0"):
+                make(**{name: 0})
+    KnnProbe(stride=1)
+    features, labels = noise(2, 3, 4), torch.ones(2, 3, 4)
+    Propagator(features, labels, 0, 0, 1, 1e-6)
+    for name, value in (("n_last_frames", -1), ("size_mask_neighborhood", -1), ("topk", 0), ("temperature", 0.0)):
+        with pytest.raises(InputError, match=f"{name}={value}"):
+            Propagator(features, labels, **{name: value})
+    with pytest.raises(InputError, match="No labelled pixel"):
+        PropagationProbe().partial_fit(DenseFeatures(noise(1, 3, 4, 5), noise(1, 3, 4, 5)), -torch.ones(1, 4, 5).long())
+
+
+def test_sigmas_start_spread_from_4_to_16_hundredths():
+    spread = GaussianBias(5, (3, 4), "head").log_sigma.exp()
+    torch.testing.assert_close(spread, torch.tensor([0.04, 0.0565685, 0.08, 0.1131371, 0.16]))
+    torch.testing.assert_close(GaussianBias(5, (3, 4), "shared").log_sigma.exp(), torch.tensor([0.08]))
+
+
+@pytest.mark.parametrize("sigma", ["head", "shared", "none"])
+def test_attention_without_gradients_is_that_with_them(sigma, monkeypatch):
+    torch.manual_seed(0)
+    bias = GaussianBias(2, (3, 4), sigma)
+    torch.nn.init.normal_(bias.cells)
+    layer = CrossAttention(6, 8, 2, first=True, bias=bias)
+    points, cells = cell_centres((4, 5)), cell_centres((6, 8))  # another grid than the learned numbers'
+    read = tuple(noise(2, 2, 48, 4, seed=seed) for seed in range(2))
+    query = noise(2, 20, 16)
+    expected = layer(query, points, cells, (6, 8), read)
+    with torch.no_grad():
+        for room in (1 << 30, 4 * 2 * 2 * 48 * 3):  # all queries at once, three at a time
+            monkeypatch.setattr(attention, "CHUNK_BYTES", room)
+            torch.testing.assert_close(layer(query, points, cells, (6, 8), read), expected.detach())

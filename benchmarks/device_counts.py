@@ -23,10 +23,11 @@ from common import machine, parse
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from dense_ctx_predict.tracking import track
 from maxa_scenes import Boxes
 from pretend_gpu.device import Pretend, compiler, pretend
 
-from dense_ctx import AutoDenseModel, registry, track
+from dense_ctx import AutoDenseModel, registry
 from dense_ctx.train import TrainConfig, train
 
 KINDS = ("launches", "waits", "uploads")
@@ -46,7 +47,7 @@ class Step:
 
 
 def backbone(args: argparse.Namespace) -> dict[str, Any]:
-    small = {"depth": 2, "embed_dim": 48, "num_heads": 2} if args.quick else {}
+    small = {"depth": 4, "embed_dim": 48, "num_heads": 2} if args.quick else {}
     return {"name": args.backbone, "args": {"weights": None, **small}}
 
 
@@ -140,7 +141,7 @@ def main() -> None:
         )
     cases |= {"model(images)": features, "track(), frame": tracking}
     print(
-        f"{machine()}; {args.backbone}{' of 2 blocks' if args.quick else ''}, {args.side} px, batch {args.batch}, bf16"
+        f"{machine()}; {args.backbone}{' of 4 blocks' if args.quick else ''}, {args.side} px, batch {args.batch}, bf16"
     )
     print(f"\n| {'':24} | {' | '.join(f'{kind:>8}' for kind in KINDS)} |\n|---|---|---|---|")
     for name, work in cases.items():

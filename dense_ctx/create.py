@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast
 
 from .gateway import gateway
 from .interfaces import Backbone, Decoder
 from .plugins import registry
+
+if TYPE_CHECKING:
+    import torch
+
+_placement: ContextVar[tuple[Any, Any]] = ContextVar("placement", default=(None, None))
+
+
+@contextmanager
+def placed(device: str | torch.device | None, dtype: torch.dtype | None) -> Iterator[None]:
+    """Within the context, weights that a backbone reads go to this device in this type, one tensor after the other.
+
+    So memory never holds a large network twice, nor in another type. Where to is the hint of `placement`, which a
+    backbone may leave aside: whoever opens the model moves what is elsewhere.
+    """
+    token = _placement.set((device, dtype))
+    try:
+        yield
+    finally:
+        _placement.reset(token)
+
+
+def placement() -> tuple[str | torch.device | None, torch.dtype | None]:
+    """Device and type of the weights that are to be read; None: as they come."""
+    return _placement.get()
 
 
 @gateway
@@ -29,7 +55,7 @@ def random_args(backbone: str) -> dict[str, Any]:
 
 
 def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
-    """`Backbone.identity` of a registered backbone with these arguments."""
+    """`Backbone.identity` of a registered backbone for these arguments."""
     call = registry().bind("backbone", backbone, **args)
     target = call.func
     if not isinstance(target, type) or not issubclass(target, Backbone):
@@ -44,7 +70,7 @@ def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
 
 
 def _create(kind: str, name: str, args: Mapping[str, Any], **more: Any) -> Any:
-    """Build a part; arguments that a file gave, while a folder is opened, are checked first."""
+    """Build a part; while a model folder is opened, its arguments come from a file and are checked first."""
     from .persistence.file_args import check_file_args
     from .persistence.links import opening
 

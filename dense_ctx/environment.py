@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import subprocess
@@ -38,16 +39,17 @@ def git_revision() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=root, capture_output=True, text=True, timeout=10,
-        )  # fmt: skip
+        describe = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+        revision = subprocess.run(describe, cwd=root, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    if head.returncode:
-        return None
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+    return revision.stdout.strip() or None
+
+
+def command_line() -> str:
+    """The command of this process; words with spaces are quoted."""
+    name = "dense-ctx" if Path(sys.argv[0]).stem == "cli" else Path(sys.argv[0]).name
+    return " ".join(json.dumps(word) if " " in word else word for word in [name, *sys.argv[1:]])
 
 
 def peak_memory_mb(device: Any = None) -> dict[str, float]:

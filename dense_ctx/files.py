@@ -245,9 +245,9 @@ def clean(value: Any) -> Any:
     return value
 
 
-def json_digest(value: Any) -> str:
+def json_digest(value: Any, *, sort_keys: bool = False) -> str:
     """sha256 of a value as JSON, hexadecimal."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=sort_keys).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -34,16 +34,9 @@ from .errors import (
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LIBRARIES: dict[str, type[DenseCtxError]] = {
-    "PIL": FileError,
-    "av": FileError,
-    "h5py": FileError,
-    "httpcore": WeightsError,
-    "httpx": WeightsError,
-    "httpx2": WeightsError,
-    "huggingface_hub": WeightsError,
-    "requests": WeightsError,
+    **dict.fromkeys(("PIL", "av", "h5py"), FileError),
+    **dict.fromkeys(("httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"), WeightsError),
     "safetensors": CheckpointError,
-    "urllib3": WeightsError,
     "yaml": ConfigError,
 }
 _ADVICE: dict[type[DenseCtxError], str] = {

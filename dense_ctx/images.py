@@ -205,11 +205,7 @@ def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
 
 
 def prepare(
-    images: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    stride: int,
-    dtype: torch.dtype = torch.float32,
+    images: Tensor, mean: Sequence[float], std: Sequence[float], stride: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Normalise [B, 3, H, W] and pad it at the bottom and right to multiples of `stride`, replicating the border.
 

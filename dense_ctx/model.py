@@ -1,4 +1,4 @@
-"""DenseModel = backbone + decoder: an image of any size in, a feature vector for every pixel out."""
+"""DenseModel: a backbone and a decoder, from an image of any size to a feature vector for every pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import images as image_io
 from .config import ModelConfig, Part
-from .create import create_backbone, create_decoder
+from .create import create_backbone, create_decoder, placed
 from .errors import InputError
 from .gateway import gateway
 from .images import ImageLike
@@ -31,11 +31,11 @@ ImageList: TypeAlias = "list[ImageLike] | tuple[ImageLike, ...]"
 class DenseModel(nn.Module):
     """A frozen backbone and a decoder.
 
-    The backbone runs in eval mode and without gradients, also inside `train()`; `unfreeze` lifts the second.
+    The backbone stays in eval mode, also inside `train()`, and has no gradients unless `unfreeze` allows them.
 
     Args:
         backbone, decoder: the two modules.
-        model_config: how they were made, for `save_pretrained`; `from_parts` fills it in.
+        model_config: names and arguments of the parts, for `save_pretrained`; `from_parts` sets it.
     """
 
     def __init__(self, backbone: Backbone, decoder: Decoder, model_config: ModelConfig | None = None) -> None:
@@ -44,8 +44,8 @@ class DenseModel(nn.Module):
         self.decoder = decoder
         self.model_config = model_config
         self.backbone.requires_grad_(False)
-        # a pixel's channels side by side in memory: the same values, convolutions up to three times as fast on a CPU.
-        # Not on Apple's GPU, where several releases of PyTorch compute some of these convolutions wrongly
+        # channels last in memory: the same values, convolutions up to three times as fast on a CPU. Not on Apple's GPU,
+        # where several releases of PyTorch compute some of these convolutions wrongly
         if not torch.backends.mps.is_available():
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
@@ -61,20 +61,24 @@ class DenseModel(nn.Module):
         *,
         backbone_args: dict[str, Any] | None = None,
         decoder_args: dict[str, Any] | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
-        """Join a backbone and a decoder, by name or as modules.
+        """Join a backbone and a decoder, by name or as modules; on `device` and in `dtype`, if they are given.
 
-        A model of modules runs and trains; only one made of names can be saved.
+        A model of modules runs and trains; only one built from names can be saved.
         """
         encoder = Part(backbone, backbone_args or {}) if isinstance(backbone, str) else backbone
         head = Part(decoder, decoder_args or {}) if isinstance(decoder, str) else decoder
         if isinstance(encoder, Part):
-            backbone = create_backbone(encoder.name, **encoder.args)
+            with placed(device, dtype):
+                backbone = create_backbone(encoder.name, **encoder.args)
             encoder = replace(encoder, args=backbone.stored_args(encoder.args, whole=False))
         if isinstance(head, Part):
             decoder = create_decoder(head.name, cast(Backbone, backbone), **head.args)
         config = ModelConfig(encoder, head) if isinstance(encoder, Part) and isinstance(head, Part) else None
-        return cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
+        model = cls(cast(Backbone, backbone), cast(Decoder, decoder), config)
+        return model.to(device=device, dtype=dtype)
 
     @gateway
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Path:
@@ -89,8 +93,7 @@ class DenseModel(nn.Module):
         """Open a folder, a short name ("lila-b14") or a Hub repository ("owner/name"), in eval mode.
 
         Args:
-            options: revision, cache_dir, local_files_only, token, device, dtype ...: those of
-                `dense_ctx.persistence.hub.load`, which describes them and the errors.
+            options: revision, token, device, dtype ...: see `dense_ctx.persistence.hub.load`, also for the errors.
         """
         from .persistence import hub
 
@@ -98,15 +101,14 @@ class DenseModel(nn.Module):
 
     @gateway
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publish to "owner/name" in one commit; a card that is there stays. Returns the commit's address.
+        """Publish to "owner/name" in one commit; an existing card is kept. Returns the commit's URL.
 
         Args:
-            options: private, token, branch, commit_message: see `dense_ctx.persistence.hub.push`; others as
-                `save_pretrained`.
+            options: of `dense_ctx.persistence.hub.push`, and of `save_pretrained`.
 
         Raises:
             WeightsError: no access, or no connection.
-            ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
+            ConfigError: it is built on a model of this machine only, and `standalone` is not set.
         """
         from .persistence import hub
         from .persistence.links import refuse_local_links
@@ -130,7 +132,7 @@ class DenseModel(nn.Module):
         return next(self.backbone.parameters()).dtype
 
     def train(self, mode: bool = True) -> Self:
-        """Set the decoder's mode; the backbone stays in eval, so that BatchNorm and dropout do not drift."""
+        """Set the decoder's mode; the backbone stays in eval, so that BatchNorm's statistics do not change."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -157,7 +159,7 @@ class DenseModel(nn.Module):
         return list(parameters)
 
     def encode(self, images: Tensor) -> tuple[Features, Tensor]:
-        """Run the backbone on [B, 3, H, W] in [0, 1]: its maps, and the normalised, padded tensor they belong to."""
+        """Run the backbone on [B, 3, H, W] in [0, 1]; returns its features and its input, normalised and padded."""
         if not self.training:
             images = image_io.check_batch(images)
         backbone = self.backbone
@@ -175,9 +177,9 @@ class DenseModel(nn.Module):
         size: Size | None = None,
         decoder: nn.Module | None = None,
     ) -> Tensor:
-        """Run the decoder, or the one given, and cut off the padding: [B, dim, *size] for `image_size` of `padded`."""
+        """Run the decoder (or another one) and crop the padding: [B, dim, *size] for images of `image_size`."""
         height, width = size or image_size
-        # the padded frame at the asked scale: exact at the image's own size, within half a cell otherwise
+        # the padded image at the scale of `size`: exact at the image's own size, within half a cell otherwise
         full = (
             max(height, round(height * features.image_size[0] / image_size[0])),
             max(width, round(width * features.image_size[1] / image_size[1])),
@@ -201,22 +203,22 @@ class DenseModel(nn.Module):
     ) -> DenseFeatures | list[DenseFeatures]:
         """Dense features of one image, a batch, or a list of images of different sizes.
 
-        They carry gradients in `train()` and for an image that requires them; else no graph is kept.
+        They carry gradients in `train()` and for an image that requires gradients.
 
         Args:
             images: a tensor [B, 3, H, W] in [0, 1]; or one image (path, PIL, array [H, W, 3], tensor [3, H, W]);
                 or a list of such images, which gives a list.
             size: (h, w) of the pixel grid; default the image's own.
             max_memory: "2GB" or a number of bytes: large images are tiled to stay within it (`dense_ctx.tiling`), and
-                refused if that changes the features; "2GB approximate" accepts it.
+                refused if that changes the features; "2GB approximate" allows a change.
 
         Returns:
             DenseFeatures with pixels [B, dim, H, W], patches [B, C, h, w], cls [B, C] or None.
 
         Raises:
             FileError, InputError: an image that cannot be read or is not one; see `dense_ctx.images.load`.
-            MemoryBudgetError: max_memory is below what the result and the smallest window take, or the model sees
-                farther than a window.
+            MemoryBudgetError: max_memory is too small for the result and the smallest window, or the receptive field
+                exceeds a window.
             NonFiniteError: in eval mode, features that are NaN or infinite.
         """
         if isinstance(images, (list, tuple)):
@@ -246,7 +248,7 @@ class DenseModel(nn.Module):
 
 
 class AutoDenseModel:
-    """Opens models by short name, Hub repository or folder; makes new ones from parts."""
+    """Opens models by short name, Hub repository or folder; builds new ones from parts."""
 
     from_parts = DenseModel.from_parts
     from_pretrained = DenseModel.from_pretrained

@@ -1,9 +1,9 @@
-"""How a model is written, for every verb and in training configurations, and opening what is written so.
+"""The notation of a model on command lines and in training configurations, and opening such a model.
 
     NAME                        a registered model: lila-lite0
     FOLDER                      what save_pretrained or training wrote: runs/mine/model
     OWNER/NAME                  a model on the Hub
-    BACKBONE+DECODER            new, with the decoder's first weights: dinov2-s14+dpt(dim=128)
+    BACKBONE+DECODER            a new model with an untrained decoder: dinov2-s14+dpt(dim=128)
     BACKBONE                    BACKBONE+upsample
 
 Each takes arguments in brackets: dinov2-s14(weights=PATH), OWNER/NAME(revision=v1).
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from .model import DenseModel
 
 DEFAULT_MODEL = "efficientnet-lite0+upsample"
-DEFAULT_METHOD = "ridge"  # of predictions from annotated examples: the probe they are learnt with
-PLAIN = "upsample"  # the decoder of a backbone that is written alone
+DEFAULT_METHOD = "ridge"  # the probe of predictions from annotated examples
+PLAIN = "upsample"  # the decoder of a backbone without one
 _OPTIONS = ("revision", "cache_dir", "local_files_only")  # of saved models
 
 
 def parse_model(spec: str) -> Parts | Part:
-    """A new model's parts, or the saved model's name and options; whether that exists is not looked up.
+    """A new model's parts, or a saved model's name and options; its existence is not checked.
 
     Raises:
-        ConfigError: not written in one of the ways above.
+        ConfigError: none of the notations above.
     """
     if (Path(spec) / "config.json").is_file():
         return Part(spec)
@@ -53,7 +53,7 @@ def parse_model(spec: str) -> Parts | Part:
 def open_model(
     spec: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> DenseModel:
-    """The model that is written so, in evaluation mode.
+    """Open a model by its notation, in eval mode.
 
     Args:
         device, dtype: where to put it, and in what precision; None: as it comes, on the CPU.
@@ -68,9 +68,11 @@ def open_model(
     from .model import AutoDenseModel
 
     parts = parse_model(spec)
+    where = None if device is None else pick_device(str(device))
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     try:
         if isinstance(parts, Parts):
-            model = AutoDenseModel.from_parts(parts.backbone, parts.decoder)
+            model = AutoDenseModel.from_parts(parts.backbone, parts.decoder, device=where, dtype=kind)
         else:
             unknown = [key for key in parts.args if key not in _OPTIONS]
             if unknown:
@@ -82,12 +84,11 @@ def open_model(
         if hint is None or Path(spec).is_dir():
             raise
         raise type(error)(f"{without_hint(error).rstrip('. ')}. {hint}") from error
-    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    return model.to(device=None if device is None else pick_device(str(device)), dtype=kind).eval()
+    return model.to(device=where, dtype=kind).eval()
 
 
 def check_backbone(name: str) -> None:
-    """Refuse a name that is no backbone's, where no other model may stand; raises UnknownNameError with one hint."""
+    """Raise UnknownNameError, with one hint, for a name that is not a backbone's."""
     try:
         registry().get("backbone", name)
     except UnknownNameError as error:
@@ -96,12 +97,12 @@ def check_backbone(name: str) -> None:
 
 
 def without_hint(error: Exception) -> str:
-    """An error's message, without the near names of a registry's."""
+    """An error's message without the registry's list of similar names."""
     return str(error).replace(error.hint, "") if isinstance(error, UnknownNameError) and error.hint else str(error)
 
 
 def near_miss(name: str, *, saved: bool = True) -> str | None:
-    """What may have been meant; saved: by a name that may also be a saved model's."""
+    """A hint at the intended spelling; saved: whether the name may also be a saved model's."""
     owner, slash, rest = name.partition("/")
     backbones = registry().names("backbone")
     if _is_backbone(name):

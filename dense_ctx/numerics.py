@@ -18,10 +18,10 @@ Bias = Literal["free", "penalized", "none"]
 
 
 def require_finite(what: str, advice: str = "", **tensors: Tensor | None) -> None:
-    """Refuse NaN and infinity, at the cost of one sum over each tensor and one wait for the device.
+    """Refuse NaN and infinity, at the cost of one sum over each tensor and one synchronisation.
 
     Args:
-        what: the tensors are of. advice: what to do, for the message.
+        what: description of the tensors. advice: what to do, for the message.
 
     Raises:
         NonFiniteError: names the tensors.

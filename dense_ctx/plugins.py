@@ -244,13 +244,7 @@ class _Loader:
         self._kinds[kind] = definition
 
     def _register(
-        self,
-        kind: str,
-        name: str,
-        target: str,
-        *,
-        args: Mapping[str, Any] | None = None,
-        extra: str | None = None,
+        self, kind: str, name: str, target: str, *, args: Mapping[str, Any] | None = None, extra: str | None = None
     ) -> None:
         if self._owner is None:
             raise PluginError("register() works only while dense_ctx loads the plugin; do not keep it for later")

@@ -1,4 +1,4 @@
-"""How far work is, on stderr: a bar on a terminal, a line now and then in a log file."""
+"""Progress on stderr: a bar on a terminal, a line now and then in a log file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MOMENT, PERIOD = 0.5, 30.0  # seconds: shorter work shows no bar; between two li
 
 
 def progress(items: Iterable[Any] | None, total: int | None, what: str, unit: str | None = None, row: int = 0) -> Any:
-    """A tqdm over `items`, or with None one to `update`; work that is done in a moment, or nothing at all, shows none.
+    """A tqdm over `items`, or with None one to `update`; hidden for short work.
 
     Args:
-        total: number of items; None or 0 where it is not known.
-        what: is done. unit: of the items; default "frame" of "frames", else "image".
+        total: number of items; None or 0: unknown.
+        what: description. unit: of the items; default "frame" of "frames", else "image".
         row: of the bar, where several processes share a terminal.
     """
     from tqdm import tqdm
@@ -47,7 +47,7 @@ def steps(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
 
 
 class _Lines:
-    """What is drawn over the same line of a terminal, as lines."""
+    """Writes the states of a bar as separate lines."""
 
     encoding = "ascii"  # of a bar's characters
 

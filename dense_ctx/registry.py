@@ -43,8 +43,6 @@ class Registry:
         self.skipped: list[Owner] = []  # excluded by DENSE_CTX_SKIP_PLUGINS
         self.on_failure: Callable[[Owner, BaseException], None] | None = None
 
-    # ------------------------------------------------------------------ filling
-
     def check_kind(self, kind: Kind, staged: Mapping[str, Kind]) -> None:
         """Refuse a kind whose name is malformed or already defined, or whose base class' module does not exist."""
         if not _is_name(KIND, kind.name):
@@ -90,8 +88,6 @@ class Registry:
     def remove(self, owner: Owner) -> None:
         """Unregister every name of one plugin; its kinds stay, for the parts of other plugins."""
         self._entries = {key: entry for key, entry in self._entries.items() if entry.owner != owner}
-
-    # ------------------------------------------------------------------ looking up
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
         """Entries sorted by kind, in order of definition, and name."""

@@ -53,9 +53,8 @@ def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[P
     pictures = []
     for item, part in zip(features, scores.split([f.shape[1] * f.shape[2] for f in features]), strict=True):
         picture = part.T.reshape(1, -1, *item.shape[1:])
-        picture = functional.pad(
-            picture, (0, 0, 0, 0, 0, 3 - picture.shape[1])
-        )  # the features have fewer than three dimensions
+        # features may have fewer than three dimensions
+        picture = functional.pad(picture, (0, 0, 0, 0, 0, 3 - picture.shape[1]))
         if size is not None and tuple(item.shape[1:]) != size:
             picture = functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
         pictures.append((picture[0].permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))

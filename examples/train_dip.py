@@ -39,7 +39,7 @@ SMALL = {
     "schedule": {"name": "cosine", "warmup": 10},
     "steps": 80,
     "batch_size": 8,
-    "mixed_precision": "bf16" if torch.cpu._is_avx512_bf16_supported() else "no",
+    "mixed_precision": "auto",
 }
 TASKS = {"side": 288, "classes": 24, "segmenter": Part("ncut", {"alpha": 4.0, "tau": 0.5})}
 PICTURES = {  # photographs inside installed packages, found without importing them

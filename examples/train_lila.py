@@ -41,7 +41,7 @@ SMALL = {
     "schedule": {"name": "cosine", "warmup": 10},
     "steps": 120,
     "batch_size": 4,
-    "mixed_precision": "bf16" if torch.cpu._is_avx512_bf16_supported() else "no",
+    "mixed_precision": "auto",
 }
 
 

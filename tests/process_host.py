@@ -47,19 +47,42 @@ class Faulty(MaxaObjective):
         return losses
 
 
+def both(rank):
+    """Wait as an evaluation does, then prepare a training, on a machine with two (pretended) GPUs: each has its own."""
+    from pretend_gpu.device import pretend
+
+    from dense_ctx.device import wait_for_everyone
+    from dense_ctx.train.processes import prepare_accelerator
+
+    torch.distributed.is_nccl_available = lambda: False  # it would ask the driver
+    with pretend() as gpu:
+        wait_for_everyone()
+        for _ in range(2):  # a second training too
+            accelerator, _ = prepare_accelerator(TrainConfig(out="none", steps=1))
+            assert accelerator.device == torch.device("cuda", rank), accelerator.device
+            assert (accelerator.process_index, accelerator.num_processes) == (rank, 2)
+        assert gpu.touched == {rank}
+
+
 def child(rank, port, folder, how):
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
-                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")  # fmt: skip
+    words = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
+    if how == "srun":
+        words = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_STEP_NUM_TASKS": 2, "SLURM_JOB_ID": 71,
+                 "SLURM_STEP_ID": 0, "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}  # fmt: skip
+    words |= {"MASTER_PORT": port, "ACCELERATE_USE_CPU": str(how != "both").lower()}
+    os.environ.update({key: str(value) for key, value in words.items()})
     if how == "evaluate":
         from dense_ctx.device import processes, wait_for_everyone
 
         assert processes() == (rank, 2)
         wait_for_everyone()
         return
+    if how == "both":
+        return both(rank)
     data = {"name": "rgbd-folder", "root": sys.argv[2]}
     settings = {"out": f"{folder}/run", "steps": 2, "batch_size": 2, "model": "rgb-xy+linear(dim=1)",
                 "objective": {"name": "maxa-depth"}, "data": data}  # fmt: skip
-    if how == "train":
+    if how in ("train", "srun"):
         train(TrainConfig.from_dict(settings))
         return
     objective, (fault, where) = Faulty("depth"), how.split("-")

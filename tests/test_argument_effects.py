@@ -69,6 +69,7 @@ PROBES = {
         **GRADIENT, "embeddings": Case("FILE"), "width": Case(8),
         "class_names": Case(["c", "b", "a"], FILE), "unseen": Case((1,)),
     },
+    "head": {},  # learns nothing: test_predictor
     "propagation": {"n_last_frames": Case(0), "size_mask_neighborhood": Case(1), "topk": Case(1),
                     "temperature": Case(5.0), "stride": Case(3)},
 }  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_predict.context_files import load_context, save_context
+from evaluation_data import camvid
 from safetensors.torch import load_file, save_file
 from train_parts import config, install, lay_out, settings
 
-from dense_ctx import AutoDenseModel, InContext
+from dense_ctx import AutoDenseModel, InContext, cli
 from dense_ctx.errors import CheckpointError, ConfigError, FileError
 from dense_ctx.files import file_digest
 from dense_ctx.persistence.artefact import MANIFEST
@@ -241,6 +243,24 @@ def test_a_lock_keeps_threads_apart_and_is_waited_for(tmp_path):
     for thread in threads:
         thread.join()
     assert most == [1] * 20
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "pseudo-label", "cues"])
+def test_a_second_start_into_a_folder_is_refused_by_name(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locked, "__defaults__", (0.1,))
+    monkeypatch.setattr(locked.__wrapped__, "__defaults__", (0.1,))
+    out, data = tmp_path / "out", camvid(tmp_path / "data", 2, 1)
+    words = {
+        "evaluate": ["rgb-xy", "--protocol", "camvid-linear-grid4-v2", "--data", str(data)],
+        "pseudo-label": [str(data / "train/images"), "--model", "rgb-xy", "--segmenter", "slic(segments=4)", "side=48",
+                         "classes=2"],
+        "cues": [str(data / "train/images"), "--cues", "flow:dis", "--gaps", "1"],
+    }[verb]  # fmt: skip
+    slot = "process-0-of-1" if verb == "cues" else "process-0"
+    with locked(out / slot, "it"):
+        assert cli.main([verb, *words, "--out", str(out)]) == 2
+    assert re.search(rf"{out} is in use by process {os.getpid()} on .* since \d{{4}}-", capsys.readouterr().err)
+    assert cli.main([verb, *words, "--out", str(out)]) == 0
 
 
 def test_a_second_training_is_refused_or_waits(tmp_path, monkeypatch, capsys):

@@ -36,7 +36,7 @@ def ends(tmp_path, runs, how):
     ]
 
 
-@pytest.mark.parametrize("how", ["train", "evaluate"])
+@pytest.mark.parametrize("how", ["train", "evaluate", "srun"])
 def test_two_runs_of_two_processes_end(tmp_path, how):
     assert not ends(tmp_path, 2, how)
 

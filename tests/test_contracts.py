@@ -56,7 +56,8 @@ PROBE_ARGS = {
 }
 
 
-@pytest.mark.parametrize("name", names("probe"))
+# one without `learns` has nothing to fit: test_predictor
+@pytest.mark.parametrize("name", [name for name in names("probe") if name != "head"])
 def test_probe(name):
     assert "learns" in check_probe(name, args=PROBE_ARGS.get(name))
 

@@ -64,6 +64,7 @@ CHANGES = {
     "probe linear": {
         "task": "regression", "penalty": 0.1, "samples": 60, "iterations": 1, "seed": With(1, samples=60),
     },
+    "probe head": {"task": Same("of the protocol; nothing is learnt: test_predictor")},
     "probe propagation": {
         "task": Same("'segmentation' alone: class votes; test_probes_context refuses others"), "n_last_frames": 0,
         "size_mask_neighborhood": 2, "topk": 2, "temperature": 1.0, "stride": 4,

@@ -9,6 +9,7 @@ cannot be had is skipped, with the reason.
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,9 @@ def network():
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@contextmanager
 def terms():
-    """Skips a test whose repository asks for terms that this account has not accepted."""
+    """Skip the test where its repository asks for terms that this account has not accepted."""
     try:
         yield
     except OSError as error:
@@ -85,9 +86,10 @@ def test_features_are_those_of_timm(name):
 
 
 @pytest.mark.parametrize("name", cases.TRANSFORMERS)
-def test_features_are_those_of_transformers(name, terms):
+def test_features_are_those_of_transformers(name):
     image = cases.photo(cases.ours(name).image_size)
-    expected, cls = cases.of_transformers(*cases.TRANSFORMERS[name], image)
+    with terms():
+        expected, cls = cases.of_transformers(*cases.TRANSFORMERS[name], image)
     features = deepest(name, image)
     close = 10 * CLOSE if name.startswith("siglip") else CLOSE  # timm has the exact GELU, transformers the tanh form
     assert cases.apart(features.maps[-1], expected) < close

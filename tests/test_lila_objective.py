@@ -80,6 +80,25 @@ def test_contract(clips):
     assert "frozen" in check_objective("lila", clips, args=ARGS)
 
 
+@pytest.mark.parametrize("args", [{}, {"mode": "erm"}, {"context": "ema"}])
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts(clips, args):
+    objective, model = LilaObjective(**ARGS, **args), tiny_model()
+    data = objective.dataset(clips)
+    step = TrainStep(model, objective, data, fresh=True).train()
+    samples = [data.sample(index, index) for index in range(4)]
+    gradients = []
+    for parts in ([samples], [samples[:2], samples[2:]], [[sample] for sample in samples]):
+        torch.manual_seed(0)
+        losses = [step(objective.collate(part)).total / len(parts) for part in parts]
+        step.zero_grad()
+        sum(losses).backward()
+        found = torch.cat([p.grad.flatten() for p in step.parameters() if p.grad is not None])
+        gradients.append((float(sum(losses)), found))
+    for loss, gradient in gradients[1:]:
+        assert loss == pytest.approx(gradients[0][0], abs=1e-6)
+        assert float((gradient - gradients[0][1]).abs().max()) < 1e-6
+
+
 FLOWFEAT = {"cues": ["flow:dis"], "context": "ema", "ema": {"every": 5, "ramp": True}, "balance": "channels",
             "loss": {"weight": 0.2, "edges": "l1norm"},
             "regression": {"bias": "penalized", "relative": False, "stride": 1}}  # fmt: skip

@@ -109,6 +109,7 @@ def test_refusals(predictor, tmp_path):
     model, context = predictor.model, predictor.context
     of_modules = InContext(tiny_model()).fit(*example())
     cases = [
+        (lambda: InContext(model, "head").fit(*example()), InputError, "head learns nothing from examples"),
         (lambda: Predictor(InContext(model)), NotFittedError, "learnt nothing"),
         (lambda: Predictor(model), ConfigError, "gives features and predicts nothing by itself"),
         (lambda: Predictor(context, "depth"), InputError, "was made for segmentation"),

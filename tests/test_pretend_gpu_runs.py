@@ -5,18 +5,21 @@ import json
 
 import pytest
 import torch
+from dense_ctx_predict.context_files import load_context, save_context
+from dense_ctx_predict.tracking import track
 from dense_ctx_probes.text import TextEmbeddings
 from dip_data import tasks
 from evaluation_data import camvid, clip, davis2016, rgbd, save
 from maxa_scenes import KINDS, OUTPUTS, Boxes
 from pretend_gpu.device import compiler, pretend
 from safetensors.torch import load_file
+from test_clean_ends import ends
 from test_pretend_gpu_parts import close
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from train_parts import install, settings
 
-from dense_ctx import AutoDenseModel, InContext, cli, registry, track
+from dense_ctx import AutoDenseModel, InContext, cli, registry
 from dense_ctx.errors import InputError
 from dense_ctx.evaluate import evaluate
 from dense_ctx.interfaces import DenseFeatures, FitContext
@@ -151,6 +154,7 @@ def on(features, device):
 
 
 PROBES = {name: {} for name in registry().names("probe")} | {
+    "attention": {"updates": 12}, "conv": {"updates": 12}, "zero-shot": {"updates": 12},
     "retrieval on the device": {"device": "cuda:1"}, "retrieval of pixels": {"reads": "pixels", "mode": "dip"},
 }  # fmt: skip
 
@@ -243,10 +247,10 @@ def test_in_context_predictions_are_on_the_cpu_and_contexts_move(method, tmp_pat
         tiled = context.predict_proba(image, max_memory="1GB")
         assert tiled.device.type == "cpu"
         assert gpu.touched == {1}
-        folder = context.save(tmp_path / "context")
+        folder = save_context(context, tmp_path / "context")
         for device in ("cpu", "cuda:0"):
             gpu.clear()
-            other = InContext.load(folder, tiny_model().to(device))
+            other = load_context(folder, tiny_model().to(device))
             close(shares, other.predict_proba(image), 5e-3)
             assert gpu.touched == (set() if device == "cpu" else {0})
             other.partial_fit(image, mask)
@@ -334,10 +338,10 @@ def verbs(root):
     model = "efficientnet-lite0(weights=null)+upsample"
     return {
         "features": ["features", model, str(image), "--out", str(root / "features")],
-        "segment": ["segment", "--model", model, "--support", f"{image}:{mask}", "--query", str(image), "--out", str(root / "segment")],
+        "predict": ["predict", "--model", model, "--support", f"{image}:{mask}", "--query", str(image), "--out", str(root / "predict")],
         "track": ["track", str(clip_folder), "--mask", str(mask), "--model", model, "--out", str(root / "track")],
         "evaluate": ["evaluate", model, "--protocol", "camvid-linear-grid4-v2", "--data", str(root / "camvid"), "--limit", "1", "--out", str(root / "evaluate")],
-        "measure": ["measure", model, "--images", str(root / "p"), "--out", str(root / "measure.json")],
+        "measure": ["measure", model, "--images", str(image), "--json", str(root / "measure.json")],
         "pseudo-label": ["pseudo-label", str(root / "p"), "--model", model, "--segmenter", "slic(segments=4)", "--out", str(root / "tasks"), "side=48", "classes=2"],
         "cues": ["cues", str(clip_folder), "--cues", "flow:dis", "--gaps", "1", "--out", str(root / "cues")],
         "bench": ["bench", "--backbones", "rgb-xy", "--heads", "linear", "--tasks", f"maxa-depth(name=rgbd-folder, root={root / 'rgbd'})", "--steps", "2", "--batch", "2", "--size", "16", "24", "--image-size", "24", "32", "--out", str(root / "bench")],
@@ -345,7 +349,9 @@ def verbs(root):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["features", "segment", "track", "evaluate", "pseudo-label", "cues", "bench", "train"])
+@pytest.mark.parametrize(
+    "verb", ["features", "predict", "track", "measure", "evaluate", "pseudo-label", "cues", "bench", "train"]
+)
 def test_every_verb_takes_a_device(verb, tmp_path):
     for index, (picture, mask) in enumerate(clip(4)):
         save(tmp_path / f"p/{index}.png", picture)
@@ -361,3 +367,7 @@ def test_every_verb_takes_a_device(verb, tmp_path):
         assert cli.main([*verbs(tmp_path)[verb], "--device", "cuda:1"]) == 0
         assert gpu.touched == {1}
         assert gpu.launches
+
+
+def test_evaluating_and_then_training_in_one_start_of_two_processes_keeps_their_devices(tmp_path):
+    assert not ends(tmp_path, 1, "both")

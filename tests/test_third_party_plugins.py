@@ -164,7 +164,7 @@ def test_a_mistake_in_the_code_of_a_probe_names_it_and_its_plugin(tmp_path, prob
     image = pictures(tmp_path / "pictures") / "00000.png"
     Image.fromarray(np.eye(48, 80, dtype=np.uint8)).save(tmp_path / "mask.png")
     pair = ["--support", f"{image}:{tmp_path / 'mask.png'}", "--query", image, "--out", tmp_path / "masks"]
-    line = site.refused("segment", "--model", MODEL, "--method", probe, *pair, "--device", "cpu")
+    line = site.refused("predict", "--model", MODEL, "--method", probe, *pair, "--device", "cpu")
     assert line == f"error: probe {words}"
     assert not (tmp_path / "masks").exists()
 

@@ -103,10 +103,9 @@ def settings_of(args: argparse.Namespace) -> list[str]:
 
 def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
     """MODEL (positional) or --model, and --device."""
-    if positional:
-        parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
-    else:
-        parser.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP)
+    options: dict[str, Any] = {"nargs": "?"} if positional else {}
+    name = "model" if positional else "--model"
+    parser.add_argument(name, default=DEFAULT_MODEL, metavar="MODEL", help=MODEL_HELP, **options)
     add_device_argument(parser)
 
 

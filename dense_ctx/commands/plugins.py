@@ -9,6 +9,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DenseCtxError, FileError, MissingDependencyError, PluginError, PluginWarning, UnknownNameError
@@ -94,11 +95,8 @@ def _packaged(target: str) -> Traversable:
 def _document(parts: Registry, entries: list[Entry], problems: list[tuple[Entry, DenseCtxError]]) -> dict[str, Any]:
     return {
         "kinds": [_kind(kind, parts) for kind in parts.kinds.values()],
-        "entries": [_describe(entry) for entry in entries],
-        "failures": [
-            {"plugin": o.plugin, "distribution": o.distribution, "version": o.version, "cause": cause}
-            for o, cause in parts.failures.items()
-        ],
+        "entries": [{"kind": e.kind, "name": e.name, "target": e.target, **asdict(e.owner)} for e in entries],
+        "failures": [{**asdict(owner), "cause": cause} for owner, cause in parts.failures.items()],
         "unavailable": [{"kind": e.kind, "name": e.name, "cause": str(cause)} for e, cause in problems],
         "skipped": [owner.plugin for owner in parts.skipped],
     }
@@ -108,18 +106,6 @@ def _kind(kind: Kind, parts: Registry) -> dict[str, Any]:
     owner = None if kind.owner is None else kind.owner.plugin  # None: the core
     count = len(parts.names(kind.name))
     return {"name": kind.name, "base": kind.base, "suffix": kind.suffix, "plugin": owner, "count": count}
-
-
-def _describe(entry: Entry) -> dict[str, Any]:
-    owner = entry.owner
-    return {
-        "kind": entry.kind,
-        "name": entry.name,
-        "target": entry.target,
-        "plugin": owner.plugin,
-        "distribution": owner.distribution,
-        "version": owner.version,
-    }
 
 
 def _print_table(entries: list[Entry]) -> None:

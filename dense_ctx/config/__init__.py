@@ -7,20 +7,6 @@ from .reader import json_ready, override, split_setting, typed, unknown_keys
 from .yaml_reader import dump_yaml, load_value, load_yaml
 
 __all__ = [
-    "FORMAT_VERSION",
-    "ModelConfig",
-    "Output",
-    "Part",
-    "Parts",
-    "Quantity",
-    "dump_yaml",
-    "json_ready",
-    "load_value",
-    "load_yaml",
-    "override",
-    "parse_part",
-    "split_parts",
-    "split_setting",
-    "typed",
-    "unknown_keys",
-]
+    "FORMAT_VERSION", "ModelConfig", "Output", "Part", "Parts", "Quantity", "dump_yaml", "json_ready", "load_value",
+    "load_yaml", "override", "parse_part", "split_parts", "split_setting", "typed", "unknown_keys",
+]  # fmt: skip

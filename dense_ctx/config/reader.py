@@ -27,9 +27,6 @@ def json_ready(value: Any, what: str) -> dict[str, Any]:
     return result
 
 
-# ---------------------------------------------------------------------- key.sub=value
-
-
 def override(values: dict[str, Any], *settings: str) -> dict[str, Any]:
     """Apply "key.sub=value" to nested mappings, in place; values are YAML. `typed` checks the keys afterwards.
 
@@ -60,9 +57,6 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, setting: str) -
         if not isinstance(inner, dict):
             raise ConfigError(f"{setting!r}: {'.'.join(path[:index])} is {inner!r}, which has no keys")
     inner[path[-1]] = value
-
-
-# ---------------------------------------------------------------------- mappings to dataclasses
 
 
 def typed(cls: type[T], data: Any, where: str, path: str = "") -> T:

@@ -14,16 +14,6 @@ from .base import Clip, DatasetReader, ImageSet, Kind, Layout, Sample, Subset, V
 from .open import layout, list_set, names, open_set
 
 __all__ = [
-    "Clip",
-    "DatasetReader",
-    "ImageSet",
-    "Kind",
-    "Layout",
-    "Sample",
-    "Subset",
-    "VideoSet",
-    "layout",
-    "list_set",
-    "names",
-    "open_set",
-]
+    "Clip", "DatasetReader", "ImageSet", "Kind", "Layout", "Sample", "Subset", "VideoSet", "layout", "list_set",
+    "names", "open_set",
+]  # fmt: skip

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..config import Part, load_yaml, override, typed
+from ..config import Part, json_ready, load_yaml, override, typed
 from ..errors import ConfigError
+from ..files import json_digest
 from ..gateway import gateway
 from ..plugins import registry
 from .sections import Data, ImageSpec, Scoring, Support, Train, expect, expect_word, is_text, is_whole
@@ -80,8 +79,7 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        return json_ready(self, "the protocol")
 
     def digest(self) -> str:
         """sha256 of everything that affects the result."""
@@ -90,7 +88,7 @@ class Protocol:
         for key, default in later:  # keys added after the first results were published
             if values[key] == default:
                 del values[key]
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return json_digest(values, sort_keys=True)
 
     def override(self, settings: Sequence[str]) -> Protocol:
         """Change values: ["grid=8", "train.steps=100", "probe.args.k=5"]; values are YAML.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import typed
 from ..errors import ConfigError
-from ..files import clean, read_json, state_digest, write_json
+from ..files import clean, json_digest, read_json, state_digest, write_json
 
 if TYPE_CHECKING:
     from ..model import DenseModel
@@ -60,7 +58,7 @@ class Result:
         """sha256 of everything but `run`: equal for two identical evaluations on one machine."""
         values = self.to_dict()
         values.pop("run")
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return json_digest(values, sort_keys=True)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write JSON, atomically."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,13 +18,14 @@ import torch
 from ..data import open_set
 from ..data.base import ImageSet, Subset, VideoSet
 from ..device import processes, wait_for_everyone
-from ..environment import describe_environment, peak_memory_mb
+from ..environment import command_line, describe_environment, peak_memory_mb
 from ..errors import ConfigError, InputError
 from ..files import file_digest
 from ..gateway import gateway
 from ..interfaces import Scores
 from ..model import DenseModel
 from ..numerics import arithmetic
+from ..persistence.lock import locked
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
 from .head import HEAD, check_head
@@ -120,7 +119,8 @@ def evaluate(
     folder = RunFolder(Path(out), identity, rank, world, wait_for_everyone)
     bar = progress if progress is not None and rank == 0 else _silent
     model.eval()
-    with folder.guarded(), arithmetic(tf32=spec.precision == "tfloat32"):
+    own = locked(folder.path / f"process-{rank}", f"The evaluation {out}")
+    with own, folder.guarded(), arithmetic(tf32=spec.precision == "tfloat32"):
         job = Job(model, spec, scorer, folder, tuple(seeds), keep, bar)
         if isinstance(val, VideoSet):
             scores = VideoEvaluation(job, val).run()
@@ -227,14 +227,10 @@ def _mean(values: list[Any]) -> Any:
 
 def _run(began: float, world: int, model: DenseModel) -> dict[str, Any]:
     return {
-        "command": " ".join(_quoted(word) for word in [Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": round(time.monotonic() - began, 1),
         "processes": world,
         "threads": torch.get_num_threads(),
         "peak_memory_mb": peak_memory_mb(model.device),
     }
-
-
-def _quoted(word: str) -> str:
-    return json.dumps(word) if " " in word else word

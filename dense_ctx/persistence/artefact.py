@@ -1,7 +1,7 @@
-"""Folders that are whole or not there, with the sha256 of each file: models, fitted contexts, training states.
+"""Atomically written folders with the sha256 of each file: models, fitted contexts, training states.
 
-A folder is written beside its place, synced and swapped in under a lock, so that a kill leaves the old one or the new
-one. A path that is a link stays one: what it points to is replaced. Tensors in them: `dense_ctx.persistence.tensors`.
+A folder is written under a temporary name, synced and swapped in under a lock, so that a kill leaves the old one or the
+new one. A link stays a link: its target is replaced. Tensors: `dense_ctx.persistence.tensors`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..files import MAX_TEXT, file_digest, read_json, regular_size, sync_folder,
 from .lock import locked
 
 MANIFEST = "manifest.json"
-_MAX_JSON = 16 << 20  # bytes that are worth hashing
-_READS = 100  # attempts to read a folder that is replaced meanwhile
+_MAX_JSON = 16 << 20  # bytes
+_READS = 100  # attempts to read a folder while it is being replaced
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -34,9 +34,9 @@ P = TypeVar("P")
 class Artefact:
     """A kind of folder.
 
-    what: it is called in messages. files: those of its manifest; the first one marks a folder as one of this kind. One
-    may be the manifest of an inner folder, an artefact itself ("model/manifest.json"), which vouches for that one.
-    Other files in the folder are a person's own: they stay when it is saved anew, and are not verified.
+    what: its name in messages. files: those in its manifest; the first one identifies a folder of this kind. One may be
+    the manifest of an inner folder, an artefact itself ("model/manifest.json"), which covers that folder's files.
+    Other files in the folder are the user's: they are kept when it is saved again, and are not verified.
     """
 
     what: str
@@ -46,17 +46,17 @@ class Artefact:
         """Write a folder, or replace one.
 
         Args:
-            fill: writes `files` into the folder it is given.
+            fill: writes `files` to a folder.
 
         Raises:
-            FileError: `folder` holds something else, another process is writing it, or it cannot be written. What was
-                there is unchanged.
+            FileError: `folder` holds something else, another process is writing it, or it cannot be written. The
+                earlier content is unchanged.
         """
         target = Path(os.path.realpath(folder))
         partial = _partial(target)
         with locked(target, f"The {self.what} {folder}"):
             _mend(target)
-            for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):  # by kills; the lock is ours
+            for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):  # of killed processes
                 shutil.rmtree(left, ignore_errors=True)
             if target.exists() and not (target / self.files[0]).exists() and _in_use(target):
                 raise FileError(f"{folder} exists and is not a {self.what} folder; choose another or remove it")
@@ -75,7 +75,7 @@ class Artefact:
                 sync_folder(target.parent)
             except (OSError, SafetensorError) as error:
                 with suppress(OSError):
-                    if swapped:  # and perhaps not on disk: the old one is put back below
+                    if swapped:  # but perhaps not synced: the old one is restored below
                         target.replace(partial)
                 raise FileError(
                     f"Cannot write the {self.what} {folder}: {error}. What was there is unchanged"
@@ -95,14 +95,14 @@ class Artefact:
                     shutil.copy2(item, partial / item.name, follow_symlinks=False)
 
     def read(self, folder: Path, plan: Callable[[Path], P], load: Callable[[Path], T]) -> tuple[P, T]:
-        """What `plan` and `load` make of the verified folder; all of one saving, though another may go on meanwhile.
+        """Read a verified folder by `plan` and `load`; consistent even if another process replaces it meanwhile.
 
         Args:
-            plan: reads the first file, when that one alone is verified, and may refuse what the others would cost.
+            plan: reads the first file, before the others are verified, and may refuse their size.
             load: reads the others.
 
         Raises:
-            FileError: a file is missing, or is no regular file.
+            FileError: a file is missing, or not a regular file.
             CheckpointError: damaged. Errors of `plan` and `load`.
         """
         for attempt in range(_READS):
@@ -114,7 +114,7 @@ class Artefact:
                 self._check(folder, self.files[1:])
                 result = first, load(folder)
             except (CheckpointError, FileError):
-                # a folder that is just being swapped is not there for an instant
+                # while it is swapped, the folder is missing for an instant
                 if before == _stamp(folder) and (before or not _previous(folder).exists()):
                     raise
             else:
@@ -143,10 +143,10 @@ class Artefact:
 
 
 def recover(folder: Path) -> None:
-    """A save killed between its two renames left the old folder under its second name: put it back."""
+    """Restore the old folder if a save was killed between its two renames."""
     target = Path(os.path.realpath(folder))
     if target.name and not target.exists() and _previous(target).is_dir():
-        with locked(target, str(folder)):  # else the writer is alive, and between them just now
+        with locked(target, str(folder)):  # or wait for a writer that is between them now
             _mend(target)
 
 
@@ -157,7 +157,7 @@ def _mend(target: Path) -> None:
     if not target.exists():
         previous.replace(target)
     else:
-        previous.replace(trash)  # half removed under its own name, it would pass for the old folder
+        previous.replace(trash)  # if removal were interrupted under its own name, it would pass for the old folder
         shutil.rmtree(trash, ignore_errors=True)
 
 
@@ -174,7 +174,7 @@ def _partial(target: Path) -> Path:
 
 
 def _stamp(folder: Path) -> tuple[int, ...]:
-    """What tells one saving of a folder from another; () where there is none."""
+    """Identifies one save of a folder; () if it does not exist."""
     try:
         status = (folder / MANIFEST).stat()
     except OSError:
@@ -191,7 +191,7 @@ def _hint(folder: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of up to `MAX_TEXT` bytes; raises CheckpointError where it is none, or cannot be read."""
+    """Read a JSON object of up to `MAX_TEXT` bytes; raises CheckpointError if it cannot be read or is another value."""
     try:
         data = read_json(path, MAX_TEXT)
     except FileError as error:

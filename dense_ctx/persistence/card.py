@@ -92,7 +92,7 @@ def _without_paths(value: Any) -> Any:
 
 
 def _stored(model: DenseModel, config: ModelConfig) -> str:
-    """Which of the backbone's tensors this repository holds, and where the others come from."""
+    """Which of the backbone's tensors this repository holds, and the source of the others."""
     stored = len(config.backbone_tensors)
     if stored and not config.backbone_digest:
         return "Backbone: all of it stored here."

@@ -1,11 +1,11 @@
 """Model folders on disk: written atomically, read strictly.
 
-    config.json         what to build (ModelConfig)
-    model.safetensors   what was trained: the decoder, and the backbone's unfrozen tensors (all of them if standalone)
+    config.json         the parts to build (ModelConfig)
+    model.safetensors   the decoder, and the backbone's trained tensors (all of them if standalone)
     manifest.json       sha256 of the two
     README.md           the model card, written once
 
-A folder is a Hub repository. Reading checks the digests and never opens a pickle; saving is that of every artefact
+A Hub repository is such a folder. Reading checks the digests and opens no pickle; saving is as for every artefact
 (`dense_ctx.persistence.artefact`).
 """
 
@@ -49,21 +49,21 @@ def save(
     license: str = "other",
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a model folder, whole or not at all.
+    """Write a model folder, atomically.
 
     Args:
-        standalone: store the frozen backbone too, with the configurations of the models it is built from. Always so
-            for one without a home of its own (random weights).
+        standalone: store the frozen backbone too, with the configurations of the models it is built on. Always done
+            for a backbone without a source (random weights).
         metrics: rows for the card: name, value, and the command that measured it.
-        trained_with: what the card and config.json say of the training.
+        trained_with: record of the training, for the card and config.json.
         license: of the trained weights, for the card.
-        dtype: to store floating-point tensors in, such as torch.float16 for half the size; default as they are. They
-            are loaded in the model's own: a model that was cast to bfloat16 is one when it is opened.
+        dtype: to store floating-point tensors in, such as torch.float16 for half the size; default unchanged. They are
+            loaded in the model's own type: a model that was cast to bfloat16 is opened in bfloat16.
 
     Raises:
-        ConfigError: the model was made of modules, not names; it is built on the very model in the folder; or its
-            tensors are of several floating-point types.
-        CheckpointError: NaN or infinity in its tensors, or out of the range of `dtype`.
+        ConfigError: the model was built from modules, not names; it is built on the model in this folder; or its
+            tensors have several floating-point types.
+        CheckpointError: NaN or infinity in its tensors, or values beyond the range of `dtype`.
         FileError: the folder holds something that is not a model, another process is writing it, or it cannot be
             written.
     """
@@ -84,12 +84,12 @@ def save(
 def read(folder: Path, *, weights: bool = True, published: bool = False, allow: Sequence[str] = ()) -> DenseModel:
     """Build the model of a folder and load its tensors; errors as `dense_ctx.persistence.hub.load`.
 
-    Nothing is allocated before the sizes that the configuration gives are those of the file.
+    Nothing is allocated before the shapes that the configuration implies match the file's.
 
     Args:
-        weights: False: random ones, nothing but the configuration is read.
-        published: the folder came from the Hub, so paths in it mean nothing here.
-        allow: repositories that its user named beside its own.
+        weights: False: random weights, only the configuration is read.
+        published: the folder is from the Hub, so paths in it are invalid here.
+        allow: further repositories that the user named.
     """
     where = str(folder / CONFIG)
     with opened(folder, published=published, allow=allow), preserve_generators():
@@ -106,8 +106,8 @@ def read(folder: Path, *, weights: bool = True, published: bool = False, allow: 
                 raise CheckpointError(f"{where}: parts within parts, too many to build") from None
             return config, specs(_stored(empty, config))
 
-        (config, wanted), tensors = MODEL.read(folder, plan, lambda part: read_state(part / WEIGHTS))
-        require_state(tensors, wanted, f"{folder / WEIGHTS} {_UNFIT}", cast=True)
+        (config, expected), tensors = MODEL.read(folder, plan, lambda part: read_state(part / WEIGHTS))
+        require_state(tensors, expected, f"{folder / WEIGHTS} {_UNFIT}", cast=True)
         model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
         model.to(dtype=getattr(torch, config.dtype))
         _load_tensors(model, config, tensors, folder)
@@ -191,14 +191,14 @@ def _dtype(model: DenseModel) -> Any:
 
 
 def _stored(model: DenseModel, config: ModelConfig) -> dict[str, Tensor]:
-    """The model's tensors that its folder holds, by their names there."""
+    """The tensors that the model's folder holds, by their names there."""
     own = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
     backbone = model.backbone.state_dict()
     return own | {f"backbone.{key}": backbone[key] for key in config.backbone_tensors}
 
 
 def _check_plan(plan: DenseModel, config: ModelConfig, folder: Path) -> None:
-    """Compare a model without memory with the header of the folder's tensors."""
+    """Compare a model on the meta device with the header of the folder's tensors."""
     try:
         shapes = tensor_shapes(folder / WEIGHTS)
     except ValueError as error:
@@ -218,7 +218,7 @@ def _check_plan(plan: DenseModel, config: ModelConfig, folder: Path) -> None:
 
 
 def _own_size(part: Part) -> int:
-    """Numbers that a backbone's home can give it: as many as without arguments, or as a file of weights has bytes."""
+    """Upper bound of the values that a backbone's source provides: without arguments, or the bytes of its file."""
     weights = part.args.get("weights")
     if isinstance(weights, str) and os.path.isfile(weights):
         return regular_size(Path(weights))
@@ -236,8 +236,8 @@ def _load_tensors(model: DenseModel, config: ModelConfig, tensors: Mapping[str, 
                 "their digests differ. Use the same weights, or a model saved with standalone=True"
             )
     with torch.no_grad():
-        for key, wanted in _stored(model, config).items():
-            wanted.copy_(tensors[key])
+        for key, tensor in _stored(model, config).items():
+            tensor.copy_(tensors[key])
 
 
 def _write(path: Path, text: str) -> None:

@@ -214,15 +214,7 @@ def fetch(
         WeightsError: no access, no connection and nothing cached, or another answer of the Hub's, for all of
             `transfer.BUDGET` seconds.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import constants, errors, snapshot_download
 
     called = repository if name == repository else f"{repository} (the short name {name!r})"
     snapshot = partial(
@@ -231,35 +223,34 @@ def fetch(
     )  # fmt: skip
     try:
         folder = persevere(partial(snapshot, local_files_only=local_files_only))
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise WeightsError(
             f"{called} is gated: ask for access on its page, then `hf auth login` or set HF_TOKEN"
         ) from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise UnknownNameError(
             f"The Hub has no repository {called}, or it is private: check the spelling, or `hf auth login`. "
             f"{_offline()}"
         ) from error
-    except RevisionNotFoundError as error:
+    except errors.RevisionNotFoundError as error:
         raise UnknownNameError(f"{called} has no revision {revision!r}") from error
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise UnknownNameError(
             f"{name!r} is not a folder, a short name or a Hub repository (owner/name): {error}"
         ) from error
     except Exception as error:
-        with contextlib.suppress(LocalEntryNotFoundError):  # the Hub fails, and everything is in the cache
+        with contextlib.suppress(errors.LocalEntryNotFoundError):  # the Hub fails, and everything is in the cache
             return Path(snapshot(local_files_only=True))
-        answer = error.response if isinstance(error, HfHubHTTPError) else None  # errors of older clients have none
+        # errors of older clients have no response
+        answer = error.response if isinstance(error, errors.HfHubHTTPError) else None
         status = None if answer is None else answer.status_code
         if status in (401, 403):
             raise WeightsError(
                 f"The Hub refuses access to {called} ({status}): `hf auth login` or set HF_TOKEN"
             ) from error
-        why = (
-            "local_files_only is set" if local_files_only else f"the Hub could not be reached ({type(error).__name__})"
-        )
-        if constants.HF_HUB_OFFLINE:
-            why = "HF_HUB_OFFLINE is set"
+        why = f"the Hub could not be reached ({type(error).__name__})"
+        if local_files_only or constants.HF_HUB_OFFLINE:
+            why = f"{'HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else 'local_files_only'} is set"
         absent = (
             f"There is no folder {name}, and the Hub repository is" if name == repository else f"The model {called} is"
         )

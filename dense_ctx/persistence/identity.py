@@ -1,4 +1,4 @@
-"""What a folder of work was made with: one made otherwise is refused, and every setting that differs is named."""
+"""Identity of a folder: the settings of its content; other settings are refused, and each difference is named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Identity:
-    """The settings that decide what a folder holds, in one JSON file of that folder.
+    """The settings that determine a folder's content, in a JSON file of that folder.
 
     path: the file. what: the folder's content, for messages ("feature cache"). advice: the last sentence of the error
     where settings differ.
@@ -37,7 +37,7 @@ class Identity:
         in_use = folder.is_file() or (
             folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
         )
-        if not self.path.exists():  # asked after the listing: another process may have written it in between
+        if not self.path.exists():  # after the listing: another process may have written it in between
             if in_use:
                 raise FileError(f"{folder} exists and holds no {self.what}; choose another folder")
             return None
@@ -51,10 +51,10 @@ class Identity:
         return stored
 
     def check(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """`read`, and compare with `settings`; what is stored beside these keys does not count. Writes nothing.
+        """`read`, and compare with `settings`; other stored keys are ignored. Writes nothing.
 
         Raises:
-            ConfigError: a setting differs; every such setting is named with both values.
+            ConfigError: settings differ; each is named with both values.
             FileError: as `read`.
         """
         stored = self.read()
@@ -64,11 +64,11 @@ class Identity:
         return stored
 
     def claim(self, settings: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
-        """Make the folder one of `settings`, if it is not yet. Of processes that do so at once, the first one's stay.
+        """Store `settings` if there are none yet. Of several processes at once, the first one wins.
 
         Args:
             settings: JSON values.
-            notes: stored beside them, not compared.
+            notes: stored with them, not compared.
 
         Raises:
             ConfigError, FileError: as `check`; it cannot be written.
@@ -105,7 +105,7 @@ def _differences(stored: Any, value: Any, path: str) -> list[str]:
     if stored == value:
         return []
     one, two = ("nothing" if item is _ABSENT else repr(item) for item in (stored, value))
-    # long values begin shortly before they part, else two of them might look the same
+    # long values are cut to the region where they differ
     shared = next((n for n, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), 0)
     start = max(0, shared - _LONGEST // 3)
     return [f"{path}: {_shortened(one, start)} there, {_shortened(two, start)} now"]

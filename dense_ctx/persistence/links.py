@@ -1,4 +1,4 @@
-"""Models that are built on other saved models: what refers to what, and what may not."""
+"""Models that are built on other saved models: chains of references, and their restrictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Chain(NamedTuple):
-    """What is being opened: folders, each built on the next; whether one came from the Hub; what its user allowed."""
+    """The models being opened: folders, each built on the next; whether one is from the Hub; allowed repositories."""
 
     folders: tuple[Path, ...] = ()
     published: bool = False
@@ -26,18 +26,18 @@ _chain: ContextVar[_Chain] = ContextVar("the models being opened", default=_Chai
 
 
 def opening() -> Path | None:
-    """The folder of the model that is being opened: names of models in its configuration may be relative to it."""
+    """The folder of the model being opened; names of models in its configuration may be relative to it."""
     folders = _chain.get().folders
     return folders[-1] if folders else None
 
 
 def may_fetch(repository: str) -> bool:
-    """Whether a Hub repository may be fetched from: its user named it, not a file of the model being opened."""
+    """Whether to download from a Hub repository: only if the user named it, not a file of the model being opened."""
     return opening() is None or repository in _chain.get().allowed
 
 
 def may_read_paths() -> bool:
-    """Whether paths of this machine count: not those in a configuration that came from the Hub."""
+    """Whether local paths are valid: not in a configuration from the Hub."""
     return not _chain.get().published
 
 
@@ -46,11 +46,11 @@ def opened(folder: Path, *, published: bool = False, allow: Sequence[str] = ()) 
     """Within this context the model of `folder` is being opened.
 
     Args:
-        published: it came from the Hub.
-        allow: repositories that its user named beside its own.
+        published: it is from the Hub.
+        allow: further repositories that the user named.
 
     Raises:
-        CheckpointError: it is already: the chain refers to itself.
+        CheckpointError: it is being opened already: the chain refers to itself.
     """
     chain, folder = _chain.get(), folder.resolve()
     if folder in chain.folders:
@@ -59,9 +59,7 @@ def opened(folder: Path, *, published: bool = False, allow: Sequence[str] = ()) 
             f"The model refers to itself: {names}. One of them was saved or copied over a model that it is built on: "
             "put the older one back, and save with standalone=True where a model must not depend on others"
         )
-    token = _chain.set(
-        _Chain((*chain.folders, folder), chain.published or published, (*chain.allowed, *allow)),
-    )
+    token = _chain.set(_Chain((*chain.folders, folder), chain.published or published, (*chain.allowed, *allow)))
     try:
         yield
     finally:
@@ -77,7 +75,7 @@ def refuse_own_link(model: DenseModel, folder: Path, standalone: bool = False) -
     """Refuse to save a model over one that it is built on.
 
     Raises:
-        ConfigError: `folder` is that of a model in its chain, and the checkpoint does not hold everything.
+        ConfigError: `folder` holds a model of its chain, and the checkpoint is not whole.
     """
     if not is_whole(model, standalone) and folder.resolve() in {link.folder for link in model.backbone.links}:
         raise ConfigError(
@@ -90,7 +88,7 @@ def refuse_local_links(model: DenseModel, standalone: bool = False) -> None:
     """Refuse to publish a model that only this machine could open.
 
     Raises:
-        ConfigError: its chain has a local folder, and the checkpoint does not hold everything.
+        ConfigError: its chain has a local folder, and the checkpoint is not whole.
     """
     local = [link.name for link in model.backbone.links if link.local]
     if local and not is_whole(model, standalone):

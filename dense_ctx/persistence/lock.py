@@ -1,7 +1,7 @@
-"""A lock of a folder: one process writes at a time, and another one is told which.
+"""Folder locks: one process writes at a time; the error of another one names it.
 
-The lock is a file beside the folder that names its owner. Where the owner has ended without removing it (a kill), it is
-taken over, if it was of this machine; of another machine's nobody can tell, so a person must remove it.
+The lock is a file beside the folder that names its owner. The lock of a killed process is taken over on the same
+machine; one of another machine cannot be checked, and must be removed by hand.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ..files import read_json, unique, write_json
 WAIT = 10.0  # seconds
 _POLL = 0.02
 _LEFT = 60.0
-_REUSED = 600.0  # a process that began so much later than the lock has the owner's number by chance
+_REUSED = 600.0  # a process that began this much later than the lock has reused the owner's number
 
 
 @contextmanager
 def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
-    """Within the context no other process, and no other thread, has the lock of `path`.
+    """Hold the lock of `path`, which excludes other processes and threads.
 
     Args:
-        what: is locked, for messages.
-        wait: seconds for which to wait for another's lock; math.inf: until it is free, which is said on stderr.
+        what: description of the folder, for messages.
+        wait: seconds to wait for another's lock; math.inf: until it is free, reported on stderr.
 
     Raises:
-        FileError: it is still in use, by whom is said; or the lock cannot be written.
+        FileError: it is still locked (the message names the owner), or the lock cannot be written.
     """
     lock = path.with_name(f".{path.name}.lock")
     owner = {"pid": os.getpid(), "since": time.time(), "token": unique(), **_machine()}
@@ -53,7 +53,7 @@ def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
                 announced = True
                 print(f"{text}: waiting for its end", file=sys.stderr, flush=True)
             time.sleep(_POLL)
-        for left in path.parent.glob(f".{glob.escape(lock.stem)}.*.partial.lock"):  # by kills before they had it
+        for left in path.parent.glob(f".{glob.escape(lock.stem)}.*.partial.lock"):  # of killed processes
             with suppress(OSError):
                 if time.time() - left.stat().st_mtime > _LEFT:
                     left.unlink()
@@ -65,19 +65,19 @@ def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
 
 
 def _take(lock: Path, owner: dict[str, Any]) -> dict[str, Any] | None:
-    """Make the lock ours; if it is another's, that one's words."""
+    """Acquire the lock; returns None, or the current owner's record."""
     while True:
         write_json(lock, owner, once=True, sync=False)
         other = _owner(lock)
         if other == owner:
             return None
         if not _ended(other):
-            if lock.exists():  # else it was released just now
+            if lock.exists():  # otherwise it was just released
                 return other
             continue
         from filelock import FileLock
 
-        # of several that see a dead one's lock, one removes it: the next one must not remove that one's own
+        # of several that see a dead owner's lock, one removes it; the next must not remove that one's new lock
         user = getattr(os, "getuid", int)()
         with FileLock(Path(tempfile.gettempdir()) / f"dense_ctx-{user}.lock"):
             if _owner(lock) == other:
@@ -85,17 +85,17 @@ def _take(lock: Path, owner: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _owner(lock: Path) -> dict[str, Any]:
-    """The words of a lock; of nobody known where they cannot be read, or it was removed just now."""
+    """The record in a lock; an unknown owner if it cannot be read, or was just removed."""
     nobody = {"pid": "unknown", "host": "an unknown machine", "since": time.time()}
     try:
-        words = read_json(lock)
-        return words if isinstance(words["since"], float) and isinstance(words["pid"], int) else nobody
+        record = read_json(lock)
+        return record if isinstance(record["since"], float) and isinstance(record["pid"], int) else nobody
     except (FileError, KeyError, TypeError):
         return nobody
 
 
 def _machine() -> dict[str, str]:
-    """Where process numbers mean the same: a host, and on Linux a container of it."""
+    """The scope of process numbers: a host, and on Linux a container of it."""
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -1,4 +1,4 @@
-"""Models made of the tensors in an author's checkpoint: what the converters of formats share."""
+"""Models built from the tensors of an author's checkpoint, for the converters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..config import ModelConfig, Part
-from ..errors import CheckpointError, FileError
+from ..errors import CheckpointError, FileError, WeightsError
 from ..files import file_digest, read_pickle, read_tensors
 from ..model import DenseModel
 
@@ -54,8 +54,11 @@ def official_model(
         file = Path(folder) / f"{path.stem}.safetensors"
         save_file({key: value.contiguous().clone() for key, value in encoder.items()}, file)
         with_file = replace(backbone, args={**backbone.args, "weights": str(file)})
-        model: DenseModel = DenseModel.from_parts(with_file, decoder)
-    model.backbone.source = None  # it has no home of its own: the folder stores it whole
+        try:
+            model: DenseModel = DenseModel.from_parts(with_file, decoder)
+        except WeightsError as error:  # of the user's file, not of ours
+            raise WeightsError(str(error).replace(str(file), str(path))) from None
+    model.backbone.source = None  # without a source, the folder stores all of it
     record = {"checkpoint": path.name, "sha256": file_digest(path), "unused": sorted(unused)}
     model.model_config = ModelConfig(backbone, decoder, trained_with=record)
     model.decoder.fresh = False

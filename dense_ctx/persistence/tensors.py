@@ -1,6 +1,6 @@
-"""Tensors on disk: read strictly, and in one file that carries the sha256 of everything in it.
+"""Tensors on disk: strict reading, and sealed files, which contain the sha256 of their content.
 
-Strict: a tensor that is missing, left over, of another shape or dtype, or holds NaN or infinity is named and refused.
+Strict: a tensor that is missing, unexpected, of another shape or dtype, or with NaN or infinity is refused by name.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..files import new_file, read_tensors, state_digest, write_tensors
 from ..interfaces import Probe
 from ..numerics import require_finite
 
-# dtype and shape of a tensor; a letter in place of a length is the same number wherever it stands
+# dtype and shape of a tensor; a letter stands for a length, the same in all shapes
 Spec: TypeAlias = "tuple[torch.dtype, tuple[int | str, ...]]"
 
 _SEAL = "sha256"  # in the header of a sealed file
-_LISTED = 6  # faults in a message
+_LISTED = 6  # faults listed in a message
 
 
 def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
@@ -32,19 +32,19 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
     return {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
 
 
-def misfits(shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, Spec]) -> list[str]:
-    """What is missing, left over or of another shape, in words."""
-    faults = [f"missing {name}" for name in sorted(set(wanted) - set(shapes))]
-    faults += [f"left over {name}" for name in sorted(set(shapes) - set(wanted))]
+def misfits(shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, Spec]) -> list[str]:
+    """Descriptions of the missing, unexpected and misshapen tensors."""
+    faults = [f"missing {name}" for name in sorted(set(specs) - set(shapes))]
+    faults += [f"left over {name}" for name in sorted(set(shapes) - set(specs))]
     lengths: dict[str, int] = {}
-    for name in sorted(set(wanted) & set(shapes)):
-        given, shape = shapes[name], wanted[name][1]
-        for length, letter in zip(given, shape, strict=False):
+    for name in sorted(set(specs) & set(shapes)):
+        actual, shape = shapes[name], specs[name][1]
+        for length, letter in zip(actual, shape, strict=False):
             if isinstance(letter, str):
                 lengths.setdefault(letter, length)
         expected = [lengths.get(length, length) if isinstance(length, str) else length for length in shape]
-        if list(given) != expected:
-            faults.append(f"{name} is {list(given)}, not {expected}")
+        if list(actual) != expected:
+            faults.append(f"{name} is {list(actual)}, not {expected}")
     return faults
 
 
@@ -56,22 +56,22 @@ def refuse(faults: Sequence[str], complaint: str) -> None:
 
 
 def require_state(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Spec], complaint: str, *, cast: bool = False
+    tensors: Mapping[str, Tensor], specs: Mapping[str, Spec], complaint: str, *, cast: bool = False
 ) -> None:
-    """Refuse tensors that are not exactly the wanted ones, all finite.
+    """Refuse tensors that do not match `specs` exactly or are not finite.
 
     Args:
-        complaint: the error's first words.
-        cast: any floating-point type will do for another one.
+        complaint: the beginning of the error's message.
+        cast: accept any floating-point type for another one.
 
     Raises:
-        CheckpointError: every tensor at fault is named, up to six.
+        CheckpointError: names up to six faulty tensors.
     """
-    faults = misfits({name: tuple(value.shape) for name, value in tensors.items()}, wanted)
-    for name in sorted(set(wanted) & set(tensors)):
-        given, dtype = tensors[name].dtype, wanted[name][0]
-        if given != dtype and not (cast and given.is_floating_point and dtype.is_floating_point):
-            faults.append(f"{name} is {given}, not {dtype}")
+    faults = misfits({name: tuple(value.shape) for name, value in tensors.items()}, specs)
+    for name in sorted(set(specs) & set(tensors)):
+        actual, dtype = tensors[name].dtype, specs[name][0]
+        if actual != dtype and not (cast and actual.is_floating_point and dtype.is_floating_point):
+            faults.append(f"{name} is {actual}, not {dtype}")
     refuse([*faults, *(f"{name} holds NaN or infinity" for name in nonfinite(tensors))], complaint)
 
 
@@ -81,7 +81,7 @@ def nonfinite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory with another."""
+    """Copies as safetensors requires them: on the CPU, contiguous, without shared memory."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
@@ -93,51 +93,51 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged: {error}. Get or make it again") from error
 
 
-def write_sealed(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> Path:
-    """Write one file of tensors and words, whole or not at all.
+def write_sealed(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+    """Write tensors and metadata to one file, atomically.
 
     Raises:
         NonFiniteError: NaN or infinity.
         FileError: it cannot be written.
     """
-    content, words = stored(tensors), dict(words or {})
+    content, metadata = stored(tensors), dict(metadata or {})
     require_finite(f"{path}, which is not written", "", **content)
     with new_file(path, faults=(SafetensorError,)) as partial:
-        write_tensors(partial, content, {**words, _SEAL: _sealed(content, words)})
+        write_tensors(partial, content, {**metadata, _SEAL: _sealed(content, metadata)})
     return path
 
 
 def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and words of a file that `write_sealed` wrote.
+    """The tensors and metadata of a file that `write_sealed` wrote.
 
     Raises:
         FileError: there is none.
         CheckpointError: damaged, or not such a file.
-        NonFiniteError: NaN or infinity in it.
+        NonFiniteError: NaN or infinity.
     """
     if not path.is_file():
         raise FileError(f"There is no file {path}")
     tensors = read_state(path)
     with safe_open(str(path), framework="pt") as file:
-        words = dict(file.metadata() or {})
-    seal = words.pop(_SEAL, None)
+        metadata = dict(file.metadata() or {})
+    seal = metadata.pop(_SEAL, None)
     if seal is None:
         raise CheckpointError(f"{path} has no sha256 in its header: it is not of dense_ctx, or damaged. Make it again")
-    if seal != _sealed(tensors, words):
+    if seal != _sealed(tensors, metadata):
         raise CheckpointError(f"{path} is damaged: its sha256 is not the one in its header. Get or make it again")
     require_finite(str(path), "Make it again", **tensors)
-    return tensors, words
+    return tensors, metadata
 
 
-def _sealed(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
-    return hashlib.sha256((state_digest(tensors) + json.dumps(words, sort_keys=True)).encode()).hexdigest()
+def _sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    return hashlib.sha256((state_digest(tensors) + json.dumps(metadata, sort_keys=True)).encode()).hexdigest()
 
 
 def load_probe(probe: Probe, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Give a probe a fitted state, which must be all of what it would save itself, and nothing else.
+    """Restore a probe's fitted state, strictly: it must be exactly what the probe would save.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: it does not fit.
     """
     complaint = f"{where} does not fit {type(probe).__name__}"
     try:
@@ -145,6 +145,6 @@ def load_probe(probe: Probe, tensors: Mapping[str, Tensor], where: str) -> None:
         again = probe.state_dict()
     except CheckpointError as error:
         raise CheckpointError(f"{complaint}: {error}") from error
-    except Exception as error:  # of whatever kind a probe meets when tensors are not as it wrote them
+    except Exception as error:  # whatever a probe raises for tensors that it did not write
         raise CheckpointError(f"{complaint}: {type(error).__name__}: {error}") from error
     require_state(tensors, specs(again), complaint)

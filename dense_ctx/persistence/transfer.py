@@ -1,4 +1,4 @@
-"""Downloads from the Hub that go on through trouble, within a budget of time, and end at once without a network."""
+"""Retries of downloads from the Hub within a time budget; without a network they fail at once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 def persevere(work: Callable[[], T], budget: float = BUDGET) -> T:
-    """Call `work` again when a connection was cut or the server is busy, after growing, jittered waits.
+    """Retry `work` after lost connections and busy servers, with exponential, jittered waits.
 
     Args:
-        budget: seconds within which attempts are begun.
+        budget: seconds within which attempts start.
 
     Raises:
-        Exception: of the last attempt; at once where another would not mend it; after one more where nothing answers
-            at all (no network).
+        Exception: of the last attempt: at once if a retry cannot help, after one retry if no server can be reached.
     """
     wait, unreachable, end = 0.25, 0, time.monotonic() + budget
     while True:
@@ -33,9 +32,9 @@ def persevere(work: Callable[[], T], budget: float = BUDGET) -> T:
             return work()
         except Exception as error:
             unreachable += _is(error, _UNREACHABLE)
-            mended = _is(error, (*_UNREACHABLE, *_CUT)) or _busy(error) or _short(error)
-            hopeless = unreachable > 1 or not mended or _is(error, ("OfflineModeIsEnabled",))
-            pause = wait * random.uniform(0.5, 1.5)  # processes that fail together should not come back together
+            transient = _is(error, (*_UNREACHABLE, *_CUT)) or _busy(error) or _short(error)
+            hopeless = unreachable > 1 or not transient or _is(error, ("OfflineModeIsEnabled",))
+            pause = wait * random.uniform(0.5, 1.5)  # processes that fail together should not retry together
             if hopeless or time.monotonic() + pause > end:
                 raise
         time.sleep(pause)
@@ -57,4 +56,4 @@ def _busy(error: Exception) -> bool:
 
 
 def _short(error: Exception) -> bool:
-    return any("Consistency check failed" in str(each) for each in _chain(error))  # the client's words for a short file
+    return any("Consistency check failed" in str(each) for each in _chain(error))  # an incomplete file

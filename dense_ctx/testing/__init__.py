@@ -6,9 +6,8 @@
     def test_mine():
         check_decoder("my-decoder")        # a registered name, or the class itself
 
-A check returns the names of the clauses it verified, and raises `dense_ctx.errors.ContractError`, an
-AssertionError, at the first one that is broken: its `clause` is the name, its message says what was given and
-what is expected. Everything runs on the CPU, with small random inputs of H != W, and needs no network.
+A check returns the names of the verified clauses, and raises `dense_ctx.errors.ContractError`, an AssertionError, at
+the first broken one. Everything runs on the CPU, with small random inputs of H != W, and needs no network.
 """
 
 from __future__ import annotations
@@ -21,12 +20,6 @@ from .probe import check_probe
 from .tiny import TinyBackbone, TinyDecoder, tiny_model
 
 __all__ = [
-    "ContractError",
-    "TinyBackbone",
-    "TinyDecoder",
-    "check_backbone",
-    "check_decoder",
-    "check_objective",
-    "check_probe",
-    "tiny_model",
-]
+    "ContractError", "TinyBackbone", "TinyDecoder", "check_backbone", "check_decoder", "check_objective",
+    "check_probe", "tiny_model",
+]  # fmt: skip

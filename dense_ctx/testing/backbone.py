@@ -22,13 +22,13 @@ def check_backbone(
     tolerance: float = 1e-5,
     structure_only: bool = False,
 ) -> tuple[str, ...]:
-    """Verify a backbone. The module is used as it is and given back unchanged, in eval mode.
+    """Verify a backbone; a module is left unchanged, in eval mode.
 
     Args:
         backbone: the module, or a registered name, built with random weights unless `args` says otherwise.
         args: constructor arguments for a name.
         tolerance: largest relative difference between an image encoded alone and in a batch.
-        structure_only: clauses on attributes and shapes only; then the module may live on the meta device.
+        structure_only: only clauses on attributes and shapes; the module may then be on the meta device.
 
     Returns:
         The clauses verified: attributes, blocks, shapes; then finite, input, deterministic, batch, gradients,

@@ -1,4 +1,4 @@
-"""What a decoder may be able to do beyond decoding: read some layers only, be initialised from data, be shifted."""
+"""Optional capabilities of a decoder: reading only some layers, initialisation from data, a shift."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_layers(check: Clauses, decoder: Decoder, dims: Sequence[int], strides:
 
 @torch.no_grad()
 def check_initialise(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
-    """Initialising from data is done, or refused with nothing read and nothing changed."""
+    """`initialise` works, or returns False with nothing read or changed."""
     batches = [decoder_inputs(dims, strides, grid=grid) for grid in ((4, 5), (6, 3))]
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
     read = []
@@ -47,7 +47,7 @@ def check_initialise(check: Clauses, decoder: Decoder, dims: Sequence[int], stri
 
     with check.clause("initialise") as require:
         supported = decoder.initialise(maps())
-        require(isinstance(supported, bool), f"gave a {type(supported).__name__}, not whether it is supported")
+        require(isinstance(supported, bool), f"gave a {type(supported).__name__}, not True or False")
         if supported:
             require(finite(decoder(*batches[0], SIZE)), "the output has NaN or infinity afterwards")
         else:
@@ -57,7 +57,7 @@ def check_initialise(check: Clauses, decoder: Decoder, dims: Sequence[int], stri
 
 @torch.no_grad()
 def check_shift(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
-    """An offset is added to every pixel, or refused and nothing changes."""
+    """`shift` adds the offset to every pixel, or returns False with nothing changed."""
     features, images = decoder_inputs(dims, strides)
     with check.clause("shift") as require:
         before, offset = decoder(features, images, SIZE), noise(decoder.dim, seed=5)
@@ -65,4 +65,4 @@ def check_shift(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: 
         require(isinstance(supported, bool), f"gave a {type(supported).__name__}, not whether it is supported")
         expected = before + offset[:, None, None] if supported else before
         gap = difference(decoder(features, images, SIZE), expected)
-        require(gap <= 1e-4, f"says {supported}, and the output is {gap:.1e} relative from what follows")
+        require(gap <= 1e-4, f"returns {supported}, and the output differs by {gap:.1e} relative from what follows")

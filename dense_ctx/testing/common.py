@@ -14,7 +14,7 @@ from ..interfaces import Features
 
 
 class Clauses:
-    """The clauses of one check, in the order they were verified.
+    """The verified clauses of one check, in order.
 
     Args:
         kind, part: what is checked, for messages: its registered name, class, function or module.
@@ -26,7 +26,7 @@ class Clauses:
 
     @contextmanager
     def clause(self, name: str) -> Iterator[Callable[[bool, str], None]]:
-        """Verify one clause: call what is yielded with each condition; another error inside breaks it."""
+        """Verify one clause: pass each condition to the yielded function; any other error inside breaks the clause."""
 
         def require(holds: bool, message: str) -> None:
             if not holds:
@@ -65,7 +65,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def decoder_inputs(
     dims: Sequence[int], strides: Sequence[int], batch: int = 2, grid: tuple[int, int] = (3, 5)
 ) -> tuple[Features, Tensor]:
-    """Maps and images of noise, as a backbone with these dims and strides gives them."""
+    """Random maps and images for a backbone with these dims and strides."""
     height, width = grid[0] * max(strides), grid[1] * max(strides)
     maps = [
         noise(batch, d, height // s, width // s, seed=i) for i, (d, s) in enumerate(zip(dims, strides, strict=True))
@@ -76,7 +76,7 @@ def decoder_inputs(
 
 @torch.no_grad()
 def check_bfloat16(check: Clauses, run: Callable[[], Sequence[Tensor]]) -> None:
-    """The clause bfloat16, where PyTorch has the kernels: tensors that `run` gives have this type, and are finite."""
+    """The clause bfloat16, where PyTorch has the kernels: the tensors of `run` have this type and are finite."""
     try:
         outputs = run()
     except Exception as error:
@@ -90,7 +90,7 @@ def check_bfloat16(check: Clauses, run: Callable[[], Sequence[Tensor]]) -> None:
 
 
 def factory(kind: str, part: Any, arguments: dict[str, Any]) -> Callable[..., Any]:
-    """A call that builds the part: from its registered name, or by the class or function itself."""
+    """A function that builds the part from its registered name, class or function."""
     if isinstance(part, str):
         from ..plugins import registry
 

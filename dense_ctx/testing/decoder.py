@@ -24,7 +24,7 @@ def check_decoder(
     pyramids: Sequence[tuple[Sequence[int], Sequence[int]]] = (PLAIN, PYRAMID),
     tolerance: float = 1e-5,
 ) -> tuple[str, ...]:
-    """Verify a decoder for several kinds of backbone.
+    """Verify a decoder on several kinds of backbone.
 
     Args:
         decoder: a registered name, or a class or function called with dims= and strides=.
@@ -34,8 +34,7 @@ def check_decoder(
 
     Returns:
         The clauses verified: construction, shapes, finite, input, batch, size, layers, gradients, state_dict,
-        initialise and shift (they do what they say, or say False and do nothing), and bfloat16 where PyTorch has the
-        kernels.
+        initialise and shift (they work, or return False and do nothing), and bfloat16 where PyTorch has the kernels.
 
     Raises:
         ContractError: a clause is broken.
@@ -105,10 +104,7 @@ def _gradients(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: S
         require(any(bool(g.any()) for g in reached), "no gradient reaches the backbone's maps")
         trained = {n: p.grad for n, p in decoder.named_parameters() if p.requires_grad}
         missed = [name for name, grad in trained.items() if grad is None]
-        require(
-            not missed,
-            f"no gradient reaches {', '.join(missed)}: unused parameters stop distributed training",
-        )
+        require(not missed, f"no gradient reaches {', '.join(missed)}: unused parameters stop distributed training")
         grads = [g for g in trained.values() if g is not None]
         require(not grads or any(bool(g.any()) for g in grads), "every parameter's gradient is zero")
         require(all(finite(g) for g in grads), "a gradient has NaN or infinity")

@@ -40,7 +40,7 @@ def check_objective(
     Returns:
         The clauses verified: construction, dataset, collate, setup, losses, gradients, after_step, step,
         frozen, state_dict, opened (`setup` leaves the weights of a model that is not fresh as they are; an objective
-        that cannot go on from those may refuse with a ConfigError).
+        that cannot continue from these may raise a ConfigError).
 
     Raises:
         ContractError: a clause is broken.
@@ -77,7 +77,7 @@ def check_objective(
 
 
 def _opened(check: Clauses, model: DenseModel, objective: Objective, dataset: Any) -> None:
-    """Set up as if the model had been opened from a folder."""
+    """Set up as for a model opened from a folder."""
     with check.clause("opened") as require:
         before = {name: value.clone() for name, value in model.state_dict().items()}
         try:
@@ -90,7 +90,7 @@ def _opened(check: Clauses, model: DenseModel, objective: Objective, dataset: An
 
 
 def _tensors(step: TrainStep, trained: set[int]) -> dict[str, Tensor]:
-    """The backbone's tensors that no optimiser should touch, BatchNorm's statistics among them."""
+    """The backbone's tensors that training must not change, including BatchNorm's statistics."""
     backbone = step.model.backbone
     frozen = [(n, p) for n, p in backbone.named_parameters() if id(p) not in trained]
     return {name: tensor.detach().clone() for name, tensor in [*frozen, *backbone.named_buffers()]}

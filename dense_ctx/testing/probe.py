@@ -19,7 +19,7 @@ CELL, GRID, WIDTH = 4, (4, 6), 8  # pixels a patch, patches, channels: images of
 
 
 def check_probe(probe: str | Callable[..., Probe], *, args: dict[str, Any] | None = None) -> tuple[str, ...]:
-    """Verify a probe for both tasks, on features whose classes are well apart.
+    """Verify a probe for both tasks, on features of well separated classes.
 
     A task counts as unsupported where the constructor refuses it, with these arguments, by an InputError or a
     ConfigError; one must be supported.
@@ -52,7 +52,7 @@ def check_probe(probe: str | Callable[..., Probe], *, args: dict[str, Any] | Non
 
 
 def _scene(classes: tuple[int, ...], seed: int) -> tuple[DenseFeatures, Tensor]:
-    """Two images whose patches each show one class: a mean per class, and a little noise."""
+    """Two images whose patches each show one class: a mean per class plus little noise."""
     generator = torch.Generator().manual_seed(seed)
     means = 3 * noise(5, WIDTH, seed=1)
     draw = torch.randint(len(classes), (2, *GRID), generator=generator)
@@ -121,17 +121,14 @@ def _task(check: Clauses, build: Callable[[], Probe], segmentation: bool) -> Non
     with check.clause("state_dict") as require:
         other = build()
         other.load_state_dict(load(save({k: v.contiguous() for k, v in probe.state_dict().items()})))
-        require(
-            difference(other.predict(test), out) <= 1e-5,
-            "predicts differently after a round trip of its state",
-        )
+        require(difference(other.predict(test), out) <= 1e-5, "predicts differently after a round trip of its state")
     _ignored(check, build(), segmentation)
     if segmentation:
         _new_class(check, build())
 
 
 def _ignored(check: Clauses, probe: Probe, segmentation: bool) -> None:
-    """Most of the target is missing: read as a class or a number, it would outweigh the rest."""
+    """Most of the target is unknown; taken for a class or a number, it would dominate."""
     train, labels = _scene((0, 1, 2), seed=4)
     test, test_labels = _scene((0, 1, 2), seed=5)
     hidden = torch.ones_like(labels, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The smallest parts that honour every clause: partners for testing others."""
+"""Minimal parts that satisfy every clause, for testing other parts with them."""
 
 from __future__ import annotations
 

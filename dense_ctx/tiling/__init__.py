@@ -1,4 +1,4 @@
-"""Large images in bounded memory: what a forward takes, windows that fit, and their results joined."""
+"""Large images in bounded memory: the memory of a forward, windows that fit, and joining their results."""
 
 from .budget import parse_memory, plan
 from .forward import map_tiles, settled, tiled_forward, write_features

@@ -1,4 +1,4 @@
-"""The memory a forward takes: the most bytes of tensors that are alive at once."""
+"""The peak memory of a forward: the most bytes of tensors that are alive at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of storages that operations make, while they are referred to."""
+    """Counts the bytes of live storages that operations allocate."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -31,7 +31,7 @@ class _Live(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for item in tree_leaves((args, kwargs)):
             if isinstance(item, Tensor):
-                self._seen.setdefault(item.untyped_storage(), True)  # was there before
+                self._seen.setdefault(item.untyped_storage(), True)  # existed before
         result = func(*args, **(kwargs or {}))
         for item in tree_leaves(result):
             if isinstance(item, Tensor):
@@ -50,17 +50,17 @@ class _Live(TorchDispatchMode):
 def forward_bytes(model: DenseModel, batch: int, window: Size, size: Size) -> int:
     """The most that a forward without gradients holds at once beside its weights, images and result among it.
 
-    Found without running it: on tensors that have shapes and no values.
+    Computed on fake tensors, which have shapes and no values.
 
     Args:
         batch, window: of the images, [batch, 3, *window].
         size: (h, w) of the pixels.
 
     Raises:
-        Exception: whatever a network raises that cannot be run without values.
+        Exception: of a network that cannot run without values.
     """
     shared = {id(item): item for item in (*model.parameters(), *model.buffers())}
-    # a copy around the same weights: what a network keeps from this run would be of no value to the next
+    # a copy with the same weights: caches that the network fills in this run would be useless
     twin = copy.deepcopy(model, shared)
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
         backbone = twin.backbone

@@ -1,7 +1,7 @@
-"""Windows over an image: where they start, how their results are joined.
+"""Windows over an image: their positions, and the weights that join their results.
 
-Windows start at multiples of the backbone's stride, so a window sees the image on the same grid as the whole would.
-Weights are separable and sum to one by construction: no buffer of sums is kept.
+Windows start at multiples of the backbone's stride, so that their patch grids coincide with the whole image's. Weights
+are separable and sum to one by construction, without a buffer of sums.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Axis:
 
     @classmethod
     def plan(cls, length: int, window: int, overlap: int, stride: int, blend: bool = True) -> Axis:
-        """As few windows as cover `length` with at least `overlap` between neighbours, evenly spread."""
+        """The fewest windows that cover `length` with at least `overlap` between neighbours, evenly spread."""
         padded = -(-length // stride) * stride
         if window >= padded:
             return cls(length, padded, overlap, (0,), blend)
@@ -38,7 +38,7 @@ class Axis:
         return cls(length, window, overlap, tuple(sorted(starts)), blend)
 
     def spans(self, cells: int) -> Iterator[tuple[slice, slice, Tensor]]:
-        """For each window: its pixels, the cells it gives on a grid of `cells` over the length, and their weights."""
+        """For each window: its pixels, its cells on a grid of `cells` over the length, and their weights."""
         edges = [(start, min(start + self.window, self.length)) for start in self.starts]
         spans = [(round(a * cells / self.length), round(b * cells / self.length)) for a, b in edges]
         centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * self.length / cells
@@ -63,7 +63,7 @@ class Axis:
                 yield slice(a, b), slice(first, last), (weight / total)[first:last].float()
 
     def shares(self) -> Iterator[tuple[slice, slice]]:
-        """For each window: its pixels, and those that are its own: neighbours meet in the middle of their overlap."""
+        """For each window: its pixels, and those it owns: neighbours meet in the middle of their overlap."""
         edges = [(start, min(start + self.window, self.length)) for start in self.starts]
         inner = [(left[1] + right[0]) // 2 for left, right in pairwise(edges)]
         for (a, b), first, last in zip(edges, [0, *inner], [*inner, self.length], strict=True):

@@ -1,4 +1,4 @@
-"""Average the trained weights over the steps, which removes the noise of the last ones."""
+"""The average of the trained weights over the steps, which removes the noise of the last ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Averaged:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within the context the modules have the mean as weights; afterwards bitwise their own."""
+        """Within the context the modules have the averaged weights; afterwards bitwise their own."""
         self.swap()
         try:
             yield

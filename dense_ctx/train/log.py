@@ -38,7 +38,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class Log:
-    """A log opened at the step that a run starts from; rows of later steps, left by an interrupted run, are removed.
+    """The log of a run, opened at its first step; rows of later steps, from an interrupted run, are removed.
 
     Args:
         out: folder of the run.

@@ -82,7 +82,7 @@ def _check_variables(precision: str, accumulate: int) -> None:
             f"{name}={value} would change the run beside its configuration. "
             + (
                 "Its sharded states this loop cannot save: use DDP (torchrun, or `accelerate config` without it); only "
-                "the trained part has gradients and optimizer states, and a large frozen backbone is opened in bfloat16"
+                "the trained part has gradients and optimizer states, a frozen backbone its weights alone"
                 if sharded
                 else "Unset it (`accelerate config`), and say mixed_precision, accumulate, device or clip_norm there"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import sys
 from contextlib import ExitStack
@@ -115,10 +114,9 @@ class Run:
         return folder
 
     def _record(self) -> dict[str, Any]:
-        from ..environment import describe_environment
+        from ..environment import command_line, describe_environment
 
         config, around = self.config.to_dict(), describe_environment(self.accelerator.device)
-        arguments = ["dense-ctx" if Path(sys.argv[0]).stem == "cli" else Path(sys.argv[0]).name, *sys.argv[1:]]
         return {
             "objective": config["objective"] or type(self.step.objective).__name__,
             "data": config["data"],
@@ -131,7 +129,7 @@ class Run:
             "machine": around["machine"],
             "device": around["device"],
             "arithmetic": around["arithmetic"],
-            "command": " ".join(json.dumps(word) if " " in word else word for word in arguments),
+            "command": command_line(),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "versions": around["versions"],
             "git": around["git"],

@@ -1,4 +1,4 @@
-"""Official checkpoints -> timm's names, by timm's own converters and ours; what is left out is on the list of `unused`.
+"""Official checkpoints -> timm's names, by timm's converters and ours; tensors without effect are listed in `unused`.
 
 DINOv2: chunked blocks are joined, registers and the class token's position are folded as timm keeps them. DINOv3: see
 `convert_dinov3`. transformers: see `convert_hf`, `convert_sam`. A tensor that is neither used nor listed is refused by
@@ -71,7 +71,7 @@ def to_timm(state: State, net: nn.Module) -> State:
 
 
 def _same_patches(state: State, own: State) -> None:
-    """Refuse another patch size: timm would resize the patch projection, and give other features without a word."""
+    """Refuse another patch size: timm would silently resize the patch projection, which changes the features."""
     for key in ("patch_embed.proj.weight", "visual.conv1.weight"):
         given, wanted = state.get(key), own.get("patch_embed.proj.weight")
         if given is not None and wanted is not None and given.ndim == 4 and given.shape[2:] != wanted.shape[2:]:

@@ -1,4 +1,4 @@
-"""Official DINOv3 checkpoints: what timm's converter drops without a word, the attention's biases among it."""
+"""Official DINOv3 checkpoints: what timm's converter silently drops, such as the attention's biases."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """transformers' names -> timm's, for plain ViTs as the Hub stores them: DINOv2, DINOv3, CLIP, MAE, SigLIP, ViT.
 
-So a folder of facebook/dinov2-small is as good for `dinov2-s14` as timm's own file. What is left out is on the list of
+So a folder of facebook/dinov2-small serves `dinov2-s14` as timm's own file does. Tensors without effect are listed in
 `unused`.
 """
 
@@ -57,7 +57,7 @@ def is_hf(state: State) -> bool:
 def hf_to_timm(state: State, net: nn.Module) -> State:
     """Map transformers' tensors onto the names of timm's `net`; loading is strict afterwards.
 
-    Names that are not known are handed on unchanged, so that the strict loading names them.
+    Unknown names are kept, so that the strict loading reports them.
 
     Raises:
         WeightsError: query, key and value of a block are incomplete, or a bias would be lost.

@@ -1,7 +1,7 @@
 """Image encoders of SAM and SAM 2 -> timm's names, from transformers' files and from SAM 2's own.
 
-So a folder of facebook/sam-vit-base or facebook/sam2.1-hiera-tiny is as good as timm's own file. What is left out is on
-the list of `unused`.
+So a folder of facebook/sam-vit-base or facebook/sam2.1-hiera-tiny serves as timm's own file does. Tensors without
+effect are listed in `unused`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_hf_sam(state: State) -> bool:
 
 
 def sam_to_timm(state: State) -> State:
-    """Map transformers' tensors onto timm's names; names that are not known are handed on."""
+    """Map transformers' tensors onto timm's names; unknown names are kept."""
     converted: State = {}
     for name, value in state.items():
         key = _TOWER.sub("", name)

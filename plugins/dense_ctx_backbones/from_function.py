@@ -1,4 +1,4 @@
-"""A plain function from images to patch tokens in place of a model, so that any network can be measured."""
+"""A function from images to patch tokens as a backbone, so that any network can be evaluated."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FunctionBackbone(Backbone):
         self.source = f"function {getattr(function, '__name__', type(function).__name__)}"
         draw = torch.Generator().manual_seed(0)
         probe = torch.rand(1, 3, 4 * stride, 4 * stride, generator=draw).to(device)
-        # what it does to one picture stands for its weights, so that two functions are never taken for one
+        # a fingerprint in place of weights: its output for a fixed input, so that functions are told apart
         self.fingerprint = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
         self.dims = (0,)
         with torch.no_grad():

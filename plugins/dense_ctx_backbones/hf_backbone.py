@@ -16,6 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dense_ctx.create import placement
 from dense_ctx.errors import InputError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
 from dense_ctx.persistence.file_args import LAYERS, TEXT, WEIGHTS
@@ -74,6 +75,7 @@ class HfBackbone(Backbone):
                 None,
                 config=config,
                 state_dict=read_state(folder if weights == "pretrained" else weights, prefix, shell),
+                dtype=placement()[1] or torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 trust_remote_code=False,
@@ -161,7 +163,7 @@ class HfBackbone(Backbone):
 
 
 def _complete(report: dict[str, Any], source: str, net: nn.Module) -> None:
-    """Check transformers' report of a loading; strict, but for what lies beside the encoder.
+    """Check transformers' loading report; strict, except for tensors outside the encoder.
 
     Raises:
         WeightsError: names the missing, unexpected and wrongly shaped tensors.

@@ -27,7 +27,7 @@ from .weights import SHARDS, hub_error
 
 _CONFIGS = ("config.json", "preprocessor_config.json")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# keys by which a configuration takes its network from elsewhere
+# keys by which a configuration refers to another network
 _ELSEWHERE = ("backbone", "backbone_config", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
 _SEEING = ("patch_size", "image_size", "num_channels", "hidden_sizes", "embed_dims")
 _MOST = 1 << 20  # of a whole number: classes of the largest label sets, pixels
@@ -38,7 +38,7 @@ def hf_folder(repo: str, revision: str | None, weights: bool) -> Path:
     """The folder with config.json and, if `weights`, the weights: the one named, or the repository's in the cache.
 
     Raises:
-        WeightsError: the Hub does not give them; or a file of a stranger, not the user, names the repository.
+        WeightsError: the Hub does not provide them; or an untrusted file, not the user, names the repository.
     """
     if may_read_paths() and os.path.isdir(repo):
         return Path(repo)

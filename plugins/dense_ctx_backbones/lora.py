@@ -18,7 +18,7 @@ TARGETS = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
 
 
 class LoraBackbone(Backbone):
-    """A backbone some of whose layers add B A x (Hu et al. 2022); as new it computes what the bare one does.
+    """A backbone some of whose layers add B A x (Hu et al. 2022); initially it computes what the bare one does.
 
     Under any objective the adapters train and the rest stays frozen; a checkpoint holds the adapters alone. Adapters
     that the bare backbone has from an earlier training are merged into its weights first.
@@ -96,7 +96,7 @@ class LoraBackbone(Backbone):
 
 
 def _merge(backbone: Backbone) -> None:
-    """Add earlier adapters to the weights of their layers, which take the adapted layers' places."""
+    """Merge earlier adapters into the weights of their layers, which replace the adapted layers."""
     from peft.tuners.lora import LoraLayer
 
     for name, layer in list(backbone.named_modules()):

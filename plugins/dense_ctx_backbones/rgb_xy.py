@@ -1,4 +1,4 @@
-"""Colour and position as features: what a representation must beat to be worth having."""
+"""Colour and position as features: a trivial baseline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RgbXy(Backbone):
     """One map of five channels at full resolution: red, green, blue, x, y, each about in [-1, 1].
 
     Args:
-        position: how much x and y count against the colours.
+        position: weight of x and y relative to the colours.
     """
 
     file_args: ClassVar[Mapping[str, Any] | None] = {"position": (0.0, 1e6)}

@@ -12,14 +12,17 @@ import difflib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import timm
 import torch
+from accelerate import init_empty_weights
 from timm.models import load_state_dict_from_hf
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dense_ctx.create import placement
 from dense_ctx.errors import InputError, UnknownNameError, WeightsError
 from dense_ctx.interfaces import Backbone, Features, Size
 from dense_ctx.persistence.file_args import CHANNELS, LAYERS, TEXT, WEIGHTS, is_permitted
@@ -73,7 +76,10 @@ class TimmBackbone(Backbone):
         if prefix is not None and weights in ("pretrained", None):
             raise InputError(f"prefix={prefix!r} is of the names in a file: give weights=PATH with it")
         self.name, self.resize = model, resize
-        self.net = self._build(model, options)
+        # of parameters that are read to their place none is held before; buffers are, a file may lack some
+        empty = weights is not None and placement() != (None, None)
+        with init_empty_weights(include_buffers=False) if empty else nullcontext():
+            self.net = self._build(model, options)
         official_positions(self.net)
         self._configure(layers, norm)
         if weights == "pretrained":

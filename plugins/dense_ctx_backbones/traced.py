@@ -1,4 +1,4 @@
-"""Which of a checkpoint's tensors a converter uses, whatever it does to them."""
+"""Trace which of a checkpoint's tensors a converter uses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tensors of published checkpoints that no feature depends on: what may be left out, and why.
+"""Tensors of published checkpoints that no feature depends on: with the reason.
 
-Whatever else a checkpoint holds is loaded or refused. A name may stand behind prefixes ("module.", "visual.").
+All other tensors of a checkpoint are loaded or refused. A name may follow prefixes ("module.", "visual.").
 """
 
 from __future__ import annotations

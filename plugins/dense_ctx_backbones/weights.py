@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dense_ctx.create import placement
 from dense_ctx.errors import FileError, WeightsError
 from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
 from dense_ctx.persistence.tensors import nonfinite
@@ -89,7 +90,7 @@ def _unwrapped(loaded: Mapping[Any, Any], path: Path) -> State:
     names = set(dict(_flat(loaded[inner[0]])))
     others = [str(key) for key, value in loaded.items() if isinstance(value, Mapping) and key != inner[0]
               and set(dict(_flat(value))) & names]  # fmt: skip
-    if others and inner[0] != "teacher":  # a teacher is what self-distillation is for
+    if others and inner[0] != "teacher":  # the teacher is the result of self-distillation
         raise WeightsError(
             f"{path} holds the network as {inner[0]} and as {', '.join(others)}: say which, "
             f"prefix={inner[0]}. or prefix={others[0]}."
@@ -116,14 +117,14 @@ def _unprefixed(state: State) -> State:
 
 
 def prefix_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """What to type if the network's names stand behind another prefix."""
+    """A hint for the case that the network's names have another prefix."""
     first = next(iter(own), "")
     near = sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")})
     return f". Tensors of these names stand behind {', '.join(near)}: give prefix={near[0]}" if near else ""
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, hint: str = "") -> None:
-    """Load every tensor or none.
+    """Load all tensors, or none on an error.
 
     Args:
         source: of the tensors, for messages. hint: what to do where they do not fit.
@@ -148,7 +149,15 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, h
         raise WeightsError(f"The weights of {source} do not fit: tensors {'; '.join(faults)}{hint}")
     if broken := nonfinite(state):
         raise WeightsError(f"The weights of {source} hold NaN or infinity: {', '.join(broken[:4])}")
-    module.load_state_dict(state)
+    device, dtype = placement()
+    if (device, dtype) == (None, None):
+        module.load_state_dict(state)
+        return
+    placed = {}
+    for key, value in own.items():  # copies, one by one: what is read may be a file in memory, which others may write
+        kind = (dtype or value.dtype) if value.is_floating_point() else value.dtype
+        placed[key] = state[key].to(device=device or "cpu", dtype=kind, copy=True)
+    module.load_state_dict(placed, assign=True)
 
 
 def cached_state(repository: str, net: nn.Module) -> State | None:

@@ -43,13 +43,13 @@ def run_cell(
         device: on which everything is computed.
 
     Raises:
-        StoppedError: SIGINT or SIGTERM came in training; the same cell goes on from there next time.
+        StoppedError: SIGINT or SIGTERM was received in training; the cell resumes next time.
     """
     try:
         return {"status": "done", **_run(bench, cell, device)}
     except StoppedError:
         raise
-    except (Exception, SystemExit) as error:  # out of memory, a missing file, a fault of a part: the others go on
+    except (Exception, SystemExit) as error:  # out of memory, a missing file, a faulty part: the other cells still run
         if on_error is not None:
             on_error(cell, error)
         return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
@@ -99,7 +99,7 @@ def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
     scores = score(model, "val")
     if not math.isfinite(scores[objective.metric]):
         raise InputError(f"{objective.metric} is {scores[objective.metric]}: the validation images allow no score")
-    shutil.rmtree(run / "state", ignore_errors=True)  # the model stays, what a continued run needs does not
+    shutil.rmtree(run / "state", ignore_errors=True)  # the model stays, the state for resuming does not
     record = {
         "metric": objective.metric,
         "unit": objective.unit,
@@ -119,7 +119,7 @@ def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
         "peak_memory_mb": peak_memory_mb(model.device),
         "environment": describe_environment(model.device),
     }
-    checked: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))  # what a file cannot hold fails here
+    checked: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))  # raises for what JSON cannot hold
     return checked
 
 
@@ -133,7 +133,7 @@ def _config(bench: Bench, cell: Cell, out: str, device: str, validate: bool) -> 
 
 
 def _objective(bench: Bench, cell: Cell, store: Store, image_size: Size) -> ScoredObjective:
-    """The task's objective, as this cell needs it."""
+    """The task's objective, with this cell's sizes and folder."""
     objective = create_objective(cell.task)
     objective.size, objective.image_size = bench.size, image_size
     objective.use_folder(str(store.targets))
@@ -154,7 +154,7 @@ def _images(task: BenchTask, split: str) -> ImageSet:
 
 
 def _model(bench: Bench, cell: Cell, backbone: Backbone, image_size: Size, outputs: int) -> DenseModel:
-    """The head on the backbone, with as many channels as the task has outputs, and the sizes that it asks for."""
+    """The head on the backbone, with the task's number of outputs and the arguments that follow from the sizes."""
     entry, _ = registry().get("decoder", cell.head.name)
     decoder_class = registry().resolve(entry)
     args = {"dim": outputs, **{k: v for k, v in cell.head.args.items() if k != "lr"}, **cell.task.head}

@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with the parts of a benchmark before any cell runs."""
+"""Checks of a benchmark's parts before any cell runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def check_parts(bench: Bench) -> None:
     """Refuse parts whose code cannot be imported, arguments they do not have, and objectives that cannot score.
 
     Raises:
-        ConfigError: a task's objective is no `ScoredObjective`, or lacks what this benchmark needs of one.
+        ConfigError: a task's objective is no `ScoredObjective`, or lacks an attribute that the benchmark needs.
         InputError: a part does not take its arguments.
-        PluginError: a part cannot be imported or made.
+        PluginError: a part cannot be imported or built.
     """
     for part in bench.backbones:
         with _named("backbone", part.name):
@@ -81,7 +81,7 @@ def _check_task(objective: ScoredObjective, task: BenchTask, cache: bool) -> Non
 
 @contextmanager
 def _named(kind: str, name: str) -> Iterator[None]:
-    """Say whose an error is that is none of ours."""
+    """Errors other than DenseCtxError name the part."""
     try:
         yield
     except DenseCtxError:

@@ -1,4 +1,4 @@
-"""dense-ctx bench: what backbones' features know, as a table."""
+"""dense-ctx bench: train and score heads on backbones, as a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BenchCommand(Command):
     """`dense-ctx bench`."""
 
     help = "train a small head on every backbone for every task, and tabulate the scores"
-    stop_note = "finished cells, and the states of the last one, are in {out}; the same command goes on from there"
+    stop_note = "finished cells, and the states of the last one, are in {out}; the same command resumes"
     epilog = (
         "A cell that is done is kept, one that failed is tried again: run the same command after an "
         "interruption. Example: dense-ctx bench --backbones efficientnet-lite0 'efficientnet-lite0(weights=null)' "
@@ -166,7 +166,7 @@ class BenchCommand(Command):
 
 
 def _roots(words: list[str]) -> dict[str, str]:
-    """DATASET=ROOT words as a mapping."""
+    """DATASET=ROOT arguments as a mapping."""
     from dense_ctx.errors import InputError
 
     pairs = [word.partition("=") for word in words]

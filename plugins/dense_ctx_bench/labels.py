@@ -1,4 +1,4 @@
-"""Short names of a benchmark's backbones, heads and tasks: what all of one kind share is said once."""
+"""Short labels of a benchmark's backbones, heads and tasks: arguments that all share are stated once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark runs: backbones x heads x tasks x seeds, and what each combination is called."""
+"""The plan of a benchmark: backbones x heads x tasks x seeds, and the name of each combination."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Bench:
     device: on which everything is computed; "auto": the best there is, of several processes each its own.
 
     Raises:
-        ConfigError, UnknownNameError: what can be seen to be wrong before hours of work.
+        ConfigError, UnknownNameError: errors found before any work.
     """
 
     out: Path
@@ -145,7 +145,7 @@ class Bench:
             registry().get("decoder", part.name)
 
     def cells(self) -> Iterator[Cell]:
-        """All cells, seed by seed: a run that was stopped has a table of fewer seeds, not of fewer backbones."""
+        """All cells, seed by seed, so that an interrupted run has fewer seeds rather than fewer backbones."""
         for seed in self.seeds:
             for backbone in self.backbones:
                 for task in self.tasks:
@@ -153,7 +153,7 @@ class Bench:
                         yield Cell(backbone, head, task, seed)
 
     def settings(self, cell: Cell) -> dict[str, Any]:
-        """All that decides a cell's numbers, JSON-ready."""
+        """Everything that affects a cell's result, JSON-ready."""
         values = {
             "backbone": asdict(cell.backbone), "head": asdict(cell.head), "task": cell.task.to_dict(),
             "seed": cell.seed,

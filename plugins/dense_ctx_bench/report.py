@@ -96,7 +96,7 @@ def _file(task: str) -> str:
 
 
 def _settings(records: list[Record]) -> str:
-    """What a reader needs to know of the numbers: sizes, steps, seeds, machine."""
+    """The conditions of the results: sizes, steps, seeds, machine."""
     first = records[0]["settings"]
     steps = sorted({record["settings"]["steps"] for record in records})
     seeds = sorted({record["settings"]["seed"] for record in records})

@@ -36,13 +36,13 @@ def run_bench(
     begin: Callable[[Cell], object] | None = None,
     on_error: Callable[[Cell, BaseException], object] | None = None,
 ) -> list[dict[str, Any]]:
-    """Run the cells that are not done; a cell that fails is written down as failed, and tried again next time.
+    """Run the cells that are not done; a failing cell is recorded as failed, and retried next time.
 
-    The parts of all cells are checked before the first one runs. After that an error, whosever, fails its own cell.
+    The parts of all cells are checked before the first one runs. After that, an error fails only its own cell.
 
     Processes started by torchrun or `accelerate launch`, and the same command given on other machines that see the
-    folder, share the cells: whoever is free takes the next one, and trains it alone. The records are those of one
-    process. A lock that its process leaves behind by dying is free again, so the others take its cell over.
+    folder, share the cells: each free process takes the next one. The records are those of one
+    process. The lock of a killed process is released, so that others take its cell over.
 
     Args:
         report: called with each cell this process ran and its record; the first process reports done cells, too.
@@ -55,7 +55,7 @@ def run_bench(
     Raises:
         ConfigError, InputError, PluginError: of the parts, see `check_parts`; before any work.
         ConfigError: `out` holds a cell that was run with other settings.
-        StoppedError: SIGINT or SIGTERM came in training; the same command goes on from there.
+        StoppedError: SIGINT or SIGTERM was received in training; the same command resumes.
     """
     check_parts(bench)
     first = _rank() == 0
@@ -83,7 +83,7 @@ def run_bench(
         free = [cell for cell in left if not has_record(cell)]
         outcomes = (_take(bench, cell, paths[cell.name], has_record, records, report, begin, on_error) for cell in free)
         if not any(outcomes) and free:
-            time.sleep(_POLL)  # the others are at all that is left
+            time.sleep(_POLL)  # other processes run all remaining cells
     return [records[cell.name] for cell in cells]
 
 
@@ -97,7 +97,7 @@ def _take(
     begin: Callable[[Cell], object] | None,
     on_error: Callable[[Cell, BaseException], object] | None,
 ) -> bool:
-    """Run the cell unless another process is at it, or was quicker."""
+    """Run the cell unless another process runs or has run it."""
     locks = bench.out / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:

@@ -40,6 +40,6 @@ def seconds_per_image(model: DenseModel, image_size: Size, size: Size) -> dict[s
 
 
 def _synchronize(device: torch.device) -> None:
-    """Wait for what was asked of an accelerator, which works while the program goes on."""
+    """Wait until the accelerator has finished its queue, which it works off asynchronously."""
     if device.type in ("cuda", "mps", "xpu"):
         getattr(torch, device.type).synchronize()

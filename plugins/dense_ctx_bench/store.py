@@ -1,4 +1,4 @@
-"""What the cells of a benchmark share on disk: features of each backbone, targets of each task."""
+"""Caches that the cells of a benchmark share: features of each backbone, targets of each task."""
 
 from __future__ import annotations
 

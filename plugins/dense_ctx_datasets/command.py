@@ -1,4 +1,4 @@
-"""dense-ctx datasets: which data sets can be read, what is expected where, and whether a root has it."""
+"""dense-ctx datasets: list the data sets, show their folder layouts, and check a root."""
 
 from __future__ import annotations
 

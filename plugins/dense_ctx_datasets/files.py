@@ -1,4 +1,4 @@
-"""What readers share: files of a root, values of options, images and label maps.
+"""Helpers of the readers: files of a root, values of options, images and label maps.
 
 Importing this module loads no torch; reading a file does.
 """

@@ -1,4 +1,4 @@
-"""Images with masks, depth, normals or instances in two folders: anyone's own data."""
+"""Images with masks, depth, normals or instances in two folders: the user's own data."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class MatSet(ImageSet):
         self.names = [f"{frame:04d}" for frame in self._frames]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}  # an open file cannot travel to a worker; it opens its own
+        return {**self.__dict__, "_file": None}  # an open file cannot be pickled; each worker opens its own
 
     def __getitem__(self, index: int) -> Sample:
         import torch
@@ -105,7 +105,7 @@ class MatSet(ImageSet):
             f"{self._normals}: the normals' {axis} runs against that computed from depth (cosine {float(value):.2f}); "
             "change its sign in the option signs"
             for axis, value, energy in zip("xyz", cosine, size, strict=True)
-            if energy > 0.01 and value < -0.2  # an axis along which nothing leans says nothing
+            if energy > 0.01 and value < -0.2  # an axis without variation does not tell
         ]
 
     def _open(self) -> Any:
@@ -140,7 +140,7 @@ def _variable(path: Path, name: str) -> Any:
         return scipy.io.loadmat(path)[name]
     except KeyError:
         raise FileError(f"{path} has no variable {name}") from None
-    except Exception as error:  # of a damaged file SciPy raises what its parser stumbles over: zlib, struct, its own
+    except Exception as error:  # for a damaged file SciPy raises errors of zlib, struct and its own
         raise FileError(f"{path} is not a MATLAB file SciPy can read: {error}") from error
 
 

@@ -14,7 +14,7 @@ class PseudoLabel(Command):
     """`dense-ctx pseudo-label`."""
 
     help = "make in-context tasks (pseudo-labels, positive pairs) from unlabelled images"
-    stop_note = "finished files are in {out}; the same command goes on from there"
+    stop_note = "finished files are in {out}; the same command resumes"
     description = (
         "Stages: segment, embed, cluster, vote, pair. Finished files are kept: run it again after an "
         "interruption. Under `accelerate launch -m dense_ctx.cli pseudo-label ...` the images are shared out."
@@ -40,7 +40,7 @@ class PseudoLabel(Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Make what is not there yet."""
+        """Run the stages that are not finished."""
         from dense_ctx.config import override, parse_part, typed
         from dense_ctx.device import processes
         from dense_ctx.errors import ConfigError

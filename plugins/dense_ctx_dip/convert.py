@@ -1,7 +1,7 @@
 """Official DIP checkpoints (github.com/sirkosophia/DIP, checkpoint-N.pth) -> a model folder.
 
 They hold the whole encoder, as `feats_extractor.model.*` or (newer training script) `feats_extractor.encoder.*`, and
-what post-training threw away: `projector.*`, `enc_norm.*`.
+what is discarded after post-training: `projector.*`, `enc_norm.*`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def from_dip(path: str | os.PathLike[str], backbone: str | None = None) -> Dense
 
 
 def projector_of(path: str | os.PathLike[str]) -> Projector:
-    """The projector with its LayerNorm, to go on training with (`objective.projector`).
+    """The projector with its LayerNorm, for further training (`objective.projector`).
 
     Raises:
         CheckpointError: its tensors are missing, or do not fit each other.

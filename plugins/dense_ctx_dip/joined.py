@@ -1,4 +1,4 @@
-"""Several sets of automatic tasks as one, their pseudo-classes kept apart."""
+"""Several sets of automatic tasks as one, with disjoint pseudo-classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pairs import TaskPairs
 
 
 class JoinedPairs(SeededDataset):
-    """The pairs of all parts, one after the other; a class of the second is none of the first.
+    """The concatenated pairs of all parts; classes of different parts are different.
 
     Attributes:
         parts: the sets. name: theirs. classes: of all together.

@@ -39,13 +39,13 @@ def compare(root: Path, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     """The stored settings, {} where there are none; writes nothing.
 
     Raises:
-        ConfigError: a stage was made with something else; says what differs and what to remove.
+        ConfigError: a stage was run with other settings; says what differs and what to remove.
         FileError: the folder holds other files.
     """
     stored = _read(root) or {}
     for number, stage in enumerate(STAGES):
         if stage not in stored or not any((root / name).exists() for name in WRITTEN[stage].split()):
-            continue  # what has written nothing binds to nothing: too many classes asked for, say
+            continue  # a stage without files has no settings to keep: it may have failed for too many classes
         files, later = " ".join(WRITTEN[name] for name in STAGES[number:]), ", ".join(STAGES[number:])
         require_equal(
             {stage: stored[stage]},

@@ -128,7 +128,7 @@ class DipObjective(Objective):
         return tasks
 
     def check(self, model: DenseModel) -> None:
-        """Decide what trains where `train` leaves it open; refuse `blocks` where that is not blocks."""
+        """Choose what to train where `train` is None; refuse `blocks` if that is something else."""
         if self.what is None:
             self.what = "adapters" if model.backbone.adapters() else "blocks"
         if self.blocks is not None and self.what != "blocks":
@@ -138,7 +138,7 @@ class DipObjective(Objective):
             )
 
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
-        """What `train` says, and the projector, which is no part of the published model; vectors do not decay."""
+        """The parameters that `train` names, and the unpublished projector; vectors have no weight decay."""
         self.check(model)
         parameters = choose(model, self.what, self.blocks)
         groups = _by_decay(parameters)
@@ -180,7 +180,7 @@ class DipObjective(Objective):
             raise InputError(f"Images {list(images.shape[-2:])} give no patch")
         labels = functional.pad(
             labels, (0, full[1] - labels.shape[-1], 0, full[0] - labels.shape[-2]), value=IGNORED
-        )  # the padding to the stride is nothing
+        )  # the padding to the stride is ignored
         if self.projector is not None:
             rows = self.projector(rows)
         if self.classes is not None and int(labels.max()) >= self.classes:
@@ -205,7 +205,7 @@ class DipObjective(Objective):
         counts = counts * supported[:, None, None]
         classes = max(self.classes or 0, len(present))
         loss, pixels = prediction_loss(predicted, counts, self.loss, classes)
-        # DDP averages gradients over processes: this makes theirs those of the joint batch, whatever is ignored where
+        # DDP averages gradients over processes: this scales them to the joint batch, whatever each process ignores
         loss = loss / (total(pixels) / processes).clamp_min(1)
         right = counts.gather(-1, predicted.argmax(-1, keepdim=True)).sum() / pixels.clamp_min(1)
         return Losses(loss, {"accuracy": right, "unsupported": 1 - supported.float().mean()})

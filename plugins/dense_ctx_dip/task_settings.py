@@ -1,4 +1,4 @@
-"""How tasks are made, and which images they are made from."""
+"""Settings of the tasks, and the images that they are made from."""
 
 from __future__ import annotations
 

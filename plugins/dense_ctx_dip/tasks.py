@@ -1,4 +1,4 @@
-"""Automatic in-context tasks from unlabelled images (DIP, section 3.2), in stages that can be taken up again.
+"""Automatic in-context tasks from unlabelled images (DIP, section 3.2), in resumable stages.
 
 Files of the stages: `task_folder`. Memory holds features of some images (1 GB), the sample for k-means, and the global
 features. Several processes share out the shards and wait for one another after each stage.
@@ -23,6 +23,7 @@ from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, state_digest, write_json
 from dense_ctx.gateway import gateway
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence.lock import locked
 from dense_ctx.plugins import registry
 
 from .kmeans import SAMPLE, assign, kmeans
@@ -40,12 +41,12 @@ MEMORY = 1 << 30  # bytes of feature maps held from stage to stage, so that smal
 
 
 class Tasks(TaskFolder):
-    """The tasks of one folder of images under construction.
+    """Makes the tasks of one folder of images.
 
     Args:
         images, out, progress: see `TaskFolder`.
         model: its backbone's deepest map and global feature are used.
-        settings: how.
+        settings: of the stages.
         name: of the model, for the manifest.
 
     Raises:
@@ -75,7 +76,7 @@ class Tasks(TaskFolder):
             "vote": {},
             "pair": {"neighbours": settings.neighbours, "shared": settings.shared},
         }  # fmt: skip
-        compare(self.out, self.identity)  # refused by every process alike, before anyone writes
+        compare(self.out, self.identity)  # each process refuses other settings, before any of them writes
         wait_for_everyone()
         if self.rank == 0:
             claim(self.out, self.identity)
@@ -100,9 +101,10 @@ class Tasks(TaskFolder):
 
     def run(self) -> Path:
         """All stages; returns the folder."""
-        for stage in (self.segment, self.embed, self.cluster, self.vote, self.pair):
-            stage()
-            wait_for_everyone()
+        with locked(self.out / f"process-{self.rank}", f"The tasks {self.out}"):
+            for stage in (self.segment, self.embed, self.cluster, self.vote, self.pair):
+                stage()
+                wait_for_everyone()
         return self.out
 
     def segment(self) -> None:
@@ -165,7 +167,7 @@ class Tasks(TaskFolder):
         settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
         in_subset = torch.zeros(len(self.names), dtype=torch.bool)
         in_subset[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
-        # no more rows are held than k-means looks at: a share of each image's, drawn as they are read
+        # only as many rows are held as k-means uses: a random share of each image's, drawn on reading
         indices = [Shard(self.embeddings(shard)).tensor("index") for shard in self.shards()]
         count = sum(int(index[in_subset[index[:, 0]], 1].sum()) for index in indices)
         share = min(1.0, SAMPLE * settings.classes / max(1, count))

@@ -14,7 +14,7 @@ class CuesCommand(Command):
     """`dense-ctx cues`."""
 
     help = "compute cue maps (flow, depth ...) of videos once, for training"
-    stop_note = "finished clips are in {out}; the same command goes on from there"
+    stop_note = "finished clips are in {out}; the same command resumes"
     description = (
         "Finished clips are kept: run it again after an interruption. Under `accelerate launch -m "
         "dense_ctx.cli cues ...` the clips are shared out over the processes."
@@ -37,10 +37,11 @@ class CuesCommand(Command):
         add_device_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Compute this process' share; 0 also when some clips were left out, which is said."""
+        """Compute this process' share; 0 also if some clips were left out, which is reported."""
         from tqdm import tqdm
 
         from dense_ctx.device import pick_device, processes
+        from dense_ctx.persistence.lock import locked
 
         from .cue_cache import plan_cues
 
@@ -59,7 +60,8 @@ class CuesCommand(Command):
         who = f"process {rank} of {world}: " if world > 1 else ""
         if rank == 0:
             print(f"{len(plan.clips)} clip(s); about {_size(plan.bytes)} to write, {_size(plan.free)} free", flush=True)
-        with progress(None, plan.frames, "cues", "frame", rank) as bar:
+        own = locked(args.out / f"process-{rank}-of-{world}", f"The cue cache {args.out}")
+        with own, progress(None, plan.frames, "cues", "frame", rank) as bar:
             report = plan.run(
                 bar.update, lambda name, error: tqdm.write(f"warning: {name} is left out: {error}", file=sys.stderr)
             )

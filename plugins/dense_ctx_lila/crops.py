@@ -22,13 +22,13 @@ def scaled(frames: Tensor, side: int) -> Tensor:
     return functional.interpolate(frames, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def draw_box(size: tuple[int, int], scale: Sequence[float], dice: random.Random | None) -> Box:
-    """A square in a frame of (H, W), in whole pixels, as shares of the frame; without dice the middle one."""
+def draw_box(size: tuple[int, int], scale: Sequence[float], generator: random.Random | None) -> Box:
+    """A square in a frame of (H, W), in whole pixels, as shares of the frame; without generator the middle one."""
     height, width = size
     short = min(size)
-    side = short if dice is None else max(1, round(short * dice.uniform(*scale)))
-    top = (height - side) // 2 if dice is None else dice.randint(0, height - side)
-    left = (width - side) // 2 if dice is None else dice.randint(0, width - side)
+    side = short if generator is None else max(1, round(short * generator.uniform(*scale)))
+    top = (height - side) // 2 if generator is None else generator.randint(0, height - side)
+    left = (width - side) // 2 if generator is None else generator.randint(0, width - side)
     return top / height, left / width, side / height, side / width
 
 
@@ -43,7 +43,7 @@ def crop_image(image: Tensor, box: Box, size: int) -> Tensor:
 def crop_map(maps: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut boxes [B, 4] out of maps [B, c, h, w] of any resolution: [B, c, size, size], bilinear; values stay.
 
-    A flow keeps its full-frame units: where a pixel goes does not change because we look at a part of the frame.
+    A flow keeps the units of the whole frame: cropping does not change where a pixel moves.
     """
     steps = (torch.arange(size, device=maps.device, dtype=maps.dtype) + 0.5) / size
     boxes = boxes.to(maps)

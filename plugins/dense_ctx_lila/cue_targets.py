@@ -1,4 +1,4 @@
-"""What the features of a pair of crops must explain: every cue's map of both, standardised, on one grid."""
+"""The targets of a pair of crops: every cue's map of both, standardised, on one grid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEATURES = "features"  # the cue that is the backbone's own
 
 
 class CueMaps(nn.Module):
-    """Cues by name, and how each comes to a batch.
+    """Cues by name, and their maps for a batch.
 
     The backbone's own are made of its maps of the crops. Of the registered ones those with weights run here, beside
     the model (`heavy`); the others in the data workers (`light`). With a cache all are read, and no network is built.

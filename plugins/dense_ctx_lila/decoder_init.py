@@ -1,4 +1,4 @@
-"""What a decoder takes from the data outside of gradient steps: its first weights, and in the end the mean."""
+"""Data-dependent initialisation of a decoder, and centring of its features after training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sample_pairs(dataset: Dataset[Any], count: int) -> Iterator[Any]:
 
 @torch.no_grad()
 def initialise(model: DenseModel, dataset: Dataset[Any], count: int) -> None:
-    """Give the decoder its first weights from the maps of both crops of `count` pairs.
+    """Initialise the decoder from the maps of both crops of `count` pairs.
 
     Raises:
         ConfigError: it cannot be initialised from data.
@@ -39,7 +39,7 @@ def initialise(model: DenseModel, dataset: Dataset[Any], count: int) -> None:
 
 @torch.no_grad()
 def centre(model: DenseModel, dataset: Dataset[Any], count: int, side: int) -> None:
-    """Take from the features their mean over `count` crops, decoded at side x side; warn of a decoder that cannot."""
+    """Subtract from the features their mean over `count` crops, decoded at side x side; warn if unsupported."""
     crops = (pair["context"][None].to(model.device) for pair in sample_pairs(dataset, count))
     pixels = (model(crop, size=(side, side)).pixels for crop in crops)
     rows = torch.cat([rearrange(one, "1 c h w -> (h w) c").double().cpu() for one in pixels])

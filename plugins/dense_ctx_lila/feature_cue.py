@@ -71,8 +71,8 @@ class FeatureCue:
         columns = max(1, round(stacked.shape[-1] * images.shape[-1] / features.image_size[1]))
         stacked = stacked[:, :, :rows, :columns]
         if 0 < self.project < stacked.shape[1]:
-            dice = torch.Generator().manual_seed(0)
-            basis = torch.linalg.qr(torch.randn(stacked.shape[1], self.project, generator=dice))[0].to(stacked)
+            generator = torch.Generator().manual_seed(0)
+            basis = torch.linalg.qr(torch.randn(stacked.shape[1], self.project, generator=generator))[0].to(stacked)
             stacked = torch.einsum("bchw,cd->bdhw", standardized(stacked), basis)
         if not self.pamr:
             return standardized(_resize(stacked, (side, side)))
@@ -84,7 +84,7 @@ class FeatureCue:
 def standardized(maps: Tensor) -> Tensor:
     """[2B, C, h, w], contexts first: each channel of a pair by its mean and std over both crops.
 
-    Of both, for one crop may show one flat thing, and the other would then be anywhere.
+    Of both, since one crop may be nearly constant, and the other would be scaled without bound.
     """
     # pass by pass in memory order: std_mean over the pixels of channels-last maps takes twice as long
     half = len(maps) // 2

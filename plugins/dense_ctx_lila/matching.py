@@ -20,7 +20,7 @@ _BENT = ("smooth", "huber")
 
 @dataclass(frozen=True)
 class Matching:
-    """What is compared, and how.
+    """The comparison of predicted and true maps.
 
     fit: of the maps themselves: "l1" (LILA), "l2", "smooth" (L1, quadratic below beta and divided by it) or "huber".
     beta: of "smooth" and "huber"; None: 1.

@@ -113,7 +113,7 @@ class LilaObjective(Objective):
         self._to_centre: Dataset[Any] | None = None
 
     def check(self, model: DenseModel) -> None:
-        """Refuse `start` on a model that is trained already."""
+        """Refuse `start` on a trained model."""
         if self.start and not model.decoder.fresh:
             raise ConfigError(
                 f"start={self.start} initialises the decoder from data, and this model is trained already: its "

@@ -1,4 +1,4 @@
-"""The clips that the user names: folders, files, data sets, or a list of these."""
+"""Open clips: folders, files, data sets, or a list of these."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dense_ctx.errors import InputError
 
 
 def open_clips(data: Any) -> VideoSet:
-    """Clips of what the user names.
+    """The clips of folders, files and data sets.
 
     Args:
         data: a folder of clips, or a video file; {"root": ..., "layout": ..., "split": ...} with a layout of

@@ -170,6 +170,8 @@ def _power(matrix: Tensor, rows: Tensor, count: int, free: bool) -> Tensor:
 def _csr(values: Tensor, columns: Tensor) -> Tensor:
     count, near = columns.shape
     starts = torch.arange(0, (count + 1) * near, near, device=columns.device, dtype=torch.int32)
-    with warnings.catch_warnings():  # PyTorch says once that CSR tensors are new; what we use of them is tested
+    with (
+        warnings.catch_warnings()
+    ):  # PyTorch warns once that CSR tensors are in beta; the operations used here are tested
         warnings.filterwarnings("ignore", message="Sparse")
         return torch.sparse_csr_tensor(starts, columns.reshape(-1), values, size=(count, count), check_invariants=False)

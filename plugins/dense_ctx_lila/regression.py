@@ -1,4 +1,4 @@
-"""The regression of LILA: what the features of a frame have to do with its cues, carried over to another frame."""
+"""LILA's regression: fitted from the features of a frame to its cues, applied to another frame."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Regression:
     """Ridge regression of cues on features.
 
     penalty: lambda, on the Gram matrix (divided by the number of pixels where `mean`).
-    relative: penalty in units of the context features' mean variance. Else a decoder lowers the loss by shrinking
-        what varies beside a constant, which the bias takes up: the regression generalises, cosines are useless.
+    relative: penalty in units of the context features' mean variance. Without it the
+        decoder can reduce the loss by shrinking feature variance around a constant that the bias absorbs: regressions
+        still generalise, but cosines become useless.
     bias: "free" (a column of ones that is not penalised, ours), "penalized" (FlowFeat) or "none" (eq. 2).
     mean: the squared errors are divided by the number of pixels, as in FlowFeat, or not, as eq. 2 is written.
     stride: every stride-th pixel of the context enters.

@@ -176,11 +176,11 @@ class FramePairs(SeededDataset):
     def __len__(self) -> int:
         return len(self._places) or len(self.clips)
 
-    def _place(self, index: int, dice: random.Random) -> tuple[int, int]:
+    def _place(self, index: int, generator: random.Random) -> tuple[int, int]:
         """The clip of an item, and the first frame of its pair."""
         if self._places:
             return self._places[index]
-        return index, dice.randrange(self._source(index).length - self.sampling.gap[0])
+        return index, generator.randrange(self._source(index).length - self.sampling.gap[0])
 
     def _source(self, number: int) -> Source:
         if self.sources:
@@ -199,26 +199,26 @@ class FramePairs(SeededDataset):
             shares of the frame; for each cue of the workers context/NAME and query/NAME: [c, map_size, map_size];
             with `frames` the frames themselves, [2, 3, H, W] at the cues' size.
         """
-        dice = random.Random(seed)
+        generator = random.Random(seed)
         for _ in range(20):
             place = self.clips[self._places[index][0] if self._places else index].name
             try:
-                number, start = self._place(index, dice)
+                number, start = self._place(index, generator)
                 place, source = f"{place} at frame {start}", self._source(number)
-                gap = dice.randint(self.sampling.gap[0], min(self.sampling.gap[1], source.length - 1 - start))
+                gap = generator.randint(self.sampling.gap[0], min(self.sampling.gap[1], source.length - 1 - start))
                 first, second = self._pair(number, start, gap)
                 break
             except FileError as error:  # damaged further on: another place, the same for this seed ever after
                 warnings.warn(f"{place} is left out: {error}", stacklevel=2)
-                index = dice.randrange(len(self))
+                index = generator.randrange(len(self))
         else:
             raise FileError(
                 "20 places in a row cannot be decoded; check the clips with `dense-ctx datasets clips ROOT`"
             )
         places = (start, start + gap)
-        if dice.random() < 0.5:
+        if generator.random() < 0.5:
             first, second, places = second, first, places[::-1]
-        return self._item(f"{source.name}@{start}+{gap}", torch.stack([first, second]), source, places, dice)
+        return self._item(f"{source.name}@{start}+{gap}", torch.stack([first, second]), source, places, generator)
 
     def _pair(self, number: int, start: int, gap: int) -> tuple[Tensor, Tensor]:
         keys = (number, start), (number, start + gap)
@@ -253,13 +253,13 @@ class FramePairs(SeededDataset):
         return maps
 
     def _item(
-        self, name: str, frames: Tensor, source: Source, places: tuple[int, int], dice: random.Random
+        self, name: str, frames: Tensor, source: Source, places: tuple[int, int], generator: random.Random
     ) -> Mapping[str, Any]:
         sampling = self.sampling
         pair = frames.float() / 255
         size = (pair.shape[-2], pair.shape[-1])
         whole = tuple(sampling.crop) == (1.0, 1.0)
-        boxes = [draw_box(size, sampling.crop, None if whole else dice) for _ in range(2)]
+        boxes = [draw_box(size, sampling.crop, None if whole else generator) for _ in range(2)]
         item: dict[str, Any] = {"name": name}
         small = scaled(pair, sampling.cue_side) if self.cues or self.frames else pair
         maps = self._maps(small, source, places)

@@ -16,7 +16,7 @@ TASKS = {
 
 @hookimpl
 def define_kinds(define: DefineKind) -> None:
-    """Add the kind of what a head learns."""
+    """Add the kind "task"."""
     define("task", "dense_ctx_maxa.tasks:Task")
 
 

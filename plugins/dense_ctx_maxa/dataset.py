@@ -21,7 +21,7 @@ from .tasks import Task, check_images, make_target
 
 
 def open_images(data: Any, task: Task) -> ImageSet:
-    """What the user names: an ImageSet, or {name: "camvid", root: ..., split: ..., options of the data set ...}.
+    """Open the data: an ImageSet, or {name: "camvid", root: ..., split: ..., options of the data set ...}.
 
     Raises:
         ConfigError: another kind of data than the task's.

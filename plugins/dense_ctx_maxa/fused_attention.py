@@ -1,4 +1,4 @@
-"""Attention with the Gaussian of eq. 3 for training: a few queries at a time, nothing kept but the result.
+"""Attention with the Gaussian of eq. 3 for training: a few queries at a time, storing only the result.
 
 The weights of all queries, images and heads at once are what the first layer's memory and time would go to: autograd
 keeps them, and each operation passes through all of them in main memory. Here a part of them is made, used and

@@ -36,7 +36,7 @@ class MaxaObjective(ScoredObjective):
         image_size: (H, W) the images are resized to for the backbone: its native size.
         flip: mirror half of the images; not with a cache.
         cache: folder for the backbone's maps: they are computed once, at the start, and read from then on.
-        targets: folder for the targets; default they are made each time.
+        targets: folder for the targets; default: they are computed each time.
         pixels: of a numbered task (instances) alone: at most so many pixels of an image enter the loss (default 256);
             its classifier has an output for each instance of the data set, so all pixels would not fit.
 
@@ -80,7 +80,7 @@ class MaxaObjective(ScoredObjective):
         self._data: TaskData | None = None
 
     def use_folder(self, folder: str) -> None:
-        """Keep the targets in it."""
+        """Store the targets in it."""
         self.targets = folder
 
     def dataset(self, data: Any) -> TaskData:
@@ -136,7 +136,7 @@ class MaxaObjective(ScoredObjective):
         if self.classifier is not None:
             images, pixels = sample_pixels(target, self.pixels)
             logits = self.classifier(prediction.flatten(2)[images, :, pixels])
-            # the sum of nothing keeps the graph: a process without instances still has its gradients, of 0
+            # keeps the graph where there is no instance: every process has gradients, then 0
             loss = self.task.loss(logits, target.flatten(1)[images, pixels]) + 0 * prediction.sum()
         else:
             loss = self.task.loss(prediction, target)

@@ -22,7 +22,7 @@ class Semantic(Task):
     """The class of every pixel; logits.
 
     Args:
-        outputs: of the decoder, at least the classes of the data set; those beyond are never right (the paper: 201 on
+        outputs: of the decoder, at least the classes of the data set; further ones are never correct (the paper: 201 on
             COCO-Stuff, whose ids run up to there). None: one for each class.
     """
 

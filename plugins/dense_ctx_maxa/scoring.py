@@ -55,7 +55,7 @@ class TaskMetric(Metric):
 
     @abstractmethod
     def add_image(self, prediction: Tensor, target: Tensor, known: Tensor) -> bool:
-        """Add what the known pixels, bool [H, W], say; False if the image cannot be scored."""
+        """Add the scores over the known pixels, bool [H, W]; False if the image cannot be scored."""
 
     def add(self, name: str, value: float, weight: float = 1.0) -> None:
         """Add to one of the means; `value` is the weighted one."""

@@ -1,4 +1,4 @@
-"""Targets on disk: made once, read by every epoch, worker and backbone."""
+"""Cache of targets on disk: computed once, read in every epoch, by every worker and for every backbone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TargetCache:
         folder: of one task, size and data set; training and held-out images may share it.
 
     Raises:
-        ConfigError: it holds targets of another task or size; what differs is named.
+        ConfigError: it holds targets of another task or size; the message names what differs.
         FileError: it holds other files, or cannot be written.
     """
 

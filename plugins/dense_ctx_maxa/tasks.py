@@ -1,4 +1,4 @@
-"""What a task is: its data, its target, its loss and its scores. Registered under the kind "task"."""
+"""Task: data, target, loss and scores of a head. Registered under the kind "task"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dense_ctx.plugins import registry
 
 
 class Task(ABC):
-    """What a head learns to predict for every pixel.
+    """A task: what a head learns to predict for every pixel.
 
     Targets are values, float32 [K, H, W] with NaN where unknown, or labels, int64 [H, W] with -1 where unknown.
 
@@ -31,7 +31,7 @@ class Task(ABC):
             its own; the decoder's outputs, of any number of channels, are a latent of which a classifier, trained with
             the decoder and dropped afterwards, predicts that number.
         metric: the headline among the scores. unit: of it; "" for a share or a number without one.
-        lower_is_better: whether a smaller headline value is the better one.
+        lower_is_better: whether a lower headline is better.
         loss_score: the score that is the loss on held-out images; "" if there is none.
         lr: learning rate of Adam.
         stored: type of values on disk.

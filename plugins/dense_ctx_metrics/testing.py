@@ -114,7 +114,7 @@ def _compute(check: Clauses, metric: Metric) -> Scores:
 
 
 def _direction(check: Clauses, metric: Metric, perfect: Scores, classes: int) -> None:
-    """Predictions that are the truth are as good as wrong ones at least, the way `higher_is_better` says."""
+    """Perfect predictions score at least as well as wrong ones, in the direction of `higher_is_better`."""
     with check.clause("direction") as require:
         for seed in range(len(SIZES)):
             _feed(metric.target, seed, False, classes)(metric)
@@ -128,7 +128,7 @@ def _direction(check: Clauses, metric: Metric, perfect: Scores, classes: int) ->
 def _merge(check: Clauses, new: Callable[[], Metric], feeds: Sequence[Feed], whole: Scores, tolerance: float) -> None:
     last = len(feeds)
     each: list[list[int]] = [[i] for i in range(last)]
-    nothing: list[int] = []  # a shard of which nothing counted
+    nothing: list[int] = []  # a shard without a valid image
     splits = [each, each[::-1], [[0], [*range(1, last)]], [nothing, [*range(last)], nothing]]
     with check.clause("merge") as require:
         for split in splits:
@@ -151,7 +151,7 @@ def _merge(check: Clauses, new: Callable[[], Metric], feeds: Sequence[Feed], who
 
 
 def _feed(kind: str, seed: int, right: bool, classes: int) -> Feed:
-    """An image, or a clip, with predictions that are right, or noise."""
+    """An image, or a clip, with perfect predictions or noise."""
     height, width = SIZES[seed]
     if kind == "video":
         return _clip(seed, right)
@@ -174,7 +174,7 @@ def _feed(kind: str, seed: int, right: bool, classes: int) -> Feed:
 
 
 def _clip(seed: int, right: bool) -> Feed:
-    """Two objects that move right; a wrong prediction falls behind by more with each frame."""
+    """Two objects that move right; a wrong prediction lags more with each frame."""
 
     def frame(number: int) -> Tensor:
         ids = torch.zeros(16, 40, dtype=torch.int64)

@@ -205,7 +205,7 @@ def _dilation(bits: Bits, radius: int) -> Bits:
 
 
 def _crop(truth: Bits, prediction: Bits, width: int) -> tuple[Bits, Bits, int]:
-    """Both around all that is set in either, with an empty row and column wherever the image goes on; and the width.
+    """Both cropped to the pixels set in either, with an empty row and column where the image continues; and the width.
 
     Boundaries and their distances lie within.
     """

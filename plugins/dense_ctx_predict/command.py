@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .run import Summary
 
 LISTED = 20  # at most so many files are printed one by one
+FACTS = "predictor.json"
 OF_EXAMPLES = ("method", "ignore_index", "classes", "task")  # options that say how examples are read
 
 
@@ -113,7 +114,12 @@ class Predict(Command):
         if args.scale is not None and predictor.task != "depth":
             raise InputError(f"--scale is of depth; this predicts {predictor.task}: leave it out")
         _claim(args.out, predictor, writer)
-        return _report(_predict(args, queries, writer), writer, len(queries))
+        try:
+            return _report(_predict(args, queries, writer), writer, len(queries))
+        finally:
+            if [path.name for path in args.out.iterdir()] == [FACTS]:  # nothing came of it: the folder is free
+                (args.out / FACTS).unlink()
+                args.out.rmdir()
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -161,7 +167,7 @@ def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
     if predictor.task == "depth" and writer.format == "png":
         settings["scale"] = writer.scale
     advice = "Choose another --out, or remove this one to begin anew"
-    Identity(out / "predictor.json", "folder of predictions", advice).claim(
+    Identity(out / FACTS, "folder of predictions", advice).claim(
         settings, {"classes": [asdict(item) for item in predictor.classes]}
     )
 
@@ -172,7 +178,7 @@ def _predict(args: argparse.Namespace, queries: list[Query], writer: Writer) -> 
     from .opening import Recipe
     from .run import run
 
-    with locked(args.out / "predictions", f"The folder {args.out}"), tempfile.TemporaryDirectory() as folder:
+    with locked(args.out, f"The folder {args.out}"), tempfile.TemporaryDirectory() as folder:
         again = Recipe.of(args, writer, Path(folder)).open if args.processes > 1 else None
         return run(queries, writer, again, args.processes)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.config import Output
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.images import resized
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 from dense_ctx.model import DenseModel
@@ -72,8 +72,8 @@ class HeadProbe(Probe):
 
     learns = False
 
-    def __init__(self, task: Task = "segmentation", seed: int | None = None) -> None:
-        super().__init__(task, seed)
+    def __init__(self, task: Task = "segmentation") -> None:
+        super().__init__(task)
         self.classes = 0
 
     def configure(self, context: FitContext) -> None:
@@ -82,8 +82,15 @@ class HeadProbe(Probe):
         self.classes = len(context.classes)
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> HeadProbe:
-        """Learn nothing."""
-        return self
+        """Refuse: there is nothing to learn.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "The probe head learns nothing from examples: it reads a trained head's output in `dense-ctx evaluate`. "
+            "Name another method"
+        )
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: softmax over the classes, or values."""

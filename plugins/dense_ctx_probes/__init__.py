@@ -1,4 +1,4 @@
-"""Probes: what reads predictions out of frozen features."""
+"""Probes: predictions from frozen features."""
 
 from dense_ctx.hookspecs import Register, hookimpl
 

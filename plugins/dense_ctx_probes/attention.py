@@ -51,7 +51,7 @@ class AttentionProbe(GradientProbe):
         self.refuse_unread()
 
     def refuse_unread(self) -> None:
-        """The attention is the pixels'."""
+        """The attention belongs to the branch of the pixels."""
         patches = self.reads == "patches"
         refuse_idle(
             (

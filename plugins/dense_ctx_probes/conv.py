@@ -49,7 +49,7 @@ class ConvProbe(GradientProbe):
         self.refuse_unread()
 
     def refuse_unread(self) -> None:
-        """The kernel is the pixels'."""
+        """`kernel` belongs to the branch of the pixels."""
         refuse_idle([(self.reads == "patches" and self.kernel != 1, "kernel", "with reads=patches")])
 
     def build(self, dims: tuple[int, int], outputs: int) -> nn.Module:

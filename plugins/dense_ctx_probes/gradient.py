@@ -1,4 +1,4 @@
-"""What the probes trained by gradient descent share: one `partial_fit` is `updates` steps on the images given."""
+"""Base class of the probes trained by gradient descent: one `partial_fit` is `updates` steps on its images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UPDATES, REPLAY, LOW, HIGH = 200, 8, 0.001, 10.0  # the defaults
 class GradientProbe(Probe):
     """A head trained by AdamW on batches of images.
 
-    For a few images, one `partial_fit` each trains it; images before it are replayed, so that they are not forgotten.
+    With a few images, each `partial_fit` trains on one; earlier ones are replayed, so that they are not forgotten.
     Targets may be finer than the features' grid: scores are upsampled to them.
     For a data set, `updates=1, replay=0` makes each call one step, and `total_steps` sets the schedule.
 
@@ -100,10 +100,10 @@ class GradientProbe(Probe):
         self._memory: list[tuple[DenseFeatures, Tensor]] = []
 
     def configure(self, context: FitContext) -> None:
-        """Take what the evaluation reads and its classes; with steps each `partial_fit` is one, under their schedule.
+        """Take the evaluation's features and classes; with steps, each `partial_fit` is one step of the schedule.
 
         Raises:
-            ConfigError: arguments of its own that say otherwise.
+            ConfigError: own arguments that contradict the context.
         """
         super().configure(replace(context, steps=None))
         # without steps, `pixels` are what the evaluation reads already
@@ -176,13 +176,13 @@ class GradientProbe(Probe):
             raise NotFittedError("The probe has no head")
         head = self.head_.to(features.pixels.device)
         for parameter, moments in self._optimizer.state.items() if self._optimizer is not None else ():
-            for key, value in moments.items():  # those of a loaded state are still where they were loaded
+            for key, value in moments.items():  # of a loaded state: still on the device where they were loaded
                 if value.ndim and value.device != parameter.device:
                     moments[key] = value.to(parameter.device)
         return head
 
     def _grow(self, dims: tuple[int, int], outputs: int, device: torch.device) -> None:
-        """Make the head, or one with more outputs that keeps the trained ones."""
+        """Build the head, or one with more outputs that keeps the trained weights."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)  # the CPU's alone, which fork_rng restores
             head = self.build(dims, outputs)
@@ -235,7 +235,7 @@ class GradientProbe(Probe):
             centres = bin_centres(self.bins, self.low, self.high).to(scores)
             return (scores.softmax(1) * centres[:, None, None]).sum(1, keepdim=True)
         centre, spread = self.affine_.to(scores)[..., None, None]
-        if self.loss == "cosine":  # from the mean direction on: a direction of small numbers would be a random one
+        if self.loss == "cosine":  # offset by the mean direction: small scores alone would give a random direction
             return functional.normalize(scores + centre, dim=1)
         values = scores * spread + centre
         return functional.softplus(values) if self.loss == "silog" else values
@@ -252,7 +252,7 @@ class GradientProbe(Probe):
         return scores.softmax(1) if self.task == "segmentation" else self._values(scores)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The head, the optimiser's moments and the step: training goes on where it was (without replayed images)."""
+        """The head, the optimiser's moments and the step, so that training resumes (without replayed images)."""
         if self.head_ is None:
             raise NotFittedError("Nothing to save: call fit first")
         state = {f"head.{name}": value.detach().cpu() for name, value in self.head_.state_dict().items()}
@@ -265,7 +265,7 @@ class GradientProbe(Probe):
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a state back."""
+        """Restore a state."""
         complaint = f"The state is not that of a {type(self).__name__}"
         meta = {"meta": (torch.int64, (4,))}
         require_state({k: v for k, v in state.items() if k == "meta"}, meta, complaint)
@@ -294,15 +294,15 @@ class GradientProbe(Probe):
         head.eval()
         self.step_ = step
         self.affine_ = state["affine"].clone() if "affine" in state else torch.empty(0)
-        kept: dict[int, dict[str, Tensor]] = {}
+        moments_of: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             if key.startswith("optimizer."):
                 _, index, name = key.split(".", 2)
-                kept.setdefault(int(index), {})[name] = value.clone()
-        if kept:
+                moments_of.setdefault(int(index), {})[name] = value.clone()
+        if moments_of:
             self._optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
             groups = self._optimizer.state_dict()["param_groups"]
-            self._optimizer.load_state_dict({"state": kept, "param_groups": groups})
+            self._optimizer.load_state_dict({"state": moments_of, "param_groups": groups})
 
 
 def _plain(features: DenseFeatures) -> DenseFeatures:

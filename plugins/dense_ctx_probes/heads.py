@@ -17,7 +17,7 @@ Norm = Literal["batch", "none"]
 
 
 def check_reads(reads: str) -> None:
-    """Refuse a word that is not one of `Reads`."""
+    """Refuse a value that is not one of `Reads`."""
     if reads not in ("pixels", "patches", "both"):
         raise InputError(f"reads={reads!r}: expected 'pixels' (decoder), 'patches' (encoder) or 'both'")
 

@@ -30,7 +30,7 @@ class KnnProbe(Probe):
         task: see `dense_ctx.Probe`.
         k, temperature: neighbours, and the softmax over their cosines.
         stride: pixels per side of a cell; default the least that gives an image at most 16,384 cells.
-        memory: cells kept at most; beyond, a uniform sample of all seen (reservoir sampling).
+        memory: most cells stored; of more, a uniform sample (reservoir sampling).
         seed: of that sample.
     """
 
@@ -114,7 +114,7 @@ class KnnProbe(Probe):
         return {"keys": self.keys_, "values": self.values_, "seen": torch.tensor(self.seen_)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a memory bank back."""
+        """Restore a memory bank."""
         cells = {"keys": (torch.float32, ("M", "d")), "values": (torch.float32, ("M", "K"))}
         require_state(state, {**cells, "seen": (torch.int64, ())}, "The state is not that of a k-NN probe")
         self.keys_, self.values_, self.seen_ = state["keys"], state["values"], int(state["seen"])

@@ -23,7 +23,7 @@ class LinearProbe(Probe):
     Args:
         task: see `dense_ctx.Probe`.
         penalty: weight decay on the standardised weights.
-        samples: labelled pixels kept at most, a seeded uniform sample of all seen.
+        samples: most labelled pixels stored; of more, a seeded uniform sample.
         iterations: of L-BFGS, at most.
         seed: of the sample.
     """
@@ -45,10 +45,10 @@ class LinearProbe(Probe):
         self._fitted: tuple[Tensor, Tensor] | None = None
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> LinearProbe:
-        """Add the labelled pixels of B images; training waits for the first prediction."""
+        """Add the labelled pixels of B images; the first prediction trains."""
         rows, values = rows_of(features, targets, self.task, self.targets_.shape[-1] if self.rows_ is not None else 0)
         generator = torch.Generator().manual_seed(self.seed + self.seen_)
-        # each pixel draws a number; those with the smallest stay, whatever the order of the calls' sizes
+        # each pixel draws a number, and the smallest are kept, so that the sample does not depend on the calls
         draws = torch.rand(len(rows), generator=generator)
         if len(rows) > self.samples:
             smallest = draws.topk(self.samples, largest=False).indices.sort().values
@@ -113,7 +113,7 @@ class LinearProbe(Probe):
         return scores.softmax(1) if self.task == "segmentation" else scores
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The kept sample; training is repeated after loading, to the same weights."""
+        """The stored sample; after loading, training is repeated and gives the same weights."""
         if self.rows_ is None:
             raise NotFittedError("Nothing to save: call fit first")
         return {
@@ -124,7 +124,7 @@ class LinearProbe(Probe):
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a sample back."""
+        """Restore a sample."""
         wanted = {
             "rows": (torch.float32, ("M", "d")), "targets": (torch.float32, ("M", "K")),
             "draws": (torch.float32, ("M",)), "seen": (torch.int64, ()),

@@ -59,7 +59,7 @@ class Propagator:
         self.topk, self.temperature = topk, temperature
         count, channels, height, width = features.shape
         self.radius = size_mask_neighborhood or max(height, width)
-        # channels last, so that a tile's neighbourhood is a few long runs of memory; the first slots are for good
+        # channels last, so that a tile's neighbourhood is a few long runs of memory; the first slots stay
         self._first, self._slots = count, count + n_last_frames
         self._keys = features.new_empty(self._slots, height, width, channels, dtype=torch.float32)
         self._values = labels.new_empty(self._slots, height, width, labels.shape[1], dtype=torch.float32)
@@ -91,7 +91,7 @@ class Propagator:
         keys, values = self._keys[:frames], self._values[:frames]
         labels = _propagate(query, keys, values, self._blank, self.radius, self.topk, self.temperature)
         last = self._slots - self._first
-        if last:  # the oldest of the last frames makes room
+        if last:  # replaces the oldest of the last frames
             slot = self._first + self._steps % last
             self._keys[slot], self._values[slot] = query, labels
         self._steps += 1

@@ -17,7 +17,7 @@ from .targets import check
 
 
 class PropagationProbe(Probe):
-    """DINO's video evaluation (Caron et al. 2021) with a probe's verbs.
+    """DINO's video evaluation (Caron et al. 2021) as a probe.
 
     `partial_fit` takes annotated frames, which stay context for the whole clip and start it anew. Unlike other probes
     it has a memory: frames come in order, once each (a batch is frames in order), features on the grid the votes are
@@ -84,13 +84,13 @@ class PropagationProbe(Probe):
         return torch.where(total > 0, stacked / total.clamp_min(1e-12), 1 / stacked.shape[1])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The annotated frames: a loaded probe starts the clip again."""
+        """The annotated frames; a loaded probe restarts the clip."""
         if self.keys_ is None:
             raise NotFittedError("Nothing to save: call fit first")
         return {"keys": self.keys_.cpu(), "labels": self.labels_.cpu()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take annotated frames back."""
+        """Restore annotated frames."""
         wanted = {"keys": (torch.float32, ("R", "C", "h", "w")), "labels": (torch.float32, ("R", "K", "h", "w"))}
         require_state(state, wanted, "The state is not that of a propagation probe")
         self.keys_, self.labels_, self._propagator = state["keys"].clone(), state["labels"].clone(), None

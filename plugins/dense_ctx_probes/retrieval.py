@@ -1,7 +1,7 @@
 """Dense prediction by retrieval from a large memory bank of support patches (Balazevic et al. 2023; DIP, section 3.1).
 
 No weight is trained: a patch takes the softmax-weighted mean of the label histograms of its nearest support patches.
-What it measures is the features alone.
+It measures the features alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RetrievalProbe(Probe):
     Args:
         task: see `dense_ctx.Probe`.
         k, temperature: neighbours, and the softmax over their cosines.
-        memory: patches kept, at most; each support image has an equal share of them.
+        memory: most patches stored; each support image has an equal share of them.
         mode: "sound": unannotated pixels count nothing, patches without any annotation stay out of memory;
             "official": they are class 0 in memory, as in open-hummingbird's evaluator (segmentation only); "dip": so
             too, and features keep their length: neighbours are those at the least Euclidean distance, weighed by
@@ -54,7 +54,7 @@ class RetrievalProbe(Probe):
         seed: of the sampling.
     """
 
-    pixel_targets: ClassVar[bool] = True  # histograms want annotations as fine as they are, whatever the grid
+    pixel_targets: ClassVar[bool] = True  # histograms are computed from annotations at their own resolution
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class RetrievalProbe(Probe):
         self.width_ = classes or 0
 
     def configure(self, context: FitContext) -> None:
-        """Take the seed, and which features the evaluation reads; the probe's own `reads` stands above it."""
+        """Take the seed, and the features to read unless the probe's own `reads` is set."""
         super().configure(context)
         if self._own_reads is None:
             self.reads = "patches" if context.reads == "patches" else "pixels"
@@ -271,7 +271,7 @@ class RetrievalProbe(Probe):
         return {"keys": keys, "values": values, "counts": counts, "numbers": numbers}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a memory bank back."""
+        """Restore a memory bank."""
         dtype = self.bank_.dtype
         bank = {"keys": (dtype, ("M", "C")), "values": (dtype, ("M", "K")), "counts": (torch.int64, ("I",))}
         complaint = "The state is not that of a retrieval probe"

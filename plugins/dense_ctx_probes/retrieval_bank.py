@@ -68,7 +68,7 @@ class Bank:
         share = max(1, self.size // (len(self) + 1))
         rows = keys[:share].float()
         if self.unit:
-            # a patch whose features are all zero is near to nothing
+            # a patch with zero features has no direction: its cosines are 0
             rows = (rows / rows.norm(dim=1, keepdim=True)).nan_to_num(0, 0, 0)
         self._append(rows.to(self.dtype), values[:share].to(self.dtype))
         if self.rows > _SLACK * self.size:
@@ -133,7 +133,7 @@ class Bank:
         return torch.tensor(self._counts, dtype=torch.int64)
 
     def restore(self, keys: Tensor, values: Tensor, counts: Tensor) -> None:
-        """Take back what `whole` and `counts` gave."""
+        """Restore the results of `whole` and `counts`."""
         lengths = counts.tolist()
         if len(keys) != len(values) or sum(lengths) != len(keys):
             raise InputError(f"a bank of {len(keys)} keys, {len(values)} values and {sum(lengths)} rows of images")

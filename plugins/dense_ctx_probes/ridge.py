@@ -66,13 +66,13 @@ class RidgeProbe(Probe):
         return probabilities(scores) if self.task == "segmentation" else scores
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The sums: `partial_fit` goes on where it was."""
+        """The sums, so that `partial_fit` can continue."""
         if self.stats_.gram is None or self.stats_.cross is None:
             raise NotFittedError("Nothing to save: call fit first")
         return {"gram": self.stats_.gram, "cross": self.stats_.cross}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the sums back."""
+        """Restore the sums."""
         wanted = {"gram": (torch.float64, ("d", "d")), "cross": (torch.float64, ("d", "K"))}
         require_state(state, wanted, "The state is not that of a ridge probe")
         self.stats_.gram, self.stats_.cross = state["gram"].clone(), state["cross"].clone()

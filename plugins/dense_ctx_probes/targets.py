@@ -1,4 +1,4 @@
-"""What every probe does with features and targets before it learns."""
+"""Preparation and checks of features and targets, for every probe."""
 
 from __future__ import annotations
 

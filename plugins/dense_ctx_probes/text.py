@@ -1,4 +1,4 @@
-"""Text embeddings of class names, made once and kept in a small file that can be shipped with results."""
+"""Text embeddings of class names, computed once and stored in a small file that can accompany results."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dense_ctx.persistence.tensors import read_sealed, require_state, write_seal
 from .text_encoders import text_encoder
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "a {} in the scene.", "{}")
-RANDOM = "random"  # in place of a file: random directions, a control that knows nothing of the names
+RANDOM = "random"  # instead of a file: random directions, a control without knowledge of the names
 
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """vectors: [classes, E], unit length; model, templates: what made them."""
+    """vectors: [classes, E], unit length; model, templates: of the encoder."""
 
     classes: tuple[str, ...]
     vectors: Tensor
@@ -32,7 +32,7 @@ class TextEmbeddings:
     templates: tuple[str, ...] = TEMPLATES
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a safetensors file, whole or not at all.
+        """Write a safetensors file, atomically.
 
         Raises:
             CheckpointError: NaN or infinity.

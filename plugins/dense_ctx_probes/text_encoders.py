@@ -1,4 +1,4 @@
-"""Text encoders that `dense_ctx_probes.text` embeds class names with: CLIP models of transformers and of open_clip."""
+"""Text encoders of `dense_ctx_probes.text`: CLIP models of transformers and of open_clip."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _transformers(model: str, device: str) -> Encoder:
         except (UnknownNameError, WeightsError) as error:
             raise _not_had(model, error, "Give a folder or the name of a CLIP model on the Hub") from error
     try:
-        if find_adapter_config_file(model) is not None:  # transformers would go on to the repository that it names
+        if find_adapter_config_file(model) is not None:  # transformers would open the repository that it names
             raise ValueError("it holds an adapter (adapter_config.json), which is not loaded: merge it first")
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         loaded: Any = CLIPTextModelWithProjection.from_pretrained(
@@ -78,7 +78,7 @@ def _open_clip(model: str, device: str) -> Encoder:
                 "open_clip:hf-hub:OWNER/NAME or open_clip:local-dir:PATH"
             )
     try:
-        # without require_pretrained open_clip goes on with random weights where it finds none
+        # without require_pretrained open_clip uses random weights where it finds none
         clip = open_clip.create_model(name, pretrained=tag, device=device, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(name)
     except (OSError, RuntimeError, ValueError, KeyError) as error:

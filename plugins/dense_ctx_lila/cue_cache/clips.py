@@ -72,7 +72,7 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def stamp(path: Path) -> dict[str, str]:
-    """What tells a changed video: its bytes, and the sha256 of the first MiB; of a folder, of its images.
+    """A fingerprint of a video: its size and the sha256 of its first MiB; of a folder, of its images.
 
     Times are left out, so that a copy on another machine is the same video.
 

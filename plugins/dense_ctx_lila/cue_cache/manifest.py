@@ -1,4 +1,4 @@
-"""The folder of one cue's maps: where it lies, and the settings that decide its content."""
+"""The folder of one cue's maps, and the settings that determine its content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cue_folder(root: Path, part: Part, settings: Mapping[str, Any]) -> DiskCache
 
 
 def identity(part: Part, size: int | None) -> dict[str, Any]:
-    """What decides a cue's maps: name, all arguments (defaults too), files among them, version, frame size.
+    """What determines a cue's maps: name, all arguments (defaults too), files among them, version, frame size.
 
     The cue is not built: reading a cache needs neither its weights nor its packages.
 
@@ -55,7 +55,7 @@ def identity(part: Part, size: int | None) -> dict[str, Any]:
 
 
 def notes(cue: Cue) -> dict[str, Any]:
-    """What a reader must know of the cue without building it."""
+    """What a reader needs to know about a cue without building it."""
     return {
         "channels": cue.channels,
         "unit": cue.unit,

@@ -1,4 +1,4 @@
-"""plan_cues: what is to be computed and how large it gets; Plan.run computes it, clip by clip."""
+"""plan_cues: the clips to compute and the size of the result; Plan.run computes them, clip by clip."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PROBED = 64  # clips opened for the estimate
 
 @dataclass
 class Report:
-    """What `Plan.run` did, in this process.
+    """The outcome of `Plan.run` in this process.
 
     computed, complete: names of clips; the latter's maps existed already. broken: clips left out, with the reason.
     written: bytes.
@@ -44,7 +44,7 @@ class Report:
 
 @dataclass
 class Plan:
-    """What is to be done.
+    """The work of a plan.
 
     clips: all of them. share: this process'. frames: about how many the share has left. bytes: about how many all
     processes will write. free: bytes of the disk.
@@ -68,7 +68,7 @@ class Plan:
         progress: Callable[[int], object] | None = None,
         broken: Callable[[str, Exception], object] | None = None,
     ) -> Report:
-        """Compute the share; clips that are complete and unchanged are passed over.
+        """Compute the share; clips that are complete and unchanged are skipped.
 
         Args:
             progress: called with the number of frames just finished.
@@ -149,7 +149,7 @@ class _Track:
             self.flush()
 
     def flush(self) -> None:
-        """Compute what was gathered."""
+        """Compute the gathered batch."""
         if self._frames:
             count = len(self._frames)
             frames = torch.stack(self._frames + self._frames[-1:] * (count % 2))  # both places of the cue are used
@@ -184,7 +184,7 @@ def plan_cues(
     rank: int = 0,
     world: int = 1,
 ) -> Plan:
-    """Find the clips, build the cues, claim the folders, and reckon the disk space.
+    """Find the clips, build the cues, claim the folders, and estimate the disk space.
 
     Args:
         videos: files, folders of frames, folders of either.

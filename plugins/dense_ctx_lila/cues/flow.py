@@ -1,4 +1,4 @@
-"""What all flow cues share: direction, sign, unit."""
+"""Base class of the flow cues: direction, sign, unit."""
 
 from __future__ import annotations
 

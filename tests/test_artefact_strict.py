@@ -30,6 +30,7 @@ from dense_ctx.train import train
 OPTIONS = {
     "ridge": {},
     "knn": {},
+    "ensemble": {},
     "linear": {},
     "conv": {"updates": 2},
     "attention": {"updates": 2},

@@ -79,7 +79,7 @@ class Predict(Command):
             "--scale",
             type=float,
             metavar="VALUES",
-            help="values of depth files per metre, read and written (1000 in pictures, 1 in .npy files)",
+            help="values of depth pictures per metre, read and written (1000); .npy files are in metres",
         )
         add("--format", choices=["png", "npy"], help="of the predictions (png; npy of values without a unit)")
         add("--classes", nargs="+", default=[], metavar="ID=NAME", help="names of the masks' classes")

@@ -38,15 +38,15 @@ def fit(
     """A predictor of what the pairs (image, annotation) show.
 
     Args:
-        task: None: classes, or the values of .npy files. scale: values of depth files per metre; default 1 for .npy,
-            1000 for pictures.
+        task: None: classes, or the values of .npy files. scale: values of depth pictures per metre, default 1000; .npy
+            files are in metres.
 
     Raises:
         FileError, InputError: a file that cannot be read, or is not what the task takes.
     """
     targets: list[Any] = [path for _, path in pairs]
     if task == "depth":
-        targets = [read_depth(path, scale or (1.0 if path.suffix == ".npy" else MILLIMETRES)) for path in targets]
+        targets = [read_depth(path, 1.0 if path.suffix == ".npy" else scale or MILLIMETRES) for path in targets]
     elif task == "normals":
         targets = [read_normals(path) for path in targets]
     elif any(path.suffix.lower() not in PICTURES for path in targets):

@@ -24,7 +24,6 @@ from .tiling import tiled_forward
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
 ImageList: TypeAlias = "list[ImageLike] | tuple[ImageLike, ...]"
 
 
@@ -101,10 +100,9 @@ class DenseModel(nn.Module):
 
     @gateway
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publish to "owner/name" in one commit; an existing card is kept. Returns the commit's URL.
+        """Publish to "owner/name" in one commit, keeping an existing card; returns the commit's URL.
 
-        Args:
-            options: of `dense_ctx.persistence.hub.push`, and of `save_pretrained`.
+        Options are those of `dense_ctx.persistence.hub.push` and of `save_pretrained`.
 
         Raises:
             WeightsError: no access, or no connection.
@@ -145,11 +143,8 @@ class DenseModel(nn.Module):
         """
         parameters = {}
         for prefix in prefixes:
-            matching = {
-                n: p
-                for n, p in self.backbone.named_parameters()
-                if n == prefix or n.startswith(prefix.rstrip(".") + ".")
-            }
+            inside = prefix.rstrip(".") + "."
+            matching = {n: p for n, p in self.backbone.named_parameters() if n == prefix or n.startswith(inside)}
             if not matching:
                 names = ", ".join(self.backbone.blocks()) or ", ".join(n for n, _ in self.backbone.named_children())
                 raise InputError(f"The backbone has no parameters under {prefix!r}. Its parts: {names}")

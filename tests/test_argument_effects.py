@@ -54,6 +54,9 @@ PROBES = {
     "ridge": {"penalty": Case(10.0), "bias": Case("none"), "mean": Case(False)},
     "knn": {"k": Case(2), "temperature": Case(1.0), "stride": Case(2), "memory": Case(20),
             "seed": Case(1, {"memory": 20})},
+    "ensemble": {"k": Case(2), "temperature": Case(1.0), "stride": Case(2), "memory": Case(20),
+                 "seed": Case(1, {"memory": 20}), "weight": Case(1.0), "uniform": Case(0.9, tasks=LABELS),
+                 "landmarks": Case(4), "gamma": Case(5.0), "penalty": Case(1.0)},
     "linear": {"penalty": Case(1.0), "samples": Case(50), "iterations": Case(2), "seed": Case(1, {"samples": 50})},
     "conv": {**GRADIENT, **REGRESSION, "kernel": Case(3), "norm": Case("none")},
     "attention": {**GRADIENT, **REGRESSION, "heads": Case(2), "downscale": Case(1), "with_norm": Case(False)},
@@ -83,7 +86,8 @@ DECODERS = {
 }  # fmt: skip
 EMA, SMOOTH = {"context": "ema"}, {"loss.fit": "smooth"}
 LILA = {
-    "cues": Case(["flow:dis"]), "mode": Case("erm"), "context": Case("detached"), "ema": Case(0.1, EMA),
+    "cues": Case(["flow:dis"]), "mode": Case("erm"), "context": Case("detached"),
+    "ema.momentum": Case(0.1, EMA), "ema.every": Case(2, EMA), "ema.ramp": Case(True, EMA),
     "features.layers": Case((0,)), "features.norm": Case(True), "features.project": Case(3),
     "features.pamr": Case(False), "features.pyramid": Case((8, 2, 1)), "features.iterations": Case((3, 2, 1)),
     "features.dilations": Case((1, 2)), "regression.penalty": Case(0.5), "regression.relative": Case(False),

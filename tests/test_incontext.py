@@ -11,7 +11,7 @@ from dense_ctx.errors import CheckpointError, DenseCtxError, FileError, InputErr
 from dense_ctx.testing import tiny_model
 from dense_ctx.visualize import save_labels
 
-METHODS = ("ridge", "knn", "linear")
+METHODS = ("ridge", "knn", "ensemble", "linear")
 
 
 @pytest.fixture(scope="module")

@@ -306,3 +306,29 @@ def test_memory_stays_flat_over_hundreds_of_images(tmp_path, monkeypatch):
     assert len(sizes) == 241
     # an image has 37 kB, its features as floats 2.5 MB: 200 of them would be 500 MB
     assert max(sizes[-40:]) - max(sizes[:40]) < 40e6
+
+
+def test_labelme_files_are_examples_with_names(room, tmp_path, capsys):
+    rows, columns = np.nonzero(np.asarray(Image.open("m.png")))
+    disc = [[int(columns.min()), int(rows.min())], [int(columns.max()), int(rows.max())]]
+    corners = [[0, 0], [56, 40]]
+    shapes = [
+        {"label": name, "points": points, "shape_type": "rectangle", "flags": {}, "group_id": None}
+        for name, points in (("wall", corners), ("disc", disc))
+    ]
+    words = {
+        "version": "5.5.0",
+        "flags": {},
+        "imagePath": "a.png",
+        "imageData": None,
+        "imageHeight": 40,
+        "imageWidth": 56,
+    }
+    (tmp_path / "a.json").write_text(json.dumps({**words, "shapes": shapes}))
+    assert predict("--out", "out", support=["a.png:a.json"], query=["photos/x.png"]) == 0, capsys.readouterr().err
+    listed = json.loads((tmp_path / "out" / "predictor.json").read_text())["classes"]
+    assert {item["name"] for item in listed} >= {"wall", "disc"}
+    disc_id = next(item["id"] for item in listed if item["name"] == "disc")
+    assert iou(load_mask("out/masks/x.png").numpy() == disc_id, room["x.png"] == 1) > 0.7
+    assert predict("--out", "no", support=["a.png:a.json", "a.png:m.png"]) == 2
+    assert "m.png is a picture and others are not" in capsys.readouterr().err

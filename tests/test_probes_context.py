@@ -68,7 +68,7 @@ def test_retrieval_reads_what_the_evaluation_reads():
     assert torch.equal(read("pixels", reads="patches"), read("patches"))  # its own argument stands above
 
 
-@pytest.mark.parametrize("name", ["knn", "retrieval", "linear", "conv"])
+@pytest.mark.parametrize("name", ["knn", "ensemble", "retrieval", "linear", "conv"])
 def test_a_seed_of_its_own_stands_above_the_evaluations(name):
     for args, context, expected in (({}, 3, 3), ({"seed": 5}, 3, 5), ({"seed": 0}, 3, 0)):
         probe = registry().create("probe", name, task="segmentation", **args)

@@ -24,13 +24,6 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".y4m"})
 
 
-@gateway
-def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is read as a clip: a folder, or a file with a video's suffix."""
-    path = Path(path)
-    return path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES
-
-
 class Video:
     """A clip: a video file, or a folder of images in the order of their names.
 

@@ -111,7 +111,7 @@ class TargetReader:
             self.binary = True
             warnings.warn(
                 f"{name} holds 0 and 255 alone: read as background (0) and foreground (1), as in all masks of this "
-                f"fit. If 255 means not annotated, say ignore_index={WHITE}",
+                f"fit. If 255 means not annotated, say ignore_index={WHITE} (--ignore-index {WHITE})",
                 stacklevel=2,
             )
         mask = torch.where(mask == WHITE, 1, mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -13,8 +13,8 @@ from dense_ctx.errors import FileError, InputError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
 
-from .annotation import Annotation, AnnotationSet, LabelArray, check_size
-from .classes import Classes, listed
+from .annotation import Annotation, AnnotationSet, LabelArray, Picture, check_size
+from .classes import Classes, Colour, listed
 from .references import ImageFiles
 
 
@@ -125,15 +125,44 @@ class LabelFormat(ABC):
             InputError: none; other classes; the same image twice; what the format has no place for (300 classes in
                 8 bits). FileError: it cannot be written.
         """
-        path = Path(path)
-        if self.scope == "data set" and (path.is_dir() or path.suffix.lower() != self.suffix):
-            raise InputError(f"{path} is not the name of a {self.suffix} file, which has all images of this format")
+        path = self.check_target(path)
         iterator = iter(annotations)
         first = next(iterator, None)
         if first is None:
             raise InputError(f"No annotations to write to {path}")
         self.save(path, first.classes, _consistent(first, iterator))
         return path
+
+    @gateway
+    def check_target(self, path: str | os.PathLike[str]) -> Path:
+        """The path as one that `write` takes.
+
+        Raises:
+            InputError: this format is not written, or has all images in one file with its suffix, which it is not.
+        """
+        path = Path(path)
+        if not self.writes:
+            raise InputError(f"{type(self).__name__} is read, not written")
+        if self.scope == "data set" and (path.is_dir() or path.suffix.lower() != self.suffix):
+            raise InputError(f"{path} is not the name of a {self.suffix} file, which has all images of this format")
+        return path
+
+    @gateway
+    def write_maps(
+        self,
+        path: str | os.PathLike[str],
+        names: Sequence[str],
+        colours: Sequence[Colour],
+        maps: Iterable[tuple[str, LabelArray, Callable[[], Picture] | None]],
+    ) -> Path:
+        """As `write`, of plain values.
+
+        Args:
+            path: as `write`. names, colours: of the classes.
+            maps: for each image its reference, its labels [H, W] and, for overlays, a call that gives its pixels.
+        """
+        classes = Classes(tuple(names), tuple(colours))
+        return self.write(path, (Annotation(labels, classes, image, picture) for image, labels, picture in maps))
 
 
 def _consistent(first: Annotation, others: Iterator[Annotation]) -> Iterator[Annotation]:

@@ -53,6 +53,21 @@ class Predict(Command):
             metavar="IMG:MASK",
             help="annotated examples: class ids; with --task, depth or normals",
         )
+        add(
+            "--labels-in",
+            type=Path,
+            metavar="PATH",
+            help="examples in place of --support: labels of an annotation tool, a file or a folder; strokes will do",
+        )
+        add(
+            "--labels-from",
+            default="auto",
+            metavar="F",
+            help="format of --labels-in, NAME(key=value, ...) of `dense-ctx labels` (%(default)s)",
+        )
+        add("--images", type=Path, metavar="DIR", help="folder of the images of --labels-in (that of the labels)")
+        add("--labels-out", type=Path, metavar="PATH", help="the masks as labels of an annotation tool too")
+        add("--labels-to", metavar="F", help="format of --labels-out, NAME(key=value, ...) of `dense-ctx labels`")
         add("--out", type=Path, default=Path("dense-ctx-predictions"), help="folder (%(default)s)")
         add(
             "--task",
@@ -64,7 +79,7 @@ class Predict(Command):
             "--scale",
             type=float,
             metavar="VALUES",
-            help="values of depth files per metre, read and written (1000 in pictures, 1 in .npy files)",
+            help="values of depth pictures per metre, read and written (1000); .npy files are in metres",
         )
         add("--format", choices=["png", "npy"], help="of the predictions (png; npy of values without a unit)")
         add("--classes", nargs="+", default=[], metavar="ID=NAME", help="names of the masks' classes")
@@ -91,6 +106,7 @@ class Predict(Command):
         """Predict; print where the files are, and what was left out."""
         from dense_ctx.errors import InputError
 
+        from . import labels
         from .opening import from_arguments
         from .queries import expand
 
@@ -98,7 +114,12 @@ class Predict(Command):
             raise InputError("Nothing to do: give --query PATH ..., or --save DIR")
         _check(args)
         pairs = [split_pair(text) for text in args.support or []]
-        queries = expand(args.query or [], frames=args.frames, skip=[args.out, *(mask for _, mask in pairs)])
+        inputs = [args.labels_in] if args.labels_in else [mask for _, mask in pairs]
+        outputs = [args.out, *([args.labels_out] if args.labels_out else [])]
+        # labels may lie beside images that are to be predicted; masks are left out
+        skip = [path for path in inputs if not path.is_dir() or args.images]
+        queries = expand(args.query or [], frames=args.frames, skip=[*outputs, *skip])
+        form = labels.target(args)
         predictor = from_arguments(args, pairs)
         if args.save:
             print(f"predictor -> {predictor.save(args.save)}")
@@ -113,9 +134,15 @@ class Predict(Command):
             raise InputError("Values without a unit are written as .npy, as they are: leave --format and --scale out")
         if args.scale is not None and predictor.task != "depth":
             raise InputError(f"--scale is of depth; this predicts {predictor.task}: leave it out")
+        labels.check(args, predictor.task, writer.format)
         _claim(args.out, predictor, writer)
         try:
-            return _report(_predict(args, queries, writer), writer, len(queries))
+            summary = _predict(args, queries, writer)
+            line = labels.export(args, form, writer, queries, summary.skipped) if form else ""
+            status = _report(summary, writer, len(queries))
+            if line:
+                print(line)
+            return status
         finally:
             if [path.name for path in args.out.iterdir()] == [FACTS]:  # nothing came of it: the folder is free
                 (args.out / FACTS).unlink()
@@ -130,10 +157,16 @@ def _check(args: argparse.Namespace) -> None:
 
     from .support import class_names, ignore_index
 
-    if args.support is None:
+    if args.support is None and args.labels_in is None:
         refuse(args, OF_EXAMPLES, "without --support")
+    if args.labels_in is None:
+        refuse(args, ["labels_from", "images"], "without --labels-in")
+    else:
+        refuse(args, ["support", "ignore_index", "classes", "task"], "with --labels-in, whose files say it")
+    if (args.labels_out is None) != (args.labels_to is None):
+        raise InputError("--labels-out and --labels-to go together: where to, and in which format")
     if not args.query:
-        refuse(args, ["frames", "no_overlay", "processes", "format", "out"], "without --query")
+        refuse(args, ["frames", "no_overlay", "processes", "format", "out", "labels_out"], "without --query")
     if args.processes < 1:
         raise InputError(f"--processes {args.processes}: expected at least 1")
     if args.scale is not None and not 0 < args.scale < float("inf"):
@@ -196,7 +229,7 @@ def _report(summary: Summary, writer: Writer, count: int) -> int:
         print(f"  {writer.out / ('overlays' if writer.predictor.task == 'segmentation' else 'pictures')}")
     if summary.without_depth:
         print(f"  {summary.without_depth} of them have pixels without a positive depth, written as 0", file=sys.stderr)
-    for path, reason in list(summary.skipped.items())[:LISTED]:
+    for path, reason in list(summary.skipped.items())[:LISTED] if count > LISTED else ():  # else it is just above
         print(f"left out {path}: {reason}", file=sys.stderr)
     if len(summary.skipped) > LISTED:
         print(f"... and {len(summary.skipped) - LISTED} more", file=sys.stderr)

@@ -16,7 +16,7 @@ from dense_ctx.device import pick_device
 from dense_ctx.errors import InputError
 from dense_ctx.model_spec import open_model, parse_model
 
-from . import support
+from . import labels, support
 from .context_files import load_context, save_context
 from .files import is_predictor
 from .outputs import Writer
@@ -29,15 +29,17 @@ def from_arguments(args: Namespace, pairs: Sequence[tuple[Path, Path]]) -> Predi
     Raises:
         InputError: examples for a model that predicts without, or none for one that does not.
     """
-    if not pairs:
+    if not pairs and args.labels_in is None:
         return _opened(args.model, args.device, args.dtype)
     if is_predictor(args.model):
         raise InputError(
-            f"{args.model} is a predictor with examples of its own: leave --support out, or name its model as --model"
+            f"{args.model} is a predictor with examples of its own: give no others, or name its model as --model"
         )
     model = model_of(args)
     if model.model_config is not None and model.model_config.output is not None:
-        raise InputError(f"{args.model} has a trained head, which needs no examples: leave --support out")
+        raise InputError(f"{args.model} has a trained head, which needs no examples: leave them out")
+    if args.labels_in is not None:
+        return labels.fit(model, args)
     return support.fit(
         model, pairs, args.part, task=args.task, scale=args.scale, ignore_index=args.ignored, names=args.names,
         max_memory=args.max_memory,

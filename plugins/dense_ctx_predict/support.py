@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dense_ctx import InContext
+import numpy as np
+
+from dense_ctx import InContext, registry
 from dense_ctx.config import Part, Quantity
 from dense_ctx.data.geometric import read_depth, read_normals
+from dense_ctx.data.video import IMAGE_SUFFIXES
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import open_image
 from dense_ctx.interfaces import Task
@@ -16,6 +19,8 @@ from dense_ctx.model import DenseModel
 
 from .predictor import Colour, Predictor
 
+PICTURES = frozenset({*IMAGE_SUFFIXES, ".npy"})  # all else is a file of an annotation tool
+NOT_ANNOTATED = -1
 MILLIMETRES = 1000.0  # values per metre of a 16-bit depth picture
 
 
@@ -33,17 +38,20 @@ def fit(
     """A predictor of what the pairs (image, annotation) show.
 
     Args:
-        task: None: classes, or the values of .npy files. scale: values of depth files per metre; default 1 for .npy,
-            1000 for pictures.
+        task: None: classes, or the values of .npy files. scale: values of depth pictures per metre, default 1000; .npy
+            files are in metres.
 
     Raises:
         FileError, InputError: a file that cannot be read, or is not what the task takes.
     """
     targets: list[Any] = [path for _, path in pairs]
     if task == "depth":
-        targets = [read_depth(path, scale or (1.0 if path.suffix == ".npy" else MILLIMETRES)) for path in targets]
+        targets = [read_depth(path, 1.0 if path.suffix == ".npy" else scale or MILLIMETRES) for path in targets]
     elif task == "normals":
         targets = [read_normals(path) for path in targets]
+    elif any(path.suffix.lower() not in PICTURES for path in targets):
+        targets, named = _of_tools(targets)
+        names, ignore_index = {**named, **names}, NOT_ANNOTATED
     kind: Task | None = "regression" if task in ("depth", "normals") else task  # type: ignore[assignment]
     context = InContext(model, method.name, kind, ignore_index, **method.args)
     context.fit([image for image, _ in pairs], targets, max_memory)
@@ -52,6 +60,27 @@ def fit(
     if names and context.task_ != "segmentation":
         raise InputError(f"--classes names classes, and the examples show {task or 'values'}: leave it out")
     return Predictor(context, task, names, {i: colour for i, colour in colours.items() if i in context.classes_})
+
+
+def _of_tools(paths: Sequence[Path]) -> tuple[list[Any], dict[int, str]]:
+    """Label maps of annotation tools' files, with ids that agree by the classes' names, and these names.
+
+    Raises:
+        InputError: pictures among them, whose ids have no names; FileError: of no known format.
+    """
+    if pictures := [path for path in paths if path.suffix.lower() in PICTURES]:
+        raise InputError(f"{pictures[0]} is a picture and others are not: give one kind, `dense-ctx labels` converts")
+    ids: dict[str, int] = {}
+    maps = []
+    for path in paths:
+        annotation = registry().create("label-format", "auto").read(path)
+        labels = np.asarray(annotation.labels)
+        common = np.full(labels.shape, NOT_ANNOTATED, dtype=np.int64)
+        for place, name in enumerate(annotation.classes.names):
+            common[labels == place] = ids.setdefault(name, len(ids))
+        maps.append(common)
+    present = {int(i) for labels in maps for i in np.unique(labels)}
+    return maps, {i: name for name, i in ids.items() if i in present}
 
 
 def _palette(masks: Sequence[Path]) -> dict[int, Colour]:

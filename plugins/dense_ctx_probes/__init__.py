@@ -8,6 +8,7 @@ def register_parts(register: Register) -> None:
     """Name the parts."""
     register("probe", "ridge", "dense_ctx_probes.ridge:RidgeProbe")
     register("probe", "knn", "dense_ctx_probes.knn:KnnProbe")
+    register("probe", "ensemble", "dense_ctx_probes.ensemble:EnsembleProbe")
     register("probe", "linear", "dense_ctx_probes.linear:LinearProbe")
     register("probe", "conv", "dense_ctx_probes.conv:ConvProbe")
     register("probe", "attention", "dense_ctx_probes.attention:AttentionProbe")

@@ -1,0 +1,145 @@
+"""Nearest neighbours and kernel ridge regression on one bank of cells, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.errors import ConfigError, InputError, NotFittedError
+from dense_ctx.interfaces import DenseFeatures, Size, Task
+
+from .knn import KnnProbe, soft_knn
+from .targets import at_size, probabilities
+
+_UNIFORM = 0.05
+_FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot rule a class out
+_ROWS = 1 << 14  # cells whose kernel is held at once
+_RANK = 1e-6  # of the largest eigenvalue: directions of the landmarks' span below it are rounding
+
+
+class EnsembleProbe(KnnProbe):
+    """Two readings of the same cells: `knn`, and ridge regression with a kernel.
+
+    Neighbours follow an object whose look changes; the regression weighs channels by what tells the classes apart. In
+    segmentation their log-probabilities are averaged, in regression their values. The kernel is exp(gamma (cos - 1)),
+    in the span of landmarks (Nystrom; Williams and Seeger 2001); a class weighs by the square root of its size.
+    A class's share of the examples says little about its share of another image, so that of the neighbours is moved
+    towards 1 / K (prior correction; Saerens et al. 2002).
+
+    Args:
+        task, k, temperature, stride, memory, seed: see `KnnProbe`.
+        weight: of the kernel regression, 0 to 1.
+        uniform: how far the prior is moved towards that of equal classes, 0 to 1; default 0.05. In segmentation only.
+        landmarks: cells that span the regression, as many of each class; at least one of each.
+        gamma: of the kernel, above 0.
+        penalty: of the regression, on the mean square error.
+
+    Raises:
+        InputError: an argument out of its range.
+        ConfigError: `uniform` for a regression.
+    """
+
+    def __init__(
+        self,
+        task: Task = "segmentation",
+        k: int = 30,
+        temperature: float = 0.02,
+        stride: int | None = None,
+        memory: int = 65_536,
+        seed: int | None = None,
+        weight: float = 0.3,
+        uniform: float | None = None,
+        landmarks: int = 512,
+        gamma: float = 1.0,
+        penalty: float = 1e-4,
+    ) -> None:
+        super().__init__(task, k, temperature, stride, memory, seed)
+        if task == "regression" and uniform is not None:
+            raise ConfigError(
+                "uniform would have no effect with task=regression, which has no class priors: leave it out"
+            )
+        uniform = _UNIFORM if uniform is None else uniform
+        if not (0 <= weight <= 1 and 0 <= uniform <= 1):
+            raise InputError(f"weight={weight}, uniform={uniform}: both 0 to 1")
+        if not (gamma > 0 and penalty > 0 and landmarks >= 1):
+            raise InputError(f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}: all above 0")
+        self.weight, self.uniform, self.landmarks, self.gamma, self.penalty = weight, uniform, landmarks, gamma, penalty
+        self._regression: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def partial_fit(self, features: DenseFeatures, targets: Tensor) -> EnsembleProbe:
+        """Add the cells of B images that hold a labelled pixel."""
+        super().partial_fit(features, targets)
+        self._regression = None
+        return self
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take a memory bank back."""
+        super().load_state_dict(state)
+        self._regression = None
+
+    def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
+        """[B, K, *size]: probabilities or values."""
+        if self.keys_ is None:
+            raise NotFittedError("Nothing in memory: call fit first")
+        cells = self._pool(features.pixels.float())
+        rows, device = rearrange(cells, "b d h w -> (b h w) d"), cells.device
+        near, _ = soft_knn(rows, self.keys_.to(device), self.values_.to(device), self.k, self.temperature)
+        if self._regression is None:
+            self._regression = self._regress(self.keys_, self.values_)
+        landmarks, basis, coefficients = (tensor.to(device) for tensor in self._regression)
+        fit = torch.cat([self._lift(part, landmarks, basis) @ coefficients for part in rows.split(_ROWS)])
+        if self.task == "segmentation":
+            near = _log(near) + self._correction().to(device)
+            fit = _log(probabilities(fit))
+        values = (1 - self.weight) * near + self.weight * fit
+        batch, _, height, _ = cells.shape
+        scores = at_size(rearrange(values, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
+        return scores.softmax(1) if self.task == "segmentation" else scores
+
+    def _correction(self) -> Tensor:
+        """[K]: logarithm of the prior moved towards 1 / K, over the examples' own."""
+        prior = self.values_.mean(0).clamp_min(1e-6)
+        return ((1 - self.uniform) * prior + self.uniform / len(prior)).log() - prior.log()
+
+    def _regress(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Landmarks [L, d], what makes their span orthonormal [L, r], coefficients [r + 1, K], the bias last."""
+        weights = torch.ones(len(keys))
+        groups = [torch.arange(len(keys))]
+        if self.task == "segmentation":
+            size = values.sum(0)
+            weights = (values * size.clamp_min(1e-6).rsqrt()).sum(1)
+            first = values.argmax(1)
+            groups = [group for label in range(values.shape[1]) if len(group := (first == label).nonzero()[:, 0])]
+        room = max(1, self.landmarks // len(groups))
+        landmarks = functional.normalize(torch.cat([keys[_spread(group, room)] for group in groups]), dim=1)
+        eigenvalues, vectors = torch.linalg.eigh(_kernel(landmarks, landmarks, self.gamma).double())
+        keep = eigenvalues > _RANK * eigenvalues[-1]
+        basis = (vectors[:, keep] * eigenvalues[keep].rsqrt()).float()
+        lifted = torch.cat([self._lift(part, landmarks, basis) for part in keys.split(_ROWS)]).double()
+        weighted = lifted * (weights / weights.sum())[:, None]
+        system = weighted.T @ lifted
+        system.diagonal()[:-1] += self.penalty  # the bias, last, is free
+        return landmarks, basis, torch.linalg.solve(system, weighted.T @ values.double()).float()
+
+    def _lift(self, rows: Tensor, landmarks: Tensor, basis: Tensor) -> Tensor:
+        lifted = _kernel(functional.normalize(rows, dim=1), landmarks, self.gamma) @ basis
+        return functional.pad(lifted, (0, 1), value=1.0)
+
+
+def _kernel(rows: Tensor, landmarks: Tensor, gamma: float) -> Tensor:
+    return (gamma * (rows @ landmarks.T - 1)).exp()
+
+
+def _spread(group: Tensor, count: int) -> Tensor:
+    """At most so many of the indices, evenly spaced."""
+    return group if len(group) <= count else group[torch.arange(count) * len(group) // count]
+
+
+def _log(shares: Tensor) -> Tensor:
+    """Logarithm of probabilities [N, K], none below the floor."""
+    shares = shares.clamp_min(_FLOOR)
+    return (shares / shares.sum(1, keepdim=True)).log()

@@ -1,0 +1,95 @@
+"""dense-ctx predict with labels of annotation tools: strokes in, predictions out in any format, and in again."""
+
+import json
+
+import numpy as np
+import pytest
+from label_maps import part
+from PIL import Image
+from test_predict_cli import MODEL, files, iou, photo
+
+from dense_ctx import cli
+
+
+def strokes(image, *lines):
+    shapes = [{"label": name, "points": points, "shape_type": "linestrip"} for name, points in lines]
+    data = {"imagePath": image, "imageData": None, "imageHeight": 40, "imageWidth": 56, "shapes": shapes}
+    return json.dumps(data)
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """Two photos, one with a stroke on the disc and one beside it, in labelme."""
+    monkeypatch.chdir(tmp_path)
+    truth = {name: photo(tmp_path / "photos" / f"{name}.png", seed) for seed, name in enumerate(("a", "s/b"))}
+    y, x = (int(values.mean()) for values in np.nonzero(truth["a"]))
+    far = [[2, 2], [52, 2]] if y > 20 else [[2, 37], [52, 37]]
+    text = strokes("a.png", ("disc", [[x - 4, y], [x + 4, y]]), ("background", far))
+    (tmp_path / "photos" / "a.json").write_text(text)
+    return truth
+
+
+def predict(*words):
+    return cli.main(["predict", *words, *MODEL])
+
+
+def test_a_stroke_of_each_class_is_enough_and_predictions_come_in_again(room, tmp_path, capsys):
+    words = ["--labels-in", "photos/a.json", "--query", "photos", "--out", "out", "--no-overlay"]
+    assert predict(*words, "--labels-out", "out.json", "--labels-to", "coco") == 0
+    printed = capsys.readouterr().out
+    assert "out.json, as coco" in printed
+    assert files(tmp_path / "out")[:2] == ["masks/a.png", "masks/s/b.png"]
+    predicted = part("coco").open("out.json", images="photos")
+    assert predicted.classes.names == ("background", "disc")
+    for annotation in predicted:
+        assert iou(annotation.labels == 1, room[annotation.image.removesuffix(".png")] == 1) > 0.9
+    assert predict("--labels-in", "out.json", "--images", "photos", "--query", "photos", "--out", "again",
+                   "--labels-out", "again.xml", "--labels-to", "cvat(shape=polygon)") == 0  # fmt: skip
+    for annotation, other in zip(predicted, part("cvat").open("again.xml"), strict=True):
+        assert iou(annotation.labels == 1, other.labels == 1) > 0.9
+    before = (tmp_path / "again.xml").read_bytes()
+    assert predict("--labels-in", "out.json", "--images", "photos", "--query", "photos", "--out", "again",
+                   "--labels-out", "again.gif", "--labels-to", "overlay-gif") == 0  # fmt: skip
+    assert Image.open("again.gif").n_frames == 2
+    assert (tmp_path / "again.xml").read_bytes() == before
+
+
+def test_formats_and_their_options_are_passed_on(room, tmp_path):
+    base = ["--labels-in", "photos", "--query", "photos", "--no-overlay"]
+    assert predict(*base, "--labels-from", "labelme(stroke_width=1)", "--out", "thin") == 0
+    assert predict(*base, "--labels-from", "labelme(stroke_width=9)", "--out", "thick") == 0
+    thin, thick = (json.loads((tmp_path / name / "predictor.json").read_text()) for name in ("thin", "thick"))
+    assert thin != thick
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--labels-in", "photos/a.json", "--support", "a.png:m.png"],
+            "--support would have no effect with --labels-in",
+        ),
+        (["--labels-in", "photos/a.json", "--classes", "1=x"], "--classes would have no effect with --labels-in"),
+        (["--labels-in", "gone.json"], "No labels at gone.json"),
+        (["--labels-in", "photos/a.json", "--labels-from", "coco"], "'categories' is a list|'images'"),
+        (["--labels-in", "photos/a.json", "--images", "photos/s"], "No image at .*a.png"),
+        (["--labels-in", "photos/a.json", "--labels-out", "x.json"], "--labels-out and --labels-to go together"),
+        (["--labels-in", "photos/a.json", "--labels-out", "x", "--labels-to", "coco"], "x is not the name of a .json"),
+        (["--labels-in", "photos/a.json", "--labels-out", "x", "--labels-to", "auto"], "is read, not written"),
+        (["--labels-from", "coco", "--support", "a.png:m.png"], "--labels-from would have no effect without"),
+    ],
+)
+def test_what_is_refused(room, words, message, capsys, tmp_path):
+    import re
+
+    before = files(tmp_path)
+    assert predict(*words, "--query", "photos") == 2
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+    assert files(tmp_path) == before
+
+
+def test_labels_without_any_are_refused(room, tmp_path, capsys):
+    (tmp_path / "photos" / "a.json").write_text(strokes("a.png"))
+    with pytest.warns(UserWarning, match="has no shapes"):
+        assert predict("--labels-in", "photos/a.json", "--query", "photos") == 2
+    assert "has 1 image(s), and none with labels" in capsys.readouterr().err

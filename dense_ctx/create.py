@@ -1,4 +1,4 @@
-"""Build registered backbones and decoders."""
+"""Build registered parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .gateway import gateway
 from .interfaces import Backbone, Decoder
+from .persistence.file_args import check_file_args
+from .persistence.links import opening
 from .plugins import registry
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def create_backbone(name: str, **args: Any) -> Backbone:
         UnknownNameError: no such backbone; the closest names are listed.
         WeightsError: the pretrained weights are unavailable.
     """
-    return cast(Backbone, _create("backbone", name, args))
+    return cast(Backbone, create_part("backbone", name, args))
 
 
 def random_args(backbone: str) -> dict[str, Any]:
@@ -66,14 +68,11 @@ def identity(backbone: str, args: Mapping[str, Any]) -> str | None:
 @gateway
 def create_decoder(name: str, backbone: Backbone, **args: Any) -> Decoder:
     """Build a registered decoder to fit `backbone`."""
-    return cast(Decoder, _create("decoder", name, args, dims=backbone.dims, strides=backbone.strides))
+    return cast(Decoder, create_part("decoder", name, args, dims=backbone.dims, strides=backbone.strides))
 
 
-def _create(kind: str, name: str, args: Mapping[str, Any], **more: Any) -> Any:
-    """Build a part; while a model folder is opened, its arguments come from a file and are checked first."""
-    from .persistence.file_args import check_file_args
-    from .persistence.links import opening
-
+def create_part(kind: str, name: str, args: Mapping[str, Any], /, **own: Any) -> Any:
+    """Build a part; while a folder is opened, `args`, which a file gave, are checked first, and `own` are not."""
     if (folder := opening()) is not None:
         check_file_args(kind, name, args, folder)
-    return registry().create(kind, name, **more, **args)
+    return registry().create(kind, name, **own, **args)

@@ -57,11 +57,9 @@ def peak_memory_mb(device: Any = None) -> dict[str, float]:
     import torch
 
     peaks = {}
-    try:
+    with contextlib.suppress(ImportError):  # Windows has no such module
         import resource
-    except ImportError:  # Windows
-        pass
-    else:
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peaks["process"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
     if device is not None and torch.device(device).type == "cuda":

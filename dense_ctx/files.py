@@ -109,13 +109,11 @@ def read_array(path: Path) -> Any:
 def read_pickle(path: Path) -> Any:
     """Read what torch.save wrote: tensors and plain containers. The only place where a pickle is read.
 
-    torch reads it with weights_only=True: tensors, numbers and text, and nothing that would be called.
+    torch reads it with weights_only=True: tensors, numbers, text; a class (argparse.Namespace) if its user allows it.
 
     Raises:
         FileError: as `regular_size`. ValueError: damaged, or a pickle of other objects.
     """
-    import argparse
-
     import torch
 
     size = regular_size(path)
@@ -124,13 +122,12 @@ def read_pickle(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 if (whole := sum(item.file_size for item in archive.infolist())) > size:
                     raise ValueError(f"it would unpack from {size:,} bytes to {whole:,}; torch.save packs nothing")
-        # training scripts store a Namespace beside the weights; unpickling it runs no code
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
         what = "a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
         name = re.search(r"GLOBAL (([A-Za-z_][\w.]*)\.[A-Za-z_]\w*)", str(error))
-        line = name and f"`import torch, {name[2]}; torch.serialization.add_safe_globals([{name[1]}])`"
+        line = name and (f"`import torch, {name[2]}; torch.serialization.add_safe_globals([{name[1]}])`, or "
+                         f"`dense-ctx convert ... --allow {name[1]}`")  # fmt: skip
         raise ValueError(f"{what}: {name[1]}. Where you trust it, allow it: {line}" if name else what) from error
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

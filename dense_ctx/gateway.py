@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _LIBRARIES: dict[str, type[DenseCtxError]] = {
     **dict.fromkeys(("PIL", "av", "h5py"), FileError),
     **dict.fromkeys(("httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"), WeightsError),
-    "safetensors": CheckpointError,
+    **dict.fromkeys(("safetensors", "safetensors_rust"), CheckpointError),  # the second before 0.8
     "yaml": ConfigError,
 }
 _ADVICE: dict[type[DenseCtxError], str] = {
@@ -114,7 +114,7 @@ def _is_callers(error: Exception, function: Callable[..., Any]) -> bool:
     """Whether it passed through the user's own code, a callback: no module of dense_ctx, Python or a package."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         root, path = str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename
-        library = root.startswith("dense_ctx") or root in sys.stdlib_module_names - {"__main__"} | {"None"}  # compiled
+        library = root.startswith("dense_ctx") or root in {*_LIBRARIES, *sys.stdlib_module_names, "None"} - {"__main__"}
         if not (library or path == inspect.getfile(function) or "site-packages" in path):
             return True
     return False

@@ -1,4 +1,4 @@
-"""Model folders as an attacker would write them: a seeded generator of kinds, each a change to one good folder."""
+"""Folders as an attacker would write them, of models, contexts and training states: each kind a change to a good one."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ import struct
 
 LITE, VIT = "efficientnet-lite0", "dinov2-s14"
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+PROBE, STATE = "probe.json", "state.json"
 
 
 class Code:
@@ -24,29 +25,30 @@ class Code:
 
 def sign(folder):
     """Make the manifest right, so that nothing but the attack itself is wrong. Only regular files are read."""
-    names = [name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
+    names = [name for stem in (CONFIG, WEIGHTS, PROBE, STATE) for name in {stem, stem.replace(".json", ".safetensors")}
+             if name != "config.safetensors" and (folder / name).is_file()]  # fmt: skip
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() if (folder / name).stat().st_size < 1 << 26
                else "0" * 64 for name in names}  # fmt: skip
     (folder / MANIFEST).write_text(json.dumps({"sha256": digests}))
 
 
-def _config(change):
+def _config(change, file=CONFIG):
     def write(folder):
-        data = json.loads((folder / CONFIG).read_text())
-        (folder / CONFIG).write_text(json.dumps(change(data) or data))
+        data = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(change(data) or data))
         sign(folder)
 
     return write
 
 
-def _put(path, value):
+def _put(path, value, file=CONFIG):
     def change(data):
         inner = data
         for key in path[:-1]:
             inner = inner[key]
         inner[path[-1]] = value
 
-    return _config(change)
+    return _config(change, file)
 
 
 def _bytes(name, content, signed=True):
@@ -72,27 +74,27 @@ def _special(name, kind):
         else:
             path.symlink_to({"zero": "/dev/zero", "random": "/dev/urandom", "loop": path, "gone": "/no/where",
                              "tty": "/dev/tty", "proc": "/proc/self/mem"}[kind])  # fmt: skip
-        sign(folder) if name not in (CONFIG, MANIFEST) and kind not in ("hole", "proc") else None
+        sign(folder) if name not in (CONFIG, MANIFEST, PROBE, STATE) and kind not in ("hole", "proc") else None
 
     return write
 
 
-def _header(header, body=b"", length=None):
+def _header(header, body=b"", length=None, file=WEIGHTS):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return _bytes(WEIGHTS, struct.pack("<Q", len(text) if length is None else length) + text + body)
+    return _bytes(file, struct.pack("<Q", len(text) if length is None else length) + text + body)
 
 
-def _edit_header(change, hole=0):
+def _edit_header(change, hole=0, file=WEIGHTS):
     def write(folder):
-        data = (folder / WEIGHTS).read_bytes()
+        data = (folder / file).read_bytes()
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
         header = change(header) or header
         text = json.dumps(header).encode()
-        (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+        (folder / file).write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
         if hole:
-            with (folder / WEIGHTS).open("r+b") as file:
-                file.truncate(hole)
+            with (folder / file).open("r+b") as stream:
+                stream.truncate(hole)
         sign(folder)
 
     return write
@@ -349,6 +351,108 @@ def kinds():
         if path[-1] == "layers" and value == []:
             value = [10**9]
         add(f"by chance {index}: {'.'.join(path)}={str(value)[:12]!r}", _put(path, value))
+    return found
+
+
+def _folder_kinds(file, add):
+    """What can be wrong with any folder of words and tensors; `file` has the words."""
+    tensors = file.replace(".json", ".safetensors")
+    for name in (file, tensors, MANIFEST):
+        for kind in ("pipe", "folder", "hole", "zero", "loop", "gone"):
+            add(f"{name} is {kind}", _special(name, kind))
+        add(f"{name} missing", lambda folder, name=name: (folder / name).unlink())
+        add(f"{name} empty", _bytes(name, b"", signed=name != MANIFEST))
+    texts = {"deep": _nested(100_000, "[", "]"), "half": b'{"a": {"na', "utf-16": "{}".encode("utf-16"), "null": b"null",
+             "150 MB": b'{"a": "' + b"x" * (150 << 20) + b'"}', "5000 digits": b"1" * 5000, "list": b"[]", "none": b"{}"}  # fmt: skip
+    for label, content in texts.items():
+        add(f"{file} {label}", _bytes(file, content))
+        add(f"{MANIFEST} {label} of {file}", _bytes(MANIFEST, content, signed=False))
+    one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    many = (
+        b"{" + b",".join(b'"%06d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(400_000)) + b"}"
+    )
+    for label, header in {"400k tensors": many, "list": b"[]", "none": b"{}", "other": {"a": one}}.items():
+        add(f"{tensors} header: {label}", _header(header, b"\0" * 4, file=tensors))
+    add(f"{tensors} header of 2^40 bytes", _header(b"{}", length=1 << 40, file=tensors))
+    for label, entry in {"2^40 numbers": {"shape": [1 << 40]}, "2^200 numbers": {"shape": [1 << 50] * 4}, "negative": {"shape": [-1]},
+                         "texts": {"shape": ["a"]}, "dtype": {"dtype": "X9"}, "offsets far": {"data_offsets": [0, 1 << 50]}}.items():  # fmt: skip
+        add(f"{tensors} tensor with {label}", _edit_header(
+            lambda header, entry=entry: next(v for k, v in header.items() if k != "__metadata__").update(entry), file=tensors))  # fmt: skip
+    add(f"{tensors} 20 GB behind", _edit_header(lambda header: None, hole=20 << 30, file=tensors))
+
+
+def context_kinds():
+    """Name -> what turns the folder of a fitted context, a ridge probe's, into a hostile one."""
+    found = {}
+
+    def add(name, write):
+        assert name not in found, name
+        found[name] = write
+
+    _folder_kinds(PROBE, add)
+    for key in ("method", "task", "options", "ignore_index", "classes", "channels", "outputs", "model"):
+        for label, value in {
+            "null": None,
+            "huge": 10**40,
+            "lists": [[]],
+            "names": ["a"],
+            "text": "x",
+            "minus": -1.5,
+        }.items():
+            if key != "ignore_index" or label not in ("null", "huge"):  # any number is one
+                add(f"context's {key} is {label}", _put([key], value, PROBE))
+        add(f"context's {key} missing", _config(lambda data, key=key: data.pop(key) and None, PROBE))
+    add("context's colour", _put(["colour"], 1, PROBE))
+    for label, name in {"5000 letters": "n" * 5000, "a repository": "hf:evil/repo", "a file": "/etc/passwd", "empty": "",
+                        "lines": "a\nb", "a backbone": VIT, "colons": "a:" * 1000}.items():  # fmt: skip
+        add(f"method named {label}", _put(["method"], name, PROBE))
+    # arguments that name another file or place, that are too much, or of another type
+    options = {
+        "ridge": {"penalty": ("x", [1e-3], -1, 1e300, True), "bias": ("evil", ["free"]), "mean": (3,), "banana": (1,), "task": ("regression",)},
+        "zero-shot": {"embeddings": ("/etc/passwd", "hf:evil/repo", "http://evil.example/a", "/dev/zero", ["random"], 3, "n" * 5000),
+                      "class_names": ("ab", ["a\nb"], ["n" * 5000], [3], ["a"] * 1000), "unseen": ([10**9], "0"), "width": (10**9, 0, [64])},
+        "retrieval": {"folder": ("/tmp/x", "."), "device": ("cuda", "meta", "/dev/zero"), "memory": (10**9, [1], 0, "all"),
+                      "classes": (10**9, -1, [3]), "engine": ("evil", ["torch"]), "dtype": ("float8",), "k": (10**9, [30], 0)},
+        "knn": {"memory": (10**9, 10**40, [1]), "k": (10**9, "30"), "stride": (0, 10**9, [1]), "seed": (-1, 10**40, "a")},
+        "linear": {"samples": (10**9, [1]), "iterations": (10**9, "60"), "penalty": ([1],)},
+        "conv": {"kernel": (10**6 + 1, [1], 3.0), "classes": (10**9,), "updates": (10**9,), "bins": (10**9,), "lr": ([1e-3], "fast"), "reads": ("/etc",)},
+        "attention": {"heads": (10**9, [8]), "downscale": (10**9,), "with_norm": ("yes", 1), "replay": (10**9,), "loss": ("evil",)},
+        "propagation": {"n_last_frames": (10**9,), "topk": (10**9, [5]), "size_mask_neighborhood": (10**9, "12")},
+    }  # fmt: skip
+    for method, wrong in options.items():
+        for key, values in wrong.items():
+            for number, value in enumerate(values):
+                change = lambda data, m=method, k=key, v=value: data.update(method=m, options={k: v})  # noqa: E731
+                add(f"{method} {key}, {number}", _config(change, PROBE))
+    for key in ("trust_remote_code", "n" * 5000, "self", "kind", "name"):
+        add(f"ridge takes no {key[:20]}", _put(["options"], {key: 1}, PROBE))
+    return found
+
+
+def state_kinds():
+    """Name -> what turns the folder of a training state into a hostile one."""
+    found = {}
+
+    def add(name, write):
+        assert name not in found, name
+        found[name] = write
+
+    _folder_kinds(STATE, add)
+    for key in ("step", "seconds", "samples", "config", "frozen", "fresh", "format"):
+        for label, value in {"null": None, "lists": [[]], "text": "x" * 5000, "mapping": {"a": 1}}.items():
+            if (key, label) != ("frozen", "text"):
+                add(f"state's {key} is {label}", _put([key], value, STATE))
+    add("state of a later format", _put(["format"], 99, STATE))
+    for key, values in {
+        "optimizer": ([], "x", {"lr": "fast"}, {"lr": [1]}, {"lr": -1.0}, {"weight_decay": 1e400}, {"evil": 1}),
+        "objective": ([], 3, {"name": "lila", "args": {"cue_cache": "/etc"}}, {"name": "evil"}, {"name": ["a"]}, {"name": "sandbox", "args": []},
+                      {"name": "sandbox", "args": {"dropout": 0.5}}),
+        "model": ([], {"backbone": "hf:evil/repo", "decoder": "dpt"}, "hub/repo", {"backbone": 3}),
+        "data": ({"samples": 10**9}, "/etc", "hf:evil/repo"), "steps": ("x", -1, [1]), "seed": (-1, "a"), "batch_size": (0, 10**40, "4"),
+        "schedule": ({"warmup": "x"}, []), "validate": ({"protocol": 3},), "average": ({"momentum": 7},), "colour": (1,),
+    }.items():  # fmt: skip
+        for number, value in enumerate(values):
+            add(f"state's config: {key}, {number}", _put(["config", key], value, STATE))
     return found
 
 

@@ -97,6 +97,8 @@ class Loop:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = session.items
+        if session.testsfailed:
+            sys.exit("A file of tests cannot be collected: run pytest on it")
         files = sorted({case.file for case in self.todo})
         modules = {file: module_of(file) for file in files}  # most have been imported by the tests
         paths = {str(module.__file__): file for file, module in modules.items()}
@@ -127,9 +129,9 @@ class Loop:
     @staticmethod
     def _reaches(lines: list[int], case: Case) -> bool:
         first, last = case.mutant.lines
-        return bool(lines) and (
-            not case.mutant.body or not case.mutant.function or any(first <= n <= last for n in lines)
-        )
+        if not case.mutant.body:  # a default: a test may read it of the signature
+            return True
+        return bool(lines) and (not case.mutant.function or any(first <= n <= last for n in lines))
 
     def _run(self, items: list[pytest.Item]) -> None:
         for item, after in zip(items, [*items[1:], None], strict=True):

@@ -86,7 +86,8 @@ DECODERS = {
 }  # fmt: skip
 EMA, SMOOTH = {"context": "ema"}, {"loss.fit": "smooth"}
 LILA = {
-    "cues": Case(["flow:dis"]), "mode": Case("erm"), "context": Case("detached"), "ema": Case(0.1, EMA),
+    "cues": Case(["flow:dis"]), "mode": Case("erm"), "context": Case("detached"),
+    "ema.momentum": Case(0.1, EMA), "ema.every": Case(2, EMA), "ema.ramp": Case(True, EMA),
     "features.layers": Case((0,)), "features.norm": Case(True), "features.project": Case(3),
     "features.pamr": Case(False), "features.pyramid": Case((8, 2, 1)), "features.iterations": Case((3, 2, 1)),
     "features.dilations": Case((1, 2)), "regression.penalty": Case(0.5), "regression.relative": Case(False),

@@ -12,14 +12,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from dense_ctx_predict.context_files import load_context, save_context
+from dense_ctx_probes.text import TextEmbeddings
 from hubserver import TOKEN, serving
+from train_parts import config, install
 
-from dense_ctx import AutoDenseModel, Decoder, create_backbone, registry
+from dense_ctx import AutoDenseModel, Decoder, InContext, create_backbone, registry
 from dense_ctx.config import load_yaml
+from dense_ctx.create import create_part
 from dense_ctx.errors import ConfigError, ContractError, FileError, InputError
 from dense_ctx.evaluate import load_protocol
 from dense_ctx.persistence.file_args import WEIGHTS, file_args_problem, is_permitted
-from dense_ctx.testing import check_decoder
+from dense_ctx.persistence.links import opened
+from dense_ctx.testing import check_decoder, tiny_model
+from dense_ctx.train import state, train
 
 CODE = """
 import json, sys, torch
@@ -128,14 +134,73 @@ def test_a_chain_is_fetched_where_its_user_allows_it(session):
 # ---------------------------------------------------------------------- arguments from a file
 
 
-@pytest.mark.parametrize("kind", ["backbone", "decoder"])
+LED = {"model", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only", "folder", "device", "cue_cache",
+       "cache", "targets"}  # arguments that lead to another file, folder, repository or device  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["backbone", "decoder", "probe", "objective"])
 def test_every_part_says_what_may_come_from_a_file(kind):
     for name in registry().names(kind):
         target = registry().resolve(next(entry for entry in registry().entries(kind) if entry.name == name))
         assert target.file_args is not None, name
         assert file_args_problem(target) is None, name
-        led = {"model", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only"}
-        assert not led & set(target.file_args), name
+        assert not LED - ({"targets"} if name.startswith("lora:") else set()) & set(target.file_args), name
+
+
+@pytest.mark.parametrize("kind", ["backbone", "decoder", "probe", "objective"])
+def test_a_part_is_built_with_what_it_lists_alone_while_a_folder_is_opened(kind, tmp_path):
+    for name in registry().names(kind):
+        name = f"{name}efficientnet-lite0" if name.endswith(":") else name
+        for key, value in {
+            "banana": 1,
+            "folder": "/etc",
+            "cue_cache": "/etc",
+            "cache": "hf:evil/repo",
+            "self": 1,
+        }.items():
+            with (
+                opened(tmp_path),
+                pytest.raises(ConfigError, match=rf"{kind} {name} does not take {key}=.* from a file"),
+            ):
+                create_part(kind, name, {key: value})
+
+
+def test_a_context_s_option_that_names_a_file_is_its_user_s_to_give(tmp_path):
+    model, image, mask = tiny_model(), torch.rand(3, 16, 24), torch.arange(16 * 24).view(16, 24) // 200
+    embeddings = TextEmbeddings(("a", "b"), torch.eye(2, 64), "m", ("{}",)).save(tmp_path / "text.safetensors")
+    cases = {
+        "zero-shot": {"embeddings": str(embeddings), "updates": 2},
+        "retrieval": {"folder": str(tmp_path / "bank"), "classes": 2},
+    }
+    for method, options in cases.items():
+        context = InContext(model, method, **options).fit(image, mask)
+        expected, folder = context.predict_proba(image), save_context(context, tmp_path / method)
+        key = next(iter(options))
+        with pytest.raises(
+            ConfigError,
+            match=rf"probe {method} does not take {key}='.*' from a file .*load_context\(FOLDER, model, {key}=",
+        ):
+            load_context(folder, model)
+        again = load_context(folder, model, **{key: options[key]})
+        assert torch.equal(again.predict_proba(image), expected)
+        assert again.options == options
+    folder = save_context(InContext(model, "knn", k=3).fit(image, mask), tmp_path / "knn")
+    assert load_context(folder, model).probe_.k == 3
+    assert load_context(folder, model, k=5).probe_.k == 5  # the user's own goes before the folder's
+
+
+def test_a_state_does_not_bring_an_objective_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    install(tmp_path / "site", monkeypatch)
+    train(config(tmp_path / "theirs", objective={"name": "sandbox", "args": {"dropout": 0.5}}))
+    folder, built = state.newest(tmp_path / "theirs"), []
+    create = registry().create
+    monkeypatch.setattr(
+        registry(), "create", lambda *names, **args: built.append((names, args)) or create(*names, **args)
+    )
+    with pytest.raises(ConfigError, match=r"objective\.args\.dropout: 0\.5 there"):
+        train(config(tmp_path / "mine", resume=str(folder)))
+    assert built == []
 
 
 @pytest.mark.parametrize(
@@ -148,6 +213,11 @@ def test_every_part_says_what_may_come_from_a_file(kind):
         (re.compile("[a-z]+"), ["ab"], ["a b", "", "ab\n", 1]),
         ([range(3)], [[], [0, 1], (2,)], [[3], [None], [[0]], [0] * 300, "01", {0: 1}]),
         (dict, [{}], [[], "a", 1]),
+        (
+            {"a": bool, "b": [range(3)]},
+            [{}, {"a": True}, {"a": False, "b": [2]}],
+            [[], {"c": 1}, {"a": 1}, {"b": [3]}, "a"],
+        ),
         (
             WEIGHTS,
             ["pretrained", "/a/b.pth", None],
@@ -196,7 +266,7 @@ def test_the_contract_of_file_args():
 
 
 def test_folders_of_transformers_lead_nowhere(tmp_path):
-    for config, message in [
+    for words, message in [
         (CONFIG, "code of the repository is not run"),
         ({"model_type": "timm_wrapper", "architecture": "hf-hub:evil/repo"}, "takes its network from elsewhere"),
         (
@@ -206,7 +276,7 @@ def test_folders_of_transformers_lead_nowhere(tmp_path):
         ({"model_type": "dinov2", "num_hidden_layers": 10**5}, "no encoder has above 256"),
         ({"model_type": "bert"}, "no vision encoder"),
     ]:
-        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "config.json").write_text(json.dumps(words))
         with pytest.raises(InputError, match=message):
             create_backbone(f"hf:{tmp_path}", weights=None)
 

@@ -8,6 +8,7 @@ from dense_ctx_dip.convert import from_dip, projector_of, read_dip
 from dense_ctx_dip.projector import Projector
 
 from dense_ctx import AutoDenseModel, create_backbone
+from dense_ctx.cli import main
 from dense_ctx.errors import CheckpointError, FileError, WeightsError
 
 
@@ -29,7 +30,7 @@ def official(tmp_path_factory):
     for key, value in projector.state_dict().items():
         state[f"enc_norm.{key[5:]}" if key.startswith("norm.") else f"projector.{key}"] = value
     path = tmp_path_factory.mktemp("dip") / "checkpoint-4.pth"
-    torch.save({"model": state, "epoch": 4, "args": argparse.Namespace(lr=1e-7)}, path)
+    torch.save({"model": state, "epoch": 4}, path)
     return path, own, projector
 
 
@@ -45,6 +46,21 @@ def test_an_official_checkpoint_becomes_a_model_folder(tmp_path, official):
     again = AutoDenseModel.from_pretrained(tmp_path / "dip")
     assert torch.equal(again(image).patches, model(image).patches)
     assert not any("projector" in key or "enc_norm" in key for key in again.state_dict())
+
+
+def test_a_checkpoint_with_the_script_s_arguments_is_converted_where_its_user_allows_them(tmp_path, official, capsys):
+    path, _, _ = official
+    torch.save({**torch.load(path), "args": argparse.Namespace(lr=1e-7)}, tmp_path / "checkpoint-5.pth")
+    command = ["convert", "dip", str(tmp_path / "checkpoint-5.pth"), "--out", str(tmp_path / "dip")]
+    assert main(command) != 0
+    message = capsys.readouterr().err
+    assert "argparse.Namespace" in message
+    assert "--allow argparse.Namespace" in message
+    assert not (tmp_path / "dip").exists()
+    assert main([*command, "--allow", "argparse.NoSuch"]) != 0
+    assert "expected MODULE.CLASS" in capsys.readouterr().err
+    assert main([*command, "--allow", "argparse.Namespace"]) == 0
+    assert AutoDenseModel.from_pretrained(tmp_path / "dip").model_config.backbone.name == "dinov2-reg-s14"
 
 
 def test_its_projector_goes_on(official):

@@ -7,10 +7,14 @@ import time
 
 import pytest
 import torch
-from hostile_folders import kinds, make
+from dense_ctx_predict.context_files import load_context, save_context
+from hostile_folders import context_kinds, kinds, make, state_kinds
+from train_parts import config, install
 
-from dense_ctx import AutoDenseModel, create_backbone
+from dense_ctx import AutoDenseModel, InContext, create_backbone
 from dense_ctx.errors import DenseCtxError
+from dense_ctx.testing import tiny_model
+from dense_ctx.train import state, train
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes and devices are POSIX's")
 resource = pytest.importorskip("resource")
@@ -18,7 +22,8 @@ resource = pytest.importorskip("resource")
 SECONDS, BYTES = 1.0, 200 << 20  # of the processor, so that a busy machine is no fault; of memory
 WAIT = 20.0  # of the clock: what waits for a pipe or a network waits for ever
 REAL = {"backbone_digest is other": 3.0}  # seen no earlier than the backbone's own weights are there
-KINDS = kinds()
+KINDS = {"model": kinds(), "context": context_kinds(), "state": state_kinds()}
+ALL = [(family, name) for family, names in KINDS.items() for name in names]
 # started processes, opened connections, what a pickle asks for
 WATCHED = (
     "subprocess.Popen",
@@ -41,7 +46,28 @@ sys.addaudithook(_watch)
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def families(tmp_path_factory):
+    """A good folder of each family, and what opens one."""
+    place = tmp_path_factory.mktemp("good")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "1")
+        install(place / "site", patch)
+        train(config(place / "run"))
+        model = tiny_model()
+        mask = torch.arange(16 * 24).view(16, 24) // 200
+        context = save_context(InContext(model).fit(torch.rand(3, 16, 24), mask), place / "context")
+
+        def go_on(folder):
+            train(config(folder.parent / "run", steps=8, resume=str(folder)))
+
+        yield {
+            "model": (good_model(tmp_path_factory), AutoDenseModel.from_pretrained),
+            "context": (context, lambda folder: load_context(folder, model)),
+            "state": (state.newest(place / "run"), go_on),
+        }
+
+
+def good_model(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("good") / "m"
     model = AutoDenseModel.from_parts("efficientnet-lite0", "dpt", decoder_args={"dim": 5, "width": 6})
@@ -60,19 +86,20 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def attack(name, good, place, monkeypatch):
+def attack(family, name, families, place, monkeypatch):
     """What is wrong with the answer to one kind; "" if nothing is."""
     global EVENTS
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked on standard input"))
-    folder = make(name, KINDS[name], good, place / "m")
+    good, reopen = families[family]
+    folder = make(name, KINDS[family][name], good, place / "m")
     monkeypatch.chdir(folder)
     before, EVENTS = peak(), []
     start, clock = time.process_time(), time.perf_counter()
     try:
-        AutoDenseModel.from_pretrained(folder)
+        reopen(folder)
         answer = "opened"
     except DenseCtxError as error:
         text = str(error)
@@ -91,18 +118,25 @@ def attack(name, good, place, monkeypatch):
 
 
 def test_there_are_at_least_200_kinds():
-    assert len(KINDS) >= 200, len(KINDS)
+    print({family: len(names) for family, names in KINDS.items()})
+    assert len(ALL) >= 200, len(ALL)
 
 
-@pytest.mark.parametrize("name", list(KINDS)[:: len(KINDS) // 40])
-def test_a_hostile_folder_is_refused(name, good, tmp_path, monkeypatch):
-    assert attack(name, good, tmp_path, monkeypatch) == ""
+@pytest.mark.parametrize("family", KINDS)
+def test_the_good_folder_opens(family, families, tmp_path):
+    good, reopen = families[family]
+    reopen(make("good", lambda folder: None, good, tmp_path / "m"))
+
+
+@pytest.mark.parametrize(("family", "name"), ALL[:: len(ALL) // 60])
+def test_a_hostile_folder_is_refused(family, name, families, tmp_path, monkeypatch):
+    assert attack(family, name, families, tmp_path, monkeypatch) == ""
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", list(KINDS))
-def test_every_hostile_folder_is_refused(name, good, tmp_path, monkeypatch):
-    assert attack(name, good, tmp_path, monkeypatch) == ""
+@pytest.mark.parametrize(("family", "name"), ALL)
+def test_every_hostile_folder_is_refused(family, name, families, tmp_path, monkeypatch):
+    assert attack(family, name, families, tmp_path, monkeypatch) == ""
 
 
 def test_the_watch_sees_what_a_folder_could_start():

@@ -67,6 +67,7 @@ class Objective(nn.Module, ABC):
     """
 
     optimizer: Mapping[str, float] = MappingProxyType({})
+    file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
 
     def check(self, model: DenseModel) -> None:
         """Refuse a model that this objective cannot train with its settings, before any data is read. Default: none.

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError, FileError
-from ..files import MAX_TEXT, file_digest, read_json, regular_size, sync_folder, unique, write_json
+from ..files import MAX_TEXT, file_digest, read_json, regular_size, sync_folder, tensor_shapes, unique, write_json
 from .lock import locked
 
 MANIFEST = "manifest.json"
@@ -133,9 +133,13 @@ class Artefact:
         for name in names:
             regular_size(folder / name, _MAX_JSON if name.endswith(".json") else None)
             try:
+                if name.endswith(".safetensors"):
+                    tensor_shapes(folder / name)  # it says how long the file is: a hole of 20 GB is not hashed
                 digest = file_digest(folder / name)
             except OSError as error:
                 raise FileError(f"Cannot read {folder / name}: {error}") from None
+            except ValueError as error:
+                raise CheckpointError(f"{folder / name} is damaged: {error}. Get or make it again") from None
             if digest != listed[name]:
                 raise CheckpointError(
                     f"{folder / name} is damaged: its sha256 is not the one in {MANIFEST}. Get or make it again"

@@ -24,10 +24,8 @@ def model_card(
     parameters = sum(p.numel() for p in model.decoder.parameters())
     output, where = config.output, f'.from_pretrained("{name}")   # a folder, or owner/{name} on the Hub'
     if output is None:
-        pipeline, what = (
-            "image-feature-extraction",
-            f"Dense features, one vector of {model.dim} numbers for every pixel",
-        )
+        pipeline = "image-feature-extraction"
+        what = f"Dense features, one vector of {model.dim} numbers for every pixel"
         code = ["from dense_ctx import AutoDenseModel", "", f"model = AutoDenseModel{where}"]
         code += ['features = model("photo.jpg")   # any size', f"features.pixels    # [1, {model.dim}, H, W]"]
         code += [f"features.patches   # [1, {model.backbone.dims[-1]}, h, w]"]
@@ -36,50 +34,41 @@ def model_card(
         what = f"Predicts {', '.join(output.classes) or output.task} for every pixel"
         code = ["from dense_ctx_predict import Predictor", "", f"predictor = Predictor{where}"]
         code += ['predictor.predict("photo.jpg")   # any size']
-    lines = [
-        "---",
-        "library_name: dense_ctx",
-        f"license: {license}",
-        f"pipeline_tag: {pipeline}",
-        "tags: [dense-features, dense_ctx]",
-        "---",
-        f"# {name}",
-        "",
-        f"{what}: backbone `{config.backbone.name}`, decoder `{config.decoder.name}`.",
-        "",
-        "```python",
-        *code,
-        "```",
-        "",
-        f"Decoder: {parameters:,} parameters. {_stored(model, config)}",
-        "",
-        "## Training",
-        "",
-        "```json",
-        json.dumps(_without_paths(config.to_dict()["trained_with"]), indent=2)
-        if config.trained_with
-        else '"not trained"',
-        "```",
-        "",
-        "## Measured",
-        "",
-    ]
-    if metrics:
-        lines += ["| metric | value | command |", "|---|---|---|"]
-        lines += [
-            f"| {row.get('name')} | {row.get('value')} | `{row.get('command', 'not stated')}` |" for row in metrics
-        ]
-    else:
-        lines.append("Nothing yet.")
-    lines += [
-        "",
-        "## Licences",
-        "",
-        f"The weights in this repository: {license}. The backbone keeps the licence of its own home. "
-        f"Plugins: {', '.join(f'{dist} {version}' for dist, version in config.plugins.items())}.",
-        "",
-    ]
-    return "\n".join(lines)
+    record = _without_paths(config.to_dict()["trained_with"])
+    trained = json.dumps(record, indent=2) if config.trained_with else '"not trained"'
+    rows = [f"| {row.get('name')} | {row.get('value')} | `{row.get('command', 'not stated')}` |" for row in metrics]
+    measured = ["| metric | value | command |", "|---|---|---|", *rows] if rows else ["Nothing yet."]
+    newline, plugins = "\n", ", ".join(f"{dist} {version}" for dist, version in config.plugins.items())
+    return f"""---
+library_name: dense_ctx
+license: {license}
+pipeline_tag: {pipeline}
+tags: [dense-features, dense_ctx]
+---
+# {name}
+
+{what}: backbone `{config.backbone.name}`, decoder `{config.decoder.name}`.
+
+```python
+{newline.join(code)}
+```
+
+Decoder: {parameters:,} parameters. {_stored(model, config)}
+
+## Training
+
+```json
+{trained}
+```
+
+## Measured
+
+{newline.join(measured)}
+
+## Licences
+
+The weights in this repository: {license}. The backbone keeps the licence of its own home. Plugins: {plugins}.
+"""
 
 
 def _without_paths(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which arguments of a part may come from an untrusted file, such as a model's config.json.
+"""Which arguments of a part may come from an untrusted file: a model's config.json, a context's probe.json.
 
 A part lists them in `file_args`, each with a rule; null always passes. Rules, as Python values:
 
@@ -8,6 +8,7 @@ A part lists them in `file_args`, each with a rule; null always passes. Rules, a
     frozenset({"a", "b"})   one of these texts
     re.compile("[a-z]+")    a text that matches as a whole
     [rule]                  at most 256 entries, each by the rule
+    {"key": rule}           a mapping with these keys, or some of them
     dict                    a mapping, whose parts are checked when they are built
     WEIGHTS                 "pretrained", or a file of this machine, from a folder of this machine
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from ..errors import ConfigError
@@ -28,6 +30,7 @@ from .links import may_read_paths
 LONGEST = 256
 LAYERS = [range(-LONGEST, LONGEST)]
 CHANNELS = range(1, 16_385)
+SEEDS = range(1 << 63)
 TEXT = re.compile(r"[\w./+-]{1,200}")
 
 
@@ -54,11 +57,19 @@ def is_permitted(rule: Any, value: Any) -> bool:
     if isinstance(rule, list):
         several = isinstance(value, (list, tuple)) and len(value) <= LONGEST
         return several and all(item is not None and is_permitted(rule[0], item) for item in value)
+    if isinstance(rule, dict):
+        return isinstance(value, dict) and all(k in rule and is_permitted(rule[k], v) for k, v in value.items())
     return isinstance(value, dict) if rule is dict else bool(rule(value))
 
 
 def _is_simple(value: Any) -> bool:
     return is_permitted(bool, value) or is_permitted((-4096, 4096), value) or is_permitted([(-4096, 4096)], value)
+
+
+_MEANT = {
+    "probe": "dense_ctx_predict.context_files.load_context(FOLDER, model, {key}=...)",
+    "objective": "an objective is built from your own configuration alone",
+}
 
 
 def check_file_args(kind: str, name: str, args: Mapping[str, Any], where: object) -> None:
@@ -78,10 +89,11 @@ def check_file_args(kind: str, name: str, args: Mapping[str, Any], where: object
         if _is_simple(value) if rules is None else key in rules and is_permitted(rules[key], value):
             continue
         allowed = "bounded numbers and lists of them" if rules is None else ", ".join(sorted(rules)) or "none"
+        meant = _MEANT.get(kind, f"AutoDenseModel.from_parts({name[:60]!r}, ...)").format(key=key[:60])
         raise ConfigError(
             f"{where}: {kind} {name[:100]} does not take {key[:60]}={value!r:.100} from a file (it takes {allowed}"
             f"{', within their ranges' if rules and key in rules else ''}). If you trust it and mean it, give it in "
-            f"your own code: AutoDenseModel.from_parts({name[:60]!r}, ...)"
+            f"your own code: {meant}"
         )
 
 
@@ -91,8 +103,10 @@ def file_args_problem(target: Any) -> str | None:
     parameters = inspect.signature(target).parameters
     for key, rule in rules.items():
         item = parameters.get(key)
+        default = None if item is None or item.default is item.empty else item.default
+        default = asdict(default) if is_dataclass(default) else default  # type: ignore[arg-type]
         if item is None and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             return f"file_args names {key}, which it does not take"
-        if item is not None and item.default is not item.empty and not is_permitted(rule, item.default):
-            return f"file_args refuses the default of {key}, {item.default!r}"
+        if not is_permitted(rule, default):
+            return f"file_args refuses the default of {key}, {default!r}"
     return None

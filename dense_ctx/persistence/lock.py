@@ -47,7 +47,7 @@ def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
             text = f"{what} is in use by process {other['pid']} on {other['host']} since {since}"
             if time.monotonic() - began >= wait:
                 raise FileError(
-                    f"{text}. Wait for its end or choose another folder; if there is no such process, remove {lock}"
+                    f"{text}. Wait for it or choose another folder; if there is no such process, remove it: rm {lock}"
                 )
             if wait == math.inf and not announced:
                 announced = True

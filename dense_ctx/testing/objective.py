@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ..errors import ConfigError
 from ..interfaces import Losses, Objective, SeededDataset
 from ..model import DenseModel
+from ..persistence.file_args import file_args_problem
 from ..train import TrainStep
 from ..train.data import count
 from .common import Clauses, factory, finite
@@ -49,6 +50,7 @@ def check_objective(
     with check.clause("construction") as require:
         part = objective if isinstance(objective, Objective) else factory("objective", objective, args or {})()
         require(isinstance(part, Objective), f"gave a {type(part).__name__}, not an Objective")
+        require((fault := file_args_problem(type(part))) is None, fault or "")
     model = tiny_model() if model is None else model
     with check.clause("dataset") as require:
         dataset = part.dataset(data)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ..errors import ConfigError, InputError, NotFittedError
 from ..interfaces import DenseFeatures, Probe
+from ..persistence.file_args import file_args_problem
 from .common import Clauses, difference, factory, finite, noise
 
 CELL, GRID, WIDTH = 4, (4, 6), 8  # pixels a patch, patches, channels: images of 16 x 24
@@ -39,11 +40,12 @@ def check_probe(probe: str | Callable[..., Probe], *, args: dict[str, Any] | Non
     check = Clauses("probe", probe)
     supported = 0
     for task in ("segmentation", "regression"):
-        with check.clause("construction"):
+        with check.clause("construction") as require:
             try:
-                build(task=task)
+                part = build(task=task)
             except (ConfigError, InputError):
                 continue
+            require((fault := file_args_problem(type(part))) is None, fault or "")
         supported += 1
         _task(check, partial(build, task=task), task == "segmentation")
     with check.clause("construction") as require:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import FileError
-from ..files import write_text
+from ..files import MAX_JSON, read_text, write_text
 
 NAME = "log.jsonl"
 
@@ -24,14 +24,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Raises:
         FileError: the file cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"Cannot read {path}: {error}") from None
     rows = []
-    for line in lines:
+    for line in read_text(path, MAX_JSON).splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return rows

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 
 from ..config import ModelConfig, unknown_keys
+from ..create import create_part
 from ..errors import ConfigError, FileError, InputError
 from ..interfaces import Objective
 from ..model import DenseModel
@@ -271,7 +272,7 @@ def _model(config: TrainConfig) -> DenseModel:
 def _objective(config: TrainConfig) -> Objective:
     if config.objective is None:
         raise ConfigError(f"objective is missing: {{name: ...}}, one of {', '.join(registry().names('objective'))}")
-    return cast(Objective, registry().create("objective", config.objective.name, **config.objective.args))
+    return cast(Objective, create_part("objective", config.objective.name, config.objective.args))
 
 
 def _optimizer(config: TrainConfig, given: Optimizer, step: TrainStep) -> tuple[TrainConfig, torch.optim.AdamW]:

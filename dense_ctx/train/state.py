@@ -29,6 +29,7 @@ from ..files import state_digest, write_tensors
 from ..numerics import require_finite
 from ..persistence.artefact import Artefact, read_object
 from ..persistence.tensors import read_state, require_state, specs, stored
+from .config import TrainConfig
 from .step import TrainStep
 
 FORMAT = 1
@@ -95,13 +96,16 @@ def check(folder: Path) -> Meta:
     Raises:
         FileError: no such state.
         CheckpointError: damaged, or of a newer format.
+        ConfigError: an entry that is missing, unknown, or of the wrong type or range.
         NonFiniteError: NaN or infinity in it.
     """
     data, tensors = STATE.read(folder, lambda part: read_object(part / META), lambda part: read_state(part / TENSORS))
     if not isinstance(data.get("format"), int) or data["format"] > FORMAT:
-        raise CheckpointError(f"{folder} has format {data.get('format')!r}; this dense_ctx reads up to {FORMAT}")
+        raise CheckpointError(f"{folder} has format {data.get('format')!r:.100}; this dense_ctx reads up to {FORMAT}")
     _require_finite(str(folder), "Remove it", tensors)
-    return typed(Meta, data, str(folder / META))
+    meta = typed(Meta, data, str(folder / META))
+    TrainConfig.from_dict(meta.config, f"{folder / META}: config")
+    return meta
 
 
 def module_tensors(step: TrainStep) -> dict[str, Tensor]:

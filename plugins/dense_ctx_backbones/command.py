@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pydoc
 from pathlib import Path
 
 from dense_ctx.commands.arguments import add_settings, settings_of
@@ -23,6 +24,13 @@ class Convert(Command):
         parser.add_argument("format", metavar="FORMAT", help="dip, flowfeat, or another of `plugins converter`")
         parser.add_argument("file", type=Path, metavar="FILE", help="the checkpoint; only tensors of it are opened")
         parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder, new")
+        parser.add_argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="MODULE.CLASS",
+            help="a class, beside tensors, that you trust the file to hold, such as argparse.Namespace; it is imported",
+        )
         add_settings(
             parser,
             "of the format: backbone='NAME(key=value, ...)' in place of the one that the tensors' shapes tell",
@@ -30,14 +38,20 @@ class Convert(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Convert and save."""
+        import torch
+
         from dense_ctx.config import override
-        from dense_ctx.errors import FileError
+        from dense_ctx.errors import FileError, InputError
         from dense_ctx.plugins import registry
 
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
             raise FileError(f"{args.out} exists and is not empty: choose another --out")
         settings = override({}, *settings_of(args))
-        model = registry().create("converter", args.format, path=args.file, **settings)
+        allowed = [pydoc.locate(name) for name in args.allow]
+        if None in allowed:
+            raise InputError(f"--allow {args.allow[allowed.index(None)]}: there is none; expected MODULE.CLASS")
+        with torch.serialization.safe_globals(allowed):
+            model = registry().create("converter", args.format, path=args.file, **settings)
         model.save_pretrained(args.out)
         config = model.model_config
         print(f"{args.out}: {config.backbone}+{config.decoder}")

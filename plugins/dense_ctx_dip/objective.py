@@ -6,8 +6,8 @@ pseudo-class with it, and of distractors; the encoder learns by how right that i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, get_args
 
 import torch
 from einops import rearrange
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence.file_args import CHANNELS
 
 from .distributed import draw_distractors, gather, total, world
 from .joined import open_tasks
@@ -50,6 +51,14 @@ class DipObjective(Objective):
         direct: a linear classifier of the pseudo-classes, on patches of queries and positives, in place of the
             support (ablation); `loss` is then "nll", and `projector_lr` the classifier's.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "loss": frozenset(get_args(Loss)), "distractors": range(4097), "official_distractors": bool,
+        "temperature": (0.0, 1e6), "classes": range(1, 1 << 20), "hidden": range(1, 65), "out": range(CHANNELS.stop),
+        "projector_lr": (0.0, 100.0), "train": frozenset(get_args(Train)), "blocks": range(1, 257),
+        "size": range(1, 4097), "scale": [(0.0, 1.0)], "resize": range(1, 8193),
+        "positives": frozenset(("pairs", "crops")), "direct": bool,
+    }  # fmt: skip
 
     def __init__(
         self,

@@ -8,8 +8,9 @@ predicted so, and their noise leaves no trace.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,13 @@ from dense_ctx.config import typed
 from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
+from dense_ctx.numerics import Bias
+from dense_ctx.persistence.file_args import CHANNELS, LAYERS
 
 from . import decoder_init
 from .cue_targets import FEATURES, CueMaps
 from .feature_cue import FeatureCue
-from .matching import Matching
+from .matching import Edges, Fit, Matching
 from .open_clips import open_clips
 from .regression import Regression
 from .sampling import FramePairs, Sampling
@@ -58,6 +61,22 @@ class LilaObjective(Objective):
         ConfigError, InputError: a setting that is unknown, of the wrong type, out of range or without effect beside the
             others.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {  # cues without arguments, which name files
+        "cues": [re.compile(r"[\w:.-]{1,100}")], "mode": frozenset(("in-context", "erm")),
+        "context": frozenset(("shared", "detached", "ema")), "ema": (0.0, 1.0),
+        "sigma": (0.0, 1e6), "gamma": (0.0, 1e6),
+        "balance": frozenset(("cues", "channels")), "start": range(100_001), "centre": range(100_001),
+        "features": {"layers": LAYERS, "norm": bool, "project": range(CHANNELS.stop), "pamr": bool,
+                     "pyramid": [range(1, 65)], "iterations": [range(1001)], "dilations": [range(1, 65)]},
+        "regression": {"penalty": (0.0, 1e9), "relative": bool, "bias": frozenset(get_args(Bias)), "mean": bool,
+                       "stride": range(1, 4097)},
+        "loss": {"fit": frozenset(get_args(Fit)), "beta": (0.0, 1e6), "weight": (0.0, 1e6),
+                 "edges": frozenset(get_args(Edges))},
+        "sampling": {"gap": [range(1, 100_001)], "items": frozenset(("frames", "clips")), "crop": [(0.0, 1.0)],
+                     "size": range(8, 4097), "map_size": range(4097), "frame_side": range(8, 8193),
+                     "cue_side": range(8, 8193), "same_frame": bool, "memory": range(1 << 40)},
+    }  # fmt: skip
 
     def __init__(
         self,

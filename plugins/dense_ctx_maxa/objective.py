@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -49,6 +50,13 @@ class MaxaObjective(ScoredObjective):
     """
 
     reads_features: ClassVar[bool] = True
+    file_args: ClassVar[Mapping[str, Any] | None] = {  # no folders; a task by its name alone
+        "task": re.compile(r"[\w-]{1,100}"),
+        "size": [range(1, 4097)],
+        "image_size": [range(1, 4097)],
+        "flip": bool,
+        "pixels": range(1, 1 << 20),
+    }
 
     def __init__(
         self,

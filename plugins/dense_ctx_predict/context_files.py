@@ -73,11 +73,12 @@ def save_context(context: InContext, folder: str | os.PathLike[str]) -> Path:
 
 
 @gateway
-def load_context(folder: str | os.PathLike[str], model: DenseModel, *, published: bool = False) -> InContext:
+def load_context(folder: str | os.PathLike[str], model: DenseModel, /, **options: Any) -> InContext:
     """Read back what `save_context` wrote, for the same model.
 
     Args:
-        published: the folder came from a stranger, so the probe's arguments are checked (`Probe.file_args`).
+        **options: of the probe, in place of those in the folder, which may name no file, folder or device
+            (`Probe.file_args`).
 
     Raises:
         FileError: files missing.
@@ -96,19 +97,20 @@ def load_context(folder: str | os.PathLike[str], model: DenseModel, *, published
             f"{folder} was fitted on the features of another model: {'; '.join(differing)}. Load it with the model "
             "it was fitted with, or fit again"
         )
-    if published:
-        check_file_args("probe", facts.method, facts.options, folder)
-    context = InContext(model, facts.method, facts.task, facts.ignore_index, **facts.options)
+    from_file = {key: value for key, value in facts.options.items() if key not in options}
+    check_file_args("probe", facts.method, from_file, folder)
+    context = InContext(model, facts.method, facts.task, facts.ignore_index, **from_file, **options)
     targets = context.targets_
     targets.classes, targets.channels, targets.binary = list(facts.classes), facts.channels, facts.binary
     targets.values = set(facts.classes)
     with about(folder):
         require_finite("The fitted probe", "Fit it again", **tensors)
     with preserve_generators():
-        probe = cast(Probe, registry().create("probe", facts.method, task=facts.task, **facts.options))
+        probe = cast(Probe, registry().create("probe", facts.method, task=facts.task, **from_file, **options))
         load_probe(probe, tensors, str(folder))
-        if (outputs := _outputs(context, probe)) != facts.outputs:
-            raise CheckpointError(f"{folder} predicts {outputs} channels; it was saved with {facts.outputs}")
+        outputs, values = _outputs(context, probe), facts.channels if facts.task == "regression" else facts.outputs
+        if {outputs} != {facts.outputs, values}:
+            raise CheckpointError(f"{folder} predicts {outputs} channels; saved with {facts.outputs}, {values}")
     context.probe_ = probe
     return context
 

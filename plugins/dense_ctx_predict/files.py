@@ -96,7 +96,7 @@ def open_predictor(
     def load(part: Path) -> Any:
         model = checkpoint.read(part / MODEL_PLACE, published=published, allow=allow)
         model.to(device=device, dtype=dtype).eval()
-        return load_context(part / CONTEXT_PLACE, model, published=published)
+        return load_context(part / CONTEXT_PLACE, model)
 
     def plan(part: Path) -> _Facts:
         return typed(_Facts, read_object(part / FACTS), str(part / FACTS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -71,6 +72,7 @@ class HeadProbe(Probe):
     """
 
     learns = False
+    file_args: ClassVar[Mapping[str, Any] | None] = {}  # none
 
     def __init__(self, task: Task = "segmentation") -> None:
         super().__init__(task)

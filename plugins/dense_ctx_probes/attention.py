@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from torch import nn
 
 from dense_ctx.errors import InputError, refuse_idle
@@ -22,6 +25,13 @@ class AttentionProbe(GradientProbe):
         with_norm: LayerNorms, as in FlowFeat's probe.
         reads to seed: see `GradientProbe`.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        **(GradientProbe.file_args or {}),
+        "heads": range(1, 257),
+        "downscale": range(1, 65),
+        "with_norm": bool,
+    }
 
     def __init__(
         self,

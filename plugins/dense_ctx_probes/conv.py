@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar, get_args
+
 from torch import nn
 
 from dense_ctx.errors import InputError, refuse_idle
@@ -21,6 +24,12 @@ class ConvProbe(GradientProbe):
         norm: "batch" (BatchNorm before each convolution) or "none".
         reads to seed: see `GradientProbe`.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        **(GradientProbe.file_args or {}),
+        "kernel": range(1, 32),
+        "norm": frozenset(get_args(Norm)),
+    }
 
     def __init__(
         self,

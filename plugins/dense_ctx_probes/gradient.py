@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import CheckpointError, ConfigError, InputError, NotFittedError, refuse_idle
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+from dense_ctx.persistence.file_args import CHANNELS, SEEDS
 from dense_ctx.persistence.tensors import require_state, specs
 
 from .heads import Reads, check_reads
@@ -46,6 +48,12 @@ class GradientProbe(Probe):
     Raises:
         InputError: an argument out of its range. ConfigError: one without effect for the task or beside the others.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "reads": frozenset(get_args(Reads)), "classes": CHANNELS, "updates": range(1, 100_001), "replay": range(1025),
+        "lr": (0.0, 100.0), "weight_decay": (0.0, 100.0), "total_steps": range(1, 1 << 31), "seed": SEEDS,
+        "loss": frozenset(get_args(Loss)), "bins": range(4097), "low": (-1e6, 1e6), "high": (-1e6, 1e6),
+    }  # fmt: skip
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -13,6 +14,7 @@ from torch.nn import functional
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.persistence.file_args import SEEDS
 from dense_ctx.persistence.tensors import require_state
 
 from .targets import at_size, check
@@ -33,6 +35,14 @@ class KnnProbe(Probe):
         memory: most cells stored; of more, a uniform sample (reservoir sampling).
         seed: of that sample.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "k": range(1, 4097),
+        "temperature": (0.0, 1e6),
+        "stride": range(1, 4097),
+        "memory": range(1, 1 << 26),
+        "seed": SEEDS,
+    }
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
+from dense_ctx.persistence.file_args import SEEDS
 from dense_ctx.persistence.tensors import require_state
 
 from .targets import at_size, rows_of
@@ -27,6 +29,13 @@ class LinearProbe(Probe):
         iterations: of L-BFGS, at most.
         seed: of the sample.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "penalty": (0.0, 1e9),
+        "samples": range(1, 1 << 24),
+        "iterations": range(1, 10_001),
+        "seed": SEEDS,
+    }
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,14 @@ class PropagationProbe(Probe):
         n_last_frames, size_mask_neighborhood, topk, temperature: see `dense_ctx_probes.local_knn.Propagator`.
         stride: pixels of a cell; None: the least that covers the size asked for.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "n_last_frames": range(1025),
+        "size_mask_neighborhood": range(1025),
+        "topk": range(1, 1025),
+        "temperature": (0.0, 1e6),
+        "stride": range(1, 4097),
+    }
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from einops import rearrange
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import CheckpointError, InputError, NotFittedError, refuse_idle
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+from dense_ctx.persistence.file_args import CHANNELS, SEEDS
 from dense_ctx.persistence.tensors import require_state
 
 from .retrieval_bank import Bank
@@ -55,6 +56,18 @@ class RetrievalProbe(Probe):
     """
 
     pixel_targets: ClassVar[bool] = True  # histograms are computed from annotations at their own resolution
+    file_args: ClassVar[Mapping[str, Any] | None] = {  # neither a folder to write to nor a device of this machine
+        "k": range(1, 4097),
+        "temperature": (0.0, 1e6),
+        "memory": range(1, 1 << 26),
+        "mode": frozenset(get_args(Mode)),
+        "sampling": frozenset(get_args(Sampling)),
+        "reads": frozenset(("patches", "pixels")),
+        "classes": CHANNELS,
+        "dtype": frozenset(_TYPES),
+        "engine": frozenset(get_args(Engine)),
+        "seed": SEEDS,
+    }
 
     def __init__(
         self,
@@ -276,8 +289,9 @@ class RetrievalProbe(Probe):
         bank = {"keys": (dtype, ("M", "C")), "values": (dtype, ("M", "K")), "counts": (torch.int64, ("I",))}
         complaint = "The state is not that of a retrieval probe"
         require_state(state, {**bank, "numbers": (torch.int64, (2,))}, complaint)
-        if (width := state["values"].shape[1]) > int(state["numbers"][1]):
-            raise CheckpointError(f"{complaint}: values of {width} classes where numbers says fewer")
+        known, width = state["values"].shape[1], int(state["numbers"][1])
+        if not known <= width <= max(known, CHANNELS.stop):
+            raise CheckpointError(f"{complaint}: values of {known} classes where numbers says {width}")
         self.bank_.restore(state["keys"], state["values"], state["counts"])
         self.seen_, self.width_ = state["numbers"].tolist()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -27,6 +27,12 @@ class RidgeProbe(Probe):
         bias: "free" (not penalised), "penalized" (FlowFeat) or "none" (LILA, eq. 2).
         mean: the Gram matrix is divided by the number of pixels (FlowFeat), or not (LILA, eq. 2).
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "penalty": (0.0, 1e9),
+        "bias": frozenset(get_args(Bias)),
+        "mean": bool,
+    }
 
     def __init__(
         self, task: Task = "segmentation", penalty: float = 1e-3, bias: Bias = "free", mean: bool = True

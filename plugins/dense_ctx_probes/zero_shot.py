@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +14,13 @@ from torch.nn import functional
 
 from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import DenseFeatures, FitContext, Task
+from dense_ctx.persistence.file_args import CHANNELS
 
 from .gradient import UPDATES, GradientProbe
 from .heads import Reads
 from .text import RANDOM, TextEmbeddings
+
+_OF_VALUES = ("loss", "bins", "low", "high")  # arguments for regression
 
 
 class ZeroShotHead(nn.Module):
@@ -76,6 +81,14 @@ class ZeroShotProbe(GradientProbe):
         ConfigError: no embeddings, or an argument without effect beside the others.
         FileError, InputError: as `TextEmbeddings.load`; an argument out of its range.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        **{key: rule for key, rule in (GradientProbe.file_args or {}).items() if key not in _OF_VALUES},
+        "embeddings": frozenset((RANDOM,)),  # a file is its user's to name
+        "class_names": [re.compile(r"[^\x00-\x1f]{1,200}")],
+        "unseen": [range(CHANNELS.stop)],
+        "width": CHANNELS,
+    }
 
     def __init__(
         self,
@@ -150,7 +163,7 @@ class ZeroShotProbe(GradientProbe):
         if text is None:
             draws = torch.randn(outputs, self.width, generator=self._generator(), device="cpu")
             text = functional.normalize(draws, dim=1)
-        return ZeroShotHead(dims, text[:outputs], self.reads)
+        return ZeroShotHead(dims, text[:outputs].clone(), self.reads)  # one that autograd takes, wherever it was read
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)

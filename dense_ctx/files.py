@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import re
-import secrets
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DenseCtxError, FileError
+from .partial_files import remove_left, unique
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,6 +146,7 @@ def new_file(
     """Yield a temporary path, which is renamed to `path` when the block ends, and removed if the block fails.
 
     Of several processes that write one file at once, the last one wins. A link stays a link: its target is replaced.
+    What killed writers left in the folder is removed first.
 
     Args:
         what: description of the file, for the error; default the path.
@@ -162,6 +163,7 @@ def new_file(
     partial = target.with_name(f".{target.stem}.{unique()}.partial{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_left(target.parent)
         yield partial
         if sync:
             with partial.open("rb+") as file:
@@ -187,11 +189,6 @@ def _name_once(partial: Path, path: Path) -> None:
     except OSError:  # a file system without links: of two simultaneous writers the last one wins
         if not path.exists():
             partial.replace(path)
-
-
-def unique() -> str:
-    """A name unique to this call."""
-    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def write_text(path: Path, text: str, *, once: bool = False, sync: bool = True) -> None:

@@ -126,7 +126,8 @@ def _wrong(function: Callable[..., Any], given: Mapping[str, Any]) -> Iterator[s
         text = function.__annotations__.get(name)
         hint = _hint(text, function) if isinstance(text, str) else text
         if hint is not None and not _fits(value, hint):
-            yield f"{name} is {text}; got {type(value).__name__} {shortened(_printed(value), 80)}"
+            plain = isinstance(value, (str, bytes, int, float, bool, type(None), list, tuple, dict))
+            yield f"{name} is {text}; got {type(value).__name__} {shortened(repr(value) if plain else '', 80)}"
 
 
 def _hint(text: str, function: Callable[..., Any]) -> Any:
@@ -158,7 +159,3 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
     kind = origin or hint
     return not isinstance(kind, type) or isinstance(value, kind)
-
-
-def _printed(value: Any) -> str:
-    return repr(value) if isinstance(value, (str, bytes, int, float, bool, type(None), list, tuple, dict)) else ""

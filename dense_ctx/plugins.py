@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import os
+import re
 import sys
 import threading
 import warnings
@@ -138,16 +139,12 @@ def _points() -> Iterator[tuple[Owner, EntryPoint | Exception]]:
                 yield owner, point if len(point.name) <= LONGEST_NAME else long
 
 
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
 def _owner(plugin: str, distribution: Distribution) -> Owner:
     name = version = None
     with contextlib.suppress(Exception):  # missing or unreadable METADATA should not prevent loading
         name, version = distribution.metadata["Name"], distribution.version
-    name, version = str(name or "an unknown distribution"), str(version or "?")
-    return Owner(shortened(plugin, LONGEST_NAME), shortened(_normal(name), LONGEST_NAME), shortened(version, 40))
+    name, version = re.sub("[._]", "-", str(name or "an unknown distribution").lower()), str(version or "?")
+    return Owner(shortened(plugin, LONGEST_NAME), shortened(name, LONGEST_NAME), shortened(version, 40))
 
 
 def _order(item: tuple[Owner, EntryPoint | Exception]) -> tuple[bool, str, str]:

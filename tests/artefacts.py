@@ -98,7 +98,8 @@ class State:
             for parameter in self.parameters():
                 parameter.fill_(number)
                 self.optimizer.state[parameter]["exp_avg"].fill_(number)
-        state.write(place, self.step, self.optimizer, {}, state.Meta(number, float(number), 1, {}, ""))
+        meta = state.Meta(number, float(number), 1, {"out": "run", "steps": 9}, "")
+        state.write(place, self.step, self.optimizer, {}, meta)
 
     def load(self, place):
         state.check(place)

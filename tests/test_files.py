@@ -2,9 +2,14 @@
 
 import errno
 import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
+from artefacts import ended, forked
 
+from dense_ctx import partial_files
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.files import new_file, write_text
 
@@ -85,3 +90,69 @@ def test_nothing_written_is_an_error_and_no_file(tmp_path):
     with pytest.raises(FileError, match=r"Cannot write .*a\.txt"), new_file(tmp_path / "a.txt"):
         pass
     assert not os.listdir(tmp_path)
+
+
+def half_written(path, then):
+    """A process in the middle of writing `path`, and its partial file; `then` is what it does next."""
+
+    def work():
+        with new_file(path) as partial:
+            partial.write_text("the child's", encoding="utf-8")
+            then()
+
+    pid = forked(work)
+    end = time.monotonic() + 20
+    while not (left := list(path.parent.glob(f".*.{pid}-*.partial*"))):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return pid, left[0]
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+
+@forks
+@pytest.mark.parametrize("name", ["a.txt", "no suffix", "odd [name].*.json"])
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path, name):
+    path = tmp_path / name
+    pid, left = half_written(path, lambda: time.sleep(60))
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid) == -9
+    assert os.listdir(tmp_path) == [left.name]
+    write_text(path, "whole")
+    assert os.listdir(tmp_path) == [name]
+
+
+@forks
+def test_what_may_still_be_written_stays(tmp_path):
+    path, go = tmp_path / "a.txt", tmp_path / "go"
+
+    def wait():
+        while not go.exists():
+            time.sleep(0.01)
+
+    pid, partial = half_written(path, wait)
+    dead, left = half_written(path, lambda: time.sleep(60))
+    os.kill(dead, signal.SIGKILL)
+    assert ended(dead) == -9
+    scope = partial_files._scope()
+    others = [
+        left.name.replace(scope, "0" * 8),
+        f".a.{dead}-{scope}.partial.txt",
+        f"a.{dead}-{scope}-{'0' * 8}.partial",
+    ]
+    for other in others:  # of another machine; of no process; not hidden
+        (tmp_path / other).touch()
+    write_text(path, "mine")
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, partial.name, "a.txt"])
+    go.touch()
+    assert ended(pid) == 0
+    assert path.read_text(encoding="utf-8") == "the child's"
+
+
+def test_looking_for_what_was_left_takes_little_of_the_time(tmp_path, monkeypatch):
+    scans, whole = [], Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: scans.append(folder) or time.sleep(0.05) or whole(folder))
+    for number in range(20):
+        write_text(tmp_path / f"{number}.txt", "text", sync=False)
+    assert scans == [tmp_path]  # 5 s go by until the next one

@@ -117,7 +117,7 @@ def evaluate(
     }
     rank, world = processes()
     folder = RunFolder(Path(out), identity, rank, world, wait_for_everyone)
-    bar = progress if progress is not None and rank == 0 else _silent
+    bar = progress if progress is not None and rank == 0 else lambda items, *_: items
     model.eval()
     own = locked(folder.path / f"process-{rank}", f"The evaluation {out}")
     with own, folder.guarded(), arithmetic(tf32=spec.precision == "tfloat32"):
@@ -147,10 +147,6 @@ def _files(protocol: Protocol) -> dict[str, str]:
         if isinstance(value, str) and Path(value).is_file():
             digests[f"probe.args.{key}"] = file_digest(Path(value))
     return digests
-
-
-def _silent(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-    return items
 
 
 def _open(

@@ -6,7 +6,6 @@ new one. A link stays a link: its target is replaced. Tensors: `dense_ctx.persis
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import time
@@ -19,7 +18,8 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError, FileError
-from ..files import MAX_TEXT, file_digest, read_json, regular_size, sync_folder, tensor_shapes, unique, write_json
+from ..files import MAX_TEXT, file_digest, read_json, regular_size, sync_folder, tensor_shapes, write_json
+from ..partial_files import unique
 from .lock import locked
 
 MANIFEST = "manifest.json"
@@ -54,10 +54,8 @@ class Artefact:
         """
         target = Path(os.path.realpath(folder))
         partial = _partial(target)
-        with locked(target, f"The {self.what} {folder}"):
+        with locked(target, f"The {self.what} {folder}"):  # which also removes what killed writers left
             _mend(target)
-            for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):  # of killed processes
-                shutil.rmtree(left, ignore_errors=True)
             if target.exists() and not (target / self.files[0]).exists() and _in_use(target):
                 raise FileError(f"{folder} exists and is not a {self.what} folder; choose another or remove it")
             swapped = False

@@ -6,10 +6,8 @@ machine; one of another machine cannot be checked, and must be removed by hand.
 
 from __future__ import annotations
 
-import glob
 import math
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -19,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
-from ..files import read_json, unique, write_json
+from ..files import read_json, write_json
+from ..partial_files import ended, machine, unique
 
 WAIT = 10.0  # seconds
 _POLL = 0.02
-_LEFT = 60.0
-_REUSED = 600.0  # a process that began this much later than the lock has reused the owner's number
 
 
 @contextmanager
@@ -39,7 +36,7 @@ def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
         FileError: it is still locked (the message names the owner), or the lock cannot be written.
     """
     lock = path.with_name(f".{path.name}.lock")
-    owner = {"pid": os.getpid(), "since": time.time(), "token": unique(), **_machine()}
+    owner = {"pid": os.getpid(), "since": time.time(), "token": unique(), **machine()}
     began, announced = time.monotonic(), False
     try:
         while (other := _take(lock, owner)) is not None:
@@ -53,10 +50,6 @@ def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
                 announced = True
                 print(f"{text}: waiting for its end", file=sys.stderr, flush=True)
             time.sleep(_POLL)
-        for left in path.parent.glob(f".{glob.escape(lock.stem)}.*.partial.lock"):  # of killed processes
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > _LEFT:
-                    left.unlink()
         yield
     finally:
         if _owner(lock) == owner:
@@ -71,7 +64,7 @@ def _take(lock: Path, owner: dict[str, Any]) -> dict[str, Any] | None:
         other = _owner(lock)
         if other == owner:
             return None
-        if not _ended(other):
+        if not (machine().items() <= other.items() and ended(other["pid"], other["since"])):
             if lock.exists():  # otherwise it was just released
                 return other
             continue
@@ -92,27 +85,3 @@ def _owner(lock: Path) -> dict[str, Any]:
         return record if isinstance(record["since"], float) and isinstance(record["pid"], int) else nobody
     except (FileError, KeyError, TypeError):
         return nobody
-
-
-def _machine() -> dict[str, str]:
-    """The scope of process numbers: a host, and on Linux a container of it."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return {"host": socket.gethostname(), "space": space}
-
-
-def _ended(owner: dict[str, Any]) -> bool:
-    """Whether an owner on this machine has ended."""
-    import psutil
-
-    if any(owner.get(key) != value for key, value in _machine().items()):
-        return False
-    try:
-        process = psutil.Process(owner["pid"])
-        return bool(process.status() == psutil.STATUS_ZOMBIE or process.create_time() > owner["since"] + _REUSED)
-    except psutil.NoSuchProcess:
-        return True
-    except (psutil.Error, ValueError):
-        return False

@@ -169,12 +169,10 @@ def prune(out: Path, keep: int) -> None:
 
 
 def discard_after(out: Path, step: int) -> None:
-    """Remove states of later steps, damaged or left behind by going back, and what killed writes left."""
+    """Remove states of later steps, damaged or left behind by going back."""
     for folder in listed(out):
         if int(folder.name[5:]) > step:
             shutil.rmtree(folder, ignore_errors=True)
-    for left in (out / "state").glob(".step_*.partial"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ import numpy as np
 import zarr
 
 from dense_ctx.errors import FileError, InputError, about, cause_of
-from dense_ctx.files import unique
 from dense_ctx.interfaces import Size
+from dense_ctx.partial_files import unique
 
 from .annotation import Annotation, AnnotationSet, Picture
 from .base import Source

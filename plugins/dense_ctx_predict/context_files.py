@@ -108,9 +108,9 @@ def load_context(folder: str | os.PathLike[str], model: DenseModel, /, **options
     with preserve_generators():
         probe = cast(Probe, registry().create("probe", facts.method, task=facts.task, **from_file, **options))
         load_probe(probe, tensors, str(folder))
-        outputs, values = _outputs(context, probe), facts.channels if facts.task == "regression" else facts.outputs
-        if {outputs} != {facts.outputs, values}:
-            raise CheckpointError(f"{folder} predicts {outputs} channels; saved with {facts.outputs}, {values}")
+        outputs, channels = _outputs(context, probe), facts.outputs if facts.task == "regression" else 0
+        if (outputs, channels) != (facts.outputs, facts.channels):
+            raise CheckpointError(f"{folder} predicts {outputs} channels; saved with {facts.outputs}, {facts.channels}")
     context.probe_ = probe
     return context
 

@@ -8,10 +8,8 @@ from these: (context, query) of (t, t + g), then of (t + g, t).
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,10 +18,9 @@ from torch import Tensor
 
 from dense_ctx.data.cache import CHECKSUM, Shard, checksums
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.files import unique
 from dense_ctx.interfaces import Size
+from dense_ctx.partial_files import remove_left, unique
 
-_LEFT = 3600  # seconds after which a file that nobody writes to is what a kill left
 HEADER = 4096  # bytes kept for the header, which is known only at the end
 
 
@@ -54,9 +51,7 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.partial"):
-            if time.time() - left.stat().st_mtime > _LEFT:
-                left.unlink(missing_ok=True)
+        remove_left(self.path.parent)
         self._file = self.partial.open("wb")
         self._file.write(b" " * HEADER)
         return self

@@ -145,7 +145,7 @@ def functions(root, out):
         "InContext.fit": (InContext(model).fit, {"images": [image], "targets": [mask], "max_memory": "1GB"}),
         "InContext.predict": (fitted.predict, {"images": image, "max_memory": "1GB"}),
         "save_context": (save_context, {"context": fitted, "folder": out / "probe"}),
-        "load_context": (load_context, {"folder": save_context(fitted, out / "kept"), "model": model}),
+        "load_context": (lambda folder, model: load_context(folder, model), {"folder": save_context(fitted, out / "kept"), "model": model}),
         "track": (track, {"model": model, "video": [image, image], "first_mask": mask, "stride": 8, "topk": 5,
                   "n_last_frames": 3, "size_mask_neighborhood": 4, "temperature": 0.1, "max_memory": "1GB"}),
         "write_features": (write_features, {"model": model, "image": image, "path": out / "f.npy", "max_memory": "1GB",

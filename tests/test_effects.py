@@ -61,6 +61,11 @@ CHANGES = {
     "probe conv": {"task": "regression", "kernel": 3, "norm": "none", **TRAINED, **REGRESSION},
     "probe knn": {"task": "regression", "k": 2, "temperature": 0.5, "stride": 4, "memory": 40,
                   "seed": With(1, memory=40)},
+    "probe ensemble": {
+        "task": "regression", "k": 2, "temperature": 0.5, "stride": 4, "memory": 40, "seed": With(1, memory=40),
+        "weight": 0.9, "uniform": 0.9, "landmarks": With(3, weight=1.0), "gamma": With(4.0, weight=1.0),
+        "penalty": With(1.0, weight=1.0),
+    },
     "probe linear": {
         "task": "regression", "penalty": 0.1, "samples": 60, "iterations": 1, "seed": With(1, samples=60),
     },

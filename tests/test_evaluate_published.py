@@ -168,10 +168,17 @@ def test_protocols_of_one_evaluator_differ_in_their_data_alone(evaluator):
     assert chosen[0]["probe"]["args"]["temperature"] == {"dip": 0.07, "hummingbird": 0.02}[evaluator]
 
 
-def result_of(name, value=0.5):
+def result_of(name, value=0.5, digest="abc"):
     protocol = load_protocol(name)
     return Result(name, protocol.metric, True, value, None, {}, {"miou": value}, {}, {}, protocol.to_dict(),
-                  protocol.digest(), {"name": "mine"}, {"name": protocol.data.name}, {})  # fmt: skip
+                  protocol.digest(), {"name": "mine", "digest": digest}, {"name": protocol.data.name}, {})  # fmt: skip
+
+
+def test_one_row_holds_one_model_and_one_value_a_column():
+    first = result_of("voc2012-dip-v1")
+    for second in (result_of("voc2012-dip-128th-v1", digest="other"), result_of("voc2012-dip-v1", 0.9)):
+        with pytest.raises(InputError, match="two results are of a model called mine"):
+            compare([first, second], "dip:table1")
 
 
 def test_a_result_stands_in_the_columns_of_its_own_evaluator():

@@ -269,7 +269,7 @@ def test_faults(tmp_path):
         objective("depth", flip=True, cache=str(tmp_path))
     with pytest.raises(ConfigError, match="at least 1"):
         objective("depth", size=(0, 8))
-    with pytest.raises(ConfigError, match="pixels=9 is of a task with numbered instances; leave it out"):
+    with pytest.raises(ConfigError, match="pixels would have no effect without numbered instances"):
         objective("depth", pixels=9)
     with pytest.raises(ConfigError, match=r"needs a data set of instances \(voc2012: instances=true"):
         objective("boundaries").dataset(Boxes("segmentation"))

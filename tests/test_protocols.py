@@ -88,7 +88,7 @@ def test_ones_own_file(tmp_path):
         ({"grid": 0}, "grid is 0; expected a whole number"),
         ({"grid": "coarse"}, "grid is 'coarse'; expected a whole number"),
         ({"reads": "pictures"}, "reads is 'pictures'; expected one of pixels, patches, both"),
-        ({"precision": "half"}, "precision is 'half'; expected one of float32, bfloat16"),
+        ({"precision": "half"}, "precision is 'half'; expected one of float32, tfloat32, bfloat16"),
         ({"data": {"name": "camvid", "fraction": 2}}, r"data.fraction is 2; expected in \(0, 1\]"),
         ({"data": {"train": "train"}}, "data: missing key.* name"),
         ({"train": {"steps": 0}}, "train.steps is 0; expected at least 1"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -24,6 +26,10 @@ _NAMES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors
 SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 _ROOM = 64  # times as many numbers as the network has: towers and heads beside it
 _WRAPPERS = ("teacher", "model", "state_dict", "module")  # what training scripts wrap a state dict in
+# what they keep beside it, to go on training: no part of the network
+_TRAINING = re.compile(
+    r"(optim|optimizer|lr_sched|sched|scaler|rng|random|grad|loss|dino_loss|ibot|callbacks|loops|student)"
+)
 
 
 def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.Module | None = None) -> State:
@@ -85,6 +91,7 @@ def _unwrapped(loaded: Mapping[Any, Any], path: Path) -> State:
     if not inner:
         state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
         if state:
+            _say_left(path, {key: value for key, value in loaded.items() if key not in state})
             return state
         raise WeightsError(f"{path} holds no tensors at its top level; its keys are {sorted(map(str, loaded))[:8]}")
     names = set(dict(_flat(loaded[inner[0]])))
@@ -95,7 +102,23 @@ def _unwrapped(loaded: Mapping[Any, Any], path: Path) -> State:
             f"{path} holds the network as {inner[0]} and as {', '.join(others)}: say which, "
             f"prefix={inner[0]}. or prefix={others[0]}."
         )
+    _say_left(path, {key: value for key, value in loaded.items() if key not in (inner[0], *others)})
     return _unwrapped(loaded[inner[0]], path)
+
+
+def _say_left(path: Path, beside: Mapping[Any, Any]) -> None:
+    """Warn of tensors beside the network that no training needs to go on."""
+    keys = [str(key) for key, value in beside.items() if not _TRAINING.match(str(key)) and _holds_tensors(value)]
+    if keys:
+        warnings.warn(f"{path}: the tensors under {', '.join(keys[:8])} are not read", stacklevel=2)
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return isinstance(value, Tensor)
+    return any(map(_holds_tensors, value))
 
 
 def _flat(loaded: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:

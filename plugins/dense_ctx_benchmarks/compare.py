@@ -86,6 +86,7 @@ def _beside(results: Sequence[Result], paper: str) -> str:
     published = papers.table(paper)
     rows: dict[str, dict[str, float | None]] = {}
     used = set()
+    weights: dict[str, str | None] = {}
     for result in results:
         task = result.protocol["task"]
         if result.protocol_id in names() and result.protocol_digest != load_protocol(result.protocol_id).digest():
@@ -98,8 +99,15 @@ def _beside(results: Sequence[Result], paper: str) -> str:
                 continue
             for metric, value in result.scores.items():
                 if column.metric in (metric, _COLUMNS.get((task, metric))):
+                    model = result.model["name"]
+                    digest = result.model.get("digest")
+                    if weights.setdefault(model, digest) != digest or name in rows.get(model, {}):
+                        raise InputError(
+                            f"two results are of a model called {model}, with other weights or for the same column "
+                            f"({name}): one row cannot hold both. Leave one out, or give the models names of their own"
+                        )
                     cell = None if math.isnan(value) else value * (100 if column.unit == "%" else 1)
-                    rows.setdefault(result.model["name"], {})[name] = cell
+                    rows.setdefault(model, {})[name] = cell
                     used.add(result.protocol_id)
     missing = sorted({result.protocol_id for result in results} - used)
     if missing:

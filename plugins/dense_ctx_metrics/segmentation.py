@@ -247,7 +247,7 @@ class ZeroShotMetric(SegmentationMetric):
         super().__init__(classes, matching, absent)
         unknown = [name for name in unseen if name not in self.classes]
         if unknown:
-            raise InputError(f"unseen names classes that the data set has not: {', '.join(unknown)}")
+            raise InputError(f"unseen names classes that the data set lacks: {', '.join(unknown)}")
         self.unseen = tuple(unseen)
 
     def compute(self) -> Scores:

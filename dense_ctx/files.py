@@ -84,13 +84,18 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, after `tensor_shapes`, whose errors it raises; ValueError also for damage."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """The tensors of a safetensors file; errors as `read_with_metadata`."""
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; errors of `tensor_shapes`; ValueError also for damage."""
+    from safetensors import SafetensorError, safe_open
 
     tensor_shapes(path)
     try:
-        return load_file(str(path))
+        with safe_open(str(path), framework="pt") as file:  # once: a writer may put another file in its place meanwhile
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(str(error)) from None
 

@@ -24,12 +24,8 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
 def palette(count: int = 256) -> Picture:
     """The colours of VOC and DAVIS label images, uint8 [count, 3]: the bits of the index, spread over R, G, B."""
-    index = np.arange(count)
-    colours = np.zeros((count, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return colours
+    bits = (np.arange(count)[:, None] >> np.arange(24) & 1).reshape(count, 8, 3)
+    return np.asarray((bits << np.arange(7, -1, -1)[:, None]).sum(1), dtype=np.uint8)
 
 
 @gateway

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CheckpointError, FileError
-from ..files import new_file, read_tensors, state_digest, write_tensors
+from ..files import new_file, read_with_metadata, state_digest, write_tensors
 from ..interfaces import Probe
 from ..numerics import require_finite
 
@@ -87,8 +87,12 @@ def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises CheckpointError where it is damaged."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        return read_tensors(path)
+        return read_with_metadata(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}. Get or make it again") from error
 
@@ -117,9 +121,7 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if not path.is_file():
         raise FileError(f"There is no file {path}")
-    tensors = read_state(path)
-    with safe_open(str(path), framework="pt") as file:
-        metadata = dict(file.metadata() or {})
+    tensors, metadata = _read(path)
     seal = metadata.pop(_SEAL, None)
     if seal is None:
         raise CheckpointError(f"{path} has no sha256 in its header: it is not of dense_ctx, or damaged. Make it again")

@@ -47,16 +47,31 @@ def text(node):
     return node.value if isinstance(node, ast.Constant) else ast.unparse(node)
 
 
+WAYS = {"skip", "skipif", "xfail", "importorskip", "SkipTest", "skipTest", "skipUnless", "skipIf", "expectedFailure"}
+
+
+def is_way(node):
+    """Whether it is `module.skip`, `pytest.mark.skip` or their like; layers of a network are called so too."""
+    if not isinstance(node, ast.Attribute) or node.attr not in WAYS:
+        return False
+    return isinstance(node.value, ast.Name) or getattr(node.value, "attr", "") == "mark"
+
+
 def ways_out(path):
-    """The reasons of pytest.skip and mark.skipif in a file, the modules of importorskip."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            continue
-        reason = [word.value for word in node.keywords if word.arg == "reason"]
-        if node.func.attr in ("skip", "importorskip") and ast.unparse(node.func.value) == "pytest":
-            yield text((node.args or reason)[0])
-        elif node.func.attr in ("skipif", "xfail"):
-            yield text(reason[0]) if reason else ast.unparse(node)
+    """The reason or the module of each way out in a file; of one without a reason, and of an import, its source."""
+    tree, called = ast.parse(path.read_text(encoding="utf-8")), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and is_way(node.func):
+            called.add(node.func)
+            reason = [word.value for word in node.keywords if word.arg == "reason"]
+            first = [] if ast.unparse(node.func).endswith(("skipif", "xfail")) else node.args
+            yield text([*first, *reason][0]) if first or reason else ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (ast.unparse(node) for item in node.names if item.name in WAYS)
+        elif is_way(node) and node not in called:
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Name) and node.id.startswith("collect_ignore"):
+            yield node.id
 
 
 def test_every_skip_is_on_the_list():
@@ -79,7 +94,10 @@ def test_the_test_extra_takes_in_what_tests_import():
 def test_a_new_skip_is_noticed(tmp_path):
     lines = ["import pytest", "cv2 = pytest.importorskip('cv2')", "pytest.skip(f'{x} is away')",
              "mark = pytest.mark.skipif(True, reason='today')", "other = pytest.mark.xfail(strict=True)"]  # fmt: skip
+    lines += ["from pytest import skip", "@pytest.mark.skip\ndef test(): ...", "raise unittest.SkipTest('late')",
+              "import pytest as pt\npt.skip('renamed')", "collect_ignore = ['test_y.py']"]  # fmt: skip
     (tmp_path / "test_x.py").write_text("\n".join(lines))
-    assert list(ways_out(tmp_path / "test_x.py")) == [
-        "cv2", "x is away", "today", "pytest.mark.xfail(strict=True)"
-    ]  # fmt: skip
+    assert set(ways_out(tmp_path / "test_x.py")) == {
+        "cv2", "x is away", "today", "pytest.mark.xfail(strict=True)",
+        "from pytest import skip", "pytest.mark.skip", "late", "renamed", "collect_ignore",
+    }  # fmt: skip

@@ -183,7 +183,7 @@ def test_scores_of_two_images_together_and_merged():
     assert scores.values["seen"] == pytest.approx(seen)
     assert scores.values["unseen"] == pytest.approx(unseen)
     assert scores.values["harmonic"] == pytest.approx(2 * seen * unseen / (seen + unseen))
-    with pytest.raises(InputError, match="the data set has not: sea"):
+    with pytest.raises(InputError, match="the data set lacks: sea"):
         ZeroShotMetric(names, unseen=("sea", "blue"))
     with pytest.raises(InputError, match="ids run from -1"):
         confusion_matrix(torch.tensor([[-1]]), torch.tensor([[0]]), 2)

@@ -11,7 +11,7 @@ import torch
 from tiny_datasets import davis
 from train_parts import config, install, lay_out, losses, rows, same, settings, weights
 
-from dense_ctx import AutoDenseModel, cli
+from dense_ctx import AutoDenseModel, cli, partial_files
 from dense_ctx.errors import ConfigError, FileError
 from dense_ctx.train import TrainConfig, state, train
 from dense_ctx.train.log import read_log
@@ -145,7 +145,8 @@ def test_other_samples_and_other_backbone_weights_are_refused(tmp_path):
 
 def test_going_back_and_on_from_a_published_model(tmp_path):
     out, straight = tmp_path / "run", tmp_path / "straight"
-    (out / "state" / ".step_9.partial").mkdir(parents=True)  # of a killed write
+    killed = f".step_9.{(1 << 22) + 1}-{partial_files._scope()}-{'0' * 8}.partial"  # no system counts so far
+    (out / "state" / killed).mkdir(parents=True)
     train(config(out, steps=4))
     assert [path.name for path in state.listed(out)] == ["step_4", "step_2"]
     train(config(out, steps=3, resume=str(out / "state" / "step_2")))

@@ -153,7 +153,8 @@ def on(features, device):
     return DenseFeatures(*(t.to(device) for t in (features.pixels, features.patches, features.cls)), features.extent)
 
 
-PROBES = {name: {} for name in registry().names("probe")} | {
+# `head` learns nothing: it reads what a trained head gives, in an evaluation (test_predictor)
+PROBES = {name: {} for name in registry().names("probe") if name != "head"} | {
     "attention": {"updates": 12}, "conv": {"updates": 12}, "zero-shot": {"updates": 12},
     "retrieval on the device": {"device": "cuda:1"}, "retrieval of pixels": {"reads": "pixels", "mode": "dip"},
 }  # fmt: skip

@@ -61,8 +61,8 @@ def pick_device(name: str = "auto") -> str:
         if index.isdecimal() and int(index) < count:
             torch.cuda.set_device(int(index))
             return f"cuda:{index}"
-    there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
-    raise InputError(f"There is no device {name!r} here: {there}, or auto, the best of them")
+    devices = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+    raise InputError(f"There is no device {name!r} here: {devices}, or auto, the best of them")
 
 
 def join_group(device: str) -> None:

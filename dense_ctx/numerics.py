@@ -101,9 +101,9 @@ def _places() -> dict[str, Any]:
 
 def float32_settings() -> dict[str, Any]:
     """What float32 products are computed in ("ieee", "tf32"; "none": as PyTorch likes), and whether cuDNN may vary."""
-    words = {name: place.fp32_precision for name, place in _places().items()}
+    precisions = {name: place.fp32_precision for name, place in _places().items()}
     cudnn = torch.backends.cudnn
-    return {**words, "cudnn.benchmark": cudnn.benchmark, "cudnn.deterministic": cudnn.deterministic}
+    return {**precisions, "cudnn.benchmark": cudnn.benchmark, "cudnn.deterministic": cudnn.deterministic}
 
 
 @contextmanager

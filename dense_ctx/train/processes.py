@@ -107,15 +107,15 @@ def ending_together() -> Iterator[None]:
     own, key, over = store.clone(), f"dense_ctx/{next(_runs)}", threading.Event()
 
     def watch() -> None:
-        words = "the process that the others meet at has ended"
+        message = "the process that the others meet at has ended"
         with suppress(Exception):  # of a store whose process has ended
             while not own.check([key]):
                 if over.wait(_POLL):
                     return
-            words = own.get(key).decode()
+            message = own.get(key).decode()
             own.add(f"{key}/read", 1)
         if not over.wait(_GRACE):
-            print(f"error: {words}", file=sys.stderr, flush=True)
+            print(f"error: {message}", file=sys.stderr, flush=True)
             os._exit(1)  # the main thread waits for a process that will not come
 
     thread = threading.Thread(target=watch, name="dense_ctx: other processes", daemon=True)
@@ -123,17 +123,17 @@ def ending_together() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        words = f"process {rank} failed: {cause_of(error)}"
+        message = f"process {rank} failed: {cause_of(error)}"
         lost = not isinstance(error, DenseCtxError) and ("gloo" in str(error) or "NCCL" in str(error))
         with suppress(Exception):
             if lost:
-                words = "another process ended without a word: it was killed, or the machine is out of memory"
-            words = store.compare_set(key, "", words).decode()
+                message = "another process ended without a word: it was killed, or the machine is out of memory"
+            message = store.compare_set(key, "", message).decode()
             until = time.monotonic() + _GRACE - 1
             while store.add(f"{key}/read", 0) < world and time.monotonic() < until:  # before their store ends with us
                 time.sleep(_POLL / 4)
         if lost:
-            raise DenseCtxError(words) from error
+            raise DenseCtxError(message) from error
         raise
     finally:
         over.set()

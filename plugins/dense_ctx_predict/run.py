@@ -58,8 +58,8 @@ class Record:
     def done(self, query: Query, files: Sequence[Path]) -> bool:
         """Whether the query's file has not changed since, and all its files are there."""
         item = self.lines.get(query.name)
-        complete = all((self.out / file).exists() for file in files)
-        return item is not None and complete and item.get("source") == _stamp(query) and item.get("files") == _names(files)
+        whole = all((self.out / file).exists() for file in files)
+        return item is not None and whole and item.get("source") == _stamp(query) and item.get("files") == _names(files)
 
     def add(self, query: Query, files: Sequence[Path], notes: dict[str, Any]) -> None:
         """A query is done."""

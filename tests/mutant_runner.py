@@ -91,6 +91,9 @@ class Loop:
         self.words = dict(name.rstrip("]").split("[") for name in tests if "[" in name)
         self.failed: str | None = None
 
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.option.tbstyle = "native"  # no one reads it, and the others parse the source
+
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if self.words.get(item.path.stem, "") in item.name]
 

@@ -148,6 +148,7 @@ def run(target: str, todo: list[Case], out: Path) -> None:
             "no:terminal",
             "-p",
             "no:faulthandler",
+            "--assert=plain",
             *without,
             f"--basetemp={folder}/tests",
         ]

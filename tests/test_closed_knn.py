@@ -38,8 +38,11 @@ def test_k_below_and_above_the_number_of_keys_and_limits():
         found, index = soft_knn(queries, keys, values, k, 1e-3)
         assert index.shape == (4, min(k, 6))
         torch.testing.assert_close(found, values[index[:, 0]], rtol=0, atol=0.3)  # nearly the nearest alone
-    for args in ((queries[0], keys, values), (queries, keys[0], values[0]), (queries, keys, values[:5]),
-                 (queries[:, :2], keys, values), (queries[None], keys, values), (queries, keys[None], values)):  # fmt: skip
+    wrong = [
+        (queries[0], keys, values), (queries, keys[0], values[0]), (queries, keys, values[:5]),
+        (queries[:, :2], keys, values), (queries[None], keys, values), (queries, keys[None], values),
+    ]  # fmt: skip
+    for args in wrong:
         with pytest.raises(InputError, match="do not match"):
             soft_knn(*args)
     for k, temperature in ((0, 0.1), (-1, 0.1), (1, 0.0), (1, -1.0), (1, float("nan"))):

@@ -12,7 +12,6 @@ from ..config import ModelConfig
 if TYPE_CHECKING:
     from ..model import DenseModel
 
-
 PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}
 _ROOT = r"(?:~[\\/]|[A-Za-z]:[\\/]|\\\\|/)"
 _PATH = re.compile(  # alone or in quotes it may hold spaces

@@ -48,8 +48,11 @@ def test_what_ridge_fit_refuses():
     with pytest.raises(InputError, match="do not match"):
         ridge_fit(noise(4), noise(3))
     lost = torch.full((20, 3), float("nan"))
-    for given, names in (((x, lost), "targets"), ((lost, y), "features"), ((lost, lost), "features, targets"),
-                         ((torch.cat([x, x], 1), lost), "targets"), ((2 * x.double(), lost), "targets")):  # fmt: skip
+    cases = [
+        ((x, lost), "targets"), ((lost, y), "features"), ((lost, lost), "features, targets"),
+        ((torch.cat([x, x], 1), lost), "targets"), ((x.double(), lost.double()), "targets"),
+    ]  # fmt: skip
+    for given, names in cases:
         with pytest.raises(NonFiniteError, match=f"NaN or infinity in {names}$"):
             ridge_fit(*given, 0.1 if given[0].shape[1] == 3 else 0.0)
     assert ridge_apply(x, ridge_fit(x, y, 0.0)).shape == (20, 2)  # a penalty of 0 is one

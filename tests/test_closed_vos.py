@@ -41,6 +41,18 @@ def test_a_tolerance_from_one_on_is_of_pixels(tolerance, radius):
         assert boundary_f(truth, other, tolerance=tolerance) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 400), (3, 700), (1, 130), (400, 1)])
+def test_frames_that_are_wider_than_high(shape):
+    truth = np.zeros(shape, bool)
+    truth[:, shape[1] // 2 :] = True
+    truth[shape[0] // 2 :] = True
+    assert boundary_f(truth, truth) == 1
+    last = np.zeros(shape, np.uint8)
+    last[-1, -1] = 1
+    np.testing.assert_array_equal(object_scores(last, last, 1), [[1], [1]])
+    np.testing.assert_array_equal(object_scores(last, np.roll(last, 1, int(shape[1] > 1)), 1)[0], [0])
+
+
 @pytest.mark.parametrize("place", [(0, 0), (0, 63), (0, 64), (19, 129), (19, 0), (10, 64), (7, 128), (18, 127)])
 def test_scores_of_small_objects_do_not_depend_on_where_the_frame_ends_otherwise(place):
     """Against frames in which nothing is cropped: a far pixel in another object keeps the whole frame."""
@@ -154,7 +166,7 @@ def test_a_sequence_leaves_its_ends_out_and_counts_from_the_first_mask():
     result = scorer.result()
     assert result.j.shape == result.f.shape == (2, 2)  # of frames 2 and 3 of 4
     np.testing.assert_allclose(result.j, [[9 / 15, 1], [1, 1]])
-    with pytest.raises(InputError, match="clip, frame 4: the prediction holds id 3; .* has objects 1 to 2"):
+    with pytest.raises(InputError, match=r"clip, frame 4: the prediction holds id 3; .* has objects 1 to 2"):
         scorer.add(first, frame((1, 1), (1, 6), (6, 9)))
     for truth, prediction in ((frame(shape=(12, 21)), first), (first, frame(shape=(12, 21)))):
         with pytest.raises(InputError, match=r"clip, frame 4: truth \[12, 2.\], prediction \[12, 2.\]"):
@@ -204,7 +216,7 @@ def test_frames_that_are_missing_or_too_many_are_named(tmp_path, count, words):
     assert score_folders(tmp_path / "long", tmp_path / "same")["J&F-Mean"] == 1
     with pytest.raises(InputError, match="processes=0 is not at least 1"):
         score_folders(tmp_path / "long", tmp_path / "same", processes=0)
-    with pytest.raises(FileError, match=f"No folder of truth at .*nowhere"):
+    with pytest.raises(FileError, match=r"No folder of truth at .*nowhere"):
         score_folders(tmp_path / "nowhere", tmp_path / "same")
     with pytest.raises(FileError, match="holds no sequence folders"):
         score_folders(tmp_path / "long", tmp_path / "same", [])

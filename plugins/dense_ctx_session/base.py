@@ -17,7 +17,7 @@ from dense_ctx.model import DenseModel
 from dense_ctx.model_spec import open_model
 from dense_ctx.tiling.budget import parse_memory
 
-from .annotation import Canvas
+from .annotation import Canvas, Drawing
 from .features import FeatureStore
 from .journal import Folder
 from .prediction import Predictions
@@ -61,11 +61,11 @@ class Base:
         """The classes, in the order of `probabilities`."""
         return list(self._work.state.classes)
 
-    def _do(self, event: Event) -> tuple[int, ...]:
+    def _do(self, event: Event, drawing: Drawing | None = None) -> tuple[int, ...]:
         with self._lock:
             if self._closed:
                 raise InputError("The session is closed: Session.open(folder) goes on")
-            changed = self._work.apply(event)
+            changed = self._work.apply(event, drawing)
             self._predictions.class_ids = {item.id for item in self._work.state.classes}
             for item in changed:
                 self._canvas(item).show(self._work.state.drawings.get(item, ()))

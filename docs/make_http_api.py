@@ -21,7 +21,7 @@ body says so: `Content-Type: application/json`. Items, models and frames are nam
 ```bash
 curl localhost:8765/api/state
 curl -X POST localhost:8765/api/edits -H 'Content-Type: application/json' \\
-    -d '{{"id": "first-stroke", "edit": "stroke", "item": 0, "class": 1, "points": [[120, 80], [140, 90]], "radius": 6}}'
+    -d '{{"id": "a-stroke", "edit": "stroke", "item": 0, "class": 1, "points": [[120, 80], [140, 90]], "radius": 6}}'
 curl 'localhost:8765/api/items/0/labels?side=1024' --output labels.png
 ```
 
@@ -37,22 +37,24 @@ curl 'localhost:8765/api/items/0/labels?side=1024' --output labels.png
 
 ## Errors
 
-`{{"error": {{type, message, given, expected, next}}}}` with a status of 400 to 422 for what the client can change, 401 and
-403 for who is not answered, 413 for a body that is too large, 507 where the disk is full, and 500 for faults of the
-server. `given` is what came, `expected` what would have been right, `next` what to do; `message` is all of it in one line.
+`{{"error": {{type, message, given, expected, next}}}}` with a status of 400 to 422 for what the client can change, 401
+and 403 for who is not answered, 413 for a body that is too large, 507 where the disk is full or a file cannot be read,
+and 500 for faults of the server. `given` is what came, `expected` what would have been right, `next` what to do;
+`message` is all of it in one line.
 
 ## Edits
 
-One route takes all of them: `POST /api/edits` with `{{id, edit, ...}}`, and these fields. Those in brackets may be left out.
+One route takes all of them: `POST /api/edits` with `{{id, edit, ...}}`, and these fields. Those in brackets may be left
+out.
 
 | `edit` | fields |
 |---|---|
 {edits}
 
-- `points`: 1 to {points:,} of `[x, y]`, pixels of the image, (0, 0) the corner of the first one; none outside of it. `radius`: 0.5 to
-  {radius:g} pixels. `class`: an id, or null to erase.
-- `extends`: the id of the last edit, a stroke, which this one replaces: a stroke that is still being drawn is sent in longer and longer
-  versions. Where something else came in between, the answer is 409: send it without.
+- `points`: 1 to {points:,} of `[x, y]`, pixels of the image, (0, 0) the corner of the first one; none outside of it.
+  `radius`: 0.5 to {radius:g} pixels, and at most the image's longer side. `class`: an id, or null to erase.
+- `extends`: the id of the last edit, a stroke, which this one replaces: a stroke that is still being drawn is sent in
+  longer and longer versions. Where something else came in between, the answer is 409: send it without.
 - `status`: `"accepted"`, `"rejected"` or null. `colour`: `"#rrggbb"`.
 - `undo` and `redo` are those of the session: all pages share them.
 
@@ -62,7 +64,9 @@ One route takes all of them: `POST /api/edits` with `{{id, edit, ...}}`, and the
 
 def page() -> str:
     """The text of docs/http_api.md."""
-    rows = "\n".join(f"| `{name}` | {', '.join(f'`{f}`' for f in fields) or 'none'} |" for name, fields in edits.FIELDS.items())
+    rows = "\n".join(
+        f"| `{name}` | {', '.join(f'`{f}`' for f in fields) or 'none'} |" for name, fields in edits.FIELDS.items()
+    )
     head = INTRODUCTION.format(
         edit=guard.MAX_EDIT, labels=guard.MAX_IMPORT, edits=rows, points=edits.MAX_POINTS, radius=edits.MAX_RADIUS
     )

@@ -166,7 +166,9 @@ def test_another_method(client):
 # ---------------------------------------------------------------------- who is answered
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "192.168.0.7", "", "[::2]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "192.168.0.7", "", "[::2]"]
+)
 def test_a_name_that_dns_points_here(client, host):
     assert refused(client.get("/api/state", headers={"host": host}), 403)["given"] == f"Host: {host}"
 
@@ -205,7 +207,10 @@ def test_a_token_is_asked_for(tmp_path):
     with site(tmp_path / "work", photos(tmp_path / "photos", 1), token=token) as client:
         for path in ("/", "/page/main.js", "/api/state", "/api/items/0/picture", "/?token=wrong"):
             assert refused(client.get(path, follow_redirects=False), 401)["given"] == "no token"
-        assert refused(client.get("/api/state", headers={"authorization": "Bearer wrong"}), 401)["given"] == "another token"
+        assert (
+            refused(client.get("/api/state", headers={"authorization": "Bearer wrong"}), 401)["given"]
+            == "another token"
+        )
         assert client.get("/api/state", headers={"authorization": f"Bearer {token}"}).status_code == 200
         login = client.get(f"/?token={token}", follow_redirects=False)
         assert (login.status_code, login.headers["location"]) == (303, "/")

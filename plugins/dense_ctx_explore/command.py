@@ -42,12 +42,16 @@ class Explore(Command):
         add("--classes", nargs="+", default=[], metavar="NAME", help="of a new session (background object)")
         add("--method", help="ridge or another probe, NAME(key=value, ...) (the session's)")
         add(
-            "--save", type=Path, default=Path("dense-ctx-explore"), metavar="FOLDER", help="of strokes, features, exports "
-            "(%(default)s)"
+            "--save",
+            type=Path,
+            default=Path("dense-ctx-explore"),
+            metavar="FOLDER",
+            help="of strokes, features, exports (%(default)s)",
         )
         add(
-            "--host", default="127.0.0.1", help="address to listen at; other than this machine's own needs a token "
-            "(%(default)s)"
+            "--host",
+            default="127.0.0.1",
+            help="address to listen at; other than this machine's own needs a token (%(default)s)",
         )
         add("--port", type=int, default=8765, help="0 is any free one (%(default)s)")
         add("--token", help="to be asked for; made and printed where --host is not this machine's own")
@@ -60,7 +64,8 @@ class Explore(Command):
         from dense_ctx.errors import InputError, MissingDependencyError
 
         try:
-            from .server import SESSION, images_of, serve, workspace_of
+            from .server import images_of, serve, workspace_of
+            from .workspace import SESSION
         except ImportError as error:
             raise MissingDependencyError(f'{error}: pip install "dense-ctx[explore]"') from error
         from dense_ctx.model_spec import open_model

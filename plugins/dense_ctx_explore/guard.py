@@ -49,7 +49,8 @@ class Guard:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it in JSON."""
         if scope["type"] == "lifespan":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         if scope["type"] != "http":
             raise RuntimeError(f"a {scope['type']} is not spoken here")
         send = _with_headers(send)
@@ -58,14 +59,16 @@ class Guard:
             self._check_site(scope, headers)
             if self.token is not None:
                 if self._is_login(scope):
-                    return await _redirect(send, f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/")
+                    await _redirect(send, f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/")
+                    return
                 self._check_token(headers)
             limit = MAX_IMPORT if scope["path"] == "/api/import" else MAX_EDIT
             length = headers.get("content-length", "0")
             if length.isdigit() and int(length) > limit:
                 raise _too_large(length, limit)
         except Refusal as error:
-            return await _refuse(send, error)
+            await _refuse(send, error)
+            return
         await self.app(scope, _bounded(receive, limit), send)
 
     def _check_site(self, scope: Any, headers: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ def size_within(height: int, width: int, side: int) -> Size:
 
 def photograph(picture: Array, side: int) -> bytes:
     """A picture [H, W, 3] as JPEG, its longer side at most `side`."""
-    height, width = size_within(*picture.shape[:2], side)
+    height, width = size_within(picture.shape[0], picture.shape[1], side)
     image = Image.fromarray(picture)
     if (height, width) != picture.shape[:2]:
         image = image.resize((width, height), Image.Resampling.BOX if side <= 512 else Image.Resampling.LANCZOS)
@@ -60,7 +60,9 @@ def picture_png(picture: Array) -> bytes:
 
 @cache
 def _heat() -> Array:
-    return heat_picture(torch.arange(256.0)[None], 0, 255)[0]
+    row: Array = heat_picture(torch.arange(256.0)[None], 0, 255)
+    ramp: Array = row[0]
+    return ramp
 
 
 def _palette(index: Array, colours: Array, alphas: Array) -> bytes:

@@ -1,7 +1,7 @@
 """Receipts: which edits were made, so that one that is sent twice is made once, also when a kill came between.
 
-The session's folder keeps what was done; this file keeps under which ids. Before an edit a line says its id and how many
-changes the session had by then: if it has as many after a kill, the edit was not made.
+The session's folder keeps what was done; this file keeps under which ids. Before an edit a line says its id, and how
+many changes the session has after it: if it has fewer after a kill, the edit was not made.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from dense_ctx.errors import (
 )
 
 STATUS: dict[type[DenseCtxError], int] = {
-    InputError: 422, ConfigError: 422, UnknownNameError: 404, NotFittedError: 409, FileError: 507, MemoryBudgetError: 507
+    InputError: 422, ConfigError: 422, UnknownNameError: 404, NotFittedError: 409, FileError: 507,
+    MemoryBudgetError: 507,
 }  # fmt: skip
 
 

@@ -120,7 +120,9 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise FileError(f"Cannot listen at {host}, port {port}: {error}. Name another: --port 0 is any free one") from None
+        raise FileError(
+            f"Cannot listen at {host}, port {port}: {error}. Name another: --port 0 is any free one"
+        ) from None
     return listener
 
 
@@ -130,5 +132,7 @@ def images_of(paths: Sequence[Path]) -> Any:
         return paths[0]
     queries = expand(paths)
     if clips := [str(query.path) for query in queries if query.clip]:
-        raise InputError(f"{clips[0]} is a clip, among {len(queries)} files: give it alone; a server has one clip or images")
+        raise InputError(
+            f"{clips[0]} is a clip, among {len(queries)} files: give it alone; a server has one clip or images"
+        )
     return [query.path for query in queries]

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dense_ctx_labels.base import LabelFormat
 
 from dense_ctx import registry
 from dense_ctx.config import parse_part
@@ -36,9 +37,11 @@ def formats() -> list[dict[str, Any]]:
     rows = []
     for entry in registry().entries("label-format"):
         try:
-            kind: Any = registry().resolve(entry)
+            kind = registry().resolve(entry)
         except MissingDependencyError:
             continue
+        assert isinstance(kind, type)
+        assert issubclass(kind, LabelFormat)
         rows.append({"name": entry.name, "title": kind.title, "reads": kind.reads, "writes": kind.writes})
     return rows
 
@@ -131,11 +134,11 @@ def _taken(workspace: Workspace, annotations: AnnotationSet) -> dict[str, Any]:
     pairs, missing = [], []
     for annotation in annotations:
         same = stems.get(PurePosixPath(annotation.image).stem, [])
-        number = names.get(annotation.image, same[0] if len(same) == 1 else None)
-        if number is None:
+        place = names.get(annotation.image, same[0] if len(same) == 1 else None)
+        if place is None:
             missing.append(annotation.image)
         else:
-            pairs.append((number, _checked(annotation, workspace.item(number))))
+            pairs.append((place, _checked(annotation, workspace.item(place))))
     if not pairs:
         shown = ", ".join(missing[:3]) or "no image"
         raise Refusal(f"labels of {shown}", f"of {next(iter(names))} or another of the items", "take others")

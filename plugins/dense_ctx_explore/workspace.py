@@ -1,4 +1,4 @@
-"""Workspace: one session that several pages share, read by one or two models; what they change, and what they are told."""
+"""Workspace: one session that several pages share, read by one or two models."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ def _colour(edit: dict[str, Any]) -> tuple[int, ...] | None:
 
 
 _EDITS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
-    "stroke": lambda session, edit: session.stroke(edit["item"], edit["class"], edit["points"], edit["radius"]) and None,
+    "stroke": lambda session, edit: (
+        session.stroke(edit["item"], edit["class"], edit["points"], edit["radius"]) and None
+    ),
     "clear": lambda session, edit: session.clear(edit["item"]),
     "undo": lambda session, edit: list(session.undo()),
     "redo": lambda session, edit: list(session.redo()),

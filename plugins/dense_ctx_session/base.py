@@ -53,6 +53,8 @@ class Base:
         self._canvases: dict[int, Canvas] = {}
         self._predictions = Predictions(method, self._store)
         self._folder: Folder | None = None
+        self._beside: list[Base] = []  # that read the same annotation by other models
+        self._main: Base | None = None  # whose annotation this one reads
         self._lock = threading.RLock()
         self._closed = False
 
@@ -62,14 +64,20 @@ class Base:
         return list(self._work.state.classes)
 
     def _do(self, event: Event) -> tuple[int, ...]:
+        if self._main is not None:
+            return self._main._do(event)
         with self._lock:
             if self._closed:
                 raise InputError("The session is closed: Session.open(folder) goes on")
             changed = self._work.apply(event)
-            self._predictions.class_ids = {item.id for item in self._work.state.classes}
             for item in changed:
                 self._canvas(item).show(self._work.state.drawings.get(item, ()))
-                self._predictions.annotate(item, self._canvases[item])
+            for each in (self, *self._beside):
+                if event["event"] == "class" and event["class"]["id"] not in each._predictions.class_ids:
+                    each._predictions.begin_class(event["class"]["id"])
+                each._predictions.class_ids = {item.id for item in self._work.state.classes}
+                for item in changed:
+                    each._predictions.annotate(item, self._canvases[item])
             if self._folder is not None:
                 self._folder.append(event)
             return changed

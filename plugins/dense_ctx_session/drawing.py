@@ -30,7 +30,6 @@ class Drawing(Base):
         """
         with self._lock:
             new = new_class(self.classes, name, colour)
-            self._predictions.begin_class(new.id)
             self._do({"event": "class", "class": asdict(new)})
             return new
 

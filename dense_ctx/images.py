@@ -69,7 +69,7 @@ def _check_tiff(image: Image.Image, name: str) -> None:
         raise FileError(f"{name} holds signed 8-bit values; expected unsigned ones: convert it")
     raw = image.info.get("compression") == "raw"
     if raw and tags.get(_PHOTOMETRIC) == 6 and (image.mode == "RGB" or tags.get(_SUBSAMPLING) != (1, 1)):
-        # before release 13 Pillow reads four bytes a pixel; later ones, too, take colours that pixels share for their own
+        # Pillow 12 reads four bytes a pixel; later ones, too, take colours that pixels share for their own
         raise FileError(f"{name} is an uncompressed YCbCr TIFF, which Pillow misreads; expected RGB: convert it")
     if raw and tags.get(_WIDTH, image.width) != image.width:
         # Pillow swaps the sides before it reads the rows, and cuts them at wrong positions

@@ -58,7 +58,7 @@ class Result:
         """sha256 of everything but `run`: equal for two identical evaluations on one machine."""
         values = self.to_dict()
         values.pop("run")
-        return json_digest(values, sort_keys=True)
+        return json_digest(values)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write JSON, atomically."""

@@ -49,7 +49,7 @@ class Identity:
             raise FileError(f"{error}. {repair}") from None
         if not isinstance(stored, dict):
             raise FileError(f"{self.path} holds {type(stored).__name__}, not the settings of a {self.what}. {repair}")
-        if stored.pop(_DIGEST, None) != json_digest(stored, sort_keys=True):
+        if stored.pop(_DIGEST, None) != json_digest(stored):
             raise FileError(f"{self.path} was changed after it was written: its digest does not match. {repair}")
         return stored
 
@@ -78,7 +78,7 @@ class Identity:
         """
         if self.check(settings) is None:
             content = json.loads(json.dumps({**(notes or {}), **settings}))
-            write_json(self.path, {**content, _DIGEST: json_digest(content, sort_keys=True)}, once=True)
+            write_json(self.path, {**content, _DIGEST: json_digest(content)}, once=True)
             self.check(settings)
 
 

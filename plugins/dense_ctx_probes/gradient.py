@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -212,7 +212,7 @@ class GradientProbe(Probe):
         if not bool(loss.isfinite()):
             raise InputError(f"The probe's loss is {float(loss.detach())} at step {self.step_}: lower lr={self.lr}?")
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         self.step_ += 1
 
@@ -295,18 +295,16 @@ class GradientProbe(Probe):
         require_state(state, wanted, complaint)
         self.head_ = None
         self._grow((pixels, patches), outputs, torch.device("cpu"))
-        head = self.head_
-        if head is None:
-            raise NotFittedError("The probe has no head")
+        head = cast(nn.Module, self.head_)
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
         head.eval()
         self.step_ = step
         self.affine_ = state["affine"].clone() if "affine" in state else torch.empty(0)
         moments_of: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
+        for key, tensor in state.items():
             if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                moments_of.setdefault(int(index), {})[name] = value.clone()
+                _, number, name = key.split(".", 2)
+                moments_of.setdefault(int(number), {})[name] = tensor.clone()
         if moments_of:
             self._optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
             groups = self._optimizer.state_dict()["param_groups"]

@@ -85,7 +85,7 @@ class Protocol:
         """sha256 of everything that affects the result."""
         values = {key: value for key, value in self.to_dict().items() if key not in NOT_DECIDING}
         del values["image"]["stride"]  # refuses models, and decides no number
-        return json_digest(values, sort_keys=True)
+        return json_digest(values)
 
     def override(self, settings: Sequence[str]) -> Protocol:
         """Change values: ["grid=8", "train.steps=100", "probe.args.k=5"]; values are YAML.

@@ -51,6 +51,8 @@ def test_the_one_beside_has_no_folder_and_closes_with_the_other(session, tmp_pat
     other = session.beside(model())
     with pytest.raises(InputError, match="saved with it"):
         other.save(tmp_path / "other")
+    with pytest.raises(InputError, match="ask that one"):
+        other.beside(model())
     session.close()
     with pytest.raises(InputError, match="closed"):
         other.stroke(0, 1, [(3, 3)], 2)

@@ -19,6 +19,7 @@ from dense_ctx.persistence.tensors import require_state, specs
 
 from .heads import Reads, check_reads
 from .losses import Loss, bin_centres, check_loss, regression_loss
+from .optimizer_state import PREFIX, follow_parameters, moment_specs, moments, restore_moments
 from .targets import at_size, check
 
 UPDATES, REPLAY, LOW, HIGH = 200, 8, 0.001, 10.0  # the defaults
@@ -183,10 +184,8 @@ class GradientProbe(Probe):
         if self.head_ is None:
             raise NotFittedError("The probe has no head")
         head = self.head_.to(features.pixels.device)
-        for parameter, moments in self._optimizer.state.items() if self._optimizer is not None else ():
-            for key, value in moments.items():  # of a loaded state: still on the device where they were loaded
-                if value.ndim and value.device != parameter.device:
-                    moments[key] = value.to(parameter.device)
+        if self._optimizer is not None:  # of a loaded state, it is still where that was loaded
+            follow_parameters(self._optimizer)
         return head
 
     def _grow(self, dims: tuple[int, int], outputs: int, device: torch.device) -> None:
@@ -268,8 +267,7 @@ class GradientProbe(Probe):
         if len(self.affine_):
             state["affine"] = self.affine_
         if self._optimizer is not None:
-            for index, moments in self._optimizer.state_dict()["state"].items():
-                state |= {f"optimizer.{index}.{key}": value.detach().cpu() for key, value in moments.items()}
+            state |= moments(self._optimizer)
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -287,11 +285,9 @@ class GradientProbe(Probe):
         wanted = meta | {f"head.{name}": spec for name, spec in specs(shapes.state_dict()).items()}
         if self.task == "regression":
             wanted["affine"] = (torch.float32, (2, "K"))
-        if any(key.startswith("optimizer.") for key in state):
-            for index, value in enumerate(shapes.parameters()):
-                moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), (value.dtype, tuple(value.shape)))
-                moments["step"] = (torch.float32, ())
-                wanted |= {f"optimizer.{index}.{name}": spec for name, spec in moments.items()}
+        trains_on = any(key.startswith(PREFIX) for key in state)
+        if trains_on:
+            wanted |= moment_specs(shapes.parameters())
         require_state(state, wanted, complaint)
         self.head_ = None
         self._grow((pixels, patches), outputs, torch.device("cpu"))
@@ -302,15 +298,9 @@ class GradientProbe(Probe):
         head.eval()
         self.step_ = step
         self.affine_ = state["affine"].clone() if "affine" in state else torch.empty(0)
-        moments_of: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                moments_of.setdefault(int(index), {})[name] = value.clone()
-        if moments_of:
+        if trains_on:
             self._optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-            groups = self._optimizer.state_dict()["param_groups"]
-            self._optimizer.load_state_dict({"state": moments_of, "param_groups": groups})
+            restore_moments(self._optimizer, state)
 
 
 def _plain(features: DenseFeatures) -> DenseFeatures:

@@ -62,7 +62,7 @@ def optional_package(module: str, what: str, install: str) -> Any:
     """Import a package that not every installation has, at its first use.
 
     Args:
-        what: needs it, for messages. install: of pip: "dense-ctx[dip]".
+        what: needs it, for messages. install: what pip is told to install.
 
     Raises:
         MissingDependencyError: it is not installed. PluginError: it fails at import.
@@ -71,14 +71,14 @@ def optional_package(module: str, what: str, install: str) -> Any:
         with contained():
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingDependencyError(f'{what} needs the package {error.name!r}: pip install "{install}"') from error
+        raise MissingDependencyError(f"{what} needs the package {error.name!r}: pip install {install}") from error
     except Exception as error:
         raise PluginError(broken_package(f"{what} needs {module}, which", error, install)) from error
 
 
 def broken_package(what: str, error: Exception, install: str) -> str:
     """The message for an installed package that cannot be imported."""
-    return f'{what} fails at import ({cause_of(error)}). Install it again: pip install --force-reinstall "{install}"'
+    return f"{what} fails at import ({cause_of(error)}). Install it again: pip install --force-reinstall {install}"
 
 
 def _folder() -> str | None:

@@ -154,12 +154,12 @@ class Registry:
             PluginError: any other failure, with plugin, distribution, version and cause.
         """
         base = self.base(entry.kind)
-        own, install = re.split("[.:]", entry.target)[0], f"{entry.owner.distribution}[{entry.extra}]"
+        own, install = re.split("[.:]", entry.target)[0], f'"{entry.owner.distribution}[{entry.extra}]"'
         try:
             target = _attribute(entry.target)
         except ModuleNotFoundError as error:
             if entry.extra and (error.name or "").partition(".")[0] != own:
-                message = f'{entry.kind} {entry.name!r} needs the package {error.name!r}: pip install "{install}"'
+                message = f"{entry.kind} {entry.name!r} needs the package {error.name!r}: pip install {install}"
                 raise MissingDependencyError(message) from error
             raise self._fail(entry, error) from error
         except Exception as error:
@@ -248,6 +248,14 @@ class Registry:
         except Exception as error:
             raise self._fail(entry, error) from error
         return file
+
+    def folder(self, entry: Entry) -> Path:
+        """The packaged folder of a model that is not on the Hub; raises FileError where there is none."""
+        package, _, path = entry.target.partition(":")
+        folder = Path(str(resources.files(package).joinpath(*path.split("/"))))
+        if not folder.is_dir():
+            raise FileError(f"The model {entry.name!r} should lie in the package {package} at {path}: reinstall it")
+        return folder
 
     def text(self, kind: str, name: str) -> str:
         """The text of the file registered under `name`, or of the user's own file: a path, or a name ending in .yaml.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..config import ModelConfig, Part
 from ..errors import CheckpointError, ConfigError, UnknownNameError
-from ..files import regular_size, state_digest, tensor_shapes, write_tensors
+from ..files import regular_size, state_digest, tensor_shapes, write_tensors, write_text
 from ..numerics import preserve_generators
 from ..plugins import registry
 from .artefact import Artefact, read_object
@@ -73,9 +73,10 @@ def save(
 
     def fill(partial: Path) -> None:
         write_tensors(partial / WEIGHTS, tensors, {"format": "pt"})
-        _write(partial / CONFIG, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
+        text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+        write_text(partial / CONFIG, text, sync=False)  # the whole folder is synced
         if not (partial / CARD).exists():
-            _write(partial / CARD, model_card(model, config, folder.name, metrics, license))
+            write_text(partial / CARD, model_card(model, config, folder.name, metrics, license), sync=False)
 
     MODEL.write(folder, fill)
     return folder
@@ -238,7 +239,3 @@ def _load_tensors(model: DenseModel, config: ModelConfig, tensors: Mapping[str, 
     with torch.no_grad():
         for key, tensor in _stored(model, config).items():
             tensor.copy_(tensors[key])
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")

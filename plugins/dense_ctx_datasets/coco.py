@@ -165,7 +165,7 @@ class CocoInstances(DatasetReader):
 
 
 def _load(annotations: Path) -> Any:
-    coco = optional_package("pycocotools.coco", "data set 'coco-instances'", "dense-ctx[datasets]")
+    coco = optional_package("pycocotools.coco", "data set 'coco-instances'", '"dense-ctx[datasets]"')
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             return coco.COCO(str(annotations))

@@ -111,7 +111,7 @@ class MatSet(ImageSet):
 
     def _open(self) -> Any:
         if self._file is None:
-            h5py = optional_package("h5py", f"{self.path.name}, a MATLAB 7.3 file,", "dense-ctx[datasets]")
+            h5py = optional_package("h5py", f"{self.path.name}, a MATLAB 7.3 file,", '"dense-ctx[datasets]"')
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError as error:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from dense_ctx.commands.arguments import (
     add_model_argument,
-    add_precision_arguments,
     model_of,
     progress,
     refuse,
 )
 from dense_ctx.commands.base import Command
 from dense_ctx.model_spec import DEFAULT_MODEL
+
+from .arguments import add_precision_arguments
 
 
 class Features(Command):

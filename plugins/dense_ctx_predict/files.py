@@ -88,7 +88,7 @@ def open_predictor(
     dtype: torch.dtype | None = None,
 ) -> Self:
     """`Predictor.from_pretrained`."""
-    where = hub.locate(name, revision, cache_dir, local_files_only, token, FILES)
+    where = hub.locate(name, hub.Access(revision, cache_dir, local_files_only, token), FILES)
     published = hub.local_folder(name) is None
     if not (where / FACTS).exists():
         model = checkpoint.read(where, published=published, allow=allow)

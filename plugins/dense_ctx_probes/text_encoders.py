@@ -35,7 +35,7 @@ def _transformers(model: str, device: str) -> Encoder:
 
     if not os.path.isdir(model):  # else transformers asks for its files one after the other, and tries each for long
         try:
-            model = str(hub.fetch(model, model, _FILES, None, None, False, None))
+            model = str(hub.fetch(model, model, _FILES))
         except (UnknownNameError, WeightsError) as error:
             raise _not_had(model, error, "Give a folder or the name of a CLIP model on the Hub") from error
     try:
@@ -63,7 +63,7 @@ def _transformers(model: str, device: str) -> Encoder:
 
 
 def _open_clip(model: str, device: str) -> Encoder:
-    open_clip = optional_package("open_clip", model, "dense-ctx[open-clip]")
+    open_clip = optional_package("open_clip", model, '"dense-ctx[open-clip]"')
     name = model.removeprefix(OPEN_CLIP)
     tag: str | None = None
     if not name.startswith(("hf-hub:", "local-dir:")):

@@ -52,7 +52,7 @@ class DIS(FlowCue):
 
 
 def _opencv() -> Any:
-    return optional_package("cv2", "cue 'flow:dis'", "dense-ctx[flow]")
+    return optional_package("cv2", "cue 'flow:dis'", '"dense-ctx[flow]"')
 
 
 def _grey(frames: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -36,7 +36,7 @@ class SEARAFT(FlowCue):
         if size not in ("s", "m", "l"):
             raise InputError(f"size={size!r}: expected 's', 'm' or 'l'")
         name = f"flow:sea-raft-{size}"
-        ptlflow = optional_package("ptlflow", f"cue {name!r}", "dense-ctx[sea-raft]")
+        ptlflow = optional_package("ptlflow", f"cue {name!r}", '"dense-ctx[sea-raft]"')
         self.network = ptlflow.get_model(f"sea_raft_{size}")
         if weights is None:
             return

@@ -270,7 +270,7 @@ def test_a_save_that_fails_anywhere_leaves_the_old_model(original, folder, monke
         return wrapper
 
     monkeypatch.setattr(checkpoint, "write_tensors", failing(checkpoint.write_tensors))
-    monkeypatch.setattr(checkpoint, "_write", failing(checkpoint._write))
+    monkeypatch.setattr(checkpoint, "write_text", failing(checkpoint.write_text))
     monkeypatch.setattr(os, "fsync", failing(os.fsync))
     from pathlib import Path
 
@@ -376,6 +376,37 @@ def test_card(original, tmp_path):
     assert '"objective": "lila"' in body
     assert "[1, 5, H, W]" in body
     assert AutoDenseModel.from_pretrained(folder).model_config.trained_with == {"objective": "lila", "steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ("/home/Max Muster/data/camvid", "camvid"),
+        ("C:\\Users\\Max\\data", "data"),
+        ("\\\\server\\share\\data", "data"),
+        ("~/data/camvid/", "camvid"),
+        ("/", "/"),
+        (
+            'dense-ctx train /home/max/run.yaml data.root="/home/Max Muster/data" lr=1e-3',
+            'dense-ctx train run.yaml data.root="data" lr=1e-3',
+        ),
+        ("data.root=/mnt/a/b,/mnt/a/c", "data.root=b,c"),
+        ("https://huggingface.co/timm/vit", "https://huggingface.co/timm/vit"),
+        ("facebook/dinov2-small", "facebook/dinov2-small"),
+        ("data/camvid", "data/camvid"),
+        ("km/h", "km/h"),
+        (None, None),
+        ([1, {"root": "/mnt/x"}], [1, {"root": "x"}]),
+    ],
+)
+def test_the_training_record_holds_no_absolute_path(original, tmp_path, value, stored):
+    folder = original.save_pretrained(tmp_path / "model", trained_with={"key": value})
+    assert json.loads((folder / "config.json").read_text())["trained_with"] == {"key": stored}
+    again = AutoDenseModel.from_pretrained(folder)
+    again.model_config = replace(again.model_config, trained_with={"key": value})
+    assert json.loads((again.save_pretrained(tmp_path / "b") / "config.json").read_text())["trained_with"] == {
+        "key": stored
+    }
 
 
 def test_configuration_round_trip():

@@ -37,12 +37,23 @@ def test_the_core_imports_no_plugin():
     assert not offences(CORE.rglob("*.py"), set(PACKAGES))
 
 
+def below(package):
+    """The plugins on lower layers of the import linter."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("\nlayers = [\n")[2].partition("\n]")[0]
+    layers = [line.strip(' ",').split(" | ") for line in text.splitlines()]
+    place = next(place for place, layer in enumerate(layers) if package in layer)
+    return {name for layer in layers[place + 1 :] for name in layer}
+
+
 @source_tree
 @pytest.mark.parametrize("package", PACKAGES)
 def test_plugins_import_the_public_core_and_never_each_other(package):
-    """The import linter has the same rule; this one sees `import_module("...")` and type-only imports too."""
+    """The import linter has the same rule; this one sees `import_module("...")` and type-only imports too.
+
+    Packages on a layer above others, which are made of them, may import these.
+    """
     files = list((PLUGINS / package).rglob("*.py"))
-    assert not offences(files, set(PACKAGES) - {package})
+    assert not offences(files, set(PACKAGES) - {package} - below(package))
     assert not [n for f in files for n in imported(f) if n.startswith("dense_ctx.") and "._" in n]
 
 
@@ -83,8 +94,8 @@ def test_the_core_is_small():
     text = "\n".join(path.read_text(encoding="utf-8") for path in lines)
     filled = sum(bool(line.strip()) for line in text.splitlines())
     print(f"dense_ctx/: {whole} lines, {filled} not blank, {flat} in its flat part")
-    assert filled < 9_850  # comes down, never up
-    assert whole < 12_060
+    assert filled < 9_803  # comes down, never up
+    assert whole < 12_004
     assert flat < 2_850
 
 

@@ -255,7 +255,7 @@ def test_the_colours_of_a_palette_mask_are_kept(room, tmp_path):
 
 BAD = {
     ("--query", "gone"): "No image, video or folder at gone",
-    ("--query", "empty"): "The folder empty holds no image or video to predict, nor does one below it",
+    ("--query", "empty"): "The folder empty and its subfolders hold no image or video to predict",
     ("--processes", "0"): "--processes 0: expected at least 1",
     ("--scale", "1000"): "--scale is of depth; this predicts segmentation",
     ("--task", "depth", "--scale", "-1"): "--scale -1.0: expected a number above 0",

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from evaluation_data import camvid, rgbd
 from hubserver import TOKEN, serving
 from PIL import Image
 
+import dense_ctx
 from dense_ctx import AutoDenseModel, InContext, cli, registry
 from dense_ctx.data import open_set
 from dense_ctx.data.video import Video, write_video
@@ -73,7 +75,7 @@ def test_an_image_a_list_a_folder_and_a_video(predictor, tmp_path):
     path = write_video(tmp_path / "v.mp4", [picture] * 2)
     assert len(list(predictor.predict(path))) == len(list(predictor.predict(Video(path)))) == 2
     (tmp_path / "none").mkdir()
-    with pytest.raises(FileError, match="holds no image or video"):
+    with pytest.raises(FileError, match="hold no image or video"):
         predictor.predict(tmp_path / "none")
 
 
@@ -256,8 +258,11 @@ def test_pushed_to_a_hub_and_opened_from_it(predictor, heads, tmp_path):
             assert done.returncode == 0, done.stderr[-2000:]
         files = hub.files("me/cups", "main")
         assert {"predictor.json", "context/probe.safetensors", "model/config.json", "README.md"} <= set(files)
-        card = hub.files("me/street", "main")["README.md"].decode()
-    assert "image-segmentation" in card
-    for text in (*map(bytes.decode, (files["README.md"], files["model/README.md"])), card):
-        assert str(tmp_path) not in text
-        assert str(heads) not in text
+        street = hub.files("me/street", "main")
+    assert "image-segmentation" in street["README.md"].decode()
+    record = json.loads(street["config.json"])["trained_with"]
+    assert record["data"]["root"] == "camvid"  # of the training's absolute path
+    for content in [*files.values(), *street.values()]:
+        assert str(heads).encode() not in content
+        assert str(tmp_path).encode() not in content
+        assert str(Path(dense_ctx.__file__).parent.parent).encode() not in content

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from ..gateway import gateway
 from ..images import padded_size, prepare, resized
 from ..interfaces import Backbone, Features, Size
 from ..persistence.identity import Identity
+from ..persistence.tensors import Spec
 from ..progress import progress
 from .base import ImageSet
 from .cache import DiskCache, Shard, disk_space
@@ -69,8 +70,10 @@ class FeatureCache:
         self.size: Size = (size[0], size[1])
         self.padded: Size = (settings["padded"][0], settings["padded"][1])
         self.layers: list[int] = settings["layers"]
-        if self._cache.check() is None:
+        stored = self._cache.check()
+        if stored is None:
             raise FileError(f"{folder} holds no feature cache; make one with cache_features")
+        self._shapes: dict[str, list[int]] = stored["tensors"]
         done = sum(count for name, count in _shards(self._count).items() if self._cache.path(name).exists())
         if done < self._count:
             raise FileError(
@@ -90,10 +93,12 @@ class FeatureCache:
         """
         if not 0 <= index < self._count:
             raise InputError(f"Image {index} asked for; the cache has 0 to {self._count - 1}")
-        shard = self._cache.shard(_shard_name(index // SHARD))
+        number = index // SHARD
+        shard = self._cache.shard(_shard_name(number))
+        shard.require(_specs(self._shapes, min(SHARD, self._count - number * SHARD)))
         if shard.metadata.get("weights") != self._cache.settings["weights"]:
             raise ConfigError(f"{shard.path} was made with other weights; delete it and make it again")
-        return {key: shard.row(key, index % SHARD) for key in shard.shapes}
+        return {key: shard.row(key, index % SHARD) for key in shard.specs}
 
     @gateway
     def batch(self, indices: Sequence[int]) -> Features:
@@ -167,15 +172,16 @@ def fill_cache(
     cache = _disk_cache(folder, settings)
     cache.check()
     one = _encode(backbone, images, range(1), settings)
+    shapes = {key: list(value.shape[1:]) for key, value in one.items()}
 
     shards = enumerate(_shards(len(images)).items())
-    missing = {number: count for number, (key, count) in shards if not cache.complete(key, _holds(count, one))}
+    missing = {number: count for number, (key, count) in shards if not cache.complete(key, _specs(shapes, count))}
     needed = sum(missing.values()) * sum(value.numel() * value.element_size() for value in one.values())
     disk_space(cache.folder, needed, "feature cache", "fewer layers, a smaller size or another disk")
     # by number, not by position in the list: other processes may have finished files already
     rank, world = processes()
     share = {number: count for number, count in missing.items() if number % world == rank}
-    cache.claim()
+    cache.claim({"tensors": shapes})
     size_on_disk = 0
     with progress(None, sum(share.values()), "features") as bar:
         for number, count in share.items():
@@ -190,10 +196,9 @@ def fill_cache(
     return size_on_disk
 
 
-def _holds(count: int, one: dict[str, Tensor]) -> Callable[[Shard], bool]:
-    """A check that a shard has tensors like those of one image, for `count` images."""
-    shapes = {key: [count, *value.shape[1:]] for key, value in one.items()}
-    return lambda shard: shard.shapes == shapes
+def _specs(shapes: dict[str, list[int]], count: int) -> dict[str, Spec]:
+    """Of the shard of `count` images."""
+    return {key: (torch.float16, (count, *shape)) for key, shape in shapes.items()}
 
 
 def _disk_cache(folder: str | os.PathLike[str], settings: dict[str, Any]) -> DiskCache[Shard]:

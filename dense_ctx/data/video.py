@@ -110,7 +110,7 @@ class Video:
                     earliest = seconds - 0.5 / self.fps
                 for frame in container.decode(stream):
                     if not start or frame.time is None or frame.time >= earliest:
-                        yield _upright(frame)
+                        yield upright(frame)
                         index += 1
             except av.FFmpegError as error:
                 raise FileError(f"{self.path}: frame {index} is damaged: {error}") from error
@@ -122,10 +122,10 @@ def _picture(path: Path) -> Frame:
     return np.asarray(open_image(path).convert("RGB"))
 
 
-def _upright(frame: Any) -> Frame:
+def upright(frame: Any) -> Frame:
+    """A decoded frame of PyAV's as uint8 [H, W, 3], turned as its file says."""
     picture: Frame = frame.to_ndarray(format="rgb24")
-    turns = int(getattr(frame, "rotation", 0) or 0) // 90
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns % 4 else picture
+    return np.ascontiguousarray(np.rot90(picture, int(getattr(frame, "rotation", 0) or 0) // 90))
 
 
 @gateway

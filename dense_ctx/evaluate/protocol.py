@@ -79,7 +79,7 @@ class Protocol:
         for key, default in later:  # keys added after the first results were published
             if values[key] == default:
                 del values[key]
-        return json_digest(values, sort_keys=True)
+        return json_digest(values)
 
     def override(self, settings: Sequence[str]) -> Protocol:
         """Change values: ["grid=8", "train.steps=100", "probe.args.k=5"]; values are YAML.

@@ -12,9 +12,12 @@ from ..config import ModelConfig
 if TYPE_CHECKING:
     from ..model import DenseModel
 
-
 PIPELINES = {"segmentation": "image-segmentation", "depth": "depth-estimation"}
-_PATH = re.compile(r"(?<![\w./~])(?:~|[A-Za-z]:)?(?:[\\/][^\s\\/\"',=]+)+")
+_ROOT = r"(?:~[\\/]|[A-Za-z]:[\\/]|\\\\|/)"
+_PATH = re.compile(  # alone or in quotes it may hold spaces
+    rf"\A{_ROOT}[^\"'=,]*\Z|(?<=[\"']){_ROOT}[^\"']*(?=[\"'])"
+    r"|(?<![\w./~\\:])(?:~|[A-Za-z]:)?(?:[\\/][^\s\\/\"',=]+)+[\\/]?"
+)
 
 
 def model_card(
@@ -34,8 +37,7 @@ def model_card(
         what = f"Predicts {', '.join(output.classes) or output.task} for every pixel"
         code = ["from dense_ctx_predict import Predictor", "", f"predictor = Predictor{where}"]
         code += ['predictor.predict("photo.jpg")   # any size']
-    record = _without_paths(config.to_dict()["trained_with"])
-    trained = json.dumps(record, indent=2) if config.trained_with else '"not trained"'
+    trained = json.dumps(config.to_dict()["trained_with"], indent=2) if config.trained_with else '"not trained"'
     rows = [f"| {row.get('name')} | {row.get('value')} | `{row.get('command', 'not stated')}` |" for row in metrics]
     measured = ["| metric | value | command |", "|---|---|---|", *rows] if rows else ["Nothing yet."]
     newline, plugins = "\n", ", ".join(f"{dist} {version}" for dist, version in config.plugins.items())
@@ -71,13 +73,15 @@ The weights in this repository: {license}. The backbone keeps the licence of its
 """
 
 
-def _without_paths(value: Any) -> Any:
-    """JSON values; of each absolute path, which only this machine has, the last name alone."""
-    if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(item) for item in value]
-    return _PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], value) if isinstance(value, str) else value
+def without_paths(value: Any) -> Any:
+    """Replace each absolute path in JSON values by its last name: the rest is of use on this machine alone."""
+    if isinstance(value, Mapping):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return _PATH.sub(lambda path: re.split(r"[\\/]", path[0].rstrip("\\/"))[-1] or path[0], value)
 
 
 def _stored(model: DenseModel, config: ModelConfig) -> str:

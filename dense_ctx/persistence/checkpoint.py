@@ -27,7 +27,7 @@ from ..files import regular_size, state_digest, tensor_shapes, write_tensors, wr
 from ..numerics import preserve_generators
 from ..plugins import registry
 from .artefact import Artefact, read_object
-from .card import model_card
+from .card import model_card, without_paths
 from .links import is_whole, opened, refuse_own_link
 from .tensors import misfits, nonfinite, read_state, refuse, require_state, specs, stored
 
@@ -55,7 +55,7 @@ def save(
         standalone: store the frozen backbone too, with the configurations of the models it is built on. Always done
             for a backbone without a source (random weights).
         metrics: rows for the card: name, value, and the command that measured it.
-        trained_with: record of the training, for the card and config.json.
+        trained_with: record of the training, for the card and config.json; of absolute paths the last name is stored.
         license: of the trained weights, for the card.
         dtype: to store floating-point tensors in, such as torch.float16 for half the size; default unchanged. They are
             loaded in the model's own type: a model that was cast to bfloat16 is opened in bfloat16.
@@ -73,8 +73,7 @@ def save(
 
     def fill(partial: Path) -> None:
         write_tensors(partial / WEIGHTS, tensors, {"format": "pt"})
-        text = json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
-        write_text(partial / CONFIG, text, sync=False)  # the whole folder is synced
+        write_text(partial / CONFIG, json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n", sync=False)
         if not (partial / CARD).exists():
             write_text(partial / CARD, model_card(model, config, folder.name, metrics, license), sync=False)
 
@@ -169,7 +168,7 @@ def _describe(
         dtype=_dtype(model),
         plugins=plugins,
         output=config.output,
-        trained_with=trained_with if trained_with is not None else config.trained_with,
+        trained_with=without_paths(dict(config.trained_with if trained_with is None else trained_with)),
     )
     tensors = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
     tensors |= {f"backbone.{key}": backbone[key] for key in names}

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import FileError, InputError, UnknownNameError, WeightsError
 from ..plugins import registry
-from .artefact import MANIFEST, recover
+from .artefact import MANIFEST, present
 from .checkpoint import CARD, CONFIG, WEIGHTS, read
 from .links import may_fetch, may_read_paths, opening
 from .transfer import persevere
@@ -122,8 +122,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
     if not may_read_paths() or len(os.fspath(name)) > 1000 or "\0" in os.fspath(name):
         return None
     for folder in (Path(name), *([] if outer is None else [outer / name])):
-        recover(folder)
-        if os.path.isdir(folder):  # False for what no file system can name
+        if present(folder):  # False for what no file system can name
             return folder
     return None
 

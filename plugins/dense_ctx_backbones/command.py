@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pydoc
 from pathlib import Path
+from typing import Any
 
 from dense_ctx.commands.arguments import add_settings, settings_of
 from dense_ctx.commands.base import Command
@@ -47,7 +48,7 @@ class Convert(Command):
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
             raise FileError(f"{args.out} exists and is not empty: choose another --out")
         settings = override({}, *settings_of(args))
-        allowed = [pydoc.locate(name) for name in args.allow]
+        allowed: list[Any] = [pydoc.locate(name) for name in args.allow]
         if None in allowed:
             raise InputError(f"--allow {args.allow[allowed.index(None)]}: there is none; expected MODULE.CLASS")
         with torch.serialization.safe_globals(allowed):

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from einops import rearrange
@@ -90,7 +90,7 @@ class HfBackbone(Backbone):
         self.eval()
 
     def _configure(self, layers: Sequence[int] | None, repo: str) -> None:
-        config = self.config
+        config: Any = self.config
         widths = getattr(config, "hidden_sizes", None) or getattr(config, "embed_dims", None)
         self.plain = not widths
         if self.plain:
@@ -100,8 +100,9 @@ class HfBackbone(Backbone):
             indices = sorted({max(0, count * k // 4 - 1) for k in range(1, 5)})
             strides, dims = [patch] * count, [config.hidden_size] * count
         else:
-            count = len(widths)
-            indices, dims = list(range(count)), list(widths)
+            dims = [int(width) for width in cast(Any, widths)]
+            count = len(dims)
+            indices = list(range(count))
             first = int(getattr(config, "patch_size", 4))
             strides = [first * 2**index for index in range(count)]
         if layers is not None:

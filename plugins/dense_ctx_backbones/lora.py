@@ -61,7 +61,7 @@ class LoraBackbone(Backbone):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a model built again for its checkpoint starts alike
             config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=names)
-            self.net = inject_adapter_in_model(config, of)
+            self.net: Any = inject_adapter_in_model(config, of)  # the backbone, its linear layers wrapped
         self.dims, self.strides, self.stride, self.links = of.dims, of.strides, of.stride, of.links
         self.mean, self.std, self.image_size, self.source = of.mean, of.std, of.image_size, of.source
         self.eval()

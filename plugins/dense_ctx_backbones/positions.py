@@ -39,7 +39,7 @@ def interpolate(table: Tensor, grid: tuple[int, int], new: tuple[int, int], offs
     return rearrange(planes, "1 c h w -> 1 (h w) c").to(table.dtype)
 
 
-class OfficialVisionTransformer(VisionTransformer):  # type: ignore[misc]
+class OfficialVisionTransformer(VisionTransformer):
     """timm's ViT with the rule above."""
 
     def _pos_embed(self, x: Tensor) -> Tensor:

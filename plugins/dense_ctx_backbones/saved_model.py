@@ -11,7 +11,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor
 
@@ -71,7 +71,7 @@ class ModelBackbone(Backbone):
             raise InputError(f"maps={maps!r}; expected backbone, decoder or both")
         self.backbone = model.backbone
         self.decoder = None if self.maps == "backbone" else model.decoder
-        self.config = model.model_config
+        self.config = cast(ModelConfig, model.model_config)  # a model from a folder has one
         self._configure(stride)
         self.digest = None if weights is None else self._digest()
         if digest and self.digest and digest != self.digest:
@@ -103,7 +103,8 @@ class ModelBackbone(Backbone):
     def _configure(self, stride: int | None) -> None:
         inner = self.backbone
         self.stride, self.mean, self.std, self.image_size = inner.stride, inner.mean, inner.std, inner.image_size
-        self.dims, self.strides, self.cell = inner.dims, inner.strides, None
+        self.dims, self.strides = inner.dims, inner.strides
+        self.cell: int | None = None
         if self.decoder is None:
             if stride is not None:
                 raise InputError(f"stride={stride} is of the decoder's map, which maps=backbone leaves out")
@@ -129,7 +130,7 @@ class ModelBackbone(Backbone):
     def forward(self, images: Tensor) -> Features:
         """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
         features: Features = self.backbone(images)
-        if self.decoder is None:
+        if self.decoder is None or self.cell is None:
             return features
         height, width = features.image_size
         decoded = self.decoder(features, images, (height // self.cell, width // self.cell))

@@ -13,7 +13,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import timm
 import torch
@@ -94,7 +94,8 @@ class TimmBackbone(Backbone):
             near = difflib.get_close_matches(model.partition(".")[0], timm.list_models(), n=3, cutoff=0)
             raise UnknownNameError(f"timm {timm.__version__} has no model {model!r}. Closest: {', '.join(near)}")
         plain = model.startswith(("vit_", "deit", "beit", "eva", "naflex", "flexivit")) and "_dinov3" not in model
-        switch = {"dynamic_img_size": True} if plain else {"strict_img_size": False} if model.startswith("swin") else {}
+        swin = model.startswith("swin")
+        switch: dict[str, Any] = {"dynamic_img_size": True} if plain else {"strict_img_size": False} if swin else {}
         if switch and not switch.keys() & options.keys():
             try:
                 return timm.create_model(model, pretrained=False, num_classes=0, **switch, **options)
@@ -136,7 +137,7 @@ class TimmBackbone(Backbone):
         self.image_size = (int(size[0]), int(size[1]))
 
     def _pretrained(self) -> State:
-        config = self.net.pretrained_cfg  # type: ignore[union-attr]
+        config = cast(Any, self.net.pretrained_cfg)
         repository = config.get("hf_hub_id")
         if not repository:
             raise InputError(f"timm's {self.name} has no published weights; pass weights=None or a file")

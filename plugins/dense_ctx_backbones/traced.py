@@ -20,7 +20,7 @@ class Traced(Tensor):
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Compute, and join the names of all arguments."""
-        result = super().__torch_function__(func, types, args, kwargs or {})
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         names = frozenset[str]().union(*(item.sources for item in _leaves((args, kwargs))))
         for item in _leaves(result):
             item.sources |= names

@@ -83,7 +83,7 @@ class CocoStuff171(CocoStuff27):
     layout = Layout(name="coco-stuff171", title="COCO-Stuff, 171 classes", **_STUFF)
     classes, table = FINE, TO_FINE
 
-    def open(self, root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:  # type: ignore[override]
+    def open(self, root: Path, split: str | None = None, names_file: str | None = None) -> ImageSet:
         """Every image of a split, or those that a file names."""
         return self._images(root, split, names_file, self.classes, self.table)
 

@@ -58,7 +58,7 @@ def kmeans(
         else:
             clustering = faiss.Kmeans(rows.shape[1], count, niter=iterations, seed=seed, max_points_per_centroid=sample)
             clustering.train(rows.cpu().numpy())
-            return torch.from_numpy(clustering.centroids.copy()).to(rows.device)
+            return torch.tensor(clustering.centroids, device=rows.device)
     centroids = _initial(rows, count, generator)
     before: Tensor | None = None
     for _ in range(iterations):

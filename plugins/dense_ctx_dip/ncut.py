@@ -138,7 +138,8 @@ def assemble_clusters(sides: Sequence[Tensor], count: int) -> Tensor:
     for side in sides:
         sums += step * side.float()
         step = sums.max() + 1
-    return torch.unique(sums, return_inverse=True)[1]
+    labels: Tensor = torch.unique(sums, return_inverse=True)[1]
+    return labels
 
 
 def best_cut(weights: Tensor, tau: float, exact: bool = False) -> tuple[float, Tensor | None]:
@@ -254,4 +255,5 @@ def paint(features: Tensor, parts: Tensor, size: Size) -> Tensor:
     # products of upsampled features are upsampled products: K channels are upsampled instead of C
     scores = torch.einsum("kc,chw->khw", means, unit)
     winners = functional.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0].argmax(0)
-    return torch.unique(winners, return_inverse=True)[1].view(size)  # renumber: a segment may have lost all its pixels
+    labels: Tensor = torch.unique(winners, return_inverse=True)[1]  # renumber: a segment may have lost all its pixels
+    return labels.view(size)

@@ -7,7 +7,7 @@ pseudo-class with it, and of distractors; the encoder learns by how right that i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import torch
 from einops import rearrange
@@ -149,7 +149,7 @@ class DipObjective(Objective):
     def setup(self, model: DenseModel, dataset: Dataset[Any], *, fresh: bool) -> list[dict[str, Any]]:
         """The parameters that `train` names, and the unpublished projector; vectors have no weight decay."""
         self.check(model)
-        parameters = choose(model, self.what, self.blocks)
+        parameters = choose(model, cast(Train, self.what), self.blocks)
         groups = _by_decay(parameters)
         if self.projector is None and (self.out or self.direct):
             width = model.dim if self.what == "decoder" else model.backbone.dims[-1]
@@ -254,5 +254,6 @@ class DipObjective(Objective):
 def _by_decay(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
     """Groups of matrices, and of biases and scales, without weight decay, as in the published code."""
     every = list(parameters)
-    parts = ([p for p in every if p.ndim > 1], {}), ([p for p in every if p.ndim <= 1], {"weight_decay": 0.0})
-    return [{"params": some, **more} for some, more in parts if some]
+    matrices, vectors = [p for p in every if p.ndim > 1], [p for p in every if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

@@ -53,7 +53,7 @@ def from_flowfeat(path: str | os.PathLike[str], backbone: str | None = None) -> 
     head = flowfeat_decoder(rest)
     part = parse_part(_backbone_of(encoder, head, Path(path)) if backbone is None else backbone)
     part = replace(part, args={**part.args, "norm": False})
-    projections = [layer[0].out_channels for layer in head.reassemble]
+    projections = head.projections
     args = {"dim": head.dim, "width": head.head.in_channels, "projections": projections, "norm": head.norm is not None}
     model = official_model(Path(path), part, Part("dpt", args), encoder, unused)
     try:
@@ -72,7 +72,7 @@ def _backbone_of(encoder: Mapping[str, Tensor], head: DPT, path: Path) -> str:
     if width not in _SIZES or patch not in (8, 14, 16):
         raise CheckpointError(f"{path}: an encoder of width {width} and patches of {patch} pixels; give backbone=NAME")
     registers = "reg-" if "register_tokens" in encoder else ""
-    plain = "dino" if head.reassemble[0][0].out_channels == width else "mae"
+    plain = "dino" if head.projections[0] == width else "mae"
     family = f"dinov2-{registers}" if "blocks.0.ls1.gamma" in encoder else f"{plain}-"
     return f"{family}{_SIZES[width]}{patch}"
 

@@ -7,7 +7,7 @@ not: odd patch grids, any number of prefix tokens (the backbone strips them), hi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from einops import rearrange
@@ -62,7 +62,7 @@ class DPT(Decoder):
         projections = list(projections or dims)
         if len(projections) != count:
             raise InputError(f"projections={projections}: one number for each of the backbone's {count} maps")
-        self.dim = dim
+        self.dim, self.projections = dim, projections
         self.reassemble = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, wide, 1), _rescale(wide, count - 2 - level if plain and count > 1 else 0))
             for level, (channels, wide) in enumerate(zip(dims, projections, strict=True))
@@ -75,12 +75,12 @@ class DPT(Decoder):
         self.project = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, dim, 1))
         self.norm = nn.LayerNorm(dim, eps=1e-6) if norm else None
         self.shortcut = nn.ModuleList(nn.Conv2d(channels, dim, 1, bias=False) for channels in dims if shortcut)
-        for layer in self.shortcut:
+        for layer in self._shortcuts():
             nn.init.orthogonal_(layer.weight)
         if shortcut:
             with torch.no_grad():
-                self.project[-1].weight.mul_(0.1)
-                self.project[-1].bias.zero_()
+                self._last.weight.mul_(0.1)
+                self._bias(self._last).zero_()
 
     def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The maps after reassembling and the 3x3 lateral convolution: each [B, width, h_l, w_l]."""
@@ -133,7 +133,8 @@ class DPT(Decoder):
         """
         if not self.shortcut:
             return False
-        channels = [layer.in_channels for layer in self.shortcut]
+        layers = self._shortcuts()
+        channels = [layer.in_channels for layer in layers]
         if sum(channels) < self.dim:
             raise InputError(f"The maps have {sum(channels)} channels, fewer than dim={self.dim}: make dim smaller")
         mean, covariance = _moments(batches)
@@ -143,17 +144,28 @@ class DPT(Decoder):
         basis *= (self.dim / (variances ** (1 + STRENGTH)).sum()).sqrt()
         noise = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(0), dtype=basis.dtype)
         basis = basis @ torch.linalg.qr(noise)[0]
-        for layer, part, n in zip(self.shortcut, basis.split(channels), channels, strict=True):
+        for layer, part, n in zip(layers, basis.split(channels), channels, strict=True):
             layer.weight.copy_(rearrange(part / n**0.5, "channels dim -> dim channels 1 1"))
-        self.project[-1].bias.copy_(-(mean @ basis))
+        self._bias(self._last).copy_(-(mean @ basis))
         return True
 
     @torch.no_grad()
     def shift(self, offset: Tensor) -> bool:
         """Add a vector [dim] to every pixel from now on."""
-        last = self.project[-1].bias if self.norm is None else self.norm.bias
-        last.add_(offset.to(last))
+        bias = self._bias(self._last if self.norm is None else self.norm)
+        bias.add_(offset.to(bias))
         return True
+
+    @property
+    def _last(self) -> nn.Conv2d:
+        return cast(nn.Conv2d, self.project[-1])
+
+    def _shortcuts(self) -> list[nn.Conv2d]:
+        return cast(list[nn.Conv2d], list(self.shortcut))
+
+    @staticmethod
+    def _bias(layer: nn.Conv2d | nn.LayerNorm) -> Tensor:
+        return cast(Tensor, layer.bias)
 
 
 def _moments(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:

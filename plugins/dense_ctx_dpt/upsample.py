@@ -36,7 +36,7 @@ class Upsample(Decoder):
         indices = range(len(dims)) if layers is None else layers
         if not indices or any(not -len(dims) <= layer < len(dims) for layer in indices):
             raise InputError(f"layers={layers}: the backbone has maps 0 to {len(dims) - 1} (or -{len(dims)} to -1)")
-        self.layers = tuple(layer % len(dims) for layer in indices)
+        self.layers: tuple[int, ...] = tuple(layer % len(dims) for layer in indices)
         self.normalize = normalize
         self.dim = sum(dims[layer] for layer in self.layers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -60,10 +61,9 @@ class CueMaps(nn.Module):
             return self.feature_cue.channels(dims)
         if self.cache is not None:
             channels = self.cache.channels[parse_part(name).name]
-            return channels.stop - channels.start
-        cue = self.light.get(name) or self.heavy[_key(name)]
-        count: int = cue.channels  # type: ignore[assignment]
-        return count
+            return int(channels.stop - channels.start)
+        cue = cast(Cue, self.light.get(name) or self.heavy[_key(name)])
+        return cue.channels
 
     @torch.no_grad()
     def forward(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:

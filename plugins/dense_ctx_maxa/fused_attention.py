@@ -84,7 +84,7 @@ class _Attend(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         query, key, value, points, cells, log_sigma, cell_bias, out, norm = ctx.saved_tensors
         mean = (grad * out).sum(-1, keepdim=True)

@@ -131,7 +131,7 @@ def boundary_quality(
         pair = isinstance(sample, (tuple, list)) and len(sample) == 2
         if not pair and not (hasattr(sample, "image") and hasattr(sample, "target")):
             raise InputError(f"Sample {number} is no (image, label map) and has no .image and .target")
-        image, target = sample if pair else (sample.image, sample.target)
+        image, target = sample if isinstance(sample, (tuple, list)) else (sample.image, sample.target)
         labels = load_mask(target).cpu().numpy()
         check_size(labels.shape, f"Mask {number}")
         pixels = extract(model, read_image(image, f"Image {number}"), labels.shape, f"image {number}")

@@ -6,7 +6,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dense_ctx.commands.arguments import (
     add_model_argument,
@@ -182,10 +182,10 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _writer(args: argparse.Namespace, predictor: Predictor) -> Writer:
-    from .outputs import Writer
+    from .outputs import Format, Writer
     from .support import MILLIMETRES
 
-    plain = args.format or ("npy" if predictor.task == "regression" else "png")
+    plain: Format = args.format or ("npy" if predictor.task == "regression" else "png")
     return Writer(predictor, args.out, plain, args.scale or MILLIMETRES, not args.no_overlay, args.max_memory)
 
 
@@ -197,7 +197,7 @@ def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
 
     from .files import digest
 
-    settings = {"predictor": digest(predictor), "task": predictor.task, "format": writer.format}
+    settings: dict[str, Any] = {"predictor": digest(predictor), "task": predictor.task, "format": writer.format}
     if predictor.task == "depth" and writer.format == "png":
         settings["scale"] = writer.scale
     advice = "Choose another --out, or remove this one to begin anew"

@@ -59,7 +59,7 @@ def save_context(context: InContext, folder: str | os.PathLike[str]) -> Path:
     targets = context.targets_
     facts = _Facts(
         context.method, cast(Task, context.task_), context.options, context.ignore_index, tuple(targets.classes),
-        targets.channels, _outputs(context, context.probe_), _identity(context.model), targets.binary,
+        targets.channels, _outputs(context, context.probe_), model_identity(context.model), targets.binary,
     )  # fmt: skip
     with blamed("probe", context.method):
         tensors = stored(context.probe_.state_dict())
@@ -92,7 +92,7 @@ def load_context(folder: str | os.PathLike[str], model: DenseModel, /, **options
         folder, lambda part: read_object(part / "probe.json"), lambda part: read_state(part / "probe.safetensors")
     )
     facts = typed(_Facts, data, str(folder / "probe.json"))
-    differing = _differing(facts.model, _identity(model))
+    differing = model_differences(facts.model, model_identity(model))
     if differing:
         raise CheckpointError(
             f"{folder} was fitted on the features of another model: {'; '.join(differing)}. Load it with the model "
@@ -116,7 +116,7 @@ def load_context(folder: str | os.PathLike[str], model: DenseModel, /, **options
     return context
 
 
-def _identity(model: DenseModel) -> dict[str, Any]:
+def model_identity(model: DenseModel) -> dict[str, Any]:
     """What must agree for features to mean the same."""
     config = model.model_config
     return {
@@ -130,7 +130,7 @@ def _identity(model: DenseModel) -> dict[str, Any]:
     }
 
 
-def _differing(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+def model_differences(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     """Each value that differs.
 
     The digest of the weights depends on their dtype: with the same dtype it tells more than the backbone's name, which

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,8 +30,7 @@ from .card import predictor_card
 from .context_files import CONTEXT, load_context, save_context
 from .predictor import LabelClass, Predictor
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+P = TypeVar("P", bound=Predictor)
 
 FACTS, CONTEXT_PLACE, MODEL_PLACE = "predictor.json", "context", "model"
 PREDICTOR = Artefact("predictor", (FACTS, f"{CONTEXT_PLACE}/{MANIFEST}", f"{MODEL_PLACE}/{MANIFEST}"))
@@ -76,7 +75,7 @@ def save(predictor: Predictor, folder: Path, options: Mapping[str, Any]) -> Path
 
 
 def open_predictor(
-    cls: type[Self],
+    cls: type[P],
     name: str | os.PathLike[str],
     *,
     revision: str | None = None,
@@ -86,7 +85,7 @@ def open_predictor(
     allow: Sequence[str] = (),
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> Self:
+) -> P:
     """`Predictor.from_pretrained`."""
     where = hub.locate(name, hub.Access(revision, cache_dir, local_files_only, token), FILES)
     published = hub.local_folder(name) is None

@@ -166,7 +166,8 @@ class Predictor:
         """
         from . import files
 
-        return files.open_predictor(cls, name_or_path, **options)
+        predictor: Self = files.open_predictor(cls, name_or_path, **options)
+        return predictor
 
     @gateway
     def push_to_hub(self, repo_id: str, **options: Any) -> str:

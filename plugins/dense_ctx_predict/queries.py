@@ -1,4 +1,4 @@
-"""What is to be predicted: images, folders of them at any depth, videos, and the names their outputs get."""
+"""Expand the paths of --query into images and clips, and name their outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dense_ctx.errors import FileError
 
 @dataclass(frozen=True)
 class Query:
-    """An image or a clip. name: of its outputs, without suffix, with subfolders ("day1/0003"). clip: a video."""
+    """An image, or a clip (video file or folder of frames). name: of its outputs, no suffix, such as "day1/0003"."""
 
     path: Path
     name: str
@@ -22,55 +22,56 @@ class Query:
 
 
 def expand(paths: Sequence[Path], *, frames: bool = False, skip: Collection[Path] = ()) -> list[Query]:
-    """The images and videos that paths stand for, in order of their names.
+    """List the images and videos of `paths`; those of a folder are sorted by name.
 
-    A folder stands for the images and videos in it and below it. Hidden files, links to folders and files of other
-    kinds are left out. Names are those of the files; of two equal ones both keep their suffix.
+    A folder is searched recursively. Hidden files, symbolic links to folders and files of other types are skipped. An
+    output has its file's name; two files with the same stem keep their suffix.
 
     Args:
-        frames: a folder is one clip, its images are the frames.
-        skip: files and folders that are left out.
+        frames: treat each folder as one clip, whose images are the frames.
+        skip: files and folders to skip.
 
     Raises:
-        FileError: nothing at a path, or a folder with neither images nor videos.
+        FileError: a path does not exist, or a folder holds neither images nor videos.
     """
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise FileError(f"No image, video or folder at {', '.join(missing)}")
     skipped, several = {path.resolve() for path in skip}, sum(path.is_dir() for path in paths) > 1
-    found: list[tuple[Path, PurePosixPath, bool]] = []
+    files: list[tuple[Path, PurePosixPath, bool]] = []  # path, output path with suffix, whether it is a clip
     for path in paths:
         suffix = path.suffix.lower()
         if not path.is_dir() or frames:
-            found.append((path, PurePosixPath(path.resolve().name), path.is_dir() or suffix in VIDEO_SUFFIXES))
+            files.append((path, PurePosixPath(path.resolve().name), path.is_dir() or suffix in VIDEO_SUFFIXES))
             continue
         inside = list(_files(path, skipped))
         if not inside:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-            raise FileError(f"The folder {path} holds no image or video to predict, nor does one below it ({kinds})")
+            raise FileError(f"The folder {path} and its subfolders hold no image or video to predict ({kinds})")
         for file in inside:
-            name = PurePosixPath(file.relative_to(path).as_posix())
-            place = PurePosixPath(path.resolve().name) / name if several else name
-            found.append((file, place, file.suffix.lower() in VIDEO_SUFFIXES))
-    stems = Counter(str(place.with_suffix("")) for _, place, _ in found)
-    queries, used = [], set()
-    for path, place, clip in found:
-        name = plain = str(place.with_suffix("")) if stems[str(place.with_suffix(""))] == 1 else str(place)
+            relative = PurePosixPath(file.relative_to(path).as_posix())
+            output = PurePosixPath(path.resolve().name) / relative if several else relative
+            files.append((file, output, file.suffix.lower() in VIDEO_SUFFIXES))
+    stems = Counter(output.with_suffix("") for _, output, _ in files)
+    queries: list[Query] = []
+    names: set[str] = set()
+    for path, output, clip in files:
+        stem = output.with_suffix("")
+        name = plain = str(stem if stems[stem] == 1 else output)
         number = 1
-        while name in used:
+        while name in names:
             number += 1
             name = f"{plain}-{number}"
-        used.add(name)
+        names.add(name)
         queries.append(Query(path, name, clip))
     return queries
 
 
 def _files(folder: Path, skipped: Collection[Path]) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n).resolve() not in skipped)
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and Path(parent, n).resolve() not in skipped)
         for name in sorted(names):
-            file = here / name
-            known = file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-            if known and not name.startswith(".") and file.resolve() not in skipped:
+            file = Path(parent, name)
+            supported = file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+            if supported and not name.startswith(".") and file.resolve() not in skipped:
                 yield file

@@ -209,7 +209,7 @@ class GradientProbe(Probe):
         if not bool(loss.isfinite()):
             raise InputError(f"The probe's loss is {float(loss.detach())} at step {self.step_}: lower lr={self.lr}?")
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         self.step_ += 1
 

@@ -44,7 +44,7 @@ class ConvHead(nn.Module):
 
     def forward(self, features: DenseFeatures) -> Tensor:
         """[B, outputs, H, W] on the pixel grid."""
-        parts = []
+        parts: list[Tensor] = []
         if self.pixels is not None:
             parts.append(self.pixels(features.pixels.float()))
         if self.patches is not None:
@@ -114,7 +114,8 @@ class AttentionHead(nn.Module):
         queries = self.norm1(self.queries).expand(len(x), -1, -1)
         prototypes = self.norm2(self.cross_attn(queries, keys))
         pixels = self.norm(rearrange(x, "b d h w -> b (h w) d"))
-        return rearrange(prototypes @ pixels.transpose(1, 2), "b q (h w) -> b q h w", h=height) / dim
+        scores: Tensor = rearrange(prototypes @ pixels.transpose(1, 2), "b q (h w) -> b q h w", h=height)
+        return scores / dim
 
 
 class AttentionSum(nn.Module):
@@ -130,7 +131,7 @@ class AttentionSum(nn.Module):
 
     def forward(self, features: DenseFeatures) -> Tensor:
         """[B, outputs, H, W] on the pixel grid."""
-        parts = []
+        parts: list[Tensor] = []
         if self.attention is not None:
             parts.append(self.attention(features.pixels.float()))
         if self.patches is not None:

@@ -109,7 +109,7 @@ class LinearProbe(Probe):
             loss.backward()
             return loss
 
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
         with torch.no_grad():
             plain = weight / scale[:, None]
             return (plain * spread).detach(), ((bias - mean @ plain) * spread + centre).detach()

@@ -22,8 +22,9 @@ from dense_ctx.persistence.file_args import CHANNELS, SEEDS
 from dense_ctx.persistence.tensors import require_state
 
 from .retrieval_bank import Bank
+from .retrieval_blocks import Metric
 from .retrieval_cells import histograms, means
-from .retrieval_search import ApproximateIndex, Engine, Metric, nearest
+from .retrieval_search import ApproximateIndex, Engine, nearest
 
 Mode = Literal["sound", "official", "dip"]
 Sampling = Literal["balanced", "uniform"]
@@ -230,7 +231,8 @@ class RetrievalProbe(Probe):
             raise InputError(f"features have {queries.shape[1]} dimensions; those in memory {keys.shape[1]}")
         queries = queries.float()
         unit = functional.normalize(queries, dim=1)
-        vectors, metric = (queries, "l2") if self.mode == "dip" else (unit, "product")
+        vectors = queries if self.mode == "dip" else unit
+        metric: Metric = "l2" if self.mode == "dip" else "product"
         if self.engine in ("ivf", "ivfpq"):
             neighbours, cosines = self._approximate(keys, vectors, metric), None
         else:

@@ -29,8 +29,8 @@ class RowFile:
     """
 
     def __init__(self, folder: str | os.PathLike[str], name: str, dtype: torch.dtype) -> None:
-        self.dtype, self.width, self.rows = dtype, None, 0
-        self.width: int | None
+        self.dtype, self.rows = dtype, 0
+        self.width: int | None = None
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             number, path = tempfile.mkstemp(prefix=f"bank-{name}-", suffix=".bin", dir=folder)

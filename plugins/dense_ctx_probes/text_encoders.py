@@ -31,7 +31,7 @@ def text_encoder(model: str, device: str) -> Encoder:
 
 def _transformers(model: str, device: str) -> Encoder:
     from transformers import AutoTokenizer, CLIPTextModelWithProjection
-    from transformers.utils import find_adapter_config_file
+    from transformers.utils.peft_utils import find_adapter_config_file
 
     if not os.path.isdir(model):  # else transformers asks for its files one after the other, and tries each for long
         try:

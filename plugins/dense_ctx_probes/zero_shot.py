@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ class ZeroShotProbe(GradientProbe):
                 (random and class_names is not None, "class_names", "with embeddings=random, which has no names"),
             )
         )
-        self._text: Tensor | None = None
+        self._text = cast(Tensor | None, None)
         self._file = None if random else TextEmbeddings.load(embeddings)
         super().__init__(task, reads, classes, updates, replay, lr, weight_decay, total_steps, seed=seed)
         self.width = width or 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -87,9 +87,10 @@ class DepthAnything(Cue):
         height, width = (int(value) for value in frames.shape[-2:])
         inner = network_size((height, width), self.side)
         parts = []
+        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
         for some in frames.split(CHUNK):
             small = functional.interpolate(some, inner, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
-            depth = self.network((small - self.mean) / self.std).predicted_depth[:, None].float()
+            depth = self.network((small - mean) / std).predicted_depth[:, None].float()
             parts.append(functional.interpolate(depth, (height, width), mode="bilinear", align_corners=False))
         first, second = torch.cat(parts).chunk(2)
         return first, second

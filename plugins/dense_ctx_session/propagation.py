@@ -1,0 +1,147 @@
+"""Labels through a clip: each annotated frame gives its labels to the frames that are nearest to it."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.data.cache import Shard, write_shard
+from dense_ctx.images import nearest
+from dense_ctx.interfaces import Probe, Size
+from dense_ctx.numerics import require_finite
+from dense_ctx.plugins import blamed, registry
+
+from .annotation import IGNORE
+from .features import FeatureStore
+
+LAST_FRAMES = 4  # of context beside the annotated one
+_OPEN = 4  # chains that can go on where they were
+
+
+@dataclass(frozen=True)
+class Votes:
+    """A frame's propagated labels: float16 [K, h, w] of `classes`, at least two, from the frame `origin`.
+
+    version: of the origin's annotation, by which it is known to be up to date.
+    """
+
+    origin: int
+    version: str
+    classes: tuple[int, ...]
+    shares: Tensor
+
+    def at(self, size: Size) -> Tensor:
+        """float32 [K, *size], sum 1."""
+        shares = self.shares.float()
+        if tuple(shares.shape[-2:]) != tuple(size):
+            shares = functional.interpolate(shares[None], size=size, mode="bilinear", align_corners=False)[0]
+        return shares / shares.sum(0, keepdim=True).clamp_min(1e-12)
+
+    def of(self, class_ids: Collection[int]) -> Votes | None:
+        """Of some classes alone; None where fewer than two are left."""
+        places = [place for place, label in enumerate(self.classes) if label in class_ids]
+        if len(places) == len(self.classes):
+            return self
+        if len(places) < 2:
+            return None
+        return replace(self, classes=tuple(self.classes[place] for place in places), shares=self.shares[places])
+
+
+def owners(annotated: Mapping[int, str], count: int) -> list[int]:
+    """For each frame the annotated frame that is nearest, of two the earlier."""
+    frames = sorted(annotated)
+    return [min(frames, key=lambda origin: (abs(origin - index), origin)) for index in range(count)]
+
+
+def stale(votes: Mapping[int, Votes], annotated: Mapping[int, str], frames: range, count: int) -> dict[int, list[int]]:
+    """The frames of a range without up-to-date labels, by the annotated frame that gives them.
+
+    A frame is up to date if its labels came from its nearest annotated frame as that is annotated now.
+    """
+    wanted: dict[int, list[int]] = {}
+    for index, origin in enumerate(owners(annotated, count) if annotated else []):
+        known = votes.get(index)
+        fresh = known is not None and (known.origin, known.version) == (origin, annotated[origin])
+        if index in frames and index != origin and not fresh:
+            wanted.setdefault(origin, []).append(index)
+    return wanted
+
+
+class Chains:
+    """Labels from an annotated frame to those before or behind it, by the registered probe `propagation`.
+
+    The last few can go on where they were.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._open: OrderedDict[tuple[int, str, int], tuple[int, Iterator[tuple[int, Votes]]]] = OrderedDict()
+
+    def run(
+        self, origin: int, version: str, labels: Tensor, step: int, wanted: Sequence[int]
+    ) -> Iterator[tuple[int, Votes]]:
+        """The frames wanted, in the direction of `step` (1 or -1), with their votes.
+
+        Args:
+            labels: of the origin, int64 [H, W], 255 where nothing is known; a chain that goes on has its own.
+        """
+        key = (origin, version, step)
+        place, frames = self._open.pop(key, (origin, None))
+        if frames is None or (wanted[0] - place) * step <= 0:
+            place, frames = origin, self._frames(origin, version, labels, step)
+        left = set(wanted)
+        for index, votes in frames:
+            place = index
+            if index in left:
+                left.remove(index)
+                self._open[key] = (place, frames)
+                self._open.move_to_end(key)
+                while len(self._open) > _OPEN:
+                    self._open.popitem(last=False)
+                yield index, votes
+            if not left:
+                return
+
+    def _frames(self, origin: int, version: str, labels: Tensor, step: int) -> Iterator[tuple[int, Votes]]:
+        store, count = self._store, len(self._store.source.items)
+        factor = store.factor(origin)
+        features = store.get(origin).pooled(factor)
+        cells = nearest(labels, (features.pixels.shape[-2], features.pixels.shape[-1]))
+        classes = [int(i) for i in cells.unique() if i != IGNORE]
+        targets = torch.full_like(cells, -1)
+        for place, label in enumerate(classes):
+            targets[cells == label] = place
+        probe = cast(Probe, registry().create("probe", "propagation", n_last_frames=LAST_FRAMES))
+        with blamed("probe", "propagation"), torch.no_grad():
+            probe.partial_fit(features, targets[None])
+        for index in range(origin + step, count if step > 0 else -1, step):
+            if 0 <= index + step < count:
+                store.prefetch(index + step)
+            with blamed("probe", "propagation"), torch.no_grad():
+                shares = probe.predict(store.get(index).pooled(factor))[0]
+            require_finite("The prediction of the probe 'propagation'", votes=shares)
+            yield index, Votes(origin, version, tuple(classes), shares.half())
+
+
+def write_votes(path: Path, votes: Mapping[int, Votes]) -> None:
+    """Write propagated labels; raises FileError as `dense_ctx.data.cache.write_shard`."""
+    facts = {str(index): [v.origin, v.version, list(v.classes)] for index, v in votes.items()}
+    write_shard(path, {str(index): v.shares for index, v in votes.items()}, {"votes": json.dumps(facts)}, sync=False)
+
+
+def read_votes(path: Path) -> dict[int, Votes]:
+    """Read them back; raises FileError: damaged."""
+    shard = Shard(path)
+    facts = json.loads(shard.metadata["votes"])
+    return {
+        int(index): Votes(int(origin), str(version), tuple(map(int, classes)), shard.tensor(index))
+        for index, (origin, version, classes) in facts.items()
+    }

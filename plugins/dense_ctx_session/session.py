@@ -1,0 +1,224 @@
+"""Session: strokes on images or a clip, answers at once."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dense_ctx_predict import LabelClass
+
+from dense_ctx.config import Part, parse_part
+from dense_ctx.errors import CheckpointError, FileError, InputError
+from dense_ctx.gateway import gateway
+from dense_ctx.model import DenseModel
+from dense_ctx.model_spec import DEFAULT_METHOD
+
+from . import exporting, saving
+from .annotation import LIMIT
+from .answers import Answers
+from .base import VOTES
+from .drawing import Drawing
+from .journal import Folder
+from .propagation import read_votes
+from .source import open_source
+from .state import new_class
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+
+class Session(Drawing, Answers):
+    """Annotate items (images, or the frames of a clip) by strokes and masks; all others are predicted.
+
+    Features are computed once an item, by a thread in the background where `prefetch` asks for them, and kept within a
+    budget. All methods may be called from several threads. Items are named by their number.
+
+    Args:
+        model: a DenseModel, or how to open one ("lila-lite0").
+        source: an image or a list of images (paths, or PIL, arrays, tensors, which are kept with 8 bits), a folder of
+            images at any depth, a video file, or with `frames` a folder of frames.
+        method: a registered probe, NAME or NAME(key=value, ...); default `DEFAULT_METHOD`. `ridge` follows each stroke
+            by rank, exactly; others are fitted again.
+        max_memory: what the session may add to the process, "2GB" or bytes; three quarters of it are for features.
+        cache_dir: a folder for features, which later sessions read; one serves any models and images.
+        classes: names, or LabelClass; more can be added.
+        frames: the folder holds the frames of one clip, in order of their names.
+
+    Attributes: items, is_clip, model, method.
+
+    Raises:
+        FileError: nothing there, an empty folder, a file that cannot be read. InputError: an argument that is not
+            one of these.
+    """
+
+    @gateway
+    def __init__(
+        self,
+        model: DenseModel | str,
+        source: Any,
+        *,
+        method: str | Part | None = None,
+        max_memory: str | int = "2GB",
+        cache_dir: str | os.PathLike[str] | None = None,
+        classes: Iterable[str | LabelClass] | None = None,
+        frames: bool = False,
+    ) -> None:
+        if isinstance(classes, str):
+            raise InputError(f"classes are several names; got one text {classes[:80]!r}")
+        given = list(classes or ())
+        self._setup(model, open_source(source, frames), parse_part(method or DEFAULT_METHOD), max_memory, cache_dir)
+        for item in given:
+            if not isinstance(item, LabelClass):
+                self.add_class(item)
+                continue
+            if not 0 <= item.id < LIMIT or any(item.id == other.id for other in self.classes):
+                raise InputError(f"{item}: ids are distinct, and 0 to {LIMIT - 1}")
+            self._do({"event": "class", "class": asdict(new_class(self.classes, item.name, item.colour, item.id))})
+        self._work.forget()
+
+    @gateway
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the session to a folder, which from then on follows each change.
+
+        It holds strokes, masks, classes, marks and propagated labels, and says which model and files they are of;
+        images that were in memory are copied. The folder stays locked until `close`.
+
+        Raises:
+            FileError: another session has the folder, it holds something else, or it cannot be written.
+        """
+        path = Path(os.path.abspath(folder))
+        with self._lock:
+            if self._closed:
+                raise InputError("The session is closed")
+            target = self._folder if self._folder is not None and self._folder.path == path else Folder(path)
+            try:
+                self._write(target)
+            except BaseException:
+                if target is not self._folder:
+                    target.close()
+                raise
+            if self._folder is not None and target is not self._folder:
+                self._folder.close()
+            self._folder = target
+        return path
+
+    def _write(self, folder: Folder) -> None:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        drawn = sorted(self._work.state.drawings)
+        folder.require_own(self._id)
+        self._save_votes(folder.path)
+        folder.write({
+            "session": self._id,
+            "model": self._identity,
+            "open": saving.model_reference(self.model, self._spec, folder.path),
+            "source": saving.source_reference(self._source, folder.path),
+            "digests": {str(index): self._source.digest(index) for index in drawn},
+            "method": str(self.method),
+            **self._work.to_json(),
+        })  # fmt: skip
+
+    def _load_votes(self, folder: Path) -> None:
+        if (folder / VOTES).exists():
+            try:
+                self._predictions.votes = read_votes(folder / VOTES)
+            except (FileError, ValueError, KeyError, TypeError) as error:
+                warnings.warn(
+                    f"The propagated labels are left out: {error}. propagate() makes them again", stacklevel=4
+                )
+
+    @classmethod
+    @gateway
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        model: DenseModel | str | None = None,
+        *,
+        max_memory: str | int = "2GB",
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Go on with a saved session, which keeps following each change.
+
+        Args:
+            model: in place of opening the one that the session names. max_memory, cache_dir: as for a new session.
+
+        Raises:
+            CheckpointError: another model, or damaged. ConfigError: the model was made of modules and is not given.
+            FileError: no session, one that is open elsewhere, an image that is missing or has changed.
+        """
+        home = Folder(Path(folder))
+        session = cls.__new__(cls)
+        try:
+            data, events = home.read()
+            known = data.get("open")
+            opened = saving.open_referenced(known, home.path) if model is None else model
+            source = saving.open_referenced_source(data["source"], home.path)
+            session._setup(opened, source, parse_part(data["method"]), max_memory, cache_dir)
+            if known is not None and known != f"./{saving.MODEL}" and session._spec is None:
+                session._spec = known
+            saving.check_model(data.get("model"), session._identity, home.path)
+            session._id = data["session"]
+            session._work.restore(data)
+            for event in events:
+                session._work.apply(event)
+            for index, digest in data["digests"].items():
+                if source.digest(int(index)) != digest:
+                    raise FileError(f"{source.items[int(index)].name} has changed since it was annotated: put it back")
+            session._follow(tuple(session._work.state.drawings))
+            session._load_votes(home.path)
+        except KeyError as error:
+            home.close()
+            raise CheckpointError(f"{folder} lacks {error}: it is damaged, or of another version") from None
+        except BaseException:
+            home.close()
+            raise
+        session._folder = home
+        return session
+
+    @gateway
+    def export(
+        self, folder: str | os.PathLike[str], format: str | Part = "png", items: Sequence[int] | None = None
+    ) -> Path:
+        """Write the labels of items in a format of annotation tools (`dense-ctx labels` lists them); the path.
+
+        Args:
+            format: NAME or NAME(key=value, ...). A format of one file has its name in the folder, `labels.json` ...
+            items: default all that are not rejected.
+
+        Raises:
+            InputError: nothing to write, what the format has no place for. FileError: it cannot be written.
+        """
+        chosen = range(len(self.items)) if items is None else items
+        for index in chosen:
+            self._size(index)
+        left = [i for i in chosen if items is not None or self._work.marks.get(i) != "rejected"]
+        return exporting.export(self, Path(folder), parse_part(format), left)
+
+    @gateway
+    def close(self) -> None:
+        """Stop the background, sync the folder and give it free. A closed session answers, but takes no changes."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._store.close()
+        with self._lock:
+            if self._folder is not None:
+                try:
+                    self._save_votes(self._folder.path)
+                finally:
+                    self._folder.close()
+            self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

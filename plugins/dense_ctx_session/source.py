@@ -1,0 +1,251 @@
+"""What a session annotates: images in memory, image files, the frames of a clip; each with a digest of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dense_ctx_predict.queries import expand
+from PIL import Image
+from torch import Tensor
+
+from dense_ctx.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from dense_ctx.errors import DenseCtxError, FileError, InputError
+from dense_ctx.files import file_digest, regular_size
+from dense_ctx.images import FORMATS, load
+from dense_ctx.visualize import Picture
+
+from .clip import Clip
+
+_ORIENTATION = 0x0112  # EXIF tag; from 5 on the sides are swapped
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image or a frame. name: relative, with suffix ("day1/0003.jpg"; of a video's frame "clip/00003.png")."""
+
+    name: str
+    width: int
+    height: int
+
+
+class Source(ABC):
+    """The items of a session and their pixels.
+
+    Attributes: items; is_clip: frames in order, of one size; paths: of the files, for opening it again; root: the
+    folder that the names are relative to.
+    """
+
+    items: tuple[Item, ...]
+    is_clip = False
+    paths: tuple[Path, ...] = ()
+    root: Path | None = None
+
+    @abstractmethod
+    def pixels(self, index: int) -> Tensor:
+        """float [3, H, W] in [0, 1]. Raises FileError: it cannot be read, or has changed."""
+
+    @abstractmethod
+    def digest(self, index: int) -> str:
+        """sha256 that stands for the item's content. Raises FileError: the file has changed since it was opened."""
+
+    def close(self) -> None:  # noqa: B027 - most have none
+        """Close files."""
+
+
+class Pictures(Source):
+    """Images in memory, kept as 8 bits."""
+
+    def __init__(self, images: Sequence[Any]) -> None:
+        self._pictures: list[Picture] = [_eight_bits(load(image)) for image in images]
+        sizes = [picture.shape for picture in self._pictures]
+        self.items = tuple(Item(f"image-{i:05d}.png", w, h) for i, (h, w, _) in enumerate(sizes))
+
+    def pixels(self, index: int) -> Tensor:
+        """float [3, H, W] in [0, 1]."""
+        return load(self._pictures[index])
+
+    def digest(self, index: int) -> str:
+        """sha256 of shape and pixels."""
+        picture = self._pictures[index]
+        return hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).hexdigest()
+
+
+class Files(Source):
+    """Image files, watched for changes; frames=True: those of one clip."""
+
+    def __init__(self, paths: Sequence[Path], names: Sequence[str], root: Path | None, frames: bool = False) -> None:
+        self.paths, self.root, self.is_clip = tuple(paths), root, frames
+        self.items = tuple(Item(name, *_sides(path)) for path, name in zip(paths, names, strict=True))
+        self._watch = [_Watch(path) for path in paths]
+        if frames and len({(item.width, item.height) for item in self.items}) > 1:
+            other = next(
+                item for item in self.items if (item.width, item.height) != (self.items[0].width, self.items[0].height)
+            )
+            raise InputError(
+                f"{other.name} is {other.height} x {other.width} (H x W), {self.items[0].name} is "
+                f"{self.items[0].height} x {self.items[0].width}: frames of one clip have one size; open them as images"
+            )
+
+    def pixels(self, index: int) -> Tensor:
+        """float [3, H, W] in [0, 1]."""
+        self._watch[index].digest()
+        image = load(self.paths[index])
+        item = self.items[index]
+        if tuple(image.shape[1:]) != (item.height, item.width):
+            raise FileError(f"{self.paths[index]} has changed its size; open the session again")
+        return image
+
+    def digest(self, index: int) -> str:
+        """sha256 of the file."""
+        return self._watch[index].digest()
+
+
+class VideoFile(Source):
+    """The frames of a video file."""
+
+    is_clip = True
+
+    def __init__(self, path: Path) -> None:
+        self.paths, self.root, self._watch = (path,), path.parent, _Watch(path)
+        self._clip = Clip(path)
+        height, width = self._clip.size
+        self.items = tuple(Item(f"{path.stem}/{i:05d}.png", width, height) for i in range(self._clip.count))
+
+    def pixels(self, index: int) -> Tensor:
+        """float [3, H, W] in [0, 1]."""
+        self._watch.check()
+        return load(self._clip.read(index))
+
+    def digest(self, index: int) -> str:
+        """sha256 of the file, and the frame's number."""
+        return hashlib.sha256(f"{self._watch.digest()} {index}".encode()).hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._clip.close()
+
+
+class _Watch:
+    """A file, its size, time of change and digest."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._known = path, ""
+        self._stamp = self._now()
+
+    def _now(self) -> tuple[int, int]:
+        regular_size(self.path)
+        status = self.path.stat()
+        return status.st_size, status.st_mtime_ns
+
+    def check(self) -> None:
+        """Refuse a file that has other content than before."""
+        if (now := self._now()) == self._stamp:
+            return
+        if not self._known or file_digest(self.path) != self._known:
+            raise FileError(
+                f"{self.path} has changed on disk since the session was opened: put the old file back, or open a new "
+                "session"
+            )
+        self._stamp = now  # touched, or written again with the same content
+
+    def digest(self) -> str:
+        """sha256 of the file."""
+        self.check()
+        if not self._known:
+            self._known = file_digest(self.path)
+            self.check()
+        return self._known
+
+
+def open_source(source: Any, frames: bool) -> Source:
+    """The source that a user names: an image, a list of images, a folder, a video file, or a folder of frames.
+
+    Raises:
+        FileError: nothing there, an empty folder, a file that cannot be read (in a folder of images it is left out,
+            which a warning says). InputError: of another kind; `frames` of what is no folder.
+    """
+    path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+    if frames and (path is None or not path.is_dir()):
+        raise InputError(f"frames=True is of a folder of frames; got {str(source)[:200]}")
+    if isinstance(source, (list, tuple)):
+        return _list(source)
+    if path is None:
+        return Pictures([source])
+    if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
+        if not path.exists():
+            raise FileError(f"No video at {path}")
+        return VideoFile(path)
+    if not path.is_dir():
+        return Files([path], [path.name], path.parent)
+    if frames:
+        images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+        if not images:
+            raise FileError(f"The folder {path} holds no frames ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        return Files(images, [image.name for image in images], path, frames=True)
+    return _folder(path)
+
+
+def _list(source: Sequence[Any]) -> Source:
+    if not source:
+        raise InputError("The list of images is empty: give at least one")
+    if not all(isinstance(item, (str, os.PathLike)) for item in source):
+        if any(isinstance(item, (str, os.PathLike)) for item in source):
+            raise InputError("The list has both files and images in memory: give one kind")
+        return Pictures(source)
+    paths = [Path(item) for item in source]
+    root = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    return Files(paths, [path.resolve().relative_to(root).as_posix() for path in paths], root)
+
+
+def _folder(folder: Path) -> Source:
+    queries = expand([folder])
+    if clips := [query for query in queries if query.clip]:
+        warnings.warn(
+            f"{folder} holds {len(clips)} video(s), {clips[0].path.name} among them: a clip has a session of its own, "
+            "and they are left out",
+            stacklevel=4,
+        )
+    paths, bad = [], []
+    for query in queries:
+        if not query.clip:
+            try:
+                _sides(query.path)
+                paths.append(query.path)
+            except DenseCtxError as error:
+                bad.append(str(error))
+    if bad:
+        warnings.warn(f"{len(bad)} image(s) are left out: {'; '.join(bad[:3])}", stacklevel=4)
+    if not paths:
+        raise FileError(f"The folder {folder} holds no image that can be read")
+    return Files(paths, [path.relative_to(folder).as_posix() for path in paths], folder)
+
+
+def _sides(path: Path) -> tuple[int, int]:
+    """Width and height, upright, from the header."""
+    if not path.exists():
+        raise FileError(f"No image at {path}")
+    regular_size(path)
+    Image.init()
+    try:
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            width, height = image.size
+            return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FileError(f"{path} is not an image that is read, or damaged: {error}") from None
+
+
+def _eight_bits(image: Tensor) -> Picture:
+    return np.ascontiguousarray((image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
+
+def picture_of(source: Source, index: int) -> Picture:
+    """uint8 [H, W, 3] of an item, for display."""
+    return _eight_bits(source.pixels(index))

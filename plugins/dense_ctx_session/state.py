@@ -1,0 +1,168 @@
+"""What a user did: classes, drawings and marks, as events; with undo and redo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from dense_ctx_predict import LabelClass
+
+from dense_ctx.errors import CheckpointError, InputError
+from dense_ctx.interfaces import Size
+from dense_ctx.visualize import palette
+
+from .annotation import LIMIT, Drawing, Drawings, drawing_from_json, without_class
+
+Event = dict[str, Any]
+_LONGEST = 200  # letters of a class' name
+
+
+@dataclass(frozen=True)
+class State:
+    """Classes, and the drawings of each item that has some. Never changed, only replaced."""
+
+    classes: tuple[LabelClass, ...] = ()
+    drawings: Mapping[int, Drawings] = field(default_factory=dict)
+
+    def with_drawings(self, item: int, drawings: Drawings) -> State:
+        """With other drawings of an item."""
+        rest = {key: value for key, value in self.drawings.items() if key != item}
+        return replace(self, drawings={**rest, item: drawings} if drawings else rest)
+
+
+class Work:
+    """The state, the states before and behind it, and the marks. Events change it, also those read from a journal.
+
+    Args:
+        sizes: (H, W) of the items.
+    """
+
+    def __init__(self, sizes: Sequence[Size]) -> None:
+        self.sizes, self.state = sizes, State()
+        self.marks: dict[int, str] = {}
+        self.next_id = 1
+        self._past: list[State] = []
+        self._future: list[State] = []
+
+    def apply(self, event: Event, drawing: Drawing | None = None) -> tuple[int, ...]:
+        """Do what an event says; the items whose drawings changed. drawing: the event's, if it is at hand.
+
+        Raises:
+            CheckpointError: an event of a damaged journal.
+        """
+        before = self.state
+        try:
+            self._apply(event, drawing)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CheckpointError(f"An event of the session cannot be read ({error}): {event!r:.120}") from error
+        keys = {*before.drawings, *self.state.drawings}
+        old, new = before.drawings, self.state.drawings
+        return tuple(sorted(key for key in keys if old.get(key) is not new.get(key)))
+
+    def _apply(self, event: Event, drawing: Drawing | None) -> None:
+        kind = event["event"]
+        if kind == "mark":
+            self.marks.pop(event["item"], None)
+            if event["mark"] is not None:
+                self.marks[event["item"]] = event["mark"]
+        elif kind in ("undo", "redo"):
+            source, target = (self._past, self._future) if kind == "undo" else (self._future, self._past)
+            if source:
+                target.append(self.state)
+                self.state = source.pop()
+        else:
+            self._past.append(self.state)
+            self._future.clear()
+            self.state = self._changed(kind, event, drawing)
+
+    def _changed(self, kind: str, event: Event, drawing: Drawing | None) -> State:
+        state = self.state
+        if kind == "draw":
+            item = int(event["item"])
+            drawing = drawing or drawing_from_json(event, self.sizes[item])
+            self.next_id = max(self.next_id, drawing.id + 1)
+            return state.with_drawings(item, (*state.drawings.get(item, ()), drawing))
+        if kind == "clear":
+            return state.with_drawings(int(event["item"]), ())
+        if kind == "class":
+            new = class_from_json(event["class"])
+            classes = {item.id: item for item in state.classes}
+            return replace(state, classes=tuple({**classes, new.id: new}.values()))
+        if kind == "remove":
+            drawings = {}
+            for item, old in state.drawings.items():
+                rest = without_class(old, event["id"])
+                if rest:
+                    drawings[item] = old if len(rest) == len(old) and all(map(_same, rest, old)) else rest
+            return State(tuple(item for item in state.classes if item.id != event["id"]), drawings)
+        raise ValueError(f"unknown event {kind!r}")
+
+    def forget(self) -> None:
+        """What was done so far cannot be undone."""
+        self._past.clear()
+        self._future.clear()
+
+    def to_json(self) -> dict[str, Any]:
+        """The state and the marks; what could be undone is not in it."""
+        return {
+            "classes": [asdict(item) for item in self.state.classes],
+            "drawings": {str(item): [d.to_json() for d in value] for item, value in self.state.drawings.items()},
+            "marks": {str(item): mark for item, mark in self.marks.items()},
+            "next_id": self.next_id,
+        }
+
+    def restore(self, data: dict[str, Any]) -> None:
+        """What `to_json` gave. Raises CheckpointError: it is something else."""
+        try:
+            drawings = {
+                int(item): tuple(drawing_from_json(record, self.sizes[int(item)]) for record in records)
+                for item, records in data["drawings"].items()
+            }
+            self.state = State(tuple(map(class_from_json, data["classes"])), drawings)
+            self.marks = {int(item): str(mark) for item, mark in data["marks"].items()}
+            self.next_id = int(data["next_id"])
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise CheckpointError(f"The stored session cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other
+
+
+def class_from_json(record: dict[str, Any]) -> LabelClass:
+    """A class as JSON has it."""
+    red, green, blue = record["colour"]
+    return LabelClass(int(record["id"]), str(record["name"]), (int(red), int(green), int(blue)))
+
+
+def new_class(classes: Sequence[LabelClass], name: Any, colour: Any, id: int | None = None) -> LabelClass:
+    """A class with a free id, or with another name or colour for `id`.
+
+    Raises:
+        InputError: a name that is taken or no text, a colour that is none, more classes than a label map has room for.
+    """
+    if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable() or len(name) > _LONGEST:
+        raise InputError(
+            f"A class name is printable text of 1 to {_LONGEST} letters without spaces around it; got {name!r:.80}"
+        )
+    if any(item.name == name and item.id != id for item in classes):
+        raise InputError(f"There is a class {name!r} already; class names are distinct")
+    if id is None:
+        if len(classes) >= LIMIT:
+            raise InputError(
+                f"A session has at most {LIMIT} classes, as its label maps have 8 bits and 255 is not annotated; "
+                f"{name!r} would be one more"
+            )
+        used = {item.id for item in classes}
+        id = next(i for i in range(LIMIT) if i not in used)
+    if colour is None:
+        red, green, blue = palette()[id].tolist()
+        return LabelClass(id, name, (red, green, blue))
+    if (
+        not isinstance(colour, (tuple, list))
+        or len(colour) != 3
+        or not all(isinstance(part, int) and 0 <= part <= 255 for part in colour)
+    ):
+        raise InputError(f"A colour is (R, G, B), whole numbers from 0 to 255; got {colour!r:.60}")
+    return LabelClass(id, name, (colour[0], colour[1], colour[2]))

@@ -244,9 +244,9 @@ def clean(value: Any) -> Any:
     return value
 
 
-def json_digest(value: Any, *, sort_keys: bool = False) -> str:
-    """sha256 of a value as JSON, hexadecimal."""
-    return hashlib.sha256(json.dumps(value, sort_keys=sort_keys).encode()).hexdigest()
+def json_digest(value: Any) -> str:
+    """sha256 of a value as JSON with sorted keys, hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

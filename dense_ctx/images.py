@@ -23,7 +23,7 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, A
 # no other format is tried: for PostScript, Pillow starts an interpreter, whatever the file's suffix
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
-_WIDTH, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 262, 339  # TIFF tags
+_WIDTH, _PHOTOMETRIC, _SAMPLE_FORMAT, _SUBSAMPLING = 256, 262, 339, 530  # TIFF tags
 
 
 @gateway
@@ -67,7 +67,11 @@ def _check_tiff(image: Image.Image, name: str) -> None:
         raise FileError(f"{name} is a TIFF in which 0 is white; expected one in which 0 is black: invert it")
     if 2 in tags.get(_SAMPLE_FORMAT, ()) and image.mode == "L":
         raise FileError(f"{name} holds signed 8-bit values; expected unsigned ones: convert it")
-    if tags.get(_WIDTH, image.width) != image.width and image.info.get("compression") == "raw":
+    raw = image.info.get("compression") == "raw"
+    if raw and tags.get(_PHOTOMETRIC) == 6 and (image.mode == "RGB" or tags.get(_SUBSAMPLING) != (1, 1)):
+        # Pillow 12 reads four bytes a pixel; later ones, too, take colours that pixels share for their own
+        raise FileError(f"{name} is an uncompressed YCbCr TIFF, which Pillow misreads; expected RGB: convert it")
+    if raw and tags.get(_WIDTH, image.width) != image.width:
         # Pillow swaps the sides before it reads the rows, and cuts them at wrong positions
         raise FileError(f"{name} is an uncompressed TIFF that lies on its side; expected one upright, or compressed")
 

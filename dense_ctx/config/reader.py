@@ -135,7 +135,8 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
             return tuple(_value(kind, item, where, f"{path}[{index}]") for index, (kind, item) in pairs)
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         right = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
-        value = dict(value) if right else value
+        if right:
+            return {key: _value(choices[1], item, where, f"{path}.{key}") for key, item in value.items()}
     elif isinstance(origin, type) and issubclass(Sequence, origin):  # a Sequence, an Iterable
         right = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
         for index, item in enumerate(value if isinstance(value, (list, tuple)) else ()):

@@ -27,6 +27,7 @@ from ..gateway import gateway
 from ..images import padded_size, prepare, resized
 from ..interfaces import Backbone, Features, Size
 from ..persistence.identity import Identity
+from ..persistence.tensors import Spec
 from .base import ImageSet
 from .cache import DiskCache, Shard, disk_space
 
@@ -68,8 +69,10 @@ class FeatureCache:
         self.size: Size = (size[0], size[1])
         self.padded: Size = (settings["padded"][0], settings["padded"][1])
         self.layers: list[int] = settings["layers"]
-        if self._cache.check() is None:
+        stored = self._cache.check()
+        if stored is None:
             raise FileError(f"{folder} holds no feature cache; make one with plan_features(...).run()")
+        self._shapes: dict[str, list[int]] = stored["tensors"]
         done = sum(count for name, count in _shards(self._count).items() if self._cache.path(name).exists())
         if done < self._count:
             raise FileError(
@@ -89,10 +92,12 @@ class FeatureCache:
         """
         if not 0 <= index < self._count:
             raise InputError(f"Image {index} asked for; the cache has 0 to {self._count - 1}")
-        shard = self._cache.shard(_shard_name(index // SHARD))
+        number = index // SHARD
+        shard = self._cache.shard(_shard_name(number))
+        shard.require(_specs(self._shapes, min(SHARD, self._count - number * SHARD)))
         if shard.metadata.get("weights") != self._cache.settings["weights"]:
             raise ConfigError(f"{shard.path} was made with other weights; delete it and run its plan")
-        return {key: shard.row(key, index % SHARD) for key in shard.shapes}
+        return {key: shard.row(key, index % SHARD) for key in shard.specs}
 
     @gateway
     def batch(self, indices: Sequence[int]) -> Features:
@@ -127,6 +132,7 @@ class FeaturePlan:
     _set: ImageSet
     _backbone: Backbone
     _batch: int
+    _shapes: dict[str, list[int]]
 
     @gateway
     def run(self, progress: Callable[[int], object] | None = None) -> int:
@@ -139,7 +145,7 @@ class FeaturePlan:
             FileError: an image cannot be read, or the disk is full or not writable; finished files stay.
             InputError: maps beyond the range of float16.
         """
-        self._cache.claim()
+        self._cache.claim({"tensors": self._shapes})
         metadata = {"weights": self._cache.settings["weights"]}
         size_on_disk = 0
         for number in self._missing:
@@ -192,21 +198,21 @@ def plan_features(
     cache = _disk_cache(folder, settings)
     cache.check()
     one = _encode(backbone, images, range(1), settings)
+    shapes = {key: list(value.shape[1:]) for key, value in one.items()}
 
     shards = enumerate(_shards(len(images)).items())
-    missing = {number: count for number, (key, count) in shards if not cache.complete(key, _holds(count, one))}
+    missing = {number: count for number, (key, count) in shards if not cache.complete(key, _specs(shapes, count))}
     total = sum(missing.values()) * sum(value.numel() * value.element_size() for value in one.values())
     free = disk_space(cache.folder, total, "feature cache", "fewer layers, a smaller size or another disk")
     # by number, not by position in the list: other processes may have finished files already
     shards_here = [number for number in missing if number % world == rank]
     left = sum(missing[number] for number in shards_here)
-    return FeaturePlan(len(images), left, total, free, cache, shards_here, images, backbone, batch)
+    return FeaturePlan(len(images), left, total, free, cache, shards_here, images, backbone, batch, shapes)
 
 
-def _holds(count: int, one: dict[str, Tensor]) -> Callable[[Shard], bool]:
-    """A check that a shard has tensors like those of one image, for `count` images."""
-    shapes = {key: [count, *value.shape[1:]] for key, value in one.items()}
-    return lambda shard: shard.shapes == shapes
+def _specs(shapes: dict[str, list[int]], count: int) -> dict[str, Spec]:
+    """Of the shard of `count` images."""
+    return {key: (torch.float16, (count, *shape)) for key, shape in shapes.items()}
 
 
 def _disk_cache(folder: str | os.PathLike[str], settings: dict[str, Any]) -> DiskCache[Shard]:

@@ -35,15 +35,18 @@ class ImageSpec:
 
     short_side: resize the shorter side to so many pixels (bilinear, antialiased); null: not resized.
     size: [H, W] to resize to instead, without regard to the aspect ratio.
+    stride: of the backbones, in pixels, that the size is for; others are refused. null: of any.
     """
 
     short_side: int | None = None
     size: tuple[int, int] | None = None
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         side, size = self.short_side, self.size
         expect(side is None or is_whole(side), "image.short_side", side, "a number of pixels, or null")
         expect(size is None or _is_size(size), "image.size", size, "[height, width], or null")
+        expect(self.stride is None or is_whole(self.stride), "image.stride", self.stride, "whole pixels, or null")
 
 
 @dataclass(frozen=True)

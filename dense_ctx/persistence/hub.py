@@ -15,7 +15,7 @@ import torch
 
 from ..errors import FileError, InputError, UnknownNameError, WeightsError
 from ..plugins import registry
-from .artefact import MANIFEST, recover
+from .artefact import MANIFEST, present
 from .checkpoint import CARD, CONFIG, WEIGHTS, read
 from .links import may_fetch, may_read_paths, opening
 from .transfer import persevere
@@ -112,8 +112,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
     if not may_read_paths() or len(os.fspath(name)) > 1000 or "\0" in os.fspath(name):
         return None
     for folder in (Path(name), *([] if outer is None else [outer / name])):
-        recover(folder)
-        if os.path.isdir(folder):  # False for what no file system can name
+        if present(folder):  # False for what no file system can name
             return folder
     return None
 
@@ -169,6 +168,8 @@ def _published(
         try:
             registry().get("model", text)
         except UnknownNameError as error:
+            if text in registry().names("preset"):
+                raise UnknownNameError(of_preset(text)) from None
             message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
             raise UnknownNameError(message, error.hint) from None
     if target != text or may_fetch(target):
@@ -177,6 +178,13 @@ def _published(
         return fetch(target, text, files, revision, cache_dir, True, token)
     except WeightsError as error:
         raise unnamed(target) from error
+
+
+def of_preset(name: str) -> str:
+    """What to do with a preset's name in a model's place."""
+    header = [line.removeprefix("#   ") for line in registry().text("preset", name).splitlines() if line[:4] == "#   "]
+    commands = " && ".join(line for line in header if line.startswith(("dense-ctx ", "accelerate ")))
+    return f"{name!r} is a preset, not a model: `{commands}` runs it; what it trains opens by its folder, OUT/model"
 
 
 def unnamed(repository: str) -> WeightsError:

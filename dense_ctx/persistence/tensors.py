@@ -32,6 +32,16 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
     return {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
 
 
+def unfit(actual: Mapping[str, Spec], specs: Mapping[str, Spec], *, cast: bool = False) -> list[str]:
+    """As `misfits`, and the tensors of another dtype; `cast`: any floating-point type will do for another one."""
+    faults = misfits({name: tuple(map(int, shape)) for name, (_, shape) in actual.items()}, specs)
+    for name in sorted(set(specs) & set(actual)):
+        own, dtype = actual[name][0], specs[name][0]
+        if own != dtype and not (cast and own.is_floating_point and dtype.is_floating_point):
+            faults.append(f"{name} is {own}, not {dtype}")
+    return faults
+
+
 def misfits(shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, Spec]) -> list[str]:
     """Descriptions of the missing, unexpected and misshapen tensors."""
     faults = [f"missing {name}" for name in sorted(set(specs) - set(shapes))]
@@ -67,11 +77,7 @@ def require_state(
     Raises:
         CheckpointError: names up to six faulty tensors.
     """
-    faults = misfits({name: tuple(value.shape) for name, value in tensors.items()}, specs)
-    for name in sorted(set(specs) & set(tensors)):
-        actual, dtype = tensors[name].dtype, specs[name][0]
-        if actual != dtype and not (cast and actual.is_floating_point and dtype.is_floating_point):
-            faults.append(f"{name} is {actual}, not {dtype}")
+    faults = unfit({name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}, specs, cast=cast)
     refuse([*faults, *(f"{name} holds NaN or infinity" for name in nonfinite(tensors))], complaint)
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dense_ctx.commands.arguments import (
     add_model_argument,
-    add_precision_arguments,
     refuse,
     split_pair,
 )
 from dense_ctx.commands.base import Command
 from dense_ctx.model_spec import DEFAULT_METHOD
+
+from .precision import add_precision_arguments
 
 if TYPE_CHECKING:
     from .outputs import Writer

@@ -5,15 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dense_ctx.commands.arguments import (
-    add_model_argument,
-    add_precision_arguments,
-    model_of,
-    progress,
-    refuse,
-)
+from dense_ctx.commands.arguments import add_model_argument, model_of, progress, refuse
 from dense_ctx.commands.base import Command
 from dense_ctx.model_spec import DEFAULT_MODEL
+
+from .precision import add_precision_arguments
 
 
 class Features(Command):

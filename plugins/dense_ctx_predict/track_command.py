@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.commands.arguments import add_model_argument, add_precision_arguments, model_of, progress
+from dense_ctx.commands.arguments import add_model_argument, model_of, progress
 from dense_ctx.commands.base import Command
+
+from .precision import add_precision_arguments
 
 if TYPE_CHECKING:
     from dense_ctx.data.video import Frame

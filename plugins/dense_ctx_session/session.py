@@ -111,8 +111,10 @@ class Session(Drawing, Answers):
     def _write(self, folder: Folder) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
         drawn = sorted(self._work.state.drawings)
+        folder.require_own(self._id)
         self._save_votes(folder.path)
         folder.write({
+            "session": self._id,
             "model": self._identity,
             "open": saving.model_reference(self.model, self._spec, folder.path),
             "source": saving.source_reference(self._source, folder.path),
@@ -160,14 +162,14 @@ class Session(Drawing, Answers):
             if known is not None and known != f"./{saving.MODEL}" and session._spec is None:
                 session._spec = known
             saving.check_model(data.get("model"), session._identity, home.path)
+            session._id = data["session"]
             session._work.restore(data)
             for event in events:
                 session._work.apply(event)
             for index, digest in data["digests"].items():
                 if source.digest(int(index)) != digest:
                     raise FileError(f"{source.items[int(index)].name} has changed since it was annotated: put it back")
-            for item in session._work.state.drawings:
-                session._predictions.annotate(item, session._canvas(item))
+            session._follow(tuple(session._work.state.drawings))
             session._load_votes(home.path)
         except KeyError as error:
             home.close()

@@ -83,8 +83,8 @@ class Files(Source):
 
     def __init__(self, paths: Sequence[Path], names: Sequence[str], root: Path | None, frames: bool = False) -> None:
         self.paths, self.root, self.is_clip = tuple(paths), root, frames
-        self._watch = [_Watch(path) for path in paths]
         self.items = tuple(Item(name, *_sides(path)) for path, name in zip(paths, names, strict=True))
+        self._watch = [_Watch(path) for path in paths]
         if frames and len({(item.width, item.height) for item in self.items}) > 1:
             other = next(
                 item for item in self.items if (item.width, item.height) != (self.items[0].width, self.items[0].height)

@@ -34,15 +34,18 @@ class ImageSpec:
 
     short_side: resize the shorter side to so many pixels (bilinear, antialiased); null: not resized.
     size: [H, W] to resize to instead, without regard to the aspect ratio.
+    stride: of the backbones, in pixels, that the size is for; others are refused. null: of any.
     """
 
     short_side: int | None = None
     size: tuple[int, int] | None = None
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         side, size = self.short_side, self.size
         expect(side is None or side >= 1, "image.short_side", side, "a number of pixels, or null")
         expect(size is None or min(size) >= 1, "image.size", size, "[height, width], or null")
+        expect(self.stride is None or self.stride >= 1, "image.stride", self.stride, "whole pixels, or null")
 
 
 @dataclass(frozen=True)

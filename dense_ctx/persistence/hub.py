@@ -167,6 +167,8 @@ def _published(name: str | os.PathLike[str], access: Access, files: Sequence[str
         try:
             registry().get("model", text)
         except UnknownNameError as error:
+            if text in registry().names("preset"):
+                raise UnknownNameError(of_preset(text)) from None
             message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
             raise UnknownNameError(message, error.hint) from None
     if target != text or may_fetch(target):
@@ -175,6 +177,13 @@ def _published(name: str | os.PathLike[str], access: Access, files: Sequence[str
         return fetch(target, text, files, replace(access, local_files_only=True))
     except WeightsError as error:
         raise unnamed(target) from error
+
+
+def of_preset(name: str) -> str:
+    """What to do with a preset's name in a model's place."""
+    header = [line.removeprefix("#   ") for line in registry().text("preset", name).splitlines() if line[:4] == "#   "]
+    commands = " && ".join(line for line in header if line.startswith(("dense-ctx ", "accelerate ")))
+    return f"{name!r} is a preset, not a model: `{commands}` runs it; what it trains opens by its folder, OUT/model"
 
 
 def unnamed(repository: str) -> WeightsError:

@@ -121,7 +121,7 @@ def ending_together() -> Iterator[None]:
         lost = not isinstance(error, DenseCtxError) and ("gloo" in str(error) or "NCCL" in str(error))
         with suppress(Exception):
             if lost:
-                message = "another process ended without a word: it was killed, or the machine is out of memory"
+                message = "another process was killed; the machine may be out of memory"
             message = store.compare_set(key, "", message).decode()
             until = time.monotonic() + _GRACE - 1
             while store.add(f"{key}/read", 0) < world and time.monotonic() < until:  # before their store ends with us

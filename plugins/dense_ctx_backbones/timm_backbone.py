@@ -77,7 +77,7 @@ class TimmBackbone(Backbone):
             raise InputError(f"prefix={prefix!r} is of the names in a file: give weights=PATH with it")
         self.name, self.resize = model, resize
         # of parameters that are read to their place none is held before; buffers are, a file may lack some
-        empty = weights is not None and placement() != (None, None)
+        empty = weights is not None and placement.get() != (None, None)
         with init_empty_weights(include_buffers=False) if empty else nullcontext():
             self.net = self._build(model, options)
         official_positions(self.net)

@@ -172,7 +172,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, h
         raise WeightsError(f"The weights of {source} do not fit: tensors {'; '.join(faults)}{hint}")
     if broken := nonfinite(state):
         raise WeightsError(f"The weights of {source} hold NaN or infinity: {', '.join(broken[:4])}")
-    device, dtype = placement()
+    device, dtype = placement.get()
     if (device, dtype) == (None, None):
         module.load_state_dict(state)
         return

@@ -45,13 +45,14 @@ class PseudoLabel(Command):
         from dense_ctx.device import processes
         from dense_ctx.errors import ConfigError
 
-        from .task_settings import TaskSettings
+        from .task_settings import TaskSettings, find_images
         from .tasks import make_tasks
 
         values = override({}, *settings_of(args))
         if "segmenter" in values:
             raise ConfigError("segmenter=... is written --segmenter 'NAME(key=value, ...)'")
         settings = typed(TaskSettings, {**values, "segmenter": parse_part(args.segmenter)}, "pseudo-label")
+        find_images(args.images)  # before weights are fetched and opened
         rank, _ = processes()
         folder = make_tasks(args.images, args.out, model_of(args), settings, args.model, partial(progress, row=rank))
         if rank == 0:

@@ -1,4 +1,4 @@
-"""auto: the format that a file looks like."""
+"""Format `auto`: detect the format of a file or folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .base import LabelFormat, Source
 
 
 class Auto(LabelFormat):
-    """`auto`: reads what any registered format recognises as its own.
+    """`auto`: read with the registered format that recognises the file.
 
     Args:
         options: of that format.
     """
 
-    title = "whichever of these it is"
+    title = "detected among the formats below"
     suffix = ""
     writes = False
 
@@ -28,7 +28,7 @@ class Auto(LabelFormat):
         self.options = options
 
     def load(self, source: Source) -> AnnotationSet:
-        """Read by the only format that recognises the path."""
+        """Read with the only format that recognises the path."""
         name = recognised(source.path)
         part: LabelFormat = registry().create("label-format", name, **self.options)
         with blamed("label-format", name):
@@ -36,10 +36,10 @@ class Auto(LabelFormat):
 
 
 def recognised(path: Path) -> str:
-    """The name of the only format that recognises a file or folder.
+    """Name of the only format that recognises a file or folder.
 
     Raises:
-        FileError: none does. InputError: several do.
+        FileError: no format recognises it. InputError: several formats do.
     """
     names = []
     for entry in registry().entries("label-format"):
@@ -51,7 +51,7 @@ def recognised(path: Path) -> str:
             names.append(entry.name)
     if not names:
         what = "folder" if path.is_dir() else "file"
-        raise FileError(f"The {what} {path} is of no label format that is known: `dense-ctx labels` lists them")
+        raise FileError(f"No label format recognises the {what} {path}: `dense-ctx labels` lists the formats")
     if len(names) > 1:
-        raise InputError(f"{path} may be {' or '.join(names)}: say which")
+        raise InputError(f"{path} may be {' or '.join(names)}: name the format")
     return names[0]

@@ -35,7 +35,7 @@ def track(
 ) -> Iterator[Tensor]:
     """Propagate the first frame's mask through a clip, one frame at a time.
 
-    Memory does not grow with the clip's length: features of nine frames on the grid, and one frame at full size.
+    Memory does not grow with the clip: it holds features of nine frames on the grid and one frame at full size.
 
     Args:
         model: its pixel features are computed on a grid with one cell per `stride` pixels.
@@ -48,8 +48,9 @@ def track(
         The object ids of each frame, int64 [H, W]; first `first_mask` itself.
 
     Raises:
-        NonFiniteError: features of a frame that are NaN or infinite.
-        InputError: the mask has another size or a single label, the frames differ in size, or there are none.
+        NonFiniteError: the features of a frame hold NaN or infinity.
+        InputError: the mask has another size than the first frame or a single label, the frames differ in size, or
+            the video has no frames.
     """
     if stride < 1:
         raise InputError(f"stride={stride} is not at least 1")

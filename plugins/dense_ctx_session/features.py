@@ -225,7 +225,7 @@ def _stride(model: DenseModel) -> int:
 def _disk(folder: Path, identity: Mapping[str, Any]) -> DiskCache[Shard]:
     """One folder a model, so that one cache serves all."""
     settings = {"format": FORMAT, "model": dict(identity)}
-    home = Path(os.path.abspath(folder)) / json_digest(settings, sort_keys=True)[:16]
+    home = Path(os.path.abspath(folder)) / json_digest(settings)[:16]
     cache = DiskCache(Identity(home / "manifest.json", "cache of session features"), settings, Shard)
     cache.claim()
     return cache

@@ -1,4 +1,4 @@
-"""Arguments that the verbs of this plugin share."""
+"""Options of the verbs that run a model on pictures of any size."""
 
 from __future__ import annotations
 

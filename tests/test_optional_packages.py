@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ WHEN_USED = {
     "faiss": [lambda: kmeans(ROWS, 2, engine="faiss"), lambda: ApproximateIndex(ROWS, "ivf")],
     "h5py": [lambda: MatSet(Path("nyu"), Path("nyu"), "val", "depth", (), False, (1, 1, 1), None)],
     "pycocotools": [lambda: _load(Path("instances.json"))],
+    **{key: [lambda: registry().create("command", "explore").run(Namespace())] for key in ("starlette", "uvicorn")},
     "open_clip": [lambda: text_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k", "cpu")],
 }  # fmt: skip
 OPTIONAL = {*WITH_THE_PART, *WHEN_USED}

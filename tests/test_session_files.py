@@ -341,6 +341,42 @@ def test_features_stay_within_the_budget(photos):
         Session(MODEL, photos, max_memory="much")
 
 
+def test_features_on_disk_stay_within_their_budget(photos, tmp_path):
+    cache = tmp_path / "cache"
+
+    def files():
+        return {path.name: path.stat().st_size for path in cache.rglob("*.safetensors")}
+
+    with Session(MODEL, photos, cache_dir=cache) as session:
+        session.labels(0)
+        (first,) = files()
+        size = files()[first]
+        time.sleep(0.02)
+        session.labels(1)
+        assert len(files()) == 2
+    time.sleep(0.02)
+    with Session(MODEL, photos, cache_dir=cache, max_disk=int(2.5 * size)) as session:
+        session.labels(0)  # read, so the other one is the oldest now
+        time.sleep(0.02)
+        session.labels(2)
+        assert len(files()) == 2
+        assert first in files()
+        assert session._store.computed == 1
+
+
+def test_a_full_disk_of_features_is_told_and_survived(photos, tmp_path, monkeypatch):
+    with Session(MODEL, photos, classes=["background", "box"], cache_dir=tmp_path / "cache") as session:
+        draw(session)
+
+        def fail(*_args, **_options):
+            raise FileError("Cannot write: no space left")
+
+        monkeypatch.setattr(session._store._disk._cache, "write", fail)
+        with pytest.warns(UserWarning, match="in memory alone from here on"):
+            session.labels(0)
+        assert session.labels(1).shape == SIZE
+
+
 def test_prefetch_computes_in_the_background(photos):
     with Session(MODEL, photos) as session:
         session.prefetch(2)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import DenseCtxError
 from dense_ctx.files import json_digest
+from dense_ctx.images import resized
 from dense_ctx.interfaces import DenseFeatures, Size
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import require_finite
@@ -20,7 +21,7 @@ from .disk import DiskFeatures
 from .source import Source
 
 STRIDE = 4  # pixels of a cell, at least
-CELLS = 1 << 16  # of an item, at most
+PIXELS = 1 << 20  # larger items are encoded at this size: time and memory stay bounded
 SAMPLE = 16  # rows and columns of the small map that stays of every item
 _RECENT = 2  # items kept in float32 too
 _COARSE = 8  # pixels of a cell for propagation
@@ -83,10 +84,15 @@ class FeatureStore:
 
     def grid(self, index: int) -> Size:
         """(h, w) of an item's pixel features."""
-        item = self.source.items[index]
-        stride = max(float(self.stride), (item.height * item.width / CELLS) ** 0.5)
+        height, width = self.encoded(index)
         # rounded down: a cell that is a little larger than the decoder's lets it average, a third faster than filtering
-        return max(1, int(item.height / stride)), max(1, int(item.width / stride))
+        return max(1, height // self.stride), max(1, width // self.stride)
+
+    def encoded(self, index: int) -> Size:
+        """(H, W) at which an item goes through the model: its own, or less."""
+        item = self.source.items[index]
+        scale = min(1.0, (PIXELS / (item.height * item.width)) ** 0.5)
+        return max(1, round(item.height * scale)), max(1, round(item.width * scale))
 
     def factor(self, index: int) -> int:
         """Cells of the grid, a side, to one of propagation, which is about 8 pixels."""
@@ -173,7 +179,7 @@ class FeatureStore:
     @torch.no_grad()
     def _compute(self, index: int) -> ItemFeatures:
         name = self.source.items[index].name
-        features = self.model(self.source.pixels(index), size=self.grid(index))
+        features = self.model(resized(self.source.pixels(index), self.encoded(index)), size=self.grid(index))
         self.computed += 1
         pixels, patches = (part.to("cpu", torch.float16).contiguous() for part in (features.pixels, features.patches))
         require_finite(f"The features of {name} in float16", "Use another model", pixels=pixels, patches=patches)

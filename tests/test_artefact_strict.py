@@ -357,7 +357,7 @@ def test_a_folder_that_is_being_replaced_is_never_missed(work, tmp_path, monkeyp
             if looks < first:
                 break
     print(f"{work}: {cases} interleavings")
-    assert cases > 10
+    assert cases >= 10
 
 
 @posix

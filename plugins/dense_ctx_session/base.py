@@ -55,6 +55,8 @@ class Base:
         self._predictions = Predictions(method, self._store)
         self._folder: Folder | None = None
         self._id = unique()
+        self._beside: list[Base] = []  # that read the same annotation by other models
+        self._main: Base | None = None  # whose annotation this one reads
         self._lock = threading.RLock()
         self._closed = False
 
@@ -63,12 +65,21 @@ class Base:
         """The classes, in the order of `probabilities`."""
         return list(self._work.state.classes)
 
+    @property
+    def _readers(self) -> tuple[Base, ...]:
+        """All sessions of this annotation, the one that keeps it first."""
+        main = self if self._main is None else self._main
+        return (main, *main._beside)
+
     def _do(self, event: Event, drawing: Drawing | None = None) -> tuple[int, ...]:
+        if self._main is not None:
+            return self._main._do(event, drawing)
         with self._lock:
             if self._closed:
                 raise InputError("The session is closed: Session.open(folder) goes on")
             changed = self._work.apply(event, drawing)
-            self._follow(changed)
+            for each in self._readers:
+                each._follow(changed)
             if self._folder is not None:
                 self._folder.append(event)
             return changed

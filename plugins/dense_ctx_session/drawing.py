@@ -30,7 +30,8 @@ class Drawing(Base):
         """
         with self._lock:
             new = new_class(self.classes, name, colour)
-            self._predictions.begin_class(new.id)
+            for each in self._readers:
+                each._predictions.begin_class(new.id)
             self._do({"event": "class", "class": asdict(new)})
             return new
 

@@ -36,12 +36,15 @@ class Work:
 
     Args:
         sizes: (H, W) of the items.
+
+    Attributes: revision: how many events there were, those before a restart among them.
     """
 
     def __init__(self, sizes: Sequence[Size]) -> None:
         self.sizes, self.state = sizes, State()
         self.marks: dict[int, str] = {}
         self.next_id = 1
+        self.revision = 0
         self._past: list[State] = []
         self._future: list[State] = []
 
@@ -56,6 +59,7 @@ class Work:
             self._apply(event, drawing)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"An event of the session cannot be read ({error}): {event!r:.120}") from error
+        self.revision += 1
         keys = {*before.drawings, *self.state.drawings}
         old, new = before.drawings, self.state.drawings
         return tuple(sorted(key for key in keys if old.get(key) is not new.get(key)))
@@ -110,6 +114,7 @@ class Work:
             "drawings": {str(item): [d.to_json() for d in value] for item, value in self.state.drawings.items()},
             "marks": {str(item): mark for item, mark in self.marks.items()},
             "next_id": self.next_id,
+            "revision": self.revision,
         }
 
     def restore(self, data: dict[str, Any]) -> None:
@@ -117,12 +122,13 @@ class Work:
         try:
             drawings = {
                 int(item): tuple(drawing_from_json(record, self.sizes[int(item)]) for record in records)
-                for item, records in data["drawings"].items()
+                for item, records in dict(data["drawings"]).items()
             }
             self.state = State(tuple(map(class_from_json, data["classes"])), drawings)
-            self.marks = {int(item): str(mark) for item, mark in data["marks"].items()}
+            self.marks = {int(item): str(mark) for item, mark in dict(data["marks"]).items()}
             self.next_id = int(data["next_id"])
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            self.revision = int(data["revision"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"The stored session cannot be read ({type(error).__name__}: {error})") from error
 
 

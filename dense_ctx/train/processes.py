@@ -18,14 +18,8 @@ from ..device import join_group, pick_device, processes
 from ..errors import ConfigError, DenseCtxError, FileError, cause_of
 from .config import TrainConfig
 
-_FREE = (
-    "USE_CPU",
-    "DEBUG_MODE",
-    "CPU_AFFINITY",
-    "LOG_LEVEL",
-    "ENABLE_RICH",
-    "DYNAMO_MODE",
-)  # of Accelerate's variables
+# of Accelerate's variables, those that change nothing
+_FREE = ("USE_CPU", "DEBUG_MODE", "CPU_AFFINITY", "LOG_LEVEL", "ENABLE_RICH", "DYNAMO_MODE")
 _POLL, _GRACE = 0.2, 4.0  # seconds
 _runs = itertools.count()
 

@@ -24,6 +24,7 @@ from dense_ctx.errors import ConfigError
 from dense_ctx.files import json_digest, state_digest, write_json, write_text
 from dense_ctx.persistence import checkpoint, hub
 from dense_ctx.persistence.artefact import MANIFEST, Artefact, read_object
+from dense_ctx.plugins import blamed
 
 from .card import predictor_card
 from .context_files import CONTEXT, load_context, save_context
@@ -86,7 +87,7 @@ def open_predictor(
     dtype: torch.dtype | None = None,
 ) -> P:
     """`Predictor.from_pretrained`."""
-    where = hub.locate(name, revision, cache_dir, local_files_only, token, FILES)
+    where = hub.locate(name, hub.Access(revision, cache_dir, local_files_only, token), FILES)
     published = hub.local_folder(name) is None
     if not (where / FACTS).exists():
         model = checkpoint.read(where, published=published, allow=allow)
@@ -117,7 +118,9 @@ def digest(predictor: Predictor) -> str:
     context, config = predictor.context, predictor.model.model_config
     parts: list[Any] = [predictor.task, state_digest(predictor.model.state_dict())]
     if context is not None and context.probe_ is not None:
-        parts += [context.method, context.options, context.classes_, state_digest(context.probe_.state_dict())]
+        with blamed("probe", context.method):
+            learnt = state_digest(context.probe_.state_dict())
+        parts += [context.method, context.options, context.classes_, learnt]
     elif config is not None and config.output is not None:
         parts.append(asdict(config.output))
     return json_digest(parts)

@@ -70,10 +70,10 @@ def snapshot(repository: str, name: str) -> Path:
 
     files = ["config.json", "model.safetensors"]
     with contextlib.suppress(WeightsError):  # not cached
-        folder = hub.fetch(repository, repository, files, None, None, True, None)
+        folder = hub.fetch(repository, repository, files, hub.Access(local_files_only=True))
         if all((folder / file).exists() for file in files):
             return folder
     try:
-        return hub.fetch(repository, repository, files, None, None, False, None)
+        return hub.fetch(repository, repository, files)
     except (UnknownNameError, WeightsError) as error:
         raise unreachable(name, repository, constants.HF_HUB_CACHE, str(error)) from error

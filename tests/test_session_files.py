@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,8 +253,8 @@ def test_a_full_disk_loses_nothing(photos, tmp_path):
 def test_a_changed_image_is_refused_by_name(photos, tmp_path):
     file = photos / "0.png"
     session = Session(MODEL, photos, classes=["background", "box"])
-    draw(session)
     session.save(tmp_path / "work")
+    draw(session)
     before = file.read_bytes()
     os.utime(file)
     assert session.picture(0).shape == (*SIZE, 3)  # touched, and the same
@@ -407,3 +408,15 @@ def test_exported_labels_read_back(photos, tmp_path, form):
             assert (ids[annotation.labels] == session.labels(item)).all()
         one = session.export(tmp_path / "one", form, items=[1])
         assert list(registry().create("label-format", "auto").open(one, images=photos).images) == ["day1/1.png"]
+
+
+def test_the_example_writes_masks_of_a_folder(photos, tmp_path):
+    script = Path(__file__).parents[1] / "examples" / "strokes.py"
+    done = subprocess.run([sys.executable, script, photos, tmp_path / "masks"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "annotate next: day1/" in done.stdout
+    files = sorted(path.relative_to(tmp_path / "masks").as_posix() for path in (tmp_path / "masks").rglob("*.png"))
+    assert files == ["0.png", "day1/1.png", "day1/2.png"]
+    mask = np.asarray(Image.open(tmp_path / "masks" / "0.png"))
+    assert mask[24, 40] == 1
+    assert mask[2, 40] == 0

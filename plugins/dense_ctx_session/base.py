@@ -87,6 +87,12 @@ class Base:
                 self._folder.append(event)
             return changed
 
+    def _draw(self, item: int, drawing: Drawing) -> None:
+        event: Event = {"event": "draw", "item": item, **drawing.to_json()}
+        if item not in self._work.digests:
+            event["digest"] = self._source.digest(item)
+        self._do(event, drawing)
+
     def _follow(self, changed: tuple[int, ...]) -> None:
         """Bring the canvases of items and the predictions up to what was done."""
         self._predictions.class_ids = {item.id for item in self._work.state.classes}

@@ -98,21 +98,26 @@ class Chains:
             labels: of the origin, int64 [H, W], 255 where nothing is known; a chain that goes on has its own.
         """
         key = (origin, version, step)
-        place, frames = self._open.pop(key, (origin, None))
+        place, frames = self._open.pop(key, (origin, None))  # a thread that has it has it alone
         if frames is None or (wanted[0] - place) * step <= 0:
             place, frames = origin, self._frames(origin, version, labels, step)
         left = set(wanted)
-        for index, votes in frames:
-            place = index
-            if index in left:
-                left.remove(index)
-                self._open[key] = (place, frames)
-                self._open.move_to_end(key)
-                while len(self._open) > _OPEN:
-                    self._open.popitem(last=False)
-                yield index, votes
-            if not left:
-                return
+        try:
+            while left:
+                place, votes = next(frames)
+                if place in left:
+                    left.remove(place)
+                    if not left:
+                        self._keep(key, place, frames)
+                    yield place, votes
+        except GeneratorExit:  # whoever asked stops here; what failed is not gone on with
+            self._keep(key, place, frames)
+            raise
+
+    def _keep(self, key: tuple[int, str, int], place: int, frames: Iterator[tuple[int, Votes]]) -> None:
+        self._open[key] = place, frames
+        while len(self._open) > _OPEN:
+            self._open.popitem(last=False)
 
     def _frames(self, origin: int, version: str, labels: Tensor, step: int) -> Iterator[tuple[int, Votes]]:
         store, count = self._store, len(self._store.source.items)

@@ -116,7 +116,6 @@ class Session(Drawing, Answers):
 
     def _write(self, folder: Folder) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
-        drawn = sorted(self._work.state.drawings)
         folder.require_own(self._id)
         self._save_votes(folder.path)
         folder.write({
@@ -124,7 +123,6 @@ class Session(Drawing, Answers):
             "model": self._identity,
             "open": saving.model_reference(self.model, self._spec, folder.path),
             "source": saving.source_reference(self._source, folder.path),
-            "digests": {str(index): self._source.digest(index) for index in drawn},
             "method": str(self.method),
             **self._work.to_json(),
         })  # fmt: skip
@@ -174,9 +172,9 @@ class Session(Drawing, Answers):
             session._work.restore(data)
             for event in events:
                 session._work.apply(event)
-            for index, digest in data["digests"].items():
-                if source.digest(int(index)) != digest:
-                    raise FileError(f"{source.items[int(index)].name} has changed since it was annotated: put it back")
+            for index, digest in session._work.digests.items():
+                if source.digest(index) != digest:
+                    raise FileError(f"{source.items[index].name} has changed since it was annotated: put it back")
             session._follow(tuple(session._work.state.drawings))
             session._load_votes(home.path)
         except KeyError as error:

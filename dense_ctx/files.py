@@ -233,17 +233,6 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
         raise FileError(f"{path} is not JSON: {error}") from None
 
 
-def clean(value: Any) -> Any:
-    """Convert to JSON values: NaN becomes null, tuples lists."""
-    if isinstance(value, dict):
-        return {str(k): clean(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(v) for v in value]
-    if isinstance(value, float) and value != value:
-        return None
-    return value
-
-
 def json_digest(value: Any) -> str:
     """sha256 of a value as JSON with sorted keys, hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,8 @@ from dense_ctx.data.cache import CHECKSUM, Shard, write_shard
 from dense_ctx.data.features import FeatureCache, fill_cache
 from dense_ctx.errors import CheckpointError, ConfigError, DenseCtxError, FileError
 from dense_ctx.evaluate import Result
-from dense_ctx.files import clean, json_digest, write_json
+from dense_ctx.evaluate.result import clean
+from dense_ctx.files import json_digest, write_json
 from dense_ctx.persistence.identity import Identity
 from dense_ctx.persistence.tensors import read_sealed, write_sealed
 

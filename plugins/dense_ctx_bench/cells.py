@@ -15,7 +15,8 @@ from dense_ctx.create import create_backbone, create_decoder
 from dense_ctx.data import ImageSet, Subset, open_set, published
 from dense_ctx.environment import describe_environment, peak_memory_mb
 from dense_ctx.errors import ConfigError, InputError, StoppedError
-from dense_ctx.files import clean, state_digest
+from dense_ctx.evaluate.result import clean
+from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Backbone, Decoder, ScoredObjective, Size
 from dense_ctx.model import DenseModel
 from dense_ctx.plugins import blamed, registry

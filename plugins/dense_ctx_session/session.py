@@ -244,7 +244,8 @@ class Session(Drawing, Answers):
                 return
             self._closed = True
         for other in self._beside:
-            other.close()
+            other._store.close()
+            other._closed = True
         self._store.close()
         with self._lock:
             if self._folder is not None:

@@ -122,13 +122,13 @@ class Work:
         try:
             drawings = {
                 int(item): tuple(drawing_from_json(record, self.sizes[int(item)]) for record in records)
-                for item, records in data["drawings"].items()
+                for item, records in dict(data["drawings"]).items()
             }
             self.state = State(tuple(map(class_from_json, data["classes"])), drawings)
-            self.marks = {int(item): str(mark) for item, mark in data["marks"].items()}
+            self.marks = {int(item): str(mark) for item, mark in dict(data["marks"]).items()}
             self.next_id = int(data["next_id"])
             self.revision = int(data["revision"])
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"The stored session cannot be read ({type(error).__name__}: {error})") from error
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError, InputError
+from ..errors import CheckpointError, ConfigError
 from .features import DenseFeatures, Reads, Size, Task
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class Probe(ABC):
         """Restore a fitted state.
 
         Raises:
-            CheckpointError: not a state of this probe: a tensor is missing, left over, or of another shape or dtype.
+            CheckpointError: not a state of this probe: a tensor is missing, left over, or of another shape or dtype;
+                `dense_ctx.persistence.tensors.require_state` names it.
         """
 
     def outputs(self, pixels: int, patches: int) -> int:
@@ -108,6 +109,6 @@ class Probe(ABC):
         maps = [torch.randn(1, width, 2, 2, generator=generator) for width in (pixels, patches)]
         try:
             return self.predict(DenseFeatures(maps[0], maps[1], None)).shape[1]
-        except (RuntimeError, InputError) as error:
+        except Exception as error:  # whatever tensors of other shapes lead to
             name = f"{type(self).__name__} is not fitted on features of {pixels} and {patches} channels"
             raise CheckpointError(f"{name} (pixels, patches): {error}") from error

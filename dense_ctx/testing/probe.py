@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import ConfigError, InputError, NotFittedError
+from ..errors import CheckpointError, ConfigError, InputError, NotFittedError
 from ..interfaces import DenseFeatures, Probe
 from ..persistence.file_args import file_args_problem
+from ..persistence.tensors import load_probe
 from .common import Clauses, difference, factory, finite, noise
 
 CELL, GRID, WIDTH = 4, (4, 6), 8  # pixels a patch, patches, channels: images of 16 x 24
@@ -31,7 +33,7 @@ def check_probe(probe: str | Callable[..., Probe], *, args: dict[str, Any] | Non
 
     Returns:
         The clauses verified: construction, unfitted, fit, input, predict, learns, ignored, deterministic,
-        state_dict, and for segmentation probabilities and new_class.
+        state_dict, strict, and for segmentation probabilities and new_class.
 
     Raises:
         ContractError: a clause is broken.
@@ -124,9 +126,24 @@ def _task(check: Clauses, build: Callable[[], Probe], segmentation: bool) -> Non
         other = build()
         other.load_state_dict(load(save({k: v.contiguous() for k, v in probe.state_dict().items()})))
         require(difference(other.predict(test), out) <= 1e-5, "predicts differently after a round trip of its state")
+    with check.clause("strict") as require:
+        for name, what, state in _foreign(probe.state_dict()):
+            with suppress(CheckpointError):
+                load_probe(build(), state, "it")
+                require(False, f"load_state_dict accepts a state in which {name} is {what}")
     _ignored(check, build(), segmentation)
     if segmentation:
         _new_class(check, build())
+
+
+def _foreign(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
+    """States with one tensor that is not the probe's: its name, what is wrong, all tensors."""
+    for name, value in state.items():
+        other = torch.float64 if value.dtype == torch.float32 else torch.float32
+        yield name, "missing", {key: tensor for key, tensor in state.items() if key != name}
+        yield name, f"of {value.ndim + 1} axes, not {value.ndim}", {**state, name: value[None]}
+        yield name, f"{other}, not {value.dtype}", {**state, name: value.to(other)}
+    yield "a tensor", "left over", {**state, "left_over": torch.zeros(1)}
 
 
 def _ignored(check: Clauses, probe: Probe, segmentation: bool) -> None:

@@ -62,12 +62,14 @@ class Recipe:
     """What another process needs to make the same writer: paths and words, no tensors.
 
     context: the folder of what was learnt from examples; None: the model opens as a predictor.
+    options: of its probe, as they were typed: the folder may name no file.
     """
 
     model: str
     device: str
     dtype: str
     context: Path | None
+    options: dict[str, Any]
     task: Quantity
     names: dict[int, str]
     colours: dict[int, Colour]
@@ -76,8 +78,9 @@ class Recipe:
     @classmethod
     def of(cls, args: Namespace, writer: Writer, folder: Path) -> Recipe:
         """The recipe of a writer; `folder` takes what was learnt."""
-        predictor, context = writer.predictor, None
+        predictor, context, typed = writer.predictor, None, {}
         if predictor.context is not None and not is_predictor(args.model):
+            typed = dict(predictor.context.options)
             context = save_context(predictor.context, folder / "context")
         options = {
             "out": writer.out, "format": writer.format, "scale": writer.scale, "pictures": writer.pictures,
@@ -85,11 +88,13 @@ class Recipe:
         }  # fmt: skip
         names = {item.id: item.name for item in predictor.classes}
         colours = {item.id: item.colour for item in predictor.classes}
-        return cls(args.model, args.device, args.dtype, context, predictor.task, names, colours, options)
+        return cls(args.model, args.device, args.dtype, context, typed, predictor.task, names, colours, options)
 
     def open(self) -> Writer:
         """Make the writer."""
         if self.context is None:
             return Writer(_opened(self.model, self.device, self.dtype), **self.writer)
-        learnt = load_context(self.context, open_model(self.model, pick_device(self.device), self.dtype))
+        learnt = load_context(
+            self.context, open_model(self.model, pick_device(self.device), self.dtype), **self.options
+        )
         return Writer(Predictor(learnt, self.task, self.names, self.colours), **self.writer)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import inspect
 import json
+import math
 import os
 import resource
 import signal
@@ -22,7 +24,8 @@ import pytest
 from mutations import Mutant
 
 ROOT = Path(__file__).parent.parent
-MEMORY = 12 << 30  # bytes of address space for one mutant: a size that is doubled must not take the machine
+MEMORY = 3 << 30  # bytes beside what the process has, for one mutant: a size that is doubled must not take the machine
+WAIT = 20  # seconds by the clock for each of the processor's: the machine may be busy
 
 
 class Case(Protocol):
@@ -71,7 +74,7 @@ def _put_members(old: Any, new: type) -> None:
                 closure = tuple(cells[k] for k in value.__code__.co_freevars)
                 setattr(old, name, types.FunctionType(value.__code__, before.__globals__, name, None, closure))
                 _put_function(getattr(old, name), value)
-        elif isinstance(value, (int, float, str, tuple, frozenset)) and not name.startswith("__"):
+        elif isinstance(value, (int, float, str, tuple, frozenset, dict)) and not name.startswith("__"):
             setattr(old, name, value)
 
 
@@ -87,6 +90,9 @@ class Loop:
         self.todo, self.done = todo, done
         self.words = dict(name.rstrip("]").split("[") for name in tests if "[" in name)
         self.failed: str | None = None
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.option.tbstyle = "native"  # no one reads it, and the others parse the source
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if self.words.get(item.path.stem, "") in item.name]
@@ -108,21 +114,29 @@ class Loop:
                 put(Mutant("", True, (0, 0), "", (ROOT / file).read_text(encoding="utf-8")), module)
             return json.dumps(self._trace(items, paths))
 
+        gc.collect()
+        gc.freeze()  # a child's collections must not copy what it has from here
         record = json.loads(_child(trace, limit=600)[1] or "{}")
         if red := record.get("failed", "Some test stops the process, or the tests take over 600 s:"):
             sys.exit(f"{red} without a mutant")
         seconds: dict[str, float] = record["seconds"]
         print(f"{len(items)} tests, {sum(seconds.values()):.0f} s; {len(self.todo)} mutants", flush=True)
-        kills: Counter[str] = Counter()
+        kills: Counter[tuple[str, str]] = Counter()  # of a test: in each function, and in all ("")
         for case in self.todo:
             near = [item for item in items if self._reaches(record["lines"][item.nodeid].get(case.file, []), case)]
-            near.sort(key=lambda item: (-kills[item.nodeid], seconds[item.nodeid]))
-            limit, start = 10 + 3 * sum(seconds[item.nodeid] for item in near), time.monotonic()
+
+            def cost(item: pytest.Item, function: str = case.mutant.function) -> float:  # seconds for each likely kill
+                here, all_kills = kills[item.nodeid, function], kills[item.nodeid, ""]
+                return float((seconds[item.nodeid] + 0.01) / (0.1 + 5 * here + all_kills))
+
+            near.sort(key=cost)
+            limit, start = 5 + 3 * sum(seconds[item.nodeid] for item in near), time.monotonic()
             result = "no test reaches it"
             if near:
                 status, word = _child(lambda: self._kill(case, modules[case.file], near), limit)  # noqa: B023
                 result = word if status == 0 else "killed by the end of the process or of its time"
-                kills[result.removeprefix("killed by ").rpartition(" (")[0]] += 1
+                killer = result.removeprefix("killed by ").rpartition(" (")[0]
+                kills.update([(killer, ""), (killer, case.mutant.function)])
             self.done(case, result, time.monotonic() - start)
         return True
 
@@ -140,7 +154,6 @@ class Loop:
                 return
 
     def _kill(self, case: Case, module: types.ModuleType, items: list[pytest.Item]) -> str:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         put(case.mutant, module)
         self._run(items)
         return f"killed by {self.failed}" if self.failed else "survived"
@@ -156,22 +169,35 @@ class Loop:
                 reached.setdefault(paths[frame.f_code.co_filename], set()).add(frame.f_lineno)
                 return local
 
-            start = time.monotonic()
+            start = time.process_time()
             sys.settrace(lambda frame, event, _: local if frame.f_code.co_filename in paths else None)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             sys.settrace(None)
-            seconds[item.nodeid] = time.monotonic() - start
+            seconds[item.nodeid] = time.process_time() - start
             lines[item.nodeid] = {file: sorted(numbers) for file, numbers in reached.items()}
         return {"failed": self.failed, "seconds": seconds, "lines": lines}
 
 
+def _space() -> int:
+    """Bytes of address space of this process; where the system does not say, more than a test needs."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 12 << 30
+
+
 def _child(work: Callable[[], str], limit: float) -> tuple[int, str]:
-    """Exit status and result of work done in a forked process, which ends with all it has started."""
+    """Exit status and result of work done in a forked process, which ends with all it has started.
+
+    limit: seconds of the processor's time.
+    """
     with tempfile.TemporaryFile("w+") as result:
         if not (child := os.fork()):
             status = 1
             try:
                 os.setpgid(0, 0)
+                resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit) + 1))
+                resource.setrlimit(resource.RLIMIT_AS, (_space() + MEMORY,) * 2)
                 with open(os.devnull, "w") as nothing:
                     os.dup2(nothing.fileno(), 1), os.dup2(nothing.fileno(), 2)
                 result.write(work())
@@ -179,7 +205,7 @@ def _child(work: Callable[[], str], limit: float) -> tuple[int, str]:
                 status = 0
             finally:
                 os._exit(status)
-        end, status = time.monotonic() + limit, None
+        end, status = time.monotonic() + WAIT * limit, None
         while status is None and time.monotonic() < end:
             found, code = os.waitpid(child, os.WNOHANG)
             status = code if found else None

@@ -1,13 +1,16 @@
 """Mutation testing of the closed forms: does a test of the default run fail for each small mistake in them?
 
-    python tests/mutants.py                          all targets of mutants.yaml, 60 mutants of each, drawn by a seed
+    python tests/mutants.py                          all targets of mutants.yaml, 150 mutants of each, drawn by a seed
     python tests/mutants.py ridge miou --sample 0    every mutant of two targets
     python tests/mutants.py --again                  only what survived before, after a test was added
     python tests/mutants.py --report                 the table of what is known, nothing is run
 
 One process a target: it collects the target's tests once and forks for each mutant; the child puts the changed
-functions in place and runs the tests that reach the changed line, the quickest first, until one fails. Results are
-appended to --out as they come, so that a run goes on after a kill. Needs fork (Linux, macOS).
+functions in place and runs the tests that reach the changed line, the likeliest and quickest first, until one fails.
+Results are appended to --out as they come, so that a run goes on after a kill. Needs fork (Linux, macOS).
+
+A survivor is worth a test, or a line in mutants.yaml with the reason why there is none: under `equivalent` where no
+result can differ, under `survivors` where one could. A line that no mutant has any more is an error.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +36,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # a forked child must not w
 os.environ |= {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
 
 import pytest  # noqa: E402
+import torch  # noqa: E402, F401 - once for all targets, each of which is a child
 import yaml  # noqa: E402
 from mutant_runner import ROOT, Loop  # noqa: E402
 from mutations import Mutant, mutants  # noqa: E402
@@ -37,42 +45,66 @@ HERE = Path(__file__).parent
 SPEC = yaml.safe_load((HERE / "mutants.yaml").read_text(encoding="utf-8"))
 
 
+SAMPLE = 150
+
+
 @dataclass(frozen=True)
 class Case:
-    """A mutant of a file; `equivalent`: why no test can tell it from the original, "" where one should."""
+    """A mutant of a file.
+
+    equivalent: why no test can tell it from the original, "" where one should; survivor: why none does.
+    """
 
     target: str
     file: str
     mutant: Mutant
     equivalent: str
+    survivor: str
 
     @property
     def id(self) -> str:
         return f"{self.file} {self.mutant.key}"
 
 
+@cache
 def cases(target: str) -> list[Case]:
     spec, found = SPEC["targets"][target], []
-    reasons = [(file, row["change"], row["reason"]) for row in SPEC["equivalent"] for file in [row["file"]]]
     for file in spec["files"]:
         only = spec.get("only", {}).get(file)
         for mutant in mutants((ROOT / file).read_text(encoding="utf-8")):
             if only is None or (mutant.function or "module").partition(".")[0] in only:
-                why = [r for f, change, r in reasons if f == file and fnmatchcase(mutant.key, _literal(change))]
-                found.append(Case(target, file, mutant, why[0] if why else ""))
+                why = (next(_reasons(kind, file, mutant), "") for kind in ("equivalent", "survivors"))
+                found.append(Case(target, file, mutant, *why))
+    for row in [*SPEC["equivalent"], *SPEC["survivors"]]:
+        idle = not any(case.file == row["file"] and _is(row["change"], case.mutant) for case in found)
+        if row["file"] in spec["files"] and idle:
+            sys.exit(f"mutants.yaml: {row['file']} has no mutant {row['change']!r}")
     return found
 
 
-def _literal(pattern: str) -> str:
-    return pattern.replace("[", "[[]")  # `*` and `?` alone are wild
+def _reasons(kind: str, file: str, mutant: Mutant) -> Iterator[str]:
+    return (row["reason"] for row in SPEC[kind] if row["file"] == file and _is(row["change"], mutant))
+
+
+def _is(change: str, mutant: Mutant) -> bool:
+    """Whether a line of mutants.yaml is of a mutant: in it `…` stands for any text."""
+    return re.fullmatch(re.escape(change).replace("…", ".*"), mutant.key) is not None
 
 
 def chosen(target: str, sample: int, seed: int) -> list[Case]:
+    """Of each file its share of the sample."""
     every = [case for case in cases(target) if not case.equivalent]
     if not sample or sample >= len(every):
         return every
-    # by a hash and not by place, so that a sample stays what it was when a file changes elsewhere
-    return sorted(every, key=lambda case: hashlib.sha256(f"{seed} {case.id}".encode()).digest())[:sample]
+    drawn: list[Case] = []
+    left = len(every)
+    for file in SPEC["targets"][target]["files"]:
+        some = [case for case in every if case.file == file]
+        # by a hash and not by place, so that a sample stays what it was when a file changes elsewhere
+        some.sort(key=lambda case: hashlib.sha256(f"{seed} {case.id}".encode()).digest())
+        drawn += some[: round((sample - len(drawn)) * len(some) / left)]
+        left -= len(some)
+    return drawn
 
 
 # ---------------------------------------------------------------------- results
@@ -102,9 +134,7 @@ def run(target: str, todo: list[Case], out: Path) -> None:
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if not result.startswith("killed"):
-            print(
-                f"{target}: {case.file}:{case.mutant.lines[0]} {case.mutant.key}: {result}; {total} to go", flush=True
-            )
+            print(f"{_place(case)}: {result}; {total} to go", flush=True)
 
     spec = SPEC["targets"][target]
     files = [str(HERE / f"{name.partition('[')[0]}.py") for name in spec["tests"]]
@@ -118,6 +148,7 @@ def run(target: str, todo: list[Case], out: Path) -> None:
             "no:terminal",
             "-p",
             "no:faulthandler",
+            "--assert=plain",
             *without,
             f"--basetemp={folder}/tests",
         ]
@@ -128,29 +159,43 @@ def run(target: str, todo: list[Case], out: Path) -> None:
 
 
 def report(targets: list[str], sample: int, seed: int, out: Path) -> None:
-    known, left, sums = read(out), [], [0] * 5
-    print("| target | mutants | run | killed | survived | equivalent |\n|---|---|---|---|---|---|")
+    known, left, sums = read(out), [], [0] * 4
+    head = ["target", "mutants", "equivalent", "run", "killed", "share", "survivors"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for target in targets:
         every = cases(target)
         rows = [(case, known[key(case)]["result"]) for case in chosen(target, sample, seed) if key(case) in known]
         alive = [(case, result) for case, result in rows if not result.startswith("killed")]
-        left += [f"{target}: {c.file}:{c.mutant.lines[0]} {c.mutant.key}: {result}" for c, result in alive]
-        equal = sum(bool(case.equivalent) for case in every)
-        numbers = [len(every), len(rows), len(rows) - len(alive), len(alive), equal]
+        left += [f"{_place(case)}: {result}" + f" ({case.survivor})" * bool(case.survivor) for case, result in alive]
+        numbers = [len(every), sum(bool(case.equivalent) for case in every), len(rows), len(rows) - len(alive)]
         sums = [a + b for a, b in zip(sums, numbers, strict=True)]
         print(_row(target, numbers))
     print(_row("all", sums), *left, sep="\n")
 
 
+def _place(case: Case) -> str:
+    return f"{case.target}: {case.file}:{case.mutant.lines[0]} {case.mutant.key}"
+
+
 def _row(name: str, numbers: list[int]) -> str:
-    total, run, killed, alive, equal = numbers
-    return f"| {name} | {total} | {run} | {killed} ({100 * killed / max(1, run):.0f} %) | {alive} | {equal} |"
+    total, equal, run, killed = numbers
+    share = f"{100 * killed / max(1, run):.1f} %"
+    if run < total - equal:
+        share += " [{:.1f}, {:.1f}]".format(*(100 * bound for bound in interval(killed, run)))
+    return f"| {name} | {total} | {equal} | {run} | {killed} | {share} | {run - killed} |"
+
+
+def interval(hits: int, count: int) -> tuple[float, float]:
+    """Of a share, 95 % (Wilson 1927)."""
+    z = 1.96
+    middle, spread = hits + z * z / 2, z * math.sqrt(hits * (count - hits) / max(1, count) + z * z / 4)
+    return (middle - spread) / (count + z * z), (middle + spread) / (count + z * z)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", help=f"of {', '.join(SPEC['targets'])}; default: all")
-    parser.add_argument("--sample", type=int, default=60, help="mutants of each target, drawn by the seed; 0: all")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants of each target, drawn by the seed; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="run again what survived")
     parser.add_argument("--report", action="store_true", help="print the table and run nothing")

@@ -32,13 +32,17 @@ WRAPPERS = {  # calls whose result is of the same kind as what they are called o
 _MODULES = {"math", "torch", "functional", "np"}
 # keywords without which a call does the same on a CPU, or that only guard: {name: value, None: any}
 IDLE = {"strict": None, "device": None, "stacklevel": None, "check_invariants": None, "align_corners": False}
+TABLES = {"file_args"}  # what a downloaded file may ask for: bounds of trust, not of a closed form
 Edit = tuple[ast.AST, str, Any]  # object, field, new value
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """function: its qualified name, "" for the module; body: whether it is in that function's body and not its head;
-    lines: of the statement, first and last; change: of the statement; source: the whole file's.
+    """A changed file.
+
+    function: its qualified name, or the class's, "" for the module. body: whether it is in a function's body and not
+    its head or a class's attributes, which are read without a line being run. lines: of the statement, first and last.
+    change: of the statement. source: the whole file's.
     """
 
     function: str
@@ -111,6 +115,8 @@ def _sites(
         return
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
         return
+    if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") in TABLES:
+        return
     for edits in _edits(node, parent, field):
         yield function, body, statement, edits
     if isinstance(node, ast.Raise):  # what it says is not what it does
@@ -120,7 +126,8 @@ def _sites(
             continue
         inside, within = function, body
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            inside, within = f"{function}.{node.name}".lstrip("."), name == "body"
+            inside = f"{function}.{node.name}".lstrip(".")
+            within = name == "body" and isinstance(node, ast.FunctionDef)
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
                 yield from _sites(child, node, name, inside, within, statement)

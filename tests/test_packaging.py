@@ -49,6 +49,9 @@ def test_contents(wheel):
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == {"dense_ctx", *PLUGINS}
     assert "dense_ctx/py.typed" in names
+    assert {f"dense_ctx_explore/page/{file}" for file in ("index.html", "main.js", "style.css", "icon.svg")} <= set(
+        names
+    )
     assert not [name for name in names if "/tests/" in name or "test_" in name or "__pycache__" in name]
     (points,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
     text = zipfile.ZipFile(wheel).read(points).decode()

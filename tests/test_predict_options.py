@@ -1,4 +1,4 @@
-"""A predictor whose probe needs a file: no saved folder may name one, so its user does, in code or on a command line."""
+"""A predictor whose probe needs a file: no saved folder may name one, so its user does, in code or on the shell."""
 
 import pytest
 import torch

@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from dense_ctx_predict.feature_files import write_features
 
 from dense_ctx import AutoDenseModel
 from dense_ctx.errors import FileError, InputError, MemoryBudgetError
-from dense_ctx.tiling import Axis, map_tiles, parse_memory, plan, settled, write_features
+from dense_ctx.tiling import Axis, map_tiles, parse_memory, plan, settled
 
 
 @pytest.fixture(scope="module")

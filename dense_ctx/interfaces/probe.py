@@ -95,8 +95,7 @@ class Probe(ABC):
         """Restore a fitted state.
 
         Raises:
-            CheckpointError: not a state of this probe: a tensor is missing, left over, or of another shape or dtype;
-                `dense_ctx.persistence.tensors.require_state` names it.
+            CheckpointError: not a state of this probe: a tensor is missing, left over, or of another shape or dtype.
         """
 
     def outputs(self, pixels: int, patches: int) -> int:

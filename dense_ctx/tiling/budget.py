@@ -112,7 +112,7 @@ def plan(
             f"max_memory={budget / 1e9:.3g} GB is not enough for {batch} x {image_size[0]} x {image_size[1]} pixels: "
             f"the images and the result take {held / 1e9:.3g} GB and the smallest window ({least} pixels) "
             f"{needed(least) / 1e9:.3g} GB. Ask for {(held + needed(least)) * 1.001 / 1e9:.3g} GB or a smaller `size`, "
-            "or write the features to a file with dense_ctx.tiling.write_features"
+            "or write the features to a file: dense_ctx_predict.feature_files.write_features"
         )
     low, high = least // stride, most // stride  # in strides; the largest that fits, halving the range
     while low < high - 1:

@@ -18,14 +18,8 @@ from ..device import join_group, pick_device, processes
 from ..errors import ConfigError, DenseCtxError, FileError, cause_of
 from .config import TrainConfig
 
-_FREE = (
-    "USE_CPU",
-    "DEBUG_MODE",
-    "CPU_AFFINITY",
-    "LOG_LEVEL",
-    "ENABLE_RICH",
-    "DYNAMO_MODE",
-)  # of Accelerate's variables
+# of Accelerate's variables, those that change nothing
+_FREE = ("USE_CPU", "DEBUG_MODE", "CPU_AFFINITY", "LOG_LEVEL", "ENABLE_RICH", "DYNAMO_MODE")
 _POLL, _GRACE = 0.2, 4.0  # seconds
 _runs = itertools.count()
 
@@ -127,7 +121,7 @@ def ending_together() -> Iterator[None]:
         lost = not isinstance(error, DenseCtxError) and ("gloo" in str(error) or "NCCL" in str(error))
         with suppress(Exception):
             if lost:
-                message = "another process ended without a word: it was killed, or the machine is out of memory"
+                message = "another process was killed; the machine may be out of memory"
             message = store.compare_set(key, "", message).decode()
             until = time.monotonic() + _GRACE - 1
             while store.add(f"{key}/read", 0) < world and time.monotonic() < until:  # before their store ends with us

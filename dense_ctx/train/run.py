@@ -155,9 +155,11 @@ def open_run(
                 f"{out} holds the run of another configuration: {'; '.join(differing)}. "
                 "Undo the change, or choose another out"
             )
+    seed_all(mix(config.seed, "objective"))
+    objective = _objective(config) if objective is None else objective
+    dataset = objective.dataset(config.data) if dataset is None else dataset  # before weights are fetched and opened
     seed_all(mix(config.seed, "model"))
     model = _model(config) if model is None else model
-    objective = _objective(config) if objective is None else objective
     if model.model_config is None:
         raise ConfigError(
             "The model was made of modules, so it could not be saved when trained. Register its parts in a plugin and "
@@ -167,7 +169,6 @@ def open_run(
     if meta is not None:  # what an objective does in the end may depend on how the run began
         model.decoder.fresh = meta.fresh
     objective.check(model)
-    dataset = objective.dataset(config.data) if dataset is None else dataset
     samples = _samples(dataset, config)
     config = _in_steps(config, samples, accelerator)
     if meta is not None and meta.step > cast(int, config.steps):

@@ -50,12 +50,13 @@ class Evaluate(Command):
         from dense_ctx.device import processes
         from dense_ctx.evaluate.head import scored_by_head
         from dense_ctx.evaluate.job import make_probe
-        from dense_ctx.evaluate.run import evaluate
+        from dense_ctx.evaluate.run import evaluate, open_sets
 
         settings = settings_of(args)
         protocols = [load_protocol(name, settings) for name in args.protocol]  # fail before the model loads
         for protocol in protocols:
             make_probe(protocol, 0)
+            open_sets(protocol, args.data, args.seeds)
         model = model_of(args)
         if not any(word.startswith("probe") for word in settings):
             protocols = [scored_by_head(model, protocol) for protocol in protocols]

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dense_ctx.containment import optional_package
 from dense_ctx.data.base import IGNORED, ImageSet, Kind, Sample, same_size
 from dense_ctx.data.geometric import metres, read_normals
-from dense_ctx.errors import FileError, InputError, MissingDependencyError
+from dense_ctx.errors import FileError, InputError
 
 from .geometric import Intrinsics, normals_of
 
@@ -110,12 +111,7 @@ class MatSet(ImageSet):
 
     def _open(self) -> Any:
         if self._file is None:
-            try:
-                import h5py
-            except ImportError as error:
-                raise MissingDependencyError(
-                    f'{self.path.name} is read through h5py; install it: pip install "dense-ctx[datasets]"'
-                ) from error
+            h5py = optional_package("h5py", f"{self.path.name}, a MATLAB 7.3 file,", '"dense-ctx[datasets]"')
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError as error:

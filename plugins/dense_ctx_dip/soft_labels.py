@@ -61,7 +61,7 @@ def compact(*labels: Tensor) -> tuple[list[Tensor], Tensor]:
     table = torch.arange(len(present), device=present.device)
     renumbered = []
     for item in labels:
-        index = torch.searchsorted(present, item.clamp_min(0)).clamp_max(max(0, len(present) - 1))
+        index = torch.searchsorted(present, item.clamp_min(0))
         ids = table[index] if len(present) else torch.full_like(item, IGNORED)
         renumbered.append(torch.where(item >= 0, ids, IGNORED))
     return renumbered, present

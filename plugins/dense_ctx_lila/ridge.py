@@ -49,7 +49,10 @@ def ridge_fit(
         raise InputError(f"penalty={penalty} is not at least 0")
     try:
         solution = _ridge(features, targets, penalty, bias, mean, weights)
+        ill = not bool(solution.detach().isfinite().all())
     except IllConditioned:
+        ill = True
+    if ill:
         require_finite("A ridge regression is given numbers that are not", features=features, targets=targets)
         wide = None if weights is None else weights.double()
         try:

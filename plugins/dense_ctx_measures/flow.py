@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, Union
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import InputError, MissingDependencyError
+from dense_ctx.containment import optional_package
+from dense_ctx.errors import InputError
 
 from .similarity import sample
 
@@ -32,12 +32,7 @@ def dis_flow(first: Tensor, second: Tensor) -> Tensor:
         MissingDependencyError: OpenCV is not installed.
         InputError: OpenCV refuses the frames (too small).
     """
-    try:
-        cv2: Any = importlib.import_module("cv2")
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"dis_flow needs OpenCV ({error}): pip install opencv-python-headless. Or pass a flow of your own"
-        ) from error
+    cv2 = optional_package("cv2", "dis_flow (or pass a flow of your own)", "opencv-python-headless")
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     grey = [((f.float().cpu() * weights).sum(0).clamp(0, 1) * 255).round().byte().numpy() for f in (first, second)]
     try:

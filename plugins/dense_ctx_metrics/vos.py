@@ -128,18 +128,13 @@ def _pack_pair(truth: Mask, prediction: Mask, void: Mask | None) -> tuple[Bits, 
     return pair[0] & scored, pair[1] & scored
 
 
-if hasattr(np, "bitwise_count"):
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1)
 
-    def _count(bits: Bits) -> np.ndarray[Any, Any]:
-        counts: np.ndarray[Any, Any] = np.bitwise_count(bits).sum((-1, -2), dtype=np.int64)
-        return counts
 
-else:  # NumPy 1
-    _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
-
-    def _count(bits: Bits) -> np.ndarray[Any, Any]:
-        counts: np.ndarray[Any, Any] = _BITS[bits.view(np.uint8)].sum((-1, -2), dtype=np.int64)
-        return counts
+def _count(bits: Bits) -> np.ndarray[Any, Any]:
+    # of octets where NumPy is 1
+    counts = np.bitwise_count(bits) if hasattr(np, "bitwise_count") else _BITS[bits.view(np.uint8)]
+    return counts.sum((-1, -2), dtype=np.int64)  # type: ignore[no-any-return]
 
 
 def _jaccard(truth: Bits, prediction: Bits) -> Array:

@@ -104,7 +104,7 @@ class KnnProbe(Probe):
     def _pool(self, x: Tensor) -> Tensor:
         # the last cells may be cut by the border; they average what is there
         step = self.stride or math.ceil(math.sqrt(x.shape[-2] * x.shape[-1] / _CELLS))
-        return functional.avg_pool2d(x, step, step, ceil_mode=True, count_include_pad=False) if step > 1 else x
+        return functional.avg_pool2d(x, step, step, ceil_mode=True) if step > 1 else x
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""

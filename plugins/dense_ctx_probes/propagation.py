@@ -90,7 +90,8 @@ class PropagationProbe(Probe):
         votes = [upsampled_votes(self._propagator.step(frame), size, cell) for frame in features.pixels.float()]
         stacked = torch.stack(votes)
         total = stacked.sum(1, keepdim=True)
-        return torch.where(total > 0, stacked / total.clamp_min(1e-12), 1 / stacked.shape[1])
+        # by equality, since NaN must stay NaN
+        return torch.where(total == 0, 1 / stacked.shape[1], stacked / total.clamp_min(1e-12))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The annotated frames; a loaded probe restarts the clip."""

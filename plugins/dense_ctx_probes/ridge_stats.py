@@ -43,8 +43,8 @@ class RidgeStats:
         # float32 products over a bounded number of rows, summed in float64
         for x, y in zip(features.split(1 << 15), targets.split(1 << 15), strict=True):
             x = functional.pad(x.float(), (0, 1), value=1.0)
-            self.gram += (x.T @ x).double().cpu()
-            self.cross[:, : y.shape[1]] += (x.T @ y.float()).double().cpu()
+            self.gram += (x.T @ x).cpu()
+            self.cross[:, : y.shape[1]] += (x.T @ y.float()).cpu()
 
     def solve(self, penalty: float, *, bias: Bias = "free", mean: bool = True) -> Tensor:
         """Coefficients [d + 1, m] with the bias last, or [d, m] without one, float32; arguments as `RidgeProbe`.

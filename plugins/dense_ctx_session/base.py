@@ -15,9 +15,10 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 from dense_ctx.model_spec import open_model
+from dense_ctx.partial_files import unique
 from dense_ctx.tiling.budget import parse_memory
 
-from .annotation import Canvas
+from .annotation import Canvas, Drawing
 from .features import FeatureStore
 from .journal import Folder
 from .prediction import Predictions
@@ -53,6 +54,9 @@ class Base:
         self._canvases: dict[int, Canvas] = {}
         self._predictions = Predictions(method, self._store)
         self._folder: Folder | None = None
+        self._id = unique()
+        self._beside: list[Base] = []  # that read the same annotation by other models
+        self._main: Base | None = None  # whose annotation this one reads
         self._lock = threading.RLock()
         self._closed = False
 
@@ -61,18 +65,31 @@ class Base:
         """The classes, in the order of `probabilities`."""
         return list(self._work.state.classes)
 
-    def _do(self, event: Event) -> tuple[int, ...]:
+    @property
+    def _readers(self) -> tuple[Base, ...]:
+        """All sessions of this annotation, the one that keeps it first."""
+        main = self if self._main is None else self._main
+        return (main, *main._beside)
+
+    def _do(self, event: Event, drawing: Drawing | None = None) -> tuple[int, ...]:
+        if self._main is not None:
+            return self._main._do(event, drawing)
         with self._lock:
             if self._closed:
                 raise InputError("The session is closed: Session.open(folder) goes on")
-            changed = self._work.apply(event)
-            self._predictions.class_ids = {item.id for item in self._work.state.classes}
-            for item in changed:
-                self._canvas(item).show(self._work.state.drawings.get(item, ()))
-                self._predictions.annotate(item, self._canvases[item])
+            changed = self._work.apply(event, drawing)
+            for each in self._readers:
+                each._follow(changed)
             if self._folder is not None:
                 self._folder.append(event)
             return changed
+
+    def _follow(self, changed: tuple[int, ...]) -> None:
+        """Bring the canvases of items and the predictions up to what was done."""
+        self._predictions.class_ids = {item.id for item in self._work.state.classes}
+        for item in changed:
+            self._canvas(item).show(self._work.state.drawings.get(item, ()))
+            self._predictions.annotate(item, self._canvases[item])
 
     def _canvas(self, item: int) -> Canvas:
         if item not in self._canvases:

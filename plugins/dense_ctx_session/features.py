@@ -29,6 +29,7 @@ FORMAT = 1
 STRIDE = 4  # pixels of a cell, at least
 CELLS = 1 << 16  # of an item, at most
 SAMPLE = 16  # rows and columns of the small map that stays of every item
+_RECENT = 2  # items kept in float32 too
 _COARSE = 8  # pixels of a cell for propagation
 
 
@@ -86,6 +87,7 @@ class FeatureStore:
         self.computed = 0
         self.bytes = 0
         self._memory: OrderedDict[int, ItemFeatures] = OrderedDict()
+        self._recent: OrderedDict[int, DenseFeatures] = OrderedDict()
         self._lock, self._running = threading.Lock(), threading.Lock()
         self._waiting: OrderedDict[int, None] = OrderedDict()
         self._wake, self._closed = threading.Condition(self._lock), False
@@ -96,7 +98,8 @@ class FeatureStore:
         """(h, w) of an item's pixel features."""
         item = self.source.items[index]
         stride = max(float(self.stride), (item.height * item.width / CELLS) ** 0.5)
-        return max(1, round(item.height / stride)), max(1, round(item.width / stride))
+        # rounded down: a cell that is a little larger than the decoder's lets it average, a third faster than filtering
+        return max(1, int(item.height / stride)), max(1, int(item.width / stride))
 
     def factor(self, index: int) -> int:
         """Cells of the grid, a side, to one of propagation, which is about 8 pixels."""
@@ -116,10 +119,16 @@ class FeatureStore:
                 self._insert(index, features)
         return features
 
-    def resident(self, index: int) -> bool:
-        """Whether an item's features are in memory."""
+    def dense(self, index: int) -> DenseFeatures:
+        """In float32, kept for the last two items that were asked for. Errors as `get`."""
+        features = self.get(index)
         with self._lock:
-            return index in self._memory
+            if index not in self._recent:
+                self._recent[index] = features.dense()
+                while len(self._recent) > _RECENT:
+                    self._recent.popitem(last=False)
+            self._recent.move_to_end(index)
+            return self._recent[index]
 
     def prefetch(self, index: int) -> None:
         """Have features computed in the background, before what was asked for earlier."""

@@ -96,6 +96,8 @@ class Session(Drawing, Answers):
         with self._lock:
             if self._closed:
                 raise InputError("The session is closed")
+            if self._main is not None:
+                raise InputError("A session beside another one is saved with it: save that one")
             target = self._folder if self._folder is not None and self._folder.path == path else Folder(path)
             try:
                 self._write(target)
@@ -111,8 +113,10 @@ class Session(Drawing, Answers):
     def _write(self, folder: Folder) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
         drawn = sorted(self._work.state.drawings)
+        folder.require_own(self._id)
         self._save_votes(folder.path)
         folder.write({
+            "session": self._id,
             "model": self._identity,
             "open": saving.model_reference(self.model, self._spec, folder.path),
             "source": saving.source_reference(self._source, folder.path),
@@ -160,14 +164,14 @@ class Session(Drawing, Answers):
             if known is not None and known != f"./{saving.MODEL}" and session._spec is None:
                 session._spec = known
             saving.check_model(data.get("model"), session._identity, home.path)
+            session._id = data["session"]
             session._work.restore(data)
             for event in events:
                 session._work.apply(event)
             for index, digest in data["digests"].items():
                 if source.digest(int(index)) != digest:
                     raise FileError(f"{source.items[int(index)].name} has changed since it was annotated: put it back")
-            for item in session._work.state.drawings:
-                session._predictions.annotate(item, session._canvas(item))
+            session._follow(tuple(session._work.state.drawings))
             session._load_votes(home.path)
         except KeyError as error:
             home.close()
@@ -197,6 +201,41 @@ class Session(Drawing, Answers):
         left = [i for i in chosen if items is not None or self._work.marks.get(i) != "rejected"]
         return exporting.export(self, Path(folder), parse_part(format), left)
 
+    @property
+    def revision(self) -> int:
+        """How many changes of annotation, classes and marks there have been, those before a restart among them."""
+        return self._work.revision
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are annotated; none of images in memory."""
+        return tuple(Path(os.path.abspath(path)) for path in self._source.paths)
+
+    @gateway
+    def beside(
+        self,
+        model: DenseModel | str,
+        *,
+        max_memory: str | int = "2GB",
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """A session that shows what another model makes of this one's annotation, of which it follows each change.
+
+        A change of either is one of both. It has no folder, and closes with this one.
+
+        Args:
+            model, max_memory, cache_dir: as for a new session.
+        """
+        if self._main is not None:
+            raise InputError("This session is beside another one: ask that one")
+        other = type(self).__new__(type(self))
+        with self._lock:
+            other._setup(model, self._source, self.method, max_memory, cache_dir)
+            other._work, other._canvases, other._lock, other._main = self._work, self._canvases, self._lock, self
+            other._follow(tuple(self._work.state.drawings))
+            self._beside.append(other)
+        return other
+
     @gateway
     def close(self) -> None:
         """Stop the background, sync the folder and give it free. A closed session answers, but takes no changes."""
@@ -204,6 +243,9 @@ class Session(Drawing, Answers):
             if self._closed:
                 return
             self._closed = True
+        for other in self._beside:
+            other._store.close()
+            other._closed = True
         self._store.close()
         with self._lock:
             if self._folder is not None:
@@ -211,7 +253,8 @@ class Session(Drawing, Answers):
                     self._save_votes(self._folder.path)
                 finally:
                     self._folder.close()
-            self._source.close()
+            if self._main is None:
+                self._source.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,128 @@
+"""mIoU at its edges: nothing ignored, one cluster, counts that do not fit, words and directions."""
+
+import math
+
+import pytest
+import torch
+from dense_ctx_metrics.segmentation import (
+    Segmentation,
+    SegmentationMetric,
+    ZeroShotMetric,
+    confusion_matrix,
+    harmonic,
+    iou,
+    match,
+)
+
+from dense_ctx.errors import InputError
+
+NAMES = ("ground", "red", "blue")
+
+
+def test_without_an_ignored_id_every_pixel_counts():
+    target = torch.tensor([[0, 1, 2], [2, 255, 1]])
+    prediction = torch.tensor([[0, 1, 0], [2, 0, 2]])
+    assert confusion_matrix(prediction, target, 3).tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 1]]
+    with pytest.raises(InputError, match="Target ids run from 0 to 255; expected 0 to 2"):
+        confusion_matrix(prediction, target, 3, None)
+    whole = confusion_matrix(prediction, target.clamp_max(2), 3, None)
+    assert whole.tolist() == [[1, 0, 0], [0, 1, 1], [2, 0, 1]]
+    assert confusion_matrix(prediction, target.clamp_max(2), 3, 2).sum() == 3
+    assert confusion_matrix(prediction, torch.full_like(target, 255), 3).tolist() == [[0] * 3] * 3
+    for wrong in (-1, 3):
+        with pytest.raises(InputError, match="Target ids run"):
+            confusion_matrix(prediction, torch.full_like(target, wrong), 3, 5)
+    with pytest.raises(InputError, match="Prediction ids run from 0 to 2; expected 0 to 1"):
+        confusion_matrix(prediction, target.clamp_max(2), 3, None, clusters=2)
+    assert confusion_matrix(prediction, target.clamp_max(2), 3, None, clusters=5).shape == (3, 5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_are_those_of_relabelled_maps(seed):
+    """After a matching the counts are the ones that relabelling the prediction gives."""
+    draw = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, 4, (40, 50), generator=draw)
+    shuffled = torch.tensor([4, 2, 0, 3, 1])[target]
+    prediction = torch.where(torch.rand(40, 50, generator=draw) < 0.6, shuffled, torch.randint(
+        0, 5, (40, 50), generator=draw))  # fmt: skip
+    counts = confusion_matrix(prediction, target, 4, clusters=5)
+    for matching in ("hungarian", "many_to_one"):
+        matched = match(counts, matching)
+        relabelled = matched.classes[prediction]
+        for index in range(4):
+            own, true = relabelled == index, target == index
+            assert (matched.tp[index], matched.fp[index], matched.fn[index]) == (
+                (own & true).sum(), (own & ~true).sum(), (~own & true).sum())  # fmt: skip
+        scores = Segmentation.of(counts, matching)
+        assert scores.pixel_accuracy == pytest.approx(float((relabelled == target).float().mean()))
+        recall = [float((relabelled[target == i] == i).float().mean()) for i in range(4)]
+        assert scores.mean_accuracy == pytest.approx(sum(recall) / 4)
+        assert scores.miou == pytest.approx(float(matched.iou.mean()))
+        assert scores.per_class == tuple(matched.iou.tolist())
+
+
+def test_a_class_in_neither_is_matched_to_nothing_that_counts():
+    counts = torch.tensor([[5, 0, 0], [0, 0, 3], [0, 0, 0]])
+    found = match(counts, "hungarian")
+    assert found.classes[:1].tolist() + found.classes[2:].tolist() == [0, 1]
+    assert found.tp.tolist() == [5, 3, 0]
+    assert Segmentation.of(counts, "hungarian").miou == 1
+    assert Segmentation.of(counts, "hungarian", "zero").miou == pytest.approx(2 / 3)
+    assert iou(torch.zeros(2, 2)).isnan().all()
+    single = torch.tensor([[0, 1], [1, 0]])  # unions of one pixel
+    assert match(single, "hungarian").classes.tolist() == [1, 0]
+
+
+def test_counts_are_added_and_handed_on():
+    metric, other = SegmentationMetric(NAMES), SegmentationMetric(NAMES)
+    one_hot = torch.nn.functional.one_hot
+    for seed in range(3):
+        draw = torch.Generator().manual_seed(seed)
+        target = torch.randint(-1, 3, (7, 9), generator=draw)
+        prediction = one_hot(torch.randint(0, 3, (7, 9), generator=draw), 3).movedim(-1, 0).float()
+        (metric if seed else other).update(prediction, target)
+    state = other.state()
+    assert state["images"] == 1
+    metric.merge(state)
+    assert metric.state()["images"] == 3
+    scores = metric.compute()
+    assert scores.counts == {"images": 3, "pixels": int(metric.confusion.sum())}
+    expected = Segmentation.of(metric.confusion)
+    assert (scores.values["miou"], scores.values["pixel_accuracy"], scores.values["mean_accuracy"]) == (
+        expected.miou, expected.pixel_accuracy, expected.mean_accuracy)  # fmt: skip
+    with pytest.raises(InputError, match=r"Counts \[2, 2\] are not \[3, 3\]: other classes"):
+        metric.merge(SegmentationMetric(NAMES[:2]).state())
+
+
+def test_settings_of_the_metric():
+    assert SegmentationMetric(NAMES, "hungarian", clusters=1).confusion.shape == (3, 1)
+    for wrong, words in (({"clusters": 0, "matching": "hungarian"}, "clusters=0: at least 1"),
+                         ({"clusters": 4}, "clusters=4: .* with matching"),
+                         ({"matching": "best"}, "matching='best'"), ({"absent": "one"}, "absent='one'")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            SegmentationMetric(NAMES, **wrong)
+    with pytest.raises(InputError, match="the data set names none"):
+        SegmentationMetric()
+    for kind, more in ((SegmentationMetric, ()), (ZeroShotMetric, ("seen", "unseen", "harmonic"))):
+        assert kind.higher_is_better == dict.fromkeys(("miou", "pixel_accuracy", "mean_accuracy", *more), True)
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "expected"), [(0.2, 0.6, 0.3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0, 0)]
+)
+def test_harmonic_means(seen, unseen, expected):
+    assert harmonic(seen, unseen) == pytest.approx(expected)
+
+
+def test_zero_shot_scores_leave_out_what_is_absent():
+    metric = ZeroShotMetric((*NAMES, "sky"), unseen=("blue", "sky"))
+    target = torch.tensor([[0, 0, 1, 1, 2, 2]])
+    metric.update(torch.nn.functional.one_hot(torch.tensor([[0, 0, 1, 0, 2, 1]]), 4).movedim(-1, 0).float(), target)
+    values = metric.compute().values
+    assert values["seen"] == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert values["unseen"] == pytest.approx(1 / 2)  # sky is in neither
+    assert values["miou"] == pytest.approx((2 / 3 + 1 / 3 + 1 / 2) / 3)
+    nothing = ZeroShotMetric(NAMES)
+    nothing.update(torch.eye(3)[:, None], torch.tensor([[0, 1, 2]]))
+    assert math.isnan(nothing.compute().values["unseen"])
+    assert math.isnan(nothing.compute().values["harmonic"])

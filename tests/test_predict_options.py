@@ -55,7 +55,7 @@ def test_the_file_is_named_on_the_command_line(place):
     assert opened.context.options["embeddings"] == "text.st"
     with pytest.raises(InputError, match="colour"):
         Predictor.from_pretrained("saved", probe={"embeddings": "text.st", "colour": 1})
-    with pytest.raises(InputError, match="examples of its own"):
+    with pytest.raises(InputError, match="already fitted to examples"):
         raise_(verb, "--model", named, "--support", "photo.png:mask.png", "--query", "photo.png")
 
 

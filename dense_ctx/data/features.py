@@ -1,4 +1,4 @@
-"""Feature cache: a frozen backbone's maps of a data set on disk, so that heads train without running it (docs/maxa.md)."""
+"""Feature cache: a frozen backbone's maps of a data set on disk, so that heads train without it (docs/maxa.md)."""
 
 from __future__ import annotations
 

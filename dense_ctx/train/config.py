@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, parse_part, typed
-from ..errors import ConfigError
+from ..errors import ConfigError, shortened
 from ..gateway import gateway
 from ..persistence.identity import differences
 from ..plugins import registry
@@ -189,6 +189,7 @@ class TrainConfig:
         Raises:
             ConfigError: an unknown or missing key, or a value of the wrong type, named by its dotted path.
         """
+        where = where if isinstance(where, str) else shortened(" ".join(repr(where).split()), 100)
         return typed(cls, _written_out(data) if isinstance(data, Mapping) else data, where)
 
     @classmethod

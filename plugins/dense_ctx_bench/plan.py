@@ -13,10 +13,10 @@ from typing import Any, Literal
 from dense_ctx.config import Part
 from dense_ctx.create import identity
 from dense_ctx.data import layout
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import ConfigError, UnknownNameError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
-from dense_ctx.model_spec import check_backbone
+from dense_ctx.model_spec import near_miss, without_hint
 from dense_ctx.plugins import registry
 from dense_ctx.train.config import Optimizer
 
@@ -150,7 +150,7 @@ class Bench:
         for head in self.heads:
             _check_rate(head.name, head.args.get("lr"))
         for part in self.backbones:
-            check_backbone(part.name)
+            _check_backbone(part.name)
         for part in self.heads:
             registry().get("decoder", part.name)
 
@@ -208,3 +208,12 @@ def _check_rate(name: str, lr: Any) -> None:
 def digest(value: Any) -> str:
     """Eight characters that differ where the value differs."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _check_backbone(name: str) -> None:
+    """Raise UnknownNameError, with one hint, for a name that is not a backbone's."""
+    try:
+        registry().get("backbone", name)
+    except UnknownNameError as error:
+        hint = near_miss(name, saved=False)
+        raise (error if hint is None else UnknownNameError(f"{without_hint(error)} {hint}")) from None

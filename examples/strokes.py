@@ -1,6 +1,6 @@
 """Two strokes on the first image of a folder, masks of all of them.
 
-    python examples/strokes.py photos/ masks/
+python examples/strokes.py photos/ masks/
 """
 
 import sys

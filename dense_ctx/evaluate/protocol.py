@@ -10,10 +10,10 @@ from ..config import Part, json_ready, load_yaml, override, typed
 from ..errors import ConfigError
 from ..files import json_digest
 from ..gateway import gateway
+from ..interfaces import Reads
 from ..plugins import registry
 from .sections import Data, ImageSpec, Scoring, Support, Train, expect
 
-Reads = Literal["pixels", "patches", "both"]
 Decode = Literal["full", "grid"]
 Precision = Literal["float32", "tfloat32", "bfloat16"]
 NOT_DECIDING = ("title", "source", "notes")  # texts, which do not affect the result

@@ -203,7 +203,7 @@ class TrainConfig:
         if not isinstance(data, dict):
             raise ConfigError(f"{path} is not a mapping of keys to values")
         if "verb" in data:
-            raise ConfigError(f"{path} is a preset of another verb: dense-ctx {data['verb']} {path}")
+            raise ConfigError(f"{path} is a preset of another verb: dense-ctx {data['verb']} ... {path}")
         return cls.from_dict(_overridden(data, overrides), str(path))
 
     def override(self, settings: Sequence[str]) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
@@ -37,7 +38,8 @@ def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.
 
     Args:
         prefix: take the tensors whose names begin so ("student.backbone."), and no others; mappings within mappings
-            count as dotted names. None: what training scripts put around a network is recognised.
+            count as dotted names. None: what training scripts put around a network is recognised; so it may be left
+            out of a prefix.
         net: what the tensors are for; a file with far more numbers is refused before any is read.
 
     Raises:
@@ -61,11 +63,21 @@ def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     if prefix is not None:
         flat = dict(_flat(loaded))
-        state = {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+        state = _behind(flat, prefix)
+        if not state:
+            with contextlib.suppress(WeightsError):
+                state = _behind(_unprefixed(_unwrapped(loaded, path)), prefix)
         if not state:
             raise WeightsError(f"{path} has no tensor {prefix}*: its tensors begin with {', '.join(list(flat)[:4])}")
         return state
-    return _unprefixed(_unwrapped(loaded, path))
+    try:
+        return _unprefixed(_unwrapped(loaded, path))
+    except WeightsError as error:
+        raise WeightsError(f"{error}{prefix_hint(dict(_flat(loaded)), net.state_dict() if net else {})}") from None
+
+
+def _behind(state: Mapping[str, Tensor], prefix: str) -> State:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _load(path: Path, net: nn.Module | None) -> Any:
@@ -139,10 +151,10 @@ def _unprefixed(state: State) -> State:
     return state
 
 
-def prefix_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """A hint for the case that the network's names have another prefix."""
+def prefix_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str = "") -> str:
+    """A hint for the case that the network's names have another prefix; `prefix` is taken off those of `state`."""
     first = next(iter(own), "")
-    near = sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")})
+    near = sorted({prefix + key.removesuffix(first) for key in state if key.endswith(f".{first}")})
     return f". Tensors of these names stand behind {', '.join(near)}: give prefix={near[0]}" if near else ""
 
 

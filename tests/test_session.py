@@ -297,3 +297,18 @@ def test_a_closed_session_takes_no_changes(session):
     assert session.labels(0).shape == SIZE
     with pytest.raises(InputError, match="closed"):
         draw(session)
+
+
+def test_a_large_image_is_encoded_at_a_megapixel(model, monkeypatch):
+    large = picture().repeat(40, 0).repeat(40, 1)  # 1920 x 3200
+    sizes = []
+    encode = type(model).encode
+    monkeypatch.setattr(type(model), "encode", lambda self, images: sizes.append(images.shape) or encode(self, images))
+    with Session(model, large, classes=["background", "box"]) as session:
+        session.stroke(0, 0, [(160, 160), (2800, 200)], 100)
+        session.stroke(0, 1, [(1040, 720), (1500, 1200)], 100)
+        labels = session.labels(0)
+        assert labels.shape == large.shape[:2]
+        assert (labels[20::40, 20::40] == truth()).mean() > 0.9
+    assert sizes[0][-2] * sizes[0][-1] <= 1 << 20
+    assert len(sizes) == 1

@@ -44,6 +44,7 @@ class Work:
         self.sizes, self.state = sizes, State()
         self.marks: dict[int, str] = {}
         self.next_id = 1
+        self.digests: dict[int, str] = {}  # of the content of items that were drawn on
         self.revision = 0
         self._past: list[State] = []
         self._future: list[State] = []
@@ -85,6 +86,8 @@ class Work:
         if kind == "draw":
             item = int(event["item"])
             drawing = drawing or drawing_from_json(event, self.sizes[item])
+            if "digest" in event:
+                self.digests[item] = str(event["digest"])
             self.next_id = max(self.next_id, drawing.id + 1)
             return state.with_drawings(item, (*state.drawings.get(item, ()), drawing))
         if kind == "clear":
@@ -113,6 +116,7 @@ class Work:
             "classes": [asdict(item) for item in self.state.classes],
             "drawings": {str(item): [d.to_json() for d in value] for item, value in self.state.drawings.items()},
             "marks": {str(item): mark for item, mark in self.marks.items()},
+            "digests": {str(item): digest for item, digest in self.digests.items()},
             "next_id": self.next_id,
             "revision": self.revision,
         }
@@ -126,6 +130,7 @@ class Work:
             }
             self.state = State(tuple(map(class_from_json, data["classes"])), drawings)
             self.marks = {int(item): str(mark) for item, mark in dict(data["marks"]).items()}
+            self.digests = {int(item): str(digest) for item, digest in dict(data["digests"]).items()}
             self.next_id = int(data["next_id"])
             self.revision = int(data["revision"])
         except (KeyError, TypeError, ValueError, IndexError) as error:

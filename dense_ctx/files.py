@@ -83,11 +83,6 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; errors as `read_with_metadata`."""
-    return read_with_metadata(path)[0]
-
-
 def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; errors of `tensor_shapes`; ValueError also for damage."""
     from safetensors import SafetensorError, safe_open

@@ -77,12 +77,12 @@ def embeddings(folder):
     content = {"segments": torch.rand(5, 4).half(), "images": torch.rand(2, 3).half(),
                "index": torch.tensor([[0, 2], [1, 3]])}  # fmt: skip
     write_shard(folder / "a.safetensors", content)
-    return folder / "a.safetensors", lambda: Shard(folder / "a.safetensors", EMBEDDINGS)
+    return folder / "a.safetensors", lambda: Shard(folder / "a.safetensors").require(EMBEDDINGS)
 
 
 def centroids(folder):
     write_shard(folder / "a.safetensors", {"centroids": torch.rand(5, 4)})
-    return folder / "a.safetensors", lambda: Shard(folder / "a.safetensors", CENTROIDS)
+    return folder / "a.safetensors", lambda: Shard(folder / "a.safetensors").require(CENTROIDS)
 
 
 def text(folder):

@@ -1,9 +1,4 @@
-"""Feature cache: a frozen backbone's maps of a data set on disk, so that heads train without running it.
-
-from dense_ctx.data.features import cache_features
-cache = cache_features(model, train, "cache/dinov2-b14", (518, 518))   # computes what is missing
-cache.batch([3, 17])                                                   # Features of two images
-"""
+"""Feature cache: a frozen backbone's maps of a data set on disk, so that heads train without it (docs/maxa.md)."""
 
 from __future__ import annotations
 

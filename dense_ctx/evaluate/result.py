@@ -62,8 +62,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; NaN becomes null."""
-        values: dict[str, Any] = clean(asdict(self))
-        return values
+        return dict(clean(asdict(self)))
 
     def digest(self) -> str:
         """sha256 of everything but `run`: equal for two identical evaluations on one machine."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dense_ctx.create import placement
 from dense_ctx.errors import FileError, WeightsError
-from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
+from dense_ctx.files import read_pickle, read_with_metadata, regular_size, tensor_shapes
 from dense_ctx.persistence.tensors import nonfinite
 from dense_ctx.persistence.transfer import persevere
 
@@ -88,7 +88,7 @@ def _load(path: Path, net: nn.Module | None) -> Any:
             size = sum(prod(shape) for shape in tensor_shapes(path).values())
         if net is not None and size > _ROOM * sum(v.numel() for v in net.state_dict().values()) + (1 << 24):
             raise ValueError(f"it holds some {size:,} numbers, far more than {type(net).__name__} has use for")
-        return read_tensors(path) if safe else read_pickle(path)
+        return read_with_metadata(path)[0] if safe else read_pickle(path)
     except ValueError as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
 

@@ -107,10 +107,11 @@ class ClipShard(Shard):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, specs())
+        super().__init__(path)
+        self.require(specs())
         try:
             self.frames = int(self.metadata["frames"])
-            self.size: Size = self.specs["maps"][1][-2:]  # type: ignore[assignment]
+            self.size: Size = self.specs["maps"][1][-2:]
             self.video: dict[str, str] = json.loads(self.metadata["video"])
         except (KeyError, ValueError) as error:
             raise FileError(f"{path} is no clip of a cue cache ({error!r}); remove it and make it again") from error

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.errors import UnknownNameError, WeightsError
-from dense_ctx.files import read_pickle, read_tensors
+from dense_ctx.files import read_pickle, read_with_metadata
 from dense_ctx.persistence import hub
 
 
@@ -31,7 +31,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         WeightsError: damaged, or a pickle that holds more than tensors.
     """
     try:
-        loaded: Any = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+        loaded: Any = read_with_metadata(path)[0] if path.suffix == ".safetensors" else read_pickle(path)
     except ValueError as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):

@@ -1,4 +1,4 @@
-"""What the core itself registers: its verbs."""
+"""Registration of the core's own commands."""
 
 from .hookspecs import Register, hookimpl
 
@@ -6,5 +6,5 @@ from .hookspecs import Register, hookimpl
 @hookimpl
 def register_parts(register: Register) -> None:
     """Name the parts."""
-    for verb in ("evaluate", "plugins", "train"):
+    for verb in ("plugins", "train"):
         register("command", verb, f"dense_ctx.commands.{verb}:{verb.capitalize()}")

@@ -16,7 +16,8 @@ from .plugins import registry
 if TYPE_CHECKING:
     import torch
 
-_placement: ContextVar[tuple[Any, Any]] = ContextVar("placement", default=(None, None))
+# device and type of the weights that are to be read; None: as they come
+placement: ContextVar[tuple[Any, Any]] = ContextVar("placement", default=(None, None))
 
 
 @contextmanager
@@ -26,16 +27,11 @@ def placed(device: str | torch.device | None, dtype: torch.dtype | None) -> Iter
     So memory never holds a large network twice, nor in another type. Where to is the hint of `placement`, which a
     backbone may leave aside: whoever opens the model moves what is elsewhere.
     """
-    token = _placement.set((device, dtype))
+    token = placement.set((device, dtype))
     try:
         yield
     finally:
-        _placement.reset(token)
-
-
-def placement() -> tuple[str | torch.device | None, torch.dtype | None]:
-    """Device and type of the weights that are to be read; None: as they come."""
-    return _placement.get()
+        placement.reset(token)
 
 
 @gateway

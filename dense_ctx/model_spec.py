@@ -87,15 +87,6 @@ def open_model(
     return model.to(device=where, dtype=kind).eval()
 
 
-def check_backbone(name: str) -> None:
-    """Raise UnknownNameError, with one hint, for a name that is not a backbone's."""
-    try:
-        registry().get("backbone", name)
-    except UnknownNameError as error:
-        hint = near_miss(name, saved=False)
-        raise (error if hint is None else UnknownNameError(f"{without_hint(error)} {hint}")) from None
-
-
 def without_hint(error: Exception) -> str:
     """An error's message without the registry's list of similar names."""
     return str(error).replace(error.hint, "") if isinstance(error, UnknownNameError) and error.hint else str(error)
@@ -105,16 +96,19 @@ def near_miss(name: str, *, saved: bool = True) -> str | None:
     """A hint at the intended spelling; saved: whether the name may also be a saved model's."""
     owner, slash, rest = name.partition("/")
     backbones = registry().names("backbone")
-    if _is_backbone(name):
-        return None
-    if not saved and (name in registry().names("model") or (Path(name) / "config.json").is_file()):
+    models, presets = registry().names("model"), registry().names("preset")
+    if _is_backbone(name) or (saved and name in (*models, *presets)):
+        return None  # what the error says already
+    if name in presets and name not in models:
+        return f"{name} is a preset, not a backbone: `dense-ctx train {name} --list` prints it with its commands"
+    if not saved and (name in models or (Path(name) / "config.json").is_file()):
         return f"A saved model as a backbone is written model:{name}"
     if slash and "/" not in rest and ":" not in name:
         family, inside = ("timm:", rest) if owner == "timm" else ("hf:", name)
         return f"If it is a backbone, write {family}{inside}" if family in backbones else None
     if name in registry().names("decoder"):
         return f"{name} is a decoder" + (f": write BACKBONE+{name}" if saved else "")
-    near = difflib.get_close_matches(name, [*(registry().names("model") if saved else ()), *backbones], n=3)
+    near = difflib.get_close_matches(name, [*(models if saved else ()), *backbones], n=3)
     alone = f" BACKBONE alone means BACKBONE+{PLAIN}" if saved else ""
     return f"Did you mean {', '.join(near)}?{alone}" if near else None
 

@@ -49,8 +49,7 @@ def pca_pictures(features: Sequence[Tensor], size: Size | None = None) -> list[P
     pictures = []
     for item, part in zip(features, scores.split([f.shape[1] * f.shape[2] for f in features]), strict=True):
         picture = part.T.reshape(1, -1, *item.shape[1:])
-        # features may have fewer than three dimensions
-        picture = functional.pad(picture, (0, 0, 0, 0, 0, 3 - picture.shape[1]))
+        picture = functional.pad(picture, (0, 0, 0, 0, 0, 3 - picture.shape[1]))  # features may have fewer than three
         if size is not None and tuple(item.shape[1:]) != size:
             picture = functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
         pictures.append((picture[0].permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
@@ -70,8 +69,7 @@ def overlay(image: Picture, labels: Tensor, colours: Picture | None = None, alph
     edge[:, 1:] |= index[:, 1:] != index[:, :-1]
     edge[1:] |= index[1:] != index[:-1]
     picture[edge] = 255
-    result: Picture = picture.round().astype(np.uint8)
-    return result
+    return np.asarray(picture.round(), dtype=np.uint8)
 
 
 @gateway
@@ -113,9 +111,8 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], captions: Sequence[str], ti
     scale = max(1, round(240 / height))
     height, width = height * scale, width * scale
     margin, top, gap = 96, 28, 4
-    sheet = Image.new(
-        "RGB", (margin + len(titles) * (width + gap), top + len(rows) * (height + gap)), color=(255, 255, 255)
-    )
+    size = (margin + len(titles) * (width + gap), top + len(rows) * (height + gap))
+    sheet = Image.new("RGB", size, color=(255, 255, 255))
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=15)
     for column, title in enumerate(titles):
@@ -153,8 +150,7 @@ def heat_picture(values: Tensor, low: float, high: float) -> Picture:
     share = (position - lower)[..., None]
     picture = (1 - share) * _HEAT[lower] + share * _HEAT[lower + 1]
     picture[~valid.numpy()] = 255
-    result: Picture = picture.round().astype(np.uint8)
-    return result
+    return np.asarray(picture.round(), dtype=np.uint8)
 
 
 @gateway

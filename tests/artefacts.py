@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 from dense_ctx_lila.cue_cache.shards import ClipShard, ShardWriter
+from dense_ctx_maxa.target_cache import TargetCache
+from dense_ctx_maxa.tasks import create_task
 from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_probes.text import TextEmbeddings
 from safetensors.torch import load_file
@@ -20,6 +22,7 @@ from test_evaluate_result import made as result_of
 
 from dense_ctx import AutoDenseModel, InContext
 from dense_ctx.data.cache import Shard, write_shard
+from dense_ctx.errors import FileError
 from dense_ctx.evaluate import Result
 from dense_ctx.persistence.artefact import read_object
 from dense_ctx.testing import tiny_model
@@ -130,19 +133,41 @@ class Text:
 
 
 class CacheShard:
-    """A shard of a feature cache or of MAXA's targets."""
+    """A shard of a feature cache."""
 
     def save(self, place, number):
         write_shard(place, {"map0": torch.full((3, 8, 4), float(number)), "cls": torch.full((3, 8), float(number))})
 
     def load(self, place):
         shard = Shard(place)
-        assert set(shard.shapes) == {"map0", "cls"}, shard.shapes
+        assert set(shard.specs) == {"map0", "cls"}, shard.specs
         number = int(shard.row("map0", 0)[0, 0])
-        for name in shard.shapes:
+        for name in shard.specs:
             same(shard.tensor(name), number)
         assert shard.tensor("map0").dtype == torch.float32
         return number
+
+
+class Images(list):
+    names = ("a", "b")
+
+
+class Targets:
+    """A target of MAXA, in the folder of its cache; its writer does not wait for the disk."""
+
+    def opened(self, place):
+        return TargetCache(place, create_task("depth"), Images(), (8, 4))
+
+    def save(self, place, number):
+        self.opened(place).put(1, torch.full((1, 8, 4), float(number)))
+
+    def load(self, place):
+        target = self.opened(place).get(1)
+        if target is None:
+            raise FileError("missing or damaged: it is made again")
+        assert target.shape == (1, 8, 4)
+        same(target, int(target[0, 0, 0]))
+        return int(target[0, 0, 0])
 
 
 class CueShard:
@@ -182,6 +207,7 @@ KINDS = {
     "state": State,
     "text": Text,
     "feature cache": CacheShard,
+    "target cache": Targets,
     "cue cache": CueShard,
     "result": Report,
 }
@@ -195,6 +221,8 @@ def place_of(kind, folder):
 
 
 def files_of(kind, place):
+    if kind == "target cache":
+        return sorted(path for path in place.rglob("*") if path.is_file())
     if kind not in FOLDERS:
         return [place]
     return sorted(path for path in place.iterdir() if path.name in VOUCHED.get(kind, (path.name,)))

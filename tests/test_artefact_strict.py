@@ -20,8 +20,9 @@ from train_parts import config, install, lay_out, settings
 
 from dense_ctx import AutoDenseModel, InContext, cli
 from dense_ctx.errors import CheckpointError, ConfigError, FileError
-from dense_ctx.files import file_digest
-from dense_ctx.persistence.artefact import MANIFEST
+from dense_ctx.files import file_digest, write_json
+from dense_ctx.persistence.artefact import MANIFEST, Artefact
+from dense_ctx.persistence.hub import local_folder
 from dense_ctx.persistence.lock import locked
 from dense_ctx.persistence.tensors import read_sealed, require_state, write_sealed
 from dense_ctx.testing import tiny_model
@@ -38,6 +39,7 @@ OPTIONS = {
     "zero-shot": {"updates": 2, "embeddings": "random"},
     "propagation": {},
 }
+THINGS = Artefact("thing", ("a.json", "b.json"))
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, links and signals of POSIX")
 
 
@@ -305,3 +307,84 @@ def test_of_two_trainings_started_at_once_one_is_refused(turn, tmp_path):
     loser, winner = sorted(runs, key=lambda run: run.returncode == 0)
     assert f"in use by process {winner.pid} on " in errors[runs.index(loser)]
     assert (tmp_path / "run" / "model" / MANIFEST).exists()
+
+
+def fill_things(folder, number):
+    folder.mkdir()
+    for name in THINGS.files:
+        (folder / name).write_text(str(number))
+    write_json(folder / MANIFEST, {"sha256": {name: file_digest(folder / name) for name in THINGS.files}})
+
+
+@posix
+@pytest.mark.parametrize("work", ["locate", "read"])
+def test_a_folder_that_is_being_replaced_is_never_missed(work, tmp_path, monkeypatch):
+    """A folder has no name for an instant of each save: before and after every look at the disk that a reader takes."""
+    place, previous, lock, real = tmp_path / "c", tmp_path / ".c.previous", tmp_path / ".c.lock", os.stat
+    looks, cases, writer = 0, 0, json.dumps(words_of_another(os.getpid()))
+
+    def text(name):
+        return lambda part: (part / name).read_text()
+
+    def look(*words, **options):
+        nonlocal looks
+        looks += 1
+        if looks == first:
+            lock.write_text(writer)
+            place.rename(previous)
+        elif looks == first + last:
+            (tmp_path / "new").rename(place)
+            previous.rename(tmp_path / "trash")
+            lock.unlink()
+        return real(*words, **options)
+
+    for last in (1, 2, 4, 7, 12):
+        for first in range(1, 1000):
+            folder = tmp_path / f"{last}-{first}"
+            folder.mkdir()
+            place, previous, lock, tmp_path = folder / "c", folder / ".c.previous", folder / ".c.lock", folder
+            fill_things(place, 1)
+            fill_things(folder / "new", 2)
+            looks = 0
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "stat", look)
+                if work == "locate":
+                    assert local_folder(place) == place, f"missed where it was away from look {first} to {first + last}"
+                else:
+                    assert THINGS.read(place, text("a.json"), text("b.json")) in (("1", "1"), ("2", "2"))
+            tmp_path = folder.parent
+            cases += 1
+            if looks < first:
+                break
+    print(f"{work}: {cases} interleavings")
+    assert cases >= 10
+
+
+@posix
+def test_a_lock_that_changes_hands_is_waited_for(tmp_path):
+    """Two writers that save again and again: the wait is for one holder, not for all that come first."""
+    lock, end = tmp_path / ".c.lock", time.monotonic() + 0.5
+
+    def hold():
+        number = 0
+        while time.monotonic() < end:  # without a gap, so that the other is never first
+            number += 1
+            write_json(lock, {**words_of_another(os.getpid()), "token": str(number)})
+            time.sleep(0.05)
+        lock.unlink()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    while not lock.exists():
+        time.sleep(0.001)
+    with locked(tmp_path / "c", "c", wait=0.2):
+        assert time.monotonic() >= end
+    other.join()
+
+
+def test_a_folder_that_stays_missing_is_said_so_at_once(tmp_path):
+    began = time.monotonic()
+    assert local_folder(tmp_path / "c") is None
+    with pytest.raises(FileError, match=r"has no a\.json"):
+        THINGS.read(tmp_path / "c", lambda part: None, lambda part: None)
+    assert time.monotonic() - began < 1

@@ -108,12 +108,15 @@ def test_a_preset_runs_by_one_command(preset, tmp_path, capsys):
     assert "has no column of" in capsys.readouterr().err  # a file of one's own is not the paper's preset
 
 
-def shipped(out, name="maxa-table2"):
-    """As if the cells of a folder had been measured under a shipped preset."""
+def shipped(out, name="maxa-table2", whole=True):
+    """As if the cells of a folder had been measured under a shipped preset, on the whole data set."""
     digest = hashlib.sha256(registry().text("preset", name).encode()).hexdigest()
     for path in (out / "cells").glob("*.json"):
         record = json.loads(path.read_text())
         record["settings"]["preset"] |= {"name": name, "digest": digest}
+        if whole:
+            data = record["data"]
+            data |= {key.removeprefix("published_"): n for key, n in data.items() if key.startswith("published_")}
         path.write_text(json.dumps(record))
 
 
@@ -121,6 +124,12 @@ def test_cells_fill_the_columns_of_their_table(preset, tmp_path, capsys):
     bench = bench_of(str(preset), {"coco-instances": str(tmp_path / "coco")}, tmp_path / "out", ["MAE"], ["boundaries"])
     (record,) = run_bench(bench)
     assert record["status"] == "done", record
+    published = {"samples": 5000, "training_samples": 5000}
+    assert {f"published_{key}": count for key, count in published.items()}.items() <= record["data"].items()
+    shipped(tmp_path / "out", whole=False)
+    assert main(["compare", str(tmp_path / "out"), "--paper", "maxa:table2"]) == 2
+    error = capsys.readouterr().err
+    assert f"MAE under maxa-table2/boundaries scored {record['data']['samples']} of the 5,000 published" in error
     shipped(tmp_path / "out")
     assert main(["compare", str(tmp_path / "out"), "--paper", "maxa:table2"]) == 0
     head, *_, ours = capsys.readouterr().out.splitlines()
@@ -180,7 +189,7 @@ def test_what_is_wrong_with_a_preset_is_said(tmp_path, preset, capsys):
         assert main(["bench", *words]) == 2
         assert message in capsys.readouterr().err
     assert main(["train", "maxa-table2"]) == 2
-    assert "a preset of another verb: dense-ctx bench maxa-table2" in capsys.readouterr().err
+    assert "a preset of another verb: dense-ctx bench ... maxa-table2" in capsys.readouterr().err
 
 
 def test_images_of_the_training_split_are_drawn_once(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from dense_ctx_probes import retrieval, retrieval_blocks, retrieval_files
 from dense_ctx_probes.retrieval import RetrievalProbe
 from dense_ctx_probes.retrieval_bank import Bank
+from dense_ctx_probes.retrieval_cells import patch_of
 from dense_ctx_probes.retrieval_files import RowFile
 from torch.nn import functional
 
@@ -210,7 +211,7 @@ def test_values_are_means_of_pixels_whose_every_channel_is_known():
      ((2, 3), (4, 6), (1, 1))],
 )  # fmt: skip
 def test_the_patch_under_each_pixel(size, grid, extent):
-    found = retrieval._patch_of(size, grid, extent)
+    found = patch_of(size, grid, extent)
     full = [max(n, round(n / share)) for n, share in zip(size, extent, strict=True)]
     for y in range(size[0]):
         for x in range(size[1]):

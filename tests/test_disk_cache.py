@@ -15,6 +15,7 @@ from dense_ctx.data import cache as cache_module
 from dense_ctx.data.cache import DiskCache, Shard, disk_space, write_shard
 from dense_ctx.errors import FileError
 from dense_ctx.persistence.identity import Identity
+from dense_ctx.persistence.tensors import specs
 
 
 def tensors(seed=0, rows=3):
@@ -35,7 +36,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
     size = write_shard(tmp_path / "below/a.safetensors", content, {"weights": "x"})
     assert size == (tmp_path / "below/a.safetensors").stat().st_size
     shard = Shard(tmp_path / "below/a.safetensors")
-    assert shard.shapes == {key: list(value.shape) for key, value in content.items()}
+    assert shard.specs == specs(content)
     assert shard.metadata == {"weights": "x"}
     for key, value in content.items():
         assert shard.tensor(key).dtype == value.dtype
@@ -88,7 +89,7 @@ def test_a_file_cut_short_is_damaged(tmp_path, length):
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(FileError, match=r"a\.safetensors is missing or damaged .*make it again"):
         Shard(path)
-    assert not opened(tmp_path).complete("a", lambda shard: True)
+    assert not opened(tmp_path).complete("a", specs(tensors()))
 
 
 def test_tensors_that_do_not_exist(tmp_path):
@@ -163,6 +164,6 @@ def test_a_kill_half_way_leaves_whole_files(tmp_path):
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     cache = opened(tmp_path)
     assert cache.check() == {"format": 1}
-    assert [cache.complete(name, lambda shard: True) for name in "ab"] == [True, False]
+    assert [cache.complete(name, specs(tensors())) for name in "ab"] == [True, False]
     cache.write("b", tensors(1))
     assert torch.equal(cache.shard("b").tensor("map"), tensors(1)["map"])

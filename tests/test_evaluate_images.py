@@ -102,7 +102,7 @@ def test_wrong_roots_and_targets(root, tmp_path):
     val = open_set("rgbd-folder", rgbd(tmp_path / "walk"), "val")
     with pytest.raises(ConfigError, match="is about segmentation; the targets of camvid are depth"):
         evaluate(tiny_model(), "camvid-linear-grid4-v1", (val, val), tmp_path / "out")
-    with pytest.raises(ConfigError, match="is about clips; davis2016 holds images"):
+    with pytest.raises(ConfigError, match="is about video; the targets of davis2016 are depth"):
         evaluate(tiny_model(), "davis2016-ridge-grid4-v1", (val, val), tmp_path / "out2")
     with pytest.raises(ConfigError, match="names no split to fit the probe on"):
         evaluate(tiny_model(), "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=["data.train=null"])

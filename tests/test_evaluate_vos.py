@@ -263,7 +263,7 @@ def test_wrong_roots(tmp_path, davis):
         run(tmp_path, tmp_path, "davis2016-ridge-grid4-v1")
     with pytest.raises(InputError, match="holds no clip"):
         evaluate(tiny_model(), "vos-folder-knn-grid8-v1", VideoSet(()), tmp_path / "none")
-    with pytest.raises(ConfigError, match="is about images"):
+    with pytest.raises(ConfigError, match="is about segmentation; the targets of camvid are video"):
         evaluate(tiny_model(), "camvid-linear-grid4-v1", VideoSet((Clip("a"),)), tmp_path / "none2")
 
 

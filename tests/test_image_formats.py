@@ -145,9 +145,15 @@ def cmyk(folder):
 def converted(folder):
     ycc = Image.fromarray(RGB).convert("YCbCr")
     yield saved(folder / "c.tif", ycc, compression="tiff_lzw"), RGB / 255, 0.02
-    if int(PIL.__version__.split(".")[0]) >= 13:  # before, Pillow calls its own uncompressed ones truncated
-        yield saved(folder / "a.tif", ycc), np.asarray(ycc.convert("RGB")) / 255
     yield tiff(folder / "b.tif", np.full((2, 3, 3), (136, 0, 0), np.uint8), 8), np.full((2, 3, 3), 0.5), 0.02
+
+
+def uncompressed_ycc(folder):
+    ycc, refused = Image.fromarray(RGB).convert("YCbCr"), (FileError, "tif is an uncompressed YCbCr TIFF")
+    old = int(PIL.__version__.split(".")[0]) < 13  # reads four bytes a pixel: another picture, or one cut short
+    yield saved(folder / "a.tif", ycc), refused if old else np.asarray(ycc.convert("RGB")) / 255
+    yield tiff(folder / "b.tif", np.asarray(ycc), 6), refused  # without a tag, two by two pixels share their colour
+    yield tiff(folder / "c.tif", np.full((64, 48, 3), 99, np.uint8), 6), refused
 
 
 def palette_image(transparent=None):
@@ -189,7 +195,7 @@ def orientation(folder):
     yield tiff(folder / "b.tif", DEEP, orientation=3), DEEP[::-1, ::-1] / 65535
 
 
-def on_its_side(folder):
+def sideways(folder):
     for turn in (5, 6, 7, 8):
         yield (
             tiff(folder / f"{turn}.tif", GREY, orientation=turn),
@@ -217,11 +223,12 @@ CASES = {
     "signed 8-bit TIFF": signed,
     "CMYK JPEG, TIFF": cmyk,
     "YCbCr, LAB TIFF": converted,
+    "uncompressed YCbCr TIFF": uncompressed_ycc,
     "palette": palettes,
     "palette, grey or RGB with a transparent value": transparent_values,
     "grey or RGB with alpha": alpha,
     "EXIF or TIFF orientation": orientation,
-    "uncompressed TIFF on its side (orientation 5 to 8)": on_its_side,
+    "uncompressed TIFF with orientation 5 to 8": sideways,
     "animation, several pages": pages,
 }
 

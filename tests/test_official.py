@@ -1,6 +1,7 @@
 """Authors' checkpoints of DIP and FlowFeat: every tensor of them, the command that converts them, the short names."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from safetensors.torch import load_file
 import dense_ctx
 from dense_ctx import AutoDenseModel, create_backbone, registry
 from dense_ctx.cli import main
-from dense_ctx.errors import CheckpointError, FileError, WeightsError
+from dense_ctx.errors import CheckpointError, FileError, UnknownNameError, WeightsError
 from dense_ctx.evaluate import evaluate
 from dense_ctx.hookspecs import HUB_OWNER
+from dense_ctx.model_spec import open_model
 
 TINY = "depth=4, embed_dim=24, num_heads=2, img_size=70"
 ORACLES = Path(__file__).parent / "oracles"
@@ -218,6 +220,34 @@ def test_short_names_without_weights_say_how_to_get_them(name, monkeypatch):
         assert f"`dense-ctx convert {kind} " in text
         assert f"--out {name}`" in text
         assert "sha256" in text
+
+
+def error_of(spec):
+    with pytest.raises((UnknownNameError, WeightsError)) as caught:
+        open_model(spec)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted({*registry().names("preset")} - {*UNPUBLISHED}))
+def test_a_presets_name_in_a_models_place_says_what_it_is_and_how_to_run_it(name):
+    verb = "bench" if name.startswith("maxa") else "train" if "tasks" not in name else "pseudo-label"
+    for text in (error_of(name), error_of(f"model:{name}")):
+        assert f"'{name}' is a preset, not a model: `" in text
+        assert re.search(rf"(dense-ctx|dense_ctx\.cli) {verb} .*{name} .*` runs it", text), text
+        assert "Did you mean" not in text
+    assert f"{name} is a preset, not a backbone: `dense-ctx train {name} --list`" in error_of(f"{name}+dpt")
+    assert main(["train", name, "--list"]) == 0
+
+
+@pytest.mark.parametrize("name", UNPUBLISHED)
+def test_a_short_name_without_weights_is_not_answered_with_its_neighbours(name):
+    text = error_of(name)
+    assert "has no published weights" in text
+    assert "Did you mean" not in text
+    assert error_of(f"{name}+dpt").endswith(f"A saved model as a backbone is written model:{name}")
+    if name in registry().names("preset"):
+        assert f"`dense-ctx train {name} " in text
+        assert "official preset" in text
 
 
 def test_short_names_stand_for_what_is_said_of_them():

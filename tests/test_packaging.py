@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from dense_ctx import registry
 
@@ -46,6 +49,9 @@ def test_contents(wheel):
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == {"dense_ctx", *PLUGINS}
     assert "dense_ctx/py.typed" in names
+    assert {f"dense_ctx_explore/page/{file}" for file in ("index.html", "main.js", "style.css", "icon.svg")} <= set(
+        names
+    )
     assert not [name for name in names if "/tests/" in name or "test_" in name or "__pycache__" in name]
     (points,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
     text = zipfile.ZipFile(wheel).read(points).decode()
@@ -97,3 +103,19 @@ def test_installed_elsewhere_opens_the_demo_model(site):
     assert pretrained == "True"
     assert shape[0] == "1"
     assert shape[2:] == ["50", "70"]
+
+
+def test_the_oldest_releases_are_pinned():
+    """.ci/minimum.txt pins, of each package that pyproject.toml bounds, the release at the bound."""
+    bounds = {}
+    for line in requires("dense-ctx"):
+        requirement = Requirement(line)
+        for bound in (one for one in requirement.specifier if one.operator == ">="):
+            bounds[canonicalize_name(requirement.name)] = bound.version
+    lines = (ROOT / ".ci" / "minimum.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    tools = {"ruff", "mypy", "import-linter", "ptlflow"}  # no part of the tests' environment
+    assert set(pins) == set(bounds) - tools
+    for name, version in pins.items():
+        assert f"{version}.".startswith(f"{bounds[name]}."), f"{name}=={version}, >={bounds[name]}"

@@ -57,7 +57,7 @@ def test_structure(name):
     assert len({row.name for row in table.rows}) == len(table.rows) >= 2
     for row in table.rows:
         assert list(row.values) == list(table.columns)
-    kinds = [(column.metric, column.protocol, column.condition) for column in table.columns.values()]
+    kinds = [(column.metric, column.protocols, column.condition) for column in table.columns.values()]
     assert len(set(kinds)) == len(kinds), "two columns that nothing tells apart"
     for key, column in table.columns.items():
         counts = column.unit in ("M", "px", "cells")
@@ -214,8 +214,8 @@ def test_spot_values(line):
 
 def test_protocols():
     columns = papers.table("lila:table1").columns
-    assert columns["linear_j"].protocol == "davis2017-linear-v2"
-    assert columns["knn_f"].protocol == "davis2017-knn-v2"
+    assert columns["linear_j"].protocols == ("davis2017-linear-v2",)
+    assert columns["knn_f"].protocols == ("davis2017-knn-v2",)
     eighth = papers.table("dip:table1").columns["voc_miou_8th"]
-    assert (eighth.protocol, eighth.condition) == ("voc2012-dip-8th-v1", None)
-    assert papers.table("maxa:table3").columns["voc_iou"].protocol == "maxa-table3/voc"
+    assert (eighth.protocols, eighth.condition) == (("voc2012-dip-8th-v1", "voc2012-dip-8th-p16-v1"), None)
+    assert papers.table("maxa:table3").columns["voc_iou"].protocols == ("maxa-table3/voc",)

@@ -1,4 +1,4 @@
-"""Arguments that several verbs share: the model, key=value settings, and what may not go together."""
+"""Arguments of several commands: the model, key=value settings, and checks of incompatible options."""
 
 from __future__ import annotations
 
@@ -112,19 +112,6 @@ def add_model_argument(parser: argparse.ArgumentParser, *, positional: bool = Fa
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """--device."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or the best available (%(default)s)")
-
-
-def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
-    """--dtype and --max-memory, of verbs that run the model on pictures of any size."""
-    parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the network (%(default)s)"
-    )
-    parser.add_argument(
-        "--max-memory",
-        metavar="SIZE",
-        help='tile large images to stay under SIZE, such as "2GB"; refused where that changes the features, which '
-        '"2GB approximate" accepts',
-    )
 
 
 def model_of(args: argparse.Namespace) -> DenseModel:

@@ -106,6 +106,15 @@ def check_arguments(target: Any, arguments: Mapping[str, Any], where: str) -> No
             _value(hints[name], value, where, name)
 
 
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value matches a type annotation."""
+    try:
+        _value(hint, value, "", "")
+    except ConfigError:
+        return False
+    return True
+
+
 def unknown_keys(unknown: Iterable[str], names: Iterable[str]) -> str:
     """The message for unknown keys: their names, the closest known ones, and all known ones."""
     names = sorted(names)
@@ -135,7 +144,8 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
             return tuple(_value(kind, item, where, f"{path}[{index}]") for index, (kind, item) in pairs)
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         right = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
-        value = dict(value) if right else value
+        if right:
+            return {key: _value(choices[1], item, where, f"{path}.{key}") for key, item in value.items()}
     elif isinstance(origin, type) and issubclass(Sequence, origin):  # a Sequence, an Iterable
         right = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
         for index, item in enumerate(value if isinstance(value, (list, tuple)) else ()):

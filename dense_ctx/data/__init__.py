@@ -11,9 +11,9 @@ Importing this package, `names` and `layout` load no torch.
 from __future__ import annotations
 
 from .base import Clip, DatasetReader, ImageSet, Kind, Layout, Sample, Subset, VideoSet
-from .open import layout, list_set, names, open_set
+from .open import layout, list_set, names, open_set, published
 
 __all__ = [
     "Clip", "DatasetReader", "ImageSet", "Kind", "Layout", "Sample", "Subset", "VideoSet", "layout", "list_set",
-    "names", "open_set",
+    "names", "open_set", "published",
 ]  # fmt: skip

@@ -1,17 +1,19 @@
 """One disk cache for maps and targets: a folder of safetensors files (shards), all made with the same settings.
 
 A shard appears under its name only when complete. Beside each tensor KEY it holds "KEY.crc32", a checksum for each
-index of the first axis, so that damage is detected on reading, and one row can be read without the rest of the file.
+index of the first axis, so that damage is detected on reading, and one row can be read without the rest of the file;
+its header has one of the other strings in it.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +22,10 @@ from torch import Tensor
 from ..errors import FileError
 from ..files import new_file, write_tensors
 from ..persistence.identity import Identity
+from ..persistence.tensors import Spec, misfits
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CHECKSUM = ".crc32"
 _OPEN = 64  # shards a reader keeps open
@@ -29,7 +35,7 @@ class Shard:
     """A safetensors file, mapped into memory.
 
     Attributes:
-        shapes: of each tensor; checksums are left out.
+        specs: dtype and shape of each tensor; checksums are left out.
         metadata: the strings in its header.
 
     Raises:
@@ -44,27 +50,37 @@ class Shard:
             keys = set(self._file.keys())
             self._slices = {key: self._file.get_slice(key) for key in sorted(keys) if not key.endswith(CHECKSUM)}
             self._checksums = {key: self._file.get_tensor(key + CHECKSUM).tolist() for key in self._slices}
-            self.shapes: dict[str, list[int]] = {key: list(part.get_shape()) for key, part in self._slices.items()}
+            self.specs = {key: (part[:0].dtype, tuple(part.get_shape())) for key, part in self._slices.items()}
             self.metadata: dict[str, str] = self._file.metadata() or {}
-        except (SafetensorError, OSError, ValueError) as error:
+            if self.metadata.pop(CHECKSUM, None) != words_checksum(self.metadata):
+                raise ValueError("the checksum of its header differs")
+            if alone := sorted(keys - set(self._slices) - {key + CHECKSUM for key in self._slices}):
+                raise ValueError(f"left over {', '.join(alone)[:200]}")
+        except (SafetensorError, OSError, ValueError, IndexError) as error:
             raise FileError(
                 f"{path} is missing or damaged ({type(error).__name__}: {error}); remove it and make it again"
             ) from error
+
+    def require(self, specs: Mapping[str, Spec]) -> Self:
+        """Itself; raises FileError for tensors that are missing, left over, or of another shape or dtype."""
+        if faults := misfits(self.specs, specs):
+            text = "; ".join(faults)[:600]
+            raise FileError(f"{self.path} is of another kind or damaged ({text}); remove it and make it again")
+        return self
 
     def row(self, key: str, index: int) -> Tensor:
         """One index of a tensor's first axis; only its bytes are read.
 
         Raises:
-            FileError: damaged, or no tensor has this name.
+            FileError: damaged, or it has no tensor of this name, or no such index.
         """
-        return self._verified(key, self._slice(key)[index : index + 1], index)[0]
+        values = self._slice(key)[index : index + 1]
+        if not len(values):
+            raise FileError(f"{self.path} has {self.specs[key][1][0]} rows of {key!r}, {index} is asked for")
+        return self._verified(key, values, index)[0]
 
     def tensor(self, key: str) -> Tensor:
-        """A whole tensor.
-
-        Raises:
-            FileError: damaged, or no tensor has this name.
-        """
+        """A whole tensor; raises FileError where it is damaged, or no tensor has this name."""
         return self._verified(key, self._slice(key)[:], 0)
 
     def _slice(self, key: str) -> Any:
@@ -85,6 +101,11 @@ def checksums(values: Tensor) -> list[int]:
     return [zlib.crc32(row.reshape(-1).view(torch.uint8).numpy(), start) for row in values.cpu().contiguous()]
 
 
+def words_checksum(metadata: Mapping[str, str]) -> str:
+    """CRC-32 of the strings in a header."""
+    return str(zlib.crc32(json.dumps(dict(metadata), sort_keys=True).encode()))
+
+
 def write_shard(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, sync: bool = True
 ) -> int:
@@ -100,7 +121,8 @@ def write_shard(
     sums = {key + CHECKSUM: torch.tensor(checksums(value), dtype=torch.int64) for key, value in content.items()}
     then = ". Finished files are kept; run it again"
     with new_file(path, then=then, sync=sync) as partial:
-        write_tensors(partial, {**content, **sums}, dict(metadata or {}))
+        words = dict(metadata or {})
+        write_tensors(partial, {**content, **sums}, {**words, CHECKSUM: words_checksum(words)})
         return partial.stat().st_size
 
 
@@ -151,10 +173,10 @@ class DiskCache(Generic[S]):
         """The file of the shard `name`; a "/" in it is a folder."""
         return self.folder / f"{name}.safetensors"
 
-    def complete(self, name: str, fits: Callable[[S], bool]) -> bool:
-        """Whether a shard can be opened and `fits` accepts it; its values are not verified."""
+    def complete(self, name: str, specs: Mapping[str, Spec], fits: Callable[[S], bool] = lambda shard: True) -> bool:
+        """Whether a shard can be opened, has the tensors `specs`, and `fits` accepts it; values are not verified."""
         try:
-            return fits(self._shard(self.path(name)))
+            return fits(self._shard(self.path(name)).require(specs))
         except FileError:
             return False
 

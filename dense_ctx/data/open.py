@@ -28,6 +28,11 @@ def layout(name: str) -> Layout:
     return _reader(name).layout
 
 
+def published(name: str, split: str | None) -> int | None:
+    """How many samples a split has as published; None where no number is known."""
+    return layout(name).counts.get(split or "") if name in names() else None
+
+
 @gateway
 def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:
     """Open a data set that lies under `root` in its official layout.

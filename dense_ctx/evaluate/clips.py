@@ -45,14 +45,10 @@ class VideoEvaluation:
         """Scores of each seed, over the clips of all processes."""
         clips = {clip.name: clip for clip in self.clips.clips}
         todo = [clips[name] for name in self.job.folder.share(list(clips), lambda name: self._complete(clips[name]))]
-        frames = self.job.progress(self._steps(todo), sum(len(clip.frames) for clip in todo), "frames")
-        for _ in frames:
+        frames = (frame for clip in todo for frame in self._clip(clip))
+        for _ in self.job.progress(frames, sum(len(clip.frames) for clip in todo), "frames"):
             pass
         return self.job.totals(list(clips), self.clips.classes)
-
-    def _steps(self, todo: list[Clip]) -> Iterator[None]:
-        for clip in todo:
-            yield from self._clip(clip)
 
     def _complete(self, clip: Clip) -> bool:
         """Whether predictions are not requested, or all written (an earlier run may have written none)."""
@@ -112,13 +108,11 @@ class VideoEvaluation:
 
     def _show(self, clip: Clip, path: Path, labels: Tensor, image: Tensor | None) -> None:
         if self.job.keep:
-            stored = labels * 255 if clip.binary else labels
-            visualize.save_labels(self._path(clip, path), stored)
+            visualize.save_labels(self._path(clip, path), labels * 255 if clip.binary else labels)
         if image is not None:
             picture = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-            visualize.save_picture(
-                self.job.folder.path / "pictures" / f"{clip.name}.png", visualize.overlay(picture, labels)
-            )
+            file = self.job.folder.path / "pictures" / f"{clip.name}.png"
+            visualize.save_picture(file, visualize.overlay(picture, labels))
 
 
 def _largest(scores: Tensor) -> Tensor:

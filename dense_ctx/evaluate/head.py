@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from ..config import Output
 from ..data.base import ImageSet, VideoSet
@@ -11,13 +12,13 @@ from ..model import DenseModel
 from .protocol import Protocol
 from .scorer import Scorer
 
-HEAD = "head"  # the registered probe that takes the model's channels as they are
+HEAD = "head"  # the registered probe that returns the model's channels
 
 
 def scored_by_head(model: DenseModel, protocol: Protocol) -> Protocol:
-    """The protocol with the head in the probe's place, at the size that it was trained on; as it is without a head.
+    """The protocol with the head as its probe, at the head's training size; unchanged for a model without a head.
 
-    What is changed becomes part of the protocol's id.
+    Changed settings become part of the protocol's id.
     """
     output = _output(model)
     if output is None:
@@ -28,9 +29,9 @@ def scored_by_head(model: DenseModel, protocol: Protocol) -> Protocol:
     decode, cell = ("grid", int(grid)) if grid > 1 and grid == int(grid) else ("full", 1)
     settings = [f"probe={HEAD}", "reads=pixels", f"decode={decode}", f"grid={cell}", "train=null", "support=null"]
     if output.image_size is not None:
-        settings += [f"image.size={json.dumps(output.image_size)}", "image.short_side=null"]
-    before = protocol.to_dict()
-    return protocol.override([item for item in settings if not _holds(before, item)])
+        settings += [f"image.size={json.dumps(output.image_size)}", "image.short_side=null", "image.stride=null"]
+    same = {item: replace(protocol.override([item]), overrides=protocol.overrides) == protocol for item in settings}
+    return protocol.override([item for item in settings if not same[item]])
 
 
 def check_head(model: DenseModel, protocol: Protocol, images: ImageSet | VideoSet) -> None:
@@ -54,11 +55,3 @@ def check_head(model: DenseModel, protocol: Protocol, images: ImageSet | VideoSe
 
 def _output(model: DenseModel) -> Output | None:
     return None if model.model_config is None else model.model_config.output
-
-
-def _holds(values: object, setting: str) -> bool:
-    """Whether nested mappings have the value of "key.sub=value" already."""
-    path, _, text = setting.partition("=")
-    for key in path.split("."):
-        values = values.get(key) if isinstance(values, dict) else None
-    return json.dumps(values) == text or values == text

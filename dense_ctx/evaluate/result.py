@@ -5,18 +5,29 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import typed
 from ..errors import ConfigError
-from ..files import clean, json_digest, read_json, state_digest, write_json
+from ..files import json_digest, read_json, state_digest, write_json
 
 if TYPE_CHECKING:
     from ..model import DenseModel
 
 FORMAT = 1
+
+
+def clean(value: Any) -> Any:
+    """Convert to JSON values: NaN becomes null, tuples lists."""
+    if isinstance(value, dict):
+        return {str(k): clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value
 
 
 @dataclass(frozen=True)
@@ -51,14 +62,13 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; NaN becomes null."""
-        values: dict[str, Any] = clean(asdict(self))
-        return values
+        return dict(clean(asdict(self)))
 
     def digest(self) -> str:
         """sha256 of everything but `run`: equal for two identical evaluations on one machine."""
         values = self.to_dict()
         values.pop("run")
-        return json_digest(values, sort_keys=True)
+        return json_digest(values)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write JSON, atomically."""
@@ -79,18 +89,17 @@ class Result:
         if not isinstance(form, int) or form > FORMAT:
             raise ConfigError(f"{path} has format {form!r}; this dense_ctx reads up to {FORMAT}")
         digest = data.pop("digest", None)
-        result = typed(cls, {**data, "value": _number(data.get("value"))}, str(path))
+        numbers = {key: _numbers(data[key]) for key in ("value", "scores", "per_seed") if key in data}
+        result = typed(cls, {**data, **numbers}, str(path))
         if digest != result.digest():
             raise ConfigError(f"{path} was changed after it was written: its digest does not match")
-        return replace(
-            result,
-            value=_number(result.value),
-            scores={key: _number(value) for key, value in result.scores.items()},
-            per_seed={seed: {k: _number(v) for k, v in each.items()} for seed, each in result.per_seed.items()},
-        )
+        return result
 
 
-def _number(value: float | None) -> float:
+def _numbers(value: Any) -> Any:
+    """Null becomes NaN, in mappings too."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
     return math.nan if value is None else value
 
 

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from ..data import open_set
+from ..data import open_set, published
 from ..data.base import ImageSet, Subset, VideoSet
 from ..device import processes, wait_for_everyone
 from ..environment import command_line, describe_environment, peak_memory_mb
@@ -31,18 +31,20 @@ from .clips import VideoEvaluation
 from .head import HEAD, check_head
 from .images import ImageEvaluation
 from .job import Job, Progress, make_probe
-from .protocol import Protocol, load_protocol
+from .protocol import Protocol, load_protocol, names
 from .result import Result, describe_model
 from .samples import read_lists
 from .scorer import Scorer
 from .workdir import RunFolder
+
+Source: TypeAlias = str | os.PathLike[str] | VideoSet | tuple[ImageSet, ImageSet]
 
 
 @gateway
 def evaluate(
     model: DenseModel,
     protocol: str | Protocol,
-    data: str | os.PathLike[str] | VideoSet | tuple[ImageSet, ImageSet],
+    data: Source,
     out: str | os.PathLike[str],
     *,
     name: str = "model",
@@ -87,23 +89,25 @@ def evaluate(
         raise InputError(f'cache={cache!r} is not a size such as "2GB", or 0') from None
     scorer = Scorer(spec)
     make_probe(spec, 0)  # raises before any work
-    train, val = _open(spec, scorer, data, limit)
+    train, val, lists = open_sets(spec, data, seeds, limit)
     scorer.rehearse(val.classes)
+    _check_stride(spec, model.backbone.stride)
     if spec.probe.name == HEAD:
         check_head(model, spec, val)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
     if len(set(listing)) < len(listing):
         twice = next(name for name in listing if listing.count(name) > 1)
         raise InputError(f"{spec.data.name} has two samples of the name {twice!r}; names are unique in a split")
-    root = Path(data) if isinstance(data, (str, os.PathLike)) else Path()
-    lists = {} if train is None else read_lists(spec, root, seeds, train.names)
     described = describe_model(model, name)
     about = {
         "name": spec.data.name,
         "split": spec.data.val,
         "limit": limit,
         "samples": len(listing),
+        "published_samples": published(spec.data.name, spec.data.val),
         "training_samples": 0 if train is None else len(train),
+        "published_training_samples": published(spec.data.name, spec.data.train),
+        "listed_samples": {str(seed): len(listed) for seed, listed in lists.items()},
         "names_digest": _names_digest(listing),
         "training_names_digest": None if train is None else _names_digest(train.names),
         "files": {**_files(spec), **{f"support, seed {seed}": _names_digest(names) for seed, names in lists.items()}},
@@ -130,9 +134,8 @@ def evaluate(
             scores = ImageEvaluation(job, train, val, budget, lists).run()
         result = _result(spec, scorer, scores, identity, described, about, model)
         if rank == 0:
-            timed = replace(result, run=_run(began, world, model))
-            timed.save(folder.path / "result.json")
-            return timed
+            result = replace(result, run=_run(began, world, model))
+            result.save(folder.path / "result.json")
     return result
 
 
@@ -142,20 +145,16 @@ def _names_digest(names: Iterable[str]) -> str:
 
 def _files(protocol: Protocol) -> dict[str, str]:
     """sha256 of each file that the probe's arguments name: its content affects the result, its name does not."""
-    digests = {}
-    for key, value in protocol.probe.args.items():
-        if isinstance(value, str) and Path(value).is_file():
-            digests[f"probe.args.{key}"] = file_digest(Path(value))
-    return digests
+    texts = {key: Path(value) for key, value in protocol.probe.args.items() if isinstance(value, str)}
+    return {f"probe.args.{key}": file_digest(path) for key, path in texts.items() if path.is_file()}
 
 
-def _open(
-    protocol: Protocol,
-    scorer: Scorer,
-    data: str | os.PathLike[str] | VideoSet | tuple[ImageSet, ImageSet],
-    limit: int | None,
-) -> tuple[ImageSet | None, ImageSet | VideoSet]:
+def open_sets(
+    protocol: Protocol, data: Source, seeds: Sequence[int], limit: int | None = None
+) -> tuple[ImageSet | None, ImageSet | VideoSet, dict[int, list[str]]]:
+    """Training and validation samples, and each seed's list of the former; arguments and errors as `evaluate`."""
     train: Any = None
+    scorer = Scorer(protocol)
     if isinstance(data, (str, os.PathLike)):
         spec = protocol.data
         val: Any = open_set(spec.name, data, spec.val, **spec.options)
@@ -167,11 +166,6 @@ def _open(
         val = data
     else:
         train, val = data
-    if (scorer.target == "video") != isinstance(val, VideoSet):
-        raise ConfigError(
-            f"{protocol.id} is about {'clips' if scorer.target == 'video' else 'images'}; {protocol.data.name} holds "
-            f"{'clips' if isinstance(val, VideoSet) else 'images'}"
-        )
     for part in (val,) if isinstance(val, VideoSet) else (train, val):
         if part is not None and part.kind != scorer.target:
             raise ConfigError(
@@ -181,7 +175,21 @@ def _open(
         video = isinstance(val, VideoSet)
         val = VideoSet(val.clips[:limit], val.kind, val.classes) if video else Subset(val, range(len(val))[:limit])
         train = None if train is None else Subset(train, range(len(train))[:limit])
-    return train, val
+    root = Path(data) if isinstance(data, (str, os.PathLike)) else Path()
+    return train, val, {} if train is None else read_lists(protocol, root, seeds, train.names)
+
+
+def _check_stride(protocol: Protocol, stride: int) -> None:
+    if protocol.image.stride in (None, stride):
+        return
+    shipped, own = [one for one in map(load_protocol, names()) if one.image.stride == stride], protocol.digest()
+    alike = {one.id: replace(one, id=protocol.id, image=protocol.image, grid=protocol.grid) for one in shipped}
+    others = " or ".join(name for name, one in alike.items() if one.digest() == own)
+    advice = f"use {others}" if others else "image.stride=null makes it another evaluation"
+    raise ConfigError(
+        f"{protocol.id} encodes images of {protocol.image.size} for backbones of stride {protocol.image.stride}; this "
+        f"one has {stride}: {advice}"
+    )
 
 
 def _result(

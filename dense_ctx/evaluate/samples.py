@@ -18,6 +18,7 @@ from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Size
 from ..model import DenseModel
 from .protocol import Protocol
+from .protocol import names as known
 from .sections import Support, Train
 
 
@@ -107,9 +108,11 @@ def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], names: Sequ
         path = root / str(protocol.support.names).replace("{seed}", str(seed))  # type: ignore[union-attr]
         if not path.is_file():
             others = ", ".join(sorted(other.name for other in path.parent.glob("*.txt"))) or "no list"
+            name, _, version = protocol.id.rpartition("-")
+            seeded = f"{name}-seeded-{version}" if f"{name}-seeded-{version}" in known() else "support.names=null"
             raise FileError(
                 f"{protocol.id}: the list of training images {path} is missing; its folder has {others}. Put it there, "
-                "or draw a share by seed, which is another evaluation: support.names=null data.fraction=SHARE"
+                f"or draw a share of {protocol.data.fraction:g} by seed, which is another evaluation: {seeded}"
             )
         listed = [Path(line.split()[0]).stem for line in read_text(path, MAX_JSON).splitlines() if line.strip()]
         unknown = [name for name in listed if name not in stems]

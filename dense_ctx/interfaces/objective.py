@@ -59,8 +59,8 @@ class EpochDataset(Dataset[Any], ABC):
 class Objective(nn.Module, ABC):
     """A training objective. It may own parameters (a projector), which are not part of the published model.
 
-    The order of calls is `check`, `dataset`, `setup` once, then `forward` and `after_step` for each step, `finish`
-    once.
+    The order of calls is `dataset`, `check`, `setup` once, then `forward` and `after_step` for each step, `finish`
+    once. Weights are opened after `dataset`: missing data is noticed before.
 
     Attributes set by the subclass:
         optimizer: default "lr" and "weight_decay", for training configurations that leave them open.
@@ -70,7 +70,7 @@ class Objective(nn.Module, ABC):
     file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
 
     def check(self, model: DenseModel) -> None:
-        """Refuse a model that this objective cannot train with its settings, before any data is read. Default: none.
+        """Refuse a model that this objective cannot train with its settings, before its first step. Default: none.
 
         Raises:
             ConfigError: says why, and what to change.

@@ -104,16 +104,17 @@ class Artefact:
             CheckpointError: damaged. Errors of `plan` and `load`.
         """
         for attempt in range(_READS):
-            recover(folder)
+            present(folder)
             before = _stamp(folder)
             try:
                 self._check(folder, self.files[:1])
                 first = plan(folder)
                 self._check(folder, self.files[1:])
                 result = first, load(folder)
-            except (CheckpointError, FileError):
-                # while it is swapped, the folder is missing for an instant
-                if before == _stamp(folder) and (before or not _previous(folder).exists()):
+            except (CheckpointError, FileError, OSError):
+                # while it is swapped, the folder is missing for an instant, which ends before the old one goes
+                away = not before and os.path.isdir(_previous(Path(os.path.realpath(folder))))
+                if not away and before == _stamp(folder):
                     raise
             else:
                 if before == _stamp(folder):
@@ -144,12 +145,15 @@ class Artefact:
                 )
 
 
-def recover(folder: Path) -> None:
-    """Restore the old folder if a save was killed between its two renames."""
+def present(folder: Path) -> bool:
+    """Whether there is such a folder; if a save was killed between its two renames, the old one is restored."""
     target = Path(os.path.realpath(folder))
-    if target.name and not target.exists() and _previous(target).is_dir():
-        with locked(target, str(folder)):  # or wait for a writer that is between them now
+    while not os.path.isdir(target):
+        if not os.path.isdir(_previous(target)):
+            return os.path.isdir(target)  # a writer between its renames may have ended meanwhile
+        with locked(target, str(folder)):  # or wait for it
             _mend(target)
+    return True
 
 
 def _mend(target: Path) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FileError
-from ..files import read_json, write_json
+from ..files import json_digest, read_json, write_json
 
 _LONGEST = 40  # characters of a value in a message
 _ABSENT = object()
+_DIGEST = "digest"  # of all that is stored with it
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class Identity:
     what: str
     advice: str = "Ask for what it holds, or choose another folder"
 
-    def read(self) -> dict[str, Any] | None:
-        """The stored settings; None where the folder is missing or empty (hidden files do not count).
+    def read(self, *, edited: bool = False) -> dict[str, Any] | None:
+        """The stored settings, which people may have `edited`; None: the folder is missing or holds only hidden files.
 
         Raises:
-            FileError: the folder holds something else, or the settings cannot be read.
+            FileError: the folder holds something else, or the settings cannot be read or were changed.
         """
         folder = self.path.parent
         in_use = folder.is_file() or (
@@ -48,6 +49,8 @@ class Identity:
             raise FileError(f"{error}. {repair}") from None
         if not isinstance(stored, dict):
             raise FileError(f"{self.path} holds {type(stored).__name__}, not the settings of a {self.what}. {repair}")
+        if stored.pop(_DIGEST, None) != json_digest(stored) and not edited:
+            raise FileError(f"{self.path} was changed after it was written: its digest does not match. {repair}")
         return stored
 
     def check(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -74,7 +77,8 @@ class Identity:
             ConfigError, FileError: as `check`; it cannot be written.
         """
         if self.check(settings) is None:
-            write_json(self.path, {**(notes or {}), **settings}, once=True)
+            content = json.loads(json.dumps({**(notes or {}), **settings}))
+            write_json(self.path, {**content, _DIGEST: json_digest(content)}, once=True)
             self.check(settings)
 
 

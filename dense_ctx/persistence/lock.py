@@ -30,16 +30,18 @@ def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
 
     Args:
         what: description of the folder, for messages.
-        wait: seconds to wait for another's lock; math.inf: until it is free, reported on stderr.
+        wait: seconds to wait for one holder of the lock; math.inf: until it is free, reported on stderr.
 
     Raises:
         FileError: it is still locked (the message names the owner), or the lock cannot be written.
     """
     lock = path.with_name(f".{path.name}.lock")
     owner = {"pid": os.getpid(), "since": time.time(), "token": unique(), **machine()}
-    began, announced = time.monotonic(), False
+    began, holder, announced = time.monotonic(), None, False
     try:
         while (other := _take(lock, owner)) is not None:
+            if other.get("token") != holder:  # others make progress: the wait is for the next one
+                began, holder = time.monotonic(), other.get("token")
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other["since"]))
             text = f"{what} is in use by process {other['pid']} on {other['host']} since {since}"
             if time.monotonic() - began >= wait:

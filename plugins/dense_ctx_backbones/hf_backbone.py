@@ -75,7 +75,7 @@ class HfBackbone(Backbone):
                 None,
                 config=config,
                 state_dict=read_state(folder if weights == "pretrained" else weights, prefix, shell),
-                dtype=placement()[1] or torch.float32,
+                dtype=placement.get()[1] or torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 trust_remote_code=False,

@@ -8,19 +8,21 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dense_ctx.config import ModelConfig, Part
 from dense_ctx.create import create_backbone, create_decoder
-from dense_ctx.data import ImageSet, Subset, open_set
+from dense_ctx.data import ImageSet, Subset, open_set, published
 from dense_ctx.environment import describe_environment, peak_memory_mb
 from dense_ctx.errors import ConfigError, InputError, StoppedError
-from dense_ctx.files import clean, state_digest
+from dense_ctx.evaluate.result import clean
+from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Backbone, Decoder, ScoredObjective, Size
 from dense_ctx.model import DenseModel
 from dense_ctx.plugins import blamed, registry
 from dense_ctx.train import TrainConfig, train
-from dense_ctx.train.config import Optimizer, Save, Schedule, Validate
+from dense_ctx.train.config import Save, Schedule, Validate
 from dense_ctx.train.data import mix, seed_all
 
 from .check import create_objective
@@ -57,14 +59,18 @@ def run_cell(
 
 def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
     started = time.monotonic()
+    learning, val = _images(cell.task, cell.task.train), _images(cell.task, cell.task.val)  # before weights are opened
     seed_all(mix(cell.seed, "bench", "backbone"))  # of an untrained one's weights
     backbone = create_backbone(cell.backbone.name, **cell.backbone.args)
     image_size = bench.image_size or backbone.image_size
     store = Store.of(bench, cell, backbone, image_size)
     objective = _objective(bench, cell, store, image_size)
-    train_images, held_out = hold_out(_images(cell.task, cell.task.train), bench.held_out)
-    images: dict[str, ImageSet] = {
-        "train": train_images, "held-out": held_out, "val": _images(cell.task, cell.task.val)
+    train_images, held_out = hold_out(_subset(cell.task, learning), bench.held_out)
+    images: dict[str, ImageSet] = {"train": train_images, "held-out": held_out, "val": val}
+    data = {
+        "samples": len(val), "published_samples": published(cell.task.data["name"], cell.task.val),
+        "training_samples": len(learning),
+        "published_training_samples": published(cell.task.data["name"], cell.task.train),
     }  # fmt: skip
     with blamed("objective", cell.task.objective):
         dataset = objective.dataset(train_images)
@@ -107,6 +113,7 @@ def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
         "value": scores[objective.metric],
         "scores": clean(scores),
         "n": int(scores["images"]),
+        "data": data,
         "selected": None if selected is None else {**selected, "by": chosen},
         "learnt": sum(p.numel() for p in model.decoder.parameters()),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -128,7 +135,8 @@ def _config(bench: Bench, cell: Cell, out: str, device: str, validate: bool) -> 
     return TrainConfig(
         out, steps, device=device, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
         validate=Validate(max(1, steps // 10) if validate else 0), log=max(1, steps // 20),
-        schedule=Schedule(bench.schedule), optimizer=Optimizer(lr=cell.head.args.get("lr", cell.task.lr)),
+        schedule=Schedule(bench.schedule), clip_norm=bench.clip_norm, mixed_precision=bench.mixed_precision,
+        optimizer=replace(bench.optimizer, lr=cell.head.args.get("lr", cell.task.lr)),
     )  # fmt: skip
 
 
@@ -146,10 +154,15 @@ def _images(task: BenchTask, split: str) -> ImageSet:
     images = open_set(task.data["name"], task.data["root"], split, **options)
     if not isinstance(images, ImageSet):
         raise ConfigError(f"{task.data['name']} holds clips; a benchmark takes annotated images")
-    if split != task.train or task.images is None:
+    return images
+
+
+def _subset(task: BenchTask, images: ImageSet) -> ImageSet:
+    """The training images that are used: all, or as many as the task says."""
+    if task.images is None:
         return images
     if task.images > len(images):
-        raise InputError(f"images={task.images}, but the split {split} of {task.data['name']} has {len(images)}")
+        raise InputError(f"images={task.images}, but the split {task.train} of {task.data['name']} has {len(images)}")
     return Subset(images, sorted(random.Random(0).sample(range(len(images)), task.images)))
 
 

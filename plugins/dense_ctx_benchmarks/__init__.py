@@ -1,4 +1,4 @@
-"""Protocols of published benchmarks, the papers' tables, and the verb that sets results beside them."""
+"""Protocols of published benchmarks, the papers' tables, and the verbs that measure and set results beside them."""
 
 from importlib import resources
 
@@ -13,9 +13,10 @@ def define_kinds(define: DefineKind) -> None:
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name every protocol and paper that lies here, and the verb."""
+    """Name every protocol and paper that lies here, and the verbs."""
     for kind, folder, suffix in (("protocol", "protocols", ".yaml"), ("paper", "papers", ".json")):
         for file in resources.files(__name__).joinpath(folder).iterdir():
             if file.name.endswith(suffix):
                 register(kind, file.name.removesuffix(suffix), f"{__name__}:{folder}/{file.name}")
-    register("command", "compare", f"{__name__}.command:Compare")
+    register("command", "evaluate", f"{__name__}.evaluate_command:Evaluate")
+    register("command", "compare", f"{__name__}.compare_command:Compare")

@@ -13,6 +13,7 @@ from dense_ctx.files import read_json
 from dense_ctx.plugins import registry
 
 from . import papers
+from .whole import require_whole
 
 # how the paper calls what a cell's record has
 _SCORES = {"ARI": "ari", "cross-entropy": "ce", "IoU": "iou", "MSE": "mse", "RMSE": "rmse", "mIoU": "miou"}
@@ -33,12 +34,14 @@ def beside(folders: Sequence[Path], paper: str) -> str:
     """The published table and a row of ours for each backbone, means over seeds.
 
     Raises:
-        InputError: a cell of no preset, of another file of that name than is shipped, or none that has a column here.
+        InputError: a cell of no preset, of another file of that name than is shipped, of a part of its data set, or
+            none that has a column here.
         ConfigError: a file that is no record of a cell.
     """
     table = papers.table(paper)
     values: dict[str, dict[str, list[float]]] = {}
     presets: set[str] = set()
+    remarks: list[str] = []
     for record in (one for folder in folders for one in _records(folder)):
         preset = record["settings"].get("preset")
         if preset is None:
@@ -51,18 +54,23 @@ def beside(folders: Sequence[Path], paper: str) -> str:
             raise InputError(f"A cell was measured under another {preset['name']} than the one that is shipped")
         presets.add(preset["name"])
         for name, column in table.columns.items():
-            if column.protocol not in (f"{preset['name']}/{preset['column']}", f"{preset['name']}/*"):
+            if not {f"{preset['name']}/{preset['column']}", f"{preset['name']}/*"} & set(column.protocols):
                 continue
             value = _value(record, column)
             if value is not None:
+                who = f"{preset['row']} under {preset['name']}/{preset['column']}"
+                remark = require_whole(
+                    who, {"name": record["settings"]["task"]["data"]["name"], **record.get("data", {})}
+                )
+                remarks += [remark] if remark and remark not in remarks else []
                 values.setdefault(preset["row"], {}).setdefault(name, []).append(value)
     if not values:
-        named = sorted({column.protocol for column in table.columns.values() if column.protocol})
+        named = sorted({one for column in table.columns.values() for one in column.protocols})
         raise InputError(
             f"{paper} has no column of {', '.join(sorted(presets))}; its own: {', '.join(named) or 'none'}"
         )
     rows = [(row, {name: statistics.mean(some) for name, some in cells.items()}) for row, cells in values.items()]
-    return table.render(extra_rows=rows)
+    return "\n\n".join([table.render(extra_rows=rows), *remarks])
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

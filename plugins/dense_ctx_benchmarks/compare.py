@@ -11,6 +11,7 @@ from dense_ctx.evaluate.result import Result
 from dense_ctx.visualize import text_table
 
 from . import papers
+from .whole import require_whole
 
 # (a protocol's task, score) -> how the papers call it; a score that is not here is called by its own name
 _COLUMNS = {
@@ -38,7 +39,8 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
         paper: "lila:table1" and the like; then results of several protocols may fill several columns.
 
     Raises:
-        InputError: results of different protocols, settings or data; or of none of the paper's columns.
+        InputError: results of different protocols, settings or data; or, beside a paper, of none of its columns, or of
+            a part of the data set.
         UnknownNameError: no such table.
     """
     if not results:
@@ -85,7 +87,7 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
 def _beside(results: Sequence[Result], paper: str) -> str:
     published = papers.table(paper)
     rows: dict[str, dict[str, float | None]] = {}
-    used = set()
+    used, remarks = set(), []
     weights: dict[str, str | None] = {}
     for result in results:
         task = result.protocol["task"]
@@ -95,7 +97,7 @@ def _beside(results: Sequence[Result], paper: str) -> str:
                 "shipped: a file of your own with its id, or another version of dense_ctx"
             )
         for name, column in published.columns.items():
-            if column.protocol is None or column.protocol != result.protocol_id or column.condition is not None:
+            if result.protocol_id not in column.protocols or column.condition is not None:
                 continue
             for metric, value in result.scores.items():
                 if column.metric in (metric, _COLUMNS.get((task, metric))):
@@ -106,17 +108,20 @@ def _beside(results: Sequence[Result], paper: str) -> str:
                             f"two results are of a model called {model}, with other weights or for the same column "
                             f"({name}): one row cannot hold both. Leave one out, or give the models names of their own"
                         )
+                    who = f"{model} under {result.protocol_id}"
+                    remark = require_whole(who, result.data, result.protocol["data"]["fraction"])
+                    remarks += [remark] if remark and remark not in remarks else []
                     cell = None if math.isnan(value) else value * (100 if column.unit == "%" else 1)
                     rows.setdefault(model, {})[name] = cell
                     used.add(result.protocol_id)
     missing = sorted({result.protocol_id for result in results} - used)
     if missing:
-        protocols = sorted({column.protocol for column in published.columns.values() if column.protocol})
+        protocols = sorted({one for column in published.columns.values() for one in column.protocols})
         raise InputError(
             f"{paper} has no column measured by {', '.join(missing)}; its protocols: {', '.join(protocols) or 'none'}. "
             "A limit or an override makes another protocol"
         )
-    return published.render(extra_rows=list(rows.items()))
+    return "\n\n".join([published.render(extra_rows=list(rows.items())), *remarks])
 
 
 def _number(value: float) -> str:

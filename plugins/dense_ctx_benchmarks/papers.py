@@ -13,7 +13,8 @@ One JSON file for each paper:
      "tables": {"table1": {
         "title": what the table shows, in our words,
         "notes": [...],                                     optional: what was inferred, where the paper errs
-        "protocol": {"linear_jf": "davis2017-linear-grid4-v1"},   for each column the protocol that measures it, or null
+        "protocol": {"linear_jf": "davis2017-linear-v2"},   for each column the protocol that measures it, a list of
+                                                            them (one a stride of the backbone), or null
         "columns": {"linear_jf": {"metric": "J&F", "unit": "%", "higher_is_better": true}},
         "rows": [{"name": "DINOv2-S14 + LILA", "backbone": "dinov2-s14", "data": "YT-VOS",
                   "values": {"linear_jf": 68.6}}]}}}
@@ -48,12 +49,15 @@ OURS = "(ours, dense_ctx)"
 
 @dataclass(frozen=True)
 class Column:
-    """What one column holds; the fields are those of the file, described in the module's docstring."""
+    """What one column holds; the fields are those of the file, described in the module's docstring.
+
+    protocols: those that measure it, () where none does.
+    """
 
     metric: str
     unit: str
     higher_is_better: bool | None
-    protocol: str | None
+    protocols: tuple[str, ...]
     condition: str | None = None
 
 
@@ -160,7 +164,9 @@ def table(name: str) -> Table:
 
 
 def _table(name: str, file: Mapping[str, Any], entry: Mapping[str, Any]) -> Table:
-    columns = {key: Column(protocol=entry["protocol"][key], **column) for key, column in entry["columns"].items()}
+    columns = {
+        key: Column(protocols=_names(entry["protocol"][key]), **column) for key, column in entry["columns"].items()
+    }
     rows = tuple(Row(**{**row, "values": MappingProxyType(row["values"])}) for row in entry["rows"])
     for row in rows:
         if set(row.values) != set(columns):
@@ -174,6 +180,10 @@ def _table(name: str, file: Mapping[str, Any], entry: Mapping[str, Any]) -> Tabl
         rows=rows,
         notes=tuple(entry.get("notes", ())),
     )
+
+
+def _names(protocol: str | list[str] | None) -> tuple[str, ...]:
+    return tuple([protocol] if isinstance(protocol, str) else protocol or ())
 
 
 @cache

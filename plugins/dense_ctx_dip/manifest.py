@@ -63,7 +63,7 @@ def claim(root: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _read(root: Path) -> dict[str, Any] | None:
-    stored = Identity(root / FILE, "tasks").read()
+    stored = Identity(root / FILE, "tasks").read(edited=True)
     if stored is not None and (stored.get("format") != FORMAT or "segment" not in stored):
         raise FileError(
             f"{root / FILE} has format {stored.get('format')!r}; this dense_ctx reads {FORMAT}. Make the tasks again"

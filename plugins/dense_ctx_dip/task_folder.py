@@ -22,10 +22,17 @@ from torch import Tensor
 from dense_ctx.data.cache import Shard
 from dense_ctx.device import processes
 from dense_ctx.files import read_json
+from dense_ctx.persistence.tensors import Spec
 
 from .task_settings import find_images
 
 SHARD = 256  # images
+EMBEDDINGS: Mapping[str, Spec] = {
+    "segments": (torch.float16, ("segments", "C")),
+    "images": (torch.float16, ("images", "D")),
+    "index": (torch.int64, ("images", 2)),  # of each image: its number, and that of its segments
+}
+CENTROIDS: Mapping[str, Spec] = {"centroids": (torch.float32, ("classes", "C"))}
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 Dir: TypeAlias = "str | os.PathLike[str]"
 
@@ -75,7 +82,7 @@ class TaskFolder:
         """Indices, global features, and shares of classes of all usable images."""
         index, features, shares = [], [], []
         for shard in self.shards():
-            embeddings = Shard(self.embeddings(shard))
+            embeddings = Shard(self.embeddings(shard)).require(EMBEDDINGS)
             votes = read_json(self.votes(shard))
             for feature, (image, _) in zip(
                 embeddings.tensor("images"), embeddings.tensor("index").tolist(), strict=True

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dense_ctx.config import parse_part
 from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Features
+from dense_ctx.plugins import registry
 
 from .crops import crop_map
 from .cue_cache import CueCache
@@ -27,9 +28,11 @@ class CueMaps(nn.Module):
 
     The backbone's own are made of its maps of the crops. Of the registered ones those with weights run here, beside
     the model (`heavy`); the others in the data workers (`light`). With a cache all are read, and no network is built.
+    `build` builds them, so that missing data is noticed before weights are fetched.
 
     Raises:
-        ConfigError: no cue, one twice, a text in place of a list, or a name that is not known.
+        ConfigError: no cue, one twice, or a text in place of a list. UnknownNameError, InputError: no cue of that name,
+            or arguments that it does not take.
     """
 
     def __init__(self, names: Sequence[str], feature_cue: FeatureCue, sampling: Sampling, folder: str | None) -> None:
@@ -43,10 +46,25 @@ class CueMaps(nn.Module):
         refuse_idle([(bool(folder) and not outside, "cue_cache", f"with the cue {FEATURES} alone, made of the crops")])
         low, high = sampling.gap
         self.cache = CueCache(folder, outside, sampling.cue_side, range(low, high + 1)) if folder else None
-        cues = {} if self.cache else {name: create_cue(name) for name in outside}
-        self.heavy = nn.ModuleDict({_key(n): c for n, c in cues.items() if any(True for _ in c.parameters())})
-        self.light: dict[str, Cue] = {n: c for n, c in cues.items() if _key(n) not in self.heavy}
-        self.requires_grad_(False).eval()
+        self._unbuilt = [] if self.cache else outside
+        for part in map(parse_part, self._unbuilt):
+            registry().bind("cue", part.name, **part.args)
+        self.heavy, self.light = nn.ModuleDict(), dict[str, Cue]()
+
+    def build(self) -> CueMaps:
+        """Build the registered cues, once.
+
+        Raises:
+            As `create_cue`.
+        """
+        for name in self._unbuilt:
+            cue = create_cue(name)
+            if any(True for _ in cue.parameters()):
+                self.heavy[_key(name)] = cue
+            else:
+                self.light[name] = cue
+        self._unbuilt = []
+        return self
 
     def train(self, mode: bool = True) -> CueMaps:
         """Cue networks stay in eval."""

@@ -141,8 +141,8 @@ class LilaObjective(Objective):
 
     def dataset(self, data: Any) -> FramePairs:
         """Frame pairs of the clips that `data` names; see `open_clips`."""
-        cues = self.cues
-        return FramePairs(open_clips(data), self.sampling, cues.light, bool(cues.heavy), cues.cache)
+        clips, cues = open_clips(data), self.cues.build()
+        return FramePairs(clips, self.sampling, cues.light, bool(cues.heavy), cues.cache)
 
     def collate(self, samples: list[Any]) -> Batch:
         """Stack everything but the whole frames, which differ in size from clip to clip."""
@@ -158,6 +158,7 @@ class LilaObjective(Objective):
         Raises:
             ConfigError: `start` on a decoder that cannot be initialised from data.
         """
+        self.cues.build()
         if self.start and fresh:
             decoder_init.initialise(model, dataset, self.start)
         self._to_centre = dataset if model.decoder.fresh and self.centre else None

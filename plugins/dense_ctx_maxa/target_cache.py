@@ -13,6 +13,7 @@ from dense_ctx.errors import FileError
 from dense_ctx.files import json_digest
 from dense_ctx.interfaces import Size
 from dense_ctx.persistence.identity import Identity
+from dense_ctx.persistence.tensors import Spec
 
 from .tasks import Task
 
@@ -31,7 +32,7 @@ class TargetCache:
     """
 
     def __init__(self, folder: str | Path, task: Task, images: ImageSet, size: Size) -> None:
-        self.task, names = task, json_digest(list(images.names))
+        self.task, self.size, names = task, size, json_digest(list(images.names))
         settings = {
             "format": FORMAT,
             "task": task.name,
@@ -45,12 +46,19 @@ class TargetCache:
         self._cache.claim()
 
     def get(self, index: int) -> Tensor | None:
-        """An image's target; None where it is missing or damaged, so that it is made again."""
+        """An image's target; None where it is missing, damaged or of another kind, so that it is made again."""
         try:
-            target = self._cache.shard(_name(index)).tensor("target")
+            shard = self._cache.shard(_name(index))
+            target = shard.require({"target": self._spec(shard)}).tensor("target")
         except FileError:
             return None
         return target.float() if self.task.values else target.long()
+
+    def _spec(self, shard: Shard) -> Spec:
+        if self.task.values:
+            return self.task.stored, ("K", *self.size)
+        large = shard.specs.get("target", (None,))[0] == torch.int32  # of many instances
+        return torch.int32 if large else torch.int16, self.size
 
     def put(self, index: int, target: Tensor) -> None:
         """Write an image's target: of values in the task's type, of labels in the smallest integers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,22 @@ LIMIT = 254  # classes
 _POINTS = 20_000  # of a stroke
 
 LabelMap = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = np.ndarray[Any, np.dtype[np.int32]]
 PointArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
 class Stroke:
-    """A line of a brush. class_id: None erases. points: [N, 2], x and y in pixels of the image. radius: pixels."""
+    """A line of a brush. class_id: None erases. points: [N, 2], x and y in pixels of the image. radius: pixels.
+
+    pixels: flat indices of those it covers, int32; None: not worked out.
+    """
 
     id: int
     class_id: int | None
     points: PointArray
     radius: float
+    pixels: Pixels | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -89,14 +94,15 @@ def stroke_of(id: int, class_id: int | None, points: Any, radius: Any, size: Siz
             f"outside of the image of {size[1]} x {size[0]} (W x H): points are in the image's pixels"
         )
     stroke = Stroke(id, class_id, values, reach)
-    if not len(stroke_pixels(stroke, size)):
+    pixels = stroke_pixels(stroke, size)
+    if not len(pixels):
         raise InputError(
             f"The stroke at {values[0].round(1).tolist()} lies outside of the image of {size[1]} x {size[0]} (W x H)"
         )
-    return stroke
+    return replace(stroke, pixels=pixels)
 
 
-def stroke_pixels(stroke: Stroke, size: Size) -> np.ndarray[Any, np.dtype[np.int64]]:
+def stroke_pixels(stroke: Stroke, size: Size) -> Pixels:
     """Flat indices of the pixels whose centres are within the radius of the line; what lies outside is cut off."""
     low = np.floor(stroke.points.min(0) - stroke.radius).astype(int)
     high = np.floor(stroke.points.max(0) + stroke.radius).astype(int) + 1
@@ -105,7 +111,8 @@ def stroke_pixels(stroke: Stroke, size: Size) -> np.ndarray[Any, np.dtype[np.int
     y, x = np.nonzero(box)
     y, x = y + low[1], x + low[0]
     inside = (y >= 0) & (x >= 0) & (y < size[0]) & (x < size[1])
-    return np.asarray(y[inside] * size[1] + x[inside])
+    pixels: Pixels = (y[inside] * size[1] + x[inside]).astype(np.int32)
+    return pixels
 
 
 def mask_of(id: int, labels: Any, size: Size, classes: Sequence[int]) -> Mask:
@@ -165,17 +172,19 @@ class Canvas:
         del self._before[shared:]
         for drawing in drawings[shared:]:
             pixels, values = self._painted(drawing)
-            self._before.append((pixels.astype(np.int32), flat[pixels]))
+            self._before.append((pixels, flat[pixels]))
             flat[pixels] = values
         self.drawings = drawings
 
     def _painted(self, drawing: Drawing) -> tuple[Any, Any]:
         """Flat indices of the pixels of a drawing, and what they become."""
         if isinstance(drawing, Stroke):
-            pixels = stroke_pixels(drawing, (self.labels.shape[0], self.labels.shape[1]))
+            pixels = drawing.pixels
+            if pixels is None:
+                pixels = stroke_pixels(drawing, (self.labels.shape[0], self.labels.shape[1]))
             return pixels, IGNORE if drawing.class_id is None else drawing.class_id
         values = drawing.labels().reshape(-1)
-        pixels = np.flatnonzero(values != IGNORE)
+        pixels = np.flatnonzero(values != IGNORE).astype(np.int32)
         return pixels, values[pixels]
 
 

@@ -15,9 +15,11 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
 from dense_ctx.model import DenseModel
 from dense_ctx.model_spec import open_model
+from dense_ctx.partial_files import unique
 from dense_ctx.tiling.budget import parse_memory
 
-from .annotation import Canvas
+from .annotation import Canvas, Drawing
+from .disk import DiskFeatures
 from .features import FeatureStore
 from .journal import Folder
 from .prediction import Predictions
@@ -38,6 +40,7 @@ class Base:
         method: Part,
         max_memory: str | int,
         cache_dir: str | os.PathLike[str] | None,
+        max_disk: str | int,
     ) -> None:
         budget = parse_memory(max_memory)
         self._spec = model if isinstance(model, str) else None
@@ -47,12 +50,16 @@ class Base:
         self.items: tuple[Item, ...] = source.items
         self.is_clip = source.is_clip
         self._identity = model_identity(self.model)
-        cache = None if cache_dir is None else Path(cache_dir)
-        self._store = FeatureStore(self.model, source, budget * 3 // 4, cache, self._identity)
+        room = parse_memory(max_disk)
+        disk = None if cache_dir is None else DiskFeatures(Path(cache_dir), room, self._identity)
+        self._store = FeatureStore(self.model, source, budget * 3 // 4, disk)
         self._work = Work([(item.height, item.width) for item in self.items])
         self._canvases: dict[int, Canvas] = {}
         self._predictions = Predictions(method, self._store)
         self._folder: Folder | None = None
+        self._id = unique()
+        self._beside: list[Base] = []  # that read the same annotation by other models
+        self._main: Base | None = None  # whose annotation this one reads
         self._lock = threading.RLock()
         self._closed = False
 
@@ -61,18 +68,37 @@ class Base:
         """The classes, in the order of `probabilities`."""
         return list(self._work.state.classes)
 
-    def _do(self, event: Event) -> tuple[int, ...]:
+    @property
+    def _readers(self) -> tuple[Base, ...]:
+        """All sessions of this annotation, the one that keeps it first."""
+        main = self if self._main is None else self._main
+        return (main, *main._beside)
+
+    def _do(self, event: Event, drawing: Drawing | None = None) -> tuple[int, ...]:
+        if self._main is not None:
+            return self._main._do(event, drawing)
         with self._lock:
             if self._closed:
                 raise InputError("The session is closed: Session.open(folder) goes on")
-            changed = self._work.apply(event)
-            self._predictions.class_ids = {item.id for item in self._work.state.classes}
-            for item in changed:
-                self._canvas(item).show(self._work.state.drawings.get(item, ()))
-                self._predictions.annotate(item, self._canvases[item])
+            changed = self._work.apply(event, drawing)
+            for each in self._readers:
+                each._follow(changed)
             if self._folder is not None:
                 self._folder.append(event)
             return changed
+
+    def _draw(self, item: int, drawing: Drawing) -> None:
+        event: Event = {"event": "draw", "item": item, **drawing.to_json()}
+        if item not in self._work.digests:
+            event["digest"] = self._source.digest(item)
+        self._do(event, drawing)
+
+    def _follow(self, changed: tuple[int, ...]) -> None:
+        """Bring the canvases of items and the predictions up to what was done."""
+        self._predictions.class_ids = {item.id for item in self._work.state.classes}
+        for item in changed:
+            self._canvas(item).show(self._work.state.drawings.get(item, ()))
+            self._predictions.annotate(item, self._canvases[item])
 
     def _canvas(self, item: int) -> Canvas:
         if item not in self._canvases:

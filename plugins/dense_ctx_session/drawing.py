@@ -30,7 +30,8 @@ class Drawing(Base):
         """
         with self._lock:
             new = new_class(self.classes, name, colour)
-            self._predictions.begin_class(new.id)
+            for each in self._readers:
+                each._predictions.begin_class(new.id)
             self._do({"event": "class", "class": asdict(new)})
             return new
 
@@ -75,7 +76,7 @@ class Drawing(Base):
             if class_id is not None:
                 self._class(class_id)
             drawing = stroke_of(self._work.next_id, class_id, points, radius, size)
-            self._do({"event": "draw", "item": item, **drawing.to_json()})
+            self._draw(item, drawing)
             return drawing.id
 
     @gateway
@@ -88,7 +89,7 @@ class Drawing(Base):
         with self._lock:
             ids = [c.id for c in self._work.state.classes]
             drawing = mask_of(self._work.next_id, labels, self._size(item), ids)
-            self._do({"event": "draw", "item": item, **drawing.to_json()})
+            self._draw(item, drawing)
             return drawing.id
 
     @gateway

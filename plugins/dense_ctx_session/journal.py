@@ -44,14 +44,24 @@ class Folder:
         """Replace the snapshot and begin a new journal; a kill in between loses nothing.
 
         Raises:
-            FileError: it cannot be written; the old one is unchanged.
+            FileError: it cannot be written, or the folder holds another session; the old one is unchanged.
         """
+        self.require_own(snapshot["session"])
         token = unique()
         write_json(self.path / SNAPSHOT, {"format": FORMAT, "token": token, **snapshot})
         self._close_journal()
         write_text(self.path / JOURNAL, _line({"token": token}))
         sync_folder(self.path)
         self._waiting = []
+
+    def require_own(self, session: str) -> None:
+        """Raise FileError where the folder holds another session."""
+        if (self.path / SNAPSHOT).exists():
+            stored = read_json(self.path / SNAPSHOT)
+            if not isinstance(stored, dict) or stored.get("session") != session:
+                raise FileError(
+                    f"{self.path} holds another session: Session.open goes on with it; choose another folder"
+                )
 
     def append(self, event: dict[str, Any]) -> None:
         """Add an event to the journal. A killed process loses nothing; a loss of power may cost the last seconds.

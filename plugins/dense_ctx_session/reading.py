@@ -18,14 +18,19 @@ from dense_ctx.plugins import blamed, registry
 from .annotation import IGNORE, LIMIT, LabelMap
 from .features import FeatureStore
 
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
 RIDGE = "ridge"
 
 
-def cells_of(size: Size, grid: Size) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """For each pixel of an image, flat, the number of the cell that its centre lies in."""
-    rows = ((np.arange(size[0]) + 0.5) * grid[0] / size[0]).astype(np.int64)
-    columns = ((np.arange(size[1]) + 0.5) * grid[1] / size[1]).astype(np.int64)
-    return (rows[:, None] * grid[1] + columns[None, :]).reshape(-1)
+def cells_of(pixels: Indices, size: Size, grid: Size) -> Indices:
+    """The numbers of the cells that the centres of pixels lie in; both counted row by row."""
+    rows, columns = np.divmod(pixels, size[1])
+    return _cell(rows, size[0], grid[0]) * grid[1] + _cell(columns, size[1], grid[1])
+
+
+def _cell(places: Indices, pixels: int, cells: int) -> Indices:
+    return ((2 * places + 1) * cells) // (2 * pixels)
 
 
 class Reader:
@@ -74,20 +79,22 @@ class Reader:
             self._gram = None  # no rounding stays either
         self._probe = None
 
-    def _update(self, index: int, size: Size, changed: Any, before: LabelMap, after: LabelMap) -> None:
+    def _update(self, index: int, size: Size, changed: Indices, before: LabelMap, after: LabelMap) -> None:
         features = self._store.get(index)
-        cells, local = np.unique(cells_of(size, features.grid)[changed], return_inverse=True)
-        weights = np.zeros((len(cells), 256))
-        np.add.at(weights, (local, after), 1.0)
-        np.add.at(weights, (local, before), -1.0)
-        change = torch.from_numpy(weights[:, :LIMIT])
+        cells, local = np.unique(cells_of(changed, size, features.grid), return_inverse=True)
+        used, classes = np.unique(np.concatenate([before, after]), return_inverse=True)
+        # how many pixels of a cell became of a class, less those that were
+        slots = np.concatenate([local, local]) * len(used) + classes
+        signs = np.repeat([-1.0, 1.0], len(local))
+        change = torch.from_numpy(np.bincount(slots, signs, len(cells) * len(used)).reshape(len(cells), len(used)))
+        known = torch.from_numpy(used != IGNORE)
+        change, columns = change[:, known], torch.from_numpy(used)[known].long()
         rows = features.pixels[0].flatten(1)[:, torch.from_numpy(cells)].double()
         rows = torch.cat([rows, torch.ones(1, len(cells), dtype=torch.float64)])  # [D + 1, cells]
         if self._gram is None:
             self._gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
             self._cross = torch.zeros(len(rows), LIMIT, dtype=torch.float64)
-        used = change.any(0).nonzero()[:, 0]
-        self._cross[:, used] += rows @ change[:, used]
+        self._cross[:, columns] += rows @ change
         self._gram += (rows * change.sum(1)) @ rows.T
 
     def probe(self) -> Probe:
@@ -109,24 +116,24 @@ class Reader:
                     probe.load_state_dict({"gram": cast(Tensor, self._gram), "cross": self._cross[:, classes]})
                 else:
                     for index in sorted(self._learnt):
-                        features = self._store.get(index)
-                        probe.partial_fit(features.dense(), self._targets(index, features.grid, classes))
+                        features = self._store.dense(index)
+                        probe.partial_fit(features, self._targets(index, self._store.grid(index), classes))
             self._probe = probe
         return self._probe
 
     def _targets(self, index: int, grid: Size, classes: Sequence[int]) -> Tensor:
         """int64 [1, h, w]: the class that most annotated pixels of a cell have, -1 without one."""
         labels = self._learnt[index]
-        cells = cells_of((labels.shape[0], labels.shape[1]), grid)
+        cells = cells_of(np.arange(labels.size), (labels.shape[0], labels.shape[1]), grid)
         flat = labels.reshape(-1)
         votes = np.stack([np.bincount(cells[flat == i], minlength=grid[0] * grid[1]) for i in classes])
         best = np.where(votes.any(0), votes.argmax(0), -1)
         return torch.from_numpy(best.reshape(1, *grid).astype(np.int64))
 
-    def predict(self, features: DenseFeatures, size: Size | None) -> Tensor:
-        """Probabilities [K, h, w], in the order of `classes`; errors as `probe`."""
+    def predict(self, features: DenseFeatures) -> Tensor:
+        """Probabilities [K, h, w] on the features' grid, in the order of `classes`; errors as `probe`."""
         probe = self.probe()
         with blamed("probe", self.part.name), torch.no_grad():
-            scores = probe.predict(features, size)
+            scores = probe.predict(features)
         require_finite(f"The prediction of the probe {self.part.name!r}", "Clear the annotation", values=scores)
         return scores[0]

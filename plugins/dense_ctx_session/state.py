@@ -12,7 +12,7 @@ from dense_ctx.errors import CheckpointError, InputError
 from dense_ctx.interfaces import Size
 from dense_ctx.visualize import palette
 
-from .annotation import LIMIT, Drawings, drawing_from_json, without_class
+from .annotation import LIMIT, Drawing, Drawings, drawing_from_json, without_class
 
 Event = dict[str, Any]
 _LONGEST = 200  # letters of a class' name
@@ -36,31 +36,36 @@ class Work:
 
     Args:
         sizes: (H, W) of the items.
+
+    Attributes: revision: how many events there were, those before a restart among them.
     """
 
     def __init__(self, sizes: Sequence[Size]) -> None:
         self.sizes, self.state = sizes, State()
         self.marks: dict[int, str] = {}
         self.next_id = 1
+        self.digests: dict[int, str] = {}  # of the content of items that were drawn on
+        self.revision = 0
         self._past: list[State] = []
         self._future: list[State] = []
 
-    def apply(self, event: Event) -> tuple[int, ...]:
-        """Do what an event says; the items whose drawings changed.
+    def apply(self, event: Event, drawing: Drawing | None = None) -> tuple[int, ...]:
+        """Do what an event says; the items whose drawings changed. drawing: the event's, if it is at hand.
 
         Raises:
             CheckpointError: an event of a damaged journal.
         """
         before = self.state
         try:
-            self._apply(event)
+            self._apply(event, drawing)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"An event of the session cannot be read ({error}): {event!r:.120}") from error
+        self.revision += 1
         keys = {*before.drawings, *self.state.drawings}
         old, new = before.drawings, self.state.drawings
         return tuple(sorted(key for key in keys if old.get(key) is not new.get(key)))
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, event: Event, drawing: Drawing | None) -> None:
         kind = event["event"]
         if kind == "mark":
             self.marks.pop(event["item"], None)
@@ -74,13 +79,15 @@ class Work:
         else:
             self._past.append(self.state)
             self._future.clear()
-            self.state = self._changed(kind, event)
+            self.state = self._changed(kind, event, drawing)
 
-    def _changed(self, kind: str, event: Event) -> State:
+    def _changed(self, kind: str, event: Event, drawing: Drawing | None) -> State:
         state = self.state
         if kind == "draw":
             item = int(event["item"])
-            drawing = drawing_from_json(event, self.sizes[item])
+            drawing = drawing or drawing_from_json(event, self.sizes[item])
+            if "digest" in event:
+                self.digests[item] = str(event["digest"])
             self.next_id = max(self.next_id, drawing.id + 1)
             return state.with_drawings(item, (*state.drawings.get(item, ()), drawing))
         if kind == "clear":
@@ -109,7 +116,9 @@ class Work:
             "classes": [asdict(item) for item in self.state.classes],
             "drawings": {str(item): [d.to_json() for d in value] for item, value in self.state.drawings.items()},
             "marks": {str(item): mark for item, mark in self.marks.items()},
+            "digests": {str(item): digest for item, digest in self.digests.items()},
             "next_id": self.next_id,
+            "revision": self.revision,
         }
 
     def restore(self, data: dict[str, Any]) -> None:
@@ -117,12 +126,14 @@ class Work:
         try:
             drawings = {
                 int(item): tuple(drawing_from_json(record, self.sizes[int(item)]) for record in records)
-                for item, records in data["drawings"].items()
+                for item, records in dict(data["drawings"]).items()
             }
             self.state = State(tuple(map(class_from_json, data["classes"])), drawings)
-            self.marks = {int(item): str(mark) for item, mark in data["marks"].items()}
+            self.marks = {int(item): str(mark) for item, mark in dict(data["marks"]).items()}
+            self.digests = {int(item): str(digest) for item, digest in dict(data["digests"]).items()}
             self.next_id = int(data["next_id"])
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            self.revision = int(data["revision"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"The stored session cannot be read ({type(error).__name__}: {error})") from error
 
 

@@ -23,7 +23,7 @@ from dense_ctx.gateway import gateway
 from ..cues.base import Cue, create_cue
 from .clips import ClipFile, find_clips, read_frames, short_size, stamp
 from .manifest import cue_folder, identity, notes
-from .shards import HEADER, ClipShard, ShardWriter, rows
+from .shards import HEADER, ClipShard, ShardWriter, rows, specs
 
 _PROBED = 64  # clips opened for the estimate
 
@@ -101,7 +101,7 @@ class Plan:
         missing = [
             name
             for name, cache in self._caches.items()
-            if not cache.complete(clip.name, lambda shard: bool(shard.video == video))
+            if not cache.complete(clip.name, specs(), lambda shard: bool(shard.video == video))
         ]
         if not missing:
             report.complete.append(clip.name)

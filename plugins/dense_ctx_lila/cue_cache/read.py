@@ -15,10 +15,11 @@ from dense_ctx.data.cache import DiskCache
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.interfaces import Size
 from dense_ctx.persistence.identity import require_equal
+from dense_ctx.persistence.tensors import Spec
 
 from .clips import stamp
 from .manifest import cue_folder, identity
-from .shards import ClipShard, row
+from .shards import ClipShard, row, rows, specs
 
 if TYPE_CHECKING:
     from dense_ctx.data import Clip
@@ -130,11 +131,18 @@ class CueCache:
         if key not in self._names:
             self._names[key] = _find(cache, name)
         shard = cache.shard(self._names[key])
+        shard.require(self._specs(cue, shard.frames))
         if path is not None and key not in self._checked and path.exists():
             complaint = f"The cue cache of {cue} does not fit {path}: the video is another one"
             require_equal(shard.video, stamp(path), complaint, "Run `dense-ctx cues` again")
             self._checked.add(key)
         return shard
+
+    def _specs(self, cue: str, frames: int) -> dict[str, Spec]:
+        manifest = self._manifests[cue]
+        if not manifest["pair"]:
+            return specs(frames, 1, manifest["channels"])
+        return specs(rows(frames, manifest["gaps"]), 2 if manifest["antisymmetric"] else 4, manifest["channels"])
 
 
 def _find(cache: DiskCache[ClipShard], name: str) -> str:

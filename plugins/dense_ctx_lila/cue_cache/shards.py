@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dense_ctx.data.cache import CHECKSUM, Shard, checksums
+from dense_ctx.data.cache import CHECKSUM, Shard, checksums, words_checksum
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.interfaces import Size
 from dense_ctx.partial_files import remove_left, unique
+from dense_ctx.persistence.tensors import Spec
 
 HEADER = 4096  # bytes kept for the header, which is known only at the end
 
@@ -33,6 +34,11 @@ def row(t: int, gap: int, gaps: Sequence[int]) -> int:
 def rows(frames: int, gaps: Sequence[int]) -> int:
     """How many pairs a clip has."""
     return sum(max(0, frames - g) for g in gaps)
+
+
+def specs(count: int | str = "rows", kinds: int | str = "kinds", channels: int | str = "channels") -> dict[str, Spec]:
+    """What a clip's file holds; a letter or word stands for any length."""
+    return {"maps": (torch.float16, (count, kinds, channels, "H", "W"))}
 
 
 class ShardWriter:
@@ -73,7 +79,7 @@ class ShardWriter:
         self._file.write(torch.tensor(self.checksums, dtype=torch.int64).numpy().tobytes())
         size = self._file.tell() - HEADER
         header = {
-            "__metadata__": dict(metadata),
+            "__metadata__": {**metadata, CHECKSUM: words_checksum(metadata)},
             "maps": {"dtype": "F16", "shape": [count, *self.shape], "data_offsets": [0, end]},
             f"maps{CHECKSUM}": {"dtype": "I64", "shape": [count], "data_offsets": [end, size]},
         }
@@ -102,9 +108,10 @@ class ClipShard(Shard):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.require(specs())
         try:
             self.frames = int(self.metadata["frames"])
-            self.size: Size = (self.shapes["maps"][-2], self.shapes["maps"][-1])
+            self.size: Size = self.specs["maps"][1][-2:]
             self.video: dict[str, str] = json.loads(self.metadata["video"])
         except (KeyError, ValueError) as error:
             raise FileError(f"{path} is no clip of a cue cache ({error!r}); remove it and make it again") from error

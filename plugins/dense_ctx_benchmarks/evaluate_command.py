@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import add_model_argument, add_settings, model_of, progress, refuse, settings_of
-from .base import Command
+from dense_ctx.commands.arguments import add_model_argument, add_settings, model_of, progress, refuse, settings_of
+from dense_ctx.commands.base import Command
 
 
 class Evaluate(Command):
@@ -38,8 +38,8 @@ class Evaluate(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Evaluate, print the headline and where the result is."""
-        from ..errors import InputError
-        from ..evaluate.protocol import load_protocol
+        from dense_ctx.errors import InputError
+        from dense_ctx.evaluate.protocol import load_protocol
 
         if args.list:
             of_run = ["model", "data", "out", "seeds", "limit", "cache", "keep_predictions", "device"]
@@ -47,15 +47,16 @@ class Evaluate(Command):
             return _list(args.protocol or [], settings_of(args))
         if not args.protocol or args.data is None:
             raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
-        from ..device import processes
-        from ..evaluate.head import scored_by_head
-        from ..evaluate.job import make_probe
-        from ..evaluate.run import evaluate
+        from dense_ctx.device import processes
+        from dense_ctx.evaluate.head import scored_by_head
+        from dense_ctx.evaluate.job import make_probe
+        from dense_ctx.evaluate.run import evaluate, open_sets
 
         settings = settings_of(args)
         protocols = [load_protocol(name, settings) for name in args.protocol]  # fail before the model loads
         for protocol in protocols:
             make_probe(protocol, 0)
+            open_sets(protocol, args.data, args.seeds)
         model = model_of(args)
         if not any(word.startswith("probe") for word in settings):
             protocols = [scored_by_head(model, protocol) for protocol in protocols]
@@ -85,9 +86,9 @@ def _list(names: list[str], settings: list[str]) -> int:
     """Print the named protocols in full, or a line for each registered one; 1 where one of those cannot be read."""
     import json
 
-    from ..errors import DenseCtxError
-    from ..evaluate.protocol import load_protocol
-    from ..evaluate.protocol import names as registered
+    from dense_ctx.errors import DenseCtxError
+    from dense_ctx.evaluate.protocol import load_protocol
+    from dense_ctx.evaluate.protocol import names as registered
 
     if names:
         for name in names:

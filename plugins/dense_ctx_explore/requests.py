@@ -1,0 +1,139 @@
+"""What the handlers of routes share: the workspace behind a request, its parameters, its body."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from .pictures import photograph
+from .propagation import Propagation
+from .refusals import Refusal
+from .worker import THUMBNAIL, VIEW, Worker
+from .workspace import Workspace
+
+T = TypeVar("T")
+SMALL, LARGE = 256, 2048  # pixels of a longer side: of thumbnails; of the largest picture
+
+
+class Desk:
+    """Workspace, workers and propagation of one server, and the wait for changes.
+
+    Attributes: front: runs edits and what a user looks at; back: thumbnails and propagation; tick: grows with every
+        change.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace, self.front = workspace, Worker()
+        self.back = Worker(behind=self.front)
+        self.propagation = Propagation(workspace, self.back, self.changed)
+        self.tick, self.closed = 0, False
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._lock = threading.Lock()
+
+    def changed(self) -> None:
+        """Wake all that wait; from any thread."""
+        with self._lock:
+            self.tick += 1
+            waiting = list(self._waiting)
+        for loop, event in waiting:
+            loop.call_soon_threadsafe(event.set)
+
+    async def wait(self, tick: int, seconds: float) -> int:
+        """The tick, when it is another one than `tick`, or after so many seconds."""
+        entry = (asyncio.get_running_loop(), asyncio.Event())
+        with self._lock:
+            if self.tick != tick or self.closed:
+                return self.tick
+            self._waiting.add(entry)
+        try:
+            await asyncio.wait_for(entry[1].wait(), seconds)
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            with self._lock:
+                self._waiting.discard(entry)
+        return self.tick
+
+    def photograph(self, item: int, side: int) -> bytes:
+        """An item's picture as JPEG; from any thread."""
+        return photograph(self.workspace.session.picture(item), side)
+
+    def leave(self) -> None:
+        """Let no one wait any longer: the server ends."""
+        self.closed = True
+        self.changed()
+
+    def close(self) -> None:
+        """End the workers."""
+        self.leave()
+        self.front.stop()
+        self.back.stop()
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of the server."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+async def run(request: Request, urgency: int, call: Callable[[], T]) -> T:
+    """The result of a call by the worker that its urgency asks for."""
+    desk = desk_of(request)
+    return await (desk.front if urgency < THUMBNAIL else desk.back).run(urgency, call)
+
+
+def number(request: Request, name: str, default: float | None, low: float, high: float) -> float:
+    """A number of the query, within bounds; refused otherwise. default: None where it must be given."""
+    text = request.query_params.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        raise Refusal(f"{name}={text!r:.40}", f"a number from {low:g} to {high:g}", f"set {name}")
+    return value
+
+
+def whole(request: Request, name: str, default: int | None, low: int, high: int) -> int:
+    """A whole number of the query, as `number`."""
+    value = number(request, name, default, low, high)
+    if value != int(value):
+        raise Refusal(f"{name}={value}", "a whole number", f"set {name}")
+    return int(value)
+
+
+def side_of(request: Request) -> int:
+    """The longer side that a picture is wanted in."""
+    return whole(request, "side", 1024, 16, LARGE)
+
+
+def urgency_of(side: int) -> int:
+    """Thumbnails wait behind what is looked at."""
+    return THUMBNAIL if side <= SMALL else VIEW
+
+
+def session_of(request: Request) -> Any:
+    """The session of the model that the query names by its place, the first by default."""
+    return desk_of(request).workspace.reader(whole(request, "model", 0, 0, 99))
+
+
+async def body_of(request: Request) -> Any:
+    """The request's body as JSON; refused unless it says that it is."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Refusal(
+            f"Content-Type: {request.headers.get('content-type', 'none')[:60]}", "application/json", "send JSON", 415
+        )
+    data = await request.body()
+    try:
+        return json.loads(data or b"null", parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Refusal("a body that is not JSON", "one JSON object", f"correct it ({error!s:.80})", 400) from None
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")

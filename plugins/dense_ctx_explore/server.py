@@ -1,0 +1,138 @@
+"""The server: the workspace of a folder, and the address it listens at."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from dense_ctx_predict.queries import expand
+from dense_ctx_session import Session
+
+from dense_ctx.errors import FileError, InputError
+from dense_ctx.model import DenseModel
+from dense_ctx.persistence.lock import locked
+
+from .app import application
+from .guard import LOOPBACK
+from .requests import Desk
+from .workspace import SESSION, Workspace
+
+NEW_CLASSES = (("background", (128, 136, 148)), ("object", (229, 72, 77)))  # of a session without others
+
+
+@contextlib.contextmanager
+def workspace_of(
+    models: Mapping[str, DenseModel], source: Any, folder: Path, *, classes: Sequence[str] = (), **options: Any
+) -> Iterator[Workspace]:
+    """The workspace of a folder, locked: a new one, or the one that is there.
+
+    Args:
+        models: by their names. source: images or a clip, as a session takes them. classes: of a new session.
+        options: of `dense_ctx_session.Session`.
+
+    Raises:
+        FileError: another process has the folder, or it has the strokes of other images. CheckpointError: it is of
+            another model.
+    """
+    home, (model, *others) = folder / SESSION, models.values()
+    with locked(folder.absolute(), f"The folder {folder}", wait=1.0), contextlib.ExitStack() as stack:
+        session = stack.enter_context(contextlib.closing(_session(model, source, home, classes, options)))
+        beside = [session.beside(other) for other in others]
+        workspace = Workspace(session, beside, list(models), folder)
+        stack.callback(workspace.close)
+        yield workspace
+
+
+def _session(model: DenseModel, source: Any, home: Path, classes: Sequence[str], options: dict[str, Any]) -> Session:
+    new = Session(model, source, classes=classes, **options)
+    if not home.exists():
+        if not classes:
+            for name, colour in NEW_CLASSES:
+                new.add_class(name, colour)
+        new.save(home)
+        return new
+    new.close()
+    known = {key: options[key] for key in ("max_memory", "cache_dir") if key in options}
+    session = Session.open(home, model, **known)
+    if session.items != new.items or session.paths != new.paths:
+        session.close()
+        raise FileError(
+            f"{home.parent} has the strokes of other images ({session.items[0].name} ...) than those given "
+            f"({new.items[0].name} ...): give the same, or name another folder, --save FOLDER"
+        )
+    return session
+
+
+def serve(workspace: Workspace, host: str, port: int, token: str | None, announce: Callable[[str], None]) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        host, port: to listen at; port 0 is any free one. token: as asked for; where other machines reach the server,
+            one is made. announce: takes the address.
+
+    Raises:
+        FileError: the port is taken. InputError: no such address.
+    """
+    local = host in LOOPBACK
+    if token is None and not local:
+        token = secrets.token_urlsafe(24)
+    with _listening(host, port) as listener:
+        desk = Desk(workspace)
+        try:
+            names = LOOPBACK if local else LOOPBACK | {host.lower(), socket.gethostname().lower()}
+            app = application(desk, frozenset(names), addresses=not local, token=token)
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+            shown = socket.gethostname() if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
+            query = f"?token={token}" if token else ""
+            announce(f"http://{shown}:{listener.getsockname()[1]}/{query}")
+            _Server(config, desk).run(sockets=[listener])
+        finally:
+            desk.close()
+
+
+class _Server(uvicorn.Server):
+    """Lets those go that wait for changes, before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+        super().__init__(config)
+        self.desk = desk
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """As uvicorn's."""
+        self.desk.leave()
+        super().handle_exit(sig, frame)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise InputError(f"--host {host} is no address of this machine: {error}") from None
+    listener = socket.socket(kind, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise FileError(
+            f"Cannot listen at {host}, port {port}: {error}. Name another: --port 0 is any free one"
+        ) from None
+    return listener
+
+
+def images_of(paths: Sequence[Path]) -> Any:
+    """What a session takes: one path as it is; of several, the images."""
+    if len(paths) == 1:
+        return paths[0]
+    queries = expand(paths)
+    if clips := [str(query.path) for query in queries if query.clip]:
+        raise InputError(
+            f"{clips[0]} is a clip, among {len(queries)} files: give it alone; a server has one clip or images"
+        )
+    return [query.path for query in queries]

@@ -1,0 +1,173 @@
+"""Labels out to files of annotation tools, and back."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dense_ctx_labels.base import LabelFormat
+
+from dense_ctx import registry
+from dense_ctx.config import parse_part
+from dense_ctx.errors import PluginError
+
+from .edits import MAX_CLASSES
+from .pictures import UNLABELLED
+from .refusals import Refusal
+from .workspace import EXPORTS, Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dense_ctx_labels.annotation import Annotation, AnnotationSet
+    from dense_ctx_session import Session
+
+MAX_FILES, MAX_UNPACKED = 20_000, 1 << 30
+_FORMAT = re.compile(r"[a-z0-9-]+(\([^()]*\))?")
+
+
+def formats() -> list[dict[str, Any]]:
+    """The label formats: {name, title, reads, writes}; without those whose packages are missing or broken."""
+    rows = []
+    for entry in registry().entries("label-format"):
+        try:
+            kind = registry().resolve(entry)
+        except PluginError:
+            continue
+        assert isinstance(kind, type)
+        assert issubclass(kind, LabelFormat)
+        rows.append({"name": entry.name, "title": kind.title, "reads": kind.reads, "writes": kind.writes})
+    return rows
+
+
+def export(workspace: Workspace, format: Any, model: int) -> dict[str, Any]:
+    """Write the labels of all items as a format; {name, folder, files}.
+
+    Raises:
+        Refusal: no such format, or one that is not written. InputError, FileError: as `Session.export`.
+    """
+    if not isinstance(format, str) or not _FORMAT.fullmatch(format):
+        raise Refusal(f"format={format!r:.80}", "the name of a label format", "see GET /api/formats")
+    name = parse_part(format).name
+    if name not in {row["name"] for row in formats() if row["writes"]}:
+        known = ", ".join(row["name"] for row in formats() if row["writes"])
+        raise Refusal(f"format={format!r:.80}", f"one that is written: {known}", "choose one", 404)
+    folder = workspace.folder / EXPORTS / name
+    if folder.exists():
+        shutil.rmtree(folder)  # of another time, with files of items that are rejected now
+    workspace.reader(model).export(folder, format)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {"name": name, "folder": str(folder), "files": len(files)}
+
+
+def packed(workspace: Workspace, name: str) -> bytes:
+    """The files of an export as one zip.
+
+    Raises:
+        Refusal: it has not been exported.
+    """
+    names = {row["name"] for row in formats()}
+    folder = workspace.folder / EXPORTS / name
+    if name not in names or not folder.is_dir():
+        raise Refusal(f"the export {name!r:.40}", "one that was written", "POST /api/export first", 404)
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+            archive.write(file, file.relative_to(folder).as_posix())
+    return data.getvalue()
+
+
+def labels_in(workspace: Workspace, data: bytes, name: str, format: str) -> dict[str, Any]:
+    """Take labels from a file of an annotation tool, or a zip of several; {items, classes, missing}.
+
+    Classes go by their names; those that are not there are added. Items go by the names of their images.
+
+    Args:
+        data, name: of the file. format: of the labels; "auto" for the one that recognises them.
+
+    Raises:
+        Refusal: no labels, or for none of the items. FileError, InputError: as `LabelFormat.open`.
+    """
+    if not _FORMAT.fullmatch(format):
+        raise Refusal(f"format={format!r:.80}", "the name of a label format", "see GET /api/formats")
+    with tempfile.TemporaryDirectory(prefix="dense-ctx-labels-") as place:
+        path = _unpacked(data, name, Path(place))
+        part = parse_part(format)
+        annotations = registry().create("label-format", part.name, **part.args).open(path)
+        return _taken(workspace, annotations)
+
+
+def _unpacked(data: bytes, name: str, place: Path) -> Path:
+    """What came, as a file or a folder below `place`."""
+    plain = PurePosixPath(name.replace("\\", "/")).name
+    if not data or not plain or not plain.isprintable() or len(plain) > 200:
+        raise Refusal(f"{len(data)} bytes called {name!r:.80}", "a file of labels and its name", "send ?name=FILE")
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        (place / plain).write_bytes(data)
+        return place / plain
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        inside = [item for item in archive.infolist() if not item.is_dir()]
+        size = sum(item.file_size for item in inside)
+        if len(inside) > MAX_FILES or size > MAX_UNPACKED:
+            given = f"a zip of {len(inside):,} files, {size:,} bytes"
+            raise Refusal(given, f"at most {MAX_FILES:,} files and {MAX_UNPACKED:,} bytes", "send parts of it", 413)
+        try:
+            archive.extractall(place / "zip")  # which drops drives, leading slashes and ".."
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise Refusal(f"a zip that cannot be unpacked ({error})", "a plain zip", "pack it again") from None
+    files = list((place / "zip").rglob("*"))
+    alone = [file for file in files if file.is_file()]
+    return alone[0] if len(alone) == 1 and alone[0].suffix in (".json", ".xml") else place / "zip"
+
+
+def _taken(workspace: Workspace, annotations: AnnotationSet) -> dict[str, Any]:
+    names = {item.name: number for number, item in enumerate(workspace.session.items)}
+    stems: dict[str, list[int]] = {}
+    for name, number in names.items():
+        stems.setdefault(PurePosixPath(name).stem, []).append(number)
+    pairs, missing = [], []
+    for annotation in annotations:
+        same = stems.get(PurePosixPath(annotation.image).stem, [])
+        place = names.get(annotation.image, same[0] if len(same) == 1 else None)
+        if place is None:
+            missing.append(annotation.image)
+        else:
+            pairs.append((place, _checked(annotation, workspace.item(place))))
+    if not pairs:
+        shown = ", ".join(missing[:3]) or "no image"
+        raise Refusal(f"labels of {shown}", f"of {next(iter(names))} or another of the items", "take others")
+    ids = _class_ids(workspace.session, annotations.classes.names)
+    for number, annotation in pairs:
+        labels = np.full(annotation.labels.shape, UNLABELLED, np.uint8)
+        for index, name in enumerate(annotations.classes.names):
+            labels[annotation.labels == index] = ids[name]
+        if (labels != UNLABELLED).any():
+            workspace.session.clear(number)
+            workspace.session.mask_label(number, labels)
+    return {"items": [number for number, _ in pairs], "classes": list(ids), "missing": missing[:20]}
+
+
+def _checked(annotation: Annotation, item: Any) -> Annotation:
+    height, width = annotation.labels.shape
+    if (height, width) != (item.height, item.width):
+        raise Refusal(
+            f"labels of {annotation.image}, {width} x {height}",
+            f"{item.width} x {item.height}, as the image",
+            "resize them by nearest neighbour",
+        )
+    return annotation
+
+
+def _class_ids(session: Session, names: Sequence[str]) -> dict[str, int]:
+    """The id of each name; classes that are not there are added."""
+    ids = {item.name: item.id for item in session.classes}
+    new = [name for name in names if name not in ids]
+    if len(ids) + len(new) > MAX_CLASSES:
+        raise Refusal(f"labels of {len(new)} new classes", f"at most {MAX_CLASSES} classes in all", "take fewer")
+    return {name: ids[name] if name in ids else session.add_class(name).id for name in names}

@@ -92,19 +92,20 @@ def _is(change: str, mutant: Mutant) -> bool:
 
 
 def chosen(target: str, sample: int, seed: int) -> list[Case]:
-    """Of each file its share of the sample."""
-    every = [case for case in cases(target) if not case.equivalent]
-    if not sample or sample >= len(every):
-        return every
+    """Of each file its share of the sample, in no order, so that a run that is stopped has run a sample too."""
+
+    def place(case: Case) -> bytes:  # by a hash, so that a sample stays what it was when a file changes elsewhere
+        return hashlib.sha256(f"{seed} {case.id}".encode()).digest()
+
+    every = sorted((case for case in cases(target) if not case.equivalent), key=place)
     drawn: list[Case] = []
     left = len(every)
+    sample = min(sample or left, left)
     for file in SPEC["targets"][target]["files"]:
         some = [case for case in every if case.file == file]
-        # by a hash and not by place, so that a sample stays what it was when a file changes elsewhere
-        some.sort(key=lambda case: hashlib.sha256(f"{seed} {case.id}".encode()).digest())
-        drawn += some[: round((sample - len(drawn)) * len(some) / left)]
+        drawn += some[: round((sample - len(drawn)) * len(some) / max(1, left))]
         left -= len(some)
-    return drawn
+    return sorted(drawn, key=place)
 
 
 # ---------------------------------------------------------------------- results

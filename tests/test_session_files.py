@@ -342,6 +342,14 @@ def test_features_stay_within_the_budget(photos):
         Session(MODEL, photos, max_memory="much")
 
 
+def test_small_maps_have_a_budget_too(photos):
+    with Session(MODEL, photos, classes=["background", "box"], max_memory=10_000) as session:
+        draw(session)
+        [session.labels(item) for item in range(3)]
+        assert list(session._store.samples) == [2]
+        assert session.next_item() == 2  # the only one that is known of
+
+
 def test_features_on_disk_stay_within_their_budget(photos, tmp_path):
     cache = tmp_path / "cache"
 

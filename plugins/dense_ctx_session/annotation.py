@@ -171,36 +171,35 @@ class Canvas:
             flat[place] = values
         del self._before[shared:]
         for drawing in drawings[shared:]:
-            pixels, values = self._painted(drawing)
-            self._before.append((pixels, flat[pixels]))
-            flat[pixels] = values
+            place, colour = self._paint(drawing)
+            self._before.append((place, flat[place].copy()))
+            flat[place] = colour
         self.drawings = drawings
 
-    def _painted(self, drawing: Drawing) -> tuple[Any, Any]:
-        """Flat indices of the pixels of a drawing, and what they become."""
+    def _paint(self, drawing: Drawing) -> tuple[Any, Any]:
+        """Which pixels a drawing covers, all of them for a mask, and what they become."""
         if isinstance(drawing, Stroke):
             pixels = drawing.pixels
             if pixels is None:
                 pixels = stroke_pixels(drawing, (self.labels.shape[0], self.labels.shape[1]))
             return pixels, IGNORE if drawing.class_id is None else drawing.class_id
         values = drawing.labels().reshape(-1)
-        pixels = np.flatnonzero(values != IGNORE).astype(np.int32)
-        return pixels, values[pixels]
+        return slice(None), np.where(values == IGNORE, self.labels.reshape(-1), values)
 
 
 def without_class(drawings: Drawings, class_id: int) -> Drawings:
     """The drawings as if a class had never been drawn."""
-    kept: list[Drawing] = []
+    left: list[Drawing] = []
     for drawing in drawings:
         if isinstance(drawing, Stroke):
             if drawing.class_id != class_id:
-                kept.append(drawing)
+                left.append(drawing)
             continue
         labels = drawing.labels()
         if not (labels == class_id).any():
-            kept.append(drawing)
+            left.append(drawing)
             continue
         rest = np.where(labels == class_id, IGNORE, labels).astype(np.uint8)
         if (rest != IGNORE).any():
-            kept.append(Mask(drawing.id, drawing.size, zlib.compress(rest.tobytes(), 1)))
-    return tuple(kept)
+            left.append(Mask(drawing.id, drawing.size, zlib.compress(rest.tobytes(), 1)))
+    return tuple(left)

@@ -1,4 +1,4 @@
-"""What the core itself registers: its verbs."""
+"""Registration of the core's own commands."""
 
 from .hookspecs import Register, hookimpl
 

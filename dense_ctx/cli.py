@@ -1,4 +1,4 @@
-"""The command `dense-ctx`: parse the arguments, run a registered verb, print errors of dense_ctx as one line."""
+"""`dense-ctx`: parse the arguments, run a registered command, print errors of dense_ctx as one line."""
 
 from __future__ import annotations
 

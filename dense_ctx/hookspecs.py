@@ -1,4 +1,4 @@
-"""The whole plugin contract, on one screen.
+"""The plugin hooks.
 
 A plugin is a module named by an entry point of group `dense_ctx`. It implements one or both hooks below with
 `@hookimpl`. Targets are imported at first use, so a plugin's `__init__` should import nothing but `hookimpl`.

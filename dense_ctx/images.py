@@ -1,4 +1,4 @@
-"""Load images and masks from any usual form; normalise, pad, and resize."""
+"""Load images and masks from files, PIL images, arrays or tensors; normalise, pad and resize."""
 
 from __future__ import annotations
 

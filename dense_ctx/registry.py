@@ -167,13 +167,13 @@ class Registry:
                 what = f"{entry.kind} {entry.name!r} of {entry.owner} cannot be used: a package that it needs"
                 raise PluginError(broken_package(what, error, install)) from error
             raise self._fail(entry, error) from error
-        try:
-            if base is not None and isinstance(target, type) and not issubclass(target, base):
-                raise TypeError(f"{entry.target} is not a subclass of {base.__module__}.{base.__name__}")
-            if not callable(target):
-                raise TypeError(f"{entry.target} is a {type(target).__name__}, not a class or function")
-        except TypeError as error:
-            raise self._fail(entry, error) from error
+        problem = None
+        if base is not None and isinstance(target, type) and not issubclass(target, base):
+            problem = TypeError(f"{entry.target} is not a subclass of {base.__module__}.{base.__name__}")
+        elif not callable(target):
+            problem = TypeError(f"{entry.target} is a {type(target).__name__}, not a class or function")
+        if problem is not None:
+            raise self._fail(entry, problem) from problem
         return target
 
     def bind(self, kind: str, name: str, /, **args: Any) -> partial[Any]:

@@ -1,4 +1,4 @@
-"""InContext: dense predictions from a few annotated images, with scikit-learn's verbs and no training loop."""
+"""InContext: dense predictions from a few annotated images, with scikit-learn's methods and no training loop."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class InContext:
 
     @property
     def task_(self) -> Task | None:
-        """What is predicted; None before it is known."""
+        """The task; None before `fit` if it was not given."""
         return self.targets_.task
 
     @property

@@ -117,14 +117,14 @@ def map_tiles(
         if result is None:
             result = values.new_zeros(values.shape[0], values.shape[1], *size)
         result[:, :, cells[0], cells[1]] += values * weights.to(values)
-        del values  # or it would be there beside the next window's forward
+        del values  # free it before the next window's forward
     if result is None:
         raise InputError(f"nothing to decode at size {size}")
     return result
 
 
 def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size: Size | None = None) -> DenseFeatures:
-    """`DenseModel.forward` in windows. `cls` is the windows' mean, weighted by the area each stands for."""
+    """`DenseModel.forward` in windows. `cls` is the windows' mean, weighted by their areas."""
     image_size = (image.shape[-2], image.shape[-1])
     windows = plan(model, image_size, max_memory, model.dim, batch=len(image), size=size)
     windows = settled(model, image, windows, max_memory, size, maps=True)

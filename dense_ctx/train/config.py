@@ -1,4 +1,4 @@
-"""TrainConfig: everything that decides a run, as frozen dataclasses and as YAML."""
+"""TrainConfig: all settings of a run, as frozen dataclasses and as YAML."""
 
 from __future__ import annotations
 
@@ -60,10 +60,9 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Average:
-    """Publish and validate the weights' mean over the steps from `start` on, in place of the last weights (0: do not).
+    """Publish and validate the mean of the weights over the steps from `start` on (0: the last weights).
 
-    momentum: 0: every step counts the same (Polyak and Juditsky 1992); else an exponential mean, which comes to
-        span about 1 / (1 - momentum) steps.
+    momentum: 0: equal weights (Polyak and Juditsky 1992); else an exponential mean over about 1 / (1 - momentum) steps.
     """
 
     start: int = 0

@@ -1,4 +1,4 @@
-"""COCO 2017 images (Lin et al. 2014) with COCO-Stuff's pixel maps (Caesar et al. 2018) or COCO's instances."""
+"""COCO 2017 images (Lin et al. 2014) with COCO-Stuff label maps (Caesar et al. 2018) or COCO instances."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STUFF: dict[str, Any] = {
     "splits": ("val", "train"),
     "expected": (
         _IMAGES,
-        ("stuffthingmaps/<split>2017/*.png", "0..181, 255 unlabelled; annotations/<split>2017 is taken too"),
+        ("stuffthingmaps/<split>2017/*.png", "0..181, 255 unlabelled; or annotations/<split>2017"),
     ),
     "counts": {"val": 5000, "train": 118287},
     "options": (("names_file", "text file of image names (curated subsets): only those"),),

@@ -38,7 +38,7 @@ def dis_flow(first: Tensor, second: Tensor) -> Tensor:
     try:
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], None)
     except cv2.error as error:
-        raise InputError(f"OpenCV finds no flow between frames of {list(grey[0].shape)} pixels: {error}") from error
+        raise InputError(f"OpenCV computes no flow for frames of {list(grey[0].shape)} pixels: {error}") from error
     return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))
 
 
@@ -46,8 +46,8 @@ class Flows:
     """Correspondences between frames, from a flow function or precomputed flow, with the forward-backward check.
 
     Args:
-        flow, backward: as `temporal_consistency`.
-        gaps: that will be used; a single array is for a single gap.
+        flow, backward: as for `temporal_consistency`.
+        gaps: distances in frames that will be used; a single array is for a single gap.
         threshold: in pixels, of |f(x) + b(x + f(x))|.
     """
 
@@ -125,5 +125,5 @@ def _checked(flow: FlowArray, size: tuple[int, int], name: str) -> Tensor:
     if tuple(tensor.shape) != (2, *size):
         raise InputError(f"{name} is {list(tensor.shape)}; expected [2, {size[0]}, {size[1]}] of (x, y) in pixels")
     if bool(tensor.isinf().any()):
-        raise InputError(f"{name} holds infinity; NaN is flow that is not known")
+        raise InputError(f"{name} holds infinity; unknown flow is NaN")
     return tensor.double()

@@ -1,4 +1,4 @@
-"""The exact nearest keys of many queries, a block of keys at a time: in float32, or by a first look in bfloat16."""
+"""Exact nearest keys of many queries, a block of keys at a time: in float32, or with a first pass in bfloat16."""
 
 from __future__ import annotations
 

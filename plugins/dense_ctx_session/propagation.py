@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dense_ctx.data.cache import Shard, write_shard
 from dense_ctx.images import nearest
-from dense_ctx.interfaces import DenseFeatures, Probe, Size
+from dense_ctx.interfaces import DenseFeatures, Probe
 from dense_ctx.numerics import require_finite
 from dense_ctx.plugins import blamed, registry
 
@@ -42,11 +42,9 @@ class Votes:
     classes: tuple[int, ...]
     shares: Tensor
 
-    def at(self, size: Size) -> Tensor:
-        """float32 [K, *size], sum 1."""
+    def normalized(self) -> Tensor:
+        """float32 [K, h, w], sum 1."""
         shares = self.shares.float()
-        if tuple(shares.shape[-2:]) != tuple(size):
-            shares = functional.interpolate(shares[None], size=size, mode="bilinear", align_corners=False)[0]
         return shares / shares.sum(0, keepdim=True).clamp_min(1e-12)
 
     def of(self, class_ids: Collection[int]) -> Votes | None:
@@ -163,10 +161,12 @@ def write_votes(path: Path, votes: Mapping[int, Votes]) -> None:
 
 
 def read_votes(path: Path) -> dict[int, Votes]:
-    """Read them back; raises FileError: damaged."""
+    """Read them back; raises FileError, ValueError, KeyError, TypeError: damaged."""
     shard = Shard(path)
-    facts = json.loads(shard.metadata["votes"])
-    return {
-        int(index): Votes(int(origin), str(version), tuple(map(int, classes)), shard.tensor(index))
-        for index, (origin, version, classes) in facts.items()
-    }
+    votes = {}
+    for index, (origin, version, classes) in dict(json.loads(shard.metadata["votes"])).items():
+        one = Votes(int(origin), str(version), tuple(map(int, classes)), shard.tensor(index))
+        if one.shares.ndim != 3 or len(one.shares) != len(classes) or not bool(one.shares.isfinite().all()):
+            raise ValueError(f"frame {index} has labels {list(one.shares.shape)} of {len(classes)} classes")
+        votes[int(index)] = one
+    return votes

@@ -130,6 +130,12 @@ def test_a_torn_receipt_is_not_counted(tmp_path):
         assert client.post("/api/edits", json=stroke(1)).json()["revision"] == revision + 1
 
 
+def test_a_kill_while_the_session_was_made(tmp_path):
+    (tmp_path / "work/session/model").mkdir(parents=True)
+    with site(tmp_path / "work", photos(tmp_path / "photos")) as client:
+        paint(client)
+
+
 def test_one_server_a_folder(tmp_path, capsys):
     source = photos(tmp_path / "photos", 1)
     with site(tmp_path / "work", source):
@@ -225,8 +231,10 @@ def test_what_cannot_be_shown(tmp_path, capsys):
     assert "has the strokes of other images" in capsys.readouterr().err
     assert cli.main([*base, str(source), "--model", "rgb-xy+dpt(dim=8)"]) == 2
     assert "a session of another model" in capsys.readouterr().err
-    assert cli.main([*base, str(source), "--model", MODEL, "--classes", "a", "b"]) == 2
-    assert "--classes would have no effect with the session that is in" in capsys.readouterr().err
+    assert cli.main([*base, str(source), "--model", MODEL, "--classes", "object", "b"]) == 2
+    assert "--classes has 'b', and the session in" in capsys.readouterr().err
+    assert cli.main([*base, str(source), "--model", MODEL, "--method", "knn"]) == 2
+    assert "has ridge: leave it out" in capsys.readouterr().err
     with site(tmp_path / "work", source) as client:
         assert client.get("/api/state").json()["items"][0]["strokes"] == 2, "nothing is lost by a refusal"
 
@@ -241,8 +249,10 @@ def test_options_reach_the_session(tmp_path, visit):
     options = ["--classes", "sky", "tree", "--method", "knn(k=3)", "--token", "letmein123", "--max-memory", "64MB"]
     state = visit(facts, source, *base, *options)
     assert [item["name"] for item in state["classes"]] == ["sky", "tree"]
+    assert [item["colour"] for item in state["classes"]] == ["#e5484d", "#3e8bff"]
     assert (state["clip"], state["models"]) == (False, [MODEL])
     assert json.loads((tmp_path / "work/session/session.json").read_text())["method"] == "knn(k=3)"
+    assert visit(facts, source, *base, *options)["classes"] == state["classes"], "the same command again"
     assert visit(facts, source, "--frames", "--model", MODEL, "--save", tmp_path / "frames")["clip"]
     several = sorted(source.iterdir())
     two = ["--model", "rgb-xy+dpt(dim=8)", "--device", "cpu"]

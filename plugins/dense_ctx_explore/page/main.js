@@ -23,7 +23,7 @@ async function start() {
   queue = new Queue(store.state.identity);
   stage = new Stage($("stage"), strokesNow);
   stage.setModels(store.state.models);
-  painter = new Painter(stage, queue, say);
+  painter = new Painter(stage, queue, say, () => { if (!queue.waiting.length) reload(); });
   strip = new Cards($("strip"), go);
   gallery = new Cards($("cards"), (number) => { $("gallery").close(); go(number); }, true);
   timeline = new Timeline(go, say);
@@ -31,7 +31,7 @@ async function start() {
   dialogs.setUp(keys.LIST);
   keys.setUp(stage, go, { view: panels.showView });
   listen();
-  document.title = `${currentItem().name.split("/")[0]} · explore`;
+  document.title = `${currentItem().name.split("/")[0].replace(/\.\w+$/, "")} · explore`;
   update({ state: { ...store.state } });
   const place = Number(location.hash.slice(1)) - 1 || 0;
   await go(Math.max(0, Math.min(store.state.items.length - 1, place)), true);

@@ -95,9 +95,9 @@ export class Stage {
 
   // The side in which pictures are asked for: as many pixels as the screen shows, in steps, so that few sizes are made.
   get side() {
-    const item = currentItem(), longer = Math.max(item.width, item.height);
-    const shown = longer * this.zoom * (window.devicePixelRatio || 1);
-    return Math.max(16, Math.min(longer, Math.max(256, Math.ceil(shown / 256) * 256), 1536));
+    const item = currentItem();
+    const shown = Math.max(item.width, item.height) * this.zoom * (window.devicePixelRatio || 1);
+    return Math.min(1536, Math.max(256, Math.ceil(shown / 256) * 256));
   }
 
   async refresh() {

@@ -84,13 +84,18 @@ async function suggest() {
   $("next").disabled = false;
 }
 
-function showGallery() {
+async function showGallery() {
   const filter = $("gallery-filter").value, { items } = store.state;
   const keeps = { all: () => true, open: (item) => !item.status, strokes: (item) => item.strokes > 0 }[filter] ?? ((item) => item.status === filter);
   const numbers = items.map((_, number) => number).filter((number) => keeps(items[number]));
   if ($("gallery-order").value === "uncertain") {
-    const of = (number) => Number(gallery.cards.get(number)?.dataset.uncertainty ?? -1);
-    numbers.sort((a, b) => of(b) - of(a));
+    const { revision } = store.state, values = new Map();
+    for (const number of numbers) {
+      $("gallery-count").textContent = `looking at ${values.size + 1} of ${numbers.length}`;
+      values.set(number, (await get(`/api/items/${number}/summary`).catch(() => ({ uncertainty: -1 }))).uncertainty);
+      if (revision !== store.state.revision || $("gallery-order").value !== "uncertain" || !$("gallery").open) return;
+    }
+    numbers.sort((a, b) => values.get(b) - values.get(a));
   }
   $("gallery-count").textContent = `${numbers.length} of ${items.length}`;
   gallery.show(numbers);

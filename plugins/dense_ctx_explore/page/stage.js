@@ -154,7 +154,7 @@ class View {
     style.width = `${item.width}px`;
     style.height = `${item.height}px`;
     style.transform = `translate(${stage.left}px, ${stage.top}px) scale(${stage.zoom})`;
-    this.layers.classList.toggle("pixels", stage.zoom > 3);
+    this.layers.classList.toggle("pixels", stage.zoom > 6);
     this.overlay.style.opacity = stage.bare ? 0 : store.opacity / 100;
   }
 

@@ -115,13 +115,16 @@ class Visitor:
     def overlay(self, page=None, view=0):
         """What lies over the image, alpha, at the image's size."""
         page = page or self.page
-        values = page.evaluate(
-            "view => { const c = document.querySelectorAll('.overlay')[view];"
-            "return [c.width, c.height, Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)]; }",
-            view,
+        alphas = page.evaluate(
+            """([view, width, height]) => {
+                const small = new OffscreenCanvas(width, height).getContext("2d");
+                small.imageSmoothingEnabled = false;
+                small.drawImage(document.querySelectorAll(".overlay")[view], 0, 0, width, height);
+                return Array.from(small.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 3)).join();
+            }""",
+            [view, WIDTH, HEIGHT],
         )
-        rgba = np.array(values[2], np.uint8).reshape(values[1], values[0], 4)
-        return np.asarray(Image.fromarray(rgba[..., 3]).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)) > 0
+        return np.array(alphas.split(","), int).reshape(HEIGHT, WIDTH) > 0
 
     def until(self, check, what, seconds=20):
         end = time.monotonic() + seconds

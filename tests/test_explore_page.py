@@ -273,6 +273,7 @@ def test_a_killed_server_comes_back_to_the_same_page(tmp_path, photos, visit):
         port = int(first.address.rstrip("/").rpartition(":")[2])
         visitor.paint()
         first.end(signal.SIGKILL)
+    visitor.page.keyboard.press("2")
     visitor.stroke((60, 80), (90, 80))
     visitor.until(lambda: "wait for the server" in visitor.page.locator("#saved").inner_text(), "not said")
     with Server(tmp_path / "work", photos, port=port) as second:
@@ -308,7 +309,7 @@ def test_a_clip_is_labelled_propagated_and_corrected(tmp_path, visit):
         page.keyboard.press("End")
         visitor.shows(box(27))
         page.keyboard.press("1")
-        visitor.stroke((85, 45), (130, 45))
+        visitor.stroke((10, 110), (150, 112))
         visitor.saved()
         page.click("#propagate")
         visitor.until(lambda: page.locator("#propagate").inner_text() == "Propagate", "it did not end", 60)
@@ -335,7 +336,7 @@ def test_similarity_pca_and_uncertainty_of_two_models(tmp_path, photos, visit):
         card = page.locator("#strip .card").nth(2).locator("canvas")
         visitor.until(lambda: card.evaluate("c => c.width") > 100, "no similarity in the strip")
         page.keyboard.press("ArrowRight")
-        visitor.until(lambda: visitor.overlay().mean() > 0.5, "no similarity on the next image")
+        visitor.until(lambda: visitor.overlay().mean() > 0.1, "no similarity on the next image")
         assert page.locator(".pick").count() == 0, "the pixel is on another image"
 
 
@@ -403,10 +404,10 @@ def test_keys_names_and_focus(server, visit):
     page.keyboard.press("]")
     assert int(page.locator("#radius").input_value()) > small
     page.keyboard.press("e")
-    assert page.locator("[data-tool=eraser]").get_attribute("aria-checked") == "true"
-    page.locator("[data-tool=eraser]").focus()
+    assert page.locator("#tools [data-tool=eraser]").get_attribute("aria-checked") == "true"
+    page.locator("#tools [data-tool=eraser]").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator("[data-tool=similarity]").get_attribute("aria-checked") == "true"
+    assert page.locator("#tools [data-tool=similarity]").get_attribute("aria-checked") == "true"
     page.keyboard.press("2")
     assert page.locator("#classes [aria-checked=true]").inner_text().startswith("object")
     before = page.locator(".layers").first.bounding_box()["width"]

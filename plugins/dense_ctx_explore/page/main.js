@@ -135,16 +135,20 @@ async function answered({ edit, answer }) {
 
 // ---------------------------------------------------------------- what changes on the server
 
-let reloading = null;
+let reloading = null, again = false;
 
-async function reload() {
+// The newest state. Whoever asks while one is on its way gets the one after it, which knows of what happened meanwhile.
+function reload() {
+  again = true;
   reloading ??= (async () => {
-    const before = store.state?.revision;
-    const state = await get("/api/state");
-    reloading = null;
-    update({ state });
-    if (state.revision !== before) { strip.stale(); if ($("gallery").open) gallery.stale(); }
-    if (!painter.stroke && !queue.waiting.length) await refreshStrokes();
+    while (again) {
+      again = false;
+      const before = store.state.revision;
+      const state = await get("/api/state");
+      update({ state });
+      if (state.revision !== before) { strip.stale(); if ($("gallery").open) gallery.stale(); }
+      if (!painter.stroke && !queue.waiting.length) await refreshStrokes();
+    }
   })().finally(() => { reloading = null; });
   return reloading;
 }

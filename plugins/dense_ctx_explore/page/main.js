@@ -44,7 +44,7 @@ function listen() {
   queue.addEventListener("failed", ({ detail }) => { showSaved(); if (detail instanceof ApiError) say(detail.message, "error"); });
   queue.addEventListener("refused", ({ detail }) => { say(detail.message, "error"); refreshStrokes(); stage.drawStrokes(); });
   queue.addEventListener("answered", ({ detail }) => answered(detail));
-  onChange(["view", "pick"], () => { stage.refresh(); strip.stale(); drawPick(); });
+  onChange(["view", "pick"], () => { stage.refresh(); strip.stale(); hint(null); });
   onChange(["state"], () => { strip.show(store.state.items.map((_, number) => number)); if ($("gallery").open) showGallery(); });
   document.addEventListener("overlay", ({ detail }) => hint(detail));
   document.addEventListener("class-added", async ({ detail }) => { await reload(); update({ classId: detail, tool: "brush" }); });
@@ -208,19 +208,6 @@ function hint(error) {
   else if (view === "labels" && !painted) text = "Paint a stroke on each of two classes. The mask follows, here and in the other items.";
   $("hint").textContent = text;
   $("hint").hidden = !text;
-}
-
-function drawPick() {
-  hint(null);
-  for (const view of stage.views) {
-    let mark = view.layers.querySelector(".pick");
-    const here = store.view === "similarity" && store.pick?.item === store.item;
-    if (!here) { mark?.remove(); continue; }
-    if (!mark) { mark = document.createElement("i"); mark.className = "pick"; view.layers.append(mark); }
-    mark.style.left = `${store.pick.x + 0.5}px`;
-    mark.style.top = `${store.pick.y + 0.5}px`;
-    mark.style.scale = 1 / stage.zoom;
-  }
 }
 
 function switchTheme() {

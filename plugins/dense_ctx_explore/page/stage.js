@@ -17,7 +17,7 @@ export class Stage {
     this.fitted = true;
     this.bare = false; // the overlay is hidden for as long as a key is held
     new ResizeObserver(() => { if (this.fitted) this.fit(); else this.place(); }).observe(root);
-    onChange(["opacity", "view"], () => this.place());
+    onChange(["opacity", "view", "pick"], () => this.place());
     onChange(["strokes", "view"], () => this.drawStrokes());
     onChange(["tool", "radius", "classId"], () => this.drawBrush());
     this.root.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -121,6 +121,7 @@ class View {
     this.photo.alt = "";
     this.overlay = element("canvas", "overlay", this.layers);
     this.strokes = element("canvas", "strokes", this.layers);
+    this.pick = element("i", "pick", this.layers);
     this.brush = element("div", "brush", this.box);
     this.brush.hidden = true;
     this.spinner = element("div", "spinner", this.box);
@@ -156,6 +157,12 @@ class View {
     style.transform = `translate(${stage.left}px, ${stage.top}px) scale(${stage.zoom})`;
     this.layers.classList.toggle("pixels", stage.zoom > 6);
     this.overlay.style.opacity = stage.bare ? 0 : store.opacity / 100;
+    const { pick } = store;
+    this.pick.hidden = store.view !== "similarity" || pick?.item !== store.item;
+    if (this.pick.hidden) return;
+    this.pick.style.left = `${pick.x + 0.5}px`;
+    this.pick.style.top = `${pick.y + 0.5}px`;
+    this.pick.style.scale = 1 / stage.zoom;
   }
 
   // The overlay of the current item. While one is on its way the newest wish waits, and replaces earlier ones.

@@ -54,7 +54,7 @@ FAULTS = {  # of process 1: what it says, and what process 0 says
     "stay-1": ("RuntimeError: the objective's own fault", "process 1 failed: RuntimeError: the objective's own fault"),
     "nan-1": ("NonFiniteError: step 3: The features: NaN or infinity in pixels; the samples and weights are finite",
               "process 1 failed: step 3: The features"),
-    "die-1": ("", "another process ended without a word"),
+    "die-1": ("", "another process was killed"),
     "term-1": ("StoppedError: stopped after step", "StoppedError: stopped after step"),
     "raise-0": ("process 0 failed: RuntimeError: the objective's own fault", "RuntimeError: the objective's own fault"),
 }  # fmt: skip

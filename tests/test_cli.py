@@ -78,7 +78,7 @@ def test_features_are_of_images_that_are_all_there(tmp_path, monkeypatch, capsys
     assert cli.main(["features", "b.png", "a.png"]) == 2
     assert capsys.readouterr().err == "error: No image at b.png.\n"
     assert cli.main(["features", "rgb-xy"]) == 2
-    assert "No image at rgb-xy. If rgb-xy is a model, name images behind it: rgb-xy IMAGE" in capsys.readouterr().err
+    assert "No image at rgb-xy. If rgb-xy is a model, add images after it: rgb-xy IMAGE" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 

@@ -72,14 +72,14 @@ def test_labels_go_round_through_every_format(tmp_path, capsys):
     ("words", "message"),
     [
         (["--out", "x"], "--out would have no effect without PATH"),
-        (["FILE", "--out", "x"], "--out and --format go together"),
-        (["FILE", "--format", "png"], "--out and --format go together"),
-        (["FILE", "--out", "x", "--format", "auto"], "auto is read, not written"),
+        (["FILE", "--out", "x"], "--out and --format are given together"),
+        (["FILE", "--format", "png"], "--out and --format are given together"),
+        (["FILE", "--out", "x", "--format", "auto"], "auto can be read but not written"),
         (["FILE", "--out", "x", "--format", "cvta"], "Unknown label-format 'cvta'. Closest: cvat"),
         (["FILE", "--out", "x", "--format", "png(shape=mask)"], "png.*does not take"),
         (["FILE", "--from", "labelme"], "is not a labelme file: it has no shapes"),
         (["FILE", "--classes", "a,b"], "There is no class 'dog'"),
-        (["FILE", "--images", "gone"], "gone is not a folder; expected that of the images"),
+        (["FILE", "--images", "gone"], "gone is not a folder; expected the folder of the images"),
         (["gone.json"], "No labels at gone.json"),
     ],
 )

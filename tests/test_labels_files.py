@@ -104,7 +104,7 @@ def test_label_studio_as_its_converter_writes_it():
 
 def test_yolo_as_label_studios_converter_writes_it():
     folder = FILES / "yolo"
-    with pytest.raises(InputError, match=r"a\.txt does not say how large its image is"):
+    with pytest.raises(InputError, match=r"a\.txt does not state its image's size"):
         part("yolo").open(folder)
     annotation = part("yolo").read(folder, SIZE)
     assert annotation.classes.names == ("background", "car", "dog")
@@ -205,7 +205,7 @@ def test_round_trip_by_brush(tmp_path, unlabelled):
 
 
 def test_yolo_round_trip_and_what_it_has_no_place_for(tmp_path):
-    with pytest.raises(InputError, match="no place for pixels that are not annotated"):
+    with pytest.raises(InputError, match="cannot represent both background and pixels"):
         part("yolo").write(tmp_path / "a", maps())
     plain = maps(ignored=False)
     for annotation in plain:
@@ -216,7 +216,7 @@ def test_yolo_round_trip_and_what_it_has_no_place_for(tmp_path):
     check(plain, part("yolo", unlabelled="background").open(tmp_path / "b", images=tmp_path / "photos"))
     part("yolo", unlabelled="ignore").write(tmp_path / "c", maps())
     check(maps(), part("auto", unlabelled="ignore").open(tmp_path / "c", images=tmp_path / "photos"))
-    with pytest.raises(InputError, match="single file"):
+    with pytest.raises(InputError, match="is a file; YOLO labels are a folder"):
         part("yolo").write(tmp_path / "a.txt", plain)
 
 
@@ -243,7 +243,7 @@ def test_label_studio_urls_and_predictions(tmp_path):
     assert task["data"] == {"image": "/data/local-files/?d=photos/s/1.jpg"}
     assert task["predictions"][0]["model_version"]
     assert "annotations" not in task
-    with pytest.raises(FileError, match="'annotations' is a list; there is none"):
+    with pytest.raises(FileError, match="'annotations' must be a list; it is missing"):
         part("label-studio").open(file)
     task["annotations"] = task.pop("predictions")
     file.write_text(json.dumps([task]))
@@ -253,7 +253,7 @@ def test_label_studio_urls_and_predictions(tmp_path):
 @pytest.mark.parametrize("name", ["coco", "cvat", "label-studio"])
 def test_one_file_is_written_whole_or_not_at_all(tmp_path, name):
     suffix = "xml" if name == "cvat" else "json"
-    with pytest.raises(InputError, match=rf"is not the name of a \.{suffix} file"):
+    with pytest.raises(InputError, match=rf"this format is one \.{suffix} file"):
         part(name).write(tmp_path / "folder", maps())
     file = tmp_path / f"a.{suffix}"
     file.write_text("before")

@@ -59,7 +59,7 @@ def test_a_folder_has_one_table_of_classes_in_the_order_of_labels_txt(tmp_path):
     assert np.array_equal(named[0].labels == 3, opened[0].labels == 0)
     with pytest.raises(InputError, match=r"areas\.json: There is no class 'stem'; did you mean"):
         part("labelme").open(tmp_path, classes=["fruit", "leaf", "stems", "background"])[0]
-    with pytest.raises(InputError, match="no class is called background"):
+    with pytest.raises(InputError, match="no class background"):
         part("labelme").open(FILES, classes=["fruit", "leaf", "stem"])[0]
     only = part("labelme", unlabelled="ignore").open(FILES, classes=["fruit", "leaf", "stem"])[0]
     assert (only.labels == 255).sum() > 1000
@@ -130,10 +130,10 @@ def mask(points, data):
 def test_areas_and_strokes_in_one_file_must_be_told_apart(tmp_path):
     line = {"label": "dog", "points": [[1, 1], [9, 1]], "shape_type": "linestrip"}
     file = labelme(tmp_path, [square("cat", 4, 8), line])
-    with pytest.raises(InputError, match=r"areas and strokes, and pixels of no shape.*unlabelled=background or"):
+    with pytest.raises(InputError, match=r"areas and strokes, and pixels without a shape.*unlabelled=background or"):
         part("labelme").read(file)
     assert (part("labelme", unlabelled="ignore").read(file).labels == 255).sum() > 500
-    with pytest.warns(UserWarning, match=r"a\.jpg has no shapes, so that all of it counts as not annotated"):
+    with pytest.warns(UserWarning, match=r"a\.jpg has no shapes, so all of it is treated as not annotated"):
         assert (part("labelme").read(labelme(tmp_path, [])).labels == 255).all()
     assert (part("labelme", unlabelled="background").read(labelme(tmp_path, [])).labels == 0).all()
 
@@ -141,7 +141,7 @@ def test_areas_and_strokes_in_one_file_must_be_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "more", "error", "message"),
     [
-        ([square("cat", 4, 50)], {}, InputError, r"point at \(50, 50\), outside of the image of 30 x 20"),
+        ([square("cat", 4, 50)], {}, InputError, r"point at \(50, 50\), outside the image of 30 x 20"),
         ([square("cat", -4, 5)], {}, InputError, r"point at \(-4, -4\), outside"),
         ([square("cat", 4, float("nan"))], {}, InputError, "NaN or infinite"),
         ([square("cat", 4, 10**400)], {}, FileError, "pairs of numbers"),
@@ -149,30 +149,30 @@ def test_areas_and_strokes_in_one_file_must_be_told_apart(tmp_path):
         ([{**square("cat", 4, 8), "points": [[1, 2], ["3", 4]]}], {}, FileError, "pairs of numbers"),
         ([{**square("cat", 4, 8), "points": [[1, 2], [3, 4]]}], {}, FileError, "at least 3 pairs"),
         ([{**square("cat", 4, 8), "points": []}], {}, FileError, "at least 1 pairs"),
-        ([{**square("cat", 4, 8), "points": "many"}], {}, FileError, "'points' is a list; got 'many'"),
-        ([{**square("cat", 4, 8), "label": 3}], {}, FileError, "'label' is text; got '3'"),
-        ([{**square("cat", 4, 8), "shape_type": "cube"}], {}, FileError, "shape_type 'cube' is not known"),
+        ([{**square("cat", 4, 8), "points": "many"}], {}, FileError, "'points' must be a list; got 'many'"),
+        ([{**square("cat", 4, 8), "label": 3}], {}, FileError, "'label' must be text; got '3'"),
+        ([{**square("cat", 4, 8), "shape_type": "cube"}], {}, FileError, "shape_type 'cube' is unknown"),
         ([{**square("cat", 4, 8), "label": "a\nb"}], {}, InputError, "printable text"),
         (["square"], {}, FileError, "expected a mapping with 'label'; got square"),
-        ({"a": 1}, {}, FileError, "'shapes' is a list"),
+        ({"a": 1}, {}, FileError, "'shapes' must be a list"),
         ([mask([[1, 1], [4, 4]], "?")], {}, FileError, "not a PNG in base64"),
         ([mask([[1, 1], [4, 4]], base64.b64encode(b"GIF89a").decode())], {}, FileError, "not a PNG in base64"),
-        ([mask([[1, 1], [4, 4]], png((4, 3)))], {}, InputError, r"mask is 3 x 4 \(H x W\), its points say 4 x 4"),
+        ([mask([[1, 1], [4, 4]], png((4, 3)))], {}, InputError, r"mask is 3 x 4 \(H x W\), by its points it is 4 x 4"),
         (
             [mask([[28, 1], [31, 4]], png((4, 4)))],
             {},
             InputError,
-            r"reaches from \(28, 1\) to \(32, 5\); the image is 30",
+            r"extends from \(28, 1\) to \(32, 5\); the image is 30",
         ),
         ([mask([[0, 0], [1e9, 1e9]], png((4, 4)))], {}, InputError, "1000000001 x 1000000001"),
         ([], {"imageHeight": 10**6, "imageWidth": 10**6}, InputError, "1000000 x 1000000"),
-        ([], {"imageHeight": None}, FileError, "'imageHeight' is a whole number"),
-        ([], {"imageHeight": None, "imageWidth": None}, InputError, r"give images=FOLDER, or size=\(H, W\)"),
+        ([], {"imageHeight": None}, FileError, "'imageHeight' must be a whole number"),
+        ([], {"imageHeight": None, "imageWidth": None}, InputError, r"give images=FOLDER or size=\(H, W\)"),
         ([], {"imageHeight": 0}, InputError, "above 0; got 0 and 30"),
-        ([], {"imagePath": "../../x.png"}, InputError, r"image '\.\./\.\./x\.png' lies outside of the labels' folder"),
+        ([], {"imagePath": "../../x.png"}, InputError, r"image '\.\./\.\./x\.png' is outside the labels' folder"),
         ([], {"imagePath": "/etc/passwd"}, InputError, "outside"),
         ([], {"imagePath": "..\\x.png"}, InputError, "outside"),
-        ([], {"imagePath": 3}, FileError, "'imagePath' is text"),
+        ([], {"imagePath": 3}, FileError, "'imagePath' must be text"),
     ],
 )
 def test_files_that_are_not_right(tmp_path, shapes, more, error, message):

@@ -78,7 +78,7 @@ def test_a_second_run_does_nothing_and_a_changed_photo_is_predicted_again(room, 
     before = {path: (tmp_path / "out" / path).stat().st_mtime_ns for path in files(tmp_path / "out")}
     capsys.readouterr()
     assert predict("--out", "out") == 0
-    assert re.search(r": 0 predicted in \d+ s, 3 were there before", capsys.readouterr().out)
+    assert re.search(r": 0 predicted in \d+ s, 3 already done", capsys.readouterr().out)
     assert {path: (tmp_path / "out" / path).stat().st_mtime_ns for path in files(tmp_path / "out")} == before
     photo(tmp_path / "photos" / "x.png", 9)
     (tmp_path / "out" / "overlays" / "day one" / "y.jpg").unlink()
@@ -87,7 +87,7 @@ def test_a_second_run_does_nothing_and_a_changed_photo_is_predicted_again(room, 
     assert predict("--out", "out") == 0
     assert "2 predicted" in capsys.readouterr().out
     assert predict("--out", "out") == 0
-    assert "3 were there before" in capsys.readouterr().out
+    assert "3 already done" in capsys.readouterr().out
 
 
 def test_another_predictor_does_not_mix_into_the_same_folder(room, tmp_path, capsys):
@@ -105,7 +105,7 @@ def test_another_predictor_does_not_mix_into_the_same_folder(room, tmp_path, cap
 def test_outputs_and_masks_are_no_queries(room, tmp_path, capsys):
     for _ in range(2):
         assert predict("--out", "out", query=["."]) == 0
-    assert re.search(r"4 image\(s\) and video\(s\): 0 predicted in \d+ s, 4 were there", capsys.readouterr().out)
+    assert re.search(r"4 image\(s\) and video\(s\): 0 predicted in \d+ s, 4 already done", capsys.readouterr().out)
     assert "masks/photos/day one/y.png" in files(tmp_path / "out")
     assert not any(name.endswith("m.png") for name in files(tmp_path / "out"))
 
@@ -128,9 +128,9 @@ def test_what_cannot_be_read_is_left_out_told_and_status_1(room, tmp_path, capsy
     assert predict("--out", "out") == 1
     said = capsys.readouterr()
     assert "5 image(s) and video(s): 3 predicted" in said.out
-    assert "2 left out" in said.out
-    assert re.search(r"left out photos.broken\.png: .*broken\.png is ", said.err)
-    assert re.search(r"left out photos.broken\.mp4: .*is not a video", said.err)
+    assert "2 skipped" in said.out
+    assert re.search(r"skipped photos.broken\.png: .*broken\.png is ", said.err)
+    assert re.search(r"skipped photos.broken\.mp4: .*is not a video", said.err)
     assert not any("broken" in name for name in files(tmp_path / "out"))
     assert predict("--out", "out") == 1  # tried again
     photo(tmp_path / "photos" / "broken.png", 8)
@@ -155,7 +155,7 @@ def test_several_processes_give_the_same_files(room, tmp_path, capsys):
     (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
     assert predict("--out", "one", "--classes", "1=disc") == 1
     assert predict("--out", "two", "--classes", "1=disc", "--processes", "2") == 1
-    assert "1 left out" in capsys.readouterr().out
+    assert "1 skipped" in capsys.readouterr().out
     assert files(tmp_path / "two") == files(tmp_path / "one")
     for name in files(tmp_path / "one" / "masks"):
         assert (tmp_path / "one" / "masks" / name).read_bytes() == (tmp_path / "two" / "masks" / name).read_bytes()
@@ -209,7 +209,7 @@ def test_depth_has_a_door_of_its_own(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert predict("--task", "depth", "--scale", "50000", "--out", "far", **door) == 1
     assert re.search(
-        r"is above 65535, the most that 16 bits hold: a smaller --scale \(at most", capsys.readouterr().err
+        r"exceeds 65535, the largest 16-bit value: use a smaller --scale \(at most", capsys.readouterr().err
     )
 
 
@@ -279,7 +279,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(room, tmp_path, capsys, words)
 
 def test_examples_or_a_head_are_needed(room, capsys):
     assert predict(support=()) == 2
-    assert "rgb-xy+upsample is a model of features: give annotated examples" in capsys.readouterr().err
+    assert "rgb-xy+upsample has features but no trained head: give annotated examples" in capsys.readouterr().err
     assert predict("--method", "knn", support=()) == 2
     assert "--method would have no effect without --support" in capsys.readouterr().err
     assert cli.main(["predict", "--support", "a.png:m.png"]) == 2
@@ -331,4 +331,4 @@ def test_labelme_files_are_examples_with_names(room, tmp_path, capsys):
     disc_id = next(item["id"] for item in listed if item["name"] == "disc")
     assert iou(load_mask("out/masks/x.png").numpy() == disc_id, room["x.png"] == 1) > 0.7
     assert predict("--out", "no", support=["a.png:a.json", "a.png:m.png"]) == 2
-    assert "m.png is a picture and others are not" in capsys.readouterr().err
+    assert "m.png is a picture, but other annotations are not" in capsys.readouterr().err

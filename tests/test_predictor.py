@@ -111,10 +111,10 @@ def test_refusals(predictor, tmp_path):
     model, context = predictor.model, predictor.context
     of_modules = InContext(tiny_model()).fit(*example())
     cases = [
-        (lambda: InContext(model, "head").fit(*example()), InputError, "head learns nothing from examples"),
-        (lambda: Predictor(InContext(model)), NotFittedError, "learnt nothing"),
-        (lambda: Predictor(model), ConfigError, "gives features and predicts nothing by itself"),
-        (lambda: Predictor(context, "depth"), InputError, "was made for segmentation"),
+        (lambda: InContext(model, "head").fit(*example()), InputError, "head cannot be fitted to examples"),
+        (lambda: Predictor(InContext(model)), NotFittedError, "is not fitted"),
+        (lambda: Predictor(model), ConfigError, "has features but no trained head"),
+        (lambda: Predictor(context, "depth"), InputError, "the source predicts segmentation"),
         (lambda: Predictor(context, names={1: "x"}), InputError, "No class has the id 1; there are 0, 7"),
         (lambda: Predictor(context, colours={7: (1, 2, 300)}), InputError, "A colour is"),
         (
@@ -122,7 +122,7 @@ def test_refusals(predictor, tmp_path):
             ConfigError,
             "made of modules",
         ),
-        (lambda: Predictor.from_pretrained("lila-lite0"), ConfigError, "predicts nothing by itself"),
+        (lambda: Predictor.from_pretrained("lila-lite0"), ConfigError, "no trained head"),
         (lambda: Predictor.from_pretrained(tmp_path), FileError, r"has no config\.json"),
     ]
     for call, error, message in cases:
@@ -151,7 +151,7 @@ def test_a_saved_predictor_predicts_on_the_command_line(predictor, tmp_path, mon
     assert (np.asarray(Image.open("dense-ctx-predictions/masks/q.png")) == mask.numpy()).mean() > 0.98
     assert json.loads((tmp_path / "dense-ctx-predictions/predictor.json").read_text())["classes"][1]["name"] == "cup"
     assert cli.main(["predict", "--model", "cups", "--support", "q.png:m.png", "--query", "q.png"]) == 2
-    assert "a predictor with examples of its own" in capsys.readouterr().err
+    assert "a predictor that was already fitted to examples" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

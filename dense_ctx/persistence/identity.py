@@ -28,8 +28,8 @@ class Identity:
     what: str
     advice: str = "Ask for what it holds, or choose another folder"
 
-    def read(self) -> dict[str, Any] | None:
-        """The stored settings; None where the folder is missing or empty (hidden files do not count).
+    def read(self, *, edited: bool = False) -> dict[str, Any] | None:
+        """The stored settings, which people may have `edited`; None: the folder is missing or holds only hidden files.
 
         Raises:
             FileError: the folder holds something else, or the settings cannot be read or were changed.
@@ -49,7 +49,7 @@ class Identity:
             raise FileError(f"{error}. {repair}") from None
         if not isinstance(stored, dict):
             raise FileError(f"{self.path} holds {type(stored).__name__}, not the settings of a {self.what}. {repair}")
-        if stored.pop(_DIGEST, None) != json_digest(stored):
+        if stored.pop(_DIGEST, None) != json_digest(stored) and not edited:
             raise FileError(f"{self.path} was changed after it was written: its digest does not match. {repair}")
         return stored
 

@@ -1,4 +1,4 @@
-"""Settings of each stage of a tasks folder; a stage made with other settings is refused, not mixed in."""
+"""Settings of each stage of a tasks folder; a stage with other settings is refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def claim(root: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _read(root: Path) -> dict[str, Any] | None:
-    stored = Identity(root / FILE, "tasks").read()
+    stored = Identity(root / FILE, "tasks").read(edited=True)
     if stored is not None and (stored.get("format") != FORMAT or "segment" not in stored):
         raise FileError(
             f"{root / FILE} has format {stored.get('format')!r}; this dense_ctx reads {FORMAT}. Make the tasks again"

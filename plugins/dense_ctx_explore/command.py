@@ -61,13 +61,14 @@ class Explore(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Serve until a signal."""
-        from dense_ctx.errors import InputError, MissingDependencyError
-
-        try:
-            from .server import images_of, serve, workspace_of
-        except ImportError as error:
-            raise MissingDependencyError(f'{error}: pip install "dense-ctx[explore]"') from error
+        from dense_ctx.containment import optional_package
+        from dense_ctx.errors import InputError
         from dense_ctx.model_spec import open_model
+
+        what, install = "dense-ctx explore", '"dense-ctx[explore]"'
+        optional_package("starlette", what, install)
+        optional_package("uvicorn", what, install)
+        from .server import images_of, serve, workspace_of
 
         names = args.models or [DEFAULT_MODEL]
         if len(names) > MAX_MODELS or len(set(names)) < len(names):

@@ -1,4 +1,4 @@
-"""Label maps in the files of annotation tools, read and written. Here are the formats' names."""
+"""Plugin: read and write label maps in the formats of annotation tools; command `labels`."""
 
 from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
@@ -11,7 +11,7 @@ def define_kinds(define: DefineKind) -> None:
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the formats, and the verb that converts between them."""
+    """Register the formats, and the command that converts between them."""
     register("label-format", "auto", "dense_ctx_labels.auto:Auto")
     register("label-format", "png", "dense_ctx_labels.png:PalettePng")
     register("label-format", "png-grey", "dense_ctx_labels.png:GreyPng")

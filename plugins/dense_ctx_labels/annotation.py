@@ -1,4 +1,4 @@
-"""Annotation: the label map of one image; and those of many, read one at a time."""
+"""Annotation: the label map of one image. AnnotationSet: those of many images, read one at a time."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Picture: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 class Annotation:
     """The label map of one image.
 
-    labels: [H, W] of whole numbers: places in `classes.names`, or `classes.ignore` where nothing is annotated. Of any
-        integer dtype when given; kept as `classes.dtype`, uint8 or uint16.
-    image: the image's file as the tool names it: relative to the folder of the images, with "/" between.
-    picture: gives the image, uint8 [H, W, 3], to formats that show it.
+    labels: integers [H, W], indices into `classes.names`, or `classes.ignore` where nothing is annotated; converted to
+        `classes.dtype`, uint8 or uint16.
+    image: path of the image relative to the folder of the images, with "/" as the separator.
+    picture: returns the image, uint8 [H, W, 3], for formats that show it.
 
     Raises:
-        InputError: another shape or dtype, an id without a class, an image outside of its folder.
+        InputError: another shape or dtype, an id without a class, an image path that leaves its folder.
     """
 
     labels: LabelArray
@@ -42,7 +42,7 @@ class Annotation:
         checked_reference(self.image)
         labels = np.asarray(self.labels)
         if labels.ndim != 2 or 0 in labels.shape or labels.dtype.kind not in "iu":
-            raise InputError(f"{self.image}: labels are whole numbers [H, W]; got {labels.dtype} {list(labels.shape)}")
+            raise InputError(f"{self.image}: labels are integers [H, W]; got {labels.dtype} {list(labels.shape)}")
         beyond = labels[((labels < 0) | (labels >= len(self.classes))) & (labels != self.classes.ignore)]
         if beyond.size:
             raise InputError(
@@ -53,12 +53,12 @@ class Annotation:
 
 
 class AnnotationSet(Sequence[Annotation]):
-    """Annotations of several images; each is read when it is asked for.
+    """Annotations of several images, each read when it is indexed.
 
     Args:
-        classes: of all of them.
-        images: the references of the images, in order.
-        read: gives the annotation of an index.
+        classes: shared by all annotations.
+        images: relative paths of the images, in order.
+        read: returns the annotation of an index.
     """
 
     def __init__(self, classes: Classes, images: Sequence[str], read: Callable[[int], Annotation]) -> None:
@@ -72,9 +72,13 @@ class AnnotationSet(Sequence[Annotation]):
     @overload
     def __getitem__(self, index: slice) -> list[Annotation]: ...
     def __getitem__(self, index: int | slice) -> Annotation | list[Annotation]:
-        """An annotation, or several. Errors as `LabelFormat.open`; IndexError, which ends an iteration."""
-        places = range(len(self))[index]
-        return self._one(places) if isinstance(places, int) else [self._one(place) for place in places]
+        """An annotation, or a list for a slice.
+
+        Raises:
+            FileError, InputError: as `LabelFormat.open`. IndexError: no such index.
+        """
+        indices = range(len(self))[index]
+        return self._one(indices) if isinstance(indices, int) else [self._one(one) for one in indices]
 
     @gateway
     def _one(self, index: int) -> Annotation:
@@ -82,9 +86,9 @@ class AnnotationSet(Sequence[Annotation]):
 
 
 def check_size(size: Size, expected: Size | None, image: str) -> None:
-    """Refuse labels of another size than the image's."""
+    """Raise InputError if labels differ in size (H, W) from their image."""
     if expected is not None and tuple(size) != tuple(expected):
         raise InputError(
             f"The labels of {image} are {size[0]} x {size[1]} (H x W); the image is {expected[0]} x {expected[1]}: "
-            "they were made for another copy of it"
+            "they belong to another copy of the image"
         )

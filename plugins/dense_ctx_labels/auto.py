@@ -1,4 +1,4 @@
-"""auto: the format that a file looks like."""
+"""Format `auto`: detect the format of a file or folder."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from dense_ctx import registry
-from dense_ctx.errors import FileError, InputError, MissingDependencyError
+from dense_ctx.errors import FileError, InputError, PluginError
+from dense_ctx.plugins import blamed
 
 from .annotation import AnnotationSet
 from .base import LabelFormat, Source
 
 
 class Auto(LabelFormat):
-    """`auto`: reads what any registered format recognises as its own.
+    """`auto`: read with the registered format that recognises the file.
 
     Args:
         options: of that format.
     """
 
-    title = "whichever of these it is"
+    title = "detected among the formats below"
     suffix = ""
     writes = False
 
@@ -27,29 +28,30 @@ class Auto(LabelFormat):
         self.options = options
 
     def load(self, source: Source) -> AnnotationSet:
-        """Read by the only format that recognises the path."""
+        """Read with the only format that recognises the path."""
         name = recognised(source.path)
         part: LabelFormat = registry().create("label-format", name, **self.options)
-        return part.load(source)
+        with blamed("label-format", name):
+            return part.load(source)
 
 
 def recognised(path: Path) -> str:
-    """The name of the only format that recognises a file or folder.
+    """Name of the only format that recognises a file or folder.
 
     Raises:
-        FileError: none does. InputError: several do.
+        FileError: no format recognises it. InputError: several formats do.
     """
     names = []
     for entry in registry().entries("label-format"):
         try:
             kind = registry().resolve(entry)
-        except MissingDependencyError:
+        except PluginError:  # an optional package that is absent or broken
             continue
         if isinstance(kind, type) and issubclass(kind, LabelFormat) and kind.recognises(path):
             names.append(entry.name)
     if not names:
         what = "folder" if path.is_dir() else "file"
-        raise FileError(f"The {what} {path} is of no label format that is known: `dense-ctx labels` lists them")
+        raise FileError(f"No label format recognises the {what} {path}: `dense-ctx labels` lists the formats")
     if len(names) > 1:
-        raise InputError(f"{path} may be {' or '.join(names)}: say which")
+        raise InputError(f"{path} may be {' or '.join(names)}: name the format")
     return names[0]

@@ -1,4 +1,4 @@
-"""LabelFormat: label maps in the files of one tool."""
+"""LabelFormat: interface of the formats that read and write label maps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .references import ImageFiles
 
 @dataclass(frozen=True)
 class Source:
-    """What a format reads: an existing file or folder, and what its user knows beside."""
+    """Input of `LabelFormat.load`: an existing file or folder, and what the user states: images, class names, size."""
 
     path: Path
     images: ImageFiles | None = None
@@ -28,7 +28,7 @@ class Source:
     size: Size | None = None
 
     def checked(self, labels: LabelArray, classes: Classes, image: str) -> Annotation:
-        """An annotation whose size is that of the image, where there is one, and `size`, where that is given.
+        """Create an annotation, checked against the image's size, or `size` if given.
 
         Raises:
             InputError: another size. FileError: the folder of the images has no such image.
@@ -40,12 +40,13 @@ class Source:
 
 
 class LabelFormat(ABC):
-    """Reads label maps from the files of one tool, and writes them. Options of a format are its constructor's.
+    """Reads and writes label maps in one file format. The constructor's arguments are the format's options.
 
     Attributes set by the subclass:
-        title: what it is, for lists. suffix: of its files.
-        scope: "image" for one file an image, "data set" for one file of all images.
-        reads, writes: which of the two it can do.
+        title: description for lists.
+        suffix: file name suffix, with the dot.
+        scope: "image" for one file per image, "data set" for one file for all images.
+        reads, writes: whether reading and writing are supported.
     """
 
     title: ClassVar[str]
@@ -56,16 +57,16 @@ class LabelFormat(ABC):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether a file or folder looks like one of this format's; of those that do `auto` takes the only one."""
+        """Whether a file or folder looks like this format; `auto` needs exactly one format that says so."""
         return False
 
     def load(self, source: Source) -> AnnotationSet:
-        """Read what `open` was asked for; `source.path` exists. Errors as `open`."""
-        raise InputError(f"{type(self).__name__} is written, not read")
+        """Read a source, whose path exists; errors as `open`."""
+        raise InputError(f"{type(self).__name__} can be written but not read")
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """Write what `write` was given: checked, at least one, of the same classes, of different images."""
-        raise InputError(f"{type(self).__name__} is read, not written")
+        """Write annotations: at least one, validated by `write`, with the same classes and different images."""
+        raise InputError(f"{type(self).__name__} can be read but not written")
 
     @gateway
     def open(
@@ -76,23 +77,24 @@ class LabelFormat(ABC):
         classes: Sequence[str] | None = None,
         size: Size | None = None,
     ) -> AnnotationSet:
-        """The annotations in a file, or in a folder of files.
+        """Open the annotations in a file, or in a folder of files.
 
         Args:
-            path: a file of the format; for a format of one file an image, a folder with its subfolders too.
-            images: the folder of the images. Sizes are checked against them, and references may not lead out of it.
-            classes: names in the order that ids are wanted in; default: as the file has them.
-            size: (H, W) of every image, where they are not at hand.
+            path: a file of the format; for a format with one file per image also a folder, searched recursively.
+            images: the folder of the images. Sizes are checked against them, and image paths must not leave it.
+            classes: class names in the order of the ids; default: as in the file.
+            size: (H, W) of every image, if the images are not available.
 
         Raises:
-            FileError: missing, damaged or of another format. InputError: a class that is not in `classes`, another
-                size than the image's, a shape outside of it, an image outside of its folder.
+            FileError: the file is missing, damaged or of another format.
+            InputError: a class that is not in `classes`, another size than the image's, a shape outside the image, an
+                image path that leaves its folder.
         """
         path = Path(path)
         if not path.exists():
             raise FileError(f"No labels at {str(path)[:300]}")
         if isinstance(classes, str):
-            raise InputError(f"classes are several names, each of them text; got one text {classes[:80]!r}")
+            raise InputError(f"classes is a list of names; got one text {classes[:80]!r}")
         names = None if classes is None else Classes(tuple(classes)).names
         return self.load(Source(path, None if images is None else ImageFiles(Path(images)), names, size))
 
@@ -105,7 +107,7 @@ class LabelFormat(ABC):
         images: str | os.PathLike[str] | None = None,
         classes: Sequence[str] | None = None,
     ) -> Annotation:
-        """The annotation of a file that has one image; arguments and errors as `open`."""
+        """Read the annotation of a file with one image; arguments and errors as `open`."""
         annotations = self.open(path, images=images, classes=classes, size=size)
         if len(annotations) != 1:
             names = listed(annotations.images)
@@ -114,16 +116,17 @@ class LabelFormat(ABC):
 
     @gateway
     def write(self, path: str | os.PathLike[str], annotations: Iterable[Annotation]) -> Path:
-        """Write annotations, one after the other; the path.
+        """Write annotations, one at a time; returns the path.
 
         Args:
-            path: for a format of one file an image, a folder, or a file with the format's suffix for a single image;
-                else the file.
-            annotations: of the same classes, and of different images.
+            path: for a format with one file per image, a folder, or for a single image a file with the format's
+                suffix; otherwise the file.
+            annotations: with the same classes and different images.
 
         Raises:
-            InputError: none; other classes; the same image twice; what the format has no place for (300 classes in
-                8 bits). FileError: it cannot be written.
+            InputError: no annotations, different classes, the same image twice, or something that the format cannot
+                represent (300 classes in 8 bits).
+            FileError: a file cannot be written.
         """
         path = self.check_target(path)
         iterator = iter(annotations)
@@ -135,16 +138,16 @@ class LabelFormat(ABC):
 
     @gateway
     def check_target(self, path: str | os.PathLike[str]) -> Path:
-        """The path as one that `write` takes.
+        """Validate the path of `write`.
 
         Raises:
-            InputError: this format is not written, or has all images in one file with its suffix, which it is not.
+            InputError: the format cannot be written, or needs one file with its suffix for all images.
         """
         path = Path(path)
         if not self.writes:
-            raise InputError(f"{type(self).__name__} is read, not written")
+            raise InputError(f"{type(self).__name__} can be read but not written")
         if self.scope == "data set" and (path.is_dir() or path.suffix.lower() != self.suffix):
-            raise InputError(f"{path} is not the name of a {self.suffix} file, which has all images of this format")
+            raise InputError(f"{path}: this format is one {self.suffix} file for all images; expected such a name")
         return path
 
     @gateway
@@ -155,11 +158,13 @@ class LabelFormat(ABC):
         colours: Sequence[Colour],
         maps: Iterable[tuple[str, LabelArray, Callable[[], Picture] | None]],
     ) -> Path:
-        """As `write`, of plain values.
+        """Write label maps without `Annotation` objects; errors as `write`.
 
         Args:
-            path: as `write`. names, colours: of the classes.
-            maps: for each image its reference, its labels [H, W] and, for overlays, a call that gives its pixels.
+            path: as for `write`.
+            names, colours: of the classes.
+            maps: for each image its relative path, its labels [H, W] and, for overlays, a function that returns its
+                pixels, uint8 [H, W, 3].
         """
         classes = Classes(tuple(names), tuple(colours))
         return self.write(path, (Annotation(labels, classes, image, picture) for image, labels, picture in maps))
@@ -170,8 +175,8 @@ def _consistent(first: Annotation, others: Iterator[Annotation]) -> Iterator[Ann
     images = {first.image}
     for annotation in others:
         if annotation.classes != first.classes:
-            raise InputError(f"{annotation.image} has other classes than {first.image}: give both the same")
+            raise InputError(f"{annotation.image} has other classes than {first.image}; expected the same classes")
         if annotation.image in images:
-            raise InputError(f"{annotation.image} comes twice; expected one annotation an image")
+            raise InputError(f"{annotation.image} occurs twice; expected one annotation per image")
         images.add(annotation.image)
         yield annotation

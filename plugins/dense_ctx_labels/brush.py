@@ -1,8 +1,8 @@
-"""Label Studio's brush masks: run lengths of RGBA values, packed by bits.
+"""Label Studio's brush masks: bit-packed run-length encoding of RGBA values.
 
-The packing is that of @thi.ng/rle-pack: 32 bits, how many values; 5, the bits of a value less 1; four times 4, the bits
-of a length in each of four classes, less 1. Then runs: a bit, 1 if one value is repeated; 2 bits, the class of the
-length; the length less 1; and the value, or as many of them.
+The format is that of @thi.ng/rle-pack. Header: the number of values (32 bits), the bits per value minus 1 (5 bits), and
+for each of four length classes its bits minus 1 (4 bits each). Then runs: 1 bit, set if one value is repeated; the
+length class (2 bits); the length minus 1; and the value, or that many values.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dense_ctx.interfaces import Size
 from .raster import Mask
 
 _WORD = 8
-_CLASSES = (3, 4, 8, 16)  # bits of a length, as Label Studio writes them
+_CLASSES = (3, 4, 8, 16)  # bits of a length in each length class, as Label Studio writes them
 _LONGEST = 1 << _CLASSES[-1]
 _CHANNELS = 4
 
 
 def mask_of_brush(data: Sequence[Any], size: Size) -> Mask:
-    """The mask [H, W] of packed RGBA values: where alpha is above 0.
+    """Decode packed RGBA values to a mask [H, W], True where alpha is above 0.
 
     Raises:
-        FileError: not bytes, cut short, another packing. InputError: it does not fill the image.
+        FileError: not bytes, truncated, or packed otherwise. InputError: it does not match the image's size.
     """
     if not all(isinstance(byte, int) and 0 <= byte < 256 for byte in data):
         raise FileError("its rle is not a list of bytes")
@@ -53,7 +53,7 @@ def mask_of_brush(data: Sequence[Any], size: Size) -> Mask:
 
 
 def brush_of_mask(mask: Mask) -> list[int]:
-    """A mask [H, W] as Label Studio's own converter packs it: 255 in all four channels, or 0."""
+    """Encode a mask [H, W] as Label Studio's converter does: 255 in all four channels, or 0."""
     flat = mask.ravel()
     starts = np.flatnonzero(np.diff(flat, prepend=not flat[0]))
     lengths = np.diff(starts, append=flat.size) * _CHANNELS
@@ -66,12 +66,12 @@ def brush_of_mask(mask: Mask) -> list[int]:
             parts.append(f"1{kind:02b}{run - 1:0{_CLASSES[kind]}b}{word}")
             length -= run
     text = "".join(parts)
-    text += "0" * (8 - len(text) % 8)  # a whole byte where none is needed, as the converter does
+    text += "0" * (8 - len(text) % 8)  # the converter appends a whole byte if no padding is needed
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
 class _Bits:
-    """Numbers of any width from bytes."""
+    """Bit reader over bytes."""
 
     def __init__(self, data: bytes) -> None:
         self._text = format(int.from_bytes(data, "big"), f"0{8 * len(data)}b") if data else ""

@@ -1,4 +1,4 @@
-"""Classes: the names and colours that ids of a label map stand for."""
+"""Classes: names and colours of the ids of a label map."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dense_ctx.gateway import gateway
 
 Colour: TypeAlias = tuple[int, int, int]
 BACKGROUND_NAMES = ("background", "_background_", "__background__")  # the second is labelme's
-IGNORE_NAME = "__ignore__"  # labelme's word for what is left out; no class may have it
-LIMIT = 65535  # classes, of 16 bits without the value for ignored pixels
+IGNORE_NAME = "__ignore__"  # labelme's name for pixels that are not annotated; no class may have it
+LIMIT = 65535  # most classes: 16 bits without the value for ignored pixels
 _LONGEST = 200  # letters of a name
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Names and colours of classes; an id is a place in them.
+    """Names and colours of classes; the id of a class is its index.
 
-    names: distinct, printable, at most 200 letters each; 1 to 65,535 of them.
-    colours: (R, G, B) in 0 to 255, one a class; left out, the palette of VOC and DAVIS label images.
+    names: 1 to 65,535 distinct printable names of at most 200 characters.
+    colours: one (R, G, B) per class, each 0 to 255; default: the palette of VOC and DAVIS.
 
     Raises:
-        InputError: another name, number or colour.
+        InputError: an invalid name, number of classes or colour.
     """
 
     names: tuple[str, ...]
@@ -41,17 +41,17 @@ class Classes:
             if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
                 raise InputError(f"A class name is printable text without spaces around it; got {_quoted(name)}")
             if len(name) > _LONGEST:
-                raise InputError(f"A class name has at most {_LONGEST} letters; got {_quoted(name)}")
+                raise InputError(f"A class name has at most {_LONGEST} characters; got {_quoted(name)}")
             if name == IGNORE_NAME:
-                raise InputError(f"{IGNORE_NAME!r} means pixels that are left out; it cannot name a class")
+                raise InputError(f"{IGNORE_NAME!r} means pixels that are not annotated; it cannot name a class")
         if len(set(self.names)) < len(self.names):
             twice = next(name for index, name in enumerate(self.names) if name in self.names[:index])
-            raise InputError(f"Class names are distinct; {_quoted(twice)} comes twice")
+            raise InputError(f"Class names are distinct; {_quoted(twice)} occurs twice")
         colours = tuple(tuple(int(part) for part in colour) for colour in self.colours)
         if not colours:
             colours = tuple(_voc_colour(index) for index in range(len(self.names)))
         if len(colours) != len(self.names):
-            raise InputError(f"There is one colour a class; got {len(colours)} for {len(self.names)} classes")
+            raise InputError(f"Expected one colour per class; got {len(colours)} for {len(self.names)} classes")
         for colour in colours:
             if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
                 raise InputError(f"A colour is (R, G, B) in 0 to 255; got {colour}")
@@ -67,20 +67,20 @@ class Classes:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a label map: uint8, or uint16 with more than 255 classes."""
+        """dtype of a label map: uint8, or uint16 with more than 255 classes."""
         return np.dtype(np.uint8 if len(self) <= 255 else np.uint16)
 
     @property
     def background(self) -> int | None:
-        """The id of the class that is called background; None if there is none."""
+        """Id of the background class; None if there is none."""
         return next((index for index, name in enumerate(self.names) if is_background(name)), None)
 
     @gateway
     def id(self, name: str) -> int:
-        """The id of a name; background goes by each of its names.
+        """Id of a class name; background is found by any of its names, `IGNORE_NAME` gives `ignore`.
 
         Raises:
-            InputError: no class is called so; the message has near names.
+            InputError: no class has this name; the message suggests similar ones.
         """
         if name == IGNORE_NAME:
             return self.ignore
@@ -93,12 +93,12 @@ class Classes:
         raise InputError(f"There is no class {_quoted(name)}; {hint}")
 
     def with_colours(self, colours: dict[str, Colour]) -> Classes:
-        """The same names; those in `colours` have these."""
+        """A copy with the colours of some names replaced."""
         return replace(self, colours=tuple(colours.get(n, c) for n, c in zip(self.names, self.colours, strict=True)))
 
 
 def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names in their order, background first where none of them means it; without `IGNORE_NAME`."""
+    """Names without `IGNORE_NAME`, with "background" in front if no name means background."""
     names = tuple(name for name in names if name != IGNORE_NAME)
     return names if any(map(is_background, names)) else (BACKGROUND_NAMES[0], *names)
 
@@ -109,7 +109,7 @@ def is_background(name: str) -> bool:
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """Names in a message, the first ten of them."""
+    """The first ten names, for a message."""
     return shortened(", ".join(names[:10]), 300) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
@@ -118,7 +118,7 @@ def _quoted(name: object) -> str:
 
 
 def _voc_colour(index: int) -> Colour:
-    """As `dense_ctx.visualize.palette`, for any id: the bits of the index, spread over R, G, B."""
+    """Colour of `dense_ctx.visualize.palette` for any id: the bits of the index, spread over R, G, B."""
     parts = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):

@@ -1,4 +1,4 @@
-"""COCO JSON: polygons and run lengths of all images in one file."""
+"""Format `coco`: polygons and run-length masks of all images in one JSON file."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .parsing import MAX_BYTES, field, json_keys, read_size
 from .records import Record, Records, ShapeFormat, mask_in
 from .references import reference
 from .rle import compressed, mask_of_runs, runs, uncompressed
-from .shapes import Shape, Unlabelled, place, points_of
+from .shapes import Shape, Unlabelled, error_context, points_of
 
 
 class Coco(ShapeFormat):
-    """`coco`, instances as on https://cocodataset.org/#format-data; a category's "color", as panoptic files have it.
+    """`coco`: instances, https://cocodataset.org/#format-data; a category may have a "color", as in panoptic files.
 
     Args:
-        shape: write each class as one mask of run lengths ("rle"), or each of its regions as a "polygon".
-        crowd: regions with `iscrowd` are left out ("ignore"), as everywhere in dense_ctx, or labels as all others
-            ("class").
+        shape: write each class as one run-length mask ("rle"), or each of its regions as a "polygon".
+        crowd: whether regions with `iscrowd` are ignored ("ignore"), as everywhere in dense_ctx, or are labels of their
+            class ("class").
     """
 
-    title = "COCO JSON, polygons and run lengths"
+    title = "COCO JSON, polygons and run-length masks"
     suffix = ".json"
     scope = "data set"
 
@@ -57,11 +57,11 @@ class Coco(ShapeFormat):
         """All images, those without annotations too."""
         file = source.path
         data = read_json(file, MAX_BYTES)
-        with place(file, ""):
+        with error_context(file, ""):
             names, colours = _categories(field(data, "categories", list))
             by_image: dict[Any, list[dict[str, Any]]] = {}
             for index, annotation in enumerate(field(data, "annotations", list)):
-                with place(f"annotation {index}", ""):
+                with error_context(f"annotation {index}", ""):
                     by_image.setdefault(field(annotation, "image_id", int), []).append(annotation)
             records = []
             for image in field(data, "images", list):
@@ -72,22 +72,22 @@ class Coco(ShapeFormat):
                 shapes = partial(self._shapes, by_image.pop(key, []), size, names)
                 records.append(Record(name, size, shapes, file))
             if by_image:
-                raise FileError(f"there is no image {next(iter(by_image))}, or two of it, which annotations name")
+                raise FileError(f"annotations name the image {next(iter(by_image))}, which occurs never or twice")
         return Records(records, tuple(names.values()), colours)
 
     def _shapes(self, annotations: list[dict[str, Any]], size: Size, names: dict[int, str]) -> list[Shape]:
         shapes = []
         for annotation in annotations:
-            with place(f"annotation {annotation.get('id')}", ""):
+            with error_context(f"annotation {annotation.get('id')}", ""):
                 category = field(annotation, "category_id", int)
                 if category not in names:
                     raise FileError(f"there is no category {category}")
-                left_out = self.crowd == "ignore" and annotation.get("iscrowd")
-                shapes += _parts(annotation, IGNORE_NAME if left_out else names[category], size)
+                ignored = self.crowd == "ignore" and annotation.get("iscrowd")
+                shapes += _parts(annotation, IGNORE_NAME if ignored else names[category], size)
         return shapes
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """Categories have the ids of the classes, without background where none is drawn."""
+        """Write categories with the ids of the classes; background only if it has shapes."""
         images: list[dict[str, Any]] = []
         parts: list[dict[str, Any]] = []
         ids = {name: index for index, name in enumerate(classes.names)} | {IGNORE_NAME: len(classes)}
@@ -109,7 +109,7 @@ class Coco(ShapeFormat):
         write_json(path, {"info": {}, "licenses": [], "images": images, "annotations": parts, "categories": categories})
 
     def _segmentations(self, annotation: Annotation) -> Iterator[tuple[str, Any, int, list[int]]]:
-        """Name, segmentation, area and box of what is drawn."""
+        """Name, segmentation, area and box of each shape to write."""
         height, width = annotation.labels.shape
         if self.shape == "polygon":
             for name, ring in self.polygons(annotation):
@@ -129,7 +129,7 @@ def _categories(records: list[Any]) -> tuple[dict[int, str], dict[str, Colour]]:
     for record in records:
         key, name = field(record, "id", int), field(record, "name", str)
         if key in names or name in names.values():
-            raise FileError(f"the category {key} ({name}) comes twice")
+            raise FileError(f"the category {key} ({name}) occurs twice")
         names[key] = name
         colour = record.get("color")
         if isinstance(colour, list) and len(colour) == 3 and all(isinstance(part, int) for part in colour):
@@ -141,7 +141,7 @@ def _parts(annotation: dict[str, Any], label: str, size: Size) -> list[Shape]:
     """The shapes of an annotation: the union of its polygons, or its mask."""
     data = annotation.get("segmentation")
     if not data:
-        raise InputError("it has no segmentation, a box or keypoints alone, which do not say whose the pixels are")
+        raise InputError("it has no segmentation; a box or keypoints do not label pixels")
     if isinstance(data, list):
         return [Shape(label, "area", (points_of(polygon, 3),)) for polygon in data]
     if field(data, "size", list) != list(size):

@@ -1,4 +1,4 @@
-"""dense-ctx labels: what a file of labels holds, and the same in another format."""
+"""dense-ctx labels: list label formats, check label files and convert them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Labels(Command):
 
     help = "list label formats; check labels; convert them between annotation tools"
     description = (
-        "Without arguments: all formats. PATH: its classes, and the pixels of each, after every check. PATH --out OUT "
-        "--format F: the same labels as F."
+        "Without arguments: list all formats. PATH: check the labels, and print the classes and their pixel counts. "
+        "PATH --out OUT --format F: convert the labels to F."
     )
-    stop_note = "files that were finished are in {out}"
+    stop_note = "finished files are in {out}"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
@@ -52,25 +52,27 @@ class Labels(Command):
             _list()
             return 0
         if (args.out is None) != (args.format is None):
-            raise InputError("--out and --format go together: where to, and in which format")
+            raise InputError("--out and --format are given together: the path to write, and its format")
         source = parse_part(args.source)
         target = parse_part(args.format) if args.format else None
         writer = registry().create("label-format", target.name, **target.args) if target else None
         if writer is not None and not writer.writes:
-            raise InputError(f"{args.format} is read, not written; `dense-ctx labels` lists what is")
+            raise InputError(
+                f"{args.format} can be read but not written; `dense-ctx labels` lists the formats (column OUT)"
+            )
         names = [name.strip() for name in args.classes.split(",")] if args.classes else None
         reader = registry().create("label-format", source.name, **source.args)
         annotations = reader.open(args.path, images=args.images, classes=names)
         if writer is None:
             _show(args.path, annotations)
             return 0
-        place = writer.write(args.out, progress(annotations, len(annotations), "images"))
-        print(f"{args.path} -> {place}: {len(annotations)} images, {len(annotations.classes)} classes")
+        path = writer.write(args.out, progress(annotations, len(annotations), "images"))
+        print(f"{args.path} -> {path}: {len(annotations)} images, {len(annotations.classes)} classes")
         return 0
 
 
 def _list() -> None:
-    from dense_ctx.errors import MissingDependencyError
+    from dense_ctx.errors import MissingDependencyError, PluginError
     from dense_ctx.plugins import registry
 
     rows = [("NAME", "IN", "OUT", "FILES", "WHAT")]
@@ -79,6 +81,9 @@ def _list() -> None:
             kind = registry().resolve(entry)
         except MissingDependencyError:
             rows.append((entry.name, "-", "-", "-", f'pip install "{entry.owner.distribution}[{entry.extra}]"'))
+            continue
+        except PluginError as error:
+            rows.append((entry.name, "-", "-", "-", str(error)))
             continue
         marks = ["yes" if able else "-" for able in (kind.reads, kind.writes)]
         files = f"*{kind.suffix}" if kind.scope == "image" else f"one {kind.suffix}"

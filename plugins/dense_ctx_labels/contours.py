@@ -1,4 +1,4 @@
-"""Label maps as polygons, one a connected region, whose pixels are those of the label map."""
+"""Convert a label map to polygons, one per connected region, that rasterise to the same label map."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ _Ids = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def regions(labels: LabelArray, skip: int | None) -> list[tuple[int, Points]]:
-    """(id, ring) of each connected region, from the largest to the smallest outline.
+    """(id, ring) of each connected region, sorted by the area of the outline, largest first.
 
-    Rings run along the edges of pixels, so that `dense_ctx_labels.raster.fill` gives the very pixels. A hole is part of
-    its region's ring: a slit without width leads from the outline to it, straight up through the region.
+    Rings run along pixel edges, so `dense_ctx_labels.raster.fill` reproduces the pixels exactly. A hole is joined to
+    its region's ring by a vertical slit of zero width.
 
     Args:
-        labels: [H, W]. skip: an id whose regions are left out.
+        labels: integers [H, W].
+        skip: an id whose regions are not returned.
+
+    Returns:
+        Rings float64 [N, 2] of (x, y) in pixels.
     """
     components, ids = _components(labels)
     loops = _loops(components)
@@ -35,20 +39,20 @@ def regions(labels: LabelArray, skip: int | None) -> list[tuple[int, Points]]:
 
 
 def _joined(ring: Points, hole: Points) -> Points:
-    """The ring with a slit to a hole, from the left end of the hole's highest side straight up to the ring."""
+    """Join a hole to the ring by a vertical slit, from the left end of the hole's top side up to the ring."""
     top = np.lexsort((hole[:, 0], hole[:, 1]))[0]
     x, y = hole[top]
     following = np.roll(ring, -1, axis=0)
     left, right = np.minimum(ring[:, 0], following[:, 0]), np.maximum(ring[:, 0], following[:, 0])
     above = (ring[:, 1] == following[:, 1]) & (left <= x) & (right > x) & (ring[:, 1] < y)
     side = int(np.argmax(np.where(above, ring[:, 1], -1)))
-    door = np.array([[x, ring[side, 1]]])
+    entry = np.array([[x, ring[side, 1]]])
     around = np.roll(hole, -top, axis=0)
-    return np.concatenate([ring[: side + 1], door, around, around[:1], door, ring[side + 1 :]])
+    return np.concatenate([ring[: side + 1], entry, around, around[:1], entry, ring[side + 1 :]])
 
 
 def _components(labels: LabelArray) -> tuple[_Ids, _Ids]:
-    """Regions whose pixels touch by their sides, [H, W] from 0, and the id of each."""
+    """4-connected components: indices [H, W] from 0, and the id of each component."""
     from scipy import ndimage
 
     components = np.zeros(labels.shape, dtype=np.int64)
@@ -62,11 +66,11 @@ def _components(labels: LabelArray) -> tuple[_Ids, _Ids]:
 
 
 def _loops(components: _Ids) -> list[list[Points]]:
-    """The corners of each region's boundary: around it first, clockwise as seen, then around its holes."""
+    """Boundary corners of each region: the outline first (clockwise in image coordinates), then the holes."""
     height, width = components.shape
     padded = np.pad(components, 1, constant_values=-1)
     parts = []
-    # a pixel's sides that another region lies behind, with the region on the right hand: top, right, bottom, left
+    # pixel sides that border another region, directed with the region on the right: top, right, bottom, left
     for (dy, dx), (sx, sy), (ex, ey) in (
         ((-1, 0), (0, 0), (1, 0)),
         ((0, 1), (1, 0), (1, 1)),
@@ -82,7 +86,7 @@ def _loops(components: _Ids) -> list[list[Points]]:
     region, start, end, pixel = region[order], start[order], end[order], pixel[order]
     key = region * vertices + start
     follower = np.searchsorted(key, region * vertices + end)
-    # two pixels of a region that touch by a corner alone: stay with one's own
+    # where two pixels of a region touch only at a corner, follow the sides of the same pixel
     second = np.minimum(follower + 1, len(key) - 1)
     other = (key[second] == key[follower]) & (pixel[second] == pixel) & (second != follower)
     following = np.where(other, second, follower).tolist()
@@ -105,6 +109,6 @@ def _loops(components: _Ids) -> list[list[Points]]:
 
 
 def area_of(ring: Points) -> float:
-    """The area within, above 0 where the ring runs clockwise as seen."""
+    """Signed area, positive if the ring runs clockwise in image coordinates (y down)."""
     x, y = ring.T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2

@@ -1,4 +1,4 @@
-"""CVAT's XML, "CVAT for images 1.1" and the tracks of "CVAT for video 1.1": all images in one file."""
+"""Format `cvat`: XML of "CVAT for images 1.1" and the tracks of "CVAT for video 1.1", all images in one file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .annotation import Annotation
 from .base import Source
 from .classes import IGNORE_NAME, Classes, Colour
 from .parsing import colour_of, hexadecimal, read_xml
-from .raster import Points, box, ellipse, turned
+from .raster import Points, box, ellipse, rotate
 from .records import Record, Records, ShapeFormat
 from .references import reference
 from .rle import mask_of_runs, runs
-from .shapes import Shape, Unlabelled, check_pixels, place, points_of
+from .shapes import Shape, Unlabelled, check_pixels, error_context, points_of
 
 _WITHOUT_PIXELS = ("tag", "attribute")
 
@@ -32,8 +32,8 @@ class Cvat(ShapeFormat):
     """`cvat` (https://docs.cvat.ai/docs/manual/advanced/xml_format/).
 
     Polygons, boxes, ellipses and masks are areas; polylines and points are strokes; cuboids and skeletons are refused.
-    A higher `z_order` lies on top. Frames of tracks are images called frame_000000, as CVAT names them, and a shape
-    that is outside of a frame is not in it.
+    Shapes with a higher `z_order` are on top. Frames of tracks are images called frame_000000, as CVAT names them;
+    shapes marked "outside" in a frame are not used there.
 
     Args:
         shape: write each class as one "mask", or each of its regions as a "polygon".
@@ -65,14 +65,14 @@ class Cvat(ShapeFormat):
         root = read_xml(source.path)
         if root.tag != "annotations":
             raise FileError(f"{source.path} is not a CVAT file: its root is {root.tag!r}, not 'annotations'")
-        with place(source.path, ""):
+        with error_context(source.path, ""):
             names, colours = _labels(root)
             records = [_record(image, source) for image in root.iter("image")]
             records += _frames(root, source)
         return Records(records, names, colours)
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """With the labels in the header, as an export of a task has them."""
+        """Write the labels in the header, as CVAT exports a task."""
         root = Element("annotations")
         _add(root, "version", "1.1")
         labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels")
@@ -115,7 +115,7 @@ def _labels(root: Element) -> tuple[tuple[str, ...], dict[str, Colour]]:
     for label in root.iterfind("meta//label"):
         name = label.findtext("name") or ""
         if name in names:
-            continue  # a project's labels and its task's
+            continue  # listed for the project and again for its task
         names.append(name)
         if (colour := colour_of(label.findtext("color"))) is not None:
             colours[name] = colour
@@ -125,7 +125,7 @@ def _labels(root: Element) -> tuple[tuple[str, ...], dict[str, Colour]]:
 
 def _record(image: Element, source: Source) -> Record:
     name = reference(image.get("name"), source.path.parent, source.path.parent, source.images)
-    with place(name, ""):
+    with error_context(name, ""):
         size = _whole(image, "height"), _whole(image, "width")
     return Record(name, size, partial(_shapes, [(e, e.get("label")) for e in image], size), source.path)
 
@@ -143,7 +143,7 @@ def _frames(root: Element, source: Source) -> list[Record]:
         return []
     original = root.find("meta//original_size")
     if original is None:
-        raise FileError("it has tracks, and no original_size that says how large the frames are")
+        raise FileError("it has tracks but no original_size, the size of the frames")
     size = int(original.findtext("height") or 0), int(original.findtext("width") or 0)
     records = []
     for frame, shapes in sorted(frames.items()):
@@ -159,7 +159,7 @@ def _shapes(elements: list[tuple[Element, str | None]], size: Size) -> list[Shap
     for index, (element, label) in enumerate(elements):
         if element.tag in _WITHOUT_PIXELS:
             continue
-        with place(f"{element.tag} {index} ({label})", ""):
+        with error_context(f"{element.tag} {index} ({label})", ""):
             if label is None:
                 raise FileError("it has no label")
             order = int(element.get("z_order", "0")) if element.get("z_order", "0").lstrip("-").isdecimal() else 0
@@ -173,7 +173,7 @@ def _shape(element: Element, label: str, size: Size) -> Shape:
         extent = _whole(element, "height"), _whole(element, "width")
         if x + extent[1] > size[1] or y + extent[0] > size[0]:
             raise InputError(
-                f"its box reaches to ({x + extent[1]}, {y + extent[0]}); the image is {size[1]} x {size[0]}"
+                f"its box extends to ({x + extent[1]}, {y + extent[0]}); the image is {size[1]} x {size[0]}"
             )
         lengths = [int(run) if run.strip().isdecimal() else -1 for run in element.get("rle", "").split(",")]
         return Shape(label, "mask", mask=mask_of_runs(lengths, extent, columns=False), offset=(x, y))
@@ -185,13 +185,13 @@ def _shape(element: Element, label: str, size: Size) -> Shape:
     degrees = _number(element, "rotation", 0.0)
     if element.tag == "box":
         left, top, right, bottom = (_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))
-        ring = turned(box(left, top, right, bottom), ((left + right) / 2, (top + bottom) / 2), degrees)
+        ring = rotate(box(left, top, right, bottom), ((left + right) / 2, (top + bottom) / 2), degrees)
         return Shape(label, "area", (ring,))
     if element.tag == "ellipse":
         centre = _number(element, "cx"), _number(element, "cy")
         return Shape(label, "area", (ellipse(centre, (_number(element, "rx"), _number(element, "ry")), degrees),))
-    raise InputError(f"a {element.tag} does not say whose the pixels are; expected polygons, masks, boxes, ellipses, "
-                     "polylines or points")  # fmt: skip
+    raise InputError(f"a {element.tag} does not label pixels; expected polygons, masks, boxes, ellipses, polylines or "
+                     "points")  # fmt: skip
 
 
 def _points(element: Element, least: int) -> Points:
@@ -219,5 +219,5 @@ def _number(element: Element, key: str, default: float | None = None) -> float:
 def _whole(element: Element, key: str) -> int:
     value = _number(element, key)
     if value != int(value) or value < 0:
-        raise FileError(f"its {key} is a whole number from 0 on; got {element.get(key)!r}")
+        raise FileError(f"its {key} is a whole number, at least 0; got {element.get(key)!r}")
     return int(value)

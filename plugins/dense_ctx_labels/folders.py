@@ -1,4 +1,4 @@
-"""Formats of one file an image: a file, or all files of a folder with its subfolders."""
+"""Formats with one file per image: a file, or all files of a folder and its subfolders."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .annotation import Annotation
 def write_each(
     path: Path, suffix: str, annotations: Iterator[Annotation], write: Callable[[Path, Annotation], object]
 ) -> Path:
-    """Write one file an image: to `path` itself if it ends in `suffix`, else below it, named as the images.
+    """Write one file per image: `path` itself if it ends in `suffix`, otherwise files in it, named as the images.
 
     Returns:
         The folder of the files.
 
     Raises:
-        InputError: a second annotation for one file: of two images a.jpg and a.png, or `path` is a file.
+        InputError: two annotations have the same file, such as those of a.jpg and a.png.
     """
     single = path.suffix.lower() == suffix
     files: dict[Path, str] = {}
@@ -27,7 +27,7 @@ def write_each(
         file = path if single else (path / annotation.image).with_suffix(suffix)
         if file in files:
             hint = "give a folder" if single else "rename one"
-            raise InputError(f"{files[file]} and {annotation.image} would both be {file}: {hint}")
+            raise InputError(f"{files[file]} and {annotation.image} would both be written to {file}: {hint}")
         files[file] = annotation.image
         with about(annotation.image):
             write(file, annotation)
@@ -35,7 +35,7 @@ def write_each(
 
 
 def files_below(path: Path, suffix: str) -> list[Path]:
-    """The file itself, or a folder's files with this suffix, in its subfolders too, sorted; hidden ones left out.
+    """`path` if it is a file; otherwise all visible files with this suffix in it and its subfolders, sorted.
 
     Raises:
         FileError: there is none.

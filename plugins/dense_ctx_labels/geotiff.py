@@ -1,4 +1,4 @@
-"""GeoTIFF: labels with a georeference, and rasters larger than memory; by rasterio, extra `geo`."""
+"""Format `geotiff`: labels with a georeference, and rasters larger than memory; needs rasterio (extra `geo`)."""
 
 from __future__ import annotations
 
@@ -31,18 +31,17 @@ _BLOCK = 256  # pixels of a tile's side, in the files
 
 
 class GeoTiff(WindowedFormat):
-    """`geotiff`: one band of ids, tiled and compressed; what is not annotated is the file's no-data value.
+    """`geotiff`: one band of ids, tiled and compressed; pixels that are not annotated have the no-data value.
 
-    Names and colours are in the file: a tag, and the colour table of 8 bits, which GIS programs show. A file of another
-    program, without the tag, has `class 0` ..., and its no-data value is what is not annotated. GeoTIFFs are read, and
-    nothing else that GDAL has a driver for.
+    Class names are stored in a tag, colours in the 8-bit colour table, which GIS programs show. In a file without the
+    tag the classes are `class 0` ... Only GeoTIFF is read, not the other formats of GDAL.
 
     Args:
-        like: a GeoTIFF, or a folder of them called as the images, whose georeference the written labels take. Left
-            out, they have none, but for labels made window by window, which take their image's.
-        bands: of an image, those that are red, green and blue, from 1; default: the only one, or the first three of
+        like: a GeoTIFF, or a folder of GeoTIFFs named as the images, whose georeference the written labels copy.
+            Default: none; labels written window by window copy that of their image.
+        bands: 1-based bands of an image to use as red, green and blue; default: the only band, or the first three of
             three or four.
-        span: values of an image that are black and white, [0, 10000]; needed but for 8 bits.
+        span: values of an image to map to black and white, such as [0, 10000]; required unless the image has 8 bits.
     """
 
     title = "GeoTIFF with its georeference"
@@ -62,7 +61,7 @@ class GeoTiff(WindowedFormat):
         return path.suffix.lower() in suffixes or (path.is_dir() and any(path.rglob("*.tif")) and not _others(path))
 
     def load(self, source: Source) -> AnnotationSet:
-        """Read each file whole when it is asked for."""
+        """List the files; each is read when its annotation is indexed."""
         files = files_below(source.path, self.suffix)
         top = source.path if source.path.is_dir() else source.path.parent
         stems = [file.relative_to(top).with_suffix("").as_posix() for file in files]
@@ -70,7 +69,7 @@ class GeoTiff(WindowedFormat):
         contents = [_content(file) for file in files]
         for file, content in zip(files, contents, strict=True):
             if (content is None) != (contents[0] is None) or (content and contents[0] and content != contents[0]):
-                raise InputError(f"{file} has other classes than {files[0]}: open them apart")
+                raise InputError(f"{file} has other classes than {files[0]}: open them separately")
         classes = contents[0] or _unnamed(files, source.classes)
         if source.classes is not None:
             classes = Classes(source.classes, tuple(_colours(classes, source.classes)))
@@ -92,7 +91,7 @@ class GeoTiff(WindowedFormat):
         return AnnotationSet(classes, images, annotation)
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """One file an image."""
+        """Write one file per image."""
 
         def write(file: Path, annotation: Annotation) -> None:
             height, width = annotation.labels.shape
@@ -108,18 +107,18 @@ class GeoTiff(WindowedFormat):
 
     @contextlib.contextmanager
     def raster(self, path: Path) -> Iterator[Raster]:
-        """An image by windows."""
+        """Open an image for reading by windows."""
         with _opened(path) as file:
             bands = self.bands or ([1] if file.count == 1 else [1, 2, 3] if file.count in (3, 4) else None)
             if bands is None or max(bands) > file.count:
                 raise InputError(
-                    f"{path} has {file.count} bands; say which are red, green and blue: bands=[4, 3, 2], for example"
+                    f"{path} has {file.count} bands; name those of red, green and blue, such as bands=[4, 3, 2]"
                 )
             yield _Raster(file, list(bands), self.span, str(path))
 
     @contextlib.contextmanager
     def sink(self, path: Path, image: Path | None, size: Size, classes: Classes) -> Iterator[LabelSink]:
-        """Labels by windows, with the georeference of `image`."""
+        """Open a label file for writing by windows, with the georeference of `image`."""
         profile = {"driver": "GTiff", "height": size[0], "width": size[1], "count": 1, "dtype": classes.dtype.name,
                    "nodata": classes.ignore, "tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK,
                    "compress": "deflate", "bigtiff": "if_safer", **_georeference(image, size)}  # fmt: skip
@@ -163,7 +162,7 @@ def _gdal(window: Window) -> GdalWindow:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Labels need no georeference."""
+    """Suppress rasterio's warning about files without a georeference."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
@@ -174,7 +173,7 @@ def _translated(name: str) -> Iterator[None]:
     try:
         yield
     except RasterioError as error:
-        raise FileError(f"{name} is not a GeoTIFF that can be read: {error}") from None
+        raise FileError(f"{name} cannot be read as a GeoTIFF: {error}") from None
 
 
 @contextlib.contextmanager
@@ -188,11 +187,11 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _label_band(file: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
     if file.count != 1 or np.dtype(file.dtypes[0]).kind not in "iu":
-        raise InputError(f"It has {file.count} bands of {file.dtypes[0]}; expected one of whole numbers, the labels")
+        raise InputError(f"It has {file.count} bands of {file.dtypes[0]}; expected one band of integers, the labels")
     with _translated(file.name):
         values: np.ndarray[Any, np.dtype[np.int64]] = file.read(1).astype(np.int64)
     if int(values.min()) < 0 and file.nodata != values.min():
-        raise InputError(f"It holds {values.min()}; expected ids from 0 on")
+        raise InputError(f"It holds {values.min()}; expected ids, at least 0")
     return values
 
 
@@ -206,7 +205,7 @@ def _content(path: Path) -> Classes | None:
         names, colours = json.loads(text)
         return Classes(tuple(names), tuple(tuple(colour) for colour in colours))
     except (ValueError, TypeError, RecursionError) as error:
-        raise FileError(f"{path}: its tag {_KEY} does not have classes: {error}") from None
+        raise FileError(f"{path}: its tag {_KEY} does not hold classes: {error}") from None
 
 
 def _unnamed(files: Sequence[Path], names: tuple[str, ...] | None) -> Classes:
@@ -235,7 +234,7 @@ def _georeference(image: Path | None, size: Size) -> dict[str, Any]:
         if (file.height, file.width) != size:
             raise InputError(
                 f"The labels are {size[0]} x {size[1]} (H x W), {image} is {file.height} x {file.width}: "
-                "its georeference is another's"
+                "its georeference does not apply to them"
             )
         if not all(map(math.isfinite, file.transform)):
             raise FileError(f"{image} has a georeference that is not finite")
@@ -244,5 +243,5 @@ def _georeference(image: Path | None, size: Size) -> dict[str, Any]:
 
 
 def _others(path: Path) -> bool:
-    """Whether there are labels of another kind, beside which TIFF files are images."""
+    """Whether a folder has label files of another format, so that its TIFF files are images."""
     return any(file.suffix.lower() in (".json", ".xml", ".txt", ".yaml", ".png") for file in path.rglob("*"))

@@ -1,4 +1,4 @@
-"""Label Studio JSON: tasks with brush masks, polygons, boxes, ellipses and keypoints, all in one file."""
+"""Format `label-studio`: JSON of tasks with brush masks, polygons, boxes, ellipses and keypoints, in one file."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from .classes import IGNORE_NAME, Classes, Colour
 from .label_studio_regions import image_of, labels_of, shapes_of, size_of
 from .parsing import MAX_BYTES, colour_of, field, hexadecimal, json_keys, read_xml
 from .records import Record, Records, ShapeFormat, mask_in, order_of_names
-from .shapes import Unlabelled, place
+from .shapes import Unlabelled, error_context
 
 
 class LabelStudio(ShapeFormat):
-    """`label-studio`, the JSON that Label Studio exports and imports (not JSON-MIN).
+    """`label-studio`: the JSON that Label Studio exports and imports (not JSON-MIN).
 
-    Tasks without annotations are left out. Brush masks are painted, so that pixels of no shape need a word: unlabelled.
-    Keypoints are strokes. Names come in the order of a labelling configuration beside the file, NAME.label_config.xml,
-    as Label Studio's converter calls it, which has the colours too and is written; without it in that of the alphabet.
+    Tasks without annotations are skipped. A brush mask may be a stroke or an area, so `unlabelled` must state what
+    uncovered pixels are. Keypoints are strokes. The order and colours of the classes are those of the labelling
+    configuration NAME.label_config.xml beside the file (the name that Label Studio's converter uses), which is written
+    too; without it, names are sorted alphabetically.
 
     Args:
         shape: write each class as one "brush" mask, or each of its regions as a "polygon".
-        choice: which annotation counts where a task has several and none is the ground truth: the "first" or the
-            "last"; left out, that is refused.
-        url: what comes before an image's name in a written task: "/data/local-files/?d=photos/".
-        target: write "annotations", or "predictions" that people correct.
+        choice: which annotation to use if a task has several and none is the ground truth: "first" or "last"; default:
+            refuse such tasks.
+        url: prefix of the image's path in a written task, such as "/data/local-files/?d=photos/".
+        target: write "annotations", or "predictions" to be corrected in the tool.
     """
 
     title = "Label Studio JSON, brush masks, polygons, keypoints"
@@ -70,13 +71,11 @@ class LabelStudio(ShapeFormat):
         file = source.path
         tasks = read_json(file, MAX_BYTES)
         if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
-            raise FileError(
-                f"{file} is not a Label Studio file: expected a list of tasks with data, of the export JSON"
-            )
+            raise FileError(f"{file} is not a Label Studio file: expected the export JSON, a list of tasks with data")
         records: list[Record] = []
         names = set[str]()
         for index, task in enumerate(tasks):
-            with place(file, f"task {task.get('id', index)}"):
+            with error_context(file, f"task {task.get('id', index)}"):
                 regions = self._regions(task)
                 if regions is None:
                     continue
@@ -97,14 +96,14 @@ class LabelStudio(ShapeFormat):
         if len(annotations) > 1:
             annotations = [one for one in annotations if one.get("ground_truth")] or annotations
         if len(annotations) > 1 and self.choice is None:
-            raise InputError(f"it has {len(annotations)} annotations; say which counts: choice=first or choice=last")
+            raise InputError(f"it has {len(annotations)} annotations; choose one: choice=first or choice=last")
         result = field(annotations[0 if self.choice == "first" else -1], "result", list)
         if not all(isinstance(region, dict) for region in result):
             raise FileError("its result is not a list of regions")
         return result
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """Tasks to import, and the labelling configuration beside."""
+        """Write tasks to import, and the labelling configuration beside them."""
         tasks = []
         for index, annotation in enumerate(annotations):
             height, width = annotation.labels.shape

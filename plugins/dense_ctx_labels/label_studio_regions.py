@@ -1,4 +1,4 @@
-"""Regions of Label Studio's results as shapes, and its tasks' images."""
+"""Convert regions of Label Studio's results to shapes, and find the images of its tasks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dense_ctx.interfaces import Size
 
 from .brush import mask_of_brush
 from .parsing import field, read_size
-from .raster import box, ellipse, turned
+from .raster import box, ellipse, rotate
 from .references import ImageFiles, checked_reference
-from .shapes import Shape, check_pixels, place, points_of
+from .shapes import Shape, check_pixels, error_context, points_of
 
 _KINDS = ("brush", "polygon", "rectangle", "ellipse", "keypoint")
 _WITHOUT_PIXELS = ("choices", "textarea", "number", "rating", "taxonomy", "relation", "datetime", "pairwise", "ranker")
@@ -25,10 +25,10 @@ _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # before the name of an uploaded fil
 
 
 def image_of(task: dict[str, Any], images: ImageFiles | None) -> str:
-    """The reference of a task's image: the path of a local file, the name of an uploaded one or of a URL's.
+    """Relative path of a task's image: that of a local file, or the file name of an upload or a URL.
 
     Raises:
-        FileError: its data names no image. InputError: one outside of its folder.
+        FileError: the task's data names no image. InputError: the path leaves its folder.
     """
     data = field(task, "data", dict)
     texts = [value for value in data.values() if isinstance(value, str)]
@@ -49,12 +49,12 @@ def image_of(task: dict[str, Any], images: ImageFiles | None) -> str:
 
 
 def labels_of(regions: Sequence[dict[str, Any]]) -> dict[int, str]:
-    """The name of each region that has a shape, by its place.
+    """Class name of each region with a shape, by its index.
 
-    A region's name may be in another result with the same id, as where names and shapes have controls of their own.
+    A name may be in another result with the same id, if the labelling configuration has separate controls for names.
 
     Raises:
-        FileError: it has none. InputError: it has several, or is of a type that is not read.
+        FileError: a region has no name. InputError: a region has several names, or an unsupported type.
     """
     names: dict[Any, list[str]] = {}
     for region in regions:
@@ -69,14 +69,14 @@ def labels_of(regions: Sequence[dict[str, Any]]) -> dict[int, str]:
             continue
         own = list(dict.fromkeys(names.get(region.get("id"), [])))
         if len(own) != 1:
-            what = f"is called {' and '.join(own[:3])}" if own else "has no name"
-            raise (InputError if own else FileError)(f"region {index} ({kind}) {what}; expected one name a region")
+            what = f"has the names {' and '.join(own[:3])}" if own else "has no name"
+            raise (InputError if own else FileError)(f"region {index} ({kind}) {what}; expected one name per region")
         labels[index] = own[0]
     return labels
 
 
 def _kind(region: dict[str, Any]) -> str | None:
-    """What shape a result has; None for a result without one."""
+    """Kind of shape of a result; None for a result without a shape."""
     kind, value = region.get("type"), region.get("value")
     if kind in _WITHOUT_PIXELS:
         return None
@@ -86,36 +86,36 @@ def _kind(region: dict[str, Any]) -> str | None:
     if isinstance(kind, str) and kind.removesuffix("labels") in _KINDS:
         return kind.removesuffix("labels")
     raise InputError(
-        f"a region of type {str(kind)[:40]!r} is not read; expected {', '.join(_KINDS)}, each with or without labels"
+        f"a region of type {str(kind)[:40]!r} is not supported; expected {', '.join(_KINDS)}, with or without 'labels'"
     )
 
 
 def size_of(regions: Sequence[dict[str, Any]]) -> Size | None:
-    """(H, W) of the image as the regions state it; None where none does.
+    """(H, W) of the image as the regions state it; None if there is no region with a shape.
 
     Raises:
-        InputError: they do not agree, or the image was turned.
+        InputError: the regions disagree, or the image is rotated.
     """
     sizes = set()
     for region in regions:
         if _kind(region) is not None:
             sizes.add(read_size(region, "original_height", "original_width"))
             if region.get("image_rotation"):
-                raise InputError(f"its image was turned by {region['image_rotation']} degrees; expected one upright")
+                raise InputError(f"its image is rotated by {region['image_rotation']} degrees; expected no rotation")
     if len(sizes) > 1:
         raise InputError(f"its regions state several sizes of the image: {sorted(map(str, sizes))}")
     return next(iter(sizes), None)
 
 
 def shapes_of(regions: Sequence[dict[str, Any]], size: Size | None) -> list[Shape]:
-    """The shapes of a task's regions, whose coordinates are hundredths of the image's sides."""
+    """The shapes of a task's regions; their coordinates are in percent of the image's width and height."""
     if size is None:
         return []
     check_pixels(size)
     shapes = []
     for index, label in labels_of(regions).items():
         kind = str(_kind(regions[index]))
-        with place(f"region {index} ({kind}, {label})", ""):
+        with error_context(f"region {index} ({kind}, {label})", ""):
             shapes.append(_shape(kind, label, field(regions[index], "value", dict), size))
     return shapes
 
@@ -136,4 +136,4 @@ def _shape(kind: str, label: str, value: dict[str, Any], size: Size) -> Shape:
         radii = np.array([field(value, "radiusX", float), field(value, "radiusY", float)]) * scale
         return Shape(label, "area", (ellipse((x, y), (radii[0], radii[1]), degrees),))
     width, height = np.array([field(value, "width", float), field(value, "height", float)]) * scale
-    return Shape(label, "area", (turned(box(x, y, x + width, y + height), (x, y), degrees),))
+    return Shape(label, "area", (rotate(box(x, y, x + width, y + height), (x, y), degrees),))

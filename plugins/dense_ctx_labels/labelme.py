@@ -1,4 +1,4 @@
-"""labelme: one JSON file an image, of polygons, masks and strokes with names."""
+"""Format `labelme`: one JSON file per image with named polygons, masks and strokes."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from .parsing import field, json_keys, lines_of, read_size
 from .raster import Mask, box, ellipse
 from .records import Record, Records, ShapeFormat, order_of_names
 from .references import reference
-from .shapes import Shape, Unlabelled, check_pixels, place, points_of
+from .shapes import Shape, Unlabelled, check_pixels, error_context, points_of
 
-_NAMES = "labels.txt"  # what labelme is started with: --labels labels.txt
+_NAMES = "labels.txt"  # for `labelme --labels labels.txt`
 _STROKES = ("line", "linestrip", "point", "points")
 
 
 class Labelme(ShapeFormat):
-    """`labelme`, versions 3 to 7 (https://github.com/wkentaro/labelme).
+    """`labelme`: files of versions 3 to 7 (https://github.com/wkentaro/labelme).
 
-    Names come in the order of a labels.txt in the folder, else in that of the alphabet, background first. `line`,
-    `linestrip`, `point` and `points` are strokes. `__ignore__` is what is left out.
+    Names have the order of labels.txt in the folder; without it they are sorted, background first. `line`,
+    `linestrip`, `point` and `points` are strokes. `__ignore__` means not annotated.
 
     Args:
         shape: write areas as "polygon" or as "mask" (labelme 5.3 and later).
-        images: the folder of the images, which the written files refer to; left out, the images lie beside the files.
+        images: the folder of the images, to which the written files refer; default: the images are beside the files.
     """
 
     title = "labelme JSON"
@@ -61,17 +61,17 @@ class Labelme(ShapeFormat):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """JSON with shapes and an image's path; a folder whose first JSON file is so."""
+        """JSON with shapes and imagePath, or a folder whose first JSON file is such."""
         file = next(iter(sorted(path.rglob("*.json"))), path) if path.is_dir() else path
         return {"shapes", "imagePath"} <= json_keys(file)
 
     def records(self, source: Source) -> Records:
-        """Read every file once, for the names."""
+        """Read every file once for the class names."""
         top = source.path if source.path.is_dir() else source.path.parent
         records, names = [], set[str]()
         for file in files_below(source.path, self.suffix):
             data = _read(file)
-            with place(file, ""):
+            with error_context(file, ""):
                 image = reference(field(data, "imagePath", str), file.parent, top, source.images)
                 size = read_size(data, "imageHeight", "imageWidth")
                 names |= {field(shape, "label", str) for shape in field(data, "shapes", list)}
@@ -81,7 +81,7 @@ class Labelme(ShapeFormat):
         return Records(records, (*listed, *unlisted))
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """One file an image, and labels.txt beside."""
+        """Write one file per image, and labels.txt."""
         folder = write_each(path, self.suffix, annotations, self._write)
         write_text(folder / _NAMES, "\n".join((IGNORE_NAME, *classes.names)) + "\n")
 
@@ -121,7 +121,7 @@ def _shapes(file: Path) -> list[Shape]:
 
 def _shape(data: dict[str, Any], index: int) -> Shape:
     label, kind = field(data, "label", str), data.get("shape_type") or "polygon"
-    with place(f"shape {index} ({label})", ""):
+    with error_context(f"shape {index} ({label})", ""):
         points = points_of(field(data, "points", list))
         if kind == "mask":
             (x, y), (right, bottom) = (points_of(points, 2)[:2]).round().astype(int).tolist()
@@ -132,7 +132,7 @@ def _shape(data: dict[str, Any], index: int) -> Shape:
             return Shape(label, "stroke", lines)
         needed = {"polygon": 3, "oriented_rectangle": 4, "rectangle": 2, "circle": 2}
         if kind not in needed:
-            raise FileError(f"shape_type {str(kind)[:40]!r} is not known")
+            raise FileError(f"shape_type {str(kind)[:40]!r} is unknown")
         points = points_of(points, needed[kind])
         if kind == "rectangle":
             points = box(*points.min(0), *points.max(0))
@@ -143,20 +143,20 @@ def _shape(data: dict[str, Any], index: int) -> Shape:
 
 
 def _encoded(mask: Mask) -> str:
-    """As labelme keeps a mask: base64 of a PNG of one bit a pixel."""
+    """Encode a mask as labelme does: base64 of a 1-bit PNG."""
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _decoded(text: str, size: Size) -> Mask:
-    """A mask as labelme keeps it, whose size its two points state."""
+    """Decode a mask of labelme, whose size follows from its two points."""
     check_pixels(size)
     try:
         with PngImagePlugin.PngImageFile(io.BytesIO(base64.b64decode(text, validate=True))) as image:
             if image.size != size[::-1]:
                 raise InputError(
-                    f"its mask is {image.height} x {image.width} (H x W), its points say {size[0]} x {size[1]}"
+                    f"its mask is {image.height} x {image.width} (H x W), by its points it is {size[0]} x {size[1]}"
                 )
             mask: Mask = np.asarray(image.convert("L")) > 0
     except (binascii.Error, OSError, SyntaxError, ValueError) as error:

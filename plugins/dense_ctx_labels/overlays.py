@@ -1,4 +1,4 @@
-"""Clips that show labels over their images, H.264 or GIF: written only."""
+"""Formats `overlay-mp4` and `overlay-gif`: clips of images with their labels; write-only."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .classes import Classes
 
 
 class Overlay(LabelFormat):
-    """Annotations in order, each a frame; background and what is not annotated shows the image alone.
+    """One frame per annotation; background and pixels that are not annotated show the image alone.
 
     Args:
-        fps: frames a second. alpha: share of the labels' colours, above 0 to 1.
+        fps: frames per second. alpha: opacity of the labels, above 0 and at most 1.
     """
 
     scope = "data set"
@@ -36,7 +36,7 @@ class Overlay(LabelFormat):
         self.fps, self.alpha = fps, alpha
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """One clip of all images, which have one size."""
+        """Write one clip of all images, which must have the same size."""
         self.store(path, (self.frame(annotation) for annotation in annotations))
 
     def frame(self, annotation: Annotation) -> Picture:
@@ -46,7 +46,7 @@ class Overlay(LabelFormat):
             InputError: the annotation comes without its image, or with one of another size.
         """
         if annotation.picture is None:
-            raise InputError(f"An overlay shows the image {annotation.image}; say where it is: images=FOLDER")
+            raise InputError(f"An overlay needs the image {annotation.image}: give its folder, images=FOLDER")
         classes = annotation.classes
         values = np.zeros(65536, dtype=np.int64)  # 0 shows the image, the classes follow
         values[: len(classes)] = np.arange(1, len(classes) + 1)
@@ -68,18 +68,18 @@ class Mp4(Overlay):
     suffix = ".mp4"
 
     def store(self, path: Path, frames: Iterator[Picture]) -> None:
-        """One frame in memory at a time."""
+        """Encode the frames; one is in memory at a time."""
         write_video(path, frames, self.fps)
 
 
 class Gif(Overlay):
-    """`overlay-gif`, of 256 colours a frame; frames last a whole number of hundredths of a second."""
+    """`overlay-gif`: 256 colours per frame; frame times are multiples of 1/100 s."""
 
     title = "labels over their images, GIF"
     suffix = ".gif"
 
     def store(self, path: Path, frames: Iterator[Picture]) -> None:
-        """Pillow keeps what changes from frame to frame in memory."""
+        """Encode the frames; Pillow holds their differences in memory."""
         first = next(frames)
 
         def images() -> Iterator[Image.Image]:

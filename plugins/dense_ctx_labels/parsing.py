@@ -1,4 +1,4 @@
-"""Fields of JSON records, and text of XML, whose absence or type is an error in words."""
+"""Read JSON, XML and text files of annotation tools, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from dense_ctx.interfaces import Size
 from .classes import Colour
 
 T = TypeVar("T")
-MAX_BYTES = 1 << 30  # of a file with the labels of many images: COCO's own largest has 0.45 GB
+MAX_BYTES = 1 << 30  # of a file with the labels of many images; the largest of COCO has 0.45 GB
 _RGBA = re.compile(r"rgba\((\d+, *\d+, *\d+), *[\d.]+\)")
 _WORDS: dict[type, str] = {str: "text", list: "a list", dict: "a mapping", int: "a whole number", float: "a number"}
 
 
 def field(record: Any, key: str, kind: type[T]) -> T:
-    """A field of a record.
+    """The value of a field of a JSON object.
 
     Raises:
-        FileError: the record is no mapping, it has no such field, or one of another type.
+        FileError: the record is not an object, or the field is missing or of another type.
+        InputError: a number that is NaN or infinite.
     """
     if not isinstance(record, dict):
         raise FileError(f"expected a mapping with {key!r}; got {str(record)[:80]}")
@@ -36,18 +37,18 @@ def field(record: Any, key: str, kind: type[T]) -> T:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e15 else math.inf
     if not isinstance(value, kind) or isinstance(value, bool):
-        shown = f"got {str(value)[:80]!r}" if key in record else f"there is none among {', '.join(list(record)[:8])}"
-        raise FileError(f"{key!r} is {_WORDS[kind]}; {shown}")
+        shown = f"got {str(value)[:80]!r}" if key in record else f"it is missing from {', '.join(list(record)[:8])}"
+        raise FileError(f"{key!r} must be {_WORDS[kind]}; {shown}")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{key!r} is NaN or infinite")
     return value
 
 
 def read_size(record: Any, height: str, width: str) -> Size | None:
-    """(H, W) of a record; None where it has neither.
+    """(H, W) of a record; None if it has neither.
 
     Raises:
-        FileError: one of two, or not whole numbers. InputError: not above 0.
+        FileError: only one of the two is given, or they are not whole numbers. InputError: one is not positive.
     """
     if isinstance(record, dict) and record.get(height) is None and record.get(width) is None:
         return None
@@ -67,7 +68,7 @@ def lines_of(path: Path) -> tuple[str, ...]:
 
 
 def json_keys(path: Path) -> frozenset[str]:
-    """The keys of a JSON file's mapping, or of the first mapping in its list, after "[]"; none of what is no such file.
+    """Keys of the object in a JSON file, or "[]" and the keys of the first object in its list; empty for other files.
 
     Raises:
         FileError: it is larger than `MAX_BYTES`.
@@ -80,7 +81,7 @@ def json_keys(path: Path) -> frozenset[str]:
 
 @lru_cache(maxsize=4)
 def _keys(path: Path, size: int, changed: int) -> frozenset[str]:
-    """One reading for all formats that ask."""
+    """Cached, because `auto` asks several formats about the same file."""
     data = read_json(path, MAX_BYTES)
     if isinstance(data, list):
         return frozenset({"[]", *data[0]} if data and isinstance(data[0], dict) else {"[]"})
@@ -88,10 +89,10 @@ def _keys(path: Path, size: int, changed: int) -> frozenset[str]:
 
 
 def read_xml(path: Path) -> Element:
-    """The root of an XML file without a document type: entities, of which a bomb is made, are declared in one.
+    """Parse an XML file. A document type, which could declare an entity bomb, is refused.
 
     Raises:
-        FileError: it has one, it is not XML, or has more than 256 MB.
+        FileError: it has a document type, is not XML, or is larger than 256 MB.
     """
     text = read_text(path, MAX_JSON)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -103,7 +104,7 @@ def read_xml(path: Path) -> Element:
 
 
 def colour_of(text: str | None) -> Colour | None:
-    """A colour of CSS as (R, G, B), its alpha left out; None for anything else."""
+    """Parse a CSS colour to (R, G, B), without alpha; None if it is not one."""
     match = _RGBA.fullmatch(text or "")
     try:
         red, green, blue = ImageColor.getrgb(f"rgb({match[1]})" if match else text or "")[:3]

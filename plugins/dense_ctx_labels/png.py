@@ -1,4 +1,4 @@
-"""PNG label images: palette and grey, one an image; names in a labelmap.txt or classes.txt beside them."""
+"""Formats `png` and `png-grey`: one label image per image; class names in labelmap.txt or classes.txt."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _HEADER = "# label:color_rgb:parts:actions"  # of VOC as CVAT and datumaro write
 
 
 class PalettePng(LabelFormat):
-    """`png`: 8-bit indices with a palette, as VOC and DAVIS have them; 255 is not annotated.
+    """`png`: 8-bit indices with a palette, as in VOC and DAVIS; 255 means not annotated.
 
-    Names and colours are those of a labelmap.txt in the folder (CVAT's, `name:R,G,B::`), or of a classes.txt (one name
-    a line); without, `class 0` ... and the palette's colours. RGB pictures are read too where labelmap.txt has their
-    colours.
+    Names and colours are those of labelmap.txt in the folder (CVAT's, `name:R,G,B::`), or the names of classes.txt (one
+    per line); without either the classes are `class 0` ... with the palette's colours. RGB pictures are read if
+    labelmap.txt has their colours.
 
     Args:
-        binary: whether 255 is a class, the foreground of a black and white mask. Left out, it is one where all files
-            hold 0 and 255 alone and no names are beside them, which is said.
+        binary: whether 255 is a class, the foreground of a black and white mask. Default: true if all files hold only 0
+            and 255 and there are no names, or two; a warning says so.
     """
 
     title = "palette PNG"
@@ -45,14 +45,14 @@ class PalettePng(LabelFormat):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """PNG files; of folders those without labels of another kind, beside which they are images."""
+        """PNG files, and folders of them without label files of another format (else the PNG files are images)."""
         if not path.is_dir():
             return path.suffix.lower() == ".png"
         suffixes = {file.suffix.lower() for file in path.rglob("*") if file.name not in (_MAP, _LIST)}
         return ".png" in suffixes and not suffixes & {".json", ".xml", ".txt", ".yaml"}
 
     def load(self, source: Source) -> AnnotationSet:
-        """Read each file when it is asked for; without names, all once for their ids."""
+        """List the files, each read when its annotation is indexed; without class names, read all once for the ids."""
         files = files_below(source.path, self.suffix)
         top = source.path if source.path.is_dir() else source.path.parent
         names, colours = _beside(top)
@@ -63,8 +63,8 @@ class PalettePng(LabelFormat):
             highest = max(values - {255, 65535}, default=0)
             if binary is None and (binary := values == {0, 255} and len(names or "12") == 2):
                 warnings.warn(
-                    f"{source.path} holds 0 and 255 alone: read as background and foreground; with binary=false 255 is "
-                    "not annotated",
+                    f"{source.path} holds only 0 and 255: read as background and foreground; with binary=false 255 "
+                    "means not annotated",
                     stacklevel=4,
                 )
         if not names:
@@ -86,28 +86,28 @@ class PalettePng(LabelFormat):
         return AnnotationSet(classes, images, annotation)
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """One file an image, and labelmap.txt beside."""
+        """Write one file per image, and labelmap.txt."""
         if self.bits == 8 and classes.ignore > 255:
-            raise InputError(f"A palette has 255 classes and 255; got {len(classes)} classes: write png-grey")
+            raise InputError(f"A palette PNG holds at most 255 classes; got {len(classes)}: write png-grey")
         folder = write_each(path, self.suffix, annotations, self._write)
         _write_map(folder / _MAP, classes)
 
     def _write(self, file: Path, annotation: Annotation) -> None:
         image = Image.fromarray(annotation.labels)
         colours = [*annotation.classes.colours, *[(0, 0, 0)] * (255 - len(annotation.classes)), (224, 224, 192)]
-        image.putpalette([part for colour in colours for part in colour])  # VOC's colour for what is left out
+        image.putpalette([part for colour in colours for part in colour])  # the last is VOC's colour for void
         _save(image, file)
 
 
 class GreyPng(PalettePng):
-    """`png-grey`: grey values, in 16 bits with more than 255 classes (65535 is not annotated then), as `png` else."""
+    """`png-grey`: grey values; with more than 255 classes 16-bit, where 65535 means not annotated. Else as `png`."""
 
     title = "grey PNG, 8 or 16 bits"
     bits = 16
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """None by itself: `png` reads these too."""
+        """Never: `png` reads these files too."""
         return False
 
     def _write(self, file: Path, annotation: Annotation) -> None:
@@ -122,7 +122,7 @@ def _save(image: Image.Image, file: Path) -> None:
 def _pixels(file: Path) -> tuple[np.ndarray[Any, np.dtype[Any]], Image.Image]:
     image = open_image(file)
     if image.mode in ("LA", "PA") or "transparency" in image.info:
-        raise InputError("It has transparency; expected a palette, grey or RGB image without")
+        raise InputError("It has transparency; expected a palette, grey or RGB image without an alpha channel")
     if image.mode == "1":
         image = image.convert("L")
     if image.mode not in ("P", "L", "RGB", "I") and not image.mode.startswith("I;16"):
@@ -131,7 +131,11 @@ def _pixels(file: Path) -> tuple[np.ndarray[Any, np.dtype[Any]], Image.Image]:
 
 
 def _values(files: Sequence[Path]) -> set[int]:
-    """All values of the files; RGB pictures have none."""
+    """All values in the files.
+
+    Raises:
+        InputError: an RGB picture.
+    """
     values: set[int] = set()
     for file in files:
         with about(file):
@@ -158,7 +162,7 @@ def _labels(file: Path, classes: Classes, binary: bool, colours: dict[str, Colou
     labels[pixels == ignore] = classes.ignore
     clash = (pixels == classes.ignore) & (pixels != ignore)
     if clash.any():
-        raise InputError(f"It holds {classes.ignore}, an id of no class, in 16 bits; there 65535 is not annotated")
+        raise InputError(f"It holds {classes.ignore}, the id of no class; in 16 bits 65535 means not annotated")
     return labels
 
 
@@ -176,7 +180,7 @@ def _of_colours(pixels: np.ndarray[Any, np.dtype[Any]], classes: Classes, colour
 
 
 def _beside(folder: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
-    """Names, and colours where there are some, of the files beside label images."""
+    """Names, and colours if stated, of labelmap.txt or classes.txt in a folder of label images."""
     path = folder / _MAP
     if not path.is_file():
         return (lines_of(folder / _LIST) if (folder / _LIST).is_file() else ()), {}
@@ -189,17 +193,17 @@ def _beside(folder: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
         if len(rest) != 3 or len(parts) != 3 or not all(p.strip().isdecimal() and int(p) < 256 for p in parts):
             raise FileError(f"{path}: expected name:R,G,B:parts:actions; got {line[:80]!r}")
         if name in colours:
-            raise FileError(f"{path}: {name!r} comes twice")
+            raise FileError(f"{path}: {name!r} occurs twice")
         colours[name] = int(parts[0]), int(parts[1]), int(parts[2])
     if len(set(colours.values())) < len(colours):
-        raise FileError(f"{path}: two classes have one colour")
+        raise FileError(f"{path}: two classes have the same colour")
     return tuple(colours), colours
 
 
 def _write_map(path: Path, classes: Classes) -> None:
     for name in classes.names:
         if name.startswith("#"):
-            raise InputError(f"{path} has no place for the name {name!r}: # begins a comment there")
+            raise InputError(f"{path} cannot hold the name {name!r}: # begins a comment there")
     lines = [f"{n}:{r},{g},{b}::" for n, (r, g, b) in zip(classes.names, classes.colours, strict=True)]
     write_text(path, "\n".join((_HEADER, *lines)) + "\n")
 

@@ -1,4 +1,4 @@
-"""Polygons and strokes as pixels. A pixel (x, y) is the square from (x, y) to (x + 1, y + 1)."""
+"""Rasterise polygons and strokes. Pixel (x, y) is the square from (x, y) to (x + 1, y + 1)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ _CHUNK = 1 << 20  # crossings of edges and rows at once
 
 
 def fill(rings: Sequence[Points], size: Size) -> tuple[Mask, int, int]:
-    """The pixels whose centres are inside of an odd number of closed rings, and where they lie.
+    """Fill closed rings by the even-odd rule at pixel centres; parts outside the image are clipped.
 
-    Points may lie outside of the image, which cuts.
+    Args:
+        rings: float64 [N, 2] each, (x, y) in pixels. size: (H, W).
 
     Returns:
-        (mask, x, y): the mask of a box within the image, and the box's first column and row.
+        (mask, x, y): the mask bool [h, w] of a box within the image, and the box's first column and row.
     """
     points = np.concatenate(rings)
     left, top = (int(v) for v in np.clip(np.floor(points.min(0)), 0, (size[1], size[0])))
     right, bottom = (int(v) for v in np.clip(np.ceil(points.max(0)), (left, top), (size[1], size[0])))
     height, width = bottom - top, right - left
-    # an edge toggles all pixels right of where it crosses the line through a row's centres
+    # an edge toggles all pixels to the right of its crossing with the row's centre line
     toggles = np.zeros((height, width + 1), dtype=np.int32)
     start = np.concatenate(rings) - (left, top)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings]) - (left, top)
-    up = (start[:, 1] > end[:, 1])[:, None]  # all run down: one that is there and back crosses at the same places
+    up = (start[:, 1] > end[:, 1])[:, None]  # direct all edges downwards, so that both passes of a slit cancel exactly
     start, end = np.where(up, end, start), np.where(up, start, end)
     first = np.clip(np.ceil(start[:, 1] - 0.5), 0, height).astype(np.int64)
     counts = np.clip(np.ceil(end[:, 1] - 0.5), 0, height).astype(np.int64) - first
@@ -50,16 +51,19 @@ def fill(rings: Sequence[Points], size: Size) -> tuple[Mask, int, int]:
 
 
 def _chunks(counts: np.ndarray[Any, np.dtype[np.int64]]) -> list[slice]:
-    """Consecutive edges that cross about `_CHUNK` rows together."""
+    """Slices of consecutive edges with about `_CHUNK` row crossings each."""
     group = np.cumsum(counts) // _CHUNK
     bounds = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(counts)]
     return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 def draw(points: Points, width: float, size: Size) -> Mask:
-    """The pixels of a stroke, [H, W]: those whose centres are within half its width of the line, its ends round.
+    """Mask [H, W] of a stroke: pixel centres within half its width of the line, with round ends.
 
-    The pixels that the points lie in belong to it however thin it is. A single point is a disc.
+    The pixels that contain the points are always included. A single point gives a disc.
+
+    Args:
+        points: float64 [N, 2], (x, y) in pixels. width: in pixels. size: (H, W).
     """
     mask = np.zeros(size, dtype=bool)
     ends = points if len(points) > 1 else np.concatenate([points, points])
@@ -79,15 +83,15 @@ def draw(points: Points, width: float, size: Size) -> Mask:
 
 
 def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float = 0.0) -> Points:
-    """An ellipse as a ring whose edges are at most a twentieth of a pixel off.
+    """Approximate an ellipse by a ring [N, 2] with an error of at most 0.05 pixels.
 
     Args:
-        degrees: it is turned by, clockwise as seen, y pointing down.
+        degrees: rotation, clockwise in image coordinates (y down).
     """
     largest = max(*radii, 1.0)
     sides = int(np.clip(np.ceil(np.pi / np.arccos(1 - min(0.05 / largest, 1))), 16, 4096))
     angle = np.arange(sides) * (2 * np.pi / sides)
-    return turned(np.stack([radii[0] * np.cos(angle), radii[1] * np.sin(angle)], axis=1), (0, 0), degrees) + centre
+    return rotate(np.stack([radii[0] * np.cos(angle), radii[1] * np.sin(angle)], axis=1), (0, 0), degrees) + centre
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Points:
@@ -95,8 +99,8 @@ def box(left: float, top: float, right: float, bottom: float) -> Points:
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
 
 
-def turned(points: Points, about: tuple[float, float], degrees: float) -> Points:
-    """Points turned about one, clockwise as seen, y pointing down."""
+def rotate(points: Points, about: tuple[float, float], degrees: float) -> Points:
+    """Rotate points about a centre, clockwise in image coordinates (y down)."""
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     result: Points = (points - about) @ np.array([[cosine, sine], [-sine, cosine]]) + about
     return result

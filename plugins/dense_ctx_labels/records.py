@@ -1,4 +1,4 @@
-"""ShapeFormat: a format whose files hold shapes with names."""
+"""ShapeFormat: base of the formats that store named shapes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .base import LabelFormat, Source
 from .classes import BACKGROUND_NAMES, IGNORE_NAME, Classes, Colour, with_background
 from .contours import regions
 from .raster import Mask, Points
-from .shapes import Painting, Shape, Unlabelled, check_pixels, place
+from .shapes import Painting, Shape, Unlabelled, check_pixels, error_context
 
 
 @dataclass(frozen=True)
 class Record:
     """One image of a file.
 
-    image: its reference. size: (H, W) as the file states it. shapes: reads its shapes. file: for messages.
+    image: its relative path. size: (H, W) as the file states it. shapes: reads its shapes. file: for messages.
     """
 
     image: str
@@ -37,7 +37,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """All images of a file or folder; names of classes in order, and the colours that it gives them."""
+    """All images of a file or folder; class names in order, and their colours if stated."""
 
     records: Sequence[Record]
     names: tuple[str, ...]
@@ -45,12 +45,12 @@ class Records:
 
 
 class ShapeFormat(LabelFormat):
-    """Shapes to label maps and back.
+    """Converts shapes to label maps and back.
 
     Args:
-        unlabelled, stroke_width, order: how shapes become a label map, see `dense_ctx_labels.shapes.Painting`. Written
-            with unlabelled="ignore", ignored pixels are left out and background is a shape; otherwise background is
-            left out, and ignored pixels are shapes called `__ignore__`.
+        unlabelled, stroke_width, order: how shapes become a label map, see `dense_ctx_labels.shapes.Painting`. When
+            writing with unlabelled="ignore", background is a shape and ignored pixels have none; otherwise background
+            has none, and ignored pixels are shapes called `__ignore__`.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class ShapeFormat(LabelFormat):
 
     @abstractmethod
     def records(self, source: Source) -> Records:
-        """The images of a file or folder. Errors as `open`."""
+        """List the images of a file or folder; errors as `open`."""
 
     def load(self, source: Source) -> AnnotationSet:
-        """Read the shapes of an image when it is asked for."""
+        """List the images; the shapes of one are read when its annotation is indexed."""
         content = self.records(source)
         with about(source.path):
             classes = Classes(with_background(content.names) if source.classes is None else source.classes)
@@ -75,17 +75,17 @@ class ShapeFormat(LabelFormat):
 
         def annotation(index: int) -> Annotation:
             record = content.records[index]
-            with place(record.file, record.image if self.scope == "data set" else ""):
+            with error_context(record.file, record.image if self.scope == "data set" else ""):
                 size = record.size or source.size
                 if size is None and source.images is not None:
                     size = source.images.size(record.image)
                 if size is None:
-                    raise InputError("it does not say how large the image is; give images=FOLDER, or size=(H, W)")
+                    raise InputError("it does not state the image's size; give images=FOLDER or size=(H, W)")
                 check_pixels(size)
                 shapes = record.shapes()
                 if not shapes and self.painting.unlabelled is None:
                     warnings.warn(
-                        f"{record.image} has no shapes, so that all of it counts as not annotated; with "
+                        f"{record.image} has no shapes, so all of it is treated as not annotated; with "
                         "unlabelled=background it is all background",
                         stacklevel=4,
                     )
@@ -94,11 +94,11 @@ class ShapeFormat(LabelFormat):
         return AnnotationSet(classes, [record.image for record in content.records], annotation)
 
     def shown(self, annotation: Annotation) -> tuple[int | None, Callable[[int], str]]:
-        """The id that is left out when it is written, and the names of the others."""
+        """The id that is not written, and a function from the other ids to their names."""
         classes = annotation.classes
         skip = classes.ignore if self.painting.unlabelled == "ignore" else classes.background
         if skip is not None and bool((annotation.labels == skip).all()):
-            skip = None  # without a shape it would count as not annotated
+            skip = None  # an image without any shape would be read as not annotated
         return skip, lambda value: IGNORE_NAME if value == classes.ignore else classes.names[value]
 
     def polygons(self, annotation: Annotation) -> Iterable[tuple[str, Points]]:
@@ -108,7 +108,7 @@ class ShapeFormat(LabelFormat):
             yield name(value), ring
 
     def masks(self, annotation: Annotation) -> Iterable[tuple[str, Mask, tuple[int, int]]]:
-        """Name, mask and place of each class: the smallest box around its pixels, and its first column and row."""
+        """Name, mask and offset of each class: the mask of its bounding box, and the box's first column and row."""
         skip, name = self.shown(annotation)
         for value in np.unique(annotation.labels):
             if value != skip:
@@ -118,12 +118,12 @@ class ShapeFormat(LabelFormat):
 
 
 def order_of_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names that stand in no order of their own: sorted, background first."""
+    """Sort names that have no order of their own: background first, then alphabetically."""
     return tuple(sorted(set(names), key=lambda name: (name.lower() not in BACKGROUND_NAMES, name)))
 
 
 def mask_in(mask: Mask, offset: tuple[int, int], size: Size) -> Mask:
-    """A mask of the whole image from its part that begins at column and row `offset`."""
+    """Place a mask at column and row `offset` in an empty mask of the image's size (H, W)."""
     whole = np.zeros(size, dtype=bool)
     whole[offset[1] : offset[1] + mask.shape[0], offset[0] : offset[0] + mask.shape[1]] = mask
     return whole

@@ -1,4 +1,4 @@
-"""How files name images: references that stay below a folder, and the images they stand for."""
+"""Resolve the image paths in label files; they must stay within a folder."""
 
 from __future__ import annotations
 
@@ -20,28 +20,34 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def checked_reference(text: object, shown: str | None = None) -> str:
-    """A reference to an image: relative, with "/" between, and no way up. shown: as the file has it, for the error.
+    """Validate and normalise the path of an image: relative, "/" as the separator, within its folder.
+
+    Args:
+        shown: the path as it is in the file, for the error.
 
     Raises:
         InputError: anything else.
     """
     if not isinstance(text, str) or not text or len(text) > 1000 or not text.isprintable():
-        raise InputError(f"An image's name is printable text of 1 to 1000 letters; got {str(text)[:80]!r}")
+        raise InputError(f"An image's path is printable text of 1 to 1000 characters; got {str(text)[:80]!r}")
     clean = posixpath.normpath(text.replace("\\", "/"))
     if clean.startswith(("/", "..")) or _DRIVE.match(clean) or clean == ".":
         name = (shown or text)[:200]
-        raise InputError(f"The image {name!r} lies outside of the labels' folder; say where: images=FOLDER")
+        raise InputError(f"The image {name!r} is outside the labels' folder; give its folder, images=FOLDER")
     return clean
 
 
 def reference(text: object, folder: Path, top: Path, images: ImageFiles | None) -> str:
-    """The reference of an image that a file in `folder` names, for labels of the folder `top`.
+    """Resolve the image path in a label file to a relative path.
 
-    A name that leads out (`../images/a.jpg`, as tools write where labels have a folder of their own; an absolute one)
-    is followed from the file, and taken if it ends below the folder of the images.
+    A path that leaves `top` (`../images/a.jpg`, or an absolute one) is resolved from the file, and accepted if it is
+    within the folder of the images.
+
+    Args:
+        folder: of the label file. top: folder of all labels. images: folder of the images, if given.
 
     Raises:
-        InputError: it does not, or that folder is not known.
+        InputError: the path is outside the folder of the images, or leaves `top` and no such folder is given.
     """
     if not isinstance(text, str):
         return checked_reference(text)
@@ -67,31 +73,35 @@ class ImageFiles:
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise FileError(f"{root} is not a folder; expected that of the images")
+            raise FileError(f"{root} is not a folder; expected the folder of the images")
         self.root = root
 
     def path(self, image: str) -> Path:
-        """The file of a reference."""
+        """The file of a relative path."""
         return self.root / checked_reference(image)
 
     def size(self, image: str) -> Size:
-        """(H, W), upright. Raises FileError: there is no such image, or it cannot be read."""
+        """(H, W) of an image, after EXIF rotation.
+
+        Raises:
+            FileError: there is no such image, or it cannot be read.
+        """
         width, height = open_image(self.path(image)).size
         return height, width
 
     def opener(self, image: str) -> Callable[[], np.ndarray[Any, np.dtype[np.uint8]]]:
-        """A call that gives the image, uint8 [H, W, 3]."""
+        """A function that returns the image, uint8 [H, W, 3]."""
         return partial(_picture, self.path(image))
 
     def with_stem(self, stem: str) -> str:
-        """The reference of the only image with this name but for its suffix.
+        """Relative path of the only image whose path without suffix is `stem`.
 
         Raises:
             FileError: there is none. InputError: there are several.
         """
         names = self._stems.get(posixpath.normpath(stem), [])
         if len(names) > 1:
-            raise InputError(f"{self.root} has {' and '.join(names[:3])}; it is not clear to which the labels belong")
+            raise InputError(f"{self.root} has {' and '.join(names[:3])}; the labels may belong to either")
         if not names:
             raise FileError(f"{self.root} has no image {stem} ({', '.join(sorted(IMAGE_SUFFIXES))})")
         return names[0]

@@ -1,4 +1,4 @@
-"""Run lengths: COCO's, down the columns, as numbers or as its compressed text; CVAT's, along the rows."""
+"""Run-length masks: COCO's in column order, as numbers or compressed text; CVAT's in row order."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _OFFSET, _BITS, _MORE, _SIGN = 48, 5, 0x20, 0x10
 
 
 def runs(flat: Mask) -> list[int]:
-    """Lengths of alternating runs of a mask [N], that of False first, which may be 0."""
+    """Lengths of the alternating runs of a mask [N]; the first is of False and may be 0."""
     edges = np.flatnonzero(np.diff(flat, prepend=False))
     lengths: list[int] = np.diff(edges, prepend=0, append=flat.size).tolist()
     return lengths
 
 
 def mask_of_runs(lengths: Sequence[Any], size: Size, columns: bool) -> Mask:
-    """The mask [H, W] of runs, down its columns or along its rows.
+    """Decode runs to a mask [H, W], in column or row order.
 
     Raises:
-        FileError: a run is no whole number from 0 on, or they do not fill the mask.
+        FileError: a run is negative or not an integer, or the runs do not sum to H x W.
     """
     if not all(isinstance(run, int) and not isinstance(run, bool) and run >= 0 for run in lengths):
-        raise FileError("its run lengths are not whole numbers from 0 on")
+        raise FileError("its run lengths are not whole numbers of at least 0")
     total = sum(lengths)
     if total != size[0] * size[1]:
         raise FileError(f"its run lengths fill {total:,} pixels of {size[0]} x {size[1]} = {size[0] * size[1]:,}")
@@ -40,7 +40,7 @@ def mask_of_runs(lengths: Sequence[Any], size: Size, columns: bool) -> Mask:
 
 
 def compressed(lengths: Sequence[int]) -> str:
-    """Run lengths as COCO's text: each less the one before the last, in groups of five bits (as pycocotools does)."""
+    """Encode run lengths as pycocotools does: differences to the run before the last, in groups of five bits."""
     letters = []
     for index, run in enumerate(lengths):
         rest, more = run - lengths[index - 2] if index > 2 else run, True
@@ -52,17 +52,17 @@ def compressed(lengths: Sequence[int]) -> str:
 
 
 def uncompressed(text: str) -> list[int]:
-    """The run lengths of COCO's text.
+    """Decode COCO's compressed run lengths.
 
     Raises:
-        FileError: it has other letters, a run above 2**60, or ends within one.
+        FileError: invalid characters, a run above 2**60, or truncated text.
     """
     lengths: list[int] = []
     value = shift = 0
     for letter in text:
         code = ord(letter) - _OFFSET
         if not 0 <= code < 2 * _MORE or shift > 60:
-            raise FileError(f"its run lengths are not COCO's text: {letter!r}")
+            raise FileError(f"its run lengths are not in COCO's compressed form: {letter!r}")
         value |= (code & (_MORE - 1)) << shift
         shift += _BITS
         if not code & _MORE:
@@ -71,5 +71,5 @@ def uncompressed(text: str) -> list[int]:
             lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
             value = shift = 0
     if shift:
-        raise FileError("its run lengths end within a number")
+        raise FileError("its run lengths are truncated")
     return lengths

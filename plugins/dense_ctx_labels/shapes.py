@@ -1,4 +1,4 @@
-"""Shapes: what annotation tools store; and the label map that they give together."""
+"""Shapes of annotation tools, and their conversion to a label map."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .raster import Mask, Points, draw, fill
 
 Unlabelled: TypeAlias = Literal["background", "ignore"]
 MAX_PIXELS = 1 << 28  # of an image whose size a file states: 16,384 x 16,384
-_BEYOND = 1.0  # pixels that tools let a point lie outside of the image
+_BEYOND = 1.0  # pixels; tools let points be slightly outside the image
 
 
 @dataclass(frozen=True)
 class Shape:
     """One shape of a file.
 
-    kind: "area" for all pixels inside of `rings`; "mask" for those of a mask; "stroke" for a line or a point; "brush"
-        for a mask that was painted, which may be a stroke or an area.
-    rings: for an area, closed lines; for strokes, the lines; each [N, 2] of x and y in pixels.
-    mask: its part of the image, from column and row `offset` on.
+    kind: "area" for all pixels inside `rings`; "mask" for a mask; "stroke" for lines or points; "brush" for a painted
+        mask, which may be a stroke or an area.
+    rings: closed rings of an area, or lines of a stroke; each float64 [N, 2], (x, y) in pixels.
+    mask: bool [h, w], at column and row `offset` of the image.
     """
 
     label: str
@@ -40,17 +40,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Painting:
-    """How shapes become a label map.
+    """Settings of the conversion of shapes to a label map.
 
     Args:
-        unlabelled: what the pixels of no shape are. Left out: background beside areas and masks, ignored beside
-            strokes, and refused where a file has both, or what was painted by brush. An image without any shape is not
-            annotated: ignored.
-        stroke_width: of lines and points that have none of their own, in pixels.
-        order: where shapes overlap, the later one of the file lies on top ("file"), or the smaller one ("area").
+        unlabelled: label of pixels without a shape, "background" or "ignore". Default: background if the image has
+            areas or masks, ignore if it has strokes or no shape; an image with both, or with brush masks, is refused.
+        stroke_width: width of lines and points, in pixels.
+        order: which of overlapping shapes is on top: the later one in the file ("file"), or the smaller one ("area").
 
     Raises:
-        InputError: a value that is none of these.
+        InputError: an invalid value.
     """
 
     unlabelled: Unlabelled | None = None
@@ -66,11 +65,11 @@ class Painting:
             raise InputError(f"order is file or area; got {self.order!r}")
 
     def paint(self, shapes: Sequence[Shape], size: Size, classes: Classes) -> LabelArray:
-        """The label map [H, W] of an image's shapes.
+        """Draw shapes to a label map [H, W] of `classes.dtype`.
 
         Raises:
-            InputError: a name that is no class; a point outside of the image or NaN; pixels of no shape, and it is not
-                clear what they are.
+            InputError: an unknown class name; a point that is outside the image or NaN; pixels without a shape whose
+                label `unlabelled` must state.
         """
         labels = np.zeros(size, dtype=classes.dtype)
         covered = np.zeros(size, dtype=bool)
@@ -90,7 +89,7 @@ class Painting:
             (x, y), (height, width) = shape.offset, shape.mask.shape
             if x < 0 or y < 0 or x + width > size[1] or y + height > size[0]:
                 raise InputError(
-                    f"A mask of {shape.label!r} reaches from ({x}, {y}) to ({x + width}, {y + height}); the image is "
+                    f"A mask of {shape.label!r} extends from ({x}, {y}) to ({x + width}, {y + height}); the image is "
                     f"{size[1]} x {size[0]} (W x H)"
                 )
             return shape.mask, x, y
@@ -101,7 +100,7 @@ class Painting:
             if (low < -_BEYOND).any() or (high > np.array(size[::-1]) + _BEYOND).any():
                 x, y = ring[np.argmax(np.maximum(-ring, ring - size[::-1]).max(1))]
                 raise InputError(
-                    f"A shape of {shape.label!r} has a point at ({x:.6g}, {y:.6g}), outside of the image of "
+                    f"A shape of {shape.label!r} has a point at ({x:.6g}, {y:.6g}), outside the image of "
                     f"{size[1]} x {size[0]} (W x H)"
                 )
         if shape.kind == "area":
@@ -112,34 +111,34 @@ class Painting:
         return mask, 0, 0
 
     def _rest(self, kinds: set[str], classes: Classes) -> int:
-        """The value of pixels that no shape covers."""
+        """The label of pixels that no shape covers."""
         areas, strokes = bool(kinds & {"area", "mask"}), "stroke" in kinds
         if self.unlabelled is None and ("brush" in kinds or (areas and strokes)):
             what = "masks painted by brush" if "brush" in kinds else "areas and strokes"
             raise InputError(
-                f"It has {what}, and pixels of no shape: they may be background or not annotated; say which: "
+                f"It has {what}, and pixels without a shape, which may be background or not annotated: give "
                 "unlabelled=background or unlabelled=ignore"
             )
         if self.unlabelled == "ignore" or (self.unlabelled is None and not areas):
             return classes.ignore
         if classes.background is None:
             raise InputError(
-                "It has pixels of no shape, and no class is called background: add that class, or say unlabelled=ignore"
+                "It has pixels without a shape, but no class background: add that class, or give unlabelled=ignore"
             )
         return classes.background
 
 
 def check_pixels(size: Size) -> None:
-    """Refuse a size that no image has, before memory is taken for it."""
+    """Raise InputError for an implausible size (H, W), before memory is allocated."""
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise InputError(f"An image of {size[0]} x {size[1]} (H x W); expected 1 to {MAX_PIXELS:,} pixels")
 
 
 def points_of(values: Any, least: int = 1) -> Points:
-    """Points [[x, y], ...] or [x, y, x, y, ...] of a file, [N, 2].
+    """Convert points [[x, y], ...] or [x, y, x, y, ...] of a file to float64 [N, 2].
 
     Raises:
-        FileError: they are not pairs of numbers, or fewer than `least`. InputError: NaN or infinity.
+        FileError: not pairs of numbers, or fewer than `least`. InputError: NaN or infinity.
     """
     points = None
     with contextlib.suppress(ValueError, TypeError, OverflowError):
@@ -154,7 +153,7 @@ def points_of(values: Any, least: int = 1) -> Points:
 
 
 @contextlib.contextmanager
-def place(file: object, what: str) -> Iterator[None]:
-    """Errors of the block begin with the file, and the image or shape in it."""
+def error_context(file: object, what: str) -> Iterator[None]:
+    """Prefix errors of the block with the file, and the image or shape in it."""
     with about(f"{file}: {what}" if what else file):
         yield

@@ -1,4 +1,4 @@
-"""Rasters larger than memory: read and labelled a window at a time."""
+"""Read and label rasters larger than memory, window by window."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Window:
     width: int
 
     def grown(self, margin: int, size: Size) -> Window:
-        """With `margin` pixels more on each side, as far as the raster reaches."""
+        """The window extended by `margin` pixels on each side, clipped to the raster's size (H, W)."""
         top, left = max(self.top - margin, 0), max(self.left - margin, 0)
         bottom, right = min(self.top + self.height + margin, size[0]), min(self.left + self.width + margin, size[1])
         return Window(top, left, bottom - top, right - left)
 
     def inside(self, outer: Window) -> tuple[slice, slice]:
-        """Its rows and columns within a larger one."""
+        """Its rows and columns relative to a larger window."""
         top, left = self.top - outer.top, self.left - outer.left
         return slice(top, top + self.height), slice(left, left + self.width)
 
@@ -62,18 +62,18 @@ class LabelSink(Protocol):
 
 
 class WindowedFormat(LabelFormat, ABC):
-    """A format whose files are read and written by windows too; images as well as labels.
+    """A format whose images and labels can also be read and written by windows.
 
-    `raster` and `sink` are context managers; a sink's file appears under its name when the block ends without an error.
+    `raster` and `sink` are context managers; the file of a sink gets its name when the block ends without an error.
     """
 
     @abstractmethod
     def raster(self, path: Path) -> AbstractContextManager[Raster]:
-        """An image of this format."""
+        """Open an image."""
 
     @abstractmethod
     def sink(self, path: Path, image: Path | None, size: Size, classes: Classes) -> AbstractContextManager[LabelSink]:
-        """Labels, and the image of this format that they lie over."""
+        """Open a label file for writing. image: the image it belongs to, in this format, if any."""
 
     @gateway
     def label(
@@ -87,22 +87,21 @@ class WindowedFormat(LabelFormat, ABC):
         margin: int = 128,
         progress: Callable[[Sequence[Window]], Iterator[Window]] = iter,
     ) -> Path:
-        """Label a raster of any size: one window in memory at a time.
+        """Label a raster of any size, with one window in memory at a time.
 
         Args:
             image: the raster. labels: the file to write.
-            predict: gives labels [h, w], ids of `classes`, for pixels uint8 [h, w, 3].
-            window: its sides, in pixels, without the margin.
-            margin: pixels around a window that are predicted with it and dropped, so that its border has seen what lies
-                beyond.
-            progress: shows the windows that go through it.
+            predict: returns labels [h, w], ids of `classes`, for pixels uint8 [h, w, 3].
+            window: side of a window in pixels, without the margin.
+            margin: pixels around a window that are predicted with it, as context, and discarded.
+            progress: wraps the sequence of windows, as tqdm does.
 
         Returns:
             `labels`.
 
         Raises:
-            InputError: a window or margin that is none; labels of another size than the window's, or of no class.
-            FileError: a file cannot be read or written; then nothing is written.
+            InputError: an invalid window or margin; predicted labels of another size, or ids of no class.
+            FileError: a file cannot be read or written; then no label file is left.
         """
         if window < 1 or margin < 0:
             raise InputError(f"A window has at least 1 pixel, and a margin 0; got {window} and {margin}")
@@ -117,7 +116,7 @@ class WindowedFormat(LabelFormat, ABC):
 
 
 def windows(size: Size, side: int) -> list[Window]:
-    """Windows of at most `side` x `side` pixels that cover a raster, row by row."""
+    """Windows of at most `side` x `side` pixels that tile a raster, row by row."""
     return [
         Window(top, left, min(side, size[0] - top), min(side, size[1] - left))
         for top in range(0, size[0], side)
@@ -126,13 +125,13 @@ def windows(size: Size, side: int) -> list[Window]:
 
 
 def checked(values: LabelArray, classes: Classes) -> LabelArray:
-    """Labels of the classes' dtype.
+    """Validate labels and convert them to the classes' dtype.
 
     Raises:
-        InputError: one that is no class.
+        InputError: not integers, or an id of no class.
     """
     if values.dtype.kind not in "iu":
-        raise InputError(f"Labels are whole numbers; got {values.dtype}")
+        raise InputError(f"Labels are integers; got {values.dtype}")
     beyond = values[((values < 0) | (values >= len(classes))) & (values != classes.ignore)]
     if beyond.size:
         raise InputError(f"{beyond.size} pixels hold {beyond.flat[0]}; expected ids of {len(classes)} classes")
@@ -140,29 +139,29 @@ def checked(values: LabelArray, classes: Classes) -> LabelArray:
 
 
 def to_picture(values: np.ndarray[Any, np.dtype[Any]], span: tuple[float, float] | None, name: str) -> Picture:
-    """Bands [h, w, B] as uint8 [h, w, 3]: one is repeated, the first three are red, green and blue.
+    """Convert bands [h, w, B] to uint8 [h, w, 3]: one band is repeated, three are red, green and blue.
 
     Args:
-        span: the values of black and white; what lies beyond is cut. Needed but for 8 bits.
+        span: the values of black and white; others are clipped. Required unless the dtype is uint8.
 
     Raises:
-        InputError: another dtype than uint8 without `span`; two bands.
+        InputError: a dtype other than uint8 without `span`; not one or three bands.
     """
     if values.shape[2] not in (1, 3):
-        raise InputError(f"{name} has {values.shape[2]} bands; say which are red, green and blue: bands=[4, 3, 2]")
+        raise InputError(f"{name} has {values.shape[2]} bands; name those of red, green and blue: bands=[4, 3, 2]")
     if span is not None:
         low, high = span
         shares = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (high - low)
         values = (shares.clip(0, 1) * 255).round().astype(np.uint8)
     if values.dtype != np.uint8:
-        raise InputError(f"{name} holds {values.dtype}, which does not say what is white: span=[0, 10000], for example")
+        raise InputError(f"{name} holds {values.dtype}: give the values of black and white, such as span=[0, 10000]")
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 
 def check_span(span: Sequence[float] | None) -> tuple[float, float] | None:
-    """Two finite values, the first below the second."""
+    """Validate a span: two finite values, the first below the second."""
     if span is None:
         return None
     if len(span) != 2 or not all(np.isfinite(value) for value in span) or not span[0] < span[1]:
-        raise InputError(f"span is two values, that of black below that of white; got {list(span)}")
+        raise InputError(f"span is two values, the first (black) below the second (white); got {list(span)}")
     return float(span[0]), float(span[1])

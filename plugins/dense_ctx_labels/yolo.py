@@ -1,4 +1,4 @@
-"""YOLO segments as ultralytics documents them: one text file an image, names in a data.yaml."""
+"""Format `yolo`: segments as ultralytics documents them, one text file per image and class names in data.yaml."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .contours import regions
 from .folders import files_below, write_each
 from .parsing import lines_of
 from .records import Record, Records, ShapeFormat
-from .shapes import Shape, check_pixels, place, points_of
+from .shapes import Shape, check_pixels, error_context, points_of
 
 _YAML, _LIST, _LABELS, _IMAGES = "data.yaml", "classes.txt", "labels", "images"
 
 
 class Yolo(ShapeFormat):
-    """`yolo` (https://docs.ultralytics.com/datasets/segment/): `class x1 y1 x2 y2 ...` in shares of width and height.
+    """`yolo` (https://docs.ultralytics.com/datasets/segment/): `class x1 y1 x2 y2 ...` relative to width and height.
 
-    Labels are below `labels/`, images in the same places below `images/`, or where `images` says; the files do not say
-    how large the images are. Background is no class there, and ignored pixels have no place.
+    Label files are in `labels/` and correspond to images in `images/`, or in the folder given as `images`. The files do
+    not state the images' sizes. Background is not a class, and ignored pixels cannot be represented.
     """
 
     title = "YOLO segments"
@@ -53,22 +53,22 @@ class Yolo(ShapeFormat):
             image = source.images.with_stem(stem) if source.images else f"{stem}.jpg"
             size = source.images.size(image) if source.images else source.size
             if size is None:
-                raise InputError(f"{file} does not say how large its image is; give images=FOLDER, or size=(H, W)")
+                raise InputError(f"{file} does not state its image's size; give images=FOLDER or size=(H, W)")
             records.append(Record(image, size, partial(_shapes, file, size, names), file))
         return Records(records, names)
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """labels/ with a file an image, and data.yaml."""
+        """Write labels/ with one file per image, and data.yaml."""
         skip = classes.ignore if self.painting.unlabelled == "ignore" else classes.background
         ids = {value: index for index, value in enumerate(v for v in range(len(classes)) if v != skip)}
         if path.suffix.lower() == self.suffix:
-            raise InputError(f"{path} is a single file; YOLO's labels are a folder, with {_YAML} and {_LABELS}/")
+            raise InputError(f"{path} is a file; YOLO labels are a folder with {_YAML} and {_LABELS}/")
 
         def write(file: Path, annotation: Annotation) -> None:
             if skip != classes.ignore and bool((annotation.labels == classes.ignore).any()):
                 raise InputError(
-                    "YOLO has no place for pixels that are not annotated, beside background; with unlabelled=ignore "
-                    "background is a class and they are left out"
+                    "YOLO cannot represent both background and pixels that are not annotated; with unlabelled=ignore "
+                    "background is a class and pixels without a label are not annotated"
                 )
             height, width = annotation.labels.shape
             lines = []
@@ -84,12 +84,12 @@ class Yolo(ShapeFormat):
 
 
 def _names(folder: Path) -> tuple[str, ...]:
-    """The names of classes by their numbers."""
+    """Class names of data.yaml or classes.txt, in the order of their numbers."""
     file = folder / _YAML
     if not file.is_file():
         if (folder / _LIST).is_file():
             return lines_of(folder / _LIST)
-        raise FileError(f"There is no {_YAML} or {_LIST} in {folder}, which would have the names of classes")
+        raise FileError(f"There is no {_YAML} or {_LIST} with the class names in {folder}")
     try:
         content = load_yaml(read_text(file), str(file))
     except ConfigError as error:
@@ -98,7 +98,7 @@ def _names(folder: Path) -> tuple[str, ...]:
     if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, (str, int)) for name in names):
-        raise FileError(f"{file} has no names of classes, from number 0 on")
+        raise FileError(f"{file} has no class names numbered from 0")
     return tuple(map(str, names))
 
 
@@ -109,11 +109,11 @@ def _shapes(file: Path, size: Size, names: tuple[str, ...]) -> list[Shape]:
         words = line.split()
         if not words:
             continue
-        with place(f"line {number}", ""):
+        with error_context(f"line {number}", ""):
             if not words[0].isdecimal() or int(words[0]) >= len(names):
                 raise FileError(f"the class is a number from 0 to {len(names) - 1}; got {words[0][:20]!r}")
             if len(words) == 5:
-                raise InputError("it is a box, which does not say whose the pixels are; expected segments")
+                raise InputError("it is a box, which does not label pixels; expected segments")
             try:
                 values = [float(word) for word in words[1:]]
             except ValueError:

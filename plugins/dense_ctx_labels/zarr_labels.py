@@ -1,4 +1,4 @@
-"""OME-Zarr: label images inside of images, larger than memory too, and plain arrays; by zarr-python, extra `zarr`."""
+"""Format `ome-zarr`: label images within images, also larger than memory, and plain arrays (extra `zarr`)."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ _LABELS = "labels"
 class OmeZarr(WindowedFormat):
     """`ome-zarr` (https://ngff.openmicroscopy.org): label images of OME-Zarr 0.4 and 0.5, and plain zarr arrays.
 
-    Labels are at `IMAGE.zarr/labels/NAME`, with names and colours of the classes. Written to an image that is there,
-    they are added to it, in its version; else there is a new file with the labels alone, in 0.5.
+    Labels are at `IMAGE.zarr/labels/NAME`, with names and colours of the classes. They are added to an existing image,
+    in its version; otherwise a new file with the labels alone is written, in 0.5.
 
     Args:
-        name: of the label image; when reading it may be left out where there is only one.
-        bands: of an image, the channels that are red, green and blue, from 1; default: the only one, or the first three
+        name: of the label image; optional when reading an image with only one.
+        bands: 1-based channels of an image to use as red, green and blue; default: the only channel, or the first three
             of three or four.
-        span: values of an image that are black and white; needed but for 8 bits.
+        span: values of an image to map to black and white; required unless the image has 8 bits.
     """
 
-    title = "OME-Zarr label images; plain zarr arrays, in"
+    title = "OME-Zarr label images; reads plain zarr arrays too"
     suffix = ".zarr"
 
     def __init__(
@@ -64,21 +64,21 @@ class OmeZarr(WindowedFormat):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """A zarr group or array, or a folder of such that end in .zarr."""
+        """A zarr group or array, or a folder with such called *.zarr."""
         return path.is_dir() and (is_node(path) or any(is_node(one) for one in path.rglob("*.zarr")))
 
     def load(self, source: Source) -> AnnotationSet:
-        """Read each label image whole when it is asked for."""
+        """List the label images; each is read when its annotation is indexed."""
         roots = [source.path] if is_node(source.path) else sorted(p for p in source.path.rglob("*.zarr") if is_node(p))
         if not roots:
-            raise FileError(f"{source.path} is not a zarr group or array, and none is in it")
+            raise FileError(f"{source.path} is not a zarr group or array, and contains none")
         top = source.path.parent if is_node(source.path) else source.path
         stems = [root.relative_to(top).with_suffix("").as_posix() for root in roots]
         images = [source.images.with_stem(stem) if source.images else f"{stem}.zarr" for stem in stems]
         paths = [self._label_image(root) for root in roots]
         tables = [_table(path) for path in paths]
         if any(table != tables[0] for table in tables):
-            raise InputError(f"The label images in {source.path} have different classes: open them apart")
+            raise InputError(f"The label images in {source.path} have different classes: open them separately")
         names, colours = tables[0]
         classes = Classes(source.classes or tuple(name for name in names.values() if name != IGNORE_NAME))
         classes = classes.with_colours(colours)
@@ -104,11 +104,11 @@ class OmeZarr(WindowedFormat):
         if self.name is not None and names and self.name not in names:
             raise InputError(f"{root} has no labels {self.name!r}; it has {', '.join(names)}")
         if self.name is None and len(names) > 1:
-            raise InputError(f"{root} has the labels {', '.join(names)}; say which: name={names[0]}")
+            raise InputError(f"{root} has the labels {', '.join(names)}; choose one, such as name={names[0]}")
         return root / _LABELS / (self.name or names[0]) if names else root
 
     def save(self, path: Path, classes: Classes, annotations: Iterator[Annotation]) -> None:
-        """One file an image."""
+        """Write one file per image."""
 
         def write(file: Path, annotation: Annotation) -> None:
             height, width = annotation.labels.shape
@@ -119,34 +119,32 @@ class OmeZarr(WindowedFormat):
 
     @contextlib.contextmanager
     def raster(self, path: Path) -> Iterator[Raster]:
-        """An image by windows."""
+        """Open an image for reading by windows."""
         node, axes, _ = array_of(path)
         count = dict(zip(axes, node.shape or (), strict=True)).get("c", 1)
         bands = self.bands or ([1] if count == 1 else [1, 2, 3] if count in (3, 4) else None)
         if bands is None or max(bands) > count:
-            raise InputError(
-                f"{path} has {count} channels; say which are red, green and blue: bands=[3, 2, 1], for example"
-            )
+            raise InputError(f"{path} has {count} channels; name those of red, green and blue, such as bands=[3, 2, 1]")
         yield _Raster(node, axes, [band - 1 for band in bands], self.span)
 
     @contextlib.contextmanager
     def sink(self, path: Path, image: Path | None, size: Size, classes: Classes) -> Iterator[LabelSink]:
-        """Labels by windows, added to `path` where it is an image, with the size of a pixel of `image`."""
+        """Open a label image for writing by windows, added to `path` if it is an image; pixel size as `image`."""
         name = self.name or "classes"
         root = path if is_node(path) else None
         version: Version = 3
         pixel = 1.0, 1.0
-        for place in filter(None, (image, root)):
-            node, axes, pixel = array_of(place)
+        for reference in filter(None, (image, root)):
+            node, axes, pixel = array_of(reference)
             if size_of(node, axes) != size:
-                raise InputError(f"The labels are {list(size)} (H, W), {place} is {list(size_of(node, axes))}")
+                raise InputError(f"The labels are {list(size)} (H, W), {reference} is {list(size_of(node, axes))}")
         if root is not None:
             version = node_of(root).version
-            if name in (there := names_of_labels(root)) or (root / _LABELS / name).exists():
-                raise InputError(f"{root} has labels {name!r} already; write another name, besides {', '.join(there)}")
+            if name in (others := names_of_labels(root)) or (root / _LABELS / name).exists():
+                raise InputError(f"{root} already has labels {name!r}; use another name than {', '.join(others)}")
         partial = path.with_name(f".{path.stem}.{unique()}.partial")
         try:
-            # whatever it is in, the label image is complete before it has its name
+            # the label image is complete before it gets its name
             top = zarr.create_group(str(partial), zarr_format=version)
             holder = top if root else top.create_group(_LABELS, attributes=_listed([name], version))
             group = holder.create_group(name, attributes=label_metadata(name, classes, pixel, version))
@@ -185,7 +183,7 @@ def _listed(names: list[str], version: Version) -> dict[str, Any]:
 
 
 def _table(path: Path) -> tuple[dict[int, str], dict[str, Colour]]:
-    """Names of the values of a label image, and colours; `class 0` ... where it has no names."""
+    """Names and colours of the values of a label image; names `class 0` ... if it states none."""
     names, colours = classes_of(path)
     if names:
         return names, colours
@@ -193,7 +191,7 @@ def _table(path: Path) -> tuple[dict[int, str], dict[str, Colour]]:
     check_pixels(size_of(node, axes))
     highest = int(_plane(node, axes).max())
     if highest >= LIMIT:
-        raise InputError(f"{path} holds {highest}; expected ids of classes, below {LIMIT}: instances are no classes")
+        raise InputError(f"{path} holds {highest}; expected class ids below {LIMIT}, not instance ids")
     return {index: f"class {index}" for index in range(highest + 1)}, {}
 
 
@@ -208,7 +206,7 @@ def _plane(node: Node, axes: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int
 
 
 def _values(
-    node: Node, axes: tuple[str, ...], rows: slice, columns: slice, bands: list[int] | None | None
+    node: Node, axes: tuple[str, ...], rows: slice, columns: slice, bands: list[int] | None
 ) -> np.ndarray[Any, np.dtype[Any]]:
     """A window of an array as [h, w, B], of all channels or some."""
     parts = {"y": rows, "x": columns, "c": slice(None)}

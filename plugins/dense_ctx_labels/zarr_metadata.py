@@ -1,4 +1,4 @@
-"""What the JSON of a zarr hierarchy says, read and checked before any data is decoded."""
+"""Read and validate the JSON metadata of a zarr hierarchy, before any data is decoded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .classes import IGNORE_NAME, Classes, Colour
 from .references import checked_reference
 from .shapes import MAX_PIXELS
 
-# nothing that makes objects: numcodecs has a filter that opens pickles
+# codecs that cannot create objects: numcodecs has one that unpickles
 _CODECS = {"bytes", "blosc", "gzip", "zlib", "zstd", "lz4", "bz2", "lzma", "crc32c", "sharding_indexed", "transpose"}
 _MAX_BYTES = 1 << 24  # of one file of metadata
 
@@ -35,13 +35,13 @@ class Node:
 
     @property
     def ome(self) -> Mapping[str, Any]:
-        """OME-Zarr's attributes: of 0.5 below "ome", of 0.4 beside others."""
+        """OME-Zarr's attributes: under "ome" in version 0.5, at the top level in 0.4."""
         inner = self.attributes.get("ome", self.attributes)
         return inner if isinstance(inner, dict) else {}
 
 
 def is_node(path: Path) -> bool:
-    """Whether a folder is a group or an array of zarr."""
+    """Whether a folder is a zarr group or array."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
 
 
@@ -49,7 +49,7 @@ def node_of(path: Path) -> Node:
     """Read a node.
 
     Raises:
-        FileError: it is none, its metadata is damaged, or it has a codec that is not on the list.
+        FileError: it is not a node, its metadata is damaged, or it uses a codec that is not allowed.
     """
     try:
         if (path / "zarr.json").is_file():
@@ -74,7 +74,7 @@ def node_of(path: Path) -> Node:
 
 def _mapping(path: Path, attributes: Any) -> Mapping[str, Any]:
     if not isinstance(attributes, dict):
-        raise FileError(f"{path} has damaged zarr metadata: its attributes are no mapping")
+        raise FileError(f"{path} has damaged zarr metadata: its attributes are not a mapping")
     return attributes
 
 
@@ -83,7 +83,7 @@ def _check_codecs(path: Path, codecs: Any) -> None:
         name = codec.get("name", codec.get("id"))
         if name not in _CODECS:
             raise FileError(
-                f"{path} is packed by {str(name)[:40]!r}, which is not opened; expected {', '.join(_CODECS)}"
+                f"{path} uses the codec {str(name)[:40]!r}, which is not allowed; expected {', '.join(_CODECS)}"
             )
         configuration = codec.get("configuration") or {}
         _check_codecs(path, [*configuration.get("codecs", []), *configuration.get("index_codecs", [])])
@@ -92,18 +92,18 @@ def _check_codecs(path: Path, codecs: Any) -> None:
 def _array(path: Path, version: Version, attributes: Any, shape: Any, chunks: Any, dtype: Any) -> Node:
     sides = (*shape, *chunks)
     if not all(isinstance(side, int) and side > 0 for side in sides) or len(shape) != len(chunks):
-        raise FileError(f"{path} has no shape: {shape} in chunks of {chunks}")
+        raise FileError(f"{path} has an invalid shape: {shape} in chunks of {chunks}")
     if prod(chunks) > MAX_PIXELS:
-        raise FileError(f"{path} has chunks of {prod(chunks):,} values; no more than {MAX_PIXELS:,} are read")
+        raise FileError(f"{path} has chunks of {prod(chunks):,} values; at most {MAX_PIXELS:,} are read")
     if str(dtype).lstrip("<>|=").rstrip("0123456789") not in ("u", "i", "f", "b", "uint", "int", "float", "bool"):
         raise FileError(f"{path} has values of type {str(dtype)[:40]!r}; expected numbers")
     return Node(path, version, attributes, tuple(shape))
 
 
 def array_of(path: Path) -> tuple[Node, tuple[str, ...], tuple[float, float]]:
-    """The array of an image or label image in full size, the names of its axes, and the size of a pixel (y, x).
+    """The full-resolution array of an image or label image, the names of its axes, and the size of a pixel (y, x).
 
-    A plain array of two axes, or of three of which the last has one, three or four channels, is one too.
+    A plain array [H, W] or [H, W, C] with one, three or four channels is accepted too.
 
     Raises:
         FileError: there is no such array.
@@ -129,7 +129,7 @@ def array_of(path: Path) -> tuple[Node, tuple[str, ...], tuple[float, float]]:
 
 
 def names_of_labels(path: Path) -> list[str]:
-    """The label images of an OME-Zarr image."""
+    """Names of the label images of an OME-Zarr image."""
     if not is_node(path / "labels"):
         return []
     names = node_of(path / "labels").ome.get("labels", [])
@@ -139,7 +139,7 @@ def names_of_labels(path: Path) -> list[str]:
 
 
 def classes_of(path: Path) -> tuple[dict[int, str], dict[str, Colour]]:
-    """Names of the values of a label image, and colours of the names."""
+    """Names of the values of a label image (id -> name), and colours (name -> (R, G, B))."""
     content = node_of(path).ome.get("image-label") or {}
     names: dict[int, str] = {}
     colours: dict[str, Colour] = {}
@@ -155,7 +155,7 @@ def classes_of(path: Path) -> tuple[dict[int, str], dict[str, Colour]]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FileError(f"{path} has a damaged image-label: {error!r}") from None
     if len(set(names.values())) < len(names):
-        raise InputError(f"{path} has two values of one name")
+        raise InputError(f"{path} has the same name for two values")
     return names, colours
 
 
@@ -181,9 +181,9 @@ def size_of(node: Node, axes: tuple[str, ...]) -> Size:
     """(H, W) of an array.
 
     Raises:
-        InputError: it has other sides above one, besides channels.
+        InputError: an axis other than y, x and channels has a length above 1.
     """
     sides = dict(zip(axes, node.shape or (), strict=True))
     if any(side > 1 for axis, side in sides.items() if axis not in ("y", "x", "c")):
-        raise InputError(f"{node.path} has {sides}; expected one image, of one time and depth")
+        raise InputError(f"{node.path} has {sides}; expected one image: a single time and depth")
     return sides["y"], sides["x"]

@@ -1,4 +1,4 @@
-"""The card of a predictor: what it predicts, from how little, and how to use it. It names no path of this machine."""
+"""Model card of a predictor: task, classes and usage. It holds no local path."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ RESULTS = {
     "segmentation": "int64 [H, W], the ids below",
     "depth": "float [1, H, W], metres",
     "normals": "float [3, H, W], unit vectors: x right, y down, z into the scene",
-    "regression": "float [K, H, W], values as the examples had them",
+    "regression": "float [K, H, W], in the units of the examples",
 }
 
 
 def predictor_card(predictor: Predictor, name: str, license: str) -> str:
-    """README.md of a predictor with examples of its own, with the Hub's metadata on top."""
+    """README.md of a predictor that was fitted to examples, with the Hub's metadata as front matter."""
     context = predictor.context
-    method = "" if context is None else f", read by `{context.method}` as a few annotated images show it"
+    method = "" if context is None else f", by the probe `{context.method}` fitted to a few annotated images"
     config = predictor.model.model_config
     parts = "" if config is None else f" backbone `{config.backbone.name}`, decoder `{config.decoder.name}`"
     lines = [
@@ -52,7 +52,7 @@ def predictor_card(predictor: Predictor, name: str, license: str) -> str:
         lines += [f"| {c.id} | {_cell(c.name)} | #{bytes(c.colour).hex()} |" for c in predictor.classes]
         lines.append("")
     lines += [
-        "It knows what its examples showed and nothing else: check it on images that look different.",
+        "It was fitted to its examples only: check it on images that look different.",
         "",
         f"Licence: {license}. The backbone keeps the licence of its own home.",
         "",

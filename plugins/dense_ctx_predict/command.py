@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from .queries import Query
     from .run import Summary
 
-LISTED = 20  # at most so many files are printed one by one
+LISTED = 20  # most files that are printed one by one
 FACTS = "predictor.json"
-OF_EXAMPLES = ("method", "ignore_index", "classes", "task")  # options that say how examples are read
+EXAMPLE_OPTIONS = ("method", "ignore_index", "classes", "task")  # how examples are read
 
 
 class Predict(Command):
@@ -35,14 +35,14 @@ class Predict(Command):
     help = "masks, depth or normals for images, folders and videos: from annotated examples, or by a trained head"
     description = (
         "From annotated examples (--support), by a saved predictor, or by a model with a trained head (--model). A "
-        "folder stands for all images and videos in it and below. The same command goes on where it was."
+        "folder stands for all images and videos in it and its subfolders. Run the same command again to resume."
     )
     epilog = (
         "Example: dense-ctx predict --support a.jpg:a_mask.png --query photos/ --classes 0=background 1=cup. "
         "A mask has the image's size and holds class ids (palette or grey PNG), 255 where nothing is annotated: a few "
         "strokes of each class will do. The status is 1 where a file could not be predicted."
     )
-    stop_note = "what is predicted is in {out}; the same command goes on from there"
+    stop_note = "finished predictions are in {out}; run the same command again to resume"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
@@ -104,7 +104,7 @@ class Predict(Command):
         add_precision_arguments(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Predict; print where the files are, and what was left out."""
+        """Predict; print the output paths and the skipped files. Returns 1 if any was skipped."""
         from dense_ctx.errors import InputError
 
         from . import labels
@@ -117,7 +117,7 @@ class Predict(Command):
         pairs = [split_pair(text) for text in args.support or []]
         inputs = [args.labels_in] if args.labels_in else [mask for _, mask in pairs]
         outputs = [args.out, *([args.labels_out] if args.labels_out else [])]
-        # labels may lie beside images that are to be predicted; masks are left out
+        # labels may be in a folder of images to predict; mask files are skipped
         skip = [path for path in inputs if not path.is_dir() or args.images]
         queries = expand(args.query or [], frames=args.frames, skip=[*outputs, *skip])
         form = labels.target(args)
@@ -145,13 +145,13 @@ class Predict(Command):
                 print(line)
             return status
         finally:
-            if [path.name for path in args.out.iterdir()] == [FACTS]:  # nothing came of it: the folder is free
+            if [path.name for path in args.out.iterdir()] == [FACTS]:  # nothing was predicted: leave no folder
                 (args.out / FACTS).unlink()
                 args.out.rmdir()
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What can be refused before anything is opened."""
+    """Validate the arguments before any file is opened."""
     from dense_ctx.config import parse_part
     from dense_ctx.errors import InputError
     from dense_ctx.plugins import registry
@@ -159,7 +159,7 @@ def _check(args: argparse.Namespace) -> None:
     from .support import class_names, ignore_index
 
     if args.support is None and args.labels_in is None:
-        refuse(args, OF_EXAMPLES, "without --support")
+        refuse(args, EXAMPLE_OPTIONS, "without --support")
     if args.labels_in is None:
         refuse(args, ["labels_from", "images"], "without --labels-in")
     else:
@@ -190,7 +190,7 @@ def _writer(args: argparse.Namespace, predictor: Predictor) -> Writer:
 
 
 def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
-    """Make `out` the folder of this predictor's files, or refuse one of another's."""
+    """Reserve `out` for this predictor; refuse a folder with predictions of another."""
     from dataclasses import asdict
 
     from dense_ctx.persistence.identity import Identity
@@ -223,15 +223,15 @@ def _report(summary: Summary, writer: Writer, count: int) -> int:
 
     folder = writer.out / FOLDERS[writer.predictor.task]
     parts = [f"{summary.new} predicted in {summary.seconds:.0f} s"]
-    parts += [f"{summary.before} were there before"] if summary.before else []
-    parts += [f"{len(summary.skipped)} left out"] if summary.skipped else []
+    parts += [f"{summary.before} already done"] if summary.before else []
+    parts += [f"{len(summary.skipped)} skipped"] if summary.skipped else []
     print(f"{count} image(s) and video(s): {', '.join(parts)}\n  {folder}, listed in {writer.out / RECORD}")
     if writer.pictures:
         print(f"  {writer.out / ('overlays' if writer.predictor.task == 'segmentation' else 'pictures')}")
     if summary.without_depth:
         print(f"  {summary.without_depth} of them have pixels without a positive depth, written as 0", file=sys.stderr)
-    for path, reason in list(summary.skipped.items())[:LISTED] if count > LISTED else ():  # else it is just above
-        print(f"left out {path}: {reason}", file=sys.stderr)
+    for path, reason in list(summary.skipped.items())[:LISTED] if count > LISTED else ():  # else printed just above
+        print(f"skipped {path}: {reason}", file=sys.stderr)
     if len(summary.skipped) > LISTED:
         print(f"... and {len(summary.skipped) - LISTED} more", file=sys.stderr)
     return 1 if summary.skipped else 0

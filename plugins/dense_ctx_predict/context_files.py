@@ -1,4 +1,4 @@
-"""A fitted InContext on disk: probe.json and probe.safetensors, for the model they were fitted with."""
+"""Save and load a fitted InContext (probe.json, probe.safetensors), without its model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dense_ctx.numerics import preserve_generators, require_finite
 from dense_ctx.persistence.artefact import Artefact, read_object
 from dense_ctx.persistence.file_args import check_file_args
 from dense_ctx.persistence.tensors import load_probe, read_state, stored
-from dense_ctx.plugins import registry
+from dense_ctx.plugins import blamed, registry
 
 if TYPE_CHECKING:
     from dense_ctx.model import DenseModel
@@ -31,7 +31,7 @@ CONTEXT = Artefact("fitted InContext", ("probe.json", "probe.safetensors"))
 
 @dataclass(frozen=True)
 class _Facts:
-    """probe.json: all of a fitted context but tensors; `outputs` are channels, `model` what its features are of."""
+    """probe.json: a fitted context without its tensors. outputs: channels. model: identity of the feature model."""
 
     method: str
     task: Task
@@ -46,12 +46,12 @@ class _Facts:
 
 @gateway
 def save_context(context: InContext, folder: str | os.PathLike[str]) -> Path:
-    """Write what was learnt (probe.safetensors, probe.json, manifest.json), not the model; whole or not at all.
+    """Save a fitted context atomically (probe.safetensors, probe.json, manifest.json), without the model.
 
     Raises:
         NotFittedError: before `fit`.
-        NonFiniteError: NaN or infinity in it.
-        FileError: the folder holds something else, another process is writing it, or it cannot be written.
+        NonFiniteError: the probe holds NaN or infinity.
+        FileError: the folder holds other files, another process is writing it, or it cannot be written.
     """
     folder = Path(folder)
     if context.probe_ is None:
@@ -61,7 +61,8 @@ def save_context(context: InContext, folder: str | os.PathLike[str]) -> Path:
         context.method, cast(Task, context.task_), context.options, context.ignore_index, tuple(targets.classes),
         targets.channels, _outputs(context, context.probe_), model_identity(context.model), targets.binary,
     )  # fmt: skip
-    tensors = stored(context.probe_.state_dict())
+    with blamed("probe", context.method):
+        tensors = stored(context.probe_.state_dict())
     require_finite("The fitted probe, which is not saved", "Fit it again", **tensors)
 
     def fill(partial: Path) -> None:
@@ -74,17 +75,17 @@ def save_context(context: InContext, folder: str | os.PathLike[str]) -> Path:
 
 @gateway
 def load_context(folder: str | os.PathLike[str], model: DenseModel, /, **options: Any) -> InContext:
-    """Read back what `save_context` wrote, for the same model.
+    """Load a context that `save_context` wrote, for the same model.
 
     Args:
-        **options: of the probe, in place of those in the folder, which may name no file, folder or device
+        **options: options of the probe, instead of those in the folder, which must not name files, folders or devices
             (`Probe.file_args`).
 
     Raises:
-        FileError: files missing.
-        CheckpointError: damaged, saved with another model, or with tensors that are not this probe's.
-        ConfigError: probe.json lacks a key, or has one too many; an argument that may not come from a file.
-        NonFiniteError: NaN or infinity in it.
+        FileError: files are missing.
+        CheckpointError: the files are damaged, were saved for another model, or do not hold this probe's tensors.
+        ConfigError: probe.json has missing or unknown keys, or an argument that must not come from a file.
+        NonFiniteError: the probe holds NaN or infinity.
     """
     folder = Path(folder)
     data, tensors = CONTEXT.read(
@@ -116,7 +117,7 @@ def load_context(folder: str | os.PathLike[str], model: DenseModel, /, **options
 
 
 def model_identity(model: DenseModel) -> dict[str, Any]:
-    """What must agree for features to mean the same."""
+    """Values that must be equal for two models to have the same features."""
     config = model.model_config
     return {
         "backbone": type(model.backbone).__name__ if config is None else config.backbone.name,
@@ -130,10 +131,10 @@ def model_identity(model: DenseModel) -> dict[str, Any]:
 
 
 def model_differences(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    """Each value that differs.
+    """Describe each value that differs.
 
-    The digest of the weights depends on their dtype: with the same dtype it tells more than the backbone's name, which
-    may be a path; with another it is left out. A model made of modules does not know its decoder's arguments.
+    The digest of the weights depends on their dtype: with equal dtypes it replaces the backbone's name, which may be a
+    path; otherwise it is not compared. The decoder's arguments are unknown for a model built from modules.
     """
     left_out = {"dtype", "backbone" if saved.get("dtype") == identity["dtype"] else "weights"}
     if saved.get("decoder_args") is None or identity["decoder_args"] is None:
@@ -143,6 +144,6 @@ def model_differences(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> 
 
 
 def _outputs(context: InContext, probe: Probe) -> int:
-    """Channels that a fitted probe predicts from the model's features."""
-    with torch.inference_mode():
+    """Number of channels that a fitted probe predicts from the model's features."""
+    with torch.inference_mode(), blamed("probe", context.method):
         return probe.outputs(context.model.dim, context.model.backbone.dims[-1])

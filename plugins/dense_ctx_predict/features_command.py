@@ -37,18 +37,19 @@ class Features(Command):
         from dense_ctx.errors import FileError, InputError
         from dense_ctx.files import new_file, write_tensors
         from dense_ctx.numerics import require_finite
-        from dense_ctx.tiling import write_features
+
+        from .feature_files import write_features
 
         if not 0 < args.scale <= 8:
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
         if args.npy:
             refuse(args, ["half", "scale"], "with --npy, which has the image's size and the network's precision")
-        if Path(args.model).is_file() or Path(args.model).suffix.lower() in IMAGE_SUFFIXES:  # no model was named
+        if Path(args.model).is_file() or Path(args.model).suffix.lower() in IMAGE_SUFFIXES:  # MODEL was omitted
             args.images, args.model = [Path(args.model), *args.images], DEFAULT_MODEL
         missing = [str(path) for path in args.images if not path.is_file()]  # before any work
         if missing:
             alone = len(args.images) == 1 and args.model == DEFAULT_MODEL
-            hint = f" If {missing[0]} is a model, name images behind it: {missing[0]} IMAGE ..." if alone else ""
+            hint = f" If {missing[0]} is a model, add images after it: {missing[0]} IMAGE ..." if alone else ""
             raise FileError(f"No image at {', '.join(missing)}.{hint}")
         model = model_of(args)
         stems: set[str] = set()
@@ -72,7 +73,7 @@ class Features(Command):
             with new_file(args.out / f"{name}.safetensors") as partial:
                 write_tensors(partial, tensors, {"image": path.name, "size": f"{height}x{width}"})
             print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")
-            # the picture needs about 1024 pixels a side
+            # the PCA picture is subsampled to about 1024 pixels a side
             step = max(1, round(max(size) / 1024))
             maps.append(tensors["pixels"][:, ::step, ::step].float())
             names.append(name)

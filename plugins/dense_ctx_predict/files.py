@@ -1,17 +1,18 @@
-"""Predictors on disk and on the Hub.
+"""Save and load predictors, on disk and on the Hub.
 
-A trained head is a model folder whose config.json says what it predicts. What was learnt from examples is
+A trained head is a model folder whose config.json has an output. A predictor fitted to examples is a folder of
 
-    predictor.json   the task, and the classes with names and colours
+    predictor.json   task, classes, names and colours
     context/         the fitted probe
-    model/           the model whose features it reads
-    manifest.json    sha256 of predictor.json and of the manifests of the two folders, which vouch for the rest
-    README.md        the card, written once
+    model/           the feature model
+    manifest.json    sha256 of predictor.json and of the manifests of the two folders
+    README.md        the model card; an existing one is kept
 """
 
 from __future__ import annotations
 
 import os
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from dense_ctx.config import Quantity, typed
-from dense_ctx.errors import ConfigError
+from dense_ctx.config import Part, Quantity, typed
+from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.files import json_digest, state_digest, write_json, write_text
+from dense_ctx.model_spec import parse_model
 from dense_ctx.persistence import checkpoint, hub
 from dense_ctx.persistence.artefact import MANIFEST, Artefact, read_object
+from dense_ctx.plugins import blamed
 
 from .card import predictor_card
 from .context_files import CONTEXT, load_context, save_context
@@ -31,19 +34,19 @@ from .predictor import LabelClass, Predictor
 
 P = TypeVar("P", bound=Predictor)
 
-FACTS, CONTEXT_PLACE, MODEL_PLACE = "predictor.json", "context", "model"
-PREDICTOR = Artefact("predictor", (FACTS, f"{CONTEXT_PLACE}/{MANIFEST}", f"{MODEL_PLACE}/{MANIFEST}"))
+FACTS, CONTEXT_FOLDER, MODEL_FOLDER = "predictor.json", "context", "model"
+PREDICTOR = Artefact("predictor", (FACTS, f"{CONTEXT_FOLDER}/{MANIFEST}", f"{MODEL_FOLDER}/{MANIFEST}"))
 FILES = (
     *checkpoint.MODEL.files, MANIFEST, *PREDICTOR.files,
-    *(f"{CONTEXT_PLACE}/{name}" for name in CONTEXT.files),
-    *(f"{MODEL_PLACE}/{name}" for name in checkpoint.MODEL.files),
+    *(f"{CONTEXT_FOLDER}/{name}" for name in CONTEXT.files),
+    *(f"{MODEL_FOLDER}/{name}" for name in checkpoint.MODEL.files),
 )  # fmt: skip
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """predictor.json. classes: in the order of the scores."""
+    """predictor.json. classes: in the order of the score channels."""
 
     format_version: int
     task: Quantity
@@ -62,8 +65,8 @@ def save(predictor: Predictor, folder: Path, options: Mapping[str, Any]) -> Path
     facts = _Facts(FORMAT_VERSION, predictor.task, predictor.classes)
 
     def fill(partial: Path) -> None:
-        predictor.model.save_pretrained(partial / MODEL_PLACE, **options)
-        save_context(context, partial / CONTEXT_PLACE)
+        predictor.model.save_pretrained(partial / MODEL_FOLDER, **options)
+        save_context(context, partial / CONTEXT_FOLDER)
         write_json(partial / FACTS, asdict(facts))
         if not (partial / checkpoint.CARD).exists():
             card = predictor_card(predictor, folder.name, str(options.get("license", "other")))
@@ -84,40 +87,48 @@ def open_predictor(
     allow: Sequence[str] = (),
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    probe: Mapping[str, Any] | None = None,
 ) -> P:
     """`Predictor.from_pretrained`."""
-    where = hub.locate(name, revision, cache_dir, local_files_only, token, FILES)
+    if not isinstance(probe, (Mapping, types.NoneType)):
+        raise InputError(f"probe={probe!r:.100}: expected options of the probe, {{'name': value}}")
+    where = hub.locate(name, hub.Access(revision, cache_dir, local_files_only, token), FILES)
     published = hub.local_folder(name) is None
     if not (where / FACTS).exists():
+        if probe is not None:
+            raise InputError(f"{name} has a trained head and no probe: leave probe={dict(probe)} out")
         model = checkpoint.read(where, published=published, allow=allow)
         return cls(model.to(device=device, dtype=dtype).eval())
 
     def load(part: Path) -> Any:
-        model = checkpoint.read(part / MODEL_PLACE, published=published, allow=allow)
+        model = checkpoint.read(part / MODEL_FOLDER, published=published, allow=allow)
         model.to(device=device, dtype=dtype).eval()
-        return load_context(part / CONTEXT_PLACE, model)
+        return load_context(part / CONTEXT_FOLDER, model, **(probe or {}))
 
     def plan(part: Path) -> _Facts:
         return typed(_Facts, read_object(part / FACTS), str(part / FACTS))
 
     facts, context = PREDICTOR.read(where, plan, load)
     if [item.id for item in facts.classes] != context.classes_:
-        raise ConfigError(f"{where / FACTS} lists other classes than {where / CONTEXT_PLACE}")
+        raise ConfigError(f"{where / FACTS} lists other classes than {where / CONTEXT_FOLDER}")
     task = None if facts.task == "segmentation" else facts.task
     return cls(context, task, {i.id: i.name for i in facts.classes}, {i.id: i.colour for i in facts.classes})
 
 
 def is_predictor(name: str) -> bool:
-    """Whether it is the folder of a predictor with examples of its own."""
-    return (Path(name) / FACTS).is_file()
+    """Whether a command line's model is the folder of a predictor that was fitted to examples."""
+    part = parse_model(name)
+    return isinstance(part, Part) and (Path(part.name) / FACTS).is_file()
 
 
 def digest(predictor: Predictor) -> str:
-    """sha256 of all that decides what is predicted."""
+    """sha256 of everything that determines the predictions: task, weights, probe, classes."""
     context, config = predictor.context, predictor.model.model_config
     parts: list[Any] = [predictor.task, state_digest(predictor.model.state_dict())]
     if context is not None and context.probe_ is not None:
-        parts += [context.method, context.options, context.classes_, state_digest(context.probe_.state_dict())]
+        with blamed("probe", context.method):
+            learnt = state_digest(context.probe_.state_dict())
+        parts += [context.method, context.options, context.classes_, learnt]
     elif config is not None and config.output is not None:
         parts.append(asdict(config.output))
     return json_digest(parts)

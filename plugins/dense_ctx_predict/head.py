@@ -1,4 +1,4 @@
-"""Reading a trained head: a model whose decoder's channels are classes or values."""
+"""Predict with a trained head: a model whose decoder's channels are classes or values."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dense_ctx.numerics import require_finite
 
 
 def output_of(model: DenseModel) -> Output:
-    """What a model predicts.
+    """The output description of a model with a trained head.
 
     Raises:
-        ConfigError: it has features alone.
+        ConfigError: the model has features only.
     """
     output = None if model.model_config is None else model.model_config.output
     if output is None:
         raise ConfigError(
-            "The model gives features and predicts nothing by itself: annotate an example (--support IMAGE:MASK, "
-            "InContext), or train a head on it (dense-ctx train)"
+            "The model has features but no trained head: give annotated examples (--support IMAGE:MASK, InContext), or "
+            "train a head (dense-ctx train)"
         )
     if output.classes and model.dim < len(output.classes):
         raise ConfigError(f"The model's output has {len(output.classes)} classes, and its decoder {model.dim} channels")
@@ -36,9 +36,13 @@ def output_of(model: DenseModel) -> Output:
 
 @torch.inference_mode()
 def read_head(model: DenseModel, image: Tensor) -> Tensor:
-    """Probabilities or values [K, H, W] of one image [3, H, W] in [0, 1], as the head was trained and scored.
+    """Probabilities or values, float32 [K, H, W], of one image [3, H, W] in [0, 1].
 
-    The image is resized to the size of the training images, and the channels, of the training's outputs, back.
+    As in training, the image is resized to the training size; the output is resized to the image's size.
+
+    Raises:
+        ConfigError: the model has features only.
+        NonFiniteError: the prediction holds NaN or infinity.
     """
     output = output_of(model)
     height, width = image.shape[-2:]
@@ -46,7 +50,7 @@ def read_head(model: DenseModel, image: Tensor) -> Tensor:
     seen = (small.shape[-2], small.shape[-1])
     features, padded = model.encode(small[None])
     channels = model.decode(features, padded, seen, output.size).float()
-    require_finite("The prediction of the head", "Look at its weights, or use float32", values=channels)
+    require_finite("The prediction of the head", "Check its weights, or use float32", values=channels)
     return meaning(channels, output, (height, width))[0]
 
 
@@ -65,7 +69,7 @@ def meaning(channels: Tensor, output: Output, size: Size) -> Tensor:
 
 
 class HeadProbe(Probe):
-    """For `dense-ctx evaluate`: the model's channels are the prediction, and nothing is learnt.
+    """Use the model's channels as the prediction, for `dense-ctx evaluate`; it is not fitted.
 
     Args:
         task: see `dense_ctx.Probe`.
@@ -79,31 +83,31 @@ class HeadProbe(Probe):
         self.classes = 0
 
     def configure(self, context: FitContext) -> None:
-        """Take how many classes there are."""
+        """Set the number of classes."""
         super().configure(context)
         self.classes = len(context.classes)
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> HeadProbe:
-        """Refuse: there is nothing to learn.
+        """Not supported.
 
         Raises:
             InputError: always.
         """
         raise InputError(
-            "The probe head learns nothing from examples: it reads a trained head's output in `dense-ctx evaluate`. "
-            "Name another method"
+            "The probe head cannot be fitted to examples: it uses a trained head's output in `dense-ctx evaluate`. "
+            "Choose another method"
         )
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
-        """[B, K, *size]: softmax over the classes, or values."""
+        """Softmax over the classes, or values: [B, K, *size]."""
         names = tuple(map(str, range(self.classes or features.pixels.shape[1])))
         output = Output("segmentation", names) if self.task == "segmentation" else Output("regression")
         return meaning(features.pixels.float(), output, size or (features.pixels.shape[-2], features.pixels.shape[-1]))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Nothing is learnt."""
+        """Empty: there is no state."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take nothing back."""
+        """Nothing to load."""
         return None

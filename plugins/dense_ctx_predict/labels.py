@@ -1,4 +1,4 @@
-"""Examples from the files of annotation tools, and predictions in them: `--labels-in`, `--labels-out`."""
+"""Read examples from, and write predictions to, files of annotation tools: `--labels-in`, `--labels-out`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dense_ctx.config import parse_part
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import load_mask, open_image
 from dense_ctx.model import DenseModel
+from dense_ctx.plugins import blamed
 from dense_ctx.visualize import Picture
 
 from .outputs import Writer
@@ -23,20 +24,21 @@ from .queries import Query
 
 
 def fit(model: DenseModel, args: Namespace) -> Predictor:
-    """A predictor of the classes of `--labels-in`, from those of its images that are annotated.
+    """Fit a predictor to the annotated images of `--labels-in`.
 
     Raises:
-        FileError, InputError: labels that cannot be read, an image that is not there, no image with labels.
+        FileError, InputError: the labels cannot be read, an image is missing, or no image has labels.
     """
     part = parse_part(args.labels_from)
     folder = args.images or (args.labels_in if args.labels_in.is_dir() else args.labels_in.parent)
     reader = registry().create("label-format", part.name, **part.args)
-    annotations = reader.open(args.labels_in, images=folder)
     images, targets = [], []
-    for annotation in annotations:
-        if bool((annotation.labels != annotation.classes.ignore).any()):  # others are named in a warning
-            images.append(folder / annotation.image)
-            targets.append(annotation.labels.astype(np.int64))
+    with blamed("label-format", part.name):
+        annotations = reader.open(args.labels_in, images=folder)
+        for annotation in annotations:
+            if bool((annotation.labels != annotation.classes.ignore).any()):  # the reader warns of the others
+                images.append(folder / annotation.image)
+                targets.append(annotation.labels.astype(np.int64))
     if not images:
         raise InputError(f"{args.labels_in} has {len(annotations)} image(s), and none with labels")
     classes = annotations.classes
@@ -47,28 +49,29 @@ def fit(model: DenseModel, args: Namespace) -> Predictor:
 
 
 def target(args: Namespace) -> Any:
-    """The format of `--labels-out`, refused before any work if it cannot be written there; None without."""
+    """Create and validate the format of `--labels-out` before any work; None if it was not given."""
     if args.labels_out is None:
         return None
     part = parse_part(args.labels_to)
     writer = registry().create("label-format", part.name, **part.args)
-    writer.check_target(args.labels_out)
+    with blamed("label-format", part.name):
+        writer.check_target(args.labels_out)
     return writer
 
 
 def export(args: Namespace, form: Any, writer: Writer, queries: Sequence[Query], skipped: Collection[Path]) -> str:
-    """Write the masks that are below `--out` as `--labels-out`; a line for the summary.
+    """Write the masks in `--out` to `--labels-out`; returns a line for the summary.
 
     Raises:
-        InputError: predictions without classes; what the format has no place for. FileError: it cannot be written.
+        InputError: the format cannot represent the labels. FileError: it cannot be written.
     """
     predictor = writer.predictor
     present = [query for query in queries if query.path not in skipped]
     if not present:
         return ""
     ids = [item.id for item in predictor.classes]
-    place = np.full(max(ids) + 1, -1, dtype=np.int64)
-    place[ids] = np.arange(len(ids))
+    index_of = np.full(max(ids) + 1, -1, dtype=np.int64)
+    index_of[ids] = np.arange(len(ids))
 
     def maps() -> Iterator[tuple[str, Any, Callable[[], Picture] | None]]:
         for query in present:
@@ -76,21 +79,22 @@ def export(args: Namespace, form: Any, writer: Writer, queries: Sequence[Query],
             for file in sorted(main.glob("[0-9]*.png")) if query.clip else [main]:
                 image = f"{query.name}/{file.name}" if query.clip else f"{query.name}{query.path.suffix}"
                 picture = None if query.clip else partial(_picture, query.path)
-                yield image, place[load_mask(file).numpy()], picture
+                yield image, index_of[load_mask(file).numpy()], picture
 
     names = [item.name for item in predictor.classes]
-    path = form.write_maps(args.labels_out, names, [item.colour for item in predictor.classes], maps())
+    with blamed("label-format", parse_part(args.labels_to).name):
+        path = form.write_maps(args.labels_out, names, [item.colour for item in predictor.classes], maps())
     return f"  {path}, as {args.labels_to}"
 
 
 def check(args: Namespace, task: str, plain: str) -> None:
-    """Refuse `--labels-out` for what is not masks of classes."""
+    """Refuse `--labels-out` for anything but class masks."""
     if args.labels_out is not None and (task != "segmentation" or plain != "png"):
-        raise InputError(f"--labels-out has masks of classes; this writes {task} as .{plain}: leave it out")
+        raise InputError(f"--labels-out is for class masks; this writes {task} as .{plain}: leave it out")
 
 
 def _picture(path: Path) -> Picture:
     try:
         return np.asarray(open_image(path).convert("RGB"))
     except FileError as error:
-        raise FileError(f"{error}; it was there when it was predicted") from error
+        raise FileError(f"{error}; it could be read when it was predicted") from error

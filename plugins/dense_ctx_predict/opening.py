@@ -1,4 +1,4 @@
-"""The predictor that a command line names: from examples, a saved one, or a trained head; also in other processes."""
+"""Create the predictor of a command line: from examples, a saved predictor or a trained head; also in workers."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ from .predictor import Colour, Predictor
 
 
 def from_arguments(args: Namespace, pairs: Sequence[tuple[Path, Path]]) -> Predictor:
-    """The predictor of `dense-ctx predict`; `pairs` are its examples.
+    """Create the predictor of `dense-ctx predict`.
+
+    Args:
+        pairs: (image, mask) paths of the annotated examples.
 
     Raises:
-        InputError: examples for a model that predicts without, or none for one that does not.
+        InputError: examples were given for a model that needs none, or none for a model that needs them.
     """
     if not pairs and args.labels_in is None:
         return _opened(args.model, args.device, args.dtype)
     if is_predictor(args.model):
         raise InputError(
-            f"{args.model} is a predictor with examples of its own: give no others, or name its model as --model"
+            f"{args.model} is a predictor that was already fitted to examples: leave --support out, or name its model "
+            "as --model"
         )
     model = model_of(args)
     if model.model_config is not None and model.model_config.output is not None:
-        raise InputError(f"{args.model} has a trained head, which needs no examples: leave them out")
+        raise InputError(f"{args.model} has a trained head, which needs no examples: leave --support out")
     if args.labels_in is not None:
         return labels.fit(model, args)
     return support.fit(
@@ -50,8 +54,8 @@ def _opened(name: str, device: str, dtype: str) -> Predictor:
     part = parse_model(name)
     if not isinstance(part, Part):
         raise InputError(
-            f"{name} is a model of features: give annotated examples, --support IMAGE:MASK, or name a trained head or "
-            "a saved predictor as --model"
+            f"{name} has features but no trained head: give annotated examples, --support IMAGE:MASK, or name a "
+            "trained head or a saved predictor as --model"
         )
     where, kind = pick_device(device), getattr(torch, dtype)
     return Predictor.from_pretrained(part.name, **part.args, device=where, dtype=kind)
@@ -59,15 +63,17 @@ def _opened(name: str, device: str, dtype: str) -> Predictor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What another process needs to make the same writer: paths and words, no tensors.
+    """What a worker process needs to create the same writer; picklable, without tensors.
 
-    context: the folder of what was learnt from examples; None: the model opens as a predictor.
+    context: folder of the fitted context; None: the model is a saved predictor or a trained head.
+    options: of its probe, as they were typed: the folder may name no file.
     """
 
     model: str
     device: str
     dtype: str
     context: Path | None
+    options: dict[str, Any]
     task: Quantity
     names: dict[int, str]
     colours: dict[int, Colour]
@@ -75,9 +81,10 @@ class Recipe:
 
     @classmethod
     def of(cls, args: Namespace, writer: Writer, folder: Path) -> Recipe:
-        """The recipe of a writer; `folder` takes what was learnt."""
-        predictor, context = writer.predictor, None
+        """The recipe of a writer; the fitted context is saved in `folder`."""
+        predictor, context, typed = writer.predictor, None, {}
         if predictor.context is not None and not is_predictor(args.model):
+            typed = dict(predictor.context.options)
             context = save_context(predictor.context, folder / "context")
         options = {
             "out": writer.out, "format": writer.format, "scale": writer.scale, "pictures": writer.pictures,
@@ -85,11 +92,12 @@ class Recipe:
         }  # fmt: skip
         names = {item.id: item.name for item in predictor.classes}
         colours = {item.id: item.colour for item in predictor.classes}
-        return cls(args.model, args.device, args.dtype, context, predictor.task, names, colours, options)
+        return cls(args.model, args.device, args.dtype, context, typed, predictor.task, names, colours, options)
 
     def open(self) -> Writer:
-        """Make the writer."""
+        """Create the writer."""
         if self.context is None:
             return Writer(_opened(self.model, self.device, self.dtype), **self.writer)
-        learnt = load_context(self.context, open_model(self.model, pick_device(self.device), self.dtype))
-        return Writer(Predictor(learnt, self.task, self.names, self.colours), **self.writer)
+        model = open_model(self.model, pick_device(self.device), self.dtype)
+        context = load_context(self.context, model, **self.options)
+        return Writer(Predictor(context, self.task, self.names, self.colours), **self.writer)

@@ -1,4 +1,4 @@
-"""Predictions as files: masks, depth, normals or values, and pictures of them over the images."""
+"""Write predictions: masks, depth, normals or values, and overlays or pictures of them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ QUALITY = 90  # of JPEG
 
 @dataclass(frozen=True)
 class Writer:
-    """Predicts a query and writes its files below `out`.
+    """Predicts a query and writes its files in `out`.
 
-    predictor: what predicts. format: "png" (masks, 16-bit depth, normals as colours) or "npy". scale: values of a
-    depth PNG per metre. pictures: overlays and depth pictures too. max_memory: as for `Predictor.predict`.
+    format: "png" (masks, 16-bit depth, normals as colours) or "npy". scale: values of a depth PNG per metre.
+    pictures: also write overlays or pictures. max_memory: as for `Predictor.predict`.
     """
 
     predictor: Predictor
@@ -52,7 +52,7 @@ class Writer:
     max_memory: str | None = None
 
     def files(self, query: Query) -> list[Path]:
-        """The files of a query, below `out`; of a clip the folder of its frames."""
+        """Output paths of a query, relative to `out`; for a clip, the folder of its frames."""
         kind = Path(FOLDERS[self.predictor.task]) / query.name
         main = kind if query.clip else kind.with_name(f"{kind.name}.{self.format}")
         if not self.pictures:
@@ -61,10 +61,13 @@ class Writer:
         return [main, folder.with_name(f"{folder.name}{'.mp4' if query.clip else '.jpg'}")]
 
     def write(self, query: Query) -> dict[str, Any]:
-        """Predict and write; notes for the summary: how many pixels have no positive depth.
+        """Predict and write a query.
+
+        Returns:
+            For the summary: "without_depth", the number of pixels without a positive depth; "frames" of a clip.
 
         Raises:
-            QueryError: it cannot be read, predicted, or stored as asked.
+            QueryError: the query cannot be read, predicted, or stored in this format.
             FileError: a file cannot be written.
         """
         return self._clip(query) if query.clip else self._image(query)
@@ -99,7 +102,7 @@ class Writer:
                     prediction = self.predictor.predict(frame, self.max_memory)
                 none += self._store(self.out / main / f"{count:05d}.{self.format}", prediction)
                 count += 1
-                span = span or _span(prediction)  # one for all frames, or the colours would flicker
+                span = span or _span(prediction)  # the first frame's for all, so that colours do not flicker
                 if pictures:
                     yield self._picture(frame, prediction, span)
 
@@ -107,13 +110,13 @@ class Writer:
             write_video(self.out / picture, shown(), video.fps)
         if not pictures:
             collections.deque(shown(), maxlen=0)
-        for frame in (self.out / main).glob(f"[0-9]*.{self.format}"):  # of a longer clip that was here before
+        for frame in (self.out / main).glob(f"[0-9]*.{self.format}"):  # left from a longer version of the clip
             if frame.stem.isdecimal() and int(frame.stem) >= count:
                 frame.unlink()
         return {"without_depth": none, "frames": count}
 
     def _store(self, path: Path, prediction: Tensor) -> int:
-        """Write one prediction; how many pixels of it have no positive depth."""
+        """Write one prediction; returns the number of its pixels without a positive depth."""
         task, none = self.predictor.task, 0
         if task == "depth":
             none = int((prediction[0] <= 0).sum())
@@ -130,7 +133,7 @@ class Writer:
                 values = depth_values(prediction[0], self.scale)
             save_picture(path, Image.fromarray(values))
         else:
-            raise InputError("Values of no known unit are written as .npy: --format npy")
+            raise InputError("Values without a unit are written as .npy: --format npy")
         return none
 
     def _picture(self, image: Picture, prediction: Tensor, span: tuple[float, float]) -> Picture:
@@ -142,12 +145,12 @@ class Writer:
 
 
 class QueryError(DenseCtxError):
-    """An image or clip that cannot be predicted; others can."""
+    """One image or clip cannot be predicted; the run goes on with the others."""
 
 
 @contextmanager
 def query_fault() -> Iterator[None]:
-    """What goes wrong in the block is a fault of the query."""
+    """Re-raise errors of the block as QueryError."""
     try:
         yield
     except (FileError, InputError, MemoryBudgetError, NonFiniteError) as error:
@@ -155,22 +158,22 @@ def query_fault() -> Iterator[None]:
 
 
 def depth_values(depth: Tensor, scale: float) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Depth [H, W] in metres as 16-bit values, `scale` per metre; 0 where it is not above 0.
+    """Convert depth [H, W] in metres to uint16, `scale` values per metre; 0 where the depth is not positive.
 
     Raises:
-        InputError: a depth beyond 65535 / scale.
+        InputError: a depth exceeds 65535 / scale metres.
     """
     values = (depth * scale).round().clamp_min(0)
     if (most := float(values.max())) > 65535:
         raise InputError(
-            f"A depth of {most / scale:.4g} m times --scale {scale:g} is above 65535, the most that 16 bits hold: a "
+            f"A depth of {most / scale:.4g} m times --scale {scale:g} exceeds 65535, the largest 16-bit value: use a "
             f"smaller --scale (at most {65535 * scale / most:.4g}), or --format npy"
         )
     return values.to(torch.int32).numpy().astype(np.uint16)
 
 
 def _span(prediction: Tensor) -> tuple[float, float]:
-    """Lowest and highest value, but for the outermost hundredths: one wild pixel should not decide the colours."""
+    """The 1st and 99th percentile of the values, so that outliers do not set the colour range."""
     if not prediction.is_floating_point():
         return 0.0, 1.0
     values = prediction[0].flatten()[:: max(1, prediction[0].numel() // 100_000)]

@@ -1,4 +1,4 @@
-"""Predictor: one object for what is learnt from a few examples and for trained heads."""
+"""Predictor: predictions of a fitted InContext or of a trained head, by the same methods."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LabelClass:
-    """A class: the id that masks have, a name, and a colour (R, G, B) of 0 to 255."""
+    """A class: its id in masks, its name, and its colour (R, G, B), each 0 to 255."""
 
     id: int
     name: str
@@ -41,20 +41,25 @@ class LabelClass:
 
 
 class Predictor:
-    """Predicts classes, depth, normals or values for images, folders and videos; a file or a repository holds it whole.
+    """Predicts classes, depth, normals or values for images, folders and videos; saved to a folder or a Hub repository.
 
     Args:
-        source: a fitted InContext, or a model with a trained head (`dense-ctx train` with an objective that predicts).
-        task: "depth" or "normals" of an InContext fitted on such values, default "regression"; else it is known.
-        names: of label ids; default "background" for 0, "class 7" for 7. A head has its own.
-        colours: of label ids; default the VOC palette's.
+        source: a fitted InContext, or a model with a trained head (`dense-ctx train`, for example with MAXA).
+        task: "depth" or "normals" for an InContext fitted to such values, which is "regression" by default. Otherwise
+            the source determines the task.
+        names: label id -> name; default "background" for 0, "class 7" for 7. A head has its own names.
+        colours: label id -> (R, G, B); default the VOC palette.
 
-    Attributes: `task`; `classes`, in the order of the scores; `model`; `context`, None of a head.
+    Attributes:
+        task: "segmentation", "depth", "normals" or "regression".
+        classes: in the order of the score channels; () unless the task is segmentation.
+        model: the DenseModel.
+        context: the InContext; None for a trained head.
 
     Raises:
-        NotFittedError: an InContext that has learnt nothing.
-        ConfigError: a model of features.
-        InputError: a task, a name or a colour that does not fit.
+        NotFittedError: the InContext is not fitted.
+        ConfigError: the model has no trained head.
+        InputError: a task, name or colour that does not match the source.
     """
 
     @gateway
@@ -69,7 +74,7 @@ class Predictor:
         self.model: DenseModel = source.model if isinstance(source, InContext) else source
         kind, ids, own = _described(source)
         if task is not None and task != kind and not (kind == "regression" and task in ("depth", "normals")):
-            raise InputError(f"task={task!r}, and the predictor was made for {kind}")
+            raise InputError(f"task={task!r}, but the source predicts {kind}")
         self.task: Quantity = task or kind
         channels = source.targets_.channels if isinstance(source, InContext) else 0
         if (wanted := {"depth": 1, "normals": 3}.get(self.task, channels)) != channels and channels:
@@ -84,7 +89,7 @@ class Predictor:
 
     @property
     def colours(self) -> Picture:
-        """Colour of each label id, uint8 [at least 256, 3]."""
+        """Colour table by label id, uint8 [N, 3], N at least 256."""
         table = palette(max([255, *(item.id for item in self.classes)]) + 1)
         for item in self.classes:
             table[item.id] = item.colour
@@ -92,10 +97,15 @@ class Predictor:
 
     @gateway
     def scores(self, image: ImageLike, max_memory: str | int | None = None) -> Tensor:
-        """Class probabilities in the order of `classes`, or values: float [K, H, W] at the image's size.
+        """Class probabilities in the order of `classes`, or values: float32 [K, H, W] at the image's size.
 
         Args:
-            max_memory: as for `InContext.predict`; a head sees images of one size and needs none.
+            image: path, PIL image, array or tensor; see `dense_ctx.images.load`.
+            max_memory: as for `InContext.predict`; a head resizes images to one size and ignores it.
+
+        Raises:
+            FileError, InputError: the image cannot be read.
+            NonFiniteError: the features or predictions hold NaN or infinity.
         """
         if self.context is None:
             return read_head(self.model, load(image)).cpu()
@@ -106,15 +116,16 @@ class Predictor:
 
     @gateway
     def predict(self, source: Any, max_memory: str | int | None = None) -> Any:
-        """Label ids, int64 [H, W], or values, float [K, H, W] (metres; unit vectors).
+        """Label ids int64 [H, W], or values float32 [K, H, W]: depth in metres (K = 1), unit normals (K = 3), others.
 
         Args:
             source: an image (path, PIL, array, tensor); a list, which gives a list; a `Video` or the path of a video
                 file, which gives an iterator over its frames; a folder, which gives an iterator of (path, prediction)
-                over the images in it and below.
+                over the images in it and its subfolders.
+            max_memory: as for `scores`.
 
         Raises:
-            FileError, InputError: an image that cannot be read.
+            FileError, InputError: an image cannot be read.
         """
         if isinstance(source, (list, tuple)):
             return [self.predict(item, max_memory) for item in source]
@@ -132,7 +143,7 @@ class Predictor:
     def _folder(self, folder: Path, max_memory: str | int | None) -> Iterator[tuple[Path, Any]]:
         from .queries import expand
 
-        queries = expand([folder])  # an empty folder is refused at once
+        queries = expand([folder])  # here, so that an empty folder is refused at the call, not at the first item
         return ((query.path, self.predict(query.path, max_memory)) for query in queries)
 
     def _frames(self, video: Video, max_memory: str | int | None) -> Iterator[Any]:
@@ -140,13 +151,14 @@ class Predictor:
 
     @gateway
     def save(self, folder: str | os.PathLike[str], **options: Any) -> Path:
-        """Write a folder that opens by `from_pretrained`, whole or not at all.
+        """Save to a folder for `from_pretrained`, atomically.
 
         Args:
-            options: of the model in it: license, metrics, standalone, dtype; see `DenseModel.save_pretrained`.
+            options: license, metrics, standalone, dtype; see `DenseModel.save_pretrained`.
 
         Raises:
-            ConfigError: a model made of modules, which no file can name; FileError: it cannot be written.
+            ConfigError: the model was built from modules, which a configuration cannot name.
+            FileError: the folder cannot be written.
         """
         from . import files
 
@@ -155,14 +167,16 @@ class Predictor:
     @classmethod
     @gateway
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], **options: Any) -> Self:
-        """Open a folder, or a Hub repository "owner/name".
+        """Load from a folder or a Hub repository "owner/name".
 
         Args:
             options: revision, cache_dir, local_files_only, token, allow, device, dtype: see
-                `dense_ctx.persistence.hub.load`, whose errors it raises.
+                `dense_ctx.persistence.hub.load`, whose errors it raises. probe: options of the probe in place of the
+                folder's, such as {"embeddings": FILE}; a folder may name no file (`Probe.file_args`).
 
         Raises:
-            ConfigError: a model of features, which predicts nothing.
+            ConfigError: the model has no trained head; an option that may not come from a folder.
+            InputError: `probe` for a trained head, or an option that its probe does not take.
         """
         from . import files
 
@@ -171,27 +185,28 @@ class Predictor:
 
     @gateway
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Publish to "owner/name" in one commit; a card that is there stays. Returns the commit's address.
+        """Publish to "owner/name" in one commit; an existing model card is kept. Returns the commit's URL.
 
         Args:
             options: private, token, branch, commit_message: see `dense_ctx.persistence.hub.push`; others as `save`.
 
         Raises:
             WeightsError: no access, or no connection.
-            ConfigError: it is built on a model that only this machine has, and `standalone` is not set.
+            ConfigError: the model is built on a local model, and `standalone` is not set.
         """
         refuse_local_links(self.model, bool(options.get("standalone")))
         return hub.push(self.save, repo_id, **{"commit_message": "Upload a dense_ctx predictor", **options})
 
 
 def _described(source: InContext | DenseModel) -> tuple[Quantity, list[int], dict[int, str]]:
-    """The task, the label ids in the order of the scores, and their names."""
+    """Task, label ids in the order of the score channels, and their names."""
     if isinstance(source, InContext):
         if source.probe_ is None or source.task_ is None:
-            raise NotFittedError("The context has learnt nothing: call fit(images, targets) first")
+            raise NotFittedError("The context is not fitted: call fit(images, targets) first")
         ids = list(source.classes_)
-        white = source.targets_.binary and set(ids) <= {0, 1}
-        return source.task_, ids, {i: "foreground" if white and i else f"class {i}" if i else "background" for i in ids}
+        binary = source.targets_.binary and set(ids) <= {0, 1}
+        other = "foreground" if binary else "class {}"
+        return source.task_, ids, {i: other.format(i) if i else "background" for i in ids}
     output = output_of(source)
     return output.task, list(range(len(output.classes))), dict(enumerate(output.classes))
 

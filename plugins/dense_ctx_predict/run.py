@@ -1,4 +1,4 @@
-"""Predicting many files: what is done stays done, several processes, what cannot be read is left out and told."""
+"""Predict many files: resumable, in several processes; files that fail are skipped and reported."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .outputs import QueryError, Writer
 from .queries import Query
 
 RECORD = "predictions.jsonl"
-Open = Callable[[], Writer]  # picklable: each process opens its own
-Outcome = dict[str, Any] | str  # notes, or why it was left out
+WriterFactory = Callable[[], Writer]  # picklable: each worker process creates its own writer
+Outcome = dict[str, Any] | str  # what `Writer.write` returns, or the reason why the query was skipped
 
 
 @dataclass
 class Summary:
-    """What a run did: how many were predicted now, were there before, and which could not be, with the reason."""
+    """Result of a run: counts of new and earlier predictions, skipped files with reasons, wall time in seconds."""
 
     new: int = 0
     before: int = 0
@@ -39,12 +39,12 @@ class Summary:
 
 
 class Record:
-    """predictions.jsonl: a line for each query that is done, with the size and time of its file."""
+    """predictions.jsonl: one line per finished query, with the size and modification time of its file."""
 
     def __init__(self, out: Path) -> None:
         self.path, self.out = out / RECORD, out
         self.lines: dict[str, dict[str, Any]] = {}
-        self.cut = False  # the last line has no end
+        self.cut = False  # whether the last line lacks its line end
         if self.path.exists():
             text = self.path.read_text(encoding="utf-8", errors="replace")
             self.cut = bool(text) and not text.endswith("\n")
@@ -52,17 +52,17 @@ class Record:
                 try:
                     item = json.loads(line)
                     self.lines[item["name"]] = item
-                except (ValueError, KeyError, TypeError):  # cut by a kill: that query is predicted again
+                except (ValueError, KeyError, TypeError):  # a line that a kill truncated: predict that query again
                     continue
 
     def done(self, query: Query, files: Sequence[Path]) -> bool:
-        """Whether the query's file has not changed since, and all its files are there."""
+        """Whether the query was predicted, its file is unchanged, and all its outputs exist."""
         item = self.lines.get(query.name)
         whole = all((self.out / file).exists() for file in files)
         return item is not None and whole and item.get("source") == _stamp(query) and item.get("files") == _names(files)
 
     def add(self, query: Query, files: Sequence[Path], notes: dict[str, Any]) -> None:
-        """A query is done."""
+        """Record a finished query."""
         item = {"name": query.name, "path": str(query.path), "source": _stamp(query), "files": _names(files), **notes}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
@@ -71,28 +71,31 @@ class Record:
         self.lines[query.name] = item
 
 
-def run(queries: Sequence[Query], writer: Writer, open_writer: Open | None = None, processes: int = 1) -> Summary:
-    """Predict and write the queries that are not done yet.
+def run(
+    queries: Sequence[Query], writer: Writer, open_writer: WriterFactory | None = None, processes: int = 1
+) -> Summary:
+    """Predict and write the queries that are not finished yet.
 
     Args:
-        writer: of this process. open_writer: makes another process' own; None: there is no other.
-        processes: at most so many at once.
+        writer: of this process.
+        open_writer: creates the writer of a worker process; None: run in this process.
+        processes: number of worker processes, at most.
 
     Raises:
-        FileError: a file cannot be written. PluginError: a process ended without a word (out of memory).
+        FileError: a file cannot be written. PluginError: a worker process was killed (probably out of memory).
     """
     began, summary, record = time.monotonic(), Summary(), Record(writer.out)
     todo = [query for query in queries if not record.done(query, writer.files(query))]
     summary.before = len(queries) - len(todo)
     if open_writer is None or min(processes, len(todo)) <= 1:
-        outcomes = _here(todo, writer)
+        outcomes = _in_this_process(todo, writer)
     else:
-        outcomes = _spread(todo, open_writer, processes)
+        outcomes = _in_workers(todo, open_writer, processes)
     with progress(None, len(todo), "predict") as bar:
         for query, outcome in outcomes:
             if isinstance(outcome, str):
                 summary.skipped[query.path] = outcome
-                bar.write(f"left out {query.path}: {outcome}", file=sys.stderr)
+                bar.write(f"skipped {query.path}: {outcome}", file=sys.stderr)
             else:
                 record.add(query, writer.files(query), outcome)
                 summary.new += 1
@@ -102,7 +105,7 @@ def run(queries: Sequence[Query], writer: Writer, open_writer: Open | None = Non
     return summary
 
 
-def _here(queries: Sequence[Query], writer: Writer) -> Iterator[tuple[Query, Outcome]]:
+def _in_this_process(queries: Sequence[Query], writer: Writer) -> Iterator[tuple[Query, Outcome]]:
     for query in queries:
         yield query, _outcome(writer, query)
 
@@ -114,16 +117,16 @@ def _outcome(writer: Writer, query: Query) -> Outcome:
         return str(error)
 
 
-_writer: list[Writer] = []  # of a process that works for another
+_writer: list[Writer] = []  # the writer of a worker process
 
 
-def _start(open_writer: Open, threads: int) -> None:
+def _start(open_writer: WriterFactory, threads: int) -> None:
     import torch
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)  # half-written files are removed on the way out
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process terminates this one
     signal.signal(signal.SIGTERM, stop)
     torch.set_num_threads(threads)
     _writer.append(open_writer())
@@ -133,8 +136,10 @@ def _work(query: Query) -> Outcome:
     return _outcome(_writer[0], query)
 
 
-def _spread(queries: Sequence[Query], open_writer: Open, processes: int) -> Iterator[tuple[Query, Outcome]]:
-    """In the order in which they are done; a few wait for each process, whatever their number."""
+def _in_workers(
+    queries: Sequence[Query], open_writer: WriterFactory, processes: int
+) -> Iterator[tuple[Query, Outcome]]:
+    """Yield outcomes in order of completion; at most two queries per process are queued."""
     import torch
 
     processes = min(processes, len(queries))
@@ -153,8 +158,8 @@ def _spread(queries: Sequence[Query], open_writer: Open, processes: int) -> Iter
                 yield running.pop(future), future.result()
     except BrokenProcessPool as error:
         raise PluginError(
-            "A process ended without a word, most likely out of memory: run it again with fewer --processes; what is "
-            "done stays done"
+            "A worker process was killed, probably out of memory: run the command again with fewer --processes; "
+            "finished predictions are kept"
         ) from error
     except BaseException:
         for child in set(multiprocessing.active_children()) - before:
@@ -165,7 +170,7 @@ def _spread(queries: Sequence[Query], open_writer: Open, processes: int) -> Iter
 
 
 def _stamp(query: Query) -> list[int]:
-    """Size and time of change of a file; of a folder of frames, those of its files summed up."""
+    """Size, modification time and number of a query's files: a file, or a folder of frames."""
     files = sorted(query.path.iterdir()) if query.path.is_dir() else [query.path]
     status = [os.stat(file) for file in files]
     return [sum(item.st_size for item in status), max((item.st_mtime_ns for item in status), default=0), len(status)]

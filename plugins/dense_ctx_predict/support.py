@@ -1,4 +1,4 @@
-"""Annotated examples from the command line: what their files hold, for each task, and the classes they name."""
+"""Read the annotated examples of a command line, for each task, and their class names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import open_image
 from dense_ctx.interfaces import Task
 from dense_ctx.model import DenseModel
+from dense_ctx.plugins import blamed
 
 from .predictor import Colour, Predictor
 
-PICTURES = frozenset({*IMAGE_SUFFIXES, ".npy"})  # all else is a file of an annotation tool
+PICTURES = frozenset({*IMAGE_SUFFIXES, ".npy"})  # any other suffix is a file of an annotation tool
 NOT_ANNOTATED = -1
 MILLIMETRES = 1000.0  # values per metre of a 16-bit depth picture
 
@@ -35,14 +36,14 @@ def fit(
     names: dict[int, str],
     max_memory: str | None,
 ) -> Predictor:
-    """A predictor of what the pairs (image, annotation) show.
+    """Fit a predictor to pairs of image and annotation.
 
     Args:
-        task: None: classes, or the values of .npy files. scale: values of depth pictures per metre, default 1000; .npy
-            files are in metres.
+        task: None: classes, or the values of .npy files.
+        scale: values of depth pictures per metre, default 1000; .npy files are in metres.
 
     Raises:
-        FileError, InputError: a file that cannot be read, or is not what the task takes.
+        FileError, InputError: a file cannot be read, or does not match the task.
     """
     targets: list[Any] = [path for _, path in pairs]
     if task == "depth":
@@ -55,25 +56,28 @@ def fit(
     kind: Task | None = "regression" if task in ("depth", "normals") else task  # type: ignore[assignment]
     context = InContext(model, method.name, kind, ignore_index, **method.args)
     context.fit([image for image, _ in pairs], targets, max_memory)
-    drawn = context.task_ == "segmentation" and not context.targets_.binary
-    colours = _palette([path for _, path in pairs]) if drawn else {}
+    coloured = context.task_ == "segmentation" and not context.targets_.binary
+    colours = _palette([path for _, path in pairs]) if coloured else {}
     if names and context.task_ != "segmentation":
-        raise InputError(f"--classes names classes, and the examples show {task or 'values'}: leave it out")
+        raise InputError(f"--classes names classes, but the examples are {task or 'values'}: leave it out")
     return Predictor(context, task, names, {i: colour for i, colour in colours.items() if i in context.classes_})
 
 
 def _of_tools(paths: Sequence[Path]) -> tuple[list[Any], dict[int, str]]:
-    """Label maps of annotation tools' files, with ids that agree by the classes' names, and these names.
+    """Label maps from files of annotation tools, with the same id for the same class name; and id -> name.
 
     Raises:
-        InputError: pictures among them, whose ids have no names; FileError: of no known format.
+        InputError: some of the files are pictures, whose ids have no names. FileError: a file of an unknown format.
     """
     if pictures := [path for path in paths if path.suffix.lower() in PICTURES]:
-        raise InputError(f"{pictures[0]} is a picture and others are not: give one kind, `dense-ctx labels` converts")
+        raise InputError(
+            f"{pictures[0]} is a picture, but other annotations are not: give one kind; `dense-ctx labels` converts"
+        )
     ids: dict[str, int] = {}
     maps = []
     for path in paths:
-        annotation = registry().create("label-format", "auto").read(path)
+        with blamed("label-format", "auto"):
+            annotation = registry().create("label-format", "auto").read(path)
         labels = np.asarray(annotation.labels)
         common = np.full(labels.shape, NOT_ANNOTATED, dtype=np.int64)
         for place, name in enumerate(annotation.classes.names):
@@ -84,7 +88,7 @@ def _of_tools(paths: Sequence[Path]) -> tuple[list[Any], dict[int, str]]:
 
 
 def _palette(masks: Sequence[Path]) -> dict[int, Colour]:
-    """Colours of the first mask that has a palette of several colours."""
+    """Palette of the first mask whose palette has several colours; {} if there is none."""
     for path in masks:
         try:
             image = open_image(path)
@@ -99,10 +103,10 @@ def _palette(masks: Sequence[Path]) -> dict[int, Colour]:
 
 
 def class_names(words: Sequence[str]) -> dict[int, str]:
-    """ID=NAME words.
+    """Parse ID=NAME words.
 
     Raises:
-        InputError: not ID=NAME, or an id twice.
+        InputError: a word is not ID=NAME, or an id occurs twice.
     """
     names: dict[int, str] = {}
     for word in words:
@@ -116,7 +120,7 @@ def class_names(words: Sequence[str]) -> dict[int, str]:
 
 
 def ignore_index(text: str) -> int | str | None:
-    """The value of --ignore-index."""
+    """Parse the value of --ignore-index."""
     if text in ("auto", "none"):
         return None if text == "none" else text
     return int(text)

@@ -32,7 +32,7 @@ class Track(Command):
         add_precision_arguments(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Write one palette PNG a frame, as DAVIS' evaluators read them, and an overlay mp4."""
+        """Write one palette PNG per frame, as DAVIS evaluators read them, and an overlay mp4."""
         from dense_ctx import visualize
         from dense_ctx.data.video import Video, write_video
         from dense_ctx.images import load_mask
@@ -46,18 +46,18 @@ class Track(Command):
 
         def overlays() -> Iterator[Frame]:
             frames = iter(progress(video, len(video), "frames"))
-            frames_ahead: list[Frame] = []
+            pending: list[Frame] = []  # frames without labels yet
 
-            def remember() -> Iterator[Frame]:
+            def inputs() -> Iterator[Frame]:
                 for frame in frames:
-                    frames_ahead.append(frame)
+                    pending.append(frame)
                     yield frame
 
             for index, labels in enumerate(
-                track(model, remember(), mask, stride=args.stride, max_memory=args.max_memory)
+                track(model, inputs(), mask, stride=args.stride, max_memory=args.max_memory)
             ):
                 visualize.save_labels(folder / f"{index:05d}.png", labels)
-                yield visualize.overlay(frames_ahead.pop(0), labels)
+                yield visualize.overlay(pending.pop(0), labels)
 
         video_file = write_video(args.out / f"{args.video.stem}_overlay.mp4", overlays(), video.fps)
         print(f"{args.video} -> {folder}/00000.png ..., {video_file}")

@@ -13,7 +13,7 @@ from dense_ctx.gateway import gateway
 from dense_ctx.images import ImageLike, load, load_mask, nearest
 from dense_ctx.interfaces import DenseFeatures, Probe
 from dense_ctx.numerics import require_finite
-from dense_ctx.plugins import registry
+from dense_ctx.plugins import blamed, registry
 
 if TYPE_CHECKING:
     from dense_ctx.model import DenseModel
@@ -35,7 +35,7 @@ def track(
 ) -> Iterator[Tensor]:
     """Propagate the first frame's mask through a clip, one frame at a time.
 
-    Memory does not grow with the clip's length: features of nine frames on the grid, and one frame at full size.
+    Memory does not grow with the clip: it holds features of nine frames on the grid and one frame at full size.
 
     Args:
         model: its pixel features are computed on a grid with one cell per `stride` pixels.
@@ -48,8 +48,9 @@ def track(
         The object ids of each frame, int64 [H, W]; first `first_mask` itself.
 
     Raises:
-        NonFiniteError: features of a frame that are NaN or infinite.
-        InputError: the mask has another size or a single label, the frames differ in size, or there are none.
+        NonFiniteError: the features of a frame hold NaN or infinity.
+        InputError: the mask has another size than the first frame or a single label, the frames differ in size, or
+            the video has no frames.
     """
     if stride < 1:
         raise InputError(f"stride={stride} is not at least 1")
@@ -78,11 +79,14 @@ def track(
             size = (height, width)
             with about(f"Frame {number}"):
                 features: DenseFeatures = model(image, size=grid, max_memory=max_memory)
-            probe.partial_fit(features, nearest(indices, grid)[None])
+            with blamed("probe", "propagation"):
+                probe.partial_fit(features, nearest(indices, grid)[None])
             yield mask
             continue
         with about(f"Frame {number}"):
-            votes = probe.predict(model(image, size=grid, max_memory=max_memory), size)[0]
+            features = model(image, size=grid, max_memory=max_memory)
+            with blamed("probe", "propagation"):
+                votes = probe.predict(features, size)[0]
             require_finite("The prediction of the probe 'propagation'", votes=votes)
         yield ids[votes.argmax(0).cpu()]
     if size is None:

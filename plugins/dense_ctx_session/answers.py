@@ -16,6 +16,7 @@ from dense_ctx.visualize import Picture
 from . import pictures
 from .annotation import LabelMap
 from .base import Base
+from .enlarging import enlarged
 from .propagation import stale
 from .source import picture_of
 
@@ -48,8 +49,8 @@ class Answers(Base):
         """
         wanted, _ = self._asked(item, size), self._store.get(item)
         with self._lock:
-            shares, ids = self._predictions.shares(item, wanted, self._canvas(item))
-            result = torch.zeros(len(self.classes), *wanted)
+            shares, ids = self._predictions.shares(item, self._canvas(item))
+            shares, result = enlarged(shares, wanted), torch.zeros(len(self.classes), *wanted)
             for place, known in enumerate(self.classes):
                 if known.id in ids:
                     result[place] = shares[ids.index(known.id)]

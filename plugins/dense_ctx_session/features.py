@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .source import Source
 STRIDE = 4  # pixels of a cell, at least
 PIXELS = 1 << 20  # larger items are encoded at this size: time and memory stay bounded
 SAMPLE = 16  # rows and columns of the small map that stays of every item
+_SAMPLES = 1 / 16  # of the budget, on top of it
+_LARGE = 1 << 18  # bytes
 _RECENT = 2  # items kept in float32 too
 _COARSE = 8  # pixels of a cell for propagation
 
@@ -64,7 +67,8 @@ class FeatureStore:
         disk: for features that outlive the process.
 
     Attributes:
-        samples: of each item whose features were computed or read, its map at 16 x 16 cells at most, in float16.
+        samples: of items whose features were computed or read, their maps at 16 x 16 cells at most, in float16; those
+            read first go where they would take more than a share of the budget.
         computed: how many items ran through the model.
     """
 
@@ -168,7 +172,11 @@ class FeatureStore:
     def _insert(self, index: int, features: ItemFeatures) -> None:
         if index not in self.samples:
             grid = min(SAMPLE, features.grid[0]), min(SAMPLE, features.grid[1])
-            self.samples[index] = functional.adaptive_avg_pool2d(features.pixels.float(), grid).half()
+            sample = functional.adaptive_avg_pool2d(features.pixels.float(), grid).half()
+            with self._lock:
+                self.samples[index] = sample
+                while len(self.samples) > max(1, int(_SAMPLES * self.budget) // (2 * sample.numel())):
+                    del self.samples[next(iter(self.samples))]
         with self._lock:
             self._memory[index] = features
             self.bytes += features.bytes
@@ -183,7 +191,7 @@ class FeatureStore:
         self.computed += 1
         pixels, patches = (part.to("cpu", torch.float16).contiguous() for part in (features.pixels, features.patches))
         require_finite(f"The features of {name} in float16", "Use another model", pixels=pixels, patches=patches)
-        result = ItemFeatures(pixels.clone(), patches.clone(), features.extent)
+        result = ItemFeatures(_apart(pixels), _apart(patches), features.extent)
         if self._disk is not None:
             extent = torch.tensor([features.extent], dtype=torch.float64)
             self._disk.write(self._shard(index), {"pixels": pixels, "patches": patches, "extent": extent})
@@ -194,11 +202,19 @@ class FeatureStore:
         if parts is None:
             return None
         height, width = parts["extent"][0].tolist()
-        return ItemFeatures(parts["pixels"], parts["patches"], (height, width))
+        return ItemFeatures(_apart(parts["pixels"]), _apart(parts["patches"]), (height, width))
 
     def _shard(self, index: int) -> str:
         key = json_digest([self.source.digest(index), self.grid(index)])
         return f"{key[:2]}/{key}"
+
+
+def _apart(tensor: Tensor) -> Tensor:
+    """A copy in memory of its own, which goes back to the system with it: a heap would keep the gaps of many."""
+    if tensor.nbytes < _LARGE:
+        return tensor.clone()
+    copy = torch.frombuffer(mmap.mmap(-1, tensor.nbytes), dtype=tensor.dtype).view(tensor.shape)
+    return copy.copy_(tensor)
 
 
 def _stride(model: DenseModel) -> int:

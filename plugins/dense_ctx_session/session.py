@@ -16,6 +16,7 @@ from dense_ctx.errors import CheckpointError, FileError, InputError
 from dense_ctx.gateway import gateway
 from dense_ctx.model import DenseModel
 from dense_ctx.model_spec import DEFAULT_METHOD
+from dense_ctx.persistence.file_args import check_file_args
 
 from . import exporting, saving
 from .annotation import LIMIT
@@ -45,7 +46,7 @@ class Session(Drawing, Answers):
             images at any depth, a video file, or with `frames` a folder of frames.
         method: a registered probe, NAME or NAME(key=value, ...); default `DEFAULT_METHOD`. `ridge` follows each stroke
             by rank, exactly; others are fitted again.
-        max_memory: what the session may add to the process, "2GB" or bytes; three quarters of it are for features.
+        max_memory: what the session may add to the process, "2GB" or bytes; half of it is for features.
         cache_dir: a folder for features, which later sessions read; one serves any models and images.
         max_disk: what all of `cache_dir` may take; features that were not used for the longest time go first.
         classes: names, or LabelClass; more can be added.
@@ -143,6 +144,7 @@ class Session(Drawing, Answers):
         folder: str | os.PathLike[str],
         model: DenseModel | str | None = None,
         *,
+        method: str | Part | None = None,
         max_memory: str | int = "2GB",
         cache_dir: str | os.PathLike[str] | None = None,
         max_disk: str | int = "20GB",
@@ -150,7 +152,7 @@ class Session(Drawing, Answers):
         """Go on with a saved session, which keeps following each change.
 
         Args:
-            model: in place of opening the one that the session names.
+            model, method: in place of those that the session names.
             max_memory, cache_dir, max_disk: as for a new session.
 
         Raises:
@@ -164,7 +166,10 @@ class Session(Drawing, Answers):
             known = data.get("open")
             opened = saving.open_referenced(known, home.path) if model is None else model
             source = saving.open_referenced_source(data["source"], home.path)
-            session._setup(opened, source, parse_part(data["method"]), max_memory, cache_dir, max_disk)
+            part = parse_part(method or data["method"])
+            if method is None:
+                check_file_args("probe", part.name, part.args, home.path)
+            session._setup(opened, source, part, max_memory, cache_dir, max_disk)
             if known is not None and known != f"./{saving.MODEL}" and session._spec is None:
                 session._spec = known
             saving.check_model(data.get("model"), session._identity, home.path)

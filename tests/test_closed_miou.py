@@ -33,6 +33,11 @@ def test_without_an_ignored_id_every_pixel_counts():
     for wrong in (-1, 3):
         with pytest.raises(InputError, match="Target ids run"):
             confusion_matrix(prediction, torch.full_like(target, wrong), 3, 5)
+    mixed = target.clamp_max(2)
+    mixed[0, 0] = -1
+    for pair in ((prediction, mixed), (mixed, prediction)):
+        with pytest.raises(InputError, match="ids run from -1 to 2; expected 0 to 2"):
+            confusion_matrix(*pair, 3)
     with pytest.raises(InputError, match="Prediction ids run from 0 to 2; expected 0 to 1"):
         confusion_matrix(prediction, target.clamp_max(2), 3, None, clusters=2)
     assert confusion_matrix(prediction, target.clamp_max(2), 3, None, clusters=5).shape == (3, 5)
@@ -72,6 +77,10 @@ def test_a_matching_has_the_largest_sum_of_ious():
         matched = match(table, "hungarian").classes
         assert float(ious[matched, torch.arange(3)].sum()) == pytest.approx(best, rel=1e-12)
         assert match(table, "many_to_one").classes.tolist() == ious.argmax(0).tolist()
+
+
+def test_matching_tells_counts_apart_that_single_precision_cannot():
+    assert match(torch.tensor([[10**8], [10**8 + 1]]), "many_to_one").classes.tolist() == [1]
 
 
 def test_a_class_in_neither_is_matched_to_nothing_that_counts():

@@ -205,7 +205,7 @@ def write(folder, names):
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(1, "00003"), (3, "00003, 00004, 00005"), (5, "00003, 00004, 00005 and 2 more")],
+    [(1, "00003"), (3, "00003, 00004, 00005"), (4, "00003, 00004, 00005 and 1 more")],
 )
 def test_frames_that_are_missing_or_too_many_are_named(tmp_path, count, words):
     write(tmp_path / "long/cat", range(3 + count))

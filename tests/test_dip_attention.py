@@ -53,8 +53,7 @@ def test_published_code(oracle, case):
     loss.backward()
     for name, tensor in inputs.items():
         wanted = oracle[f"{case}_grad_{name}"]
-        # the bias of a layer before which every key shifts alike has next to no gradient: compare by the largest entry
-        assert (tensor.grad - wanted).abs().max() < 1e-4 * max(1e-4, float(wanted.abs().max())), name
+        assert (tensor.grad - wanted).abs().max() < 1e-4 * wanted.abs().max(), name
     _, nll, _ = run(oracle, case, "nll")
     assert float(nll.detach()) == pytest.approx(float(oracle[f"{case}_nll_paper_eps1e-8"]), abs=1e-5)
 

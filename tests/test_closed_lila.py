@@ -36,6 +36,16 @@ def test_affinities_of_any_contrast(scale, dilations):
     torch.testing.assert_close(found.double(), scores.softmax(1), rtol=1e-4, atol=1e-5)
 
 
+def test_a_contrast_whose_square_is_nothing():
+    """One pixel that differs by less than float32 can square, beside neighbours whose sum it can."""
+    image = torch.zeros(1, 3, 6, 7)
+    image[..., 3, 3] = 2.5e-23
+    assert (image.square() == 0).all()
+    for dilations in ((1,), (1, 2, 3)):
+        weights = affinity(image, dilations)
+        torch.testing.assert_close(weights, torch.full_like(weights, 1 / (8 * len(dilations))))
+
+
 def test_refined_features_are_float32_and_the_callers_stay():
     image = noise(1, 3, 8, 12).sigmoid()
     for kind in (torch.float64, torch.float16, torch.bfloat16):
@@ -101,7 +111,7 @@ def by_definition(prediction, target, weights, sigma, gamma):
 
 
 @pytest.mark.parametrize("block", [0, 1, 1 << 4, 1 << 6, 1 << 20])
-@pytest.mark.parametrize("shape", [(2, 3, 7, 5), (1, 2, 1, 6), (2, 2, 6, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 3, 7, 5), (1, 2, 1, 6), (2, 2, 6, 1), (1, 2, 3, 2), (2, 1, 2, 3), (1, 1, 1, 1)])
 @pytest.mark.parametrize(("sigma", "gamma"), [(0.1, 0.0), (0.3, 1.0), (1.0, 0.5)])
 def test_a_block_of_any_size_gives_the_same(monkeypatch, block, shape, sigma, gamma):
     monkeypatch.setattr(losses, "_CHUNK", block)

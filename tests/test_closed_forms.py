@@ -8,7 +8,7 @@ import pytest
 import torch
 from dense_ctx_dip import ncut
 from dense_ctx_dip.ncut import affinity, ncut_segments, recursive_cut
-from dense_ctx_dip.ncut_batch import recursive_cuts
+from dense_ctx_dip.ncut_batch import ncut_segments_of, recursive_cuts
 from dense_ctx_dip.projector import Projector
 from dense_ctx_dip.segmenters import NcutSegmenter
 from dense_ctx_dip.soft_labels import compact, soft_predict
@@ -50,6 +50,7 @@ DEFAULTS = {  # the published numbers, and where none is published ours as docum
     PropagationProbe: DINO,
     track: {**DINO, "stride": 8},
     ncut_segments: {**DIFFCUT, "official_quirk": False},
+    ncut_segments_of: {**DIFFCUT, "official_quirk": False},
     NcutSegmenter: {**DIFFCUT, "official_quirk": False},
     affinity: {"alpha": 10.0},
     recursive_cut: {"tau": 0.5, "official_quirk": False, "exact": False},

@@ -158,6 +158,27 @@ def test_thresholds_of_vectors_of_one_sign(seed, shift):
         assert not uppers[index, counts[index] :].any()
 
 
+def test_thresholds_of_a_batch_are_a_hundred_between_099_of_the_extremes():
+    """Of graphs on which a few more, or the extremes themselves, would choose another cut."""
+    graphs, vectors = [], []
+    for seed in range(6):
+        draw = np.random.default_rng(seed)
+        weights = torch.from_numpy(draw.random((40, 40)) ** 3).float()
+        graphs.append((weights + weights.T) / 2)
+        vectors.append(torch.from_numpy(np.sort(draw.standard_t(1.5, 40))).float())
+    for sign in (1, -1):  # the outermost node alone could be cut off at the extreme itself
+        graphs.append(torch.eye(40) + 1e-3)
+        vectors.append(sign * torch.cat([torch.full((1,), -1.0), torch.linspace(-0.993, 1, 39)]))
+    weights, rows = torch.stack(graphs), torch.stack(vectors)
+    real = torch.ones(len(rows), 40, dtype=torch.bool)
+    values, uppers = ncut_batch._thresholds(weights, weights.sum(2), rows, real)
+    for index, (graph, vector) in enumerate(zip(graphs, vectors, strict=True)):
+        best, _ = threshold_by_definition(graph, vector)
+        assert float(values[index]) == pytest.approx(best, rel=1e-6)
+        assert bool(uppers[index][vector > 0.995 * vector.max()].all())
+        assert not uppers[index][vector < 0.995 * vector.min()].any()
+
+
 def test_a_cut_is_below_tau_and_not_at_it():
     weights = graph(12, 2)
     value, side = best_cut(weights, 2.0)

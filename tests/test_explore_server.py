@@ -307,5 +307,5 @@ def test_a_format_without_sizes_takes_those_of_the_images(tmp_path):
 
 def test_the_memory_of_features_is_bounded(tmp_path):
     with site(tmp_path / "work", photos(tmp_path / "photos"), names=("one", "two"), max_memory="64MB") as client:
-        budgets = [session._store.budget for session in client.desk.workspace.sessions]
-        assert budgets == [64 * 10**6 * 3 // 4 for _ in budgets]
+        one, two = (session._store.budget for session in client.desk.workspace.sessions)
+        assert one == two < 64 * 10**6

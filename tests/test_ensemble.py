@@ -66,8 +66,8 @@ def test_classes_weigh_by_the_square_root_of_their_size():
 def test_the_neighbours_alone_are_k_nn_with_the_prior_moved():
     (features, labels), (query, _) = scene(0), scene(1)
     labels[:, 2:] = 0
-    plain = EnsembleProbe(weight=0.0, uniform=0.0).partial_fit(features, labels).predict(query)
-    moved = EnsembleProbe(weight=0.0, uniform=0.4).partial_fit(features, labels).predict(query)
+    plain = EnsembleProbe(weight=0.0, area=0.0, uniform=0.0).partial_fit(features, labels).predict(query)
+    moved = EnsembleProbe(weight=0.0, area=0.0, uniform=0.4).partial_fit(features, labels).predict(query)
     prior = functional.one_hot(labels.flatten(), 3).float().mean(0)
     expected = plain * ((0.6 * prior + 0.4 / 3) / prior)[:, None, None]
     torch.testing.assert_close(moved, expected / expected.sum(1, keepdim=True))
@@ -75,7 +75,7 @@ def test_the_neighbours_alone_are_k_nn_with_the_prior_moved():
 
 @pytest.mark.parametrize(
     "change",
-    [{"k": 3}, {"temperature": 0.5}, {"stride": 2}, {"memory": 40}, {"weight": 0.9}, {"uniform": 0.5},
+    [{"k": 3}, {"temperature": 0.5}, {"stride": 2}, {"memory": 40}, {"weight": 0.9}, {"area": 3.0}, {"uniform": 0.5},
      {"landmarks": 9}, {"gamma": 4.0}, {"penalty": 1.0}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip

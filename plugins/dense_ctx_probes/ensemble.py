@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -11,9 +12,13 @@ from torch.nn import functional
 
 from dense_ctx.errors import ConfigError, InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Size, Task
+from dense_ctx.persistence.tensors import require_state
 
-from .knn import KnnProbe, soft_knn
+from .knn import KnnProbe, pooled
+from .retrieval_search import nearest
 from .targets import at_size, probabilities
+
+_CELLS = 8192  # of an image
 
 _UNIFORM = 0.05
 _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot rule a class out
@@ -30,9 +35,15 @@ class EnsembleProbe(KnnProbe):
     A class's share of the examples says little about its share of another image, so that of the neighbours is moved
     towards 1 / K (prior correction; Saerens et al. 2002).
 
+    Neighbours need a bank that shows all there is to see, which masks give and strokes do not: their weight is
+    (1 - weight) a / (a + area), a the annotated area of all images in patches, the positions of the deepest map. From
+    strokes, cells of the bank are single pixels; the more is annotated, the larger, up to the cells of a prediction.
+
     Args:
-        task, k, temperature, stride, memory, seed: see `KnnProbe`.
-        weight: of the kernel regression, 0 to 1.
+        task, k, temperature, memory, seed: see `KnnProbe`.
+        stride: pixels per side of a cell; default the least that gives an image at most 8,192 (annotated) cells.
+        weight: of the kernel regression where masks are whole, 0 to 1.
+        area: annotated patches at which the neighbours have half of their weight; 0: they always have all.
         uniform: how far the prior is moved towards that of equal classes, 0 to 1; default 0.05. In segmentation only.
         landmarks: cells that span the regression, as many of each class; at least one of each.
         gamma: of the kernel, above 0.
@@ -51,7 +62,8 @@ class EnsembleProbe(KnnProbe):
         stride: int | None = None,
         memory: int = 65_536,
         seed: int | None = None,
-        weight: float = 0.3,
+        weight: float = 0.4,
+        area: float = 20.0,
         uniform: float | None = None,
         landmarks: int = 512,
         gamma: float = 1.0,
@@ -63,31 +75,49 @@ class EnsembleProbe(KnnProbe):
                 "uniform would have no effect with task=regression, which has no class priors: leave it out"
             )
         uniform = _UNIFORM if uniform is None else uniform
-        if not (0 <= weight <= 1 and 0 <= uniform <= 1):
-            raise InputError(f"weight={weight}, uniform={uniform}: both 0 to 1")
+        if not (0 <= weight <= 1 and 0 <= uniform <= 1 and 0 <= area < math.inf):
+            raise InputError(f"weight={weight}, uniform={uniform}: both 0 to 1; area={area}: at least 0")
         if not (gamma > 0 and penalty > 0 and landmarks >= 1):
             raise InputError(f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}: all above 0")
-        self.weight, self.uniform, self.landmarks, self.gamma, self.penalty = weight, uniform, landmarks, gamma, penalty
+        self.weight, self.area, self.uniform = weight, area, uniform
+        self.landmarks, self.gamma, self.penalty = landmarks, gamma, penalty
+        self.annotated_ = 0.0  # patches
         self._regression: tuple[Tensor, Tensor, Tensor] | None = None
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> EnsembleProbe:
         """Add the cells of B images that hold a labelled pixel."""
         super().partial_fit(features, targets)
+        valid = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
+        patches = features.patches[:, 0].numel() * features.extent[0] * features.extent[1]
+        self.annotated_ += float(valid.float().mean()) * patches
         self._regression = None
         return self
 
+    def _step(self, grid: Tensor, share: float) -> int:
+        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / _CELLS))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The memory bank, and how much was annotated."""
+        return {**super().state_dict(), "annotated": torch.tensor(self.annotated_, dtype=torch.float64)}
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a memory bank back."""
-        super().load_state_dict(state)
+        """Restore what `state_dict` gave."""
+        own = {key: state[key] for key in ("annotated",) if key in state}
+        require_state(own, {"annotated": (torch.float64, ())}, "The state is not that of an ensemble probe")
+        super().load_state_dict({key: value for key, value in state.items() if key not in own})
+        self.annotated_ = float(own["annotated"])
         self._regression = None
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
-        cells = self._pool(features.pixels.float())
+        cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
         rows, device = rearrange(cells, "b d h w -> (b h w) d"), cells.device
-        near, _ = soft_knn(rows, self.keys_.to(device), self.values_.to(device), self.k, self.temperature)
+        keys = functional.normalize(self.keys_, dim=1).to(device)
+        cosines, index = nearest(functional.normalize(rows, dim=1), keys, self.k)
+        votes = self.values_.to(device)[index]
+        near = torch.einsum("qk,qkm->qm", (cosines / self.temperature).softmax(1), votes)
         if self._regression is None:
             self._regression = self._regress(self.keys_, self.values_)
         landmarks, basis, coefficients = (tensor.to(device) for tensor in self._regression)
@@ -95,7 +125,8 @@ class EnsembleProbe(KnnProbe):
         if self.task == "segmentation":
             near = _log(near) + self._correction().to(device)
             fit = _log(probabilities(fit))
-        values = (1 - self.weight) * near + self.weight * fit
+        share = (1 - self.weight) * self.annotated_ / (self.annotated_ + self.area)
+        values = share * near + (1 - share) * fit
         batch, _, height, _ = cells.shape
         scores = at_size(rearrange(values, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
         return scores.softmax(1) if self.task == "segmentation" else scores

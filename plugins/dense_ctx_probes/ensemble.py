@@ -22,7 +22,7 @@ _CELLS = 8192  # of an image
 
 _UNIFORM = 0.05
 _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot rule a class out
-_ROWS = 1 << 14  # cells whose kernel is held at once
+_ROWS = 1 << 11  # cells whose kernel, and whose neighbours' votes, are held at once
 _RANK = 1e-6  # of the largest eigenvalue: directions of the landmarks' span below it are rounding
 
 
@@ -36,8 +36,8 @@ class EnsembleProbe(KnnProbe):
     towards 1 / K (prior correction; Saerens et al. 2002).
 
     Neighbours need a bank that shows all there is to see, which masks give and strokes do not: their weight is
-    (1 - weight) a / (a + area), a the annotated area of all images in patches, the positions of the deepest map. From
-    strokes, cells of the bank are single pixels; the more is annotated, the larger, up to the cells of a prediction.
+    (1 - weight) a^2 / (a^2 + area^2), a the annotated area of all images in patches, the positions of the deepest map.
+    From strokes, cells of the bank are single pixels; the more is annotated, the larger, up to those of a prediction.
 
     Args:
         task, k, temperature, memory, seed: see `KnnProbe`.
@@ -93,6 +93,10 @@ class EnsembleProbe(KnnProbe):
         self._regression = None
         return self
 
+    def _cells(self, features: DenseFeatures, targets: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = super()._cells(features, targets)
+        return functional.normalize(keys, dim=1), values
+
     def _step(self, grid: Tensor, share: float) -> int:
         return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / _CELLS))
 
@@ -113,23 +117,27 @@ class EnsembleProbe(KnnProbe):
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
         cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
-        rows, device = rearrange(cells, "b d h w -> (b h w) d"), cells.device
-        keys = functional.normalize(self.keys_, dim=1).to(device)
-        cosines, index = nearest(functional.normalize(rows, dim=1), keys, self.k)
-        votes = self.values_.to(device)[index]
-        near = torch.einsum("qk,qkm->qm", (cosines / self.temperature).softmax(1), votes)
+        rows = functional.normalize(rearrange(cells, "b d h w -> (b h w) d"), dim=1)
+        neighbours = nearest(rows, self.keys_.to(rows.device), self.k)
         if self._regression is None:
             self._regression = self._regress(self.keys_, self.values_)
-        landmarks, basis, coefficients = (tensor.to(device) for tensor in self._regression)
-        fit = torch.cat([self._lift(part, landmarks, basis) @ coefficients for part in rows.split(_ROWS)])
-        if self.task == "segmentation":
-            near = _log(near) + self._correction().to(device)
-            fit = _log(probabilities(fit))
-        share = (1 - self.weight) * self.annotated_ / (self.annotated_ + self.area)
-        values = share * near + (1 - share) * fit
+        parts = [self._read(*part) for part in zip(*(x.split(_ROWS) for x in (rows, *neighbours)), strict=True)]
+        values = torch.cat(parts)
         batch, _, height, _ = cells.shape
         scores = at_size(rearrange(values, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
         return scores.softmax(1) if self.task == "segmentation" else scores
+
+    def _read(self, rows: Tensor, cosines: Tensor, neighbours: Tensor) -> Tensor:
+        """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, d] and their neighbours [Q, k]."""
+        votes = self.values_.to(rows.device)[neighbours]
+        near = torch.einsum("qk,qkm->qm", (cosines / self.temperature).softmax(1), votes)
+        landmarks, basis, coefficients = (tensor.to(rows.device) for tensor in self._regression or ())
+        fit = self._lift(rows, landmarks, basis) @ coefficients
+        if self.task == "segmentation":
+            near = _log(near) + self._correction().to(rows.device)
+            fit = _log(probabilities(fit))
+        share = (1 - self.weight) / (1 + (self.area / self.annotated_) ** 2)
+        return share * near + (1 - share) * fit
 
     def _correction(self) -> Tensor:
         """[K]: logarithm of the prior moved towards 1 / K, over the examples' own."""
@@ -146,7 +154,7 @@ class EnsembleProbe(KnnProbe):
             first = values.argmax(1)
             groups = [group for label in range(values.shape[1]) if len(group := (first == label).nonzero()[:, 0])]
         room = max(1, self.landmarks // len(groups))
-        landmarks = functional.normalize(torch.cat([keys[_spread(group, room)] for group in groups]), dim=1)
+        landmarks = torch.cat([keys[_spread(group, room)] for group in groups])
         eigenvalues, vectors = torch.linalg.eigh(_kernel(landmarks, landmarks, self.gamma).double())
         keep = eigenvalues > _RANK * eigenvalues[-1]
         basis = (vectors[:, keep] * eigenvalues[keep].rsqrt()).float()
@@ -157,8 +165,7 @@ class EnsembleProbe(KnnProbe):
         return landmarks, basis, torch.linalg.solve(system, weighted.T @ values.double()).float()
 
     def _lift(self, rows: Tensor, landmarks: Tensor, basis: Tensor) -> Tensor:
-        lifted = _kernel(functional.normalize(rows, dim=1), landmarks, self.gamma) @ basis
-        return functional.pad(lifted, (0, 1), value=1.0)
+        return functional.pad(_kernel(rows, landmarks, self.gamma) @ basis, (0, 1), value=1.0)
 
 
 def _kernel(rows: Tensor, landmarks: Tensor, gamma: float) -> Tensor:

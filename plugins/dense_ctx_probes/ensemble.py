@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -53,6 +54,16 @@ class EnsembleProbe(KnnProbe):
         InputError: an argument out of its range.
         ConfigError: `uniform` for a regression.
     """
+
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        **(KnnProbe.file_args or {}),
+        "weight": (0.0, 1.0),
+        "area": (0.0, 1e9),
+        "uniform": (0.0, 1.0),
+        "landmarks": range(1, 1 << 14),
+        "gamma": (0.0, 1e6),
+        "penalty": (0.0, 1e9),
+    }
 
     def __init__(
         self,

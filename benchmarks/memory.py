@@ -24,8 +24,9 @@ def _photo(height: int, width: int):  # type: ignore[no-untyped-def]
 
 
 def write(height: int, width: int, budget: str) -> tuple[float, float, str]:
+    from dense_ctx_predict.feature_files import write_features
+
     from dense_ctx import AutoDenseModel
-    from dense_ctx.tiling import write_features
 
     model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample")
     image, _ = _photo(height, width)

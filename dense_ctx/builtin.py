@@ -1,10 +1,10 @@
-"""What the core itself registers: its verbs."""
+"""Registration of the core's own commands."""
 
 from .hookspecs import Register, hookimpl
 
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the parts."""
     for verb in ("plugins", "train"):
         register("command", verb, f"dense_ctx.commands.{verb}:{verb.capitalize()}")

@@ -1,4 +1,4 @@
-"""The command `dense-ctx`: parse the arguments, run a registered verb, print errors of dense_ctx as one line."""
+"""`dense-ctx`: parse the arguments, run a registered command, print errors of dense_ctx as one line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from types import FrameType
-from typing import Any
 
 from .commands.arguments import VerbParser
 from .commands.base import Command
@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dense-ctx", description="Dense, pixel-level features from vision foundation models."
     )
-    parser.add_argument("--version", action=_Version)
+    parser.add_argument(
+        "--version", action="version", version=f"dense-ctx {version('dense-ctx')}", help="print the version"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=VerbParser)
     for verb in registry().names("command"):
@@ -109,19 +111,6 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-class _Version(argparse.Action):
-    """--version; the version is looked up only when it is printed."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="print the version")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"dense-ctx {version('dense-ctx')}")
-        parser.exit()
 
 
 def _format_warning(

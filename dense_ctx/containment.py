@@ -1,16 +1,18 @@
-"""Run a plugin's code so that its failures do not affect the rest of the process."""
+"""Run a plugin's code, and import optional packages, so that failures do not affect the rest of the process."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import threading
 import warnings
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
-from .errors import Interruption, PluginError, cause_of
+from .errors import Interruption, MissingDependencyError, PluginError, cause_of
 
 
 @contextlib.contextmanager
@@ -54,6 +56,29 @@ def contained() -> Iterator[None]:
             warnings.filters[:] = [item for item in warnings.filters if item not in strict]  # type: ignore[index]
             with warnings.catch_warnings():  # on exit it resets the cache of filters
                 pass
+
+
+def optional_package(module: str, what: str, install: str) -> Any:
+    """Import a package that not every installation has, at its first use.
+
+    Args:
+        what: needs it, for messages. install: what pip is told to install.
+
+    Raises:
+        MissingDependencyError: it is not installed. PluginError: it fails at import.
+    """
+    try:
+        with contained():
+            return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(f"{what} needs the package {error.name!r}: pip install {install}") from error
+    except Exception as error:
+        raise PluginError(broken_package(f"{what} needs {module}, which", error, install)) from error
+
+
+def broken_package(what: str, error: Exception, install: str) -> str:
+    """The message for an installed package that cannot be imported."""
+    return f"{what} fails at import ({cause_of(error)}). Install it again: pip install --force-reinstall {install}"
 
 
 def _folder() -> str | None:

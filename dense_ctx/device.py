@@ -1,4 +1,4 @@
-"""The one policy of devices: which one a process takes, the group its processes form, and what float32 means there.
+"""Device policy: the device of a process, its process group, and the float32 arithmetic.
 
 A model is put on its device when it is opened, before anything is done with it; what is made beside it follows it.
 Features are there, and a probe's predictions are where the features are. Files, and what `InContext` and `track` give,
@@ -77,7 +77,7 @@ def join_group(device: str) -> None:
 
 
 def wait_for_everyone() -> None:
-    """Wait until all processes are here; they say so over the CPU's backend, wherever they compute."""
+    """Wait until all processes have reached this call; uses the backend of the CPU."""
     if processes()[1] > 1:
         import torch
 
@@ -88,8 +88,8 @@ def wait_for_everyone() -> None:
 def end_process_group() -> None:
     """Leave the default process group of torch.distributed, if there is one.
 
-    A DistributedDataParallel wrapper holds the group in a reference cycle, and with it the group's threads. One that
-    asks for the interpreter's lock while the interpreter ends aborts the process, so wrappers go first.
+    DistributedDataParallel wrappers hold the group and its threads in a reference cycle. A thread that needs the GIL
+    during interpreter shutdown aborts the process, so wrappers are collected first.
     """
     from torch import distributed
 

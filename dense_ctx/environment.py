@@ -1,4 +1,4 @@
-"""Where a run takes place: versions, machine, memory."""
+"""The environment of a run: versions, machine, memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def describe_environment(device: Any = None) -> dict[str, Any]:
-    """Versions, machine, what float32 means in it at this moment, and git revision."""
+    """Versions, machine, the current float32 settings (TF32), and git revision."""
     import torch
 
     from .numerics import float32_settings

@@ -83,11 +83,6 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; errors as `read_with_metadata`."""
-    return read_with_metadata(path)[0]
-
-
 def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; errors of `tensor_shapes`; ValueError also for damage."""
     from safetensors import SafetensorError, safe_open
@@ -231,17 +226,6 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
         return json.loads(read_text(path, limit))
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is not JSON: {error}") from None
-
-
-def clean(value: Any) -> Any:
-    """Convert to JSON values: NaN becomes null, tuples lists."""
-    if isinstance(value, dict):
-        return {str(k): clean(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(v) for v in value]
-    if isinstance(value, float) and value != value:
-        return None
-    return value
 
 
 def json_digest(value: Any) -> str:

@@ -7,7 +7,6 @@ looks like a bug of the library (an AttributeError, a failed assertion) passes u
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import sys
@@ -16,7 +15,7 @@ import types
 import typing
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 from .errors import (
     CheckpointError,
@@ -70,28 +69,14 @@ def translated(error: Exception, doing: str) -> DenseCtxError | None:
 def gateway(function: F) -> F:
     """Let a function raise only DenseCtxError, and Python's TypeError for a call that does not fit its signature."""
 
-    @contextlib.contextmanager
-    def ours(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            yield
+            return function(*args, **kwargs)
         except Exception as error:
             if (better := _fault(error, function, args, kwargs)) is None:
                 raise
             raise better from error
-
-    if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def iterate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            with ours(args, kwargs):
-                yield from function(*args, **kwargs)
-
-        return typing.cast(F, iterate)
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with ours(args, kwargs):
-            return function(*args, **kwargs)
 
     return typing.cast(F, call)
 
@@ -122,10 +107,12 @@ def _is_callers(error: Exception, function: Callable[..., Any]) -> bool:
 
 def _wrong(function: Callable[..., Any], given: Mapping[str, Any]) -> Iterator[str]:
     """Descriptions of the arguments that do not match their annotations."""
+    from .config.reader import fits  # which has a gateway of its own
+
     for name, value in given.items():
         text = function.__annotations__.get(name)
         hint = _hint(text, function) if isinstance(text, str) else text
-        if hint is not None and not _fits(value, hint):
+        if hint is not None and not fits(value, hint):
             plain = isinstance(value, (str, bytes, int, float, bool, type(None), list, tuple, dict))
             yield f"{name} is {text}; got {type(value).__name__} {shortened(repr(value) if plain else '', 80)}"
 
@@ -138,24 +125,3 @@ def _hint(text: str, function: Callable[..., Any]) -> Any:
         return typing.get_type_hints(alone, {}, dict(names))["hint"]
     except Exception:  # a name of a module that is not loaded
         return None
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, choices = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, choice) for choice in choices)
-    if origin is Literal:
-        return value in choices
-    if hint in (None, type(None)):
-        return value is None
-    if hint is Any:  # a class since Python 3.11
-        return True
-    if origin is tuple:
-        kinds = choices[:1] * len(value) if choices[-1:] == (Ellipsis,) and isinstance(value, tuple) else choices
-        return isinstance(value, (tuple, list)) and len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if origin in (list, typing.get_origin(typing.Sequence[int])):
-        return isinstance(value, origin) and not isinstance(value, str) and all(_fits(v, choices[0]) for v in value)
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    kind = origin or hint
-    return not isinstance(kind, type) or isinstance(value, kind)

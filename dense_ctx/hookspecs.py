@@ -1,4 +1,4 @@
-"""The whole plugin contract, on one screen.
+"""The plugin hooks.
 
 A plugin is a module named by an entry point of group `dense_ctx`. It implements one or both hooks below with
 `@hookimpl`. Targets are imported at first use, so a plugin's `__init__` should import nothing but `hookimpl`.
@@ -10,7 +10,7 @@ name    what users type. A name that ends in ":" is a family: "timm:" answers to
         the target's first argument.
 target  "package.module:attribute", the class or a function that builds it; for a kind of files "package:path".
 args    keyword arguments always passed to the target, below the user's own.
-extra   the optional extra ("dip" for `pip install yours[dip]`) that brings packages the target imports.
+extra   the optional extra ("dip": pip install yours[dip]) of packages the target imports; without them it alone fails.
 
     kind        what a part does                            its base class, with the contract
     backbone    images to feature maps                      dense_ctx.interfaces:Backbone

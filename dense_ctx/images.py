@@ -1,9 +1,10 @@
-"""Load images and masks from any usual form; normalise, pad, and resize."""
+"""Load images and masks from files, PIL images, arrays or tensors; normalise, pad and resize."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, A
 # no other format is tried: for PostScript, Pillow starts an interpreter, whatever the file's suffix
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
-_WIDTH, _PHOTOMETRIC, _SAMPLE_FORMAT, _SUBSAMPLING = 256, 262, 339, 530  # TIFF tags
+_ORIENTATION, _WIDTH, _PHOTOMETRIC, _SAMPLE_FORMAT, _SUBSAMPLING = 274, 256, 262, 339, 530  # TIFF tags
 
 
 @gateway
@@ -34,11 +35,25 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         FileError: missing, a folder, a pipe, not an image, truncated, or a TIFF that Pillow would misread
             (docs/images.md); the message names the file.
     """
-    path = Path(path)
+    with _opened(Path(path)) as image:
+        image.load()
+        if image.mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits, in older releases of Pillow
+            return Image.fromarray(np.asarray(image).astype(np.uint16))
+        return ImageOps.exif_transpose(image)
+
+
+@gateway
+def image_size(path: str | os.PathLike[str]) -> Size:
+    """(H, W) of an image file as `open_image` gives it, from its header; raises FileError as that does."""
+    with _opened(Path(path)) as image:
+        return image.size if image.getexif().get(_ORIENTATION, 1) >= 5 else (image.height, image.width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     if not os.path.exists(path):  # False, too, for what no file system can name
         near = sorted(p.name for p in path.parent.glob(f"{path.stem}.*"))[:3] if path.parent.is_dir() else []
-        hint = f" Did you mean {', '.join(near)}?" if near else ""
-        raise FileError(f"No image at {str(path)[:300]}.{hint}")
+        raise FileError(f"No image at {str(path)[:300]}." + (f" Did you mean {', '.join(near)}?" if near else ""))
     if path.is_dir():
         raise FileError(f"{path} is a folder; expected one image file")
     regular_size(path)
@@ -46,10 +61,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             _check_tiff(image, str(path))
-            image.load()
-            if image.mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits, in older releases of Pillow
-                return Image.fromarray(np.asarray(image).astype(np.uint16))
-            return ImageOps.exif_transpose(image)
+            yield image
     except FileError:
         raise
     except UnidentifiedImageError:

@@ -87,15 +87,6 @@ def open_model(
     return model.to(device=where, dtype=kind).eval()
 
 
-def check_backbone(name: str) -> None:
-    """Raise UnknownNameError, with one hint, for a name that is not a backbone's."""
-    try:
-        registry().get("backbone", name)
-    except UnknownNameError as error:
-        hint = near_miss(name, saved=False)
-        raise (error if hint is None else UnknownNameError(f"{without_hint(error)} {hint}")) from None
-
-
 def without_hint(error: Exception) -> str:
     """An error's message without the registry's list of similar names."""
     return str(error).replace(error.hint, "") if isinstance(error, UnknownNameError) and error.hint else str(error)

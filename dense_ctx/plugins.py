@@ -27,10 +27,8 @@ OWN_DISTRIBUTION = "dense-ctx"
 SKIP_VARIABLE = "DENSE_CTX_SKIP_PLUGINS"  # comma-separated entry-point names, or "all" for every third party
 STRICT_VARIABLE = "DENSE_CTX_STRICT_PLUGINS"  # "1": a plugin that fails is an error, not a warning
 
-_INTERNAL = (  # file-name prefixes of stack frames that a warning should not point at
-    *(str(Path(str(file)).parent) for file in (__file__, pluggy.__file__, importlib.__file__)),
-    "<frozen ",
-)
+# file-name prefixes of stack frames that a warning should not point at
+_INTERNAL = (*(str(Path(str(file)).parent) for file in (__file__, pluggy.__file__, importlib.__file__)), "<frozen ")
 _lock = threading.RLock()
 _registry: Registry | None = None
 _loading = False  # guarded by _lock
@@ -229,9 +227,8 @@ class _Loader:
         except PluginWarning as warning:
             if any(action == "error" and kind is PluginWarning for action, _, kind, *_ in warnings.filters):
                 raise PluginError(f"{owner} failed: {cause}") from error
-            print(
-                f"warning: {warning}", file=sys.stderr
-            )  # -W error is meant for the user's code, not for a third party's
+            # -W error is meant for the user's code, not for a third party's
+            print(f"warning: {warning}", file=sys.stderr)
 
     def _define(self, kind: str, base: str | None = None, *, suffix: str | None = None) -> None:
         if self._owner is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from .containment import contained
+from .containment import broken_package, contained
 from .errors import (
     ConfigError,
     DenseCtxError,
@@ -147,29 +147,33 @@ class Registry:
         return base
 
     def resolve(self, entry: Entry) -> Any:
-        """Import an entry's target. If that fails, the whole plugin is unregistered.
+        """Import an entry's target. If that fails, the whole plugin is unregistered, but for a target with an extra.
 
         Raises:
             MissingDependencyError: the target's optional extra is not installed; the plugin stays registered.
             PluginError: any other failure, with plugin, distribution, version and cause.
         """
         base = self.base(entry.kind)
-        module_name = entry.target.partition(":")[0]
+        own, install = re.split("[.:]", entry.target)[0], f'"{entry.owner.distribution}[{entry.extra}]"'
         try:
             target = _attribute(entry.target)
-            if base is not None and isinstance(target, type) and not issubclass(target, base):
-                raise TypeError(f"{entry.target} is not a subclass of {base.__module__}.{base.__name__}")
-            if not callable(target):
-                raise TypeError(f"{entry.target} is a {type(target).__name__}, not a class or function")
         except ModuleNotFoundError as error:
-            if entry.extra and (error.name or "").partition(".")[0] != module_name.partition(".")[0]:
-                raise MissingDependencyError(
-                    f"{entry.kind} {entry.name!r} needs the package {error.name!r}: "
-                    f'pip install "{entry.owner.distribution}[{entry.extra}]"'
-                ) from error
+            if entry.extra and (error.name or "").partition(".")[0] != own:
+                message = f"{entry.kind} {entry.name!r} needs the package {error.name!r}: pip install {install}"
+                raise MissingDependencyError(message) from error
             raise self._fail(entry, error) from error
         except Exception as error:
+            if entry.extra:
+                what = f"{entry.kind} {entry.name!r} of {entry.owner} cannot be used: a package that it needs"
+                raise PluginError(broken_package(what, error, install)) from error
             raise self._fail(entry, error) from error
+        problem = None
+        if base is not None and isinstance(target, type) and not issubclass(target, base):
+            problem = TypeError(f"{entry.target} is not a subclass of {base.__module__}.{base.__name__}")
+        elif not callable(target):
+            problem = TypeError(f"{entry.target} is a {type(target).__name__}, not a class or function")
+        if problem is not None:
+            raise self._fail(entry, problem) from problem
         return target
 
     def bind(self, kind: str, name: str, /, **args: Any) -> partial[Any]:
@@ -244,6 +248,14 @@ class Registry:
         except Exception as error:
             raise self._fail(entry, error) from error
         return file
+
+    def folder(self, entry: Entry) -> Path:
+        """The packaged folder of a model that is not on the Hub; raises FileError where there is none."""
+        package, _, path = entry.target.partition(":")
+        folder = Path(str(resources.files(package).joinpath(*path.split("/"))))
+        if not folder.is_dir():
+            raise FileError(f"The model {entry.name!r} should lie in the package {package} at {path}: reinstall it")
+        return folder
 
     def text(self, kind: str, name: str) -> str:
         """The text of the file registered under `name`, or of the user's own file: a path, or a name ending in .yaml.

@@ -140,7 +140,7 @@ PROTOCOL = {
     "reads": "patches", "precision": "bfloat16",
     "data.name": Same("which data set: test_evaluate_images"), "data.train": "val", "data.val": "train",
     "data.options": Changes({"scale": 500}, WALK), "data.fraction": 0.4,
-    "image.short_side": 12, "image.size": [16, 48],
+    "image.short_side": 12, "image.size": [16, 48], "image.stride": Refused(14),
     "train.steps": Changes(2, STEPS), "train.batch": Changes(1, STEPS), "train.scale": Changes([0.7, 2.0], CROPS),
     "train.crop": Changes([16, 16], STEPS), "train.flip": Changes(True, STEPS),
     "train.label_stride": Changes(3, STEPS),

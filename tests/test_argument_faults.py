@@ -35,6 +35,7 @@ from dense_ctx_metrics.depth import align_depth
 from dense_ctx_metrics.segmentation import confusion_matrix
 from dense_ctx_predict import track
 from dense_ctx_predict.context_files import load_context, save_context
+from dense_ctx_predict.feature_files import write_features
 from dense_ctx_probes.knn import soft_knn
 from dense_ctx_probes.text import TextEmbeddings, embed_text
 from evaluation_data import camvid, clip, rgbd, save, scene
@@ -45,7 +46,7 @@ from tiny_datasets import labels
 from dense_ctx import AutoDenseModel, InContext, Part, cli, create_backbone, create_decoder, registry, visualize
 from dense_ctx.config import parse_part
 from dense_ctx.data import layout, list_set, open_set
-from dense_ctx.data.features import plan_features
+from dense_ctx.data.features import fill_cache
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.errors import (
     CheckpointError,
@@ -63,7 +64,6 @@ from dense_ctx.images import load, load_mask
 from dense_ctx.model_spec import open_model
 from dense_ctx.numerics import pca
 from dense_ctx.testing import tiny_model
-from dense_ctx.tiling import write_features
 from dense_ctx.train import TrainConfig, train
 
 SHORT = reprlib.Repr()
@@ -119,7 +119,6 @@ def functions(root, out):
     depth = torch.rand(1, 8, 8) + 1
     named = AutoDenseModel.from_parts("rgb-xy", "linear", decoder_args={"dim": 3})
     images = open_set("camvid", root / "camvid", "train")
-    plan = plan_features(model.backbone, images, out / "planned", (16, 24))
     task = BenchTask("maxa-depth", {"name": "rgbd-folder", "root": str(root / "rgbd")})
     bench = {"out": out / "bench", "backbones": (Part("rgb-xy"),), "heads": (Part("linear"),), "tasks": (task,),
              "seeds": (0,), "size": (16, 24), "image_size": (12, 18), "steps": 2, "batch_size": 2}  # fmt: skip
@@ -155,9 +154,8 @@ def functions(root, out):
         "layout": (layout, {"name": "camvid"}),
         "Video": (Video, {"path": root / "clips" / "one"}),
         "write_video": (write_video, {"path": out / "v.mp4", "frames": [np.zeros((16, 16, 3), np.uint8)] * 2, "fps": 25.0}),
-        "plan_features": (plan_features, {"backbone": model.backbone, "images": images, "folder": out / "features", "size": (16, 24),
-                                         "layers": (-1,), "batch": 2, "rank": 0, "world": 1, "name": "tiny"}),
-        "FeaturePlan.run": (plan.run, {"progress": None}),
+        "fill_cache": (fill_cache, {"backbone": model.backbone, "images": images, "folder": out / "features", "size": (16, 24),
+                                         "layers": (-1,), "batch": 2, "name": "tiny"}),
         "evaluate": (evaluate, {"model": model, "protocol": "camvid-linear-grid4-v2", "data": root / "camvid", "out": out / "e",
                                "overrides": ["grid=8"], "seeds": (0,), "limit": 2, "cache": "1GB", "keep": False, "name": "m"}),
         "load_protocol": (load_protocol, {"name": "camvid-linear-grid4-v2", "overrides": ["grid=8"]}),

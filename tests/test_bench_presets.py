@@ -189,7 +189,7 @@ def test_what_is_wrong_with_a_preset_is_said(tmp_path, preset, capsys):
         assert main(["bench", *words]) == 2
         assert message in capsys.readouterr().err
     assert main(["train", "maxa-table2"]) == 2
-    assert "a preset of another verb: dense-ctx bench maxa-table2" in capsys.readouterr().err
+    assert "a preset of another verb: dense-ctx bench ... maxa-table2" in capsys.readouterr().err
 
 
 def test_images_of_the_training_split_are_drawn_once(tmp_path):

@@ -23,6 +23,7 @@ ARGUMENTS = {  # beside --quick: MODEL a saved model, CLIPS and DATA made data, 
     "lila_pictures.py": ["lila-lite0", "CLIPS", "--out", "OUT"],
     "maxa_floor.py": ["DATA"],
     "maxa_tasks.py": ["DATA", "--out", "OUT"],
+    "session_quality.py": ["DATA"],
 }
 
 

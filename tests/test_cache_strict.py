@@ -20,10 +20,11 @@ from test_evaluate_result import made as result_of
 from test_feature_cache import SIZE, Pictures, tiny
 
 from dense_ctx.data.cache import CHECKSUM, Shard, write_shard
-from dense_ctx.data.features import FeatureCache, plan_features
+from dense_ctx.data.features import FeatureCache, fill_cache
 from dense_ctx.errors import CheckpointError, ConfigError, DenseCtxError, FileError
 from dense_ctx.evaluate import Result
-from dense_ctx.files import clean, json_digest, write_json
+from dense_ctx.evaluate.result import clean
+from dense_ctx.files import json_digest, write_json
 from dense_ctx.persistence.identity import Identity
 from dense_ctx.persistence.tensors import read_sealed, write_sealed
 
@@ -39,7 +40,7 @@ FREE = {  # lengths that a file may choose: features of any number of images, se
 
 def features(folder):
     images, backbone = Pictures(count=3), tiny()
-    plan_features(backbone, images, folder, SIZE, layers=(0, 1)).run()
+    fill_cache(backbone, images, folder, SIZE, layers=(0, 1))
     path = folder / "features-00000.safetensors"
     return path, lambda: FeatureCache(folder, backbone, images, SIZE, (0, 1)).tensors(1)
 
@@ -76,12 +77,12 @@ def embeddings(folder):
     content = {"segments": torch.rand(5, 4).half(), "images": torch.rand(2, 3).half(),
                "index": torch.tensor([[0, 2], [1, 3]])}  # fmt: skip
     write_shard(folder / "a.safetensors", content)
-    return folder / "a.safetensors", lambda: Shard(folder / "a.safetensors", EMBEDDINGS)
+    return folder / "a.safetensors", lambda: Shard(folder / "a.safetensors").require(EMBEDDINGS)
 
 
 def centroids(folder):
     write_shard(folder / "a.safetensors", {"centroids": torch.rand(5, 4)})
-    return folder / "a.safetensors", lambda: Shard(folder / "a.safetensors", CENTROIDS)
+    return folder / "a.safetensors", lambda: Shard(folder / "a.safetensors").require(CENTROIDS)
 
 
 def text(folder):

@@ -1,5 +1,7 @@
 """J, F and the DAVIS averages where their rules tell: single pixels, halves, borders, borrowed types, few frames."""
 
+import warnings
+
 import numpy as np
 import pytest
 from dense_ctx_metrics import vos
@@ -93,9 +95,9 @@ def test_void_of_one_frame_for_several_masks():
             with pytest.raises(InputError, match="void is"):
                 score(truth, other, wrong)
         for a, b in ((truth[0, 0], other[0, 0]), (truth[0], other), (truth, other[:, :20])):
-            with pytest.raises(InputError, match="alike"):
+            with pytest.raises(InputError, match="expected equal"):
                 score(a, b)
-    with pytest.raises(InputError, match="alike"):
+    with pytest.raises(InputError, match="expected equal"):
         object_scores(truth[0] + 0, other[0, :20] + 0, 1)
 
 
@@ -116,7 +118,9 @@ def test_quarters_share_their_ends_and_halves_are_rounded_up(count):
 def test_statistics_at_their_limits():
     assert statistics([0.5, 0.5]) == (0.5, 0.0, 0.0)  # a half is not above a half
     assert statistics([0.5000001]) == (0.5000001, 1.0, 0.0)
-    mean, recall, decay = statistics([np.nan, np.nan])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # NumPy's, of the mean of nothing
+        mean, recall, decay = statistics([np.nan, np.nan])
     assert np.isnan(mean)
     assert np.isnan(decay)
     assert recall == 0
@@ -208,7 +212,7 @@ def test_frames_that_are_missing_or_too_many_are_named(tmp_path, count, words):
     write(tmp_path / "short/cat", range(3))
     with pytest.raises(FileError, match=rf"lacks {words} of the {3 + count} frames"):
         score_folders(tmp_path / "long", tmp_path / "short")
-    with pytest.raises(InputError, match=rf"long/cat holds {words}, which .*short/cat has not"):
+    with pytest.raises(InputError, match=rf"long/cat holds {words}, which are not in .*short/cat"):
         score_folders(tmp_path / "short", tmp_path / "long")
     (tmp_path / "long/cat/note.txt").touch()
     (tmp_path / "long/read.me").touch()

@@ -255,7 +255,7 @@ def test_a_report_counts_labels_sizes_and_the_published_number(tmp_path):
     assert (report.count, report.official, report.complete) == (6, 101, False)
     assert report.problems == ["9: every pixel is ignored"]
     text = report.text()
-    assert "6, official 101: a part; 6 read" in text
+    assert "6, official 101: incomplete; 6 read" in text
     assert "3 of 11 classes, 0 to 2; absent: road, pavement, tree, sign, fence, car, pedestrian, bicyclist" in text
 
 
@@ -280,7 +280,7 @@ def test_the_verb_checks_a_root_and_writes_a_picture(tmp_path, capsys):
     picture = tmp_path / "sample.png"
     assert cli.main(["datasets", "camvid", str(root), "--limit", "3", "--picture", str(picture)]) == 0
     printed = capsys.readouterr().out
-    assert "5, official 101: a part; 3 read" in printed
+    assert "5, official 101: incomplete; 3 read" in printed
     assert str(picture) in printed
     with Image.open(picture) as written:
         assert written.size == (2 * W, H)

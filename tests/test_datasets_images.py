@@ -226,7 +226,7 @@ def test_nyu_mat_normals_agree_with_depth_or_are_a_problem(tmp_path):
     assert not check_root("nyuv2", tmp_path, target="normals").problems
     wrong = check_root("nyuv2", tmp_path, target="normals", signs="--+").problems
     assert len(wrong) == 1
-    assert "the normals' z runs against" in wrong[0]
+    assert "the normals' z is opposite" in wrong[0]
     (tmp_path / "normals_gt/normals/0003.png").unlink()
     with pytest.raises(FileError, match=r"normals/0003\.png are missing"):
         datasets.open_set("nyuv2", tmp_path, target="normals")

@@ -52,7 +52,7 @@ def test_davis_trainval_joins_the_lists_and_resolution_is_an_option(tmp_path):
     assert [clip.name for clip in found.clips] == ["goat", "camel"]
     with pytest.raises(FileError, match=r"JPEGImages.480p is missing"):
         datasets.open_set("davis2016", tmp_path)
-    with pytest.raises(InputError, match=r"resolution is one of"):
+    with pytest.raises(InputError, match=r"resolution must be one of"):
         datasets.open_set("davis2016", tmp_path, resolution="240p")
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from dense_ctx.errors import FileError
-from dense_ctx.files import read_json, read_pickle, read_tensors, read_text, regular_size, tensor_shapes
+from dense_ctx.files import read_json, read_pickle, read_text, read_with_metadata, regular_size, tensor_shapes
 from dense_ctx.images import load, open_image
 
 ROOT = Path(__file__).parents[1]
@@ -119,7 +119,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="pipes and devices are POSIX'
 
 
 @posix
-@pytest.mark.parametrize("read", [regular_size, read_text, read_json, read_tensors, read_pickle, open_image])
+@pytest.mark.parametrize("read", [regular_size, read_text, read_json, read_with_metadata, read_pickle, open_image])
 def test_only_regular_files_are_opened(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
@@ -147,14 +147,14 @@ def test_headers_of_tensors(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({"w": torch.ones(2, 3), "b": torch.ones(())}, path, {"format": "pt"})
     assert tensor_shapes(path) == {"w": (2, 3), "b": ()}
-    assert set(read_tensors(path)) == {"w", "b"}
+    assert set(read_with_metadata(path)[0]) == {"w", "b"}
     for header in (b"", b"{", b"[]", b'{"a": 1}', b'{"a": {"shape": ["x"]}}', b"[" * 90_000):
         path.write_bytes(struct.pack("<Q", len(header)) + header)
         with pytest.raises(ValueError, match="header"):
             tensor_shapes(path)
     many = ",".join(f'"{n:080d}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for n in range(40_000))
     path.write_bytes(struct.pack("<Q", len(many) + 2) + b"{" + many.encode() + b"}")
-    for read in (tensor_shapes, read_tensors):
+    for read in (tensor_shapes, read_with_metadata):
         with pytest.raises(ValueError, match="header would have"):
             read(path)
 

@@ -110,7 +110,7 @@ def test_compare_and_score_errors(davis, tmp_path, capsys):
     assert "Cannot read" in fails(capsys, "compare", tmp_path / "none")
     assert "Unknown table" in fails(capsys, "compare", "--paper", "lila:table77")
     truth = davis / "Annotations/480p"
-    assert "are one folder" in fails(capsys, "score", truth, truth, "--processes", 1)
+    assert "are the same folder" in fails(capsys, "score", truth, truth, "--processes", 1)
     assert "No folder of predictions" in fails(capsys, "score", tmp_path / "none", truth, "--processes", 1)
     assert "Cannot read the list" in fails(capsys, "score", davis, truth, "--sequences", tmp_path / "none.txt")
     assert "processes=0 is not at least 1" in fails(capsys, "score", davis, truth, "--processes", 0)

@@ -149,7 +149,7 @@ def test_parts_of_coco_and_the_other_of_ade20k(tmp_path):
     assert set(names[4:]) == {None}
     assert (stuff[0].target[0] == -1).all()
     assert (stuff[0].target[1] >= 0).all()
-    with pytest.raises(InputError, match="part is one of all, things, stuff"):
+    with pytest.raises(InputError, match="part must be one of all, things, stuff"):
         datasets.open_set("coco-stuff27", tmp_path, "val", part="thing")
     for split in ("training", "validation"):
         save(tmp_path / f"ade/images/{split}/a.jpg", np.zeros((1, 2, 3), np.uint8))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dense_ctx.data import ImageSet, Sample
-from dense_ctx.data.features import FeatureCache, plan_features
+from dense_ctx.data.features import FeatureCache, fill_cache
 from dense_ctx.errors import ConfigError, FileError, InputError
 from dense_ctx.images import prepare, resized
 from dense_ctx.testing.tiny import TinyBackbone
@@ -39,7 +39,7 @@ def small_files(monkeypatch):
 
 def made(folder, images=None, backbone=None, **args):
     images, backbone = images or Pictures(), backbone or tiny()
-    plan_features(backbone, images, folder, SIZE, batch=2, **args).run()
+    fill_cache(backbone, images, folder, SIZE, batch=2, **args)
     return FeatureCache(folder, backbone, images, SIZE, **args)
 
 
@@ -65,31 +65,27 @@ def test_a_layer_keeps_its_index(tmp_path):
     assert [tuple(item.shape) for item in got.maps] == [(1, 0, 1, 1), (1, 10, 3, 5)]
 
 
-def test_the_estimate_is_what_is_written(tmp_path):
-    plan = plan_features(tiny(), Pictures(), tmp_path / "c", SIZE)
-    assert plan.images == plan.left == 7
-    assert not (tmp_path / "c").exists()  # planning writes nothing
-    seen = []
-    written = plan.run(seen.append)
-    assert sum(seen) == 7
-    assert plan.bytes == 7 * 2 * (10 * 3 * 5 + 10)
-    assert plan.bytes <= written <= plan.bytes + 3 * 1024  # and three headers
-    assert plan_features(tiny(), Pictures(), tmp_path / "c", SIZE).left == 0
+def test_the_estimate_is_what_is_written(tmp_path, monkeypatch):
+    estimates = []
+    monkeypatch.setattr("dense_ctx.data.features.disk_space", lambda folder, needed, *_: estimates.append(needed))
+    written = fill_cache(tiny(), Pictures(), tmp_path / "c", SIZE)
+    assert estimates == [7 * 2 * (10 * 3 * 5 + 10)]
+    assert estimates[0] <= written <= estimates[0] + 3 * 1024  # and three headers
+    assert fill_cache(tiny(), Pictures(), tmp_path / "c", SIZE) == 0
+    assert estimates[1:] == [0]
 
 
 def test_it_goes_on_after_a_kill(tmp_path):
     backbone = tiny()
     with pytest.raises(FileError, match="image-5 is damaged"):
-        plan_features(backbone, Pictures(broken=5), tmp_path / "c", SIZE).run()
+        fill_cache(backbone, Pictures(broken=5), tmp_path / "c", SIZE)
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["features-00000.safetensors", "manifest.json"]
     images = Pictures()
     with pytest.raises(FileError, match="3 of 7 images"):
         FeatureCache(tmp_path / "c", backbone, images, SIZE)
-    plan = plan_features(backbone, images, tmp_path / "c", SIZE)
-    assert plan.left == 4
     images.reads.clear()
-    plan.run()
-    assert images.reads == [3, 4, 5, 6]
+    fill_cache(backbone, images, tmp_path / "c", SIZE)
+    assert images.reads == [0, 3, 4, 5, 6]  # the first tells how large an image's maps are
     assert torch.equal(FeatureCache(tmp_path / "c", backbone, images, SIZE).batch([5]).maps[1],
                        made(tmp_path / "d", images, backbone).batch([5]).maps[1])  # fmt: skip
 
@@ -112,7 +108,10 @@ def test_damaged_files_are_made_again(tmp_path):
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(FileError, match=r"features-00001.*damaged"):
         cache.batch([4])
-    assert plan_features(backbone, images, tmp_path / "c", SIZE).left == 3
+    images.reads.clear()
+    fill_cache(backbone, images, tmp_path / "c", SIZE)
+    assert images.reads == [0, 3, 4, 5]
+    assert cache.batch([4]).maps[1].shape == (1, 10, 3, 5)
 
 
 def test_a_flipped_byte_is_an_error(tmp_path):
@@ -147,7 +146,7 @@ def test_a_stale_cache_is_refused_and_says_why(tmp_path, change, words):
     with pytest.raises(ConfigError, match=f"another feature cache.*{words}"):
         FeatureCache(tmp_path / "c", **args)
     with pytest.raises(ConfigError, match=f"another feature cache.*{words}"):
-        plan_features(folder=tmp_path / "c", **args)
+        fill_cache(folder=tmp_path / "c", **args)
 
 
 def test_a_file_of_other_weights_is_refused(tmp_path):
@@ -160,15 +159,19 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
     assert cache.batch([4]).maps[1].shape == (1, 10, 3, 5)
 
 
-def test_processes_share_the_files(tmp_path):
-    backbone, images = tiny(), Pictures()
-    plans = [plan_features(backbone, images, tmp_path / "c", SIZE, rank=rank, world=2) for rank in range(2)]
-    assert [plan.left for plan in plans] == [4, 3]
-    plans[1].run()
+def test_processes_share_the_files(tmp_path, monkeypatch):
+    backbone, images, first = tiny(), Pictures(), images_of_shards(0, 2)
     # one that looks later, when others have finished some, still has its own share and no less
-    assert plan_features(backbone, images, tmp_path / "c", SIZE, rank=0, world=2).left == 4
-    plans[0].run()
+    for rank, share in ((1, images_of_shards(1)), (0, first)):
+        monkeypatch.setattr("dense_ctx.data.features.processes", lambda rank=rank: (rank, 2))
+        images.reads.clear()
+        fill_cache(backbone, images, tmp_path / "c", SIZE)
+        assert images.reads[-len(share) :] == share
     assert len(FeatureCache(tmp_path / "c", backbone, images, SIZE).batch(range(7)).maps[1]) == 7
+
+
+def images_of_shards(*numbers):
+    return [index for number in numbers for index in range(3 * number, min(3 * number + 3, 7))]
 
 
 def test_it_travels_to_workers(tmp_path):
@@ -184,30 +187,28 @@ def test_faults(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(FileError, match="choose another folder"):
-        plan_features(backbone, images, tmp_path / "mine", SIZE)
+        fill_cache(backbone, images, tmp_path / "mine", SIZE)
     for args, words in (
         ({"images": Pictures(0)}, "no image"),
         ({"size": (0, 4)}, "at least 1"),
         ({"layers": (2,)}, "maps 0 to 1"),
         ({"layers": ()}, "maps 0 to 1"),
         ({"batch": 0}, "at least 1"),
-        ({"rank": 1}, "below world"),
     ):
         with pytest.raises(InputError, match=words):
-            plan_features(**{"backbone": backbone, "images": images, "folder": tmp_path / "c", "size": SIZE, **args})
+            fill_cache(**{"backbone": backbone, "images": images, "folder": tmp_path / "c", "size": SIZE, **args})
     with pytest.raises(InputError, match="0 to 6"):
         made(tmp_path / "c").batch([7])
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
     with pytest.raises(FileError, match="free"):
-        plan_features(backbone, images, tmp_path / "d", SIZE)
+        fill_cache(backbone, images, tmp_path / "d", SIZE)
 
 
 def test_values_beyond_float16_are_refused(tmp_path):
     backbone = tiny()
     backbone.deep = torch.nn.Sequential(backbone.deep, torch.nn.Identity())
-    plan = plan_features(backbone, Pictures(), tmp_path / "c", SIZE)
     with torch.no_grad():
         backbone.shallow.weight.fill_(float("nan"))
     with pytest.raises(InputError, match=r"map1 of image-0.*float16"):
-        plan.run()
+        fill_cache(backbone, Pictures(), tmp_path / "c", SIZE)

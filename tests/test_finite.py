@@ -16,6 +16,7 @@ from dense_ctx_measures.invariance import feature_invariance
 from dense_ctx_measures.temporal import temporal_consistency
 from dense_ctx_predict import track
 from dense_ctx_predict.context_files import load_context, save_context
+from dense_ctx_predict.feature_files import write_features
 from dense_ctx_probes.text import TextEmbeddings
 from evaluation_data import camvid, clip, davis2016, rgbd
 from safetensors.torch import load_file, save_file
@@ -32,7 +33,7 @@ from dense_ctx.numerics import require_finite
 from dense_ctx.persistence.artefact import MANIFEST
 from dense_ctx.persistence.tensors import _sealed
 from dense_ctx.testing import tiny_model
-from dense_ctx.tiling import tiled_forward, write_features
+from dense_ctx.tiling import tiled_forward
 from dense_ctx.train import state, train
 
 IMAGE = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))

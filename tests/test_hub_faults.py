@@ -21,14 +21,14 @@ FETCH = """
 import json, os, sys, time
 import huggingface_hub.errors
 from huggingface_hub import snapshot_download
-from dense_ctx.persistence.hub import fetch
+from dense_ctx.persistence.hub import Access, fetch
 children, cache = int(sys.argv[1]), sys.argv[2]
 pids, begun = [], time.time()
 for number in range(children):
     pid = os.fork()
     if pid == 0:
         try:
-            folder = fetch("me/big", "me/big", ["config.json", "model.safetensors"], None, cache, False, None)
+            folder = fetch("me/big", "me/big", ["config.json", "model.safetensors"], Access(cache_dir=cache))
             said = str(folder)
         except BaseException as error:
             said = f"{type(error).__module__}.{type(error).__name__}: {error}"

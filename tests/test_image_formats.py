@@ -195,7 +195,7 @@ def orientation(folder):
     yield tiff(folder / "b.tif", DEEP, orientation=3), DEEP[::-1, ::-1] / 65535
 
 
-def on_its_side(folder):
+def sideways(folder):
     for turn in (5, 6, 7, 8):
         yield (
             tiff(folder / f"{turn}.tif", GREY, orientation=turn),
@@ -228,7 +228,7 @@ CASES = {
     "palette, grey or RGB with a transparent value": transparent_values,
     "grey or RGB with alpha": alpha,
     "EXIF or TIFF orientation": orientation,
-    "uncompressed TIFF on its side (orientation 5 to 8)": on_its_side,
+    "uncompressed TIFF with orientation 5 to 8": sideways,
     "animation, several pages": pages,
 }
 

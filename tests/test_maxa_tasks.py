@@ -10,7 +10,7 @@ from dense_ctx_maxa.tasks import create_task, make_target
 from maxa_scenes import KINDS, OUTPUTS, Boxes
 
 from dense_ctx import DenseModel, create_decoder, registry
-from dense_ctx.data.model_features import cache_features
+from dense_ctx.data.features import cache_features
 from dense_ctx.errors import ConfigError, InputError, UnknownNameError
 from dense_ctx.interfaces import ScoredObjective
 from dense_ctx.testing import check_objective

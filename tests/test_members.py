@@ -63,7 +63,7 @@ ALLOWED = {
     "dense_ctx/files.py:tensor_shapes": "what a damaged header is, in place of a mapping",
     "dense_ctx/images.py:_check_tiff": "an image of Pillow: the tags of a TIFF",
     "dense_ctx/images.py:_from_pil": "an image of Pillow: the file it was opened from, if it was",
-    "dense_ctx/data/video.py:_upright": "a frame of PyAV, whose older versions know no rotation",
+    "dense_ctx/data/video.py:upright": "a frame of PyAV, whose older versions know no rotation",
     "plugins/dense_ctx_lila/cue_cache/manifest.py:identity": "the defaults of a cue's arguments decide its maps",
     "plugins/dense_ctx_lila/cues/dis.py:flow": "a constant of OpenCV",
     "plugins/dense_ctx_labels/zarr_metadata.py:node_of": "what damaged metadata is, in place of a mapping",

@@ -74,7 +74,7 @@ def test_scale_and_shift_are_the_least_squares_ones():
 def test_depth_input_is_checked():
     prediction, target = depths()
     assert DepthErrors.of(prediction, torch.full_like(target, torch.nan)) is None
-    with pytest.raises(InputError, match=r"\[H, W\] alike; got \[17, 11\] and \[11, 17\]"):
+    with pytest.raises(InputError, match=r"\[H, W\] of equal size; got \[17, 11\], \[11, 17\]"):
         DepthErrors.of(prediction.T, target)
     with pytest.raises(InputError, match="NaN or infinity"):
         DepthErrors.of(prediction * torch.inf, target)
@@ -117,7 +117,7 @@ def test_normals_are_pooled_over_pixels_and_unknown_ones_left_out():
 def test_normals_input_is_checked():
     with pytest.raises(InputError, match="every target is unknown"):
         NormalErrors().update(turned(1), torch.full((3, 4, 6), torch.nan)).scores()
-    with pytest.raises(InputError, match=r"\[3, H, W\] alike"):
+    with pytest.raises(InputError, match=r"\[3, H, W\] of equal size"):
         NormalErrors().update(turned(1)[:2], turned(1)[:2])
     with pytest.raises(InputError, match="NaN or infinity"):
         NormalErrors().update(turned(1) * torch.nan, turned(1))

@@ -196,7 +196,7 @@ def test_what_a_preset_trains_can_be_opened_again(name):
     data = written(name)
     if data.get("verb") == "bench":
         parts = [("backbone", text) for text in data["backbones"].values()] + [("decoder", t) for t in data["heads"]]
-        parts = [(kind, parse_part(text)) for kind, text in parts if "repo=" not in text]
+        parts = [(kind, parse_part(text)) for kind, text in parts]
     else:
         parts = [(kind, Part(**data["model"][kind])) for kind in ("backbone", "decoder")]
     for kind, part in parts:

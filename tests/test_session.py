@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_session import Item, Session
+from dense_ctx_session.enlarging import best_classes, enlarged
 
 from dense_ctx import registry
 from dense_ctx.errors import InputError, NotFittedError
@@ -84,16 +85,37 @@ def test_answers_have_the_size_asked_for(session):
     shares = session.probabilities(1, (30, 50))
     assert (shares.shape, shares.dtype) == ((2, 30, 50), np.float32)
     np.testing.assert_allclose(shares.sum(0), 1, atol=1e-5)
-    assert (shares.argmax(0) == session.labels(1, (30, 50))).all()
+    assert (shares.argmax(0) == session.labels(1, (30, 50))).mean() > 0.999  # but for ties
     uncertain = session.uncertainty(0, (30, 50))
     assert uncertain.shape == (30, 50)
     assert 0 <= uncertain.min() <= uncertain.max() <= 1
     assert (session.uncertainty(0)[session.annotation(0) != 255] == 0).all()
     top = np.sort(session.probabilities(1), 0)
+    for bad in ((0, 5), (5,), (1 << 20, 5), "abc"):
+        with pytest.raises(InputError):
+            session.labels(0, bad)
     np.testing.assert_allclose(session.uncertainty(1), 1 - (top[1] - top[0]), atol=1e-6)
     assert session.pca(1, (30, 50)).shape == (30, 50, 3)
     assert session.pca(1).std() > 20
     assert session.picture(1).tolist() == picture(1).tolist()
+
+
+@pytest.mark.parametrize("size", [(48, 80), (47, 83), (12, 20), (13, 20), (9, 30), (6, 7), (480, 854)])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_the_best_class_is_that_of_all_probabilities(size, smooth):
+    shares = torch.rand(7, 12, 20, generator=torch.Generator().manual_seed(0))
+    if smooth:
+        coarse = torch.nn.functional.interpolate(shares[None, :, :3, :3], size=(12, 20), mode="bilinear")[0]
+        shares = coarse + 0.01 * shares
+    shares = shares / shares.sum(0)
+    wide = enlarged(shares, size)
+    torch.testing.assert_close(wide.sum(0), torch.ones(size), rtol=0, atol=1e-5)
+    best = best_classes(shares, size)
+    assert best.dtype == torch.uint8
+    margin = wide.topk(2, dim=0).values
+    clear = margin[0] - margin[1] > 1e-5
+    assert clear.float().mean() > 0.99
+    assert (best == wide.argmax(0))[clear].all()
 
 
 def test_similarity_is_the_cosine_to_a_pixel(session):
@@ -146,7 +168,7 @@ def test_the_fit_is_that_of_all_annotated_pixels_at_once(session, model):
     x = torch.nn.functional.pad(x, (0, 1), value=1.0)
     probe.load_state_dict({"gram": x.T @ x, "cross": x.T @ y})
     with torch.no_grad():
-        wanted = probe.predict(_dense(model(picture(2), size=(12, 20))), SIZE)[0]
+        wanted = enlarged(probe.predict(_dense(model(picture(2), size=(12, 20))))[0], SIZE)
     np.testing.assert_allclose(session.probabilities(2), wanted.numpy(), atol=1e-5)
 
 
@@ -211,6 +233,14 @@ def test_a_stroke_is_cut_at_the_border_and_refused_beyond(session):
         session.stroke(1, 7, [(1, 2)], 2)
     with pytest.raises(InputError, match="No item 3; there are 3"):
         session.stroke(3, 1, [(1, 2)], 2)
+
+
+def test_the_radius_is_that_of_the_brush(session):
+    for item, radius in ((0, 2), (1, 6.5)):
+        session.stroke(item, 1, [(40, 24)], radius)
+        y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+        disc = np.hypot(x - 40, y - 24) <= radius
+        assert ((session.annotation(item) == 1) == disc).all()
 
 
 def test_masks_are_checked(session):
@@ -297,3 +327,18 @@ def test_a_closed_session_takes_no_changes(session):
     assert session.labels(0).shape == SIZE
     with pytest.raises(InputError, match="closed"):
         draw(session)
+
+
+def test_a_large_image_is_encoded_at_a_megapixel(model, monkeypatch):
+    large = picture().repeat(40, 0).repeat(40, 1)  # 1920 x 3200
+    sizes = []
+    encode = type(model).encode
+    monkeypatch.setattr(type(model), "encode", lambda self, images: sizes.append(images.shape) or encode(self, images))
+    with Session(model, large, classes=["background", "box"]) as session:
+        session.stroke(0, 0, [(160, 160), (2800, 200)], 100)
+        session.stroke(0, 1, [(1040, 720), (1500, 1200)], 100)
+        labels = session.labels(0)
+        assert labels.shape == large.shape[:2]
+        assert (labels[20::40, 20::40] == truth()).mean() > 0.9
+    assert sizes[0][-2] * sizes[0][-1] <= 1 << 20
+    assert len(sizes) == 1

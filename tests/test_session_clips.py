@@ -1,5 +1,6 @@
 """Clips in a session: frames by number, labels through the clip both ways, and corrections."""
 
+import threading
 from fractions import Fraction
 
 import av
@@ -202,6 +203,49 @@ def test_strokes_alone_are_enough_to_propagate(session):
     assert min(score(session, number) for number in range(FRAMES)) > 0.7
 
 
+def test_a_propagated_frame_is_shown_without_its_features(file):
+    with Session(MODEL, file, classes=["background", "box"], max_memory=1000) as session:
+        session.mask_label(0, truth(0))
+        list(session.propagate())
+        computed = session._store.computed
+        for number in range(1, FRAMES):
+            session.labels(number)
+            session.uncertainty(number)
+            session.probabilities(number)
+        assert session._store.computed == computed
+        session.pca(2)
+        assert session._store.computed > computed
+
+
+def test_a_stroke_while_labels_are_carried_ends_what_follows_from_its_frame(session):
+    session.mask_label(0, truth(0))
+    steps = session.propagate()
+    assert [next(steps), next(steps)] == [1, 2]
+    session.stroke(0, 1, [(8, 8)], 2)
+    assert list(steps) == []
+    assert session.pending() == list(range(1, FRAMES))
+    assert (session.labels(2)[24:72, 24:72] == 1).mean() > 0.8  # the old labels are shown until then
+    assert list(session.propagate()) == list(range(1, FRAMES))
+    done, errors = [], []
+
+    def carry():
+        try:
+            done.extend(session.propagate())
+        except Exception as error:
+            errors.append(error)
+
+    session.undo()
+    threads = [threading.Thread(target=carry) for _ in range(2)]
+    [thread.start() for thread in threads]
+    for number in range(5):
+        session.stroke(FRAMES - 1, number % 2, [(100, 8 + 12 * number)], 2)
+        session.labels(number)
+    [thread.join() for thread in threads]
+    assert not errors
+    list(session.propagate())
+    assert session.pending() == []
+
+
 def test_propagated_labels_are_saved(file, tmp_path):
     with Session(tiny_model(), file, classes=["background", "box"]) as session:
         session.save(tmp_path / "work")
@@ -222,9 +266,12 @@ def test_propagated_labels_are_saved(file, tmp_path):
     with Session(tiny_model(), file2, classes=["background", "box"]) as session:
         session.mask_label(0, truth(0))
         session.save(tmp_path / "second")
+        before = file2.read_bytes()
         write_video(file2, [frame(i + 1) for i in range(3)])
         with pytest.raises(FileError, match="has changed on disk"):
             list(session.propagate())
+        file2.write_bytes(before)
+        assert list(session.propagate()) == [1, 2]
 
 
 def test_the_next_frame_is_the_most_uncertain_one(session):

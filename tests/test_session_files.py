@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +126,42 @@ def test_the_model_is_that_of_the_session(photos, tmp_path):
         assert again.model.dim == named.dim
 
 
+def test_a_file_says_nothing_that_its_user_did_not(photos, tmp_path):
+    """A folder from elsewhere fetches no model, and what it holds is checked as if it were drawn."""
+    with Session(MODEL, photos, classes=["background", "box"]) as session:
+        draw(session)
+        session.save(tmp_path / "work")
+    file = tmp_path / "work" / "session.json"
+    good = json.loads(file.read_text())
+
+    def opened(**changes):
+        file.write_text(json.dumps({**good, **changes}))
+        return Session.open(tmp_path / "work")
+
+    with pytest.raises(ConfigError, match="names a model 'someone/model', which is not registered"):
+        opened(open="someone/model")
+    with pytest.raises(ConfigError, match="does not take penalty='much' from a file"):
+        opened(method="ridge(penalty=much)")
+    file.write_text(json.dumps({**good, "method": "ridge(penalty=much)"}))
+    with Session.open(tmp_path / "work", method="knn") as again:
+        assert again.method.name == "knn"
+        assert again.labels(0).shape == SIZE
+    stroke = good["drawings"]["0"][0]
+    for change in (
+        {"class": 300}, {"class": "x"}, {"points": [[float("nan"), 1]]}, {"points": "x"}, {"radius": -1},
+        {"points": [[1e9, 1]]}, {"radius": 1e9}, {"mask": "AAAA"}, {"mask": "eJxjAAAAAQAB"}, {"id": None},
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError):
+            opened(drawings={"0": [{**stroke, **change}]})
+    for changes in (
+        {"drawings": {"9": [stroke]}}, {"drawings": [1]}, {"classes": [{"id": 999, "name": "a", "colour": [1, 2, 3]}]},
+        {"classes": [{"id": 1, "name": "a", "colour": [1, 2, 300]}]}, {"marks": 3}, {"model": None}, {"next_id": "x"},
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError):
+            opened(**changes)
+    opened().close()
+
+
 def test_two_sessions_do_not_share_a_folder(photos, tmp_path):
     with Session(MODEL, photos, classes=["a", "b"]) as session:
         session.save(tmp_path / "work")
@@ -207,6 +244,26 @@ def test_a_kill_between_snapshot_and_journal_does_nothing_twice(photos, tmp_path
         assert len(again.strokes(0)) == 2
 
 
+def test_a_snapshot_without_room_for_its_journal_loses_nothing(photos, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    with Session(MODEL, photos, classes=["background", "box"]) as session:
+        session.save(work)
+        session.stroke(0, 0, [(4, 4)], 2)
+
+        def full(*_args, **_options):
+            raise FileError("Cannot write: no space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("dense_ctx_session.journal.write_text", full)
+            with pytest.raises(FileError, match="no space left"):
+                session.save(work)  # the snapshot is there, its journal is not
+            with pytest.raises(FileError, match=r"Nothing is lost: 1 change\(s\) are in memory"):
+                session.stroke(0, 1, [(26, 18)], 3)
+        session.stroke(0, 1, [(38, 30)], 3)
+    with Session.open(work) as again:
+        assert [s.class_id for s in again.strokes(0)] == [0, 1, 1]
+
+
 FULL = """
 import resource, signal, sys
 from dense_ctx.errors import FileError
@@ -252,8 +309,8 @@ def test_a_full_disk_loses_nothing(photos, tmp_path):
 def test_a_changed_image_is_refused_by_name(photos, tmp_path):
     file = photos / "0.png"
     session = Session(MODEL, photos, classes=["background", "box"])
-    draw(session)
     session.save(tmp_path / "work")
+    draw(session)
     before = file.read_bytes()
     os.utime(file)
     assert session.picture(0).shape == (*SIZE, 3)  # touched, and the same
@@ -341,6 +398,50 @@ def test_features_stay_within_the_budget(photos):
         Session(MODEL, photos, max_memory="much")
 
 
+def test_small_maps_have_a_budget_too(photos):
+    with Session(MODEL, photos, classes=["background", "box"], max_memory=10_000) as session:
+        draw(session)
+        [session.labels(item) for item in range(3)]
+        assert list(session._store.samples) == [2]
+        assert session.next_item() == 2  # the only one that is known of
+
+
+def test_features_on_disk_stay_within_their_budget(photos, tmp_path):
+    cache = tmp_path / "cache"
+
+    def files():
+        return {path.name: path.stat().st_size for path in cache.rglob("*.safetensors")}
+
+    with Session(MODEL, photos, cache_dir=cache) as session:
+        session.labels(0)
+        (first,) = files()
+        size = files()[first]
+        time.sleep(0.02)
+        session.labels(1)
+        assert len(files()) == 2
+    time.sleep(0.02)
+    with Session(MODEL, photos, cache_dir=cache, max_disk=int(2.5 * size)) as session:
+        session.labels(0)  # read, so the other one is the oldest now
+        time.sleep(0.02)
+        session.labels(2)
+        assert len(files()) == 2
+        assert first in files()
+        assert session._store.computed == 1
+
+
+def test_a_full_disk_of_features_is_told_and_survived(photos, tmp_path, monkeypatch):
+    with Session(MODEL, photos, classes=["background", "box"], cache_dir=tmp_path / "cache") as session:
+        draw(session)
+
+        def fail(*_args, **_options):
+            raise FileError("Cannot write: no space left")
+
+        monkeypatch.setattr(session._store._disk._cache, "write", fail)
+        with pytest.warns(UserWarning, match="in memory alone from here on"):
+            session.labels(0)
+        assert session.labels(1).shape == SIZE
+
+
 def test_prefetch_computes_in_the_background(photos):
     with Session(MODEL, photos) as session:
         session.prefetch(2)
@@ -371,3 +472,15 @@ def test_exported_labels_read_back(photos, tmp_path, form):
             assert (ids[annotation.labels] == session.labels(item)).all()
         one = session.export(tmp_path / "one", form, items=[1])
         assert list(registry().create("label-format", "auto").open(one, images=photos).images) == ["day1/1.png"]
+
+
+def test_the_example_writes_masks_of_a_folder(photos, tmp_path):
+    script = Path(__file__).parents[1] / "examples" / "strokes.py"
+    done = subprocess.run([sys.executable, script, photos, tmp_path / "masks"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "annotate next: day1/" in done.stdout
+    files = sorted(path.relative_to(tmp_path / "masks").as_posix() for path in (tmp_path / "masks").rglob("*.png"))
+    assert files == ["0.png", "day1/1.png", "day1/2.png"]
+    mask = np.asarray(Image.open(tmp_path / "masks" / "0.png"))
+    assert mask[24, 40] == 1
+    assert mask[2, 40] == 0

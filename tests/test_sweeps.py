@@ -45,7 +45,10 @@ def davis(root):
 
 
 def test_no_sweep_is_left_out():
-    assert SWEEPS == ["dip_memory.sh", "lila_gap.sh", "lila_table6.sh", "maxa_imagenet.py", "maxa_speed.py", "quick.sh"]
+    assert SWEEPS == [
+        "dip_memory.sh", "lila_domain.sh", "lila_gap.sh", "lila_table6.sh", "maxa_agreement.py", "maxa_imagenet.py",
+        "maxa_speed.py", "quick.sh",
+    ]  # fmt: skip
 
 
 @posix
@@ -120,3 +123,33 @@ def test_maxas_segmentation_beside_imagenet(bench, tmp_path):
     assert "'ghost' is no row" in sweep("maxa_imagenet.py", bench, table, "MAE=ghost", succeeds=False)
     table.write_text("name,accuracy\n")
     assert "has no columns model and top1" in sweep("maxa_imagenet.py", bench, table, succeeds=False)
+
+
+@pytest.mark.slow
+def test_maxas_scores_beside_other_work(bench, tmp_path):
+    table = tmp_path / "others.csv"
+    table.write_text("row,aydemir,rcnn\nImageNet,38.0,\nMAE,41.5,30\nCLIP,42.0,20\nDino V2,44.1,40\n")
+    printed = sweep("maxa_agreement.py", bench, table)
+    assert "without a number in the column aydemir: Random (untrained)" in printed
+    assert "without a number in the column rcnn: ImageNet, Random (untrained)" in printed
+    assert [line for line in printed.splitlines() if "rank" in line] == [
+        "rank correlation 1.000",
+        "rank correlation 0.500",
+    ]
+    assert (bench / "aydemir-voc.svg").read_text().count("<circle") == 4
+    assert (bench / "rcnn-voc.svg").read_text().count("<circle") == 3
+    table.write_text("row,aydemir\nMAE,good\n")
+    assert "an empty cell is no number" in sweep("maxa_agreement.py", bench, table, succeeds=False)
+    table.write_text("name,aydemir\nMAE,1\n")
+    assert "has no column row" in sweep("maxa_agreement.py", bench, table, succeeds=False)
+
+
+@posix
+@pytest.mark.slow
+def test_lilas_other_domains(tmp_path):
+    for index in range(2):
+        save(tmp_path / f"images/{index}.png", scene(index, (64, 80))[0])
+    sweep("lila_domain.sh", "--quick", "lila-lite0", "efficientnet-lite0", tmp_path / "images", tmp_path / "out")
+    for name in ("lila", "frozen"):
+        assert len(list((tmp_path / "out" / name).rglob("*.safetensors"))) == 2
+        assert list((tmp_path / "out" / name).rglob("*.png"))

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from dense_ctx import DenseFeatures, Features, Losses, Objective, Probe
 from dense_ctx.errors import ContractError, InputError, NotFittedError
+from dense_ctx.persistence.tensors import require_state
 from dense_ctx.testing import (
     TinyBackbone,
     TinyDecoder,
@@ -231,11 +232,13 @@ class Centroids(Probe):
         return {"sums_": self.sums_ * (0.5 if self.fault == "state_dict" else 1) + (self.fault == "state_dict")}
 
     def load_state_dict(self, state):
+        if self.fault != "strict":
+            require_state(state, {"sums_": (torch.float32, ("K", "D"))}, "not a state of Centroids")
         self.sums_ = state["sums_"]
 
 
 PROBE = ["construction", "unfitted", "fit", "input", "predict", "probabilities", "learns", "deterministic"]
-PROBE += ["state_dict", "ignored", "new_class"]
+PROBE += ["state_dict", "strict", "ignored", "new_class"]
 
 
 def test_probe_passes_every_clause():

@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from dense_ctx_predict.feature_files import write_features
 
 from dense_ctx import AutoDenseModel
 from dense_ctx.errors import FileError, InputError, MemoryBudgetError
-from dense_ctx.tiling import Axis, map_tiles, parse_memory, plan, settled, write_features
+from dense_ctx.tiling import Axis, map_tiles, parse_memory, plan, settled
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_what_cannot_be_worked_out_beforehand_is_said(monkeypatch):
         return plain(self, images if float(images.mean()) < 9 else images - 9)
 
     monkeypatch.setattr(type(odd.backbone), "forward", by_value)
-    with pytest.warns(UserWarning, match="The memory of TinyBackbone cannot be worked out beforehand"):
+    with pytest.warns(UserWarning, match="The memory of TinyBackbone cannot be determined in advance"):
         odd(torch.rand(1, 3, 40, 40), max_memory="1GB")
 
 

@@ -166,7 +166,9 @@ def test_a_signal_stops_both_and_one_process_goes_on(pair, tmp_path, monkeypatch
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     install(tmp_path / "site", monkeypatch)
     changes = {"steps": 6, "data": DATA, "objective": {"name": "sandbox", "args": {"signal_at": 3, **RANDOM}}}
-    with pytest.raises(ConfigError, match=r"in 2 part\(s\).*draws random numbers; 1 x 1 would go on with others"):
+    with pytest.raises(
+        ConfigError, match=r"accumulate = 2, .*draws random numbers for each part; 1 x 1 would draw others"
+    ):
         train(TrainConfig.from_dict(settings(pair / "stopped", **changes)))
     made = train(TrainConfig.from_dict(settings(pair / "stopped", accumulate=2, **changes)))
     steps = [row["step"] for row in read_log(pair / "stopped" / "log.jsonl")]

@@ -8,6 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
+import transformers
+from hubserver import serving
+from safetensors.torch import save
+from tiny_hub import files_of, processor, text_tower, tokenizer
+
+from dense_ctx import AutoDenseModel
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "docs" / "trust.md"
@@ -28,6 +35,14 @@ DOORS = {
     "images": ("picture.png", ""),
 }
 REFUSED = {"weights that hold code", "convert", "images"}
+# way in over a network: the only repository of the hub on loopback that it asks, whose files go to the Hub's cache
+HUB = {
+    "from_pretrained of the Hub": "me/model",
+    "hf: typed": "org/vit",
+    "timm: typed": "timm/test_vit.r160_in1k",
+    "text encoder": "org/clip",
+}
+DOORS |= dict.fromkeys(HUB, ("", "hf")) | {"text encoder": ("classes.txt", "hf text text.safetensors")}
 
 CODE = r"""
 import json, os, shutil, sys, tempfile
@@ -87,6 +102,10 @@ calls = {
     "datasets": lambda: verb("datasets", "camvid", "camvid", "--limit", 2),
     "plugins": lambda: verb("plugins"),
     "images": lambda: load(place / "picture.png"),
+    "from_pretrained of the Hub": lambda: AutoDenseModel.from_pretrained("me/model"),
+    "hf: typed": lambda: create_backbone("hf:org/vit"),
+    "timm: typed": lambda: create_backbone("timm:test_vit.r160_in1k"),
+    "text encoder": lambda: verb("text", "classes.txt", "--encoder", "org/clip", "--out", "text.safetensors"),
 }
 events = []
 WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
@@ -97,9 +116,12 @@ def watch(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
         writes = isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         events.append(("write" if writes else "read", os.path.abspath(os.fsdecode(arguments[0]))))
-    elif event in WRITES:
-        events.append(("write", os.path.abspath(os.fsdecode(arguments[0]))))
-        if event == "os.rename":
+    elif event in WRITES and not isinstance(arguments[0], int):  # a file that is open has been seen
+        if event not in ("os.link", "os.symlink"):
+            within = arguments[1] if event in ("os.remove", "os.rmdir") and arguments[1] != -1 else None
+            base = os.getcwd() if within is None else os.readlink(f"/proc/self/fd/{within}")
+            events.append(("write", os.path.abspath(os.path.join(base, os.fsdecode(arguments[0])))))
+        if event in ("os.link", "os.symlink", "os.rename"):
             events.append(("write", os.path.abspath(os.fsdecode(arguments[1]))))
     elif event in RUNS or event in NETWORK:
         events.append(("run" if event in RUNS else "fetch", f"{event} {arguments!r:.200}"))
@@ -122,16 +144,41 @@ print("REPORT" + json.dumps(report))
 """
 
 
+def publish(hub, place):
+    """A small network of each kind; each repository has code that must not run, and names another one in words."""
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+    vit = transformers.Dinov2Model(transformers.Dinov2Config(**shape))
+    model = AutoDenseModel.from_parts("rgb-xy", "dpt", decoder_args={"dim": 5, "width": 6})
+    folder = model.save_pretrained(place / "tmp" / "published")
+    words, size = tokenizer(place / "tmp")
+    contents = {
+        "me/model": {path.name: path.read_bytes() for path in folder.iterdir()},
+        "org/vit": files_of(vit) | processor(([0.5] * 3, [0.5] * 3)),
+        "timm/test_vit.r160_in1k": {"model.safetensors": save(timm.create_model("test_vit").state_dict())},
+        "org/clip": files_of(text_tower(size, 8)) | files_of(words),
+        "evil/repo": {},
+    }
+    for name, files in contents.items():
+        hub.create(name)
+        hub.commit(name, "main", {**files, "modeling_evil.py": b"import os; os.mkdir('ran')"})
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     place = Path(os.path.realpath(tmp_path_factory.mktemp("doors")))
     (place / "tmp").mkdir()
+    (place / "classes.txt").write_text("cat\ndog\n")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     environment |= {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "ACCELERATE_USE_CPU": "1"}
-    run = subprocess.run([sys.executable, "-B", "-c", CODE, str(place), str(HERE)], env=environment, text=True,
-                         capture_output=True, timeout=240, stdin=subprocess.DEVNULL)  # fmt: skip
+    with serving() as (hub, address):
+        publish(hub, place)
+        environment |= {"HF_ENDPOINT": address, "HF_HOME": str(place / "hf"), "HF_HUB_DISABLE_XET": "1",
+                        "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
+        run = subprocess.run([sys.executable, "-B", "-c", CODE, str(place), str(HERE)], env=environment, text=True,
+                             capture_output=True, timeout=240, stdin=subprocess.DEVNULL)  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
-    return place, json.loads(run.stdout.rpartition("REPORT")[2])
+    report = json.loads(run.stdout.rpartition("REPORT")[2])
+    return place, report, address.rpartition(":")[2], list(hub.requests)
 
 
 def outside(place, paths, allowed):
@@ -147,7 +194,7 @@ def outside(place, paths, allowed):
 
 @pytest.mark.parametrize("door", DOORS)
 def test_way_in(session, door):
-    place, report = session
+    place, report, port, _ = session
     outcome, events = report[door]
     assert (outcome == "opened") == (door not in REFUSED), outcome
     reads, writes = DOORS[door]
@@ -155,11 +202,23 @@ def test_way_in(session, door):
         assert outside(place, [path for what, path in events if what == kind], allowed) == [], kind
     revision = door in ("train", "evaluate")  # of a source tree: they record it
     started = [
-        text for kind, text in events if kind in ("run", "fetch") and not (revision and "['git', 'describe'" in text)
+        text
+        for kind, text in events
+        if kind in ("run", "fetch")
+        and not (revision and "['git', 'describe'" in text)
+        and not (door in HUB and kind == "fetch" and f"127.0.0.1', {port}" in text)
     ]
     assert started == []
     assert not (place / "ran").exists()
     assert any(path.startswith(str(place / name)) for name in reads.split()[:1] for what, path in events) or not reads
+
+
+def test_over_the_network_only_the_named_repositories_are_asked(session):
+    requests = session[3]
+    asked = {name for name in [*HUB.values(), "evil/repo"] if any(f"/{name}/" in f"{one}/" for one in requests)}
+    assert asked == set(HUB.values())
+    assert [one for one in requests if not any(f"/{name}/" in f"{one}/" for name in asked)] == []
+    assert [one for one in requests if one.endswith(".py") or not one.startswith(("GET", "HEAD"))] == []
 
 
 def test_the_watch_sees_what_a_pickle_asks_for(session):

@@ -1,1 +1,1 @@
-"""The core's verbs of `dense-ctx`, one module each; plugins register more."""
+"""The core's commands of `dense-ctx`, one module each; plugins register more."""

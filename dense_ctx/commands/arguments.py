@@ -1,4 +1,4 @@
-"""Arguments that several verbs share: the model, key=value settings, and what may not go together."""
+"""Arguments of several commands: the model, key=value settings, and checks of incompatible options."""
 
 from __future__ import annotations
 

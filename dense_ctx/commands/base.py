@@ -1,4 +1,4 @@
-"""Command: a verb of `dense-ctx`."""
+"""Command: interface of the commands of `dense-ctx`."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib.resources
 import json
 import warnings
 from collections import Counter
@@ -12,12 +11,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DenseCtxError, FileError, MissingDependencyError, PluginError, PluginWarning, UnknownNameError
+from ..errors import DenseCtxError, MissingDependencyError, PluginError, PluginWarning, UnknownNameError
 from .base import Command
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from ..kinds import Entry, Kind
     from ..registry import Registry
 
@@ -80,16 +77,11 @@ def check_targets(parts: Registry, entries: Iterable[Entry]) -> list[tuple[Entry
                 parts.file(entry.kind, entry.name)
             elif entry.kind != "model":
                 parts.resolve(entry)
-            elif not entry.target.startswith("hub:") and not _packaged(entry.target).is_dir():
-                problems.append((entry, FileError(f"there is no folder {_packaged(entry.target)}")))
+            elif not entry.target.startswith("hub:"):
+                parts.folder(entry)
         except DenseCtxError as error:
             problems.append((entry, error))
     return problems
-
-
-def _packaged(target: str) -> Traversable:
-    package, _, folder = target.partition(":")
-    return importlib.resources.files(package).joinpath(*folder.split("/"))
 
 
 def _document(parts: Registry, entries: list[Entry], problems: list[tuple[Entry, DenseCtxError]]) -> dict[str, Any]:

@@ -106,6 +106,15 @@ def check_arguments(target: Any, arguments: Mapping[str, Any], where: str) -> No
             _value(hints[name], value, where, name)
 
 
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value matches a type annotation."""
+    try:
+        _value(hint, value, "", "")
+    except ConfigError:
+        return False
+    return True
+
+
 def unknown_keys(unknown: Iterable[str], names: Iterable[str]) -> str:
     """The message for unknown keys: their names, the closest known ones, and all known ones."""
     names = sorted(names)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["segmentation", "depth", "normals", "instances", "video"]
 
-IGNORED = -1  # in every segmentation target, whatever number the files use
+IGNORED = -1  # in every segmentation target, independent of the value in the files
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,7 @@ class DatasetReader(ABC):
 
 
 def choose(split: str | None, layout: Layout) -> str:
-    """Validate a split; None: the default.
-
-    Raises:
-        InputError: the data set has no such split.
-    """
+    """The split, or the default for None; raises InputError if the data set has no such split."""
     if split is None:
         return layout.splits[0]
     if split not in layout.splits and not layout.own_splits:
@@ -222,11 +218,7 @@ def read_mask(path: Path, binary: bool = False) -> Tensor:
 
 
 def same_size(image: Tensor, target: Tensor, name: str) -> None:
-    """Refuse a target whose size differs from its image's.
-
-    Raises:
-        InputError: the sizes differ.
-    """
+    """Raise InputError if the size of a target differs from its image's."""
     if image.shape[-2:] != target.shape[-2:]:
         raise InputError(
             f"{name}: the image is {image.shape[-2]} x {image.shape[-1]} (H x W), its annotation "

@@ -13,16 +13,19 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError, FileError
+from ..errors import FileError
 from ..files import new_file, write_tensors
 from ..persistence.identity import Identity
-from ..persistence.tensors import Spec, refuse, unfit
+from ..persistence.tensors import Spec, misfits
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CHECKSUM = ".crc32"
 _OPEN = 64  # shards a reader keeps open
@@ -31,18 +34,15 @@ _OPEN = 64  # shards a reader keeps open
 class Shard:
     """A safetensors file, mapped into memory.
 
-    Args:
-        specs: the tensors that it must hold, see `require`; None: any.
-
     Attributes:
         specs: dtype and shape of each tensor; checksums are left out.
         metadata: the strings in its header.
 
     Raises:
-        FileError: missing, damaged, or with other tensors than `specs`.
+        FileError: missing or damaged.
     """
 
-    def __init__(self, path: Path, specs: Mapping[str, Spec] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         try:
             open_file: Any = safe_open
@@ -50,9 +50,7 @@ class Shard:
             keys = set(self._file.keys())
             self._slices = {key: self._file.get_slice(key) for key in sorted(keys) if not key.endswith(CHECKSUM)}
             self._checksums = {key: self._file.get_tensor(key + CHECKSUM).tolist() for key in self._slices}
-            self.specs: dict[str, Spec] = {
-                key: (part[:0].dtype, tuple(part.get_shape())) for key, part in self._slices.items()
-            }
+            self.specs = {key: (part[:0].dtype, tuple(part.get_shape())) for key, part in self._slices.items()}
             self.metadata: dict[str, str] = self._file.metadata() or {}
             if self.metadata.pop(CHECKSUM, None) != words_checksum(self.metadata):
                 raise ValueError("the checksum of its header differs")
@@ -62,15 +60,13 @@ class Shard:
             raise FileError(
                 f"{path} is missing or damaged ({type(error).__name__}: {error}); remove it and make it again"
             ) from error
-        if specs is not None:
-            self.require(specs)
 
-    def require(self, specs: Mapping[str, Spec]) -> None:
-        """Raise FileError, naming each, for tensors that are missing, left over, or of another shape or dtype."""
-        try:
-            refuse(unfit(self.specs, specs), f"{self.path} is of another kind or damaged")
-        except CheckpointError as error:
-            raise FileError(f"{error}; remove it and make it again") from None
+    def require(self, specs: Mapping[str, Spec]) -> Self:
+        """Itself; raises FileError for tensors that are missing, left over, or of another shape or dtype."""
+        if faults := misfits(self.specs, specs):
+            text = "; ".join(faults)[:600]
+            raise FileError(f"{self.path} is of another kind or damaged ({text}); remove it and make it again")
+        return self
 
     def row(self, key: str, index: int) -> Tensor:
         """One index of a tensor's first axis; only its bytes are read.
@@ -84,11 +80,7 @@ class Shard:
         return self._verified(key, values, index)[0]
 
     def tensor(self, key: str) -> Tensor:
-        """A whole tensor.
-
-        Raises:
-            FileError: damaged, or no tensor has this name.
-        """
+        """A whole tensor; raises FileError where it is damaged, or no tensor has this name."""
         return self._verified(key, self._slice(key)[:], 0)
 
     def _slice(self, key: str) -> Any:
@@ -184,8 +176,7 @@ class DiskCache(Generic[S]):
     def complete(self, name: str, specs: Mapping[str, Spec], fits: Callable[[S], bool] = lambda shard: True) -> bool:
         """Whether a shard can be opened, has the tensors `specs`, and `fits` accepts it; values are not verified."""
         try:
-            (shard := self._shard(self.path(name))).require(specs)
-            return fits(shard)
+            return fits(self._shard(self.path(name)).require(specs))
         except FileError:
             return False
 

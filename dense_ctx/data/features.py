@@ -1,26 +1,18 @@
-"""Feature cache: a frozen backbone's maps of a data set on disk, so that heads train without running it.
-
-from dense_ctx.data.features import FeatureCache, plan_features
-plan = plan_features(model.backbone, train, "cache/dinov2-b14", (518, 518), name="dinov2-b14")
-print(plan.bytes, plan.free)
-plan.run(progress=bar.update)
-cache = FeatureCache("cache/dinov2-b14", model.backbone, train, (518, 518), name="dinov2-b14")
-cache.batch([3, 17])    # Features of two images
-"""
+"""Feature cache: a frozen backbone's maps of a data set on disk, so that heads train without it (docs/maxa.md)."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..device import processes, wait_for_everyone
 from ..errors import ConfigError, FileError, InputError
 from ..files import json_digest, state_digest
 from ..gateway import gateway
@@ -28,8 +20,12 @@ from ..images import padded_size, prepare, resized
 from ..interfaces import Backbone, Features, Size
 from ..persistence.identity import Identity
 from ..persistence.tensors import Spec
+from ..progress import progress
 from .base import ImageSet
 from .cache import DiskCache, Shard, disk_space
+
+if TYPE_CHECKING:
+    from ..model import DenseModel
 
 FORMAT = 1
 SHARD = 64  # images a file
@@ -38,10 +34,10 @@ _digests: weakref.WeakKeyDictionary[ImageSet, str] = weakref.WeakKeyDictionary()
 
 
 class FeatureCache:
-    """Reads what `plan_features(...).run()` wrote. Cheap to copy to workers: files are opened where they are read.
+    """Reads what `fill_cache` wrote. Cheap to copy to workers: files are opened where they are read.
 
     Args:
-        folder, backbone, images, size, layers, name: as given to `plan_features`.
+        folder, backbone, images, size, layers, name: as given to `fill_cache`.
 
     Attributes:
         size: (H, W) of the images as encoded, before padding to the stride. padded: after it.
@@ -71,12 +67,12 @@ class FeatureCache:
         self.layers: list[int] = settings["layers"]
         stored = self._cache.check()
         if stored is None:
-            raise FileError(f"{folder} holds no feature cache; make one with plan_features(...).run()")
+            raise FileError(f"{folder} holds no feature cache; make one with cache_features")
         self._shapes: dict[str, list[int]] = stored["tensors"]
         done = sum(count for name, count in _shards(self._count).items() if self._cache.path(name).exists())
         if done < self._count:
             raise FileError(
-                f"The feature cache {folder} has {done} of {self._count} images; run its plan again to finish it"
+                f"The feature cache {folder} has {done} of {self._count} images; make it again to finish it"
             )
 
     def __len__(self) -> int:
@@ -96,7 +92,7 @@ class FeatureCache:
         shard = self._cache.shard(_shard_name(number))
         shard.require(_specs(self._shapes, min(SHARD, self._count - number * SHARD)))
         if shard.metadata.get("weights") != self._cache.settings["weights"]:
-            raise ConfigError(f"{shard.path} was made with other weights; delete it and run its plan")
+            raise ConfigError(f"{shard.path} was made with other weights; delete it and make it again")
         return {key: shard.row(key, index % SHARD) for key in shard.specs}
 
     @gateway
@@ -115,57 +111,29 @@ class FeatureCache:
         return Features(maps, None if cls is None else cls.float(), self.padded)
 
 
-@dataclass
-class FeaturePlan:
-    """What remains to be computed.
+def cache_features(model: DenseModel, images: ImageSet, folder: str | os.PathLike[str], size: Size) -> FeatureCache:
+    """Fill a feature cache, all processes together, with a progress bar on stderr; then open it.
 
-    images: in the data set. left: this process' images that are not in the cache. bytes: estimate of what all processes
-    will write. free: bytes free on the disk.
+    Args:
+        model: with its weights, on the device where it runs. The maps are those that `Decoder.layers` names.
+        images: resized to `size`, (H, W); the maps are those of the next multiples of the stride.
+        folder: of these images alone; a second call computes what is missing.
+
+    Raises:
+        ConfigError: the folder is a cache of something else; the message names what differs.
+        FileError: not enough space on the disk, it is not writable, or an image cannot be read.
+        InputError: no images, or maps beyond the range of float16.
     """
-
-    images: int
-    left: int
-    bytes: int
-    free: int
-    _cache: DiskCache[Shard]
-    _missing: list[int]
-    _set: ImageSet
-    _backbone: Backbone
-    _batch: int
-    _shapes: dict[str, list[int]]
-
-    @gateway
-    def run(self, progress: Callable[[int], object] | None = None) -> int:
-        """Compute what is left, file by file; after an interruption, plan again. Returns the bytes written.
-
-        Args:
-            progress: called with the number of images just finished.
-
-        Raises:
-            FileError: an image cannot be read, or the disk is full or not writable; finished files stay.
-            InputError: maps beyond the range of float16.
-        """
-        self._cache.claim({"tensors": self._shapes})
-        metadata = {"weights": self._cache.settings["weights"]}
-        size_on_disk = 0
-        for number in self._missing:
-            tensors = self._compute(number, progress or (lambda images: None))
-            size_on_disk += self._cache.write(_shard_name(number), tensors, metadata)
-        return size_on_disk
-
-    def _compute(self, number: int, progress: Callable[[int], object]) -> dict[str, Tensor]:
-        indices = range(number * SHARD, min((number + 1) * SHARD, self.images))
-        parts: dict[str, list[Tensor]] = {}
-        for start in range(0, len(indices), self._batch):
-            batch = indices[start : start + self._batch]
-            for key, value in _encode(self._backbone, self._set, batch, self._cache.settings).items():
-                parts.setdefault(key, []).append(value)
-            progress(len(batch))
-        return {key: torch.cat(values) for key, values in parts.items()}
+    depth, layers = len(model.backbone.dims), model.decoder.layers
+    indices = range(depth) if layers is None else sorted({layer % depth for layer in layers})
+    name = None if model.model_config is None else model.model_config.backbone.name
+    fill_cache(model.backbone, images, folder, size, indices, name=name)
+    wait_for_everyone()
+    return FeatureCache(folder, model.backbone, images, size, indices, name=name)
 
 
 @gateway
-def plan_features(
+def fill_cache(
     backbone: Backbone,
     images: ImageSet,
     folder: str | os.PathLike[str],
@@ -174,26 +142,27 @@ def plan_features(
     *,
     name: str | None = None,
     batch: int = 8,
-    rank: int = 0,
-    world: int = 1,
-) -> FeaturePlan:
-    """Plan a cache of the backbone's maps of every image, resized to one size. Encodes one image for the estimate.
+) -> int:
+    """Compute this process' share of what a cache lacks, file by file; after an interruption, call it again.
 
     Args:
         backbone: with its weights, on the device where it runs.
-        size: (H, W) the images are resized to; the maps are those of the next multiples of the stride.
+        size: (H, W) the images are resized to.
         layers: which of the backbone's maps.
         name: of the backbone; the same when the cache is read.
         batch: images at once.
-        rank, world: index of this process, and number of processes; each makes its own plan.
+
+    Returns:
+        The bytes written.
 
     Raises:
         ConfigError: the folder is a cache of something else; the message names what differs.
-        FileError: not enough space on the disk, or the folder holds other files.
-        InputError: no images, or a size, layer or batch that does not exist.
+        FileError: not enough space on the disk, the folder holds other files or is not writable, or an image cannot be
+            read; finished files stay.
+        InputError: no images; a size, layer or batch that does not exist; maps beyond the range of float16.
     """
-    if batch < 1 or not 0 <= rank < world:
-        raise InputError(f"batch={batch}, rank={rank}, world={world}: expected at least 1, and a rank below world")
+    if batch < 1:
+        raise InputError(f"batch={batch}: expected at least 1")
     settings = _settings(backbone, images, size, layers, name)
     cache = _disk_cache(folder, settings)
     cache.check()
@@ -202,12 +171,24 @@ def plan_features(
 
     shards = enumerate(_shards(len(images)).items())
     missing = {number: count for number, (key, count) in shards if not cache.complete(key, _specs(shapes, count))}
-    total = sum(missing.values()) * sum(value.numel() * value.element_size() for value in one.values())
-    free = disk_space(cache.folder, total, "feature cache", "fewer layers, a smaller size or another disk")
+    needed = sum(missing.values()) * sum(value.numel() * value.element_size() for value in one.values())
+    disk_space(cache.folder, needed, "feature cache", "fewer layers, a smaller size or another disk")
     # by number, not by position in the list: other processes may have finished files already
-    shards_here = [number for number in missing if number % world == rank]
-    left = sum(missing[number] for number in shards_here)
-    return FeaturePlan(len(images), left, total, free, cache, shards_here, images, backbone, batch, shapes)
+    rank, world = processes()
+    share = {number: count for number, count in missing.items() if number % world == rank}
+    cache.claim({"tensors": shapes})
+    size_on_disk = 0
+    with progress(None, sum(share.values()), "features") as bar:
+        for number, count in share.items():
+            parts: dict[str, list[Tensor]] = {}
+            for start in range(number * SHARD, number * SHARD + count, batch):
+                indices = range(start, min(start + batch, number * SHARD + count))
+                for key, value in _encode(backbone, images, indices, settings).items():
+                    parts.setdefault(key, []).append(value)
+                bar.update(len(indices))
+            tensors = {key: torch.cat(values) for key, values in parts.items()}
+            size_on_disk += cache.write(_shard_name(number), tensors, {"weights": settings["weights"]})
+    return size_on_disk
 
 
 def _specs(shapes: dict[str, list[int]], count: int) -> dict[str, Spec]:

@@ -1,4 +1,4 @@
-"""Benchmarks: a model under a named protocol gives a Result that can be believed, compared and made again."""
+"""Benchmarks: evaluate a model under a named protocol, with a reproducible Result."""
 
 from .protocol import Protocol, load_protocol
 from .protocol import names as protocols

@@ -12,13 +12,13 @@ from ..model import DenseModel
 from .protocol import Protocol
 from .scorer import Scorer
 
-HEAD = "head"  # the registered probe that takes the model's channels as they are
+HEAD = "head"  # the registered probe that returns the model's channels
 
 
 def scored_by_head(model: DenseModel, protocol: Protocol) -> Protocol:
-    """The protocol with the head in the probe's place, at the size that it was trained on; as it is without a head.
+    """The protocol with the head as its probe, at the head's training size; unchanged for a model without a head.
 
-    What is changed becomes part of the protocol's id.
+    Changed settings become part of the protocol's id.
     """
     output = _output(model)
     if output is None:

@@ -1,4 +1,4 @@
-"""What evaluations on images and on clips share: a probe and a metric per seed, and stored partial sums."""
+"""Base of the evaluations on images and on clips: a probe and a metric per seed, and stored partial sums."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,10 +10,10 @@ from ..config import Part, json_ready, load_yaml, override, typed
 from ..errors import ConfigError
 from ..files import json_digest
 from ..gateway import gateway
+from ..interfaces import Reads
 from ..plugins import registry
-from .sections import Data, ImageSpec, Scoring, Support, Train, expect, expect_word, is_text, is_whole
+from .sections import Data, ImageSpec, Scoring, Support, Train, expect
 
-Reads = Literal["pixels", "patches", "both"]
 Decode = Literal["full", "grid"]
 Precision = Literal["float32", "tfloat32", "bfloat16"]
 NOT_DECIDING = ("title", "source", "notes")  # texts, which do not affect the result
@@ -56,21 +56,12 @@ class Protocol:
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        expect(is_text(self.id) and "/" not in self.id, "id", self.id, "a name without /")
-        for key in ("task", "metric"):
-            expect(is_text(getattr(self, key)), f"{self.id}: {key}", getattr(self, key), "a name")
-        expect(is_whole(self.grid), f"{self.id}: grid", self.grid, "a whole number of pixels, at least 1")
-        expect_word(Reads, f"{self.id}: reads", self.reads)
-        expect_word(Decode, f"{self.id}: decode", self.decode)
+        expect(bool(self.id) and "/" not in self.id, "id", self.id, "a name without /")
+        expect(self.grid >= 1, f"{self.id}: grid", self.grid, "a whole number of pixels, at least 1")
         once = self.train is None or self.support is None
         expect(once, f"{self.id}: support", self.support, "null beside train, which has its own augmentation")
         crops = self.support is not None and self.support.passes > 0
         expect(not crops or self.image.size is not None, f"{self.id}: image.size", None, "[height, width] of the crops")
-        expect_word(Precision, f"{self.id}: precision", self.precision)
-        for key, part in (("probe", self.probe), ("scorer", self.scorer)):
-            if part is not None:
-                expect(is_text(part.name), f"{self.id}: {key}.name", part.name, "a registered name")
-                expect(isinstance(part.args, Mapping), f"{self.id}: {key}.args", part.args, "a mapping")
 
     @property
     def resolved_id(self) -> str:

@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import typed
 from ..errors import ConfigError
-from ..files import clean, json_digest, read_json, state_digest, write_json
+from ..files import json_digest, read_json, state_digest, write_json
 
 if TYPE_CHECKING:
     from ..model import DenseModel
 
 FORMAT = 1
+
+
+def clean(value: Any) -> Any:
+    """Convert to JSON values: NaN becomes null, tuples lists."""
+    if isinstance(value, dict):
+        return {str(k): clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; NaN becomes null."""
-        values: dict[str, Any] = clean(asdict(self))
-        return values
+        return dict(clean(asdict(self)))
 
     def digest(self) -> str:
         """sha256 of everything but `run`: equal for two identical evaluations on one machine."""

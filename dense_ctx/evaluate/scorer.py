@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from torch import Tensor
 
-from ..errors import ConfigError, DenseCtxError, PluginError
+from ..errors import ConfigError, PluginError
 from ..interfaces import Metric, Scores
-from ..plugins import registry
+from ..plugins import blamed, registry
 from .protocol import Protocol
 from .sections import Scoring
 
@@ -76,7 +76,7 @@ class Scorer:
         Raises:
             InputError: arguments that the metric does not take, or a data set without what it needs.
         """
-        with self._named("__init__"):
+        with self._blamed():
             return cast(Metric, registry().create("metric", self.name, classes=tuple(classes), **self.args))
 
     def rehearse(self, classes: Sequence[str] = ()) -> None:
@@ -85,47 +85,41 @@ class Scorer:
 
     def start(self, metric: Metric, name: str, target: Tensor) -> None:
         """As `Metric.start`."""
-        with self._named("start"):
+        with self._blamed():
             metric.start(name, target)
 
     def update(self, metric: Metric, prediction: Tensor, target: Tensor) -> None:
         """As `Metric.update`."""
-        with self._named("update"):
+        with self._blamed():
             metric.update(prediction, target)
 
     def state(self, metric: Metric) -> Any:
         """As `Metric.state`, as JSON gives it back."""
-        with self._named("state"):
+        with self._blamed():
             state = metric.state()
             stored = json.loads(json.dumps(state, allow_nan=False))
             if stored != state:
-                raise TypeError("JSON gives back other values; it has no tuples, and no keys but str")
+                raise TypeError("state(): JSON gives back other values; it has no tuples, and no keys but str")
             return stored
 
     def merge(self, metric: Metric, state: Any) -> None:
         """As `Metric.merge`."""
-        with self._named("merge"):
+        with self._blamed():
             metric.merge(state)
 
     def compute(self, metric: Metric) -> Scores:
         """As `Metric.compute`, with the headline among its values."""
-        with self._named("compute"):
+        with self._blamed():
             scores = metric.compute()
             if not isinstance(scores, Scores):
-                raise TypeError(f"it gave a {type(scores).__name__}, not Scores")
-            if self.protocol.metric not in scores.values:
-                raise ValueError(f"{self.protocol.metric!r} is not among its values {', '.join(scores.values)}")
-            if not math.isfinite(scores.values[self.protocol.metric]):
-                raise ValueError(f"the headline {self.protocol.metric!r} is {scores.values[self.protocol.metric]}")
+                raise TypeError(f"compute() gave a {type(scores).__name__}, not Scores")
+            headline = self.protocol.metric
+            if headline not in scores.values:
+                raise ValueError(f"compute(): {headline!r} is not among its values {', '.join(scores.values)}")
+            if not math.isfinite(scores.values[headline]):
+                raise ValueError(f"compute(): the headline {headline!r} is {scores.values[headline]}")
             return Scores({key: float(value) for key, value in scores.values.items()}, scores.parts, scores.counts)
 
-    @contextmanager
-    def _named(self, method: str) -> Iterator[None]:
-        try:
-            yield
-        except DenseCtxError:
-            raise
-        except Exception as error:
-            raise PluginError(
-                f"{self.title} breaks its contract: {method}(): {type(error).__name__}: {error}"
-            ) from error
+    def _blamed(self) -> AbstractContextManager[None]:
+        """A block in which the metric's errors name it and its plugin."""
+        return blamed("metric", self.name)

@@ -1,4 +1,4 @@
-"""What annotated examples say: masks as class indices, arrays as values. What could mean two things is refused."""
+"""Targets of annotated examples: masks as class indices, arrays as values; ambiguous input is refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TargetReader:
         return self._values(values, size)
 
     def require_two_classes(self) -> None:
-        """Refuse a segmentation that knows one class: it would predict that one everywhere."""
+        """Refuse a segmentation with a single class, which would be predicted everywhere."""
         if self.task != "segmentation" or len(self.classes) != 1:
             return
         held = f"The masks leave one class, {self.classes[0]}: they hold {', '.join(map(str, sorted(self.values)))}"
@@ -156,7 +156,7 @@ def _loaded(target: Any, name: str) -> Any:
 
 
 def _task_of(values: Any, name: str) -> Task:
-    """What a target is about that comes without a word."""
+    """Infer the task from a target."""
     if isinstance(values, Tensor) and values.is_floating_point():
         return _task_of_floats(values, name)
     bits = _bits(values)

@@ -1,4 +1,4 @@
-"""The contract of every part (Backbone, Decoder, Objective, Probe, Metric) and what passes between them.
+"""Interfaces of the parts (Backbone, Decoder, Objective, Probe, Metric) and the data types that they exchange.
 
 Axes are always [B, C, H, W], sizes (H, W), flow [B, 2, H, W] as (x, y) in pixels. The library uses no
 member of a part that is not named here; `dense_ctx.testing` has a check for each class. Data sets and commands are in

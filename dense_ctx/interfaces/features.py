@@ -1,4 +1,4 @@
-"""What passes between parts: feature maps, pixel features, batches."""
+"""Data types that parts exchange: feature maps, pixel features, batches."""
 
 from __future__ import annotations
 

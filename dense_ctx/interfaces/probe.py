@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError, InputError
+from ..errors import CheckpointError, ConfigError
 from .features import DenseFeatures, Reads, Size, Task
 
 if TYPE_CHECKING:
@@ -108,6 +108,6 @@ class Probe(ABC):
         maps = [torch.randn(1, width, 2, 2, generator=generator) for width in (pixels, patches)]
         try:
             return self.predict(DenseFeatures(maps[0], maps[1], None)).shape[1]
-        except (RuntimeError, InputError) as error:
+        except Exception as error:  # whatever tensors of other shapes lead to
             name = f"{type(self).__name__} is not fitted on features of {pixels} and {patches} channels"
             raise CheckpointError(f"{name} (pixels, patches): {error}") from error

@@ -200,7 +200,7 @@ def _stored(model: DenseModel, config: ModelConfig) -> dict[str, Tensor]:
 def _check_plan(plan: DenseModel, config: ModelConfig, folder: Path) -> None:
     """Compare a model on the meta device with the header of the folder's tensors."""
     try:
-        shapes = tensor_shapes(folder / WEIGHTS)
+        shapes = {name: (None, shape) for name, shape in tensor_shapes(folder / WEIGHTS).items()}
     except ValueError as error:
         raise CheckpointError(f"{folder / WEIGHTS} is damaged: {error}") from error
     own = plan.backbone.state_dict()

@@ -67,7 +67,8 @@ def _is_simple(value: Any) -> bool:
 
 
 _MEANT = {
-    "probe": "dense_ctx_predict.context_files.load_context(FOLDER, model, {key}=...)",
+    "probe": "load_context(FOLDER, model, {key}=...), Predictor.from_pretrained(FOLDER, probe={{'{key}': ...}}), or on "
+    "the command line --model 'FOLDER(probe={{{key}: ...}})'",
     "objective": "an objective is built from your own configuration alone",
 }
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,16 @@ from .transfer import persevere
 
 if TYPE_CHECKING:
     from ..model import DenseModel
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a Hub repository is read; the fields are arguments of `load`."""
+
+    revision: str | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+    token: str | bool | None = None
 
 
 def load(
@@ -55,7 +65,7 @@ def load(
         CheckpointError: damaged files; tensors missing, left over, or of another shape or kind; a model that this one
             is built on has changed, or is this one.
     """
-    folder = locate(name, revision, cache_dir, local_files_only, token)
+    folder = locate(name, Access(revision, cache_dir, local_files_only, token))
     if isinstance(allow, str):
         raise InputError(f"allow={allow!r} is one text; expected a list of Hub repositories")
     model = read(folder, published=local_folder(name) is None, allow=allow)
@@ -119,20 +129,17 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
 
 def locate(
     name: str | os.PathLike[str],
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    token: str | bool | None = None,
+    access: Access = Access(),
     files: Sequence[str] = (CONFIG, WEIGHTS, MANIFEST),
 ) -> Path:
-    """The folder of a model, its `files` downloaded if necessary; arguments and errors as `load`."""
+    """The folder of a model, its `files` downloaded if necessary; errors as `load`."""
     if len(os.fspath(name)) > 1000:
         raise UnknownNameError(f"{os.fspath(name)[:60]}... is no model: a name of {len(os.fspath(name)):,} letters")
     folder, outer = local_folder(name), opening()
     if folder is not None:
         return folder
     try:
-        return _published(name, revision, cache_dir, local_files_only, token, files)
+        return _published(name, access, files)
     except (UnknownNameError, WeightsError) as error:
         if outer is None:
             raise
@@ -143,14 +150,7 @@ def locate(
         ) from error
 
 
-def _published(
-    name: str | os.PathLike[str],
-    revision: str | None,
-    cache_dir: str | os.PathLike[str] | None,
-    local_files_only: bool,
-    token: str | bool | None,
-    files: Sequence[str],
-) -> Path:
+def _published(name: str | os.PathLike[str], access: Access, files: Sequence[str]) -> Path:
     target = text = os.fspath(name)
     if text in registry().names("model"):
         entry = registry().get("model", text)[0]
@@ -158,12 +158,11 @@ def _published(
             raise WeightsError(
                 f"The model {text!r} has no published weights. {entry.args['unpublished']}. {_offline()}"
             )
-        target = entry.target
-        package, _, inside = target.partition(":")
+        package, _, inside = entry.target.partition(":")
         if package != "hub":
-            return _packaged(text, package, inside)
+            return registry().folder(entry)
         target, _, pinned = inside.partition("@")
-        revision = revision or pinned or None
+        access = replace(access, revision=access.revision or pinned or None)
     elif isinstance(name, os.PathLike) or text.count("/") != 1 or text.startswith((".", "/", "~")):
         try:
             registry().get("model", text)
@@ -173,9 +172,9 @@ def _published(
             message = f"{error} Nor is {text!r} a folder, or a Hub repository (owner/name)."
             raise UnknownNameError(message, error.hint) from None
     if target != text or may_fetch(target):
-        return fetch(target, text, files, revision, cache_dir, local_files_only, token)
+        return fetch(target, text, files, access)
     try:
-        return fetch(target, text, files, revision, cache_dir, True, token)
+        return fetch(target, text, files, replace(access, local_files_only=True))
     except WeightsError as error:
         raise unnamed(target) from error
 
@@ -195,26 +194,7 @@ def unnamed(repository: str) -> WeightsError:
     )
 
 
-def _packaged(name: str, package: str, inside: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        if (Path(folder) / inside / CONFIG).exists():
-            return Path(folder) / inside
-    raise FileError(
-        f"The model {name!r} should lie in the package {package} at {inside}; it is not there: reinstall it"
-    )
-
-
-def fetch(
-    repository: str,
-    name: str,
-    files: Sequence[str],
-    revision: str | None,
-    cache_dir: str | os.PathLike[str] | None,
-    local_files_only: bool,
-    token: str | bool | None,
-) -> Path:
+def fetch(repository: str, name: str, files: Sequence[str], access: Access = Access()) -> Path:
     """Download `files` of a Hub repository to the cache; returns their folder.
 
     Raises:
@@ -224,13 +204,14 @@ def fetch(
     """
     from huggingface_hub import constants, errors, snapshot_download
 
+    cache_dir = None if access.cache_dir is None else os.fspath(access.cache_dir)
     called = repository if name == repository else f"{repository} (the short name {name!r})"
     snapshot = partial(
-        snapshot_download, repository, revision=revision, token=token, allow_patterns=list(files),
-        cache_dir=None if cache_dir is None else os.fspath(cache_dir), library_name="dense_ctx",
+        snapshot_download, repository, revision=access.revision, token=access.token, allow_patterns=list(files),
+        cache_dir=cache_dir, library_name="dense_ctx",
     )  # fmt: skip
     try:
-        folder = persevere(partial(snapshot, local_files_only=local_files_only))
+        folder = persevere(partial(snapshot, local_files_only=access.local_files_only))
     except errors.GatedRepoError as error:
         raise WeightsError(
             f"{called} is gated: ask for access on its page, then `hf auth login` or set HF_TOKEN"
@@ -241,7 +222,7 @@ def fetch(
             f"{_offline()}"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise UnknownNameError(f"{called} has no revision {revision!r}") from error
+        raise UnknownNameError(f"{called} has no revision {access.revision!r}") from error
     except errors.HFValidationError as error:
         raise UnknownNameError(
             f"{name!r} is not a folder, a short name or a Hub repository (owner/name): {error}"
@@ -257,7 +238,7 @@ def fetch(
                 f"The Hub refuses access to {called} ({status}): `hf auth login` or set HF_TOKEN"
             ) from error
         why = f"the Hub could not be reached ({type(error).__name__})"
-        if local_files_only or constants.HF_HUB_OFFLINE:
+        if access.local_files_only or constants.HF_HUB_OFFLINE:
             why = f"{'HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else 'local_files_only'} is set"
         absent = (
             f"There is no folder {name}, and the Hub repository is" if name == repository else f"The model {called} is"

@@ -29,10 +29,7 @@ class Identity:
     advice: str = "Ask for what it holds, or choose another folder"
 
     def read(self, *, edited: bool = False) -> dict[str, Any] | None:
-        """The stored settings; None where the folder is missing or empty (hidden files do not count).
-
-        Args:
-            edited: people may change the file.
+        """The stored settings, which people may have `edited`; None: the folder is missing or holds only hidden files.
 
         Raises:
             FileError: the folder holds something else, or the settings cannot be read or were changed.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config import ModelConfig, Part
 from ..errors import CheckpointError, FileError, WeightsError
-from ..files import file_digest, read_pickle, read_tensors
+from ..files import file_digest, read_pickle, read_with_metadata
 from ..model import DenseModel
 
 
@@ -26,7 +26,7 @@ def checkpoint_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileError(f"No checkpoint at {path}")
     try:
-        loaded = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+        loaded = read_with_metadata(path)[0] if path.suffix == ".safetensors" else read_pickle(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged, or holds more than tensors and is not opened: {error}") from None
     while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -32,29 +32,23 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
     return {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
 
 
-def unfit(actual: Mapping[str, Spec], specs: Mapping[str, Spec], *, cast: bool = False) -> list[str]:
-    """As `misfits`, and the tensors of another dtype; `cast`: any floating-point type will do for another one."""
-    faults = misfits({name: tuple(map(int, shape)) for name, (_, shape) in actual.items()}, specs)
-    for name in sorted(set(specs) & set(actual)):
-        own, dtype = actual[name][0], specs[name][0]
-        if own != dtype and not (cast and own.is_floating_point and dtype.is_floating_point):
-            faults.append(f"{name} is {own}, not {dtype}")
-    return faults
-
-
-def misfits(shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, Spec]) -> list[str]:
-    """Descriptions of the missing, unexpected and misshapen tensors."""
-    faults = [f"missing {name}" for name in sorted(set(specs) - set(shapes))]
-    faults += [f"left over {name}" for name in sorted(set(shapes) - set(specs))]
+def misfits(
+    actual: Mapping[str, tuple[torch.dtype | None, Sequence[Any]]], specs: Mapping[str, Spec], *, cast: bool = False
+) -> list[str]:
+    """The tensors that are missing, left over, or of another shape or dtype (None: any; `cast`: any of one kind)."""
+    faults = [f"missing {name}" for name in sorted(set(specs) - set(actual))]
+    faults += [f"left over {name}" for name in sorted(set(actual) - set(specs))]
     lengths: dict[str, int] = {}
-    for name in sorted(set(specs) & set(shapes)):
-        actual, shape = shapes[name], specs[name][1]
-        for length, letter in zip(actual, shape, strict=False):
+    for name in sorted(set(specs) & set(actual)):
+        (own, sides), (dtype, shape) = actual[name], specs[name]
+        for length, letter in zip(sides, shape, strict=False):
             if isinstance(letter, str):
                 lengths.setdefault(letter, length)
         expected = [lengths.get(length, length) if isinstance(length, str) else length for length in shape]
-        if list(actual) != expected:
-            faults.append(f"{name} is {list(actual)}, not {expected}")
+        if list(sides) != expected:
+            faults.append(f"{name} is {list(sides)}, not {expected}")
+        if own not in (None, dtype) and not (cast and own.is_floating_point and dtype.is_floating_point):
+            faults.append(f"{name} is {own}, not {dtype}")
     return faults
 
 
@@ -77,7 +71,7 @@ def require_state(
     Raises:
         CheckpointError: names up to six faulty tensors.
     """
-    faults = unfit({name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}, specs, cast=cast)
+    faults = misfits({name: (value.dtype, value.shape) for name, value in tensors.items()}, specs, cast=cast)
     refuse([*faults, *(f"{name} holds NaN or infinity" for name in nonfinite(tensors))], complaint)
 
 

@@ -1,4 +1,4 @@
-"""What the checks share: naming clauses and comparing tensors."""
+"""Helpers of the checks: name clauses and compare tensors."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import ConfigError, InputError, NotFittedError
+from ..errors import CheckpointError, ConfigError, InputError, NotFittedError
 from ..interfaces import DenseFeatures, Probe
 from ..persistence.file_args import file_args_problem
+from ..persistence.tensors import load_probe
 from .common import Clauses, difference, factory, finite, noise
 
 CELL, GRID, WIDTH = 4, (4, 6), 8  # pixels a patch, patches, channels: images of 16 x 24
@@ -31,7 +33,7 @@ def check_probe(probe: str | Callable[..., Probe], *, args: dict[str, Any] | Non
 
     Returns:
         The clauses verified: construction, unfitted, fit, input, predict, learns, ignored, deterministic,
-        state_dict, and for segmentation probabilities and new_class.
+        state_dict, strict, and for segmentation probabilities and new_class.
 
     Raises:
         ContractError: a clause is broken.
@@ -124,6 +126,16 @@ def _task(check: Clauses, build: Callable[[], Probe], segmentation: bool) -> Non
         other = build()
         other.load_state_dict(load(save({k: v.contiguous() for k, v in probe.state_dict().items()})))
         require(difference(other.predict(test), out) <= 1e-5, "predicts differently after a round trip of its state")
+    with check.clause("strict") as require:
+        state = probe.state_dict()
+        wrong = {f"{name} is missing": {k: v for k, v in state.items() if k != name} for name in state}
+        wrong |= {f"{name} has one more axis": {**state, name: value[None]} for name, value in state.items()}
+        wrong |= {f"{name} is complex": {**state, name: value + 0j} for name, value in state.items()}
+        wrong["a tensor is left over"] = {**state, "left_over": torch.zeros(1)}
+        for fault, tensors in wrong.items():
+            with suppress(CheckpointError):
+                load_probe(build(), tensors, "")
+                require(False, f"load_state_dict accepts a state in which {fault}")
     _ignored(check, build(), segmentation)
     if segmentation:
         _new_class(check, build())

@@ -1,4 +1,4 @@
-"""How large windows may be: what a forward adds to the process, against what it may."""
+"""Choose window sizes whose forward stays within a memory budget."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def split_budget(amount: str | int) -> tuple[int, bool]:
 
 
 def _window_bytes(model: DenseModel, batch: int, window: Size, size: Size, channels: int) -> float:
-    """What a window's forward, and what is made of its features in `channels` channels, add to the process."""
+    """Estimate the bytes that a window's forward and a function of its features with `channels` channels need."""
     cached = _forwards.setdefault(model, {})
     key = (batch, window, size, model.dtype, model.device)
     if key not in cached:
@@ -58,8 +58,8 @@ def _window_bytes(model: DenseModel, batch: int, window: Size, size: Size, chann
             live = forward_bytes(model, batch, window, size)
         except Exception as error:
             warnings.warn(
-                f"The memory of {type(model.backbone).__name__} cannot be worked out beforehand "
-                f"({type(error).__name__}); 400 numbers a pixel are taken for it, and max_memory is no bound",
+                f"The memory of {type(model.backbone).__name__} cannot be determined in advance "
+                f"({type(error).__name__}); 400 numbers per pixel are assumed, and max_memory is not guaranteed",
                 stacklevel=2,
             )
             live = 4 * batch * (window[0] * window[1] * 400 + 3 * model.dim * size[0] * size[1])
@@ -112,7 +112,7 @@ def plan(
             f"max_memory={budget / 1e9:.3g} GB is not enough for {batch} x {image_size[0]} x {image_size[1]} pixels: "
             f"the images and the result take {held / 1e9:.3g} GB and the smallest window ({least} pixels) "
             f"{needed(least) / 1e9:.3g} GB. Ask for {(held + needed(least)) * 1.001 / 1e9:.3g} GB or a smaller `size`, "
-            "or write the features to a file with dense_ctx.tiling.write_features"
+            "or write the features to a file: dense_ctx_predict.feature_files.write_features"
         )
     low, high = least // stride, most // stride  # in strides; the largest that fits, halving the range
     while low < high - 1:

@@ -7,23 +7,17 @@ Networks that see farther (deep maps of a CNN, any ViT) are refused, or blended 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError, MemoryBudgetError
-from ..files import new_file
-from ..gateway import gateway
-from ..images import ImageLike, load, padded_size
+from ..images import padded_size
 from ..interfaces import DenseFeatures, Size
-from ..numerics import require_finite
 from ..progress import steps
 from .budget import overlapping, plan, split_budget
 from .windows import Plan
@@ -123,14 +117,14 @@ def map_tiles(
         if result is None:
             result = values.new_zeros(values.shape[0], values.shape[1], *size)
         result[:, :, cells[0], cells[1]] += values * weights.to(values)
-        del values  # or it would be there beside the next window's forward
+        del values  # free it before the next window's forward
     if result is None:
         raise InputError(f"nothing to decode at size {size}")
     return result
 
 
 def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size: Size | None = None) -> DenseFeatures:
-    """`DenseModel.forward` in windows. `cls` is the windows' mean, weighted by the area each stands for."""
+    """`DenseModel.forward` in windows. `cls` is the windows' mean, weighted by their areas."""
     image_size = (image.shape[-2], image.shape[-1])
     windows = plan(model, image_size, max_memory, model.dim, batch=len(image), size=size)
     windows = settled(model, image, windows, max_memory, size, maps=True)
@@ -155,56 +149,3 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
     pixels = map_tiles(model, image, keep, windows, size)
     extent = (image_size[0] / whole_size[0], image_size[1] / whole_size[1])
     return DenseFeatures(pixels, patches[0], torch.stack(summary).sum(0) if summary else None, extent)
-
-
-@torch.no_grad()
-@gateway
-def write_features(
-    model: DenseModel,
-    image: ImageLike,
-    path: str | os.PathLike[str],
-    max_memory: str | int = "2GB",
-    dtype: str = "float16",
-) -> Path:
-    """Write an image's pixel features to a .npy file, window by window; read it with `numpy.load(path, mmap_mode="r")`.
-
-    The array is [H, W, dim] (a pixel's vector is one run of the file). It appears under its name only when complete.
-
-    Args:
-        dtype: "float16" or "float32".
-
-    Raises:
-        FileError: no room, or no right to write.
-        MemoryBudgetError: not even one small window fits, or the model sees farther than a window (`settled`).
-        NonFiniteError: features that are NaN or infinite, or that float16 cannot hold.
-    """
-    if dtype not in ("float16", "float32"):
-        raise InputError(f"dtype={dtype!r} is not 'float16' or 'float32'")
-    path = Path(path)
-    pixels = load(image)[None]
-    size = (pixels.shape[-2], pixels.shape[-1])
-    windows = settled(model, pixels, plan(model, size, max_memory), max_memory)
-    size_in_bytes = size[0] * size[1] * model.dim * np.dtype(dtype).itemsize
-    with new_file(path, f"{size_in_bytes / 1e9:.3g} GB of features to {path}") as partial:
-        _reserve(partial, size_in_bytes)
-        np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=(*size, model.dim))
-        for window, cells, weights in steps(windows.tiles(size), len(windows), "windows"):
-            features = model(pixels[:, :, window[0], window[1]]).pixels[0]
-            half = (features * weights.to(features)).movedim(0, -1).to(getattr(torch, dtype))
-            require_finite(f"The features in {dtype}", 'dtype="float32" holds larger numbers', values=half)
-            values = half.cpu().numpy()
-            # opened and closed for each window: mapped pages count as this process' memory
-            array = np.lib.format.open_memmap(partial, mode="r+")
-            array[cells[0], cells[1]] += values
-            array.flush()
-            del array
-    return path
-
-
-def _reserve(path: Path, size_in_bytes: int) -> None:
-    """Refuse a disk without room at once: a mapped file that outgrows its disk kills the process with a signal."""
-    import shutil
-
-    free = shutil.disk_usage(path.parent).free
-    if free < size_in_bytes:
-        raise OSError(f"the disk has {free / 1e9:.3g} GB free")

@@ -1,4 +1,4 @@
-"""The one training loop: `train(TrainConfig.load("run.yaml"))` gives a model folder. See docs/training.md."""
+"""The training loop: `train(TrainConfig.load("run.yaml"))` writes a model folder. See docs/training.md."""
 
 from .config import TrainConfig
 from .loop import train

@@ -1,4 +1,4 @@
-"""TrainConfig: everything that decides a run, as frozen dataclasses and as YAML."""
+"""TrainConfig: all settings of a run, as frozen dataclasses and as YAML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import Part, Parts, dump_yaml, json_ready, load_yaml, override, parse_part, typed
-from ..errors import ConfigError
+from ..errors import ConfigError, shortened
 from ..gateway import gateway
 from ..persistence.identity import differences
 from ..plugins import registry
@@ -60,10 +60,9 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Average:
-    """Publish and validate the weights' mean over the steps from `start` on, in place of the last weights (0: do not).
+    """Publish and validate the mean of the weights over the steps from `start` on (0: the last weights).
 
-    momentum: 0: every step counts the same (Polyak and Juditsky 1992); else an exponential mean, which comes to
-        span about 1 / (1 - momentum) steps.
+    momentum: 0: equal weights (Polyak and Juditsky 1992); else an exponential mean over about 1 / (1 - momentum) steps.
     """
 
     start: int = 0
@@ -189,6 +188,7 @@ class TrainConfig:
         Raises:
             ConfigError: an unknown or missing key, or a value of the wrong type, named by its dotted path.
         """
+        where = where if isinstance(where, str) else shortened(" ".join(repr(where).split()), 100)
         return typed(cls, _written_out(data) if isinstance(data, Mapping) else data, where)
 
     @classmethod
@@ -204,7 +204,7 @@ class TrainConfig:
         if not isinstance(data, dict):
             raise ConfigError(f"{path} is not a mapping of keys to values")
         if "verb" in data:
-            raise ConfigError(f"{path} is a preset of another verb: dense-ctx {data['verb']} {path}")
+            raise ConfigError(f"{path} is a preset of another verb: dense-ctx {data['verb']} ... {path}")
         return cls.from_dict(_overridden(data, overrides), str(path))
 
     def override(self, settings: Sequence[str]) -> TrainConfig:

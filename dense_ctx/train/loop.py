@@ -114,9 +114,7 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         if check is not None and (step % config.validate.every == 0 or last):
             log.write({"step": step, "validation": check(step), "seconds": round(run.seconds, 3)})
             run.step.train()
-        if (
-            run.accelerator.num_processes == 1
-        ):  # several processes stop at the step for which _agree returned the signal
+        if run.accelerator.num_processes == 1:  # several stop at the step for which _agree returned the signal
             stopped = signals.received
         if stopped or last or (config.save.every and step % config.save.every == 0):
             run.save(step)
@@ -227,12 +225,8 @@ def _cause(run: Run, parts: list[Part]) -> tuple[int, str]:
     """Why a step's numbers are not finite, as far as can be seen, and how far that is, 0 the nearest."""
     for ids, batch in parts:
         for key, values in batch.items() if isinstance(batch, Mapping) else ():
-            if (
-                isinstance(values, Tensor)
-                and values.is_floating_point()
-                and key != "target"
-                and len(values) == len(ids)
-            ):
+            floats = isinstance(values, Tensor) and values.is_floating_point() and len(values) == len(ids)
+            if floats and key != "target":
                 bad = [str(name) for name, value in zip(ids, values, strict=True) if not bool(value.isfinite().all())]
                 if bad:
                     return 0, f"{key} of {', '.join(bad)} holds NaN or infinity: look at these samples"

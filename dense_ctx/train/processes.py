@@ -1,4 +1,4 @@
-"""The processes of a training: their accelerators, what the first one does alone, and how all end when one does."""
+"""The processes of a training: accelerators, work of the main process alone, and joint termination on failure."""
 
 from __future__ import annotations
 
@@ -18,14 +18,8 @@ from ..device import join_group, pick_device, processes
 from ..errors import ConfigError, DenseCtxError, FileError, cause_of
 from .config import TrainConfig
 
-_FREE = (
-    "USE_CPU",
-    "DEBUG_MODE",
-    "CPU_AFFINITY",
-    "LOG_LEVEL",
-    "ENABLE_RICH",
-    "DYNAMO_MODE",
-)  # of Accelerate's variables
+# of Accelerate's variables, those that change nothing
+_FREE = ("USE_CPU", "DEBUG_MODE", "CPU_AFFINITY", "LOG_LEVEL", "ENABLE_RICH", "DYNAMO_MODE")
 _POLL, _GRACE = 0.2, 4.0  # seconds
 _runs = itertools.count()
 
@@ -91,7 +85,7 @@ def _check_variables(precision: str, accumulate: int) -> None:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Within the context, what ends one process ends all of them within seconds, in the words of the first.
+    """Within the context, a failure of one process ends all within seconds, with the message of the first.
 
     A process that waits for one that is gone may wait for hours (NCCL). A thread looks for the others' last words, and
     ends this process if it does not end by itself.

@@ -1,4 +1,4 @@
-"""What a run consists of: parts made from the configuration, put back to the newest state, wrapped for Accelerate."""
+"""Build a run from its configuration, restore the latest state, prepare it for Accelerate."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from .log import Log
 from .processes import ending_together, in_main, prepare_accelerator
 from .step import TrainStep
 
-_NOT_TRAINED = ("out", "resume", "wait", "log", "save", "validate")  # keys that decide nothing of the weights
+_NOT_TRAINED = ("out", "resume", "wait", "log", "save", "validate")  # keys that do not affect the weights
 
 
 @dataclass
 class Run:
-    """The moving parts of one run, in one process."""
+    """The objects of one run, in one process."""
 
     config: TrainConfig
     out: Path
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """How many steps the run has in all; the configuration of a run has them in place of epochs."""
+        """Total number of steps; the configuration of a run has `steps` instead of `epochs`."""
         return cast(int, self.config.steps)
 
     @property
@@ -78,7 +78,7 @@ class Run:
         return Log(self.out, self.start, self.steps, self.config.batch_size, self.main)
 
     def save(self, done: int) -> None:
-        """Write state/step_N, then remove what is more than `save.keep`."""
+        """Write state/step_N, then remove states beyond `save.keep`."""
 
         def work() -> None:
             folder = state.folder_of(self.out, done)
@@ -140,7 +140,7 @@ class Run:
 def open_run(
     config: TrainConfig, model: DenseModel | None, objective: Objective | None, dataset: Any, until: ExitStack
 ) -> Run:
-    """Make or take the parts, find the state to go on from, and put it in place; `out` is locked until `until` ends."""
+    """Build the parts that are not given and restore the latest state; `out` is locked until `until` ends."""
     accelerator, config = prepare_accelerator(config)
     until.enter_context(ending_together())
     until.enter_context(arithmetic(tf32=config.mixed_precision == "tf32"))
@@ -162,8 +162,8 @@ def open_run(
     model = _model(config) if model is None else model
     if model.model_config is None:
         raise ConfigError(
-            "The model was made of modules, so it could not be saved when trained. Register its parts in a plugin and "
-            "use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
+            "The model was made of modules, so it could not be saved after training. Register its parts in a plugin "
+            "and use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
         )
     refuse_own_link(model, out / "model")
     if meta is not None:  # what an objective does in the end may depend on how the run began
@@ -178,9 +178,9 @@ def open_run(
     world, rank = accelerator.num_processes, accelerator.process_index
     if meta is not None and meta.draws and meta.parts != world * config.accumulate:
         raise ConfigError(
-            f"{latest} is of steps in {meta.parts} part(s), processes x accumulate, for each of which the objective "
-            f"draws random numbers; {world} x {config.accumulate} would go on with others. Start processes, or set "
-            "accumulate, so that the product is the same"
+            f"{latest} was trained with processes x accumulate = {meta.parts}, and the objective draws random numbers "
+            f"for each part; {world} x {config.accumulate} would draw others. Choose processes and accumulate with the "
+            "same product"
         )
     order = Order(samples, config.seed, config.batch_size, config.accumulate, rank, world)
     start = 0 if meta is None else meta.step

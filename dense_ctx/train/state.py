@@ -1,4 +1,4 @@
-"""state/step_N: all a run needs to go on. Tensors in safetensors, numbers in JSON, never a pickle.
+"""state/step_N: everything that a run needs to resume. Tensors in safetensors, numbers in JSON, no pickle.
 
     state.json          step, seconds, configuration, names of what follows, the loss scaler
     state.safetensors   module.*: what was trained, all buffers, the objective's own; optimizer.*, average.*: by
@@ -59,7 +59,7 @@ class Meta:
 
 
 def folder_of(out: Path, step: int) -> Path:
-    """Where the state after `step` steps lies."""
+    """Folder of the state after `step` steps."""
     return out / "state" / f"step_{step}"
 
 

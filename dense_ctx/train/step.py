@@ -15,28 +15,26 @@ from ..plugins import blamed
 
 
 class TrainStep(nn.Module):
-    """A model and its objective as one module, whose forward gives the losses of a batch.
+    """A model and its objective as one module, whose forward returns the losses of a batch.
 
-    Wrap this one (`accelerator.prepare`, DistributedDataParallel), never the model: gradients are
-    synchronised only through the wrapped module's own forward, so an objective that called an unwrapped
-    model's decoder would train each process alone, without an error.
+    Wrap this module (`accelerator.prepare`, DistributedDataParallel), not the model: gradients are synchronised only
+    through the forward of the wrapped module; otherwise each process would train alone, without an error.
 
-    Making it calls `objective.check`, and `setup` the one time in a training, and freezes every parameter of model and
-    objective that is in none of its groups: DistributedDataParallel waits for the gradient of each parameter that asks
-    for one.
+    The constructor calls `objective.check` and, once per training, `setup`, and freezes all parameters that are in none
+    of its groups, because DistributedDataParallel waits for the gradient of every parameter that requires one.
 
     Args:
         model: on its device.
-        objective: what trains it.
-        dataset: what `objective.dataset` gave.
-        fresh: whether the decoder may be initialised from data; default its own `fresh`. False for a run that resumes.
+        objective: trains the model.
+        dataset: of `objective.dataset`.
+        fresh: whether the decoder may be initialised from data; default its own `fresh`. False if the run resumes.
 
     Attributes:
         groups: the parameter groups, for the optimiser.
 
     Raises:
-        InputError: nothing is to be trained, or a parameter is listed twice or is not the model's or objective's.
-        PluginError: the objective, registered, fails in another way; so in its other methods.
+        InputError: `setup` returns no parameter, one twice, or one that is not of the model or objective.
+        PluginError: a registered objective raises another exception, here or in a later call.
     """
 
     def __init__(

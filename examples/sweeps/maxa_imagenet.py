@@ -42,6 +42,26 @@ def timm_name(text):
     return registry().get("backbone", part.name)[0].args.get("model")
 
 
+def beside(bench, others, title, stem, what):
+    """Print the scores of a benchmark's folder beside {row: number} of others, with the rank correlation, and plot."""
+    found = scores(bench)
+    if not found:
+        raise InputError(f"{bench} has no done cell of a preset: dense-ctx bench PRESET --out {bench}")
+    for column, (metric, by_row) in found.items():
+        pairs = {row: (others[row], value) for row, value in by_row.items() if row in others}
+        left_out = sorted(set(by_row) - set(pairs))
+        print(text_table([["backbone", title, f"{column}: {metric}"],
+                          *([row, f"{x:.2f}", f"{y:.4g}"] for row, (x, y) in pairs.items())]))  # fmt: skip
+        if left_out:
+            print(f"without {what}: {', '.join(left_out)}")
+        if len(pairs) > 2:
+            print(f"rank correlation {spearmanr(*zip(*pairs.values(), strict=True)).statistic:.3f}")
+        if pairs:
+            points = [Point(x, y, row, "") for row, (x, y) in pairs.items()]
+            picture = scatter(points, title, f"{column}: {metric}", list(pairs), [""])
+            (bench / f"{stem}-{column}.svg").write_text(picture, encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", type=Path, metavar="OUT")
@@ -55,22 +75,8 @@ def main():
     if strange := [row for row in named if row not in backbones] + [m for m in named.values() if m not in table]:
         raise InputError(f"{strange[0]!r} is no row of {args.preset}, or no model of {args.table}")
     models = {row: named.get(row, timm_name(text)) for row, text in backbones.items()}
-    found = scores(args.bench)
-    if not found:
-        raise InputError(f"{args.bench} has no done cell of a preset: dense-ctx bench {args.preset} --out {args.bench}")
-    for column, (metric, by_row) in found.items():
-        pairs = {row: (table[models[row]], value) for row, value in by_row.items() if models.get(row) in table}
-        left_out = sorted(set(by_row) - set(pairs))
-        print(text_table([["backbone", "ImageNet top-1, %", f"{column}: {metric}"],
-                          *([row, f"{x:.2f}", f"{y:.4g}"] for row, (x, y) in pairs.items())]))  # fmt: skip
-        if left_out:
-            print(f"without an accuracy in {args.table.name}: {', '.join(left_out)}")
-        if len(pairs) > 2:
-            print(f"rank correlation {spearmanr(*zip(*pairs.values(), strict=True)).statistic:.3f}")
-        if pairs:
-            points = [Point(x, y, row, "") for row, (x, y) in pairs.items()]
-            picture = scatter(points, "ImageNet top-1, %", f"{column}: {metric}", list(pairs), [""])
-            (args.bench / f"imagenet-{column}.svg").write_text(picture, encoding="utf-8")
+    others = {row: table[model] for row, model in models.items() if model in table}
+    beside(args.bench, others, "ImageNet top-1, %", "imagenet", f"an accuracy in {args.table.name}")
 
 
 if __name__ == "__main__":

@@ -44,10 +44,11 @@ def hf_folder(repo: str, revision: str | None, weights: bool) -> Path:
         return Path(repo)
     files = [*_CONFIGS, *(("model.safetensors", SHARDS[0]) if weights else ())]
     allowed = may_fetch(repo)
+    access = hub.Access(revision, local_files_only=not allowed)
     try:
-        folder = hub.fetch(repo, repo, files, revision, None, not allowed, None)
+        folder = hub.fetch(repo, repo, files, access)
         if weights and not any(folder.glob("model*.safetensors")):
-            folder = hub.fetch(repo, repo, ["pytorch_model.bin", SHARDS[1]], revision, None, not allowed, None)
+            folder = hub.fetch(repo, repo, ["pytorch_model.bin", SHARDS[1]], access)
     except (UnknownNameError, WeightsError) as error:
         if not allowed:
             raise hub.unnamed(repo) from error

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from dense_ctx.errors import InputError, WeightsError
 from dense_ctx.interfaces import Backbone, Features
+from dense_ctx.persistence.links import may_read_paths
 
 from .hf_files import hf_folder
 from .weights import hub_error
 
+PUBLISHED = "facebook/sam2.1-hiera-base-plus"
 _SIDE, _STRIDE, _CHANNELS = 1024, 16, 256
 _BASE_PLUS: dict[str, Any] = {
     "backbone_channel_list": [896, 448, 224, 112],
@@ -30,6 +32,11 @@ _BASE_PLUS: dict[str, Any] = {
 }
 
 
+def _is_permitted_repository(repo: Any) -> bool:
+    """Of a file: the published one, or from a folder of this machine any, which is not fetched unless the user says."""
+    return repo == PUBLISHED or (may_read_paths() and isinstance(repo, str) and len(repo) < 4096)
+
+
 class Sam2Neck(Backbone):
     """Hiera and the feature pyramid above it, transformers' network; the coarsest map that SAM 2's decoder reads.
 
@@ -42,11 +49,13 @@ class Sam2Neck(Backbone):
         InputError: other weights. WeightsError: they cannot be had.
     """
 
-    file_args: ClassVar[Mapping[str, Any] | None] = {"weights": frozenset(("pretrained",))}  # no repo, no config
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        "repo": _is_permitted_repository, "weights": frozenset(("pretrained",)), "config": frozenset(),  # null alone
+    }  # fmt: skip
 
     def __init__(
         self,
-        repo: str = "facebook/sam2.1-hiera-base-plus",
+        repo: str = PUBLISHED,
         weights: str | None = "pretrained",
         config: dict[str, Any] | None = None,
     ) -> None:

@@ -92,7 +92,7 @@ class ModelBackbone(Backbone):
             where = f"config of model:{name}"
             return checkpoint.build(ModelConfig.from_dict(config, where), where, random=True)
         local = hub.local_folder(name)
-        folder = local or hub.locate(name, revision)
+        folder = local or hub.locate(name, hub.Access(revision))
         model = checkpoint.read(folder, weights=weights is not None, published=local is None)
         model.float()  # as any backbone by its name
         if weights is not None:

@@ -86,7 +86,7 @@ class TimmBackbone(Backbone):
             self._load(self._pretrained(), self.source or model)
         elif weights is not None:
             self.source = os.fspath(weights)
-            self._load(read_state(weights, prefix, self.net), self.source)
+            self._load(read_state(weights, prefix, self.net), self.source, prefix or "")
         self.eval()
 
     def _build(self, model: str, options: dict[str, Any]) -> nn.Module:
@@ -150,8 +150,9 @@ class TimmBackbone(Backbone):
         except Exception as error:
             raise hub_error(error, str(repository), self.name) from error
 
-    def _load(self, state: State, source: str) -> None:
-        load_strictly(self.net, to_timm(state, self.net), source, prefix_hint(state, self.net.state_dict()))
+    def _load(self, state: State, source: str, prefix: str = "") -> None:
+        hint = prefix_hint(state, self.net.state_dict(), prefix)
+        load_strictly(self.net, to_timm(state, self.net), source, hint)
 
     @classmethod
     def random_args(cls) -> dict[str, Any]:

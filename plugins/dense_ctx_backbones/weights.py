@@ -1,7 +1,8 @@
-"""Weights from files and from hubs, with errors a user can act on. Pickles are opened for tensors only."""
+"""Load weights from files and the Hub, with actionable errors. Pickles are opened for tensors only."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from dense_ctx.create import placement
 from dense_ctx.errors import FileError, WeightsError
-from dense_ctx.files import read_pickle, read_tensors, regular_size, tensor_shapes
+from dense_ctx.files import read_pickle, read_with_metadata, regular_size, tensor_shapes
 from dense_ctx.persistence.tensors import nonfinite
 from dense_ctx.persistence.transfer import persevere
 
@@ -37,7 +38,8 @@ def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.
 
     Args:
         prefix: take the tensors whose names begin so ("student.backbone."), and no others; mappings within mappings
-            count as dotted names. None: what training scripts put around a network is recognised.
+            count as dotted names. None: what training scripts put around a network is recognised; so it may be left
+            out of a prefix.
         net: what the tensors are for; a file with far more numbers is refused before any is read.
 
     Raises:
@@ -61,11 +63,21 @@ def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     if prefix is not None:
         flat = dict(_flat(loaded))
-        state = {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
+        state = _behind(flat, prefix)
+        if not state:
+            with contextlib.suppress(WeightsError):
+                state = _behind(_unprefixed(_unwrapped(loaded, path)), prefix)
         if not state:
             raise WeightsError(f"{path} has no tensor {prefix}*: its tensors begin with {', '.join(list(flat)[:4])}")
         return state
-    return _unprefixed(_unwrapped(loaded, path))
+    try:
+        return _unprefixed(_unwrapped(loaded, path))
+    except WeightsError as error:
+        raise WeightsError(f"{error}{prefix_hint(dict(_flat(loaded)), net.state_dict() if net else {})}") from None
+
+
+def _behind(state: Mapping[str, Tensor], prefix: str) -> State:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _load(path: Path, net: nn.Module | None) -> Any:
@@ -76,7 +88,7 @@ def _load(path: Path, net: nn.Module | None) -> Any:
             size = sum(prod(shape) for shape in tensor_shapes(path).values())
         if net is not None and size > _ROOM * sum(v.numel() for v in net.state_dict().values()) + (1 << 24):
             raise ValueError(f"it holds some {size:,} numbers, far more than {type(net).__name__} has use for")
-        return read_tensors(path) if safe else read_pickle(path)
+        return read_with_metadata(path)[0] if safe else read_pickle(path)
     except ValueError as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
 
@@ -139,10 +151,10 @@ def _unprefixed(state: State) -> State:
     return state
 
 
-def prefix_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """A hint for the case that the network's names have another prefix."""
+def prefix_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str = "") -> str:
+    """A hint for the case that the network's names have another prefix; `prefix` is taken off those of `state`."""
     first = next(iter(own), "")
-    near = sorted({key.removesuffix(first) for key in state if key.endswith(f".{first}")})
+    near = sorted({prefix + key.removesuffix(first) for key in state if key.endswith(f".{first}")})
     return f". Tensors of these names stand behind {', '.join(near)}: give prefix={near[0]}" if near else ""
 
 

@@ -8,6 +8,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dense_ctx.config import ModelConfig, Part
@@ -15,12 +16,13 @@ from dense_ctx.create import create_backbone, create_decoder
 from dense_ctx.data import ImageSet, Subset, open_set, published
 from dense_ctx.environment import describe_environment, peak_memory_mb
 from dense_ctx.errors import ConfigError, InputError, StoppedError
-from dense_ctx.files import clean, state_digest
+from dense_ctx.evaluate.result import clean
+from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Backbone, Decoder, ScoredObjective, Size
 from dense_ctx.model import DenseModel
 from dense_ctx.plugins import blamed, registry
 from dense_ctx.train import TrainConfig, train
-from dense_ctx.train.config import Optimizer, Save, Schedule, Validate
+from dense_ctx.train.config import Save, Schedule, Validate
 from dense_ctx.train.data import mix, seed_all
 
 from .check import create_objective
@@ -133,7 +135,8 @@ def _config(bench: Bench, cell: Cell, out: str, device: str, validate: bool) -> 
     return TrainConfig(
         out, steps, device=device, batch_size=bench.batch_size, seed=cell.seed, save=Save(200, 1),
         validate=Validate(max(1, steps // 10) if validate else 0), log=max(1, steps // 20),
-        schedule=Schedule(bench.schedule), optimizer=Optimizer(lr=cell.head.args.get("lr", cell.task.lr)),
+        schedule=Schedule(bench.schedule), clip_norm=bench.clip_norm, mixed_precision=bench.mixed_precision,
+        optimizer=replace(bench.optimizer, lr=cell.head.args.get("lr", cell.task.lr)),
     )  # fmt: skip
 
 

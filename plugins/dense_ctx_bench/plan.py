@@ -13,11 +13,15 @@ from typing import Any, Literal
 from dense_ctx.config import Part
 from dense_ctx.create import identity
 from dense_ctx.data import layout
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import ConfigError, UnknownNameError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
-from dense_ctx.model_spec import check_backbone
+from dense_ctx.model_spec import near_miss, without_hint
 from dense_ctx.plugins import registry
+from dense_ctx.train.config import Optimizer
+
+Precision = Literal["no", "tf32", "bf16", "fp16", "auto"]
+_USUAL = {"clip_norm": 1.0, "mixed_precision": "no"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Bench:
     schedule: of the learning rate: "constant", or "cosine" down to 0.
     select: the state of a head that counts: of the best "score" on the held-out images, or of the least "loss" there
         (of the best score where the objective's loss has no meaning on images it was not trained on).
+    optimizer, clip_norm, mixed_precision: as those of `TrainConfig`; the optimizer has no rate, each task has its own.
     preset: what the cells are of: its name, a digest of its file, and what it calls the backbones and tasks.
     device: on which everything is computed; "auto": the best there is, of several processes each its own.
 
@@ -112,6 +117,9 @@ class Bench:
     cache: bool = True
     schedule: Literal["constant", "cosine"] = "constant"
     select: Literal["score", "loss"] = "score"
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    clip_norm: float | None = 1.0
+    mixed_precision: Precision = "no"
     preset: PresetNames | None = None
     device: str = "auto"
 
@@ -127,6 +135,8 @@ class Bench:
             raise ConfigError(f"held_out={self.held_out}: expected a share from 0 to 0.5")
         if self.select not in ("score", "loss"):
             raise ConfigError(f"select={self.select!r}: expected score or loss")
+        if self.optimizer.lr is not None:
+            raise ConfigError(f"optimizer.lr={self.optimizer.lr}: a rate is a task's, or a head's lr")
         if self.schedule not in ("constant", "cosine"):
             raise ConfigError(f"schedule={self.schedule!r}: expected constant or cosine")
         for name, number in (("steps", self.steps), ("batch_size", self.batch_size)):
@@ -140,7 +150,7 @@ class Bench:
         for head in self.heads:
             _check_rate(head.name, head.args.get("lr"))
         for part in self.backbones:
-            check_backbone(part.name)
+            _check_backbone(part.name)
         for part in self.heads:
             registry().get("decoder", part.name)
 
@@ -162,6 +172,9 @@ class Bench:
         }  # fmt: skip
         if self.select != "score":
             values["select"] = self.select
+        values |= {name: getattr(self, name) for name, usual in _USUAL.items() if getattr(self, name) != usual}
+        if self.optimizer != Optimizer():
+            values["optimizer"] = asdict(self.optimizer)
         if self.preset is not None:
             values["preset"] = self.preset.of(cell)
         known = identity(cell.backbone.name, cell.backbone.args)
@@ -195,3 +208,12 @@ def _check_rate(name: str, lr: Any) -> None:
 def digest(value: Any) -> str:
     """Eight characters that differ where the value differs."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _check_backbone(name: str) -> None:
+    """Raise UnknownNameError, with one hint, for a name that is not a backbone's."""
+    try:
+        registry().get("backbone", name)
+    except UnknownNameError as error:
+        hint = near_miss(name, saved=False)
+        raise (error if hint is None else UnknownNameError(f"{without_hint(error)} {hint}")) from None

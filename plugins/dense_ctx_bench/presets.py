@@ -11,8 +11,9 @@ from typing import Any, Literal
 from dense_ctx.config import Part, load_yaml, parse_part, typed
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.plugins import registry
+from dense_ctx.train.config import Optimizer
 
-from .plan import Bench, BenchTask, PresetNames
+from .plan import Bench, BenchTask, Precision, PresetNames
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class BenchPreset:
     held_out: float
     select: Literal["score", "loss"]
     schedule: Literal["constant", "cosine"]
+    optimizer: Optimizer
+    clip_norm: float | None
+    mixed_precision: Precision
     cache: bool
 
 
@@ -83,5 +87,6 @@ def bench_of(
     heads: tuple[Part, ...] = tuple(map(parse_part, preset.heads))
     return Bench(
         out, tuple(parts), heads, tuple(rooted.values()), tuple(seeds or preset.seeds), preset.size, preset.image_size,
-        preset.steps, preset.batch_size, preset.held_out, preset.cache, preset.schedule, preset.select, names,
+        preset.steps, preset.batch_size, preset.held_out, preset.cache, preset.schedule, preset.select,
+        preset.optimizer, preset.clip_norm, preset.mixed_precision, names,
     )  # fmt: skip

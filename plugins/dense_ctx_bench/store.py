@@ -8,8 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from dense_ctx.data import ImageSet
-from dense_ctx.data.features import FeatureCache
-from dense_ctx.data.model_features import cache_features
+from dense_ctx.data.features import FeatureCache, cache_features
 from dense_ctx.files import state_digest
 from dense_ctx.interfaces import Backbone, Size
 from dense_ctx.model import DenseModel
@@ -49,7 +48,7 @@ class Store:
             None of no images.
 
         Raises:
-            FileError, InputError: as `dense_ctx.data.model_features.cache_features`.
+            FileError, InputError: as `dense_ctx.data.features.cache_features`.
         """
         if not len(images):
             return None

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dense_ctx.data.base import ImageSet
-from dense_ctx.data.model_features import cache_features
+from dense_ctx.data.features import cache_features
 from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Losses, ScoredObjective, Size
 from dense_ctx.model import DenseModel

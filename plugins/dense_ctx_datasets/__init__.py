@@ -1,4 +1,4 @@
-"""Data sets in their official layouts: here are their names."""
+"""Plugin: readers of data sets in their official folder layouts, and command `datasets`."""
 
 from dense_ctx.hookspecs import Register, hookimpl
 
@@ -24,7 +24,7 @@ _BY_PACKAGES = ("coco-instances", "nyuv2")  # pycocotools, h5py
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the data sets, and the verb that lists and checks them."""
+    """Register the data sets, and the command that lists and checks them."""
     for module, readers in _READERS.items():
         for name, reader in readers.items():
             extra = "datasets" if name in _BY_PACKAGES else None

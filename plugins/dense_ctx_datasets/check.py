@@ -62,7 +62,7 @@ class Report:
         lines = [f"{self.layout.title}, split {self.split}: {self.root}"]
         of = "" if self.official is None else f", official {self.official}"
         if self.official is not None and not self.complete:
-            of += ": a part" if self.count < self.official else ": more"
+            of += ": incomplete" if self.count < self.official else ": more"
         lines.append(f"  {what:<9} {self.count}{of}; {self.checked} read" + self._frames())
         if self.sizes:
             shown = [f"{h} x {w} ({n})" for (h, w), n in self.sizes.most_common(4)]
@@ -131,7 +131,7 @@ def check_root(
     report.problems += opened.problems
     indices = _spread(len(opened), limit)
     if isinstance(opened, VideoSet):
-        report.classes = ()  # of the clips, not of pixels
+        report.classes = ()  # they are classes of clips, not of pixels
     for index in progress(indices, len(indices)) if progress else indices:
         report.checked += 1
         if isinstance(opened, VideoSet):
@@ -250,7 +250,7 @@ def sample_picture(sample: Sample, kind: str) -> Picture:
     elif kind == "normals":
         right = (target.permute(1, 2, 0).add(1).mul(127.5).nan_to_num(0)).numpy().astype(np.uint8)
     else:
-        # class 0 is as much a class as the others, so ids are shown from 1; ignored pixels stay clear
+        # overlays are transparent at 0, so class ids are shown from 1 and ignored pixels at 0
         shown = target + 1 if kind == "segmentation" else target.clamp_min(0)
         right = overlay(image, shown, palette(max(256, int(shown.max()) + 1)))
     picture: Picture = np.concatenate([image, right], axis=1)

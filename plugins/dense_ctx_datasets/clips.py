@@ -1,4 +1,4 @@
-"""Videos beyond DAVIS: YouTube-VOS, Kinetics-700, folders of clips, folders of frames with masks."""
+"""Video data sets other than DAVIS: YouTube-VOS, Kinetics-700, folders of clips, folders of frames with masks."""
 
 from __future__ import annotations
 

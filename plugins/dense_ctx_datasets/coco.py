@@ -1,4 +1,4 @@
-"""COCO 2017 images (Lin et al. 2014) with COCO-Stuff's pixel maps (Caesar et al. 2018) or COCO's instances."""
+"""COCO 2017 images (Lin et al. 2014) with COCO-Stuff label maps (Caesar et al. 2018) or COCO instances."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dense_ctx.containment import optional_package
 from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Layout, Sample, choose
-from dense_ctx.errors import FileError, InputError, MissingDependencyError
+from dense_ctx.errors import FileError, InputError
 
 from .coco_labels import COARSE, FINE, THINGS, TO_COARSE, TO_FINE
 from .files import pick, read_image, read_labels, refuse, require
@@ -27,7 +28,7 @@ _STUFF: dict[str, Any] = {
     "splits": ("val", "train"),
     "expected": (
         _IMAGES,
-        ("stuffthingmaps/<split>2017/*.png", "0..181, 255 unlabelled; annotations/<split>2017 is taken too"),
+        ("stuffthingmaps/<split>2017/*.png", "0..181, 255 unlabelled; or annotations/<split>2017"),
     ),
     "counts": {"val": 5000, "train": 118287},
     "options": (("names_file", "text file of image names (curated subsets): only those"),),
@@ -164,14 +165,9 @@ class CocoInstances(DatasetReader):
 
 
 def _load(annotations: Path) -> Any:
-    try:
-        from pycocotools.coco import COCO
-    except ImportError as error:
-        raise MissingDependencyError(
-            'coco-instances reads annotations through pycocotools; install it: pip install "dense-ctx[datasets]"'
-        ) from error
+    coco = optional_package("pycocotools.coco", "data set 'coco-instances'", '"dense-ctx[datasets]"')
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            return COCO(str(annotations))
+            return coco.COCO(str(annotations))
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise FileError(f"{annotations} is not a COCO annotation file: {error!r}") from error

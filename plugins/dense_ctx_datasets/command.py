@@ -28,7 +28,7 @@ class Datasets(Command):
         parser.add_argument("--limit", type=int, metavar="N", help="read N samples, evenly spread; default all")
         parser.add_argument("--picture", type=Path, metavar="FILE", help="write a sample with its annotation here")
         parser.add_argument(
-            "--complete", action="store_true", help="fewer or more samples than published: status 1 too"
+            "--complete", action="store_true", help="status 1 also if the number of samples is not the published one"
         )
         add_settings(parser, "options that NAME lists: target=normals")
 
@@ -71,7 +71,7 @@ def _list(layouts: list[Layout]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + f"  {one.licence}")
         if one.url != one.licence:
             print(f"{indent}{one.url}")
-    print("\nNothing is downloaded. `dense-ctx datasets NAME` shows what is expected where.")
+    print("\nNothing is downloaded. `dense-ctx datasets NAME` shows the expected files.")
 
 
 def _show(layout: Layout) -> None:

@@ -81,7 +81,7 @@ def _open(root: Path, layout: Layout, lists: tuple[str, ...], split: str, resolu
 
 
 def sequences(lines: list[str]) -> list[str]:
-    """Names in a list: one a line, or of each line's first path the folder that holds the frame."""
+    """Sequence names of a list: one per line, or the parent folder of the first path in each line."""
     names = [Path(line.split()[0]).parent.name if "/" in line else line for line in lines]
     return list(dict.fromkeys(names))
 
@@ -94,11 +94,12 @@ def sequence_set(
     binary: bool = False,
     source: str | Path = "",
 ) -> VideoSet:
-    """Clips of two folders each; what is missing of them becomes a problem.
+    """A set of clips with a folder of frames and one of masks each; missing files are listed as problems.
 
     Args:
-        folders: (name, frames, masks) of each clip, arguments of `sequence` as the others are.
-        source: of the names, to say so where a folder is missing.
+        folders: (name, frames, masks) of each clip.
+        every, binary: see `sequence`.
+        source: where the names are listed, for messages.
 
     Raises:
         FileError: there is no clip.
@@ -115,10 +116,10 @@ def sequence_set(
 
 
 def video_set(clips: Sequence[Clip], problems: Sequence[str], layout: Layout, classes: Sequence[str] = ()) -> VideoSet:
-    """Clips with their problems.
+    """A set of clips and the problems noticed.
 
     Raises:
-        FileError: there is neither.
+        FileError: there are neither clips nor problems.
     """
     if not clips and not problems:
         raise refuse(layout, "no clips found")
@@ -128,7 +129,7 @@ def video_set(clips: Sequence[Clip], problems: Sequence[str], layout: Layout, cl
 def sequence(
     name: str, frames: Path, masks: Path | None, every: bool, binary: bool = False
 ) -> tuple[Clip | None, list[str]]:
-    """A clip of two folders whose files share their stems, and what is wrong with it.
+    """A clip whose frames and masks are in two folders under the same stems, and its problems.
 
     Args:
         masks: None: the clip has none.

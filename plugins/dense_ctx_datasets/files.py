@@ -1,4 +1,4 @@
-"""Helpers of the readers: files of a root, values of options, images and label maps.
+"""Helpers of the readers: check files and option values, read images and label maps.
 
 Importing this module loads no torch; reading a file does.
 """
@@ -28,14 +28,14 @@ def require(path: Path, layout: Layout, kind: Literal["file", "folder"] = "folde
 
 
 def refuse(layout: Layout, problem: str) -> FileError:
-    """The error for a root without this layout: `problem`, the expected layout, and where to download."""
+    """The error for a root without this layout: `problem`, the expected layout, and the download URL."""
     return FileError(
         f"{layout.title}: {problem}. Expected under the root:\n{layout.describe()}\nGet it from {layout.url}"
     )
 
 
 def inside(root: Path, *folders: str) -> Path:
-    """The first of some folders below the root that exists, for archives that have them and roots that are them."""
+    """The first existing subfolder of `root`, or `root` itself: archives differ in their top folders."""
     return next((root / folder for folder in folders if (root / folder).is_dir()), root)
 
 
@@ -46,12 +46,12 @@ def pick(value: str, allowed: Sequence[str], option: str, layout: Layout) -> str
         InputError: another value.
     """
     if value not in allowed:
-        raise InputError(f"{layout.name}: {option} is one of {', '.join(allowed)}; got {value!r}")
+        raise InputError(f"{layout.name}: {option} must be one of {', '.join(allowed)}; got {value!r}")
     return value
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
-    """Class names from one text with commas between."""
+    """Split class names at commas."""
     return tuple(text.split(","))
 
 

@@ -32,7 +32,7 @@ class ImageFolder(DatasetReader):
 
     layout = Layout(
         name="image-folder",
-        title="Images with annotations of your own",
+        title="Your own images with annotations",
         kind="segmentation",
         url="your own files",
         licence="your own files",
@@ -97,7 +97,7 @@ def _depth(path: Path, scale: float | None) -> Tensor:
 
 
 def _folder(root: Path, split: str | None, layout: Layout) -> Path:
-    """The folder of a split: the root itself where it has none, else `val` or the first."""
+    """The folder of a split. Default: the root if it has no splits, otherwise `val` or the first split."""
     if split in (None, "all") and (root / "images").is_dir():
         return root
     splits = sorted(path.name for path in root.iterdir() if (path / "images").is_dir())
@@ -114,7 +114,7 @@ def _folder(root: Path, split: str | None, layout: Layout) -> Path:
 
 
 def _swapped(root: Path) -> str:
-    """What to say where splits lie inside of images; nothing where they do not."""
+    """A message if the splits are inside the folder images; "" otherwise."""
     inside = sorted(path.name for path in (root / "images").glob("*") if path.is_dir())
     return f"{root} has images/{inside[0]} where {inside[0]}/images is expected" if inside else ""
 

@@ -1,4 +1,4 @@
-"""Geometry of data sets: cameras, normals of depth, the signs of axes."""
+"""Geometry of data sets: camera intrinsics, normals computed from depth, signs of axes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def normals_of(depth: Tensor, intrinsics: Intrinsics) -> Tensor:
 
 
 def signed(signs: Sequence[float] | str, name: str) -> tuple[float, ...]:
-    """Three signs, or their text such as "+--".
+    """Parse three signs, given as numbers or as text such as "+--".
 
     Raises:
         InputError: anything else.

@@ -14,15 +14,15 @@ def normals_from_depth(
 ) -> Tensor:
     """Fit a plane to the 3D points around each pixel; the normal faces the camera.
 
-    A plane n . X = 1 is fitted by least squares to the known points of a (2 radius + 1)^2 window whose depth differs
-    from the centre's by less than `jump` of it, so that a window across an edge does not round it. Of large windows
-    every second or third row and column is looked at: width is what steadies a plane against noise.
+    A plane n . X = 1 is fitted by least squares to the known points of a (2 radius + 1)^2 window whose relative depth
+    difference to the centre is below `jump`, so that depth edges are not smoothed. Large windows are subsampled to
+    every second or third row and column: against noise the width of the window matters, not the number of points.
 
     Args:
         depth: [1, H, W] in metres; NaN and values not above 0 are unknown.
         intrinsics: (fx, fy, cx, cy) in pixels.
         radius: of the window, pixels. On a Kinect's depth, 3 differs from 9 by some 20 degrees (RMS), 6 by some 10.
-        jump: relative difference in depth from which a point belongs to another surface.
+        jump: relative depth difference from which a point is treated as another surface.
 
     Returns:
         float32 [3, H, W], unit length, x right, y down, z away from the camera; NaN where the depth is unknown or too
@@ -56,7 +56,7 @@ def normals_from_depth(
     for dy in offsets:
         for dx in offsets:
             shifted = padded[:, dy : dy + height, dx : dx + width]
-            # what is unknown has terms of 0 and adds nothing
+            # unknown pixels have terms of 0
             sums.addcmul_(shifted, ((shifted[8] - z).abs_() < limit).double())
     count = sums[9]
     solved = _solve_symmetric(sums[:6], sums[6:9])
@@ -68,10 +68,13 @@ def normals_from_depth(
 
 
 def _solve_symmetric(matrix: Tensor, right: Tensor) -> Tensor:
-    """A n = b for many 3 x 3 systems by the adjugate, up to a positive factor: A as xx, xy, xz, yy, yz, zz; [3, H, W].
+    """Solve A n = b for 3 x 3 systems by the adjugate, up to a positive factor; [3, H, W].
 
-    A billionth of the trace is added against windows that see one line only. A is positive definite then, so that the
-    determinant, which a direction does not need, is a positive factor.
+    A billionth of the trace is added to the diagonal for windows whose points lie on a line. A is then positive
+    definite, so the omitted determinant is a positive factor, which does not change the direction.
+
+    Args:
+        matrix: xx, xy, xz, yy, yz, zz of A, [6, H, W]. right: b, [3, H, W].
     """
     scale = (matrix[0] + matrix[3] + matrix[5]).clamp_min(1e-12)
     a, b, c, d, e, f = matrix / scale

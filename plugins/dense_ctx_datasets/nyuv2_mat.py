@@ -1,4 +1,4 @@
-"""NYU Depth v2 straight from nyu_depth_v2_labeled.mat (MATLAB 7.3, which is HDF5)."""
+"""Read NYU Depth v2 from nyu_depth_v2_labeled.mat (MATLAB 7.3, which is HDF5)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dense_ctx.containment import optional_package
 from dense_ctx.data.base import IGNORED, ImageSet, Kind, Sample, same_size
 from dense_ctx.data.geometric import metres, read_normals
-from dense_ctx.errors import FileError, InputError, MissingDependencyError
+from dense_ctx.errors import FileError, InputError
 
 from .geometric import Intrinsics, normals_of
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class MatSet(ImageSet):
-    """Frames of one split; each is read from the file when asked for.
+    """Frames of one split, each read from the file when it is indexed.
 
-    MATLAB stores columns first, so h5py shows images as [N, 3, W, H] and maps as [N, W, H]. Samples are named by
-    their index from 0, four digits, as the files of the published normals are.
+    MATLAB arrays are column-major, so h5py returns images as [N, 3, W, H] and maps as [N, W, H]. Samples are named by
+    their zero-based index in four digits, as the files of the published normals.
     """
 
     def __init__(
@@ -83,11 +84,11 @@ class MatSet(ImageSet):
         return normals_of(depth, self._intrinsics) if self.kind == "normals" else depth
 
     def depth(self, frame: int) -> Tensor:
-        """Depth [1, H, W] in metres of a frame of the file, counted from 0."""
+        """Depth [1, H, W] in metres of a frame, by its zero-based index in the file."""
         return metres(self._read(self._depths, frame).T, scale=1.0)
 
     def verify(self) -> list[str]:
-        """Stored normals must agree with the depth they came from; a wrong sign of an axis shows here."""
+        """Compare stored normals with normals computed from depth, which reveals a wrong sign of an axis."""
         import torch
 
         if self._normals is None:
@@ -102,20 +103,15 @@ class MatSet(ImageSet):
         size = (a.square().mean(dim=1) * b.square().mean(dim=1)).sqrt()
         cosine = (a * b).mean(dim=1) / size.clamp_min(1e-12)
         return [
-            f"{self._normals}: the normals' {axis} runs against that computed from depth (cosine {float(value):.2f}); "
+            f"{self._normals}: the normals' {axis} is opposite to that of the depth (cosine {float(value):.2f}): "
             "change its sign in the option signs"
             for axis, value, energy in zip("xyz", cosine, size, strict=True)
-            if energy > 0.01 and value < -0.2  # an axis without variation does not tell
+            if energy > 0.01 and value < -0.2  # an axis with almost no energy has no meaningful sign
         ]
 
     def _open(self) -> Any:
         if self._file is None:
-            try:
-                import h5py
-            except ImportError as error:
-                raise MissingDependencyError(
-                    f'{self.path.name} is read through h5py; install it: pip install "dense-ctx[datasets]"'
-                ) from error
+            h5py = optional_package("h5py", f"{self.path.name}, a MATLAB 7.3 file,", '"dense-ctx[datasets]"')
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError as error:
@@ -133,7 +129,7 @@ class MatSet(ImageSet):
 
 
 def _variable(path: Path, name: str) -> Any:
-    """A variable of an older MATLAB file."""
+    """A variable of a MATLAB file before version 7.3."""
     import scipy.io
 
     try:

@@ -1,4 +1,4 @@
-"""Image sets with one annotation file per image, as most data sets have."""
+"""Image sets with one annotation file per image, the layout of most data sets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PairSet(ImageSet):
     """Images with one annotation file each.
 
     Args:
-        pairs: candidates; one whose annotation or image is missing becomes a problem.
+        pairs: candidates; one whose annotation or image is missing is listed as a problem.
         read: reads the target, [H, W] or [C, H, W], from the annotation's path.
         layout: for the error if there is no candidate.
 

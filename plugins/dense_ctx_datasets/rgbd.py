@@ -1,4 +1,4 @@
-"""A folder of RGB-D frames with its camera, as 7-Scenes and TSDF-fusion examples have it."""
+"""A folder of RGB-D frames and camera intrinsics, as in 7-Scenes and the TSDF-fusion examples."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RgbdFolder(DatasetReader):
     def open(
         self, root: Path, split: str | None = None, target: str = "depth", scale: float = 1000, train_share: float = 0.6
     ) -> ImageSet:
-        """Depth or normals. Neighbouring frames look alike, so train and val are two parts of the walk."""
+        """Depth or normals. Neighbouring frames are similar, so train and val are two consecutive parts."""
         split = choose(split, self.layout)
         kind: Kind = "normals" if pick(target, ("depth", "normals"), "target", self.layout) == "normals" else "depth"
         if not 0 < train_share < 1 or not scale > 0:
@@ -56,7 +56,7 @@ class RgbdFolder(DatasetReader):
         cut = round(len(images) * train_share)
         images = {"train": images[:cut], "val": images[cut:], "all": images}[split]
         if not images:
-            raise refuse(self.layout, f"{root} has too few frames for a {split} part")
+            raise refuse(self.layout, f"{root} has too few frames for the split {split}")
         pairs = []
         for path in images:
             name = path.stem.removesuffix(".color")

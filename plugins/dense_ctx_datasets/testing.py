@@ -1,4 +1,4 @@
-"""check_dataset: the clauses of `dense_ctx.data.DatasetReader` and of what it opens."""
+"""check_dataset: verify the contracts of `dense_ctx.data.DatasetReader` and of the sets that it opens."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def check_dataset(
     options: dict[str, Any] | None = None,
     limit: int = 4,
 ) -> tuple[str, ...]:
-    """Verify a data set on files of its layout.
+    """Verify a data set reader on files of its layout.
 
     Args:
         dataset: a registered name, or the class.
-        root: where its files are; a few samples are enough, none may be missing.
+        root: folder with a few complete samples.
         split, options: as for `dense_ctx.data.open_set`.
-        limit: samples, or clips, that are read.
+        limit: number of samples, or clips, to read.
 
     Returns:
         The clauses verified: layout, options, open, split, names; then of images samples, again and end, of clips
@@ -79,7 +79,7 @@ def _layout(require: Require, layout: Any, name: str | None) -> None:
 
 def _options(require: Require, reader: DatasetReader, root: str | os.PathLike[str], split: str | None) -> None:
     parameters = inspect.signature(reader.open).parameters.values()
-    require(all(p.kind is not p.VAR_KEYWORD for p in parameters), "open(**options) takes any word: name the options")
+    require(all(p.kind is not p.VAR_KEYWORD for p in parameters), "open(**options) accepts any name: list the options")
     keywords = {p.name for p in parameters} - {"root", "split"}
     described = {name for name, _ in reader.layout.options}
     require(keywords == described, f"open takes {sorted(keywords)}, layout.options describes {sorted(described)}")

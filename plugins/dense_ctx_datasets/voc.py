@@ -43,7 +43,7 @@ class Voc2012(DatasetReader):
             ("... SegmentationObject/<id>.png", "with instances=true: 0 background, 1..n, 255 void"),
             ("... ImageSets/Segmentation/<split>.txt", "ids"),
             ("... SegmentationClassAug/<id>.png", "of trainaug: with SBD's annotations (Hariharan et al. 2011)"),
-            ("... ImageSets/SegmentationAug/trainaug.txt", "ids of trainaug; sets/trainaug.txt is taken too"),
+            ("... ImageSets/SegmentationAug/trainaug.txt", "ids of trainaug; or sets/trainaug.txt"),
         ),
         counts={"val": 1449, "train": 1464, "trainval": 2913, "trainaug": 10582},
         options=(("instances", "true: objects instead of classes"),),

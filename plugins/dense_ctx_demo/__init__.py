@@ -5,5 +5,5 @@ from dense_ctx.hookspecs import Register, hookimpl
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the verb."""
+    """Register the command."""
     register("command", "demo", "dense_ctx_demo.command:Demo")

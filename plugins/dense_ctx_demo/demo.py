@@ -1,4 +1,4 @@
-"""The demo: segment 119 frames of a real clip in context, from one annotated frame; nothing is downloaded."""
+"""The demo: segment the 119 other frames of a real clip from one annotated frame; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dense_ctx.model import DenseModel
 from dense_ctx.plugins import registry
 
 CLASSES = ("background", "face", "jacket", "bow tie")
-ANNOTATED = (0, 60, 119)  # first, middle and last frame; the first is the annotated example
+ANNOTATED = (0, 60, 119)  # frames with annotations; the first is the example, the others are scored
 SHOWN = (0, 30, 60, 90, 119)
 COLOURS = np.array([[0, 0, 0], [255, 196, 0], [0, 160, 255], [255, 40, 80]], dtype=np.uint8)
 SCALE = 2  # the clip is 176 x 144, too small for the network and for viewing
@@ -71,7 +71,10 @@ def run(
     Args:
         out: the folder to write to; created if missing.
         model: whose features are used.
-        progress: called with the frames and their number, returns them; for a progress bar.
+        progress: called with the frames and their number, returns the frames; for a progress bar.
+
+    Raises:
+        MissingDependencyError: the clip's package is not installed.
     """
     video = Video(clip_path())
     context = fit(video, model)

@@ -1,4 +1,4 @@
-"""dense-ctx pseudo-label: make in-context tasks from unlabelled images, for DIP to train on."""
+"""dense-ctx pseudo-label: create in-context tasks for DIP from unlabelled images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from dense_ctx.commands.arguments import add_model_argument, add_settings, model_of, progress, settings_of
+from dense_ctx.commands.arguments import add_model_argument, add_settings, model_of, progress, refuse, settings_of
 from dense_ctx.commands.base import Command
 
 
@@ -31,6 +31,11 @@ class PseudoLabel(Command):
             metavar="NAME",
             help="NAME or 'NAME(key=value, ...)' of `dense-ctx plugins segmenter` (%(default)s)",
         )
+        parser.add_argument(
+            "--config",
+            metavar="PRESET",
+            help="a preset such as dip-tasks-b14, or a YAML file: model, segmenter, all settings; KEY=VALUE changes it",
+        )
         add_settings(
             parser,
             "how tasks are made: side=448 (short side of the images, pixels), classes=1000 (pseudo-classes), "
@@ -45,13 +50,23 @@ class PseudoLabel(Command):
         from dense_ctx.device import processes
         from dense_ctx.errors import ConfigError
 
+        from .task_preset import task_preset
         from .task_settings import TaskSettings, find_images
         from .tasks import make_tasks
 
-        values = override({}, *settings_of(args))
-        if "segmenter" in values:
-            raise ConfigError("segmenter=... is written --segmenter 'NAME(key=value, ...)'")
-        settings = typed(TaskSettings, {**values, "segmenter": parse_part(args.segmenter)}, "pseudo-label")
+        if args.config is not None:
+            refuse(
+                args,
+                ["model", "segmenter"],
+                "with --config, which says it; model.backbone.args.weights=PATH changes it",
+            )
+            parts, settings = task_preset(args.config, settings_of(args))
+            args.model = str(parts)
+        else:
+            values = override({}, *settings_of(args))
+            if "segmenter" in values:
+                raise ConfigError("segmenter=... is written --segmenter 'NAME(key=value, ...)'")
+            settings = typed(TaskSettings, {**values, "segmenter": parse_part(args.segmenter)}, "pseudo-label")
         find_images(args.images)  # before weights are fetched and opened
         rank, _ = processes()
         folder = make_tasks(args.images, args.out, model_of(args), settings, args.model, partial(progress, row=rank))

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import InputError, MissingDependencyError
+from dense_ctx.containment import optional_package
+from dense_ctx.errors import InputError, PluginError
 
 Engine = Literal["auto", "torch", "faiss"]
 SAMPLE = 256  # rows per centroid that the iterations see, at most
@@ -50,12 +51,10 @@ def kmeans(
     rows = rows.float()
     if engine == "faiss" or (engine == "auto" and len(rows) >= 100_000):
         try:
-            import faiss
-        except ImportError:
+            faiss = optional_package("faiss", "k-means by faiss (kmeans=torch does without)", "faiss-cpu")
+        except PluginError:  # absent or broken
             if engine == "faiss":
-                raise MissingDependencyError(
-                    "k-means by faiss needs the package faiss-cpu: pip install faiss-cpu (or kmeans=torch)"
-                ) from None
+                raise
         else:
             clustering = faiss.Kmeans(rows.shape[1], count, niter=iterations, seed=seed, max_points_per_centroid=sample)
             clustering.train(rows.cpu().numpy())

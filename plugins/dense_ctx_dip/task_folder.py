@@ -82,7 +82,7 @@ class TaskFolder:
         """Indices, global features, and shares of classes of all usable images."""
         index, features, shares = [], [], []
         for shard in self.shards():
-            embeddings = Shard(self.embeddings(shard), EMBEDDINGS)
+            embeddings = Shard(self.embeddings(shard)).require(EMBEDDINGS)
             votes = read_json(self.votes(shard))
             for feature, (image, _) in zip(
                 embeddings.tensor("images"), embeddings.tensor("index").tolist(), strict=True

@@ -168,12 +168,12 @@ class Tasks(TaskFolder):
         in_subset = torch.zeros(len(self.names), dtype=torch.bool)
         in_subset[torch.randperm(len(self.names), generator=generator)[: settings.subset]] = True
         # only as many rows are held as k-means uses: a random share of each image's, drawn on reading
-        indices = [Shard(self.embeddings(shard), EMBEDDINGS).tensor("index") for shard in self.shards()]
+        indices = [Shard(self.embeddings(shard)).require(EMBEDDINGS).tensor("index") for shard in self.shards()]
         count = sum(int(index[in_subset[index[:, 0]], 1].sum()) for index in indices)
         share = min(1.0, SAMPLE * settings.classes / max(1, count))
         rows = []
         for shard in self.progress(self.shards(), len(indices), "cluster"):
-            embeddings = Shard(self.embeddings(shard), EMBEDDINGS)
+            embeddings = Shard(self.embeddings(shard)).require(EMBEDDINGS)
             segments, index = embeddings.tensor("segments"), embeddings.tensor("index")
             use = in_subset[index[:, 0]].repeat_interleave(index[:, 1])
             if share < 1:
@@ -184,7 +184,9 @@ class Tasks(TaskFolder):
 
     def vote(self) -> None:
         """Write each image's pseudo-classes, and which share of it each covers."""
-        centroids = Shard(self.out / "centroids.safetensors", CENTROIDS).tensor("centroids").to(self.model.device)
+        centroids = (
+            Shard(self.out / "centroids.safetensors").require(CENTROIDS).tensor("centroids").to(self.model.device)
+        )
         shares: dict[str, dict[int, float]] = {}
         for shard, index, last in self.todo(lambda name: self.votes(name).exists(), "vote"):
             if self.png("segments", index).exists():

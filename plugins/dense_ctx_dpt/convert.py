@@ -102,7 +102,7 @@ def flowfeat_decoder(state: Mapping[str, Tensor]) -> DPT:
         ) from None
     own = decoder.state_dict()
     renamed = {_rename(key): value for key, value in state.items() if not key.startswith(_UNUSED)}
-    refuse(misfits({key: tuple(value.shape) for key, value in renamed.items()}, specs(own)), "Not a FlowFeat decoder")
+    refuse(misfits(specs(renamed), specs(own), cast=True), "Not a FlowFeat decoder")
     decoder.load_state_dict(renamed)
     return decoder
 

@@ -15,7 +15,7 @@ from dense_ctx_labels.base import LabelFormat
 
 from dense_ctx import registry
 from dense_ctx.config import parse_part
-from dense_ctx.errors import MissingDependencyError
+from dense_ctx.errors import PluginError
 
 from .edits import MAX_CLASSES
 from .pictures import UNLABELLED
@@ -33,12 +33,12 @@ _FORMAT = re.compile(r"[a-z0-9-]+(\([^()]*\))?")
 
 
 def formats() -> list[dict[str, Any]]:
-    """The label formats: {name, title, reads, writes}; without those whose packages are missing."""
+    """The label formats: {name, title, reads, writes}; without those whose packages are missing or broken."""
     rows = []
     for entry in registry().entries("label-format"):
         try:
             kind = registry().resolve(entry)
-        except MissingDependencyError:
+        except PluginError:
             continue
         assert isinstance(kind, type)
         assert issubclass(kind, LabelFormat)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dense_ctx import registry
-from dense_ctx.errors import FileError, InputError, MissingDependencyError
+from dense_ctx.errors import FileError, InputError, PluginError
+from dense_ctx.plugins import blamed
 
 from .annotation import AnnotationSet
 from .base import LabelFormat, Source
@@ -30,7 +31,8 @@ class Auto(LabelFormat):
         """Read with the only format that recognises the path."""
         name = recognised(source.path)
         part: LabelFormat = registry().create("label-format", name, **self.options)
-        return part.load(source)
+        with blamed("label-format", name):
+            return part.load(source)
 
 
 def recognised(path: Path) -> str:
@@ -43,7 +45,7 @@ def recognised(path: Path) -> str:
     for entry in registry().entries("label-format"):
         try:
             kind = registry().resolve(entry)
-        except MissingDependencyError:
+        except PluginError:  # an optional package that is absent or broken
             continue
         if isinstance(kind, type) and issubclass(kind, LabelFormat) and kind.recognises(path):
             names.append(entry.name)

@@ -72,7 +72,7 @@ class Labels(Command):
 
 
 def _list() -> None:
-    from dense_ctx.errors import MissingDependencyError
+    from dense_ctx.errors import MissingDependencyError, PluginError
     from dense_ctx.plugins import registry
 
     rows = [("NAME", "IN", "OUT", "FILES", "WHAT")]
@@ -81,6 +81,9 @@ def _list() -> None:
             kind = registry().resolve(entry)
         except MissingDependencyError:
             rows.append((entry.name, "-", "-", "-", f'pip install "{entry.owner.distribution}[{entry.extra}]"'))
+            continue
+        except PluginError as error:
+            rows.append((entry.name, "-", "-", "-", str(error)))
             continue
         marks = ["yes" if able else "-" for able in (kind.reads, kind.writes)]
         files = f"*{kind.suffix}" if kind.scope == "image" else f"one {kind.suffix}"

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dense_ctx.config import Output
 from dense_ctx.data import ImageSet
-from dense_ctx.data.features import FeatureCache
-from dense_ctx.data.model_features import cache_features
+from dense_ctx.data.features import FeatureCache, cache_features
 from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Features, Losses, ScoredObjective, Size
 from dense_ctx.model import DenseModel

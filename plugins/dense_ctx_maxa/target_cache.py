@@ -49,8 +49,7 @@ class TargetCache:
         """An image's target; None where it is missing, damaged or of another kind, so that it is made again."""
         try:
             shard = self._cache.shard(_name(index))
-            shard.require({"target": self._spec(shard)})
-            target = shard.tensor("target")
+            target = shard.require({"target": self._spec(shard)}).tensor("target")
         except FileError:
             return None
         return target.float() if self.task.values else target.long()

@@ -120,7 +120,7 @@ def boundary_quality(
     """
     levels = np.asarray(thresholds, dtype=np.float64)
     if levels.ndim != 1 or len(levels) == 0 or not levels[0] > 0 or not (np.diff(levels) > 0).all():
-        raise InputError(f"thresholds are rising numbers above 0, at least one; got {len(levels)} of them")
+        raise InputError(f"thresholds are increasing numbers above 0, at least one; got {len(levels)} of them")
     if not 0 <= tolerance < math.inf:
         raise InputError(f"tolerance={tolerance} pixels is not at least 0")
     total = np.zeros((4, len(levels)), dtype=np.int64)
@@ -130,7 +130,7 @@ def boundary_quality(
     for number, sample in enumerate(samples):
         pair = isinstance(sample, (tuple, list)) and len(sample) == 2
         if not pair and not (hasattr(sample, "image") and hasattr(sample, "target")):
-            raise InputError(f"Sample {number} is no (image, label map) and has no .image and .target")
+            raise InputError(f"Sample {number} is not a pair (image, label map) and has no .image and .target")
         image, target = sample if isinstance(sample, (tuple, list)) else (sample.image, sample.target)
         labels = load_mask(target).cpu().numpy()
         check_size(labels.shape, f"Mask {number}")

@@ -72,7 +72,8 @@ class Measure(Command):
             results["invariance"] = asdict(same)
             print(table([["transform", "invariance"], *([s.transform, _number(s.invariance)] for s in same.settings)]))
         if args.json:
-            from dense_ctx.files import clean, write_json
+            from dense_ctx.evaluate.result import clean
+            from dense_ctx.files import write_json
 
             print(f"\n{write_json(args.json, clean(results))}")
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, Union
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import InputError, MissingDependencyError
+from dense_ctx.containment import optional_package
+from dense_ctx.errors import InputError
 
 from .similarity import sample
 
@@ -32,18 +32,13 @@ def dis_flow(first: Tensor, second: Tensor) -> Tensor:
         MissingDependencyError: OpenCV is not installed.
         InputError: OpenCV refuses the frames (too small).
     """
-    try:
-        cv2: Any = importlib.import_module("cv2")
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"dis_flow needs OpenCV ({error}): pip install opencv-python-headless. Or pass a flow of your own"
-        ) from error
+    cv2 = optional_package("cv2", "dis_flow (or pass a flow of your own)", "opencv-python-headless")
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     grey = [((f.float().cpu() * weights).sum(0).clamp(0, 1) * 255).round().byte().numpy() for f in (first, second)]
     try:
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], None)
     except cv2.error as error:
-        raise InputError(f"OpenCV finds no flow between frames of {list(grey[0].shape)} pixels: {error}") from error
+        raise InputError(f"OpenCV computes no flow for frames of {list(grey[0].shape)} pixels: {error}") from error
     return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))
 
 
@@ -51,8 +46,8 @@ class Flows:
     """Correspondences between frames, from a flow function or precomputed flow, with the forward-backward check.
 
     Args:
-        flow, backward: as `temporal_consistency`.
-        gaps: that will be used; a single array is for a single gap.
+        flow, backward: as for `temporal_consistency`.
+        gaps: distances in frames that will be used; a single array is for a single gap.
         threshold: in pixels, of |f(x) + b(x + f(x))|.
     """
 
@@ -130,5 +125,5 @@ def _checked(flow: FlowArray, size: tuple[int, int], name: str) -> Tensor:
     if tuple(tensor.shape) != (2, *size):
         raise InputError(f"{name} is {list(tensor.shape)}; expected [2, {size[0]}, {size[1]}] of (x, y) in pixels")
     if bool(tensor.isinf().any()):
-        raise InputError(f"{name} holds infinity; NaN is flow that is not known")
+        raise InputError(f"{name} holds infinity; unknown flow is NaN")
     return tensor.double()

@@ -1,4 +1,4 @@
-"""Shared by the measures: extract and sample pixel features, cosines against a random baseline."""
+"""Functions of all measures: extract and sample pixel features, and compare cosines with a random baseline."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Metrics, as the benchmarks define them, under the names of their tasks; command `score`."""
+"""Plugin: metrics as the benchmarks define them, named by their tasks, and command `score`."""
 
 from dense_ctx.hookspecs import Register, hookimpl
 
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the metrics and the command."""
     register("metric", "segmentation", "dense_ctx_metrics.segmentation:SegmentationMetric")
     register("metric", "zero-shot", "dense_ctx_metrics.segmentation:ZeroShotMetric")
     register("metric", "depth", "dense_ctx_metrics.depth:DepthMetric")

@@ -1,4 +1,4 @@
-"""dense-ctx score: J and F of folders of masks, by DAVIS' rules."""
+"""dense-ctx score: J and F of folders of masks, as in the DAVIS evaluation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from dense_ctx.commands.base import Command
 class Score(Command):
     """`dense-ctx score`."""
 
-    help = "J and F of predicted masks (PNG), as the DAVIS evaluator gives them"
+    help = "J and F of predicted masks (PNG), as computed by the DAVIS evaluator"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""
         parser.add_argument(
-            "predictions", type=Path, metavar="PREDICTIONS", help="a folder of folders of PNGs, one a sequence"
+            "predictions", type=Path, metavar="PREDICTIONS", help="a folder with one folder of PNGs per sequence"
         )
-        parser.add_argument("truth", type=Path, metavar="TRUTH", help="the same, annotated: DAVIS/Annotations/480p")
-        parser.add_argument("--sequences", type=Path, metavar="FILE", help="names, one a line: ImageSets/2017/val.txt")
+        parser.add_argument("truth", type=Path, metavar="TRUTH", help="the annotations, such as DAVIS/Annotations/480p")
+        parser.add_argument(
+            "--sequences", type=Path, metavar="FILE", help="names, one per line, such as ImageSets/2017/val.txt"
+        )
         parser.add_argument("--binary", action="store_true", help="DAVIS-2016: any value above 0 is the object")
-        parser.add_argument("--processes", type=int, metavar="N", help="at once; default as many as cores")
+        parser.add_argument("--processes", type=int, metavar="N", help="worker processes (number of cores)")
         parser.add_argument("--json", action="store_true", help="print JSON, with every object")
 
     def run(self, args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
-"""The DAVIS evaluation (Pont-Tuset et al. 2017, semi-supervised): sequences, averages, and guards against mistakes.
+"""The semi-supervised DAVIS evaluation (Pont-Tuset et al. 2017): scores of sequences, their averages, and input checks.
 
 Rules: the first and the last frame are not scored; the number of objects is the largest id of the first true mask;
-averages are over objects, not sequences; 255 in the truth is void. With `binary` (DAVIS-2016) any value above 0 is the
-one object.
+averages are over objects, not sequences; 255 in the truth is void. With `binary` (DAVIS-2016) any value above 0 is
+object 1.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class SequenceScores:
 
 
 class SequenceScorer:
-    """Scores one sequence frame by frame; memory does not grow but by two numbers an object and frame.
+    """Scores one sequence frame by frame; it stores two numbers per object and frame.
 
     Args:
         name: for errors.
-        first: the first true mask, [H, W].
-        binary: any value above 0 is the one object.
+        first: the first true mask, integers [H, W].
+        binary: any value above 0 is object 1.
 
     Raises:
         InputError: no object in the first mask.
@@ -54,7 +54,7 @@ class SequenceScorer:
         self.objects = int(first[first != 255].max(initial=0))
         self.shape = first.shape
         if not self.objects:
-            raise InputError(f"{name}: the first mask holds no object (every pixel is 0 or void): nothing to follow")
+            raise InputError(f"{name}: the first mask holds no object (every pixel is 0 or void); nothing to score")
         self._scores: list[tuple[Array, Array]] = []
 
     def _ids(self, mask: Ids) -> Ids:
@@ -77,16 +77,16 @@ class SequenceScorer:
         if high > self.objects:
             raise InputError(
                 f"{frame}: the prediction holds id {high}; the first true mask has objects 1 to {self.objects}. "
-                "Predicted ids are those of the first mask"
+                "Predictions must use the ids of the first mask"
                 + ("; are these 0/255 masks of DAVIS-2016?" if high == 255 and self.objects == 1 else "")
             )
         self._scores.append(object_scores(truth, prediction, self.objects))
 
     def result(self) -> SequenceScores:
-        """The scores, without the last frame.
+        """The scores of all frames but the first and the last.
 
         Raises:
-            InputError: fewer than three frames in all, so that none is left to score.
+            InputError: the sequence has fewer than three frames.
         """
         if len(self._scores) < 2:
             raise InputError(
@@ -98,7 +98,10 @@ class SequenceScorer:
 
 
 def summarize(sequences: Iterable[SequenceScores]) -> dict[str, Any]:
-    """{"J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", ...: value, "objects": {"sequence_1": {"J-Mean" ...}}}.
+    """Average the scores of all objects.
+
+    Returns:
+        {"J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", ...: value, "objects": {"sequence_1": {"J-Mean" ...}}}.
 
     Raises:
         InputError: no sequence.
@@ -125,20 +128,20 @@ def score_folders(
     binary: bool = False,
     processes: int = 1,
 ) -> dict[str, Any]:
-    """Score folders of palette PNGs, one folder a sequence, as the official evaluator does.
+    """Score folders of palette PNGs, one folder per sequence, as the official evaluator does.
 
     Args:
-        truth, prediction: ROOT/SEQUENCE/00000.png ...
-        sequences: which; default all of the truth's.
-        binary: DAVIS-2016; its few masks that are RGB pictures of grey values are read too.
-        processes: sequences are spread over so many.
+        truth, prediction: folders with SEQUENCE/00000.png ...
+        sequences: names to score; default all in `truth`.
+        binary: DAVIS-2016, whose few masks stored as grey RGB pictures are read too.
+        processes: number of worker processes.
 
     Returns:
         As `summarize`.
 
     Raises:
-        FileError: a folder or frame that is missing or cannot be read.
-        InputError: the two folders are one, extra frames, ids beyond the truth's, other sizes; no process.
+        FileError: a folder or frame is missing or cannot be read.
+        InputError: both folders are the same, extra frames, unknown ids, other sizes, or processes below 1.
     """
     truth, prediction = Path(truth), Path(prediction)
     if processes < 1:
@@ -147,7 +150,7 @@ def score_folders(
         if not root.is_dir():
             raise FileError(f"No folder of {role} at {root}")
     if truth.resolve() == prediction.resolve():
-        raise InputError(f"The predictions and the truth are one folder, {truth}: every score would be 1")
+        raise InputError(f"The predictions and the truth are the same folder, {truth}: every score would be 1")
     names = sorted(p.name for p in truth.iterdir() if p.is_dir()) if sequences is None else list(sequences)
     if not names:
         raise FileError(f"{truth} holds no sequence folders")
@@ -161,14 +164,14 @@ def score_folders(
 def _score_sequence(truth: Path, prediction: Path, binary: bool, name: str) -> SequenceScores:
     true_frames, frames = _frames(truth / name, "truth"), _frames(prediction / name, "predictions")
     if (truth / name).resolve() == (prediction / name).resolve():
-        raise InputError(f"{name}: the predictions are the truth itself ({prediction / name})")
+        raise InputError(f"{name}: the predictions and the truth are the same folder ({prediction / name})")
     missing, extra = sorted(set(true_frames) - set(frames)), sorted(set(frames) - set(true_frames))
     if missing:
         raise FileError(
             f"{prediction / name} lacks {_some(missing)} of the {len(true_frames)} frames of {truth / name}"
         )
     if extra:
-        raise InputError(f"{prediction / name} holds {_some(extra)}, which {truth / name} has not")
+        raise InputError(f"{prediction / name} holds {_some(extra)}, which are not in {truth / name}")
     scorer: SequenceScorer | None = None
     for stem, path in true_frames.items():
         mask = read_mask(path, binary).numpy()

@@ -43,11 +43,11 @@ class DepthErrors:
         high: float = 10.0,
         align: Alignment = "none",
     ) -> DepthErrors | None:
-        """Errors of a depth map, or None where the target knows no pixel between `low` and `high`.
+        """Errors of a depth map; None if the target has no pixel between `low` and `high`.
 
         Args:
-            prediction, target: [H, W] or [1, H, W] in metres; NaN and values outside low..high in the target are
-                left out.
+            prediction, target: [H, W] or [1, H, W] in metres; pixels whose target is NaN or outside low..high are not
+                scored.
             low, high: predictions are clamped to this range, metres.
             align: what is fitted to each image before scoring, see `align_depth`.
 
@@ -56,7 +56,7 @@ class DepthErrors:
         """
         prediction, target = prediction.squeeze(), target.squeeze()
         if prediction.shape != target.shape or target.ndim != 2:
-            raise InputError(f"Depth maps are [H, W] alike; got {list(prediction.shape)} and {list(target.shape)}")
+            raise InputError(f"Depth maps are [H, W] of equal size; got {list(prediction.shape)}, {list(target.shape)}")
         valid = target.isfinite() & (target >= low) & (target <= high)
         if not bool(valid.any()):
             return None
@@ -113,7 +113,7 @@ def _median(values: Tensor) -> Tensor:
 
 
 class DepthMetric(Metric):
-    """Means over images of each image's `DepthErrors`; images without a known depth in range are left out.
+    """Means over images of each image's `DepthErrors`; images without a known depth in range are not counted.
 
     Args:
         classes: none.
@@ -143,7 +143,7 @@ class DepthMetric(Metric):
         self.sums = dict.fromkeys(self.higher_is_better, 0.0)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add depth [1, H, W] in metres; NaN in the target is left out."""
+        """Add depth [1, H, W] in metres; pixels with a target of NaN are not scored."""
         errors = DepthErrors.of(prediction.cpu(), target.cpu(), low=self.low, high=self.high, align=self.align)
         if errors is None:
             self.skipped += 1

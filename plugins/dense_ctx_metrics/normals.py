@@ -40,7 +40,7 @@ class NormalErrors:
             InputError: different shapes, or a prediction that is not finite.
         """
         if prediction.shape != target.shape or target.ndim != 3 or len(target) != 3:
-            raise InputError(f"Normals are [3, H, W] alike; got {list(prediction.shape)} and {list(target.shape)}")
+            raise InputError(f"Normals are [3, H, W] of equal size; got {list(prediction.shape)}, {list(target.shape)}")
         valid = target.isfinite().all(0)
         p = functional.normalize(prediction[:, valid].double(), dim=0)
         if not bool(p.isfinite().all()):
@@ -55,7 +55,7 @@ class NormalErrors:
         return self
 
     def add(self, other: NormalErrors) -> NormalErrors:
-        """Join two sums."""
+        """Add the sums of another."""
         self.count += other.count
         self.squares += other.squares
         self.total += other.total
@@ -96,12 +96,12 @@ class NormalsMetric(Metric):
         self.errors = NormalErrors()
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add normals [3, H, W] of any length; NaN in the target is left out."""
+        """Add normals [3, H, W] of any length; pixels with a target of NaN are not scored."""
         self.errors.update(prediction.cpu(), target.cpu())
         self.images += 1
 
     def state(self) -> Any:
-        """{"images": how many, "sums": [pixels, squares, total, [below each threshold]]}."""
+        """{"images": count, "sums": [pixels, squares, total, [pixels below each threshold]]}."""
         sums = self.errors
         return {"images": self.images, "sums": [sums.count, sums.squares, sums.total, list(sums.below)]}
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation: confusion matrix, IoU, and the ways in which evaluators match and average."""
+"""Semantic segmentation: confusion matrix, IoU, and the matching and averaging rules of published evaluators."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def match(confusion: Tensor, matching: Matching = "none") -> Matched:
             "many_to_one" (each predicted class or cluster counts as the true class that it overlaps best).
 
     Raises:
-        InputError: "none" with a matrix that is not square, or another word.
+        InputError: "none" with a matrix that is not square, or an unknown matching.
     """
     count, clusters = confusion.shape
     classes = torch.full((clusters,), -1, dtype=torch.int64)
@@ -111,9 +111,9 @@ def match(confusion: Tensor, matching: Matching = "none") -> Matched:
 class Segmentation:
     """Scores of a confusion matrix.
 
-    miou: mean IoU over classes; pixel_accuracy: share of labelled pixels that are right;
-    mean_accuracy: mean over classes of the share of their pixels that are right; per_class: IoU, NaN if absent;
-    matched: what the predicted classes count as, and each true class' counts after it, from which all of these are.
+    miou: mean IoU over classes; pixel_accuracy: share of labelled pixels that are correct;
+    mean_accuracy: mean over classes of the share of their pixels that are correct; per_class: IoU, NaN if absent;
+    matched: the matching of predicted to true classes, and the counts of each true class after it.
     """
 
     miou: float
@@ -161,12 +161,11 @@ class SegmentationMetric(Metric):
     Args:
         classes: names of the data set's classes, at least one.
         matching: how predicted classes are matched to true ones, see `match`.
-        absent: what a class in neither prediction nor target counts, see `Segmentation.of`.
-        clusters: number of channels of the predictions, where they are clusters and not the classes; they need a
-            matching then.
+        absent: how a class in neither prediction nor target is counted, see `Segmentation.of`.
+        clusters: number of channels of the predictions, if they are clusters instead of classes; requires a matching.
 
     Raises:
-        InputError: no class, another word for matching or absent, or clusters without a matching.
+        InputError: no class, an unknown matching or absent, or clusters without a matching.
     """
 
     target: ClassVar[str] = "segmentation"
@@ -199,7 +198,7 @@ class SegmentationMetric(Metric):
         self.images += 1
 
     def state(self) -> Any:
-        """{"images": how many, "confusion": rows of pixel counts}."""
+        """{"images": count, "confusion": rows of pixel counts}."""
         return {"images": self.images, "confusion": self.confusion.tolist()}
 
     def merge(self, state: Any) -> None:
@@ -224,10 +223,10 @@ class ZeroShotMetric(SegmentationMetric):
 
     Args:
         classes, matching, absent: as there; seen and unseen are never matched, and leave absent classes out.
-        unseen: the classes of which the probe saw no label; without one "unseen" and "harmonic" are NaN.
+        unseen: classes without labels for the probe; if there are none, "unseen" and "harmonic" are NaN.
 
     Raises:
-        InputError: an unseen class that is not among the classes.
+        InputError: an unseen class is not in `classes`.
     """
 
     higher_is_better: ClassVar[Mapping[str, bool]] = {

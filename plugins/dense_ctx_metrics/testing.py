@@ -1,4 +1,4 @@
-"""check_metric: the clauses of `dense_ctx.Metric`."""
+"""check_metric: verify the contract of `dense_ctx.Metric`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dense_ctx.interfaces import Metric, Scores
 from dense_ctx.testing.common import Clauses, factory, noise
 
 CLASSES = ("red", "green", "blue")
-SIZES = ((12, 18), (9, 20), (14, 10), (12, 18))  # H != W; each with pixels that do not count
+SIZES = ((12, 18), (9, 20), (14, 10), (12, 18))  # H != W; each image has ignored pixels
 KINDS = ("segmentation", "depth", "normals", "instances", "video")
 
 Feed = Callable[[Metric], None]  # one image, or one clip
@@ -122,7 +122,9 @@ def _direction(check: Clauses, metric: Metric, perfect: Scores, classes: int) ->
             right, higher = perfect.values[name], metric.higher_is_better[name]
             worse = right < wrong if higher else right > wrong
             word = "higher" if higher else "lower"
-            require(not worse, f"{name}: the truth scores {right:.4g}, noise {wrong:.4g}; {word} is said to be better")
+            require(
+                not worse, f"{name}: the truth scores {right:.4g}, noise {wrong:.4g}, but {word} is declared better"
+            )
 
 
 def _merge(check: Clauses, new: Callable[[], Metric], feeds: Sequence[Feed], whole: Scores, tolerance: float) -> None:

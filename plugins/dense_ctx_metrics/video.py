@@ -1,4 +1,4 @@
-"""J and F over clips, frame by frame, as the DAVIS evaluation has them."""
+"""J and F over clips, frame by frame, as in the DAVIS evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .davis import SequenceScorer, SequenceScores, summarize
 class VideoMetric(Metric):
     """Means over objects of J and F, see `summarize`; parts: each object's, as "clip_1".
 
-    The first and the last frame of a clip are not scored. `start` begins a clip and ends the one before.
+    The first and the last frame of a clip are not scored. `start` begins a clip and ends the previous one.
     """
 
     target: ClassVar[str] = "video"
@@ -44,7 +44,7 @@ class VideoMetric(Metric):
             target: object ids [H, W] of the first frame, 0 background, 255 void.
 
         Raises:
-            InputError: no object, the clip was scored before, or the one before had fewer than three frames.
+            InputError: the mask has no object, the clip was scored before, or the previous clip has under three frames.
         """
         self._end()
         self._refuse_second(name)
@@ -53,7 +53,7 @@ class VideoMetric(Metric):
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add the clip's next frame, from the second on: object ids [H, W] each, 255 void in the target."""
         if self._current is None:
-            raise InputError("A frame came before the first frame of its clip: call start(name, target) first")
+            raise InputError("update() before the clip's first frame: call start(name, target) first")
         self._current.add(target.cpu().numpy(), prediction.cpu().numpy())
 
     def state(self) -> Any:

@@ -1,7 +1,7 @@
 """Region similarity J and contour accuracy F of video object segmentation (Perazzi et al., CVPR 2016).
 
-The same numbers as the DAVIS 2017 evaluator's, from masks packed 64 pixels to a word: a dilation is a handful of shifts
-and ORs over a few thousand words, a count is one popcount.
+Equal to the DAVIS 2017 evaluator's values, computed on masks packed 64 pixels to a word: a dilation is a few shifts and
+ORs, a count is a popcount.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Bits = np.ndarray[Any, np.dtype[np.uint64]]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-TOLERANCE = 0.008  # of the image diagonal: how far boundaries may be apart
+TOLERANCE = 0.008  # largest distance of matching boundary pixels, as a share of the image diagonal
 
 
 def jaccard(truth: Mask, prediction: Mask, void: Mask | None = None) -> Array:
@@ -71,15 +71,18 @@ def object_scores(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any],
 
 
 def statistics(values: Array) -> tuple[float, float, float]:
-    """Mean, recall and decay of one object's values over its frames, as the DAVIS evaluator takes them.
+    """Mean, recall and decay of one object's values [frames], as in the DAVIS evaluator.
 
-    Mean leaves NaN out; recall is the share of frames above 0.5 (a NaN frame is none); decay is the mean of the first
-    quarter less that of the last. Quarters share their end points.
+    The mean ignores NaN; recall is the share of frames above 0.5 (NaN is not); decay is the mean of the first quarter
+    minus that of the last. Quarters share their end points.
+
+    Raises:
+        InputError: no frame, or not one-dimensional.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
-        raise InputError(f"Statistics are of the values of at least one frame, [frames]; got {list(values.shape)}")
-    # the official evaluator keeps the bounds in 8 bits, so they wrap beyond 256 frames; ours do not
+        raise InputError(f"Expected the values of at least one frame, [frames]; got {list(values.shape)}")
+    # the official evaluator stores the bounds in 8 bits, which overflow beyond 256 frames; ours do not
     bounds = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
     first, last = values[bounds[0] : bounds[1] + 1], values[bounds[3] : bounds[4] + 1]
     return _nanmean(values), float(np.mean(values > 0.5)), _nanmean(first) - _nanmean(last)
@@ -92,7 +95,9 @@ def _nanmean(values: Array) -> float:
 
 def _check_shapes(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any], void: Mask | None) -> None:
     if truth.shape != prediction.shape or truth.ndim < 2:
-        raise InputError(f"Truth {list(truth.shape)} and prediction {list(prediction.shape)} must be [..., H, W] alike")
+        raise InputError(
+            f"Truth {list(truth.shape)} and prediction {list(prediction.shape)}: expected equal [..., H, W]"
+        )
     if void is not None and void.shape[-2:] != truth.shape[-2:]:
         raise InputError(f"void is {list(void.shape)}; the masks are {list(truth.shape)}")
 
@@ -228,6 +233,6 @@ def _boundary_f(truth: Bits, prediction: Bits, width: int, radius: int) -> Array
     true_hits = _count(true_edge & _dilation(edge, radius))
     precision = np.where(count == 0, 1.0, hits / np.maximum(count, 1))
     recall = np.where(true_count == 0, 1.0, true_hits / np.maximum(true_count, 1))
-    # one boundary empty: the other side's share is 0 already, for nothing of it is near an empty set
+    # if one boundary is empty, the other side's share is 0 already: no pixel is near an empty set
     total = precision + recall
-    return np.where(total == 0, 0.0, 2 * precision * recall / np.where(total == 0, 1.0, total))
+    return 2 * precision * recall / np.where(total == 0, 1.0, total)

@@ -21,7 +21,7 @@ from dense_ctx.numerics import preserve_generators, require_finite
 from dense_ctx.persistence.artefact import Artefact, read_object
 from dense_ctx.persistence.file_args import check_file_args
 from dense_ctx.persistence.tensors import load_probe, read_state, stored
-from dense_ctx.plugins import registry
+from dense_ctx.plugins import blamed, registry
 
 if TYPE_CHECKING:
     from dense_ctx.model import DenseModel
@@ -61,7 +61,8 @@ def save_context(context: InContext, folder: str | os.PathLike[str]) -> Path:
         context.method, cast(Task, context.task_), context.options, context.ignore_index, tuple(targets.classes),
         targets.channels, _outputs(context, context.probe_), model_identity(context.model), targets.binary,
     )  # fmt: skip
-    tensors = stored(context.probe_.state_dict())
+    with blamed("probe", context.method):
+        tensors = stored(context.probe_.state_dict())
     require_finite("The fitted probe, which is not saved", "Fit it again", **tensors)
 
     def fill(partial: Path) -> None:
@@ -144,5 +145,5 @@ def model_differences(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> 
 
 def _outputs(context: InContext, probe: Probe) -> int:
     """Number of channels that a fitted probe predicts from the model's features."""
-    with torch.inference_mode():
+    with torch.inference_mode(), blamed("probe", context.method):
         return probe.outputs(context.model.dim, context.model.backbone.dims[-1])

@@ -37,7 +37,8 @@ class Features(Command):
         from dense_ctx.errors import FileError, InputError
         from dense_ctx.files import new_file, write_tensors
         from dense_ctx.numerics import require_finite
-        from dense_ctx.tiling import write_features
+
+        from .feature_files import write_features
 
         if not 0 < args.scale <= 8:
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")

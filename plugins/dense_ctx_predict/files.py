@@ -12,6 +12,7 @@ A trained head is a model folder whose config.json has an output. A predictor fi
 from __future__ import annotations
 
 import os
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from dense_ctx.config import Quantity, typed
-from dense_ctx.errors import ConfigError
+from dense_ctx.config import Part, Quantity, typed
+from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.files import json_digest, state_digest, write_json, write_text
+from dense_ctx.model_spec import parse_model
 from dense_ctx.persistence import checkpoint, hub
 from dense_ctx.persistence.artefact import MANIFEST, Artefact, read_object
+from dense_ctx.plugins import blamed
 
 from .card import predictor_card
 from .context_files import CONTEXT, load_context, save_context
@@ -84,18 +87,23 @@ def open_predictor(
     allow: Sequence[str] = (),
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    probe: Mapping[str, Any] | None = None,
 ) -> P:
     """`Predictor.from_pretrained`."""
-    where = hub.locate(name, revision, cache_dir, local_files_only, token, FILES)
+    if not isinstance(probe, (Mapping, types.NoneType)):
+        raise InputError(f"probe={probe!r:.100}: expected options of the probe, {{'name': value}}")
+    where = hub.locate(name, hub.Access(revision, cache_dir, local_files_only, token), FILES)
     published = hub.local_folder(name) is None
     if not (where / FACTS).exists():
+        if probe is not None:
+            raise InputError(f"{name} has a trained head and no probe: leave probe={dict(probe)} out")
         model = checkpoint.read(where, published=published, allow=allow)
         return cls(model.to(device=device, dtype=dtype).eval())
 
     def load(part: Path) -> Any:
         model = checkpoint.read(part / MODEL_FOLDER, published=published, allow=allow)
         model.to(device=device, dtype=dtype).eval()
-        return load_context(part / CONTEXT_FOLDER, model)
+        return load_context(part / CONTEXT_FOLDER, model, **(probe or {}))
 
     def plan(part: Path) -> _Facts:
         return typed(_Facts, read_object(part / FACTS), str(part / FACTS))
@@ -108,8 +116,9 @@ def open_predictor(
 
 
 def is_predictor(name: str) -> bool:
-    """Whether `name` is the folder of a predictor that was fitted to examples."""
-    return (Path(name) / FACTS).is_file()
+    """Whether a command line's model is the folder of a predictor that was fitted to examples."""
+    part = parse_model(name)
+    return isinstance(part, Part) and (Path(part.name) / FACTS).is_file()
 
 
 def digest(predictor: Predictor) -> str:
@@ -117,7 +126,9 @@ def digest(predictor: Predictor) -> str:
     context, config = predictor.context, predictor.model.model_config
     parts: list[Any] = [predictor.task, state_digest(predictor.model.state_dict())]
     if context is not None and context.probe_ is not None:
-        parts += [context.method, context.options, context.classes_, state_digest(context.probe_.state_dict())]
+        with blamed("probe", context.method):
+            learnt = state_digest(context.probe_.state_dict())
+        parts += [context.method, context.options, context.classes_, learnt]
     elif config is not None and config.output is not None:
         parts.append(asdict(config.output))
     return json_digest(parts)

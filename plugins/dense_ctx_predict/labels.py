@@ -15,6 +15,7 @@ from dense_ctx.config import parse_part
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import load_mask, open_image
 from dense_ctx.model import DenseModel
+from dense_ctx.plugins import blamed
 from dense_ctx.visualize import Picture
 
 from .outputs import Writer
@@ -31,12 +32,13 @@ def fit(model: DenseModel, args: Namespace) -> Predictor:
     part = parse_part(args.labels_from)
     folder = args.images or (args.labels_in if args.labels_in.is_dir() else args.labels_in.parent)
     reader = registry().create("label-format", part.name, **part.args)
-    annotations = reader.open(args.labels_in, images=folder)
     images, targets = [], []
-    for annotation in annotations:
-        if bool((annotation.labels != annotation.classes.ignore).any()):  # the reader warns of the others
-            images.append(folder / annotation.image)
-            targets.append(annotation.labels.astype(np.int64))
+    with blamed("label-format", part.name):
+        annotations = reader.open(args.labels_in, images=folder)
+        for annotation in annotations:
+            if bool((annotation.labels != annotation.classes.ignore).any()):  # the reader warns of the others
+                images.append(folder / annotation.image)
+                targets.append(annotation.labels.astype(np.int64))
     if not images:
         raise InputError(f"{args.labels_in} has {len(annotations)} image(s), and none with labels")
     classes = annotations.classes
@@ -52,7 +54,8 @@ def target(args: Namespace) -> Any:
         return None
     part = parse_part(args.labels_to)
     writer = registry().create("label-format", part.name, **part.args)
-    writer.check_target(args.labels_out)
+    with blamed("label-format", part.name):
+        writer.check_target(args.labels_out)
     return writer
 
 
@@ -79,7 +82,8 @@ def export(args: Namespace, form: Any, writer: Writer, queries: Sequence[Query],
                 yield image, index_of[load_mask(file).numpy()], picture
 
     names = [item.name for item in predictor.classes]
-    path = form.write_maps(args.labels_out, names, [item.colour for item in predictor.classes], maps())
+    with blamed("label-format", parse_part(args.labels_to).name):
+        path = form.write_maps(args.labels_out, names, [item.colour for item in predictor.classes], maps())
     return f"  {path}, as {args.labels_to}"
 
 

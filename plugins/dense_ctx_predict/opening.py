@@ -66,12 +66,14 @@ class Recipe:
     """What a worker process needs to create the same writer; picklable, without tensors.
 
     context: folder of the fitted context; None: the model is a saved predictor or a trained head.
+    options: of its probe, as they were typed: the folder may name no file.
     """
 
     model: str
     device: str
     dtype: str
     context: Path | None
+    options: dict[str, Any]
     task: Quantity
     names: dict[int, str]
     colours: dict[int, Colour]
@@ -80,8 +82,9 @@ class Recipe:
     @classmethod
     def of(cls, args: Namespace, writer: Writer, folder: Path) -> Recipe:
         """The recipe of a writer; the fitted context is saved in `folder`."""
-        predictor, context = writer.predictor, None
+        predictor, context, typed = writer.predictor, None, {}
         if predictor.context is not None and not is_predictor(args.model):
+            typed = dict(predictor.context.options)
             context = save_context(predictor.context, folder / "context")
         options = {
             "out": writer.out, "format": writer.format, "scale": writer.scale, "pictures": writer.pictures,
@@ -89,11 +92,12 @@ class Recipe:
         }  # fmt: skip
         names = {item.id: item.name for item in predictor.classes}
         colours = {item.id: item.colour for item in predictor.classes}
-        return cls(args.model, args.device, args.dtype, context, predictor.task, names, colours, options)
+        return cls(args.model, args.device, args.dtype, context, typed, predictor.task, names, colours, options)
 
     def open(self) -> Writer:
         """Create the writer."""
         if self.context is None:
             return Writer(_opened(self.model, self.device, self.dtype), **self.writer)
-        context = load_context(self.context, open_model(self.model, pick_device(self.device), self.dtype))
+        model = open_model(self.model, pick_device(self.device), self.dtype)
+        context = load_context(self.context, model, **self.options)
         return Writer(Predictor(context, self.task, self.names, self.colours), **self.writer)

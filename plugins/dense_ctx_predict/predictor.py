@@ -171,10 +171,12 @@ class Predictor:
 
         Args:
             options: revision, cache_dir, local_files_only, token, allow, device, dtype: see
-                `dense_ctx.persistence.hub.load`, whose errors it raises.
+                `dense_ctx.persistence.hub.load`, whose errors it raises. probe: options of the probe in place of the
+                folder's, such as {"embeddings": FILE}; a folder may name no file (`Probe.file_args`).
 
         Raises:
-            ConfigError: the model has no trained head.
+            ConfigError: the model has no trained head; an option that may not come from a folder.
+            InputError: `probe` for a trained head, or an option that its probe does not take.
         """
         from . import files
 

@@ -16,6 +16,7 @@ from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import open_image
 from dense_ctx.interfaces import Task
 from dense_ctx.model import DenseModel
+from dense_ctx.plugins import blamed
 
 from .predictor import Colour, Predictor
 
@@ -75,7 +76,8 @@ def _of_tools(paths: Sequence[Path]) -> tuple[list[Any], dict[int, str]]:
     ids: dict[str, int] = {}
     maps = []
     for path in paths:
-        annotation = registry().create("label-format", "auto").read(path)
+        with blamed("label-format", "auto"):
+            annotation = registry().create("label-format", "auto").read(path)
         labels = np.asarray(annotation.labels)
         common = np.full(labels.shape, NOT_ANNOTATED, dtype=np.int64)
         for place, name in enumerate(annotation.classes.names):

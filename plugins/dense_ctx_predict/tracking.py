@@ -13,7 +13,7 @@ from dense_ctx.gateway import gateway
 from dense_ctx.images import ImageLike, load, load_mask, nearest
 from dense_ctx.interfaces import DenseFeatures, Probe
 from dense_ctx.numerics import require_finite
-from dense_ctx.plugins import registry
+from dense_ctx.plugins import blamed, registry
 
 if TYPE_CHECKING:
     from dense_ctx.model import DenseModel
@@ -79,11 +79,14 @@ def track(
             size = (height, width)
             with about(f"Frame {number}"):
                 features: DenseFeatures = model(image, size=grid, max_memory=max_memory)
-            probe.partial_fit(features, nearest(indices, grid)[None])
+            with blamed("probe", "propagation"):
+                probe.partial_fit(features, nearest(indices, grid)[None])
             yield mask
             continue
         with about(f"Frame {number}"):
-            votes = probe.predict(model(image, size=grid, max_memory=max_memory), size)[0]
+            features = model(image, size=grid, max_memory=max_memory)
+            with blamed("probe", "propagation"):
+                votes = probe.predict(features, size)[0]
             require_finite("The prediction of the probe 'propagation'", votes=votes)
         yield ids[votes.argmax(0).cpu()]
     if size is None:

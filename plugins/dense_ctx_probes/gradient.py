@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import AdamW, Optimizer
 
 from dense_ctx.errors import CheckpointError, ConfigError, InputError, NotFittedError, refuse_idle
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 from dense_ctx.persistence.file_args import CHANNELS, SEEDS
 from dense_ctx.persistence.tensors import require_state, specs
+from dense_ctx.train.config import Schedule
 
 from .heads import Reads, check_reads
 from .losses import Loss, bin_centres, check_loss, regression_loss
+from .optimizer_state import PREFIX, follow_parameters, moment_specs, moments, restore_moments
 from .targets import at_size, check
 
 UPDATES, REPLAY, LOW, HIGH = 200, 8, 0.001, 10.0  # the defaults
@@ -104,7 +106,7 @@ class GradientProbe(Probe):
         self.outputs_ = 0
         self.dims_ = (0, 0)
         self.affine_ = torch.empty(0)  # regression without bins: [2, K], centre and spread of the first targets
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizer: Optimizer | None = None
         self._memory: list[tuple[DenseFeatures, Tensor]] = []
 
     def configure(self, context: FitContext) -> None:
@@ -150,18 +152,17 @@ class GradientProbe(Probe):
         with torch.inference_mode(False), torch.enable_grad():
             features = _plain(features)
             targets = targets.clone().to(features.pixels.device)
-            head = self._head(features, targets, labelled)
+            head, optimizer = self._prepared(features, targets, labelled)
             head.train()
             batches = [*self._memory, (features, targets)]
             for update in range(self.updates):
-                self._step(head, *batches[(len(batches) - 1 - update) % len(batches)])
+                self._step(head, optimizer, *batches[(len(batches) - 1 - update) % len(batches)])
             head.eval()
-        if self.replay:
-            example = DenseFeatures(features.pixels.detach(), features.patches.detach(), features.cls, features.extent)
-            self._memory = [*self._memory, (example, targets)][-self.replay :]
+        self._memory = [*self._memory, (features, targets)][-self.replay :] if self.replay else []
         return self
 
-    def _head(self, features: DenseFeatures, targets: Tensor, labelled: Tensor) -> nn.Module:
+    def _prepared(self, features: DenseFeatures, targets: Tensor, labelled: Tensor) -> tuple[nn.Module, Optimizer]:
+        """The head with an output for everything in the targets, and its optimiser, where the features are."""
         if self.task == "segmentation":
             outputs = max(int(targets.max()) + 1, self.classes or 0, self.outputs_)
             if self.classes is not None and outputs > self.classes:
@@ -174,22 +175,20 @@ class GradientProbe(Probe):
             values = targets.movedim(1, -1)[labelled.to(targets.device)].float()
             self.affine_ = torch.stack([values.mean(0), values.std(0, correction=0).clamp_min(1e-6)]).cpu()
         dims = (features.pixels.shape[1], features.patches.shape[1])
-        if self.head_ is None or outputs > self.outputs_:
-            self._grow(dims, outputs, features.pixels.device)
+        head = self.head_
+        if head is None or outputs > self.outputs_:
+            head = self._grow(dims, outputs, features.pixels.device)
         if dims != self.dims_:
             raise InputError(f"The probe reads features of {self.dims_} channels (pixels, patches); got {dims}")
-        if self._optimizer is None and self.head_ is not None:
-            self._optimizer = torch.optim.AdamW(self.head_.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        if self.head_ is None:
-            raise NotFittedError("The probe has no head")
-        head = self.head_.to(features.pixels.device)
-        for parameter, moments in self._optimizer.state.items() if self._optimizer is not None else ():
-            for key, value in moments.items():  # of a loaded state: still on the device where they were loaded
-                if value.ndim and value.device != parameter.device:
-                    moments[key] = value.to(parameter.device)
-        return head
+        head.to(features.pixels.device)
+        self._optimizer = self._optimizer or self._adamw(head)
+        follow_parameters(self._optimizer)  # those of a loaded state are still where it was loaded
+        return head, self._optimizer
 
-    def _grow(self, dims: tuple[int, int], outputs: int, device: torch.device) -> None:
+    def _adamw(self, head: nn.Module) -> Optimizer:
+        return AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+
+    def _grow(self, dims: tuple[int, int], outputs: int, device: torch.device) -> nn.Module:
         """Build the head, or one with more outputs that keeps the trained weights."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)  # the CPU's alone, which fork_rng restores
@@ -201,11 +200,9 @@ class GradientProbe(Probe):
                 value[part] = old[name].cpu()
             head.load_state_dict(new)
         self.head_, self.outputs_, self.dims_, self._optimizer = head.to(device), outputs, dims, None
+        return head
 
-    def _step(self, head: nn.Module, features: DenseFeatures, targets: Tensor) -> None:
-        optimizer = self._optimizer
-        if optimizer is None:
-            raise NotFittedError("The probe has no optimiser")
+    def _step(self, head: nn.Module, optimizer: Optimizer, features: DenseFeatures, targets: Tensor) -> None:
         for group in optimizer.param_groups:
             group["lr"] = self.lr * self._schedule()
         loss = self.objective(head(features), targets)
@@ -219,11 +216,7 @@ class GradientProbe(Probe):
     def _schedule(self) -> float:
         if self.total_steps is None:
             return 1.0
-        warm = max(1, round(0.05 * self.total_steps))
-        if self.step_ < warm:
-            return (self.step_ + 1) / warm
-        done = min(1.0, (self.step_ - warm) / max(1, self.total_steps - warm))
-        return 0.5 * (1 + math.cos(math.pi * done))
+        return Schedule("cosine", max(1, round(0.05 * self.total_steps))).factor(self.step_, self.total_steps)
 
     def objective(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Loss [] of the head's output [B, outputs, h, w]; targets [B, H, W] or [B, K, H, W]."""
@@ -268,8 +261,7 @@ class GradientProbe(Probe):
         if len(self.affine_):
             state["affine"] = self.affine_
         if self._optimizer is not None:
-            for index, moments in self._optimizer.state_dict()["state"].items():
-                state |= {f"optimizer.{index}.{key}": value.detach().cpu() for key, value in moments.items()}
+            state |= moments(self._optimizer)
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -287,35 +279,21 @@ class GradientProbe(Probe):
         wanted = meta | {f"head.{name}": spec for name, spec in specs(shapes.state_dict()).items()}
         if self.task == "regression":
             wanted["affine"] = (torch.float32, (2, "K"))
-        if any(key.startswith("optimizer.") for key in state):
-            for index, value in enumerate(shapes.parameters()):
-                moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), (value.dtype, tuple(value.shape)))
-                moments["step"] = (torch.float32, ())
-                wanted |= {f"optimizer.{index}.{name}": spec for name, spec in moments.items()}
+        trains_on = any(key.startswith(PREFIX) for key in state)
+        if trains_on:
+            wanted |= moment_specs(shapes.parameters())
         require_state(state, wanted, complaint)
         self.head_ = None
-        self._grow((pixels, patches), outputs, torch.device("cpu"))
-        head = cast(nn.Module, self.head_)
+        head = self._grow((pixels, patches), outputs, torch.device("cpu"))
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
         head.eval()
-        self.step_ = step
-        self.affine_ = state["affine"].clone() if "affine" in state else torch.empty(0)
-        moments_of: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in state.items():
-            if key.startswith("optimizer."):
-                _, number, name = key.split(".", 2)
-                moments_of.setdefault(int(number), {})[name] = tensor.clone()
-        if moments_of:
-            self._optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-            groups = self._optimizer.state_dict()["param_groups"]
-            self._optimizer.load_state_dict({"state": moments_of, "param_groups": groups})
+        self.step_, self.affine_ = step, state["affine"].clone() if "affine" in state else torch.empty(0)
+        if trains_on:
+            self._optimizer = self._adamw(head)
+            restore_moments(self._optimizer, state)
 
 
 def _plain(features: DenseFeatures) -> DenseFeatures:
     """Copies of tensors made in inference mode, which autograd refuses."""
-    return DenseFeatures(
-        features.pixels.clone() if features.pixels.is_inference() else features.pixels.detach(),
-        features.patches.clone() if features.patches.is_inference() else features.patches.detach(),
-        None,
-        features.extent,
-    )
+    maps = [item.clone() if item.is_inference() else item.detach() for item in (features.pixels, features.patches)]
+    return DenseFeatures(maps[0], maps[1], None, features.extent)

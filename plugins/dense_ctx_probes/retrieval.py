@@ -23,6 +23,7 @@ from dense_ctx.persistence.tensors import require_state
 
 from .retrieval_bank import Bank
 from .retrieval_blocks import Metric
+from .retrieval_cells import histograms, means
 from .retrieval_search import ApproximateIndex, Engine, nearest
 
 Mode = Literal["sound", "official", "dip"]
@@ -187,20 +188,9 @@ class RetrievalProbe(Probe):
     def _cells(self, target: Tensor, grid: Size, extent: tuple[float, float]) -> tuple[Tensor, Tensor]:
         """Values [h * w, K] of an image's patches, float32, and how many annotated pixels each holds."""
         target = target.cpu()
-        patch = _patch_of((target.shape[-2], target.shape[-1]), grid, extent)
-        cells = grid[0] * grid[1]
-        if self.task == "segmentation":
-            if self.mode != "sound":
-                target = target.clamp_min(0)
-            valid = target >= 0
-            slot = (patch * self.width_ + target)[valid]
-            counts = torch.bincount(slot, minlength=cells * self.width_).view(cells, self.width_).float()
-            share = counts.sum(1)
-            return counts / share.clamp_min(1)[:, None], share
-        valid = target.isfinite().all(0)
-        share = torch.bincount(patch[valid], minlength=cells).float()
-        sums = torch.zeros(cells, len(target)).index_add_(0, patch[valid], target[:, valid].T.float())
-        return sums / share.clamp_min(1)[:, None], share
+        if self.task != "segmentation":
+            return means(target, grid, extent)
+        return histograms(target if self.mode == "sound" else target.clamp_min(0), grid, extent, self.width_)
 
     def _order(self, values: Tensor, keep: Tensor, score: Tensor) -> Tensor:
         """The patches to keep, in the order in which they would be chosen by uniform numbers `score`."""
@@ -296,12 +286,3 @@ class RetrievalProbe(Probe):
             raise CheckpointError(f"{complaint}: values of {known} classes where numbers says {width}")
         self.bank_.restore(state["keys"], state["values"], state["counts"])
         self.seen_, self.width_ = state["numbers"].tolist()
-
-
-def _patch_of(size: Size, grid: Size, extent: tuple[float, float]) -> Tensor:
-    """The patch under each pixel, int64 [H, W]: the grid covers the image and what it was padded with."""
-    axes = []
-    for length, cells, share in zip(size, grid, extent, strict=True):
-        full = max(length, round(length / share))
-        axes.append((torch.arange(length) * cells // full).clamp_max(cells - 1))
-    return axes[0][:, None] * grid[1] + axes[1]

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import InputError, MissingDependencyError
+from dense_ctx.containment import optional_package
+from dense_ctx.errors import InputError
 
 from .retrieval_blocks import BLOCK, Metric, by_first_look, exhaustive, first_look_pays
 
@@ -90,10 +91,4 @@ class ApproximateIndex:
 
 
 def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise MissingDependencyError(
-            "Search by faiss needs the package faiss-cpu: pip install faiss-cpu (engine=torch is as exact)"
-        ) from None
-    return faiss
+    return optional_package("faiss", "Search by faiss (engine=torch is as exact)", "faiss-cpu")

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import MissingDependencyError, UnknownNameError, WeightsError
+from dense_ctx.containment import optional_package
+from dense_ctx.errors import UnknownNameError, WeightsError
 from dense_ctx.persistence import hub
 
 OPEN_CLIP = "open_clip:"
@@ -34,7 +35,7 @@ def _transformers(model: str, device: str) -> Encoder:
 
     if not os.path.isdir(model):  # else transformers asks for its files one after the other, and tries each for long
         try:
-            model = str(hub.fetch(model, model, _FILES, None, None, False, None))
+            model = str(hub.fetch(model, model, _FILES))
         except (UnknownNameError, WeightsError) as error:
             raise _not_had(model, error, "Give a folder or the name of a CLIP model on the Hub") from error
     try:
@@ -62,12 +63,7 @@ def _transformers(model: str, device: str) -> Encoder:
 
 
 def _open_clip(model: str, device: str) -> Encoder:
-    try:
-        import open_clip
-    except ImportError:
-        raise MissingDependencyError(
-            f'{model} needs open_clip, which is not installed: pip install "dense-ctx[open-clip]"'
-        ) from None
+    open_clip = optional_package("open_clip", model, '"dense-ctx[open-clip]"')
     name = model.removeprefix(OPEN_CLIP)
     tag: str | None = None
     if not name.startswith(("hf-hub:", "local-dir:")):

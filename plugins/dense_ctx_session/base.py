@@ -19,6 +19,7 @@ from dense_ctx.partial_files import unique
 from dense_ctx.tiling.budget import parse_memory
 
 from .annotation import Canvas, Drawing
+from .disk import DiskFeatures
 from .features import FeatureStore
 from .journal import Folder
 from .prediction import Predictions
@@ -39,6 +40,7 @@ class Base:
         method: Part,
         max_memory: str | int,
         cache_dir: str | os.PathLike[str] | None,
+        max_disk: str | int,
     ) -> None:
         budget = parse_memory(max_memory)
         self._spec = model if isinstance(model, str) else None
@@ -48,8 +50,9 @@ class Base:
         self.items: tuple[Item, ...] = source.items
         self.is_clip = source.is_clip
         self._identity = model_identity(self.model)
-        cache = None if cache_dir is None else Path(cache_dir)
-        self._store = FeatureStore(self.model, source, budget * 3 // 4, cache, self._identity)
+        room = parse_memory(max_disk)
+        disk = None if cache_dir is None else DiskFeatures(Path(cache_dir), room, self._identity)
+        self._store = FeatureStore(self.model, source, budget * 3 // 4, disk)
         self._work = Work([(item.height, item.width) for item in self.items])
         self._canvases: dict[int, Canvas] = {}
         self._predictions = Predictions(method, self._store)
@@ -83,6 +86,12 @@ class Base:
             if self._folder is not None:
                 self._folder.append(event)
             return changed
+
+    def _draw(self, item: int, drawing: Drawing) -> None:
+        event: Event = {"event": "draw", "item": item, **drawing.to_json()}
+        if item not in self._work.digests:
+            event["digest"] = self._source.digest(item)
+        self._do(event, drawing)
 
     def _follow(self, changed: tuple[int, ...]) -> None:
         """Bring the canvases of items and the predictions up to what was done."""

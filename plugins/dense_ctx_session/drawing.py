@@ -76,7 +76,7 @@ class Drawing(Base):
             if class_id is not None:
                 self._class(class_id)
             drawing = stroke_of(self._work.next_id, class_id, points, radius, size)
-            self._do({"event": "draw", "item": item, **drawing.to_json()}, drawing)
+            self._draw(item, drawing)
             return drawing.id
 
     @gateway
@@ -89,7 +89,7 @@ class Drawing(Base):
         with self._lock:
             ids = [c.id for c in self._work.state.classes]
             drawing = mask_of(self._work.next_id, labels, self._size(item), ids)
-            self._do({"event": "draw", "item": item, **drawing.to_json()}, drawing)
+            self._draw(item, drawing)
             return drawing.id
 
     @gateway

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from dense_ctx_labels.base import LabelFormat
 
 from dense_ctx.config import Part
 from dense_ctx.errors import InputError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def export(session: Session, folder: Path, part: Part, items: Sequence[int]) -> Path:
     """Write the labels of items; arguments and errors as `Session.export`."""
-    form: Any = registry().create("label-format", part.name, **part.args)
+    form = cast(LabelFormat, registry().create("label-format", part.name, **part.args))
     classes = session.classes
     place = np.full(256, IGNORE, dtype=np.uint8)
     for position, item in enumerate(classes):
@@ -43,8 +44,7 @@ def export(session: Session, folder: Path, part: Part, items: Sequence[int]) -> 
         yield first
         yield from maps
 
-    written: Path = form.write_maps(path, [c.name for c in classes], [c.colour for c in classes], all_maps())
-    return written
+    return form.write_maps(path, [c.name for c in classes], [c.colour for c in classes], all_maps())
 
 
 def _maps(

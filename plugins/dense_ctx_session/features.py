@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.data.cache import DiskCache, Shard
-from dense_ctx.errors import DenseCtxError, FileError
+from dense_ctx.errors import DenseCtxError
 from dense_ctx.files import json_digest
+from dense_ctx.images import resized
 from dense_ctx.interfaces import DenseFeatures, Size
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import require_finite
-from dense_ctx.persistence.identity import Identity
 
+from .disk import DiskFeatures
 from .source import Source
 
-FORMAT = 1
 STRIDE = 4  # pixels of a cell, at least
-CELLS = 1 << 16  # of an item, at most
+PIXELS = 1 << 20  # larger items are encoded at this size: time and memory stay bounded
 SAMPLE = 16  # rows and columns of the small map that stays of every item
+_SAMPLES = 1 / 16  # of the budget, on top of it
 _RECENT = 2  # items kept in float32 too
 _COARSE = 8  # pixels of a cell for propagation
 
@@ -55,13 +50,10 @@ class ItemFeatures:
         """In float32."""
         return DenseFeatures(self.pixels.float(), self.patches.float(), None, self.extent)
 
-    def pooled(self, factor: int) -> DenseFeatures:
-        """In float32, cells of factor x factor averaged."""
-        full = self.dense()
-        if factor == 1:
-            return full
-        pixels = functional.avg_pool2d(full.pixels, factor, ceil_mode=True, count_include_pad=False)
-        return DenseFeatures(pixels, full.patches, None, self.extent)
+    def pooled(self, factor: int) -> Tensor:
+        """The pixels [1, D, h / factor, w / factor] in float32, cells of factor x factor averaged."""
+        pixels = self.pixels.float()
+        return functional.avg_pool2d(pixels, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else pixels
 
 
 class FeatureStore:
@@ -70,17 +62,15 @@ class FeatureStore:
     Args:
         model, source: whose features, of what.
         budget: bytes of features in memory; the least recently used go first. The last one always stays.
-        cache_dir: a folder for all features, also of other sessions, models and sizes.
-        identity: what makes the model's features what they are.
+        disk: for features that outlive the process.
 
     Attributes:
-        samples: of each item whose features were computed or read, its map at 16 x 16 cells at most, in float16.
+        samples: of items whose features were computed or read, their maps at 16 x 16 cells at most, in float16; those
+            read first go where they would take more than a share of the budget.
         computed: how many items ran through the model.
     """
 
-    def __init__(
-        self, model: DenseModel, source: Source, budget: int, cache_dir: Path | None, identity: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, model: DenseModel, source: Source, budget: int, disk: DiskFeatures | None) -> None:
         self.model, self.source, self.budget = model, source, budget
         self.stride = _stride(model)
         self.samples: dict[int, Tensor] = {}
@@ -92,13 +82,19 @@ class FeatureStore:
         self._waiting: OrderedDict[int, None] = OrderedDict()
         self._wake, self._closed = threading.Condition(self._lock), False
         self._worker: threading.Thread | None = None
-        self._disk = None if cache_dir is None else _disk(cache_dir, identity)
+        self._disk = disk
 
     def grid(self, index: int) -> Size:
         """(h, w) of an item's pixel features."""
+        height, width = self.encoded(index)
+        # rounded down: a cell that is a little larger than the decoder's lets it average, a third faster than filtering
+        return max(1, height // self.stride), max(1, width // self.stride)
+
+    def encoded(self, index: int) -> Size:
+        """(H, W) at which an item goes through the model: its own, or less."""
         item = self.source.items[index]
-        stride = max(float(self.stride), (item.height * item.width / CELLS) ** 0.5)
-        return max(1, round(item.height / stride)), max(1, round(item.width / stride))
+        scale = min(1.0, (PIXELS / (item.height * item.width)) ** 0.5)
+        return max(1, round(item.height * scale)), max(1, round(item.width * scale))
 
     def factor(self, index: int) -> int:
         """Cells of the grid, a side, to one of propagation, which is about 8 pixels."""
@@ -174,7 +170,11 @@ class FeatureStore:
     def _insert(self, index: int, features: ItemFeatures) -> None:
         if index not in self.samples:
             grid = min(SAMPLE, features.grid[0]), min(SAMPLE, features.grid[1])
-            self.samples[index] = functional.adaptive_avg_pool2d(features.pixels.float(), grid).half()
+            sample = functional.adaptive_avg_pool2d(features.pixels.float(), grid).half()
+            with self._lock:
+                self.samples[index] = sample
+                while len(self.samples) > max(1, int(_SAMPLES * self.budget) // (2 * sample.numel())):
+                    del self.samples[next(iter(self.samples))]
         with self._lock:
             self._memory[index] = features
             self.bytes += features.bytes
@@ -185,30 +185,20 @@ class FeatureStore:
     @torch.no_grad()
     def _compute(self, index: int) -> ItemFeatures:
         name = self.source.items[index].name
-        features = self.model(self.source.pixels(index), size=self.grid(index))
+        features = self.model(resized(self.source.pixels(index), self.encoded(index)), size=self.grid(index))
         self.computed += 1
         pixels, patches = (part.to("cpu", torch.float16).contiguous() for part in (features.pixels, features.patches))
         require_finite(f"The features of {name} in float16", "Use another model", pixels=pixels, patches=patches)
         result = ItemFeatures(pixels.clone(), patches.clone(), features.extent)
         if self._disk is not None:
             extent = torch.tensor([features.extent], dtype=torch.float64)
-            try:
-                self._disk.write(
-                    self._shard(index), {"pixels": pixels, "patches": patches, "extent": extent}, sync=False
-                )
-            except FileError as error:
-                self._disk = None
-                warnings.warn(f"Features are kept in memory alone from here on: {error}", stacklevel=2)
+            self._disk.write(self._shard(index), {"pixels": pixels, "patches": patches, "extent": extent})
         return result
 
     def _from_disk(self, index: int) -> ItemFeatures | None:
-        if self._disk is None or not self._disk.path(name := self._shard(index)).exists():
+        parts = None if self._disk is None else self._disk.read(self._shard(index), ("pixels", "patches", "extent"))
+        if parts is None:
             return None
-        try:
-            shard = Shard(self._disk.path(name))
-            parts = {key: shard.tensor(key) for key in ("pixels", "patches", "extent")}
-        except FileError:
-            return None  # damaged: it is computed again, and replaced
         height, width = parts["extent"][0].tolist()
         return ItemFeatures(parts["pixels"], parts["patches"], (height, width))
 
@@ -220,12 +210,3 @@ class FeatureStore:
 def _stride(model: DenseModel) -> int:
     """Cells as fine as the decoder makes them: without parameters it only enlarges the encoder's."""
     return STRIDE if any(True for _ in model.decoder.parameters()) else max(STRIDE, min(model.backbone.strides))
-
-
-def _disk(folder: Path, identity: Mapping[str, Any]) -> DiskCache[Shard]:
-    """One folder a model, so that one cache serves all."""
-    settings = {"format": FORMAT, "model": dict(identity)}
-    home = Path(os.path.abspath(folder)) / json_digest(settings)[:16]
-    cache = DiskCache(Identity(home / "manifest.json", "cache of session features"), settings, Shard)
-    cache.claim()
-    return cache

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.interfaces import Size
 from dense_ctx.numerics import pca
 from dense_ctx.visualize import Picture
 
+from .enlarging import enlarged
 from .features import ItemFeatures
 
 
@@ -25,7 +25,7 @@ def similarity(
     rows = other.pixels[0].float()
     norm = rows.square().sum(0).sqrt() * vector.norm()
     cosines = torch.einsum("c,chw->hw", vector, rows) / norm.clamp_min(1e-12)
-    result: np.ndarray[Any, np.dtype[np.float32]] = _at(cosines[None, None], size)[0, 0].clamp(-1, 1).numpy()
+    result: np.ndarray[Any, np.dtype[np.float32]] = enlarged(cosines[None], size)[0].clamp(-1, 1).numpy()
     return result
 
 
@@ -37,12 +37,5 @@ def pca_picture(reference: ItemFeatures, features: ItemFeatures, size: Size) -> 
     low, high = torch.quantile(sample, torch.tensor([0.01, 0.99]), dim=0)
     scores = (features.pixels[0].flatten(1).T.float() - mean) @ axes
     scores = ((scores - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    picture = functional.pad(scores, (0, 3 - scores.shape[1])).T.reshape(1, 3, *features.grid)
-    return np.ascontiguousarray((_at(picture, size)[0] * 255).round().byte().permute(1, 2, 0).numpy())
-
-
-def _at(maps: Tensor, size: Size) -> Tensor:
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    shrink = maps.shape[-2] > size[0] or maps.shape[-1] > size[1]
-    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=shrink)
+    picture = functional.pad(scores, (0, 3 - scores.shape[1])).T.reshape(3, *features.grid)
+    return np.ascontiguousarray((enlarged(picture, size).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
-from torch.nn import functional
 
 from dense_ctx.config import Part
 from dense_ctx.errors import NotFittedError
@@ -18,6 +17,7 @@ from dense_ctx.images import nearest
 from dense_ctx.interfaces import DenseFeatures, Size
 
 from .annotation import IGNORE, Canvas, LabelMap
+from .enlarging import best_classes, enlarged
 from .features import FeatureStore
 from .propagation import Chains, Votes, stale
 from .reading import Reader, cells_of
@@ -62,47 +62,50 @@ class Predictions:
         self._learn()
         self._reader.probe()
 
-    def shares(self, item: int, size: Size, canvas: Canvas) -> tuple[Tensor, list[int]]:
-        """Probabilities [K, *size] and the class ids of their channels; errors as `require_fitted`."""
-        votes = self._propagated(item)
-        if votes is not None and item not in self._versions:
-            return votes.at(size), list(votes.classes)
-        self._learn()
-        self._reader.probe()
-        live = self._reader.predict(self._store.dense(item), size)
-        return self._corrected(item, live, votes, size, canvas) if votes is not None else (live, self._reader.classes)
+    def carried(self, item: int) -> bool:
+        """Whether an item shows the labels that were propagated to it, and needs no features."""
+        return item not in self._versions and self._propagated(item) is not None
 
-    def _corrected(self, item: int, live: Tensor, votes: Votes, size: Size, canvas: Canvas) -> tuple[Tensor, list[int]]:
+    def shares(self, item: int, canvas: Canvas) -> tuple[Tensor, list[int]]:
+        """Probabilities [K, h, w] on a grid, and the class ids of their channels; errors as `require_fitted`."""
+        votes = self._propagated(item)
+        if votes is not None and self.carried(item):
+            return votes.normalized(), list(votes.classes)
+        self._learn()
+        live = self._reader.predict(self._store.dense(item))
+        return (live, self._reader.classes) if votes is None else self._corrected(item, live, votes, canvas)
+
+    def _corrected(self, item: int, live: Tensor, votes: Votes, canvas: Canvas) -> tuple[Tensor, list[int]]:
         """Near what is drawn on a frame the reader's opinion, elsewhere the labels that were propagated to it."""
         grid = self._store.grid(item)
         height, width = canvas.labels.shape
         drawn = np.zeros(grid[0] * grid[1], dtype=bool)
         drawn[cells_of(np.flatnonzero(canvas.labels != IGNORE), (height, width), grid)] = True
         distance = distance_transform_edt(~drawn.reshape(grid), sampling=(height / grid[0], width / grid[1]))
-        near = torch.from_numpy(np.exp(-((distance / REACH) ** 2))).float()[None, None]
-        weight = functional.interpolate(near, size=size, mode="bilinear", align_corners=False)[0, 0]
+        near = torch.from_numpy(np.exp(-((distance / REACH) ** 2))).float()
+        carried = enlarged(votes.normalized(), grid)
         ids = sorted({*votes.classes, *self._reader.classes})
-        mixed = torch.zeros(len(ids), *size)
-        for own, part, share in ((votes.classes, votes.at(size), 1 - weight), (self._reader.classes, live, weight)):
+        mixed = torch.zeros(len(ids), *grid)
+        for own, part, weight in ((votes.classes, carried, 1 - near), (self._reader.classes, live, near)):
             for place, label in enumerate(own):
-                mixed[ids.index(label)] += share * part[place]
+                mixed[ids.index(label)] += weight * part[place]
         return mixed, ids
 
     def labels(self, item: int, size: Size, canvas: Canvas) -> LabelMap:
         """Class ids, uint8 [*size]: what is drawn, and else the most probable; 255 while nothing can be predicted."""
         drawn = nearest(torch.from_numpy(canvas.labels), size).numpy()
         try:
-            shares, ids = self.shares(item, size, canvas)
+            shares, ids = self.shares(item, canvas)
         except NotFittedError:
             return drawn.copy()
-        best = np.array(ids, dtype=np.uint8)[shares.max(0).indices.numpy()]  # a quarter of argmax's time
+        best = np.array(ids, dtype=np.uint8)[best_classes(shares, size).numpy()]
         return np.where(drawn == IGNORE, best, drawn)
 
     def uncertainty(self, item: int, size: Size, canvas: Canvas) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """1 minus the margin of the two best, [*size]; 0 where it is drawn."""
-        shares, _ = self.shares(item, size, canvas)
+        shares, _ = self.shares(item, canvas)
         drawn = nearest(torch.from_numpy(canvas.labels), size) != IGNORE
-        return torch.where(drawn, 0.0, _uncertain(shares)).numpy()
+        return torch.where(drawn, 0.0, _uncertain(enlarged(shares, size))).numpy()
 
     def most_uncertain(self, items: Sequence[int]) -> int:
         """Of some items the one of the greatest mean uncertainty; the first while nothing can be predicted."""
@@ -113,10 +116,10 @@ class Predictions:
         scores: dict[int, float] = {}
         for item in items:
             if (votes := self._propagated(item)) is not None:
-                scores[item] = float(_uncertain(votes.shares.float()).mean())
+                scores[item] = float(_uncertain(votes.normalized()).mean())
             elif (sample := self._store.samples.get(item)) is not None:
                 features = DenseFeatures(sample.float(), sample.float())
-                scores[item] = float(_uncertain(self._reader.predict(features, None)).mean())
+                scores[item] = float(_uncertain(self._reader.predict(features)).mean())
         return max(scores, key=lambda item: scores[item]) if scores else items[0]
 
     def propagate(

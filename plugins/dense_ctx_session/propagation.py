@@ -15,14 +15,18 @@ from torch.nn import functional
 
 from dense_ctx.data.cache import Shard, write_shard
 from dense_ctx.images import nearest
-from dense_ctx.interfaces import Probe, Size
+from dense_ctx.interfaces import DenseFeatures, Probe
 from dense_ctx.numerics import require_finite
 from dense_ctx.plugins import blamed, registry
 
 from .annotation import IGNORE
 from .features import FeatureStore
 
+# the recipe's are 7, 12 and all channels: a third of the time, and no less overlap (docs/results/session.md)
 LAST_FRAMES = 4  # of context beside the annotated one
+RADIUS = 8  # cells: how far a label moves from frame to frame
+CHANNELS = 64  # principal ones of the annotated frame
+OPTIONS = {"n_last_frames": LAST_FRAMES, "size_mask_neighborhood": RADIUS}
 _OPEN = 4  # chains that can go on where they were
 
 
@@ -38,11 +42,9 @@ class Votes:
     classes: tuple[int, ...]
     shares: Tensor
 
-    def at(self, size: Size) -> Tensor:
-        """float32 [K, *size], sum 1."""
+    def normalized(self) -> Tensor:
+        """float32 [K, h, w], sum 1."""
         shares = self.shares.float()
-        if tuple(shares.shape[-2:]) != tuple(size):
-            shares = functional.interpolate(shares[None], size=size, mode="bilinear", align_corners=False)[0]
         return shares / shares.sum(0, keepdim=True).clamp_min(1e-12)
 
     def of(self, class_ids: Collection[int]) -> Votes | None:
@@ -94,41 +96,62 @@ class Chains:
             labels: of the origin, int64 [H, W], 255 where nothing is known; a chain that goes on has its own.
         """
         key = (origin, version, step)
-        place, frames = self._open.pop(key, (origin, None))
+        place, frames = self._open.pop(key, (origin, None))  # a thread that has it has it alone
         if frames is None or (wanted[0] - place) * step <= 0:
             place, frames = origin, self._frames(origin, version, labels, step)
         left = set(wanted)
-        for index, votes in frames:
-            place = index
-            if index in left:
-                left.remove(index)
-                self._open[key] = (place, frames)
-                self._open.move_to_end(key)
-                while len(self._open) > _OPEN:
-                    self._open.popitem(last=False)
-                yield index, votes
-            if not left:
-                return
+        try:
+            while left:
+                place, votes = next(frames)
+                if place in left:
+                    left.remove(place)
+                    if not left:
+                        self._keep(key, place, frames)
+                    yield place, votes
+        except GeneratorExit:  # whoever asked stops here; what failed is not gone on with
+            self._keep(key, place, frames)
+            raise
+
+    def _keep(self, key: tuple[int, str, int], place: int, frames: Iterator[tuple[int, Votes]]) -> None:
+        self._open[key] = place, frames
+        while len(self._open) > _OPEN:
+            self._open.popitem(last=False)
 
     def _frames(self, origin: int, version: str, labels: Tensor, step: int) -> Iterator[tuple[int, Votes]]:
         store, count = self._store, len(self._store.source.items)
         factor = store.factor(origin)
-        features = store.get(origin).pooled(factor)
-        cells = nearest(labels, (features.pixels.shape[-2], features.pixels.shape[-1]))
+        pixels = store.get(origin).pooled(factor)
+        axes = principal_axes(pixels, CHANNELS)
+        cells = nearest(labels, (pixels.shape[-2], pixels.shape[-1]))
         classes = [int(i) for i in cells.unique() if i != IGNORE]
         targets = torch.full_like(cells, -1)
         for place, label in enumerate(classes):
             targets[cells == label] = place
-        probe = cast(Probe, registry().create("probe", "propagation", n_last_frames=LAST_FRAMES))
+        probe = cast(Probe, registry().create("probe", "propagation", **OPTIONS))
         with blamed("probe", "propagation"), torch.no_grad():
-            probe.partial_fit(features, targets[None])
+            probe.partial_fit(_projected(pixels, axes), targets[None])
         for index in range(origin + step, count if step > 0 else -1, step):
             if 0 <= index + step < count:
                 store.prefetch(index + step)
             with blamed("probe", "propagation"), torch.no_grad():
-                shares = probe.predict(store.get(index).pooled(factor))[0]
+                shares = probe.predict(_projected(store.get(index).pooled(factor), axes))[0]
             require_finite("The prediction of the probe 'propagation'", votes=shares)
             yield index, Votes(origin, version, tuple(classes), shares.half())
+
+
+def principal_axes(pixels: Tensor, count: int) -> Tensor | None:
+    """The directions [D, count] that keep most of the cosines between features [1, D, h, w]; None: D is no more."""
+    if pixels.shape[1] <= count:
+        return None
+    rows = functional.normalize(pixels[0].flatten(1).double(), dim=0)
+    axes: Tensor = torch.linalg.eigh(rows @ rows.T)[1][:, -count:]
+    return axes.float()
+
+
+def _projected(pixels: Tensor, axes: Tensor | None) -> DenseFeatures:
+    if axes is not None:
+        pixels = torch.einsum("bdhw,dc->bchw", functional.normalize(pixels, dim=1), axes)
+    return DenseFeatures(pixels, pixels)
 
 
 def write_votes(path: Path, votes: Mapping[int, Votes]) -> None:
@@ -138,10 +161,12 @@ def write_votes(path: Path, votes: Mapping[int, Votes]) -> None:
 
 
 def read_votes(path: Path) -> dict[int, Votes]:
-    """Read them back; raises FileError: damaged."""
+    """Read them back; raises FileError, ValueError, KeyError, TypeError: damaged."""
     shard = Shard(path)
-    facts = json.loads(shard.metadata["votes"])
-    return {
-        int(index): Votes(int(origin), str(version), tuple(map(int, classes)), shard.tensor(index))
-        for index, (origin, version, classes) in facts.items()
-    }
+    votes = {}
+    for index, (origin, version, classes) in dict(json.loads(shard.metadata["votes"])).items():
+        one = Votes(int(origin), str(version), tuple(map(int, classes)), shard.tensor(index))
+        if one.shares.ndim != 3 or len(one.shares) != len(classes) or not bool(one.shares.isfinite().all()):
+            raise ValueError(f"frame {index} has labels {list(one.shares.shape)} of {len(classes)} classes")
+        votes[int(index)] = one
+    return votes

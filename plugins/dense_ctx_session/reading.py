@@ -130,10 +130,10 @@ class Reader:
         best = np.where(votes.any(0), votes.argmax(0), -1)
         return torch.from_numpy(best.reshape(1, *grid).astype(np.int64))
 
-    def predict(self, features: DenseFeatures, size: Size | None) -> Tensor:
-        """Probabilities [K, h, w], in the order of `classes`; errors as `probe`."""
+    def predict(self, features: DenseFeatures) -> Tensor:
+        """Probabilities [K, h, w] on the features' grid, in the order of `classes`; errors as `probe`."""
         probe = self.probe()
         with blamed("probe", self.part.name), torch.no_grad():
-            scores = probe.predict(features, size)
+            scores = probe.predict(features)
         require_finite(f"The prediction of the probe {self.part.name!r}", "Clear the annotation", values=scores)
         return scores[0]

@@ -15,6 +15,7 @@ from dense_ctx.config import Part, parse_part
 from dense_ctx.errors import CheckpointError, FileError, InputError
 from dense_ctx.gateway import gateway
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence.file_args import check_file_args
 
 from . import exporting, saving
 from .annotation import LIMIT
@@ -47,6 +48,7 @@ class Session(Drawing, Answers):
             exactly; others are fitted again.
         max_memory: what the session may add to the process, "2GB" or bytes; three quarters of it are for features.
         cache_dir: a folder for features, which later sessions read; one serves any models and images.
+        max_disk: what all of `cache_dir` may take; features that were not used for the longest time go first.
         classes: names, or LabelClass; more can be added.
         frames: the folder holds the frames of one clip, in order of their names.
 
@@ -66,13 +68,14 @@ class Session(Drawing, Answers):
         method: str | Part | None = None,
         max_memory: str | int = "2GB",
         cache_dir: str | os.PathLike[str] | None = None,
+        max_disk: str | int = "20GB",
         classes: Iterable[str | LabelClass] | None = None,
         frames: bool = False,
     ) -> None:
         if isinstance(classes, str):
             raise InputError(f"classes are several names; got one text {classes[:80]!r}")
         given = list(classes or ())
-        self._setup(model, open_source(source, frames), parse_part(method or RIDGE), max_memory, cache_dir)
+        self._setup(model, open_source(source, frames), parse_part(method or RIDGE), max_memory, cache_dir, max_disk)
         for item in given:
             if not isinstance(item, LabelClass):
                 self.add_class(item)
@@ -112,7 +115,6 @@ class Session(Drawing, Answers):
 
     def _write(self, folder: Folder) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
-        drawn = sorted(self._work.state.drawings)
         folder.require_own(self._id)
         self._save_votes(folder.path)
         folder.write({
@@ -120,7 +122,6 @@ class Session(Drawing, Answers):
             "model": self._identity,
             "open": saving.model_reference(self.model, self._spec, folder.path),
             "source": saving.source_reference(self._source, folder.path),
-            "digests": {str(index): self._source.digest(index) for index in drawn},
             "method": str(self.method),
             **self._work.to_json(),
         })  # fmt: skip
@@ -141,13 +142,16 @@ class Session(Drawing, Answers):
         folder: str | os.PathLike[str],
         model: DenseModel | str | None = None,
         *,
+        method: str | Part | None = None,
         max_memory: str | int = "2GB",
         cache_dir: str | os.PathLike[str] | None = None,
+        max_disk: str | int = "20GB",
     ) -> Self:
         """Go on with a saved session, which keeps following each change.
 
         Args:
-            model: in place of opening the one that the session names. max_memory, cache_dir: as for a new session.
+            model, method: in place of those that the session names.
+            max_memory, cache_dir, max_disk: as for a new session.
 
         Raises:
             CheckpointError: another model, or damaged. ConfigError: the model was made of modules and is not given.
@@ -160,7 +164,10 @@ class Session(Drawing, Answers):
             known = data.get("open")
             opened = saving.open_referenced(known, home.path) if model is None else model
             source = saving.open_referenced_source(data["source"], home.path)
-            session._setup(opened, source, parse_part(data["method"]), max_memory, cache_dir)
+            part = parse_part(method or data["method"])
+            if method is None:
+                check_file_args("probe", part.name, part.args, home.path)
+            session._setup(opened, source, part, max_memory, cache_dir, max_disk)
             if known is not None and known != f"./{saving.MODEL}" and session._spec is None:
                 session._spec = known
             saving.check_model(data.get("model"), session._identity, home.path)
@@ -168,9 +175,9 @@ class Session(Drawing, Answers):
             session._work.restore(data)
             for event in events:
                 session._work.apply(event)
-            for index, digest in data["digests"].items():
-                if source.digest(int(index)) != digest:
-                    raise FileError(f"{source.items[int(index)].name} has changed since it was annotated: put it back")
+            for index, digest in session._work.digests.items():
+                if source.digest(index) != digest:
+                    raise FileError(f"{source.items[index].name} has changed since it was annotated: put it back")
             session._follow(tuple(session._work.state.drawings))
             session._load_votes(home.path)
         except KeyError as error:
@@ -218,19 +225,20 @@ class Session(Drawing, Answers):
         *,
         max_memory: str | int = "2GB",
         cache_dir: str | os.PathLike[str] | None = None,
+        max_disk: str | int = "20GB",
     ) -> Self:
         """A session that shows what another model makes of this one's annotation, of which it follows each change.
 
         A change of either is one of both. It has no folder, and closes with this one.
 
         Args:
-            model, max_memory, cache_dir: as for a new session.
+            model, max_memory, cache_dir, max_disk: as for a new session.
         """
         if self._main is not None:
             raise InputError("This session is beside another one: ask that one")
         other = type(self).__new__(type(self))
         with self._lock:
-            other._setup(model, self._source, self.method, max_memory, cache_dir)
+            other._setup(model, self._source, self.method, max_memory, cache_dir, max_disk)
             other._work, other._canvases, other._lock, other._main = self._work, self._canvases, self._lock, self
             other._follow(tuple(self._work.state.drawings))
             self._beside.append(other)
@@ -244,7 +252,8 @@ class Session(Drawing, Answers):
                 return
             self._closed = True
         for other in self._beside:
-            other.close()
+            other._store.close()
+            other._closed = True
         self._store.close()
         with self._lock:
             if self._folder is not None:

@@ -13,18 +13,15 @@ from typing import Any
 
 import numpy as np
 from dense_ctx_predict.queries import expand
-from PIL import Image
 from torch import Tensor
 
 from dense_ctx.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from dense_ctx.errors import DenseCtxError, FileError, InputError
 from dense_ctx.files import file_digest, regular_size
-from dense_ctx.images import FORMATS, load
+from dense_ctx.images import image_size, load
 from dense_ctx.visualize import Picture
 
 from .clip import Clip
-
-_ORIENTATION = 0x0112  # EXIF tag; from 5 on the sides are swapped
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Files(Source):
 
     def __init__(self, paths: Sequence[Path], names: Sequence[str], root: Path | None, frames: bool = False) -> None:
         self.paths, self.root, self.is_clip = tuple(paths), root, frames
-        self.items = tuple(Item(name, *_sides(path)) for path, name in zip(paths, names, strict=True))
+        self.items = tuple(_item(path, name) for path, name in zip(paths, names, strict=True))
         self._watch = [_Watch(path) for path in paths]
         if frames and len({(item.width, item.height) for item in self.items}) > 1:
             other = next(
@@ -217,7 +214,7 @@ def _folder(folder: Path) -> Source:
     for query in queries:
         if not query.clip:
             try:
-                _sides(query.path)
+                image_size(query.path)
                 paths.append(query.path)
             except DenseCtxError as error:
                 bad.append(str(error))
@@ -228,18 +225,9 @@ def _folder(folder: Path) -> Source:
     return Files(paths, [path.relative_to(folder).as_posix() for path in paths], folder)
 
 
-def _sides(path: Path) -> tuple[int, int]:
-    """Width and height, upright, from the header."""
-    if not path.exists():
-        raise FileError(f"No image at {path}")
-    regular_size(path)
-    Image.init()
-    try:
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-            width, height = image.size
-            return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FileError(f"{path} is not an image that is read, or damaged: {error}") from None
+def _item(path: Path, name: str) -> Item:
+    height, width = image_size(path)
+    return Item(name, width, height)
 
 
 def _eight_bits(image: Tensor) -> Picture:

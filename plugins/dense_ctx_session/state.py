@@ -44,6 +44,7 @@ class Work:
         self.sizes, self.state = sizes, State()
         self.marks: dict[int, str] = {}
         self.next_id = 1
+        self.digests: dict[int, str] = {}  # of the content of items that were drawn on
         self.revision = 0
         self._past: list[State] = []
         self._future: list[State] = []
@@ -85,6 +86,8 @@ class Work:
         if kind == "draw":
             item = int(event["item"])
             drawing = drawing or drawing_from_json(event, self.sizes[item])
+            if "digest" in event:
+                self.digests[item] = str(event["digest"])
             self.next_id = max(self.next_id, drawing.id + 1)
             return state.with_drawings(item, (*state.drawings.get(item, ()), drawing))
         if kind == "clear":
@@ -113,6 +116,7 @@ class Work:
             "classes": [asdict(item) for item in self.state.classes],
             "drawings": {str(item): [d.to_json() for d in value] for item, value in self.state.drawings.items()},
             "marks": {str(item): mark for item, mark in self.marks.items()},
+            "digests": {str(item): digest for item, digest in self.digests.items()},
             "next_id": self.next_id,
             "revision": self.revision,
         }
@@ -122,13 +126,14 @@ class Work:
         try:
             drawings = {
                 int(item): tuple(drawing_from_json(record, self.sizes[int(item)]) for record in records)
-                for item, records in data["drawings"].items()
+                for item, records in dict(data["drawings"]).items()
             }
             self.state = State(tuple(map(class_from_json, data["classes"])), drawings)
-            self.marks = {int(item): str(mark) for item, mark in data["marks"].items()}
+            self.marks = {int(item): str(mark) for item, mark in dict(data["marks"]).items()}
+            self.digests = {int(item): str(digest) for item, digest in dict(data["digests"]).items()}
             self.next_id = int(data["next_id"])
             self.revision = int(data["revision"])
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"The stored session cannot be read ({type(error).__name__}: {error})") from error
 
 
@@ -138,8 +143,9 @@ def _same(one: object, other: object) -> bool:
 
 def class_from_json(record: dict[str, Any]) -> LabelClass:
     """A class as JSON has it."""
-    red, green, blue = record["colour"]
-    return LabelClass(int(record["id"]), str(record["name"]), (int(red), int(green), int(blue)))
+    if not 0 <= int(record["id"]) < LIMIT:
+        raise ValueError(f"class {record['id']!r:.40}")
+    return new_class((), record["name"], list(record["colour"]), int(record["id"]))
 
 
 def new_class(classes: Sequence[LabelClass], name: Any, colour: Any, id: int | None = None) -> LabelClass:

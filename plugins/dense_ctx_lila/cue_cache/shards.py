@@ -1,4 +1,4 @@
-"""One clip's maps in one safetensors file, written as they come: the memory does not grow with the clip.
+"""One clip's maps in one safetensors file, written incrementally, so that memory does not grow with the clip.
 
 The tensor "maps" is float16 [N, k, c, H, W]. A single-frame cue has N = frames, k = 1. A pair cue has one row a pair
 (t, t + g), ordered by the later frame, then by g; k = 2, (context, query), or 4 where the swapped pair does not follow
@@ -107,10 +107,11 @@ class ClipShard(Shard):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, specs())
+        super().__init__(path)
+        self.require(specs())
         try:
             self.frames = int(self.metadata["frames"])
-            self.size: Size = self.specs["maps"][1][-2:]  # type: ignore[assignment]
+            self.size: Size = self.specs["maps"][1][-2:]
             self.video: dict[str, str] = json.loads(self.metadata["video"])
         except (KeyError, ValueError) as error:
             raise FileError(f"{path} is no clip of a cue cache ({error!r}); remove it and make it again") from error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import InputError, MissingDependencyError
+from dense_ctx.containment import optional_package
+from dense_ctx.errors import InputError
 
 from .flow import FlowCue, pad_frames
 
@@ -52,12 +52,7 @@ class DIS(FlowCue):
 
 
 def _opencv() -> Any:
-    try:
-        return importlib.import_module("cv2")
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'flow:dis needs OpenCV ({error}): pip install "dense-ctx[flow]" or pip install opencv-python-headless'
-        ) from error
+    return optional_package("cv2", "cue 'flow:dis'", '"dense-ctx[flow]"')
 
 
 def _grey(frames: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import InputError, MissingDependencyError, WeightsError
+from dense_ctx.containment import optional_package
+from dense_ctx.errors import InputError, WeightsError
 
 from .flow import FlowCue, pad_frames
 from .weights import download, read_state
@@ -37,12 +36,7 @@ class SEARAFT(FlowCue):
         if size not in ("s", "m", "l"):
             raise InputError(f"size={size!r}: expected 's', 'm' or 'l'")
         name = f"flow:sea-raft-{size}"
-        try:
-            ptlflow: Any = importlib.import_module("ptlflow")
-        except ImportError as error:
-            raise MissingDependencyError(
-                f'{name} needs ptlflow ({error}): pip install "dense-ctx[sea-raft]" or pip install ptlflow'
-            ) from error
+        ptlflow = optional_package("ptlflow", f"cue {name!r}", '"dense-ctx[sea-raft]"')
         self.network = ptlflow.get_model(f"sea_raft_{size}")
         if weights is None:
             return

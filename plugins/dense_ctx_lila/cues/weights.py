@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dense_ctx.errors import UnknownNameError, WeightsError
-from dense_ctx.files import read_pickle, read_tensors
+from dense_ctx.files import read_pickle, read_with_metadata
 from dense_ctx.persistence import hub
 
 
@@ -31,7 +31,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         WeightsError: damaged, or a pickle that holds more than tensors.
     """
     try:
-        loaded: Any = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+        loaded: Any = read_with_metadata(path)[0] if path.suffix == ".safetensors" else read_pickle(path)
     except ValueError as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
@@ -70,10 +70,10 @@ def snapshot(repository: str, name: str) -> Path:
 
     files = ["config.json", "model.safetensors"]
     with contextlib.suppress(WeightsError):  # not cached
-        folder = hub.fetch(repository, repository, files, None, None, True, None)
+        folder = hub.fetch(repository, repository, files, hub.Access(local_files_only=True))
         if all((folder / file).exists() for file in files):
             return folder
     try:
-        return hub.fetch(repository, repository, files, None, None, False, None)
+        return hub.fetch(repository, repository, files)
     except (UnknownNameError, WeightsError) as error:
         raise unreachable(name, repository, constants.HF_HUB_CACHE, str(error)) from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,10 +10,13 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+from dense_ctx.persistence.tensors import Spec, require_state
 
 
 class StrangerMean(Probe):
     """The mean feature of each class, exact over all pixels; knows nothing of `train`, so it leaves `configure`."""
+
+    specs: ClassVar[dict[str, Spec]] = {"means": (torch.float32, ("K", "D")), "counts": (torch.float32, ("K",))}
 
     def __init__(self, task: Task = "segmentation") -> None:
         if task != "segmentation":
@@ -54,11 +58,14 @@ class StrangerMean(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take them back."""
+        require_state(state, self.specs, f"the state of another probe than {type(self).__name__}")
         self.means_, self.counts_ = state["means"].clone(), state["counts"].clone()
 
 
 class StrangerSteps(StrangerMean):
     """Means moved by gradient descent on the squared distance: halfway at first, less and less up to the last step."""
+
+    specs: ClassVar[dict[str, Spec]] = {**StrangerMean.specs, "step": (torch.float32, (1,))}
 
     def __init__(self, task: Task = "segmentation") -> None:
         super().__init__(task)

@@ -93,7 +93,7 @@ def test_cells_under_strokes_are_single_pixels():
     strokes[:, 7, 10:50] = labels[:, 7, 10:50]
     probe = EnsembleProbe().partial_fit(features, strokes)
     torch.testing.assert_close(probe.keys_, functional.normalize(features.pixels[0, :, 7, 10:50].T, dim=1))
-    assert len(EnsembleProbe().partial_fit(features, labels).keys_) == 40 * 54  # of 3 x 3 pixels
+    assert len(EnsembleProbe().partial_fit(features, labels).keys_) == 60 * 80  # of 2 x 2 pixels
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from dense_ctx.train import train
 OPTIONS = {
     "ridge": {},
     "knn": {},
-    "ensemble": {"weight": 0.5, "area": 3.0, "uniform": 0.1, "landmarks": 9, "gamma": 2.0, "penalty": 1e-3},
+    "ensemble": {},
     "linear": {},
     "conv": {"updates": 2},
     "attention": {"updates": 2},

@@ -244,6 +244,26 @@ def test_a_kill_between_snapshot_and_journal_does_nothing_twice(photos, tmp_path
         assert len(again.strokes(0)) == 2
 
 
+def test_a_snapshot_without_room_for_its_journal_loses_nothing(photos, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    with Session(MODEL, photos, classes=["background", "box"]) as session:
+        session.save(work)
+        session.stroke(0, 0, [(4, 4)], 2)
+
+        def full(*_args, **_options):
+            raise FileError("Cannot write: no space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("dense_ctx_session.journal.write_text", full)
+            with pytest.raises(FileError, match="no space left"):
+                session.save(work)  # the snapshot is there, its journal is not
+            with pytest.raises(FileError, match=r"Nothing is lost: 1 change\(s\) are in memory"):
+                session.stroke(0, 1, [(26, 18)], 3)
+        session.stroke(0, 1, [(38, 30)], 3)
+    with Session.open(work) as again:
+        assert [s.class_id for s in again.strokes(0)] == [0, 1, 1]
+
+
 FULL = """
 import resource, signal, sys
 from dense_ctx.errors import FileError
@@ -368,7 +388,7 @@ def test_features_stay_within_the_budget(photos):
         draw(session)
         wanted = [session.labels(item) for item in range(3)]
         bytes_each = session._store.bytes // 3
-    with Session(MODEL, photos, classes=["background", "box"], max_memory=3 * bytes_each) as small:
+    with Session(MODEL, photos, classes=["background", "box"], max_memory=4 * bytes_each) as small:
         draw(small)
         for item in (0, 1, 2, 0):
             assert (small.labels(item) == wanted[item]).all()

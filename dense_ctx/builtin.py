@@ -5,6 +5,6 @@ from .hookspecs import Register, hookimpl
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the parts."""
     for verb in ("plugins", "train"):
         register("command", verb, f"dense_ctx.commands.{verb}:{verb.capitalize()}")

@@ -86,8 +86,10 @@ def _put_function(old: Any, new: Any) -> None:
 class Loop:
     """A plugin of pytest that runs the collected tests once for each mutant, in a child process."""
 
-    def __init__(self, todo: list[Case], tests: list[str], done: Callable[[Case, str, float], None]) -> None:
-        self.todo, self.done = todo, done
+    def __init__(
+        self, todo: list[Case], tests: list[str], done: Callable[[Case, str, float], None], seconds: float
+    ) -> None:
+        self.todo, self.done, self.seconds = todo, done, seconds
         self.words = dict(name.rstrip("]").split("[") for name in tests if "[" in name)
         self.failed: str | None = None
 
@@ -138,6 +140,8 @@ class Loop:
                 killer = result.removeprefix("killed by ").rpartition(" (")[0]
                 kills.update([(killer, ""), (killer, case.mutant.function)])
             self.done(case, result, time.monotonic() - start)
+            if sum(os.times()[:4]) > self.seconds:
+                break
         return True
 
     @staticmethod

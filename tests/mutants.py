@@ -124,7 +124,7 @@ def key(case: Case) -> str:
     return case.id + hashlib.sha256(case.mutant.source.encode()).hexdigest()[:12]
 
 
-def run(target: str, todo: list[Case], out: Path) -> None:
+def run(target: str, todo: list[Case], out: Path, seconds: float) -> None:
     total = len(todo)
 
     def done(case: Case, result: str, seconds: float) -> None:
@@ -154,7 +154,7 @@ def run(target: str, todo: list[Case], out: Path) -> None:
         ]
         pytest.main(
             [*files, *options, f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml")],
-            [Loop(todo, spec["tests"], done)],
+            [Loop(todo, spec["tests"], done, seconds)],
         )
 
 
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="run again what survived")
     parser.add_argument("--report", action="store_true", help="print the table and run nothing")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of the processor's time a target, then stop")
     parser.add_argument("--match", default="*", help="only mutants with this in `function: change`, * is any text")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "mutants.jsonl")
     options = parser.parse_args()
@@ -212,14 +213,14 @@ def main() -> None:
             if new and fnmatchcase(case.mutant.key, f"*{options.match}*"):
                 todo.append(case)
         # a process of its own: a target's modules are imported for its tests alone
-        if todo and _child_of_target(target, todo, options.out):
+        if todo and _child_of_target(target, todo, options.out, options.seconds):
             sys.exit(f"{target}: stopped")
     report(targets, options.sample, options.seed, options.out)
 
 
-def _child_of_target(target: str, todo: list[Case], out: Path) -> int:
+def _child_of_target(target: str, todo: list[Case], out: Path, seconds: float) -> int:
     if not (child := os.fork()):
-        run(target, todo, out)
+        run(target, todo, out, seconds)
         os._exit(0)
     return os.waitpid(child, 0)[1]
 

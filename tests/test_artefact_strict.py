@@ -1,6 +1,7 @@
 """Loading is strict about tensors, keeps a model's floating-point type, and leaves random generators alone; locks."""
 
 import json
+import math
 import os
 import random
 import re
@@ -226,6 +227,34 @@ def test_a_lock_in_use_is_refused_by_name_and_a_dead_one_taken_over(model, tmp_p
     lock.write_text(json.dumps(words_of_another(process.pid, "elsewhere")))
     with pytest.raises(FileError, match=r"on elsewhere since .*remove .*\.c\.lock"), locked(tmp_path / "c", "c", 0.1):
         pass
+
+
+SHARED = re.escape("cannot be seen from this machine or container; if there is no such process, remove its lock: rm ")
+
+
+def test_the_lock_of_a_machine_that_died_says_what_to_do_and_loses_nothing(model, tmp_path, monkeypatch, capsys):
+    """On a shared file system: killed there in mid-save, between the two renames, or while another waits for it."""
+    monkeypatch.setattr(locked.__wrapped__, "__defaults__", (0.1,))
+    image, mask = scene()
+    place, lock = tmp_path / "c", tmp_path / ".c.lock"
+    save_context(InContext(model).fit(image, mask), place)
+    place.rename(tmp_path / ".c.previous")
+    for other in ({"host": "elsewhere"}, {"space": "pid:[1]"}):  # another machine, another container of this one
+        lock.write_text(json.dumps({**words_of_another(12345), **other}))
+        for work in (
+            lambda: save_context(InContext(model).fit(image, mask), place),
+            lambda: load_context(place, model),
+        ):
+            with pytest.raises(FileError, match=rf"by process 12345 on .* since .*{SHARED}{re.escape(str(lock))}"):
+                work()
+        assert lock.exists()
+        assert not place.exists()
+    freed = threading.Timer(0.3, lock.unlink)
+    freed.start()
+    with locked(place, "c", wait=math.inf):  # as `train` with wait=true
+        assert re.search(f"waiting for its end; .*{SHARED}", capsys.readouterr().err)
+    freed.join()
+    assert load_context(place, model).classes_ == [0, 1, 2]  # the old one, where the message was followed
 
 
 def test_a_lock_keeps_threads_apart_and_is_waited_for(tmp_path):

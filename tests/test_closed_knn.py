@@ -160,5 +160,9 @@ def test_cells_that_are_partly_labelled():
     assert len(probe.keys_) == 3
     torch.testing.assert_close(probe.keys_[0], pixels[0, :, :2, :2].mean((1, 2)))
     torch.testing.assert_close(probe.values_[0], targets[0, :, [0, 1], [1, 0]].mean(1))
+    several = torch.cat([targets, noise(1, 1, 4, 4, seed=2)], 1)
+    assert len(KnnProbe("regression", k=1, stride=1).partial_fit(image(pixels), several).keys_) == 10
     with pytest.raises(InputError, match="No labelled pixel"):
         KnnProbe("regression").partial_fit(image(pixels), torch.full((1, 1, 4, 4), float("nan")))
+    with pytest.raises(InputError, match="No labelled pixel"):
+        KnnProbe().partial_fit(image(pixels), torch.full((1, 4, 4), -1))

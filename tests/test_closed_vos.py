@@ -1,5 +1,7 @@
 """J, F and the DAVIS averages where their rules tell: single pixels, halves, borders, borrowed types, few frames."""
 
+import warnings
+
 import numpy as np
 import pytest
 from dense_ctx_metrics import vos
@@ -116,7 +118,9 @@ def test_quarters_share_their_ends_and_halves_are_rounded_up(count):
 def test_statistics_at_their_limits():
     assert statistics([0.5, 0.5]) == (0.5, 0.0, 0.0)  # a half is not above a half
     assert statistics([0.5000001]) == (0.5000001, 1.0, 0.0)
-    mean, recall, decay = statistics([np.nan, np.nan])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # NumPy's, of the mean of nothing
+        mean, recall, decay = statistics([np.nan, np.nan])
     assert np.isnan(mean)
     assert np.isnan(decay)
     assert recall == 0

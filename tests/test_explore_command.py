@@ -5,67 +5,16 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 import webbrowser
 
 import httpx2
 import pytest
+from explore_process import MODEL, Server
 from explore_site import edit, line, paint, photos, site
 
 from dense_ctx import cli
-
-MODEL = "rgb-xy+upsample"
-
-
-class Server:
-    """The command in a process of its own."""
-
-    def __init__(self, folder, source, *options):
-        words = ["explore", str(source), "--model", MODEL, "--save", str(folder), "--port", "0", *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dense_ctx.cli", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        self.output, self.address = "", None
-        while self.address is None:
-            text = self.process.stdout.readline()
-            if not text:
-                break
-            self.output += text
-            if match := re.search(r"http://\S+", text):
-                self.address = match[0]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.end(signal.SIGKILL)
-
-    def end(self, number):
-        """Send a signal; status and errors."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
-
-    def ask(self, path, body=None, headers=None):
-        """Status and JSON of a request."""
-        data = None if body is None else json.dumps(body).encode()
-        base = self.address.split("?")[0].rstrip("/")
-        request = urllib.request.Request(
-            base + path, data, {"content-type": "application/json", **(headers or {})}, method="POST" if data else "GET"
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
 
 
 def stroke(number, x=5.0):
@@ -128,6 +77,12 @@ def test_a_torn_receipt_is_not_counted(tmp_path):
         assert len(client.get("/api/items/0/strokes").json()["strokes"]) == 3
     with site(tmp_path / "work", source) as client:
         assert client.post("/api/edits", json=stroke(1)).json()["revision"] == revision + 1
+
+
+def test_a_kill_while_the_session_was_made(tmp_path):
+    (tmp_path / "work/session/model").mkdir(parents=True)
+    with site(tmp_path / "work", photos(tmp_path / "photos")) as client:
+        paint(client)
 
 
 def test_one_server_a_folder(tmp_path, capsys):
@@ -225,8 +180,10 @@ def test_what_cannot_be_shown(tmp_path, capsys):
     assert "has the strokes of other images" in capsys.readouterr().err
     assert cli.main([*base, str(source), "--model", "rgb-xy+dpt(dim=8)"]) == 2
     assert "a session of another model" in capsys.readouterr().err
-    assert cli.main([*base, str(source), "--model", MODEL, "--classes", "a", "b"]) == 2
-    assert "--classes would have no effect with the session that is in" in capsys.readouterr().err
+    assert cli.main([*base, str(source), "--model", MODEL, "--classes", "object", "b"]) == 2
+    assert "--classes has 'b', and the session in" in capsys.readouterr().err
+    assert cli.main([*base, str(source), "--model", MODEL, "--method", "knn"]) == 2
+    assert "has ridge: leave it out" in capsys.readouterr().err
     with site(tmp_path / "work", source) as client:
         assert client.get("/api/state").json()["items"][0]["strokes"] == 2, "nothing is lost by a refusal"
 
@@ -241,8 +198,10 @@ def test_options_reach_the_session(tmp_path, visit):
     options = ["--classes", "sky", "tree", "--method", "knn(k=3)", "--token", "letmein123", "--max-memory", "64MB"]
     state = visit(facts, source, *base, *options)
     assert [item["name"] for item in state["classes"]] == ["sky", "tree"]
+    assert [item["colour"] for item in state["classes"]] == ["#e5484d", "#3e8bff"]
     assert (state["clip"], state["models"]) == (False, [MODEL])
     assert json.loads((tmp_path / "work/session/session.json").read_text())["method"] == "knn(k=3)"
+    assert visit(facts, source, *base, *options)["classes"] == state["classes"], "the same command again"
     assert visit(facts, source, "--frames", "--model", MODEL, "--save", tmp_path / "frames")["clip"]
     several = sorted(source.iterdir())
     two = ["--model", "rgb-xy+dpt(dim=8)", "--device", "cpu"]

@@ -54,7 +54,9 @@ def test_the_side_is_that_of_the_picture(client):
     for route in ("labels", "uncertainty", "pca", "similarity?x=30&y=20", "picture"):
         mark = "&" if "?" in route else "?"
         assert png(client.get(f"/api/items/1/{route}{mark}side=32"))[1].size == (32, 24)
-        assert png(client.get(f"/api/items/1/{route}{mark}side=2000"))[1].size == (WIDTH, HEIGHT), "never enlarged"
+        assert png(client.get(f"/api/items/1/{route}"))[1].size == (WIDTH, HEIGHT)
+        large = png(client.get(f"/api/items/1/{route}{mark}side=128"))[1].size
+        assert large == ((WIDTH, HEIGHT) if route == "picture" else (128, 96)), "scores are enlarged, images are not"
 
 
 def test_undo_redo_and_clear(client):

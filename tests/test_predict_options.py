@@ -87,3 +87,14 @@ def test_other_processes_get_the_file_too(saved, place):
     assert verb(*words, "--query", "photos", "--out", "two", "--processes", "2") == 0
     assert masks(place / "two") == masks(place / "one")
     assert len(masks(place / "one")) >= 2
+
+
+def test_a_probe_of_other_classes_than_the_masks_is_refused():
+    """Text of four classes, masks of two: an id above theirs has no meaning."""
+    from dense_ctx import InContext
+    from dense_ctx.testing import tiny_model
+
+    image, mask = torch.rand(3, 16, 24), torch.arange(24).expand(16, 24) // 12
+    context = InContext(tiny_model(), "zero-shot", embeddings="random", classes=4, updates=2).fit(image, mask)
+    with pytest.raises(InputError, match="'zero-shot' predicts 4 classes, and the masks hold 2"):
+        context.predict(image)

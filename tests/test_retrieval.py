@@ -251,13 +251,13 @@ def test_too_many_keys_for_a_second_look_are_compared_in_float32(monkeypatch):
 
 
 def test_first_look_is_for_processors_and_searches_that_gain_by_it(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     queries, keys = torch.zeros(1000, 4), torch.zeros(50_000, 4)
     assert retrieval_blocks.first_look_pays(queries, keys, 30, "product")
     assert not retrieval_blocks.first_look_pays(queries, keys, 30, "l2")
     assert not retrieval_blocks.first_look_pays(queries[:10], keys, 30, "product")
     assert not retrieval_blocks.first_look_pays(queries, keys[:100], 30, "product")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
     assert not retrieval_blocks.first_look_pays(queries, keys, 30, "product")
 
 

@@ -91,6 +91,9 @@ def test_answers_have_the_size_asked_for(session):
     assert 0 <= uncertain.min() <= uncertain.max() <= 1
     assert (session.uncertainty(0)[session.annotation(0) != 255] == 0).all()
     top = np.sort(session.probabilities(1), 0)
+    for bad in ((0, 5), (5,), (1 << 20, 5), "abc"):
+        with pytest.raises(InputError):
+            session.labels(0, bad)
     np.testing.assert_allclose(session.uncertainty(1), 1 - (top[1] - top[0]), atol=1e-6)
     assert session.pca(1, (30, 50)).shape == (30, 50, 3)
     assert session.pca(1).std() > 20
@@ -230,6 +233,14 @@ def test_a_stroke_is_cut_at_the_border_and_refused_beyond(session):
         session.stroke(1, 7, [(1, 2)], 2)
     with pytest.raises(InputError, match="No item 3; there are 3"):
         session.stroke(3, 1, [(1, 2)], 2)
+
+
+def test_the_radius_is_that_of_the_brush(session):
+    for item, radius in ((0, 2), (1, 6.5)):
+        session.stroke(item, 1, [(40, 24)], radius)
+        y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+        disc = np.hypot(x - 40, y - 24) <= radius
+        assert ((session.annotation(item) == 1) == disc).all()
 
 
 def test_masks_are_checked(session):

@@ -203,6 +203,20 @@ def test_strokes_alone_are_enough_to_propagate(session):
     assert min(score(session, number) for number in range(FRAMES)) > 0.7
 
 
+def test_a_propagated_frame_is_shown_without_its_features(file):
+    with Session(MODEL, file, classes=["background", "box"], max_memory=1000) as session:
+        session.mask_label(0, truth(0))
+        list(session.propagate())
+        computed = session._store.computed
+        for number in range(1, FRAMES):
+            session.labels(number)
+            session.uncertainty(number)
+            session.probabilities(number)
+        assert session._store.computed == computed
+        session.pca(2)
+        assert session._store.computed > computed
+
+
 def test_a_stroke_while_labels_are_carried_ends_what_follows_from_its_frame(session):
     session.mask_label(0, truth(0))
     steps = session.propagate()

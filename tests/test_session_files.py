@@ -126,6 +126,42 @@ def test_the_model_is_that_of_the_session(photos, tmp_path):
         assert again.model.dim == named.dim
 
 
+def test_a_file_says_nothing_that_its_user_did_not(photos, tmp_path):
+    """A folder from elsewhere fetches no model, and what it holds is checked as if it were drawn."""
+    with Session(MODEL, photos, classes=["background", "box"]) as session:
+        draw(session)
+        session.save(tmp_path / "work")
+    file = tmp_path / "work" / "session.json"
+    good = json.loads(file.read_text())
+
+    def opened(**changes):
+        file.write_text(json.dumps({**good, **changes}))
+        return Session.open(tmp_path / "work")
+
+    with pytest.raises(ConfigError, match="names a model 'someone/model', which is not registered"):
+        opened(open="someone/model")
+    with pytest.raises(ConfigError, match="does not take penalty='much' from a file"):
+        opened(method="ridge(penalty=much)")
+    file.write_text(json.dumps({**good, "method": "ridge(penalty=much)"}))
+    with Session.open(tmp_path / "work", method="knn") as again:
+        assert again.method.name == "knn"
+        assert again.labels(0).shape == SIZE
+    stroke = good["drawings"]["0"][0]
+    for change in (
+        {"class": 300}, {"class": "x"}, {"points": [[float("nan"), 1]]}, {"points": "x"}, {"radius": -1},
+        {"points": [[1e9, 1]]}, {"radius": 1e9}, {"mask": "AAAA"}, {"mask": "eJxjAAAAAQAB"}, {"id": None},
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError):
+            opened(drawings={"0": [{**stroke, **change}]})
+    for changes in (
+        {"drawings": {"9": [stroke]}}, {"drawings": [1]}, {"classes": [{"id": 999, "name": "a", "colour": [1, 2, 3]}]},
+        {"classes": [{"id": 1, "name": "a", "colour": [1, 2, 300]}]}, {"marks": 3}, {"model": None}, {"next_id": "x"},
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError):
+            opened(**changes)
+    opened().close()
+
+
 def test_two_sessions_do_not_share_a_folder(photos, tmp_path):
     with Session(MODEL, photos, classes=["a", "b"]) as session:
         session.save(tmp_path / "work")
@@ -206,6 +242,26 @@ def test_a_kill_between_snapshot_and_journal_does_nothing_twice(photos, tmp_path
     (work / "journal.jsonl").write_bytes(old)  # as if it had not been replaced
     with Session.open(work) as again:
         assert len(again.strokes(0)) == 2
+
+
+def test_a_snapshot_without_room_for_its_journal_loses_nothing(photos, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    with Session(MODEL, photos, classes=["background", "box"]) as session:
+        session.save(work)
+        session.stroke(0, 0, [(4, 4)], 2)
+
+        def full(*_args, **_options):
+            raise FileError("Cannot write: no space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("dense_ctx_session.journal.write_text", full)
+            with pytest.raises(FileError, match="no space left"):
+                session.save(work)  # the snapshot is there, its journal is not
+            with pytest.raises(FileError, match=r"Nothing is lost: 1 change\(s\) are in memory"):
+                session.stroke(0, 1, [(26, 18)], 3)
+        session.stroke(0, 1, [(38, 30)], 3)
+    with Session.open(work) as again:
+        assert [s.class_id for s in again.strokes(0)] == [0, 1, 1]
 
 
 FULL = """
@@ -340,6 +396,14 @@ def test_features_stay_within_the_budget(photos):
         assert small._store.computed == 4  # the first one went
     with pytest.raises(InputError, match="max_memory"):
         Session(MODEL, photos, max_memory="much")
+
+
+def test_small_maps_have_a_budget_too(photos):
+    with Session(MODEL, photos, classes=["background", "box"], max_memory=10_000) as session:
+        draw(session)
+        [session.labels(item) for item in range(3)]
+        assert list(session._store.samples) == [2]
+        assert session.next_item() == 2  # the only one that is known of
 
 
 def test_features_on_disk_stay_within_their_budget(photos, tmp_path):

@@ -178,6 +178,9 @@ class InContext:
     def _read(self, probe: Probe, features: DenseFeatures) -> Tensor:
         with blamed("probe", self.method):
             prediction = probe.predict(features)
+        if self.task_ == "segmentation" and prediction.shape[1] != len(self.classes_):
+            count = f"predicts {prediction.shape[1]} classes, and the masks hold {len(self.classes_)}"
+            raise InputError(f"The probe {self.method!r} {count}: annotate each, or limit its classes to theirs")
         require_finite(f"The prediction of the probe {self.method!r}", "Fit it again", values=prediction)
         return prediction
 

@@ -44,13 +44,14 @@ def locked(path: Path, what: str, wait: float = WAIT) -> Iterator[None]:
                 began, holder = time.monotonic(), other.get("token")
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other["since"]))
             text = f"{what} is in use by process {other['pid']} on {other['host']} since {since}"
+            gone = f"if there is no such process, remove its lock: rm {lock}"
+            if not machine().items() <= other.items():
+                gone = f"whether it still runs cannot be seen from this machine or container; {gone}"
             if time.monotonic() - began >= wait:
-                raise FileError(
-                    f"{text}. Wait for it or choose another folder; if there is no such process, remove it: rm {lock}"
-                )
+                raise FileError(f"{text}. Wait for it or choose another folder; {gone}")
             if wait == math.inf and not announced:
                 announced = True
-                print(f"{text}: waiting for its end", file=sys.stderr, flush=True)
+                print(f"{text}: waiting for its end; {gone}", file=sys.stderr, flush=True)
             time.sleep(_POLL)
         yield
     finally:

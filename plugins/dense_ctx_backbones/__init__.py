@@ -1,4 +1,4 @@
-"""Encoders: those of timm and transformers, DINOv2 to SAM, with LoRA or without; saved models; command convert."""
+"""Plugin: backbones of timm, transformers and others, LoRA, saved models; command `convert`."""
 
 from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
@@ -54,7 +54,7 @@ def define_kinds(define: DefineKind) -> None:
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the parts."""
     for name, model in timm_names().items():
         register("backbone", name, "dense_ctx_backbones.timm_backbone:TimmBackbone", args={"model": model})
     for size in ("tiny", "small", "base", "base_plus", "large", "huge"):

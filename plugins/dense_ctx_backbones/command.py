@@ -1,4 +1,4 @@
-"""dense-ctx convert: an author's checkpoint to a model folder."""
+"""dense-ctx convert: convert an author's checkpoint to a model folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hiera at any size. timm fixes its token geometry when it is built; here it is made anew for each input size.
+"""Hiera at any size. timm fixes its token geometry at construction; here it is computed for each input size.
 
 Rule for position embeddings: bicubic, antialiased, to the new token grid (as timm does for its "abs win" variants).
 H and W divide by 32: the last stage's stride, which is also one mask unit of 8 x 8 tokens.

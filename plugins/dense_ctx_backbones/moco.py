@@ -1,4 +1,4 @@
-"""MoCo v3 (Chen et al. 2021, arXiv 2104.02057): ViT-B/16, whose weights are on no Hub."""
+"""MoCo v3 (Chen et al. 2021, arXiv 2104.02057): ViT-B/16, whose weights are not on the Hub."""
 
 from __future__ import annotations
 

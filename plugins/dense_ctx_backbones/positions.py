@@ -1,4 +1,4 @@
-"""DINO's and DINOv2's own rule for position embeddings at other sizes than the native one.
+"""The official interpolation of DINO's and DINOv2's position embeddings to other sizes.
 
 timm interpolates every table bicubically WITH antialiasing, to the new grid. The official code of DINO, and of DINOv2
 without registers, does it without antialiasing, by the scale factors (h + 0.1) / H and (w + 0.1) / W, where H x W is

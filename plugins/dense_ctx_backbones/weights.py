@@ -1,4 +1,4 @@
-"""Weights from files and from hubs, with errors a user can act on. Pickles are opened for tensors only."""
+"""Load weights from files and the Hub, with actionable errors. Pickles are opened for tensors only."""
 
 from __future__ import annotations
 

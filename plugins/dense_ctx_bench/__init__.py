@@ -5,5 +5,5 @@ from dense_ctx.hookspecs import Register, hookimpl
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the verb."""
+    """Register the command."""
     register("command", "bench", "dense_ctx_bench.command:BenchCommand")

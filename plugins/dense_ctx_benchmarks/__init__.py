@@ -1,4 +1,4 @@
-"""Protocols of published benchmarks, the papers' tables, and the verbs that measure and set results beside them."""
+"""Plugin: protocols of published benchmarks and the papers' tables; commands `evaluate` and `compare`."""
 
 from importlib import resources
 

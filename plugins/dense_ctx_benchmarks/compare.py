@@ -1,4 +1,4 @@
-"""Results side by side, and beside the published rows of the same protocol."""
+"""Tables of results, with the published rows of the same protocol."""
 
 from __future__ import annotations
 

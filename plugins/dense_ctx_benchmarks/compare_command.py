@@ -1,4 +1,4 @@
-"""dense-ctx compare: results side by side, or beside a paper's table."""
+"""dense-ctx compare: a table of results, with a paper's rows on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published tables as data: to set a result beside the row it should match.
+"""Published tables as data, for comparison with results.
 
 A paper is a part of kind "paper": register("paper", "lila", "package:path/lila.json").
 

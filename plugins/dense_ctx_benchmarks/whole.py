@@ -1,4 +1,4 @@
-"""Whether a score was made on all of a data set: a part of one never stands beside a published number."""
+"""Check that a score is of a whole data set; otherwise it is not compared with published scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DIP: dense in-context post-training (arXiv 2506.18463): automatic tasks, the objective, its models' names."""
+"""Plugin: DIP, dense in-context post-training (arXiv 2506.18463): objective, segmenters and automatic tasks."""
 
 from importlib import resources
 
@@ -20,7 +20,7 @@ def define_kinds(define: DefineKind) -> None:
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the parts."""
     register("objective", "dip", "dense_ctx_dip.objective:DipObjective")
     register("command", "pseudo-label", "dense_ctx_dip.command:PseudoLabel")
     register("segmenter", "ncut", "dense_ctx_dip.segmenters:NcutSegmenter")

@@ -1,4 +1,4 @@
-"""dense-ctx pseudo-label: make in-context tasks from unlabelled images, for DIP to train on."""
+"""dense-ctx pseudo-label: create in-context tasks for DIP from unlabelled images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of each stage of a tasks folder; a stage made with other settings is refused, not mixed in."""
+"""Settings of each stage of a tasks folder; a stage with other settings is refused."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ class DipObjective(Objective):
         ):
             if value not in choices:
                 raise ConfigError(f"{name}={value!r}: expected one of {', '.join(choices)}")
-        if distractors < 0 or not temperature > 0 or hidden < 1 or out < 0 or size < 1 or (classes or 1) < 1:
+        least = min(distractors + 1, hidden, out + 1, size, 1 if classes is None else classes)
+        if least < 1 or not temperature > 0:
             raise ConfigError(
                 f"distractors={distractors}, temperature={temperature}, hidden={hidden}, out={out}, size={size}, "
                 f"classes={classes}: expected at least 0, above 0, at least 1, 0, 1 and 1"

@@ -46,7 +46,7 @@ def label_counts(labels: Tensor, grid: Size, classes: int) -> Tensor:
     valid = labels >= 0
     # one bin for each (image, patch, class); float32 is exact for integers up to 2^24
     counts = torch.bincount((index * classes + labels)[valid], minlength=batch * grid[0] * grid[1] * classes)
-    return rearrange(counts, "(b patch k) -> b patch k", b=batch, k=classes).float()
+    return rearrange(counts, "(b patch k) -> b patch k", patch=grid[0] * grid[1], k=classes).float()
 
 
 def pixels_of(segments: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Settings of the tasks, and the images that they are made from."""
+"""Settings of the tasks, and the images that they are created from."""
 
 from __future__ import annotations
 

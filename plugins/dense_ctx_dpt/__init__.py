@@ -1,4 +1,4 @@
-"""Decoders: `dpt` (dense prediction transformer, Ranftl et al. 2021), parameter-free `upsample`; FlowFeat's files."""
+"""Plugin: decoders `dpt` (dense prediction transformer, Ranftl et al. 2021) and `upsample`; FlowFeat's converter."""
 
 from dense_ctx.hookspecs import HUB_OWNER, Register, hookimpl
 
@@ -21,7 +21,7 @@ _HOW = (
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the parts."""
     register("decoder", "dpt", "dense_ctx_dpt.dpt:DPT")
     register("decoder", "upsample", "dense_ctx_dpt.upsample:Upsample")
     register("converter", "flowfeat", "dense_ctx_dpt.convert:from_flowfeat")

@@ -6,7 +6,7 @@ import argparse
 import webbrowser
 from pathlib import Path
 
-from dense_ctx.commands.arguments import MODEL_HELP, add_device_argument, refuse
+from dense_ctx.commands.arguments import MODEL_HELP, add_device_argument
 from dense_ctx.commands.base import Command
 from dense_ctx.model_spec import DEFAULT_MODEL
 
@@ -69,7 +69,6 @@ class Explore(Command):
         optional_package("starlette", what, install)
         optional_package("uvicorn", what, install)
         from .server import images_of, serve, workspace_of
-        from .workspace import SESSION
 
         names = args.models or [DEFAULT_MODEL]
         if len(names) > MAX_MODELS or len(set(names)) < len(names):
@@ -78,8 +77,6 @@ class Explore(Command):
             raise InputError(f"--port {args.port} is not a port, 0 to 65535")
         if args.token is not None and not (args.token.isascii() and args.token.isalnum() and len(args.token) >= 8):
             raise InputError("--token is at least 8 letters and digits")
-        if (args.save / SESSION).exists():
-            refuse(args, ["classes", "method"], f"with the session that is in {args.save}")
         source = images_of(args.images)
         models = {name: open_model(name, args.device) for name in names}
         options = {"method": args.method, "max_memory": args.max_memory, "frames": args.frames}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from dense_ctx_labels.classes import is_background
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,7 +25,7 @@ async def picture(request: Request) -> Response:
     """The image itself as JPEG.
 
     Query:
-        side: pixels of the longer side, 16 to 2048 (1024); the image is never enlarged.
+        side: pixels of the longer side, 16 to 2048 (the image's own); the image is never enlarged.
     """
     desk, side = desk_of(request), side_of(request)
     item = checked_item(request.path_params["item"], desk.workspace.session.items)
@@ -38,12 +39,13 @@ async def labels(request: Request) -> Response:
     Background and pixels without label are transparent. Thumbnails, of at most 256 pixels a side, wait behind others.
 
     Query:
-        side: as above. model: its place in the list of models (0).
+        side: pixels of the longer side, 16 to 2048 (the image's own), of a map also above the image's. model: its
+            place in the list of models (0).
     """
     workspace = desk_of(request).workspace
 
     def draw(session: Any, item: int, size: Size) -> bytes:
-        clear = [c.id for c in workspace.session.classes if c.name.lower() in ("background", "_background_")]
+        clear = [c.id for c in workspace.session.classes if is_background(c.name)]
         return pictures.labels_png(session.labels(item, size), workspace.session.classes, clear)
 
     return await _png(request, draw)
@@ -106,7 +108,7 @@ async def summary(request: Request) -> JSONResponse:
     def facts() -> dict[str, Any]:
         number = request.path_params["item"]
         item = workspace.item(number)
-        size = pictures.size_within(item.height, item.width, 128)
+        size = pictures.size_with(item.height, item.width, 128)
         ids, counts = np.unique(session.labels(number, size), return_counts=True)
         shares = {int(i): round(int(n) / (size[0] * size[1]), 4) for i, n in zip(ids, counts, strict=True) if i != 255}
         return {"uncertainty": round(float(session.uncertainty(number, size).mean()), 4), "shares": shares}
@@ -118,6 +120,6 @@ async def _png(request: Request, draw: Callable[[Any, int, Size], bytes]) -> Res
     workspace, session, side = desk_of(request).workspace, session_of(request), side_of(request)
     number = request.path_params["item"]
     item = workspace.item(number)
-    size = pictures.size_within(item.height, item.width, side)
+    size = pictures.size_with(item.height, item.width, side)
     data = await run(request, urgency_of(side), lambda: draw(session, number, size))
     return Response(data, media_type="image/png", headers={"dense-ctx-revision": str(workspace.revision)})

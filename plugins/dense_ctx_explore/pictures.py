@@ -18,18 +18,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 UNLABELLED = 255
 
 
-def size_within(height: int, width: int, side: int) -> Size:
-    """(H, W) of a picture whose longer side is at most `side`; never larger than it is."""
-    scale = min(1.0, side / max(height, width))
+def size_with(height: int, width: int, side: int | None) -> Size:
+    """(H, W) of a picture whose longer side is `side`; None: as it is."""
+    scale = 1.0 if side is None else side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def photograph(picture: Array, side: int) -> bytes:
-    """A picture [H, W, 3] as JPEG, its longer side at most `side`."""
-    height, width = size_within(picture.shape[0], picture.shape[1], side)
+def photograph(picture: Array, side: int | None) -> bytes:
+    """A picture [H, W, 3] as JPEG, its longer side at most `side`; it is not enlarged."""
+    height, width = size_with(picture.shape[0], picture.shape[1], side)
     image = Image.fromarray(picture)
-    if (height, width) != picture.shape[:2]:
-        image = image.resize((width, height), Image.Resampling.BOX if side <= 512 else Image.Resampling.LANCZOS)
+    if height < picture.shape[0] or width < picture.shape[1]:
+        image = image.resize((width, height), Image.Resampling.BOX if max(height, width) <= 512 else None)
     return _file(image, "JPEG", quality=90)
 
 

@@ -59,7 +59,7 @@ class Desk:
                 self._waiting.discard(entry)
         return self.tick
 
-    def photograph(self, item: int, side: int) -> bytes:
+    def photograph(self, item: int, side: int | None) -> bytes:
         """An item's picture as JPEG; from any thread."""
         return photograph(self.workspace.session.picture(item), side)
 
@@ -107,14 +107,14 @@ def whole(request: Request, name: str, default: int | None, low: int, high: int)
     return int(value)
 
 
-def side_of(request: Request) -> int:
-    """The longer side that a picture is wanted in."""
-    return whole(request, "side", 1024, 16, LARGE)
+def side_of(request: Request) -> int | None:
+    """The longer side that a picture is wanted in; None: as it is."""
+    return whole(request, "side", None, 16, LARGE) if "side" in request.query_params else None
 
 
-def urgency_of(side: int) -> int:
+def urgency_of(side: int | None) -> int:
     """Thumbnails wait behind what is looked at."""
-    return THUMBNAIL if side <= SMALL else VIEW
+    return THUMBNAIL if side is not None and side <= SMALL else VIEW
 
 
 def session_of(request: Request) -> Any:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from dense_ctx_labels.classes import is_background
+from dense_ctx_predict import LabelClass
 from dense_ctx_predict.queries import expand
 from dense_ctx_session import Session
+from dense_ctx_session.journal import SNAPSHOT
 
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence.lock import locked
+from dense_ctx.visualize import palette
 
 from .app import application
 from .guard import LOOPBACK
 from .requests import Desk
 from .workspace import SESSION, Workspace
 
-NEW_CLASSES = (("background", (128, 136, 148)), ("object", (229, 72, 77)))  # of a session without others
+NEW_CLASSES = ("background", "object")  # of a session without others
+BACKGROUND = (128, 136, 148)
+COLOURS = (  # that are told apart over photographs; the page offers the same
+    (229, 72, 77), (62, 139, 255), (245, 181, 30), (48, 164, 108), (171, 110, 224), (18, 181, 201), (247, 107, 21),
+    (233, 61, 130),
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -49,23 +59,51 @@ def workspace_of(
 
 
 def _session(model: DenseModel, source: Any, home: Path, classes: Sequence[str], options: dict[str, Any]) -> Session:
-    new = Session(model, source, classes=classes, **options)
-    if not home.exists():
-        if not classes:
-            for name, colour in NEW_CLASSES:
-                new.add_class(name, colour)
+    new = Session(model, source, classes=_coloured(classes or NEW_CLASSES), **options)
+    if not (home / SNAPSHOT).exists():
+        if home.exists():
+            shutil.rmtree(home)  # a kill while it was made: nothing was answered yet
         new.save(home)
         return new
     new.close()
     known = {key: options[key] for key in ("max_memory", "cache_dir") if key in options}
     session = Session.open(home, model, **known)
-    if session.items != new.items or session.paths != new.paths:
+    try:
+        _check_same(session, new, home.parent, classes, options.get("method"))
+    except BaseException:
         session.close()
+        raise
+    return session
+
+
+def _coloured(names: Sequence[str]) -> list[LabelClass]:
+    """Classes with colours; beyond those of `COLOURS` the VOC palette's."""
+    table, others = palette(), iter(COLOURS)
+    colours = [
+        BACKGROUND if is_background(name) else next(others, tuple(table[place].tolist()))
+        for place, name in enumerate(names)
+    ]
+    return [LabelClass(place, name, colour) for place, (name, colour) in enumerate(zip(names, colours, strict=True))]
+
+
+def _check_same(session: Session, new: Session, folder: Path, classes: Sequence[str], method: str | None) -> None:
+    """Refuse a session of other images than those of a new one, and options that it would not follow."""
+    if session.items != new.items or session.paths != new.paths:
         raise FileError(
-            f"{home.parent} has the strokes of other images ({session.items[0].name} ...) than those given "
+            f"{folder} has the strokes of other images ({session.items[0].name} ...) than those given "
             f"({new.items[0].name} ...): give the same, or name another folder, --save FOLDER"
         )
-    return session
+    names = [item.name for item in session.classes]
+    if missing := [name for name in classes if name not in names]:
+        raise InputError(
+            f"--classes has {missing[0]!r}, and the session in {folder} has {', '.join(names[:20])}: add classes on "
+            "the page, or name another folder, --save FOLDER"
+        )
+    if method is not None and new.method != session.method:
+        raise InputError(
+            f"--method {method}, and the session in {folder} has {session.method}: leave it out, or name another "
+            "folder, --save FOLDER"
+        )
 
 
 def serve(workspace: Workspace, host: str, port: int, token: str | None, announce: Callable[[str], None]) -> None:

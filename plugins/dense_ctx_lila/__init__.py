@@ -1,4 +1,4 @@
-"""LILA: linear in-context learning of pixel features from video. Here are its parts' names."""
+"""Plugin: LILA, linear in-context learning of pixel features from video; cues, and command `cues`."""
 
 from importlib import resources
 
@@ -18,7 +18,7 @@ def define_kinds(define: DefineKind) -> None:
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the parts."""
     register("model", "lila-lite0", "dense_ctx_lila:models/lila-lite0")
     for name in ("lila-s14", "lila-b14", "lila-l14"):
         register("model", name, f"hub:{HUB_OWNER}/{name}", args={"unpublished": _HOW.format(name=name)})

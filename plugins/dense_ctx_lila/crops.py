@@ -1,4 +1,4 @@
-"""Cutting the same square out of a frame and out of its cue maps, whatever their resolutions."""
+"""Crop the same square from a frame and from its cue maps of other resolutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The targets of a pair of crops: every cue's map of both, standardised, on one grid."""
+"""The targets of a pair of crops: the standardised maps of all cues on one grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020), as LILA uses it: features that follow the image.
+"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020) of feature maps, as used in LILA.
 
 Each iteration replaces a pixel's features by a weighted mean of its neighbours', with weights that depend on the image
 alone. One iteration is therefore the product with one sparse matrix of 8 entries a row and dilation, built once and

@@ -1,4 +1,4 @@
-"""Pairs of video frames for LILA: a gap in time, cues of the whole frames, a crop of each of its own."""
+"""Pairs of video frames for LILA: a gap in time, cues of the whole frames, an independent crop of each frame."""
 
 from __future__ import annotations
 

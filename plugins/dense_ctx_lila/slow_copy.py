@@ -1,4 +1,4 @@
-"""The slow copy of the decoder that context=ema takes its coefficients through."""
+"""The EMA copy of the decoder, which computes the regression coefficients with context=ema."""
 
 from __future__ import annotations
 

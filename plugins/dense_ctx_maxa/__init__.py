@@ -1,4 +1,4 @@
-"""MAXA: masked cross-attention adapters, the heads they are compared with, their tasks. Here are the parts' names."""
+"""Plugin: MAXA, masked cross-attention adapters; baseline heads, objectives and tasks."""
 
 from importlib import resources
 

@@ -1,4 +1,4 @@
-"""Tasks of instance maps: boundaries, distance to the outside, and telling instances apart."""
+"""Tasks of instance maps: boundaries, distance transform, and instance discrimination."""
 
 from __future__ import annotations
 

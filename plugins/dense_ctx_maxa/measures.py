@@ -1,4 +1,4 @@
-"""Measures of one image: groups of its pixels, agreement of partitions and of boundaries."""
+"""Scores of one image: clustering of its pixels, agreement of partitions and of boundaries."""
 
 from __future__ import annotations
 

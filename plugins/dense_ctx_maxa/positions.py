@@ -1,4 +1,4 @@
-"""Where queries and feature cells are, as numbers: coordinates are (y, x), each from 0 to 1 over the image."""
+"""Positions of queries and feature cells, and their encoding; coordinates are (y, x) from 0 to 1 over the image."""
 
 from __future__ import annotations
 

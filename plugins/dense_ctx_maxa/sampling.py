@@ -1,4 +1,4 @@
-"""Reading a lattice of pixels at coordinates between them: linear along each axis."""
+"""Sample a lattice of pixels at fractional coordinates: linear along each axis."""
 
 from __future__ import annotations
 

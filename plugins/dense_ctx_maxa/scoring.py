@@ -1,4 +1,4 @@
-"""A metric for each task, summed over images; targets are those that the tasks make."""
+"""The metric of each task, accumulated over images; targets are those that the tasks compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dense targets of the tasks, made from annotations at the size of the output. Unknown pixels are NaN or -1."""
+"""Dense targets of the tasks, computed from annotations at the output size. Unknown pixels are NaN or -1."""
 
 from __future__ import annotations
 

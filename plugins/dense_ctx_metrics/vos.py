@@ -235,4 +235,4 @@ def _boundary_f(truth: Bits, prediction: Bits, width: int, radius: int) -> Array
     recall = np.where(true_count == 0, 1.0, true_hits / np.maximum(true_count, 1))
     # if one boundary is empty, the other side's share is 0 already: no pixel is near an empty set
     total = precision + recall
-    return np.where(total == 0, 0.0, 2 * precision * recall / np.where(total == 0, 1.0, total))
+    return 2 * precision * recall / np.where(total == 0, 1.0, total)

@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the parts."""
     register("command", "features", "dense_ctx_predict.features_command:Features")
     register("command", "predict", "dense_ctx_predict.command:Predict")
     register("command", "track", "dense_ctx_predict.track_command:Track")

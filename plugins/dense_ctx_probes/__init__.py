@@ -1,11 +1,11 @@
-"""Probes: predictions from frozen features."""
+"""Plugin: probes, which predict from frozen features, and command `text`."""
 
 from dense_ctx.hookspecs import Register, hookimpl
 
 
 @hookimpl
 def register_parts(register: Register) -> None:
-    """Name the parts."""
+    """Register the parts."""
     register("probe", "ridge", "dense_ctx_probes.ridge:RidgeProbe")
     register("probe", "knn", "dense_ctx_probes.knn:KnnProbe")
     register("probe", "ensemble", "dense_ctx_probes.ensemble:EnsembleProbe")

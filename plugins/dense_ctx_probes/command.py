@@ -1,4 +1,4 @@
-"""dense-ctx text: embeddings of class names for zero-shot segmentation, made once."""
+"""dense-ctx text: compute embeddings of class names for zero-shot segmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small networks that read dense predictions out of decoder features (pixels), encoder features (patches), or both."""
+"""Small networks that predict from decoder features (pixels), encoder features (patches), or both."""
 
 from __future__ import annotations
 

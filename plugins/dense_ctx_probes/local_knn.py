@@ -1,4 +1,4 @@
-"""Masks through a clip by local k-nearest neighbours, the recipe of DINO's DAVIS evaluation (Caron et al. 2021).
+"""Mask propagation by local k-nearest neighbours, as in DINO's DAVIS evaluation (Caron et al. 2021).
 
 One frame is in memory at a time, plus the few that are context.
 

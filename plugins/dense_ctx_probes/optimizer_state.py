@@ -1,4 +1,4 @@
-"""An AdamW's moments as named tensors, `optimizer.INDEX.NAME`, for the state of a probe that trains on."""
+"""AdamW's moments as named tensors, `optimizer.INDEX.NAME`, for the saved state of a probe."""
 
 from __future__ import annotations
 

@@ -86,10 +86,10 @@ class Bank:
 
     def _trim(self) -> None:
         """Cut each image to its share; beyond `size` images, later ones have none."""
-        if self.rows <= self.size:
-            return
-        share = max(1, self.size // len(self))
+        share = max(1, self.size // max(1, len(self)))
         quotas = [min(count, share if index < self.size else 0) for index, count in enumerate(self._counts)]
+        if quotas == self._counts:
+            return
         self._whole = None
         if self._files:
             for file in self._files:
@@ -133,7 +133,7 @@ class Bank:
         return torch.tensor(self._counts, dtype=torch.int64)
 
     def restore(self, keys: Tensor, values: Tensor, counts: Tensor) -> None:
-        """Restore the results of `whole` and `counts`."""
+        """Restore the results of `whole` and `counts`, cut where this bank is smaller."""
         lengths = counts.tolist()
         if len(keys) != len(values) or sum(lengths) != len(keys):
             raise InputError(f"a bank of {len(keys)} keys, {len(values)} values and {sum(lengths)} rows of images")
@@ -147,3 +147,4 @@ class Bank:
         keys, values = (part.to(self.device, self.dtype) for part in (keys, values))
         self._keys, self._values = list(keys.split(lengths)), list(values.split(lengths))
         self._whole = keys, values
+        self._trim()  # a bank that was larger

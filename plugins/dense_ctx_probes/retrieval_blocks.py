@@ -1,4 +1,4 @@
-"""The exact nearest keys of many queries, a block of keys at a time: in float32, or by a first look in bfloat16."""
+"""Exact nearest keys of many queries, a block of keys at a time: in float32, or with a first pass in bfloat16."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def first_look_pays(queries: Tensor, keys: Tensor, k: int, metric: Metric) -> bo
     """Whether this processor multiplies bfloat16 by instructions of its own, and the search is large enough."""
     if metric != "product" or queries.device.type != "cpu" or len(queries) < _FEW or len(keys) < 4 * _WIDER * k:
         return False
-    abilities = torch.cpu.get_capabilities()
+    abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 does not say
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 

@@ -1,4 +1,4 @@
-"""What an annotation says of each patch: the share of each class among its pixels, or the mean of its values."""
+"""Patch labels: the share of each class among a patch's pixels, or the mean of its values."""
 
 from __future__ import annotations
 

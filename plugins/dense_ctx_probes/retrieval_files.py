@@ -1,4 +1,4 @@
-"""Rows of a memory bank in a file, mapped into memory: the system reads what a search asks for and drops it again."""
+"""Rows of a memory bank in a memory-mapped file; the operating system loads and evicts its pages."""
 
 from __future__ import annotations
 

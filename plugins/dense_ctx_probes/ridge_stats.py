@@ -1,4 +1,4 @@
-"""The sums that a ridge regression needs, added up batch by batch."""
+"""Sufficient statistics of a ridge regression, accumulated batch by batch."""
 
 from __future__ import annotations
 

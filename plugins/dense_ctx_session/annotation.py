@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -52,8 +53,9 @@ class Mask:
     def labels(self) -> LabelMap:
         """uint8 [H, W], 255 where it says nothing."""
         count = self.size[0] * self.size[1]
-        unpacker = zlib.decompressobj()
-        values = np.frombuffer(unpacker.decompress(self.packed, count + 1), np.uint8)
+        values = np.empty(0, np.uint8)
+        with contextlib.suppress(zlib.error):  # never more than an image takes
+            values = np.frombuffer(zlib.decompressobj().decompress(self.packed, count + 1), np.uint8)
         if len(values) != count:
             raise CheckpointError(f"A stored mask has {len(values)} values, not {count}: the session is damaged")
         return values.reshape(self.size)
@@ -141,11 +143,20 @@ def mask_of(id: int, labels: Any, size: Size, classes: Sequence[int]) -> Mask:
 
 
 def drawing_from_json(record: dict[str, Any], size: Size) -> Drawing:
-    """What `to_json` gave."""
+    """What `to_json` gave, checked again: a file may say anything.
+
+    Raises:
+        KeyError, TypeError, ValueError, CheckpointError: it is something else.
+    """
     if "mask" in record:
-        return Mask(int(record["id"]), size, base64.b64decode(record["mask"]))
-    points = np.asarray(record["points"], dtype=np.float64).reshape(-1, 2)
-    return Stroke(int(record["id"]), record["class"], points, float(record["radius"]))
+        mask = Mask(int(record["id"]), size, base64.b64decode(record["mask"]))
+        if ((labels := mask.labels()) >= LIMIT).any() and (labels[labels >= LIMIT] != IGNORE).any():
+            raise ValueError(f"a mask has ids beyond {LIMIT - 1}")
+        return mask
+    class_id = record["class"]
+    if class_id is not None and not (isinstance(class_id, int) and 0 <= class_id < LIMIT):
+        raise ValueError(f"class {class_id!r:.40}")
+    return stroke_of(int(record["id"]), class_id, record["points"], record["radius"], size)
 
 
 class Canvas:
@@ -171,36 +182,35 @@ class Canvas:
             flat[place] = values
         del self._before[shared:]
         for drawing in drawings[shared:]:
-            pixels, values = self._painted(drawing)
-            self._before.append((pixels, flat[pixels]))
-            flat[pixels] = values
+            place, colour = self._paint(drawing)
+            self._before.append((place, flat[place].copy()))
+            flat[place] = colour
         self.drawings = drawings
 
-    def _painted(self, drawing: Drawing) -> tuple[Any, Any]:
-        """Flat indices of the pixels of a drawing, and what they become."""
+    def _paint(self, drawing: Drawing) -> tuple[Any, Any]:
+        """Which pixels a drawing covers, all of them for a mask, and what they become."""
         if isinstance(drawing, Stroke):
             pixels = drawing.pixels
             if pixels is None:
                 pixels = stroke_pixels(drawing, (self.labels.shape[0], self.labels.shape[1]))
             return pixels, IGNORE if drawing.class_id is None else drawing.class_id
         values = drawing.labels().reshape(-1)
-        pixels = np.flatnonzero(values != IGNORE).astype(np.int32)
-        return pixels, values[pixels]
+        return slice(None), np.where(values == IGNORE, self.labels.reshape(-1), values)
 
 
 def without_class(drawings: Drawings, class_id: int) -> Drawings:
     """The drawings as if a class had never been drawn."""
-    kept: list[Drawing] = []
+    left: list[Drawing] = []
     for drawing in drawings:
         if isinstance(drawing, Stroke):
             if drawing.class_id != class_id:
-                kept.append(drawing)
+                left.append(drawing)
             continue
         labels = drawing.labels()
         if not (labels == class_id).any():
-            kept.append(drawing)
+            left.append(drawing)
             continue
         rest = np.where(labels == class_id, IGNORE, labels).astype(np.uint8)
         if (rest != IGNORE).any():
-            kept.append(Mask(drawing.id, drawing.size, zlib.compress(rest.tobytes(), 1)))
-    return tuple(kept)
+            left.append(Mask(drawing.id, drawing.size, zlib.compress(rest.tobytes(), 1)))
+    return tuple(left)

@@ -36,7 +36,7 @@ class Answers(Base):
         Raises:
             FileError: the item cannot be read, or has changed on disk.
         """
-        wanted, _ = self._asked(item, size), self._store.get(item)
+        wanted = self._prepared(item, size)
         with self._lock:
             return self._predictions.labels(item, wanted, self._canvas(item))
 
@@ -47,7 +47,7 @@ class Answers(Base):
         Raises:
             NotFittedError: fewer than two classes are annotated. FileError: as `labels`.
         """
-        wanted, _ = self._asked(item, size), self._store.get(item)
+        wanted = self._prepared(item, size)
         with self._lock:
             shares, ids = self._predictions.shares(item, self._canvas(item))
             shares, result = enlarged(shares, wanted), torch.zeros(len(self.classes), *wanted)
@@ -62,7 +62,7 @@ class Answers(Base):
 
         Raises: as `probabilities`.
         """
-        wanted, _ = self._asked(item, size), self._store.get(item)
+        wanted = self._prepared(item, size)
         with self._lock:
             return self._predictions.uncertainty(item, wanted, self._canvas(item))
 
@@ -160,6 +160,15 @@ class Answers(Base):
         with self._lock:
             if self._folder is not None:
                 self._save_votes(self._folder.path)
+
+    def _prepared(self, item: int, size: Size | None) -> Size:
+        """The size asked for; the item's features are there, if its answer needs them. It holds no lock meanwhile."""
+        wanted = self._asked(item, size)
+        with self._lock:
+            carried = self._predictions.carried(item)
+        if not carried:
+            self._store.get(item)
+        return wanted
 
     def _asked(self, item: int, size: Size | None) -> Size:
         own = self._size(item)

@@ -23,6 +23,7 @@ from .source import Source
 STRIDE = 4  # pixels of a cell, at least
 PIXELS = 1 << 20  # larger items are encoded at this size: time and memory stay bounded
 SAMPLE = 16  # rows and columns of the small map that stays of every item
+_SAMPLES = 1 / 16  # of the budget, on top of it
 _RECENT = 2  # items kept in float32 too
 _COARSE = 8  # pixels of a cell for propagation
 
@@ -64,7 +65,8 @@ class FeatureStore:
         disk: for features that outlive the process.
 
     Attributes:
-        samples: of each item whose features were computed or read, its map at 16 x 16 cells at most, in float16.
+        samples: of items whose features were computed or read, their maps at 16 x 16 cells at most, in float16; those
+            read first go where they would take more than a share of the budget.
         computed: how many items ran through the model.
     """
 
@@ -168,7 +170,11 @@ class FeatureStore:
     def _insert(self, index: int, features: ItemFeatures) -> None:
         if index not in self.samples:
             grid = min(SAMPLE, features.grid[0]), min(SAMPLE, features.grid[1])
-            self.samples[index] = functional.adaptive_avg_pool2d(features.pixels.float(), grid).half()
+            sample = functional.adaptive_avg_pool2d(features.pixels.float(), grid).half()
+            with self._lock:
+                self.samples[index] = sample
+                while len(self.samples) > max(1, int(_SAMPLES * self.budget) // (2 * sample.numel())):
+                    del self.samples[next(iter(self.samples))]
         with self._lock:
             self._memory[index] = features
             self.bytes += features.bytes

@@ -38,6 +38,7 @@ class Folder:
         self._stack = ExitStack()
         self._stack.enter_context(locked(self.path, f"The session {path}", wait=0.0))
         self._journal: int | None = None
+        self._token = self._begun = ""  # of the snapshot, and of the snapshot that the journal follows
         self._waiting: list[dict[str, Any]] = []  # events that the disk has no room for
 
     def write(self, snapshot: dict[str, Any]) -> None:
@@ -49,10 +50,14 @@ class Folder:
         self.require_own(snapshot["session"])
         token = unique()
         write_json(self.path / SNAPSHOT, {"format": FORMAT, "token": token, **snapshot})
-        self._close_journal()
-        write_text(self.path / JOURNAL, _line({"token": token}))
+        self._token, self._waiting = token, []  # the old journal counts no more
+        self._begin()
         sync_folder(self.path)
-        self._waiting = []
+
+    def _begin(self) -> None:
+        self._close_journal()
+        write_text(self.path / JOURNAL, _line({"token": self._token}))
+        self._begun = self._token
 
     def require_own(self, session: str) -> None:
         """Raise FileError where the folder holds another session."""
@@ -71,6 +76,8 @@ class Folder:
         """
         self._waiting.append(event)
         try:
+            if self._begun != self._token:  # there was no room for a new journal
+                self._begin()
             if self._journal is None:
                 self._journal = os.open(self.path / JOURNAL, os.O_WRONLY | os.O_APPEND)
             _append(self._journal, "".join(map(_line, self._waiting)).encode())
@@ -95,27 +102,31 @@ class Folder:
                 f"{self.path / SNAPSHOT} is not a session of format {FORMAT}: it is of another version"
             )
         journal = self.path / JOURNAL
+        self._token = snapshot["token"]
         if not journal.exists():
-            write_text(journal, _line({"token": snapshot["token"]}))
+            self._begin()
         regular_size(journal, _MOST)
         lines, whole = _lines(journal)
-        if not lines or lines[0].get("token") != snapshot["token"]:  # killed between the two: the snapshot has it all
-            write_text(journal, _line({"token": snapshot["token"]}))
+        if not lines or lines[0].get("token") != self._token:  # killed between the two: the snapshot has it all
+            self._begin()
             return snapshot, []
+        self._begun = self._token
         if whole < journal.stat().st_size:  # the last line was being written when the process was killed
             os.truncate(journal, whole)
         return snapshot, lines[1:]
 
     def close(self) -> None:
         """Sync the journal and give the lock back."""
-        self._close_journal()
-        self._stack.close()
+        with self._stack:
+            self._close_journal()
 
     def _close_journal(self) -> None:
-        if self._journal is not None:
-            os.fsync(self._journal)
-            os.close(self._journal)
-            self._journal = None
+        handle, self._journal = self._journal, None
+        if handle is not None:
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def _append(handle: int, data: bytes) -> None:

@@ -62,10 +62,14 @@ class Predictions:
         self._learn()
         self._reader.probe()
 
+    def carried(self, item: int) -> bool:
+        """Whether an item shows the labels that were propagated to it, and needs no features."""
+        return item not in self._versions and self._propagated(item) is not None
+
     def shares(self, item: int, canvas: Canvas) -> tuple[Tensor, list[int]]:
         """Probabilities [K, h, w] on a grid, and the class ids of their channels; errors as `require_fitted`."""
         votes = self._propagated(item)
-        if votes is not None and item not in self._versions:
+        if votes is not None and self.carried(item):
             return votes.normalized(), list(votes.classes)
         self._learn()
         live = self._reader.predict(self._store.dense(item))

@@ -161,10 +161,12 @@ def write_votes(path: Path, votes: Mapping[int, Votes]) -> None:
 
 
 def read_votes(path: Path) -> dict[int, Votes]:
-    """Read them back; raises FileError: damaged."""
+    """Read them back; raises FileError, ValueError, KeyError, TypeError: damaged."""
     shard = Shard(path)
-    facts = json.loads(shard.metadata["votes"])
-    return {
-        int(index): Votes(int(origin), str(version), tuple(map(int, classes)), shard.tensor(index))
-        for index, (origin, version, classes) in facts.items()
-    }
+    votes = {}
+    for index, (origin, version, classes) in dict(json.loads(shard.metadata["votes"])).items():
+        one = Votes(int(origin), str(version), tuple(map(int, classes)), shard.tensor(index))
+        if one.shares.ndim != 3 or len(one.shares) != len(classes) or not bool(one.shares.isfinite().all()):
+            raise ValueError(f"frame {index} has labels {list(one.shares.shape)} of {len(classes)} classes")
+        votes[int(index)] = one
+    return votes

@@ -13,6 +13,7 @@ from dense_ctx.errors import CheckpointError, ConfigError, FileError
 from dense_ctx.model import DenseModel
 from dense_ctx.model_spec import open_model
 from dense_ctx.partial_files import unique
+from dense_ctx.plugins import registry
 
 from .source import Files, Pictures, Source, VideoFile, picture_of
 
@@ -20,8 +21,8 @@ MODEL, IMAGES = "model", "images"
 
 
 def model_reference(model: DenseModel, spec: str | None, folder: Path) -> str | None:
-    """How to open the model again: as its user wrote it, or a copy in the session's folder; None: by its user alone."""
-    if spec is not None:
+    """How to open the model again: a registered name, or a copy in the session's folder; None: by its user alone."""
+    if spec in registry().names("model"):
         return spec
     if model.model_config is None:
         return None
@@ -31,13 +32,19 @@ def model_reference(model: DenseModel, spec: str | None, folder: Path) -> str | 
 
 
 def open_referenced(reference: str | None, folder: Path) -> DenseModel:
-    """The model of a snapshot.
+    """The model of a snapshot. A file names no repository and no path: what is fetched, its user asks for.
 
     Raises:
-        ConfigError: it was made of modules, which no file can name. Errors of `dense_ctx.model_spec.open_model`.
+        ConfigError: it was made of modules, which no file can name; it is neither the copy nor registered. Errors of
+            `dense_ctx.model_spec.open_model`.
     """
     if reference is None:
         raise ConfigError(f"{folder} does not say how to open its model, which was made of modules: give it, model=...")
+    if reference != f"./{MODEL}" and reference not in registry().names("model"):
+        raise ConfigError(
+            f"{folder} names a model {str(reference)[:80]!r}, which is not registered here; if you trust it, give it: "
+            "model=..."
+        )
     return open_model(str(folder / MODEL) if reference == f"./{MODEL}" else reference)
 
 

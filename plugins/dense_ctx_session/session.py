@@ -16,6 +16,7 @@ from dense_ctx.errors import CheckpointError, FileError, InputError
 from dense_ctx.gateway import gateway
 from dense_ctx.model import DenseModel
 from dense_ctx.model_spec import DEFAULT_METHOD
+from dense_ctx.persistence.file_args import check_file_args
 
 from . import exporting, saving
 from .annotation import LIMIT
@@ -143,6 +144,7 @@ class Session(Drawing, Answers):
         folder: str | os.PathLike[str],
         model: DenseModel | str | None = None,
         *,
+        method: str | Part | None = None,
         max_memory: str | int = "2GB",
         cache_dir: str | os.PathLike[str] | None = None,
         max_disk: str | int = "20GB",
@@ -150,7 +152,7 @@ class Session(Drawing, Answers):
         """Go on with a saved session, which keeps following each change.
 
         Args:
-            model: in place of opening the one that the session names.
+            model, method: in place of those that the session names.
             max_memory, cache_dir, max_disk: as for a new session.
 
         Raises:
@@ -164,7 +166,10 @@ class Session(Drawing, Answers):
             known = data.get("open")
             opened = saving.open_referenced(known, home.path) if model is None else model
             source = saving.open_referenced_source(data["source"], home.path)
-            session._setup(opened, source, parse_part(data["method"]), max_memory, cache_dir, max_disk)
+            part = parse_part(method or data["method"])
+            if method is None:
+                check_file_args("probe", part.name, part.args, home.path)
+            session._setup(opened, source, part, max_memory, cache_dir, max_disk)
             if known is not None and known != f"./{saving.MODEL}" and session._spec is None:
                 session._spec = known
             saving.check_model(data.get("model"), session._identity, home.path)

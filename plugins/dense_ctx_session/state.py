@@ -143,8 +143,9 @@ def _same(one: object, other: object) -> bool:
 
 def class_from_json(record: dict[str, Any]) -> LabelClass:
     """A class as JSON has it."""
-    red, green, blue = record["colour"]
-    return LabelClass(int(record["id"]), str(record["name"]), (int(red), int(green), int(blue)))
+    if not 0 <= int(record["id"]) < LIMIT:
+        raise ValueError(f"class {record['id']!r:.40}")
+    return new_class((), record["name"], list(record["colour"]), int(record["id"]))
 
 
 def new_class(classes: Sequence[LabelClass], name: Any, colour: Any, id: int | None = None) -> LabelClass:

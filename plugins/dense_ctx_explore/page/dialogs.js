@@ -1,6 +1,6 @@
 // Export, import, the list of keys, and short messages.
 
-import { get, newId, send, upload } from "./api.js";
+import { get, send, upload } from "./api.js";
 import { store } from "./store.js";
 
 const $ = (id) => document.getElementById(id);
@@ -61,6 +61,7 @@ function describe() {
 
 async function runExport(form) {
   await busy(form, $("export-result"), "Predicting and writing all items ...", async () => {
+    await fillFormats();
     const body = { format: $("format").value, model: Number($("export-model").value || 0) };
     const { name, folder, files } = await send("POST", "/api/export", body);
     $("download").href = `/api/exports/${name}`;
@@ -71,8 +72,9 @@ async function runExport(form) {
 
 async function runImport(form) {
   await busy(form, $("import-result"), "Reading ...", async () => {
+    await fillFormats();
     const file = $("import-file").files[0];
-    const query = { name: file.name, format: $("import-format").value, id: newId() };
+    const query = { name: file.name, format: $("import-format").value };
     const { items, missing } = await upload("/api/import", query, file);
     return `${items.length} item${items.length === 1 ? "" : "s"} labelled` + (missing.length ? `; not here: ${missing.join(", ")}` : "");
   });

@@ -23,7 +23,7 @@ async function start() {
   queue = new Queue(store.state.identity);
   stage = new Stage($("stage"), strokesNow);
   stage.setModels(store.state.models);
-  painter = new Painter(stage, queue, say);
+  painter = new Painter(stage, queue, say, () => { if (!queue.waiting.length) reload(); });
   strip = new Cards($("strip"), go);
   gallery = new Cards($("cards"), (number) => { $("gallery").close(); go(number); }, true);
   timeline = new Timeline(go, say);
@@ -31,7 +31,7 @@ async function start() {
   dialogs.setUp(keys.LIST);
   keys.setUp(stage, go, { view: panels.showView });
   listen();
-  document.title = `${currentItem().name.split("/")[0]} · explore`;
+  document.title = `${currentItem().name.split("/")[0].replace(/\.\w+$/, "")} · explore`;
   update({ state: { ...store.state } });
   const place = Number(location.hash.slice(1)) - 1 || 0;
   await go(Math.max(0, Math.min(store.state.items.length - 1, place)), true);
@@ -44,7 +44,7 @@ function listen() {
   queue.addEventListener("failed", ({ detail }) => { showSaved(); if (detail instanceof ApiError) say(detail.message, "error"); });
   queue.addEventListener("refused", ({ detail }) => { say(detail.message, "error"); refreshStrokes(); stage.drawStrokes(); });
   queue.addEventListener("answered", ({ detail }) => answered(detail));
-  onChange(["view", "pick"], () => { stage.refresh(); strip.stale(); drawPick(); });
+  onChange(["view", "pick"], () => { stage.refresh(); strip.stale(); hint(null); });
   onChange(["state"], () => { strip.show(store.state.items.map((_, number) => number)); if ($("gallery").open) showGallery(); });
   document.addEventListener("overlay", ({ detail }) => hint(detail));
   document.addEventListener("class-added", async ({ detail }) => { await reload(); update({ classId: detail, tool: "brush" }); });
@@ -84,13 +84,18 @@ async function suggest() {
   $("next").disabled = false;
 }
 
-function showGallery() {
+async function showGallery() {
   const filter = $("gallery-filter").value, { items } = store.state;
   const keeps = { all: () => true, open: (item) => !item.status, strokes: (item) => item.strokes > 0 }[filter] ?? ((item) => item.status === filter);
   const numbers = items.map((_, number) => number).filter((number) => keeps(items[number]));
   if ($("gallery-order").value === "uncertain") {
-    const of = (number) => Number(gallery.cards.get(number)?.dataset.uncertainty ?? -1);
-    numbers.sort((a, b) => of(b) - of(a));
+    const { revision } = store.state, values = new Map();
+    for (const number of numbers) {
+      $("gallery-count").textContent = `looking at ${values.size + 1} of ${numbers.length}`;
+      values.set(number, (await get(`/api/items/${number}/summary`).catch(() => ({ uncertainty: -1 }))).uncertainty);
+      if (revision !== store.state.revision || $("gallery-order").value !== "uncertain" || !$("gallery").open) return;
+    }
+    numbers.sort((a, b) => values.get(b) - values.get(a));
   }
   $("gallery-count").textContent = `${numbers.length} of ${items.length}`;
   gallery.show(numbers);
@@ -130,16 +135,20 @@ async function answered({ edit, answer }) {
 
 // ---------------------------------------------------------------- what changes on the server
 
-let reloading = null;
+let reloading = null, again = false;
 
-async function reload() {
+// The newest state. Whoever asks while one is on its way gets the one after it, which knows of what happened meanwhile.
+function reload() {
+  again = true;
   reloading ??= (async () => {
-    const before = store.state?.revision;
-    const state = await get("/api/state");
-    reloading = null;
-    update({ state });
-    if (state.revision !== before) { strip.stale(); if ($("gallery").open) gallery.stale(); }
-    if (!painter.stroke && !queue.waiting.length) await refreshStrokes();
+    while (again) {
+      again = false;
+      const before = store.state.revision;
+      const state = await get("/api/state");
+      update({ state });
+      if (state.revision !== before) { strip.stale(); if ($("gallery").open) gallery.stale(); }
+      if (!painter.stroke && !queue.waiting.length) await refreshStrokes();
+    }
   })().finally(() => { reloading = null; });
   return reloading;
 }
@@ -199,19 +208,6 @@ function hint(error) {
   else if (view === "labels" && !painted) text = "Paint a stroke on each of two classes. The mask follows, here and in the other items.";
   $("hint").textContent = text;
   $("hint").hidden = !text;
-}
-
-function drawPick() {
-  hint(null);
-  for (const view of stage.views) {
-    let mark = view.layers.querySelector(".pick");
-    const here = store.view === "similarity" && store.pick?.item === store.item;
-    if (!here) { mark?.remove(); continue; }
-    if (!mark) { mark = document.createElement("i"); mark.className = "pick"; view.layers.append(mark); }
-    mark.style.left = `${store.pick.x + 0.5}px`;
-    mark.style.top = `${store.pick.y + 0.5}px`;
-    mark.style.scale = 1 / stage.zoom;
-  }
 }
 
 function switchTheme() {

@@ -5,8 +5,9 @@ import { brushRadius, currentItem, store, update } from "./store.js";
 const LIVE = 120; // ms between the parts of a stroke that are sent while it is drawn
 
 export class Painter {
-  constructor(stage, queue, say) {
-    Object.assign(this, { stage, queue, say, stroke: null, panning: null, fingers: new Map() });
+  // ended: called when a stroke is drawn to its end
+  constructor(stage, queue, say, ended) {
+    Object.assign(this, { stage, queue, say, ended, stroke: null, panning: null, fingers: new Map() });
     const root = stage.root;
     root.addEventListener("pointerdown", (event) => this.down(event));
     root.addEventListener("pointermove", (event) => this.move(event));
@@ -80,6 +81,7 @@ export class Painter {
     if (this.stroke.points.length > this.stroke.count) this.part();
     this.stroke = null;
     this.stage.drawStrokes();
+    this.ended();
   }
 
   // Send what is drawn so far; each part takes the place of the one before.

@@ -146,7 +146,7 @@ function drawItem() {
   const item = currentItem(), { items } = store.state;
   $("item-name").innerHTML = "<b></b><small></small>";
   $("item-name").title = item.name;
-  $("item-name").firstChild.textContent = item.name;
+  $("item-name").firstChild.textContent = item.name.split("/").at(-1);
   $("item-name").lastChild.textContent = `${store.item + 1} / ${items.length} · ${item.width} × ${item.height}`;
   $("accept").setAttribute("aria-pressed", String(item.status === "accepted"));
   $("reject").setAttribute("aria-pressed", String(item.status === "rejected"));

@@ -17,7 +17,7 @@ export class Stage {
     this.fitted = true;
     this.bare = false; // the overlay is hidden for as long as a key is held
     new ResizeObserver(() => { if (this.fitted) this.fit(); else this.place(); }).observe(root);
-    onChange(["opacity", "view"], () => this.place());
+    onChange(["opacity", "view", "pick"], () => this.place());
     onChange(["strokes", "view"], () => this.drawStrokes());
     onChange(["tool", "radius", "classId"], () => this.drawBrush());
     this.root.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -95,9 +95,9 @@ export class Stage {
 
   // The side in which pictures are asked for: as many pixels as the screen shows, in steps, so that few sizes are made.
   get side() {
-    const item = currentItem(), longer = Math.max(item.width, item.height);
-    const shown = longer * this.zoom * (window.devicePixelRatio || 1);
-    return Math.max(16, Math.min(longer, Math.max(256, Math.ceil(shown / 256) * 256), 1536));
+    const item = currentItem();
+    const shown = Math.max(item.width, item.height) * this.zoom * (window.devicePixelRatio || 1);
+    return Math.min(1536, Math.max(256, Math.ceil(shown / 256) * 256));
   }
 
   async refresh() {
@@ -121,6 +121,7 @@ class View {
     this.photo.alt = "";
     this.overlay = element("canvas", "overlay", this.layers);
     this.strokes = element("canvas", "strokes", this.layers);
+    this.pick = element("i", "pick", this.layers);
     this.brush = element("div", "brush", this.box);
     this.brush.hidden = true;
     this.spinner = element("div", "spinner", this.box);
@@ -154,8 +155,14 @@ class View {
     style.width = `${item.width}px`;
     style.height = `${item.height}px`;
     style.transform = `translate(${stage.left}px, ${stage.top}px) scale(${stage.zoom})`;
-    this.layers.classList.toggle("pixels", stage.zoom > 3);
+    this.layers.classList.toggle("pixels", stage.zoom > 6);
     this.overlay.style.opacity = stage.bare ? 0 : store.opacity / 100;
+    const { pick } = store;
+    this.pick.hidden = store.view !== "similarity" || pick?.item !== store.item;
+    if (this.pick.hidden) return;
+    this.pick.style.left = `${pick.x + 0.5}px`;
+    this.pick.style.top = `${pick.y + 0.5}px`;
+    this.pick.style.scale = 1 / stage.zoom;
   }
 
   // The overlay of the current item. While one is on its way the newest wish waits, and replaces earlier ones.

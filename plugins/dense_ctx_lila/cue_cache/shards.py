@@ -1,4 +1,4 @@
-"""One clip's maps in one safetensors file, written as they come: the memory does not grow with the clip.
+"""One clip's maps in one safetensors file, written incrementally, so that memory does not grow with the clip.
 
 The tensor "maps" is float16 [N, k, c, H, W]. A single-frame cue has N = frames, k = 1. A pair cue has one row a pair
 (t, t + g), ordered by the later frame, then by g; k = 2, (context, query), or 4 where the swapped pair does not follow

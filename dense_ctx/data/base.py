@@ -92,6 +92,13 @@ def read_sample(images: ImageSet, index: int, title: str) -> Sample:
             raise InputError(
                 f"{title}: the annotation of sample {sample.name!r} holds infinity; an unknown value is NaN"
             )
+        if images.kind == "segmentation" and images.classes:
+            low, high = (int(label) for label in sample.target.aminmax())
+            if low < IGNORED or high >= len(images.classes):
+                raise InputError(
+                    f"{title}: sample {sample.name!r} has labels {low} to {high}; its classes are 0 to "
+                    f"{len(images.classes) - 1}, and {IGNORED} is ignored"
+                )
     except DenseCtxError:
         raise
     except Exception as error:

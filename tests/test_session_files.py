@@ -388,7 +388,7 @@ def test_features_stay_within_the_budget(photos):
         draw(session)
         wanted = [session.labels(item) for item in range(3)]
         bytes_each = session._store.bytes // 3
-    with Session(MODEL, photos, classes=["background", "box"], max_memory=3 * bytes_each) as small:
+    with Session(MODEL, photos, classes=["background", "box"], max_memory=4 * bytes_each) as small:
         draw(small)
         for item in (0, 1, 2, 0):
             assert (small.labels(item) == wanted[item]).all()

@@ -52,7 +52,7 @@ class Base:
         self._identity = model_identity(self.model)
         room = parse_memory(max_disk)
         disk = None if cache_dir is None else DiskFeatures(Path(cache_dir), room, self._identity)
-        self._store = FeatureStore(self.model, source, budget * 3 // 4, disk)
+        self._store = FeatureStore(self.model, source, budget // 2, disk)
         self._work = Work([(item.height, item.width) for item in self.items])
         self._canvases: dict[int, Canvas] = {}
         self._predictions = Predictions(method, self._store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ STRIDE = 4  # pixels of a cell, at least
 PIXELS = 1 << 20  # larger items are encoded at this size: time and memory stay bounded
 SAMPLE = 16  # rows and columns of the small map that stays of every item
 _SAMPLES = 1 / 16  # of the budget, on top of it
+_LARGE = 1 << 18  # bytes
 _RECENT = 2  # items kept in float32 too
 _COARSE = 8  # pixels of a cell for propagation
 
@@ -189,7 +191,7 @@ class FeatureStore:
         self.computed += 1
         pixels, patches = (part.to("cpu", torch.float16).contiguous() for part in (features.pixels, features.patches))
         require_finite(f"The features of {name} in float16", "Use another model", pixels=pixels, patches=patches)
-        result = ItemFeatures(pixels.clone(), patches.clone(), features.extent)
+        result = ItemFeatures(_apart(pixels), _apart(patches), features.extent)
         if self._disk is not None:
             extent = torch.tensor([features.extent], dtype=torch.float64)
             self._disk.write(self._shard(index), {"pixels": pixels, "patches": patches, "extent": extent})
@@ -200,11 +202,19 @@ class FeatureStore:
         if parts is None:
             return None
         height, width = parts["extent"][0].tolist()
-        return ItemFeatures(parts["pixels"], parts["patches"], (height, width))
+        return ItemFeatures(_apart(parts["pixels"]), _apart(parts["patches"]), (height, width))
 
     def _shard(self, index: int) -> str:
         key = json_digest([self.source.digest(index), self.grid(index)])
         return f"{key[:2]}/{key}"
+
+
+def _apart(tensor: Tensor) -> Tensor:
+    """A copy in memory of its own, which goes back to the system with it: a heap would keep the gaps of many."""
+    if tensor.nbytes < _LARGE:
+        return tensor.clone()
+    copy = torch.frombuffer(mmap.mmap(-1, tensor.nbytes), dtype=tensor.dtype).view(tensor.shape)
+    return copy.copy_(tensor)
 
 
 def _stride(model: DenseModel) -> int:

@@ -46,7 +46,7 @@ class Session(Drawing, Answers):
             images at any depth, a video file, or with `frames` a folder of frames.
         method: a registered probe, NAME or NAME(key=value, ...); default `DEFAULT_METHOD`. `ridge` follows each stroke
             by rank, exactly; others are fitted again.
-        max_memory: what the session may add to the process, "2GB" or bytes; three quarters of it are for features.
+        max_memory: what the session may add to the process, "2GB" or bytes; half of it is for features.
         cache_dir: a folder for features, which later sessions read; one serves any models and images.
         max_disk: what all of `cache_dir` may take; features that were not used for the longest time go first.
         classes: names, or LabelClass; more can be added.

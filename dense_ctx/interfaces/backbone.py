@@ -53,11 +53,11 @@ class Backbone(nn.Module, ABC):
         """`forward`; raises ContractError for maps that are not as `dims` and `strides` say."""
         features: Features = super().__call__(images)
         batch, _, height, width = images.shape
-        shapes = [list(item.shape) for item in features.maps]
-        expected = [[batch, d, height // s, width // s] for d, s in zip(self.dims, self.strides, strict=True)]
-        if shapes != expected or tuple(features.image_size) != (height, width):
-            text = f"maps {shapes} of image_size {features.image_size} for {height} x {width} pixels"
-            raise ContractError("shapes", f"backbone {type(self).__name__}: {text}; dims and strides say {expected}")
+        gave = [[*item.shape] for item in features.maps], (*features.image_size,)
+        said = [[batch, d, height // s, width // s] for d, s in zip(self.dims, self.strides, strict=True)]
+        if gave != (said, (height, width)):
+            text = f"backbone {type(self).__name__}: maps and image_size {gave}"
+            raise ContractError("shapes", f"{text}; dims and strides say {said, (height, width)}")
         return features
 
     def blocks(self) -> list[str]:

@@ -44,9 +44,8 @@ class Decoder(nn.Module, ABC):
     def __call__(self, features: Features, images: Tensor, size: Size) -> Tensor:
         """`forward`; raises ContractError for a result of another shape."""
         pixels: Tensor = super().__call__(features, images, size)
-        shape, expected = list(pixels.shape), [features.maps[0].shape[0], self.dim, *size]
-        if shape != expected:
-            raise ContractError("shapes", f"decoder {type(self).__name__} gave {shape}; expected {expected}")
+        if (shape := [*pixels.shape]) != (said := [features.maps[0].shape[0], self.dim, *size]):
+            raise ContractError("shapes", f"decoder {type(self).__name__} gave {shape}; expected {said}")
         return pixels
 
     @classmethod

@@ -82,8 +82,7 @@ def _values(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequ
             gap = difference(alone, first[row : row + 1])
             require(gap <= tolerance, f"an image alone and in a batch differ by {gap:.1e} relative")
     with check.clause("size") as require:
-        other, other_images = decoder_inputs(dims, strides, grid=(5, 2))
-        decoder(other, other_images, SIZES[1])
+        decoder(*decoder_inputs(dims, strides, grid=(5, 2)), SIZES[1])
         again = decoder(features, images, SIZES[0])
         require(difference(again, first) <= 1e-6, "the result depends on the sizes that went before")
 

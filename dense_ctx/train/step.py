@@ -65,9 +65,8 @@ class TrainStep(nn.Module):
         with blamed("objective", self.objective):
             losses: Losses = self.objective(self.model, batch)
             if not isinstance(losses, Losses) or losses.total.ndim:
-                shape = list(losses.total.shape) if isinstance(losses, Losses) else type(losses).__name__
-                name = type(self.objective).__name__
-                raise ContractError("losses", f"objective {name}: forward gave {shape}; expected Losses, total []")
+                name, gave = type(self.objective).__name__, getattr(losses, "total", losses)
+                raise ContractError("losses", f"objective {name}: forward gave {gave!r:.60}; expected Losses, total []")
         return Losses(losses.total.float(), {name: value.detach() for name, value in losses.logs.items()})
 
     @torch.no_grad()

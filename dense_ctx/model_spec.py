@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .model import DenseModel
 
 DEFAULT_MODEL = "efficientnet-lite0+upsample"
-DEFAULT_METHOD = "ridge"  # the probe of predictions from annotated examples
+DEFAULT_METHOD = "ensemble"  # the probe of predictions from annotated examples
 PLAIN = "upsample"  # the decoder of a backbone without one
 _OPTIONS = ("revision", "cache_dir", "local_files_only")  # of saved models
 

@@ -19,7 +19,8 @@ PROBES = {
     "conv": {"task": "regression", "kernel": 3, "norm": "none", **TRAINED, **REGRESSION},
     "knn": {"task": "regression", **NEIGHBOURS},
     "ensemble": {
-        "task": "regression", **NEIGHBOURS, "weight": 0.9, "uniform": beside(0.9, LABELS),
+        "task": "regression", **NEIGHBOURS, "k": beside(2, area=0.0), "temperature": beside(0.5, area=0.0),
+        "weight": 0.9, "area": 1.0, "uniform": beside(0.9, LABELS, area=0.0),
         "landmarks": beside(3, weight=1.0), "gamma": beside(4.0, weight=1.0), "penalty": beside(1.0, weight=1.0),
     },
     "linear": {"task": "regression", "penalty": 0.1, "samples": 60, "iterations": 1, "seed": beside(1, samples=60)},

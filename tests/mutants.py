@@ -82,6 +82,19 @@ def cases(target: str) -> list[Case]:
     return found
 
 
+def named(target: str) -> list[Case]:
+    """Mistakes that once went unnoticed, each an edit of the text; run beside any sample."""
+    found = []
+    for row in SPEC["named"]:
+        if row["file"] in SPEC["targets"][target]["files"]:
+            text = (ROOT / row["file"]).read_text(encoding="utf-8")
+            if row["from"] not in text:
+                sys.exit(f"mutants.yaml: {row['file']} has no {row['from']!r} any more ({row['name']})")
+            changed = text.replace(row["from"], row["to"])
+            found.append(Case(target, row["file"], Mutant("", False, (1, 1), row["name"], changed), "", ""))
+    return found
+
+
 def _reasons(kind: str, file: str, mutant: Mutant) -> Iterator[str]:
     return (row["reason"] for row in SPEC[kind] if row["file"] == file and _is(row["change"], mutant))
 
@@ -92,19 +105,20 @@ def _is(change: str, mutant: Mutant) -> bool:
 
 
 def chosen(target: str, sample: int, seed: int) -> list[Case]:
-    """Of each file its share of the sample."""
-    every = [case for case in cases(target) if not case.equivalent]
-    if not sample or sample >= len(every):
-        return every
+    """Of each file its share of the sample, in no order, so that a run that is stopped has run a sample too."""
+
+    def place(case: Case) -> bytes:  # by a hash, so that a sample stays what it was when a file changes elsewhere
+        return hashlib.sha256(f"{seed} {case.id}".encode()).digest()
+
+    every = sorted((case for case in cases(target) if not case.equivalent), key=place)
     drawn: list[Case] = []
     left = len(every)
+    sample = min(sample or left, left)
     for file in SPEC["targets"][target]["files"]:
         some = [case for case in every if case.file == file]
-        # by a hash and not by place, so that a sample stays what it was when a file changes elsewhere
-        some.sort(key=lambda case: hashlib.sha256(f"{seed} {case.id}".encode()).digest())
-        drawn += some[: round((sample - len(drawn)) * len(some) / left)]
+        drawn += some[: round((sample - len(drawn)) * len(some) / max(1, left))]
         left -= len(some)
-    return drawn
+    return sorted(drawn, key=place)
 
 
 # ---------------------------------------------------------------------- results
@@ -171,6 +185,8 @@ def report(targets: list[str], sample: int, seed: int, out: Path) -> None:
         sums = [a + b for a, b in zip(sums, numbers, strict=True)]
         print(_row(target, numbers))
     print(_row("all", sums), *left, sep="\n")
+    for case in (case for target in targets for case in named(target) if key(case) in known):
+        print(f"{case.mutant.change}: {known[key(case)]['result']}")
 
 
 def _place(case: Case) -> str:
@@ -207,7 +223,7 @@ def main() -> None:
     for target in targets if not options.report else ():
         known = read(options.out)
         todo = []
-        for case in chosen(target, options.sample, options.seed):
+        for case in [*named(target), *chosen(target, options.sample, options.seed)]:
             row = known.get(key(case))
             new = row is None or (options.again and not row["result"].startswith("killed"))
             if new and fnmatchcase(case.mutant.key, f"*{options.match}*"):

@@ -70,7 +70,7 @@ def kill_at_random(kind, folder, kills):
 
     for _ in range(kills):
         pid = forked(work)
-        time.sleep(draw.uniform(0, 4 * took))
+        time.sleep(draw.uniform(0, max(4 * took, 0.3)))  # a child needs a moment to begin
         os.kill(pid, signal.SIGKILL)
         assert ended(pid) == -9
         seen.add(subject.load(place))

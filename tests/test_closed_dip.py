@@ -8,6 +8,7 @@ from dense_ctx_dip import distributed
 from dense_ctx_dip.distributed import draw_distractors, gather, total, world
 from dense_ctx_dip.objective import DipObjective
 from dense_ctx_dip.soft_labels import blocks_of, label_counts, pixels_of, prediction_loss, soft_predict
+from dip_data import tasks
 from torch.nn import functional
 
 from dense_ctx.errors import ConfigError, InputError
@@ -101,37 +102,33 @@ def test_losses_at_their_limits():
 # ---------------------------------------------------------------------- the joint batch
 
 
-@pytest.fixture
-def second_of_two(monkeypatch):
-    """This process is the second of two; the first has the same numbers plus 100, and its gradients."""
-    monkeypatch.setattr(distributed.distributed, "is_available", lambda: True)
-    monkeypatch.setattr(distributed.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(distributed.distributed, "get_rank", lambda: 1)
-    monkeypatch.setattr(distributed.distributed, "get_world_size", lambda: 2)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_gather_and_add(monkeypatch, rank):
+    """The other has this one's numbers plus 100, and adds 10 to what is summed."""
+    joined = distributed.distributed
+    for name, value in (("is_available", True), ("is_initialized", True), ("get_rank", rank), ("get_world_size", 2)):
+        monkeypatch.setattr(joined, name, lambda value=value: value)
 
     def all_gather(parts, local):
         assert local.is_contiguous()
         assert len(parts) == 2
-        parts[0].copy_(local + 100)
-        parts[1].copy_(local)
+        parts[rank].copy_(local)
+        parts[1 - rank].copy_(local + 100)
 
     def all_reduce(tensor):
         assert tensor.is_contiguous()
-        tensor.add_(10)  # what the first process adds
+        tensor.add_(10)
 
-    monkeypatch.setattr(distributed.distributed, "all_gather", all_gather)
-    monkeypatch.setattr(distributed.distributed, "all_reduce", all_reduce)
-
-
-def test_two_processes_gather_and_add(second_of_two):
-    assert world() == (1, 2)
+    monkeypatch.setattr(joined, "all_gather", all_gather)
+    monkeypatch.setattr(joined, "all_reduce", all_reduce)
+    assert world() == (rank, 2)
     local = noise(4, 3).T.requires_grad_()  # not contiguous
     joint = gather(local)
-    torch.testing.assert_close(joint, torch.cat([local + 100, local]))
+    torch.testing.assert_close(joint, torch.cat([local, local + 100] if rank == 0 else [local + 100, local]))
     weights = noise(6, 4, seed=1)
     kept = weights.clone()
     (gradient,) = torch.autograd.grad(joint, local, weights)
-    torch.testing.assert_close(gradient, weights[3:] + 10)
+    torch.testing.assert_close(gradient, weights[3 * rank : 3 * rank + 3] + 10)
     assert torch.equal(weights, kept)
     value = torch.tensor(3.0, requires_grad=True)
     assert total(value).item() == 13
@@ -232,6 +229,49 @@ def test_the_loss_of_two_processes_is_of_the_joint_batch(monkeypatch):
     monkeypatch.undo()
     both = pixels + float((batch()["positive_labels"] >= 0).sum())  # it classifies the positives too
     torch.testing.assert_close(scaled, direct(model, batch()).total * both / ((both + 500) / 2))
+
+
+def test_accuracy_of_a_single_pixel():
+    for args in ({}, {"direct": True, "out": 6144, "hidden": 7}):
+        made, model = objective(**args)
+        given = batch()
+        given["query_labels"][:] = given["positive_labels"][:] = -1
+        given["query_labels"][1, 3, 3] = 2
+        if not args:
+            given["positive_labels"][:, 3, 3] = 2
+        logs = made(model, given).logs
+        assert float(logs["accuracy"]) in ((0.0, 1.0) if args else (1.0,))
+    right = set()
+    for seed in range(12):
+        torch.nn.init.normal_(made.projector[1].bias, generator=torch.Generator().manual_seed(seed))
+        right.add(float(made(model, given).logs["accuracy"]))
+    assert right == {0.0, 1.0}
+
+
+def test_the_decoder_is_what_is_compared_where_it_trains():
+    made, model = objective(train="decoder")
+    given = batch()
+    images = torch.cat([given["query"], given["positive"]])
+    features, padded = model.encode(images)
+    grid = tuple(features.maps[-1].shape[-2:])
+    rows, found, full = made._rows(model, images)
+    assert (found, full) == (grid, (32, 32))
+    torch.testing.assert_close(rows, model.decoder(features, padded, grid).flatten(2).mT)
+    plain, model = objective()
+    torch.testing.assert_close(plain._rows(model, images)[0], model.encode(images)[0].maps[-1].flatten(2).mT)
+
+
+def test_classes_of_the_data_and_ones_own(tmp_path):
+    data = tasks(tmp_path)
+    made = DipObjective(size=32)
+    made.dataset(data)
+    assert made.classes == 4
+    for classes in (4, 5):
+        made = DipObjective(size=32, classes=classes)
+        made.dataset(data)
+        assert made.classes == classes
+    with pytest.raises(ConfigError, match="classes=3, but"):
+        DipObjective(size=32, classes=3).dataset(data)
 
 
 def test_drawn_distractors_follow_all_seeds_in_order():

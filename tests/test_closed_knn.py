@@ -52,6 +52,11 @@ def test_k_below_and_above_the_number_of_keys_and_limits():
         soft_knn(queries, keys[:0], values[:0])
 
 
+def test_a_stride_is_at_least_a_pixel():
+    with pytest.raises(InputError, match="stride=0"):
+        KnnProbe(stride=0)
+
+
 def kept_by_definition(parts, memory, seed):
     """Reservoir sampling, one row after the other, each part with its own generator (of the rows seen before it)."""
     bank, seen = [], 0

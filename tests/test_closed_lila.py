@@ -71,7 +71,15 @@ def test_what_refine_refuses():
     for pair in ((features[:1], image), (features, image[:1]), (features[0], image), (features, image[0])):
         with pytest.raises(InputError, match="have one batch"):
             refine(*pair)
-    levels = [((), ()), ((1,), (1, 1)), ((1, 1), (1,)), ((0,), (1,)), ((2, 0), (1, 1)), ((1,), (-1,))]
+    levels = [
+        ((), ()),
+        ((1,), (1, 1)),
+        ((1, 1), (1,)),
+        ((0,), (1,)),
+        ((2, 0), (1, 1)),
+        ((1,), (-1,)),
+        ((2, 1), (1, -1)),
+    ]
     for pyramid, iterations in levels:
         with pytest.raises(InputError, match="one number of each a level"):
             refine(features, image, pyramid, iterations)

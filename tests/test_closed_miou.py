@@ -1,6 +1,7 @@
 """mIoU at its edges: nothing ignored, one cluster, counts that do not fit, words and directions."""
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
@@ -32,6 +33,11 @@ def test_without_an_ignored_id_every_pixel_counts():
     for wrong in (-1, 3):
         with pytest.raises(InputError, match="Target ids run"):
             confusion_matrix(prediction, torch.full_like(target, wrong), 3, 5)
+    mixed = target.clamp_max(2)
+    mixed[0, 0] = -1
+    for pair in ((prediction, mixed), (mixed, prediction)):
+        with pytest.raises(InputError, match="ids run from -1 to 2; expected 0 to 2"):
+            confusion_matrix(*pair, 3)
     with pytest.raises(InputError, match="Prediction ids run from 0 to 2; expected 0 to 1"):
         confusion_matrix(prediction, target.clamp_max(2), 3, None, clusters=2)
     assert confusion_matrix(prediction, target.clamp_max(2), 3, None, clusters=5).shape == (3, 5)
@@ -54,11 +60,27 @@ def test_scores_are_those_of_relabelled_maps(seed):
             assert (matched.tp[index], matched.fp[index], matched.fn[index]) == (
                 (own & true).sum(), (own & ~true).sum(), (~own & true).sum())  # fmt: skip
         scores = Segmentation.of(counts, matching)
-        assert scores.pixel_accuracy == pytest.approx(float((relabelled == target).float().mean()))
-        recall = [float((relabelled[target == i] == i).float().mean()) for i in range(4)]
-        assert scores.mean_accuracy == pytest.approx(sum(recall) / 4)
+        assert scores.pixel_accuracy == pytest.approx(float((relabelled == target).double().mean()), rel=1e-12)
+        recall = [float((relabelled[target == i] == i).double().mean()) for i in range(4)]
+        assert scores.mean_accuracy == pytest.approx(sum(recall) / 4, rel=1e-12)
         assert scores.miou == pytest.approx(float(matched.iou.mean()))
         assert scores.per_class == tuple(matched.iou.tolist())
+
+
+def test_a_matching_has_the_largest_sum_of_ious():
+    """Against all permutations of many small tables; sums of counts, or of other shares, go other ways in some."""
+    draw, ways = torch.Generator().manual_seed(0), [torch.tensor(way) for way in permutations(range(3))]
+    for _ in range(150):
+        table = torch.randint(0, 30, (3, 3), generator=draw) ** torch.randint(1, 3, (3, 3), generator=draw)
+        ious = table.double() / (table.sum(1)[:, None] + table.sum(0)[None] - table).double()
+        best = max(float(ious[way, torch.arange(3)].sum()) for way in ways)
+        matched = match(table, "hungarian").classes
+        assert float(ious[matched, torch.arange(3)].sum()) == pytest.approx(best, rel=1e-12)
+        assert match(table, "many_to_one").classes.tolist() == ious.argmax(0).tolist()
+
+
+def test_matching_tells_counts_apart_that_single_precision_cannot():
+    assert match(torch.tensor([[10**8], [10**8 + 1]]), "many_to_one").classes.tolist() == [1]
 
 
 def test_a_class_in_neither_is_matched_to_nothing_that_counts():
@@ -85,6 +107,8 @@ def test_counts_are_added_and_handed_on():
     assert state["images"] == 1
     metric.merge(state)
     assert metric.state()["images"] == 3
+    assert metric.confusion.dtype == torch.int64
+    assert all(type(count) is int for row in SegmentationMetric(NAMES).state()["confusion"] for count in row)
     scores = metric.compute()
     assert scores.counts == {"images": 3, "pixels": int(metric.confusion.sum())}
     expected = Segmentation.of(metric.confusion)

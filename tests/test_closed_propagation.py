@@ -180,6 +180,14 @@ def test_a_batch_is_frames_in_order_and_a_stride_of_ones_own_counts():
         assert torch.equal(fresh().predict(image(frames[1]), size), fresh(stride=cell).predict(image(frames[1]), size))
     plain, other = fresh(), fresh(stride=1)
     assert not torch.equal(plain.predict(image(frames[1]), (8, 12)), other.predict(image(frames[1]), (8, 12)))
+    partly = labels.clone()
+    partly[:, :, 2:] = -1
+    probe = PropagationProbe(topk=9, size_mask_neighborhood=1, temperature=1.0).partial_fit(image(frames[0]), partly)
+    other = Propagator(probe.keys_, probe.labels_, 7, 1, 9, 1.0)
+    votes = torch.stack([upsampled_votes(other.step(frame), (4, 6), 1).sum(0) for frame in frames[1:]])
+    assert bool(((votes > 0) & (votes < 0.9)).any())
+    assert bool((votes == 0).any())
+    torch.testing.assert_close(probe.predict(image(*frames[1:])).sum(1), torch.ones(3, 4, 6))
     with pytest.raises(InputError, match="task='segmentation' only"):
         PropagationProbe("regression")
 
@@ -213,6 +221,9 @@ def test_track_asks_for_its_grid_within_the_memory_given():
     model = Recorder()
     assert [labels.shape for labels in track(model, flat, thin, stride=8)] == [(3, 33)] * 3
     assert model.calls[0][0] == (1, 4)  # lower than a cell
+    model = Recorder()
+    list(track(model, [frame[:, :, :3] for frame in frames], thin[:, :20].T, stride=8))
+    assert model.calls[0][0] == (2, 1)
     model = Recorder()
     list(track(model, [frame[:, :6, :5] for frame in frames[:2]], mask[6:12, :5], stride=1))
     assert model.calls[0][0] == (6, 5)

@@ -191,6 +191,8 @@ def test_draws_and_targets_at_their_limits():
     with pytest.raises(InputError, match="A target holds class 2; the probe was made for 2 classes"):
         RetrievalProbe(classes=2).partial_fit(image(patches, (4, 4)), targets)
     assert RetrievalProbe(classes=3).partial_fit(image(patches, (4, 4)), targets).width_ == 3
+    with pytest.raises(InputError, match="No labelled pixel"):
+        RetrievalProbe().partial_fit(image(patches[:0], (4, 4)), targets[:0])
 
 
 def test_values_are_means_of_pixels_whose_every_channel_is_known():
@@ -291,6 +293,19 @@ def test_blocks_of_any_size_find_the_nearest(monkeypatch, metric, block, rows, k
     torch.testing.assert_close(scores, best.values, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(wanted.gather(1, found), best.values, rtol=1e-5, atol=1e-5)
     assert all(len(set(row)) == k for row in found.tolist())
+
+
+def test_the_first_look_bounds_what_rounding_takes():
+    """A key each number of which is rounded down, behind 2k that are not: the bound is that of the whole vector."""
+    keys = torch.ones(120, 64)
+    for row in range(59):
+        keys[row, row : row + 13 if row < 51 else 64] = 1 + 2.0**-7
+    keys[51:59] = keys[:8].roll(3, 1)
+    keys[59] = 1.0037  # 1 in bfloat16; the largest sum
+    keys[60:] = -keys[:60]  # the mean of all keys, which is taken off, is 0
+    scores, found = retrieval_blocks.by_first_look(torch.ones(1, 64), keys, 2, 8)
+    assert found[0, 0] == 59
+    torch.testing.assert_close(scores[0], (keys.sum(1)).topk(2).values)
 
 
 @pytest.mark.parametrize("count", [63, 64, 65, 700, 3000])

@@ -4,10 +4,13 @@ import pytest
 import torch
 from dense_ctx_lila.regression import Regression
 from dense_ctx_lila.ridge import ridge_apply, ridge_fit
+from dense_ctx_probes.knn import KnnProbe
+from dense_ctx_probes.propagation import PropagationProbe
+from dense_ctx_probes.retrieval import RetrievalProbe
 from dense_ctx_probes.ridge import RidgeProbe
 from dense_ctx_probes.ridge_stats import RidgeStats
 
-from dense_ctx.errors import ConfigError, InputError, NonFiniteError, NotFittedError
+from dense_ctx.errors import CheckpointError, ConfigError, InputError, NonFiniteError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.numerics import IllConditioned, solve
 
@@ -37,8 +40,8 @@ def test_a_system_is_solved_up_to_a_span_of_its_factors_diagonal(dtype, span, fi
 
 def test_a_system_that_is_not_positive_is_not_solved():
     """Its factor stops half-way, at numbers of modest size."""
-    wrong = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
-    for batch in (wrong, torch.stack([torch.eye(2), wrong])):
+    late, early = torch.tensor([[1.0, 2.0], [2.0, 1.0]]), torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+    for batch in (late, early, torch.stack([torch.eye(2), late]), torch.stack([early, torch.eye(2)])):
         with pytest.raises(IllConditioned):
             solve(batch, torch.ones(2, 1))
 
@@ -48,8 +51,10 @@ def test_what_ridge_fit_refuses():
     with pytest.raises(InputError, match="do not match"):
         ridge_fit(noise(4), noise(3))
     lost = torch.full((20, 3), float("nan"))
+    partly = y.clone()
+    partly[3, 1] = float("inf")
     cases = [
-        ((x, lost), "targets"), ((lost, y), "features"), ((lost, lost), "features, targets"),
+        ((x, lost), "targets"), ((x, partly), "targets"), ((lost, y), "features"), ((lost, lost), "features, targets"),
         ((torch.cat([x, x], 1), lost), "targets"), ((x.double(), lost.double()), "targets"),
     ]  # fmt: skip
     for given, names in cases:
@@ -148,6 +153,29 @@ def test_what_the_sums_refuse():
         lost.update(torch.full((2, 2), features), torch.full((2, 1), targets))
         with pytest.raises(NonFiniteError, match=f"NaN or infinity in {name}"):
             lost.solve(0.0)
+
+
+def test_columns_that_are_missing_count_as_zero():
+    x, y = noise(40, 3), noise(40, 4, seed=1)
+    y[10:20, 2:] = y[20:, 3] = 0
+    stats = RidgeStats()
+    for rows, columns in ((slice(10), 4), (slice(10, 20), 2), (slice(20, 40), 3)):
+        stats.update(x[rows], y[rows, :columns])
+    torch.testing.assert_close(stats.solve(0.1), ridge_fit(x.double(), y.double(), 0.1).float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [RidgeProbe, KnnProbe, PropagationProbe, RetrievalProbe])
+def test_a_state_of_another_kind_is_refused_and_nothing_changes(kind):
+    features = DenseFeatures(noise(1, 3, 4, 5), noise(1, 3, 4, 5))
+    probe = kind().partial_fit(features, torch.arange(20).view(1, 4, 5) % 3)
+    state = {key: value.clone() for key, value in probe.state_dict().items()}
+    for key in state:
+        for wrong in ({key: state[key].half()}, {key: state[key][None]}, {"more": state[key]}):
+            with pytest.raises(CheckpointError, match="The state is not that of a"):
+                probe.load_state_dict({**state, **wrong})
+        with pytest.raises(CheckpointError, match="The state is not that of a"):
+            probe.load_state_dict({name: value for name, value in state.items() if name != key})
+    assert all(torch.equal(value, state[key]) for key, value in probe.state_dict().items())
 
 
 def test_a_ridge_probe_keeps_saves_and_continues():

@@ -66,26 +66,50 @@ def test_classes_weigh_by_the_square_root_of_their_size():
 def test_the_neighbours_alone_are_k_nn_with_the_prior_moved():
     (features, labels), (query, _) = scene(0), scene(1)
     labels[:, 2:] = 0
-    plain = EnsembleProbe(weight=0.0, uniform=0.0).partial_fit(features, labels).predict(query)
-    moved = EnsembleProbe(weight=0.0, uniform=0.4).partial_fit(features, labels).predict(query)
+    plain = EnsembleProbe(weight=0.0, area=0.0, uniform=0.0).partial_fit(features, labels).predict(query)
+    moved = EnsembleProbe(weight=0.0, area=0.0, uniform=0.4).partial_fit(features, labels).predict(query)
     prior = functional.one_hot(labels.flatten(), 3).float().mean(0)
     expected = plain * ((0.6 * prior + 0.4 / 3) / prior)[:, None, None]
     torch.testing.assert_close(moved, expected / expected.sum(1, keepdim=True))
 
 
+def test_the_neighbours_weigh_by_how_much_is_annotated():
+    (features, labels), (query, _) = scene(0), scene(1)
+    few = torch.full_like(labels, -1)
+    few[:, ::4, ::4] = labels[:, ::4, ::4]  # 12 pixels of 192, so 0.75 of 12 patches
+    for given, annotated in ((labels, 12.0), (few, 0.75)):
+        alone = [
+            EnsembleProbe(weight=w, area=0.0).partial_fit(features, given).predict(query).log() for w in (0.0, 1.0)
+        ]
+        share = 0.6 * annotated**2 / (annotated**2 + 3.0**2)
+        both = EnsembleProbe(area=3.0).partial_fit(features, given).predict(query)
+        expected = (share * alone[0] + (1 - share) * alone[1]).softmax(1)
+        torch.testing.assert_close(both, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_cells_under_strokes_are_single_pixels():
+    features, labels = scene(0, height=120, width=160)
+    strokes = torch.full_like(labels, -1)
+    strokes[:, 7, 10:50] = labels[:, 7, 10:50]
+    probe = EnsembleProbe().partial_fit(features, strokes)
+    torch.testing.assert_close(probe.keys_, functional.normalize(features.pixels[0, :, 7, 10:50].T, dim=1))
+    assert len(EnsembleProbe().partial_fit(features, labels).keys_) == 60 * 80  # of 2 x 2 pixels
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"k": 3}, {"temperature": 0.5}, {"stride": 2}, {"memory": 40}, {"weight": 0.9}, {"uniform": 0.5},
+    [{"k": 3}, {"temperature": 0.5}, {"stride": 2}, {"memory": 40}, {"weight": 0.9}, {"area": 3.0}, {"uniform": 0.5},
      {"landmarks": 9}, {"gamma": 4.0}, {"penalty": 1.0}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_each_argument_counts(change):
     (features, labels), (query, _) = scene(0), scene(1)
-    plain = EnsembleProbe().partial_fit(features, labels).predict(query)
-    other = EnsembleProbe(**change).partial_fit(features, labels).predict(query)
+    base = {"area": 0.0} if "area" not in change else {}  # few pixels, of which the neighbours would say little
+    plain = EnsembleProbe(**base).partial_fit(features, labels).predict(query)
+    other = EnsembleProbe(**base, **change).partial_fit(features, labels).predict(query)
     assert not torch.allclose(plain, other, atol=1e-4)
     if change == {"memory": 40}:
-        seeded = EnsembleProbe(memory=40, seed=1).partial_fit(features, labels).predict(query)
+        seeded = EnsembleProbe(**base, memory=40, seed=1).partial_fit(features, labels).predict(query)
         assert not torch.allclose(other, seeded, atol=1e-4)
 
 

@@ -214,6 +214,7 @@ def test_a_token_is_asked_for(tmp_path):
         assert client.get("/api/state", headers={"authorization": f"Bearer {token}"}).status_code == 200
         login = client.get(f"/?token={token}", follow_redirects=False)
         assert (login.status_code, login.headers["location"]) == (303, "/")
+        assert login.headers["set-cookie"].startswith(f"dense_ctx_token_8765={token};"), "browsers know no ports"
         assert "HttpOnly" in login.headers["set-cookie"]
         assert "SameSite=Strict" in login.headers["set-cookie"]
         assert client.get("/api/state").status_code == 200, "by the cookie"

@@ -184,7 +184,10 @@ def test_paint_predict_correct_undo_export_reload(server, visit, tmp_path):
     assert strokes(server, 1) == []
     page.keyboard.press("Control+Shift+Z")
     visitor.until(lambda: not visitor.overlay()[38:42, 65:105].any(), "the correction did not come back")
+    page.keyboard.press("ArrowRight")
     page.keyboard.press("Control+z")
+    visitor.until(lambda: "photo1" in page.locator("#item-name").inner_text(), "what was undone is not seen")
+    visitor.saved()
     page.keyboard.press("a")
     visitor.saved()
 

@@ -79,7 +79,7 @@ KEPT = {  # what the last line says
     "pseudo-label": "finished files are in",
     "features": "finished images are in",
     "track": "masks of finished frames are in",
-    "predict": "what is predicted is in",
+    "predict": "finished predictions are in",
     "measure": "nothing was written",
     "cues": "finished clips are in",
     "datasets": "nothing was written",

@@ -29,7 +29,7 @@ class InContext:
 
     Args:
         model: whose features are read.
-        method: a registered probe: "ridge" (closed form), "knn", "linear" ...; the default is `DEFAULT_METHOD`'s.
+        method: a registered probe: "ensemble" (`DEFAULT_METHOD`), "ridge" (closed form), "knn", "linear" ...
         task: "segmentation" or "regression"; default: integers (and mask files) are classes, floats are values. What
             could be either (16-bit pictures, floats that are whole numbers) is refused without it.
         ignore_index: the mask value that means "not annotated"; None: there is none; "auto": 255, but a mask of 0 and

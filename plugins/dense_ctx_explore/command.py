@@ -55,7 +55,12 @@ class Explore(Command):
         )
         add("--port", type=int, default=8765, help="0 is any free one (%(default)s)")
         add("--token", help="to be asked for; made and printed where --host is not this machine's own")
-        add("--max-memory", default="2GB", metavar="SIZE", help="of the features that are kept in memory (%(default)s)")
+        add(
+            "--max-memory",
+            default="2GB",
+            metavar="SIZE",
+            help="of the features that are kept in memory, a model (%(default)s)",
+        )
         add("--open", action="store_true", help="open the page in the browser")
         add_device_argument(parser)
 

@@ -59,9 +59,9 @@ class Guard:
             self._check_site(scope, headers)
             if self.token is not None:
                 if self._is_login(scope):
-                    await _redirect(send, f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/")
+                    await _redirect(send, f"{_cookie(scope)}={self.token}; HttpOnly; SameSite=Strict; Path=/")
                     return
-                self._check_token(headers)
+                self._check_token(headers, _cookie(scope))
             limit = MAX_IMPORT if scope["path"] == "/api/import" else MAX_EDIT
             length = headers.get("content-length", "0")
             if length.isdigit() and int(length) > limit:
@@ -87,20 +87,26 @@ class Guard:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         return scope["path"] == "/" and self._is_token(given)
 
-    def _check_token(self, headers: dict[str, str]) -> None:
+    def _check_token(self, headers: dict[str, str], cookie: str) -> None:
         cookies: SimpleCookie = SimpleCookie()
         try:
             cookies.load(headers.get("cookie", ""))
         except CookieError:
             cookies = SimpleCookie()
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer if scheme.lower() == "bearer" else cookies[COOKIE].value if COOKIE in cookies else ""
+        given = bearer if scheme.lower() == "bearer" else cookies[cookie].value if cookie in cookies else ""
         if not self._is_token(given):
             what = "another token" if given else "no token"
             raise Refusal(what, "the token that was printed", "open the address that was printed, with ?token=", 401)
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (self.token or "").encode())
+
+
+def _cookie(scope: Any) -> str:
+    """The cookie's name; browsers keep one for all ports of a host."""
+    server = scope.get("server")
+    return f"{COOKIE}_{server[1] if server else 0}"
 
 
 def _is_address(name: str) -> bool:

@@ -51,7 +51,8 @@ async def labels_in(request: Request) -> JSONResponse:
     Classes go by their names, and those that are not there are added; images by their names.
 
     Query:
-        name: of the file. format: of the labels (auto: the format that recognises them).
+        name: of the file. format: of the labels (auto: the format that recognises them). unlabelled: what pixels
+            without label are, background or ignore, where the format does not say.
 
     Body:
         the file, at most 256 MiB, as `application/octet-stream`.
@@ -64,6 +65,9 @@ async def labels_in(request: Request) -> JSONResponse:
         raise Refusal(f"Content-Type: {given}", "application/octet-stream", "send the file itself", 415)
     desk, data = desk_of(request), await request.body()
     name, format = request.query_params.get("name", ""), request.query_params.get("format", "auto")
-    answer = await run(request, EDIT, lambda: transfer.labels_in(desk.workspace, data, name, format))
+    unlabelled = request.query_params.get("unlabelled")
+    if unlabelled not in (None, "background", "ignore"):
+        raise Refusal(f"unlabelled={unlabelled:.40}", "background or ignore", "set one of them, or leave it out")
+    answer = await run(request, EDIT, lambda: transfer.labels_in(desk.workspace, data, name, format, unlabelled))
     desk.changed()
     return JSONResponse(answer)

@@ -52,7 +52,7 @@ def workspace_of(
     home, (model, *others) = folder / SESSION, models.values()
     with locked(folder.absolute(), f"The folder {folder}", wait=1.0), contextlib.ExitStack() as stack:
         session = stack.enter_context(contextlib.closing(_session(model, source, home, classes, options)))
-        beside = [session.beside(other) for other in others]
+        beside = [session.beside(other, **_of_features(options)) for other in others]
         workspace = Workspace(session, beside, list(models), folder)
         stack.callback(workspace.close)
         yield workspace
@@ -66,14 +66,17 @@ def _session(model: DenseModel, source: Any, home: Path, classes: Sequence[str],
         new.save(home)
         return new
     new.close()
-    known = {key: options[key] for key in ("max_memory", "cache_dir") if key in options}
-    session = Session.open(home, model, **known)
+    session = Session.open(home, model, **_of_features(options))
     try:
         _check_same(session, new, home.parent, classes, options.get("method"))
     except BaseException:
         session.close()
         raise
     return session
+
+
+def _of_features(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in ("max_memory", "cache_dir") if key in options}
 
 
 def _coloured(names: Sequence[str]) -> list[LabelClass]:

@@ -15,7 +15,7 @@ from dense_ctx_labels.base import LabelFormat
 
 from dense_ctx import registry
 from dense_ctx.config import parse_part
-from dense_ctx.errors import PluginError
+from dense_ctx.errors import FileError, InputError, PluginError, shortened
 
 from .edits import MAX_CLASSES
 from .pictures import UNLABELLED
@@ -83,13 +83,14 @@ def packed(workspace: Workspace, name: str) -> bytes:
     return data.getvalue()
 
 
-def labels_in(workspace: Workspace, data: bytes, name: str, format: str) -> dict[str, Any]:
+def labels_in(workspace: Workspace, data: bytes, name: str, format: str, unlabelled: str | None) -> dict[str, Any]:
     """Take labels from a file of an annotation tool, or a zip of several; {items, classes, missing}.
 
     Classes go by their names; those that are not there are added. Items go by the names of their images.
 
     Args:
         data, name: of the file. format: of the labels; "auto" for the one that recognises them.
+        unlabelled: what pixels without label are, "background" or "ignore"; None: as the format says.
 
     Raises:
         Refusal: no labels, or for none of the items. FileError, InputError: as `LabelFormat.open`.
@@ -99,8 +100,31 @@ def labels_in(workspace: Workspace, data: bytes, name: str, format: str) -> dict
     with tempfile.TemporaryDirectory(prefix="dense-ctx-labels-") as place:
         path = _unpacked(data, name, Path(place))
         part = parse_part(format)
-        annotations = registry().create("label-format", part.name, **part.args).open(path)
-        return _taken(workspace, annotations)
+        options = part.args if unlabelled is None else {**part.args, "unlabelled": unlabelled}
+        try:
+            form = registry().create("label-format", part.name, **options)
+            try:
+                return _taken(workspace, form.open(path))
+            except (FileError, InputError) as error:
+                known = {} if isinstance(error, Refusal) else _sizes(workspace.session)
+                if not known:
+                    raise
+                return _taken(workspace, form.open(path, **known))  # a file that does not state its images' sizes
+        except Refusal:
+            raise
+        except (FileError, InputError) as error:  # the client's file, not one of ours
+            given = shortened(str(error).replace(str(path), name), 300)
+            raise Refusal(given, "labels of a format that is read", "say more of them, or take others") from error
+
+
+def _sizes(session: Session) -> dict[str, Any]:
+    """What tells a format the sizes of the images: the one that all have, or the folder of their files."""
+    sizes = {(item.height, item.width) for item in session.items}
+    if len(sizes) == 1:
+        return {"size": sizes.pop()}
+    if len(session.paths) < len(session.items):
+        return {}
+    return {"images": session.paths[0].parents[len(PurePosixPath(session.items[0].name).parts) - 1]}
 
 
 def _unpacked(data: bytes, name: str, place: Path) -> Path:
@@ -121,9 +145,11 @@ def _unpacked(data: bytes, name: str, place: Path) -> Path:
             archive.extractall(place / "zip")  # which drops drives, leading slashes and ".."
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise Refusal(f"a zip that cannot be unpacked ({error})", "a plain zip", "pack it again") from None
-    files = list((place / "zip").rglob("*"))
-    alone = [file for file in files if file.is_file()]
-    return alone[0] if len(alone) == 1 and alone[0].suffix in (".json", ".xml") else place / "zip"
+    for suffix in (".json", ".xml"):  # one file of all images, whatever lies beside it
+        files = list((place / "zip").rglob(f"*{suffix}"))
+        if len(files) == 1:
+            return files[0]
+    return place / "zip"
 
 
 def _taken(workspace: Workspace, annotations: AnnotationSet) -> dict[str, Any]:

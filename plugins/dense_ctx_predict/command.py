@@ -87,7 +87,7 @@ class Predict(Command):
         add(
             "--method",
             default=DEFAULT_METHOD,
-            help="ridge, knn, linear or another probe, NAME(key=value, ...) (%(default)s)",
+            help="ensemble, ridge, knn, linear or another probe, NAME(key=value, ...) (%(default)s)",
         )
         add(
             "--ignore-index",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -11,13 +13,17 @@ from torch.nn import functional
 
 from dense_ctx.errors import ConfigError, InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Size, Task
+from dense_ctx.persistence.tensors import require_state
 
-from .knn import KnnProbe, soft_knn
+from .knn import KnnProbe, pooled
+from .retrieval_search import nearest
 from .targets import at_size, probabilities
+
+_CELLS = 8192  # of an image
 
 _UNIFORM = 0.05
 _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot rule a class out
-_ROWS = 1 << 14  # cells whose kernel is held at once
+_ROWS = 1 << 11  # cells whose kernel, and whose neighbours' votes, are held at once
 _RANK = 1e-6  # of the largest eigenvalue: directions of the landmarks' span below it are rounding
 
 
@@ -30,9 +36,15 @@ class EnsembleProbe(KnnProbe):
     A class's share of the examples says little about its share of another image, so that of the neighbours is moved
     towards 1 / K (prior correction; Saerens et al. 2002).
 
+    Neighbours need a bank that shows all there is to see, which masks give and strokes do not: their weight is
+    (1 - weight) a^2 / (a^2 + area^2), a the annotated area of all images in patches, the positions of the deepest map.
+    From strokes, cells of the bank are single pixels; the more is annotated, the larger, up to those of a prediction.
+
     Args:
-        task, k, temperature, stride, memory, seed: see `KnnProbe`.
-        weight: of the kernel regression, 0 to 1.
+        task, k, temperature, memory, seed: see `KnnProbe`.
+        stride: pixels per side of a cell; default the least that gives an image at most 8,192 (annotated) cells.
+        weight: of the kernel regression where masks are whole, 0 to 1.
+        area: annotated patches at which the neighbours have half of their weight; 0: they always have all.
         uniform: how far the prior is moved towards that of equal classes, 0 to 1; default 0.05. In segmentation only.
         landmarks: cells that span the regression, as many of each class; at least one of each.
         gamma: of the kernel, above 0.
@@ -43,6 +55,16 @@ class EnsembleProbe(KnnProbe):
         ConfigError: `uniform` for a regression.
     """
 
+    file_args: ClassVar[Mapping[str, Any] | None] = {
+        **(KnnProbe.file_args or {}),
+        "weight": (0.0, 1.0),
+        "area": (0.0, 1e9),
+        "uniform": (0.0, 1.0),
+        "landmarks": range(1, 1 << 14),
+        "gamma": (0.0, 1e6),
+        "penalty": (0.0, 1e9),
+    }
+
     def __init__(
         self,
         task: Task = "segmentation",
@@ -51,7 +73,8 @@ class EnsembleProbe(KnnProbe):
         stride: int | None = None,
         memory: int = 65_536,
         seed: int | None = None,
-        weight: float = 0.3,
+        weight: float = 0.4,
+        area: float = 20.0,
         uniform: float | None = None,
         landmarks: int = 512,
         gamma: float = 1.0,
@@ -63,42 +86,69 @@ class EnsembleProbe(KnnProbe):
                 "uniform would have no effect with task=regression, which has no class priors: leave it out"
             )
         uniform = _UNIFORM if uniform is None else uniform
-        if not (0 <= weight <= 1 and 0 <= uniform <= 1):
-            raise InputError(f"weight={weight}, uniform={uniform}: both 0 to 1")
+        if not (0 <= weight <= 1 and 0 <= uniform <= 1 and 0 <= area < math.inf):
+            raise InputError(f"weight={weight}, uniform={uniform}: both 0 to 1; area={area}: at least 0")
         if not (gamma > 0 and penalty > 0 and landmarks >= 1):
             raise InputError(f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}: all above 0")
-        self.weight, self.uniform, self.landmarks, self.gamma, self.penalty = weight, uniform, landmarks, gamma, penalty
+        self.weight, self.area, self.uniform = weight, area, uniform
+        self.landmarks, self.gamma, self.penalty = landmarks, gamma, penalty
+        self.annotated_ = 0.0  # patches
         self._regression: tuple[Tensor, Tensor, Tensor] | None = None
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> EnsembleProbe:
         """Add the cells of B images that hold a labelled pixel."""
         super().partial_fit(features, targets)
+        valid = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
+        patches = features.patches[:, 0].numel() * features.extent[0] * features.extent[1]
+        self.annotated_ += float(valid.float().mean()) * patches
         self._regression = None
         return self
 
+    def _cells(self, features: DenseFeatures, targets: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = super()._cells(features, targets)
+        return functional.normalize(keys, dim=1), values
+
+    def _step(self, grid: Tensor, share: float) -> int:
+        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / _CELLS))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The memory bank, and how much was annotated."""
+        return {**super().state_dict(), "annotated": torch.tensor(self.annotated_, dtype=torch.float64)}
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take a memory bank back."""
-        super().load_state_dict(state)
+        """Restore what `state_dict` gave."""
+        own = {key: state[key] for key in ("annotated",) if key in state}
+        require_state(own, {"annotated": (torch.float64, ())}, "The state is not that of an ensemble probe")
+        super().load_state_dict({key: value for key, value in state.items() if key not in own})
+        self.annotated_ = float(own["annotated"])
         self._regression = None
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
-        cells = self._pool(features.pixels.float())
-        rows, device = rearrange(cells, "b d h w -> (b h w) d"), cells.device
-        near, _ = soft_knn(rows, self.keys_.to(device), self.values_.to(device), self.k, self.temperature)
+        cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
+        rows = functional.normalize(rearrange(cells, "b d h w -> (b h w) d"), dim=1)
+        neighbours = nearest(rows, self.keys_.to(rows.device), self.k)
         if self._regression is None:
             self._regression = self._regress(self.keys_, self.values_)
-        landmarks, basis, coefficients = (tensor.to(device) for tensor in self._regression)
-        fit = torch.cat([self._lift(part, landmarks, basis) @ coefficients for part in rows.split(_ROWS)])
-        if self.task == "segmentation":
-            near = _log(near) + self._correction().to(device)
-            fit = _log(probabilities(fit))
-        values = (1 - self.weight) * near + self.weight * fit
+        parts = [self._read(*part) for part in zip(*(x.split(_ROWS) for x in (rows, *neighbours)), strict=True)]
+        values = torch.cat(parts)
         batch, _, height, _ = cells.shape
         scores = at_size(rearrange(values, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
         return scores.softmax(1) if self.task == "segmentation" else scores
+
+    def _read(self, rows: Tensor, cosines: Tensor, neighbours: Tensor) -> Tensor:
+        """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, d] and their neighbours [Q, k]."""
+        votes = self.values_.to(rows.device)[neighbours]
+        near = torch.einsum("qk,qkm->qm", (cosines / self.temperature).softmax(1), votes)
+        landmarks, basis, coefficients = (tensor.to(rows.device) for tensor in self._regression or ())
+        fit = self._lift(rows, landmarks, basis) @ coefficients
+        if self.task == "segmentation":
+            near = _log(near) + self._correction().to(rows.device)
+            fit = _log(probabilities(fit))
+        share = (1 - self.weight) / (1 + (self.area / self.annotated_) ** 2)
+        return share * near + (1 - share) * fit
 
     def _correction(self) -> Tensor:
         """[K]: logarithm of the prior moved towards 1 / K, over the examples' own."""
@@ -115,7 +165,7 @@ class EnsembleProbe(KnnProbe):
             first = values.argmax(1)
             groups = [group for label in range(values.shape[1]) if len(group := (first == label).nonzero()[:, 0])]
         room = max(1, self.landmarks // len(groups))
-        landmarks = functional.normalize(torch.cat([keys[_spread(group, room)] for group in groups]), dim=1)
+        landmarks = torch.cat([keys[_spread(group, room)] for group in groups])
         eigenvalues, vectors = torch.linalg.eigh(_kernel(landmarks, landmarks, self.gamma).double())
         keep = eigenvalues > _RANK * eigenvalues[-1]
         basis = (vectors[:, keep] * eigenvalues[keep].rsqrt()).float()
@@ -126,8 +176,7 @@ class EnsembleProbe(KnnProbe):
         return landmarks, basis, torch.linalg.solve(system, weighted.T @ values.double()).float()
 
     def _lift(self, rows: Tensor, landmarks: Tensor, basis: Tensor) -> Tensor:
-        lifted = _kernel(functional.normalize(rows, dim=1), landmarks, self.gamma) @ basis
-        return functional.pad(lifted, (0, 1), value=1.0)
+        return functional.pad(_kernel(rows, landmarks, self.gamma) @ basis, (0, 1), value=1.0)
 
 
 def _kernel(rows: Tensor, landmarks: Tensor, gamma: float) -> Tensor:

@@ -93,24 +93,24 @@ class KnnProbe(Probe):
         else:
             valid = targets.isfinite().all(1)
             values = torch.where(valid[:, None], targets, 0.0).float()
-        share = self._pool(valid[:, None].float())
-        values = self._pool(values) / share.clamp_min(1e-9)
+        step = self._step(targets, float(valid.float().mean()))
+        share = pooled(valid[:, None].float(), step)
+        values = pooled(values, step) / share.clamp_min(1e-9)
         labelled = share[:, 0] > 0
         if not bool(labelled.any()):
             raise InputError("No labelled pixel: every target is ignored (-1) or NaN")
-        pixels = self._pool(features.pixels.float())
-        return pixels.movedim(1, -1)[labelled.to(pixels.device)].cpu(), values.movedim(1, -1)[labelled].cpu()
+        pixels = features.pixels.movedim(1, -1) if step == 1 else pooled(features.pixels.float(), step).movedim(1, -1)
+        return pixels[labelled.to(pixels.device)].float().cpu(), values.movedim(1, -1)[labelled].cpu()
 
-    def _pool(self, x: Tensor) -> Tensor:
-        # the last cells may be cut by the border; they average what is there
-        step = self.stride or math.ceil(math.sqrt(x.shape[-2] * x.shape[-1] / _CELLS))
-        return functional.avg_pool2d(x, step, step, ceil_mode=True) if step > 1 else x
+    def _step(self, grid: Tensor, share: float) -> int:
+        """Pixels per side of a cell of a grid [..., H, W] of which a share is annotated, or to be predicted (1)."""
+        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] / _CELLS))
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
-        cells = self._pool(features.pixels.float())
+        cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
         rows, device = rearrange(cells, "b d h w -> (b h w) d"), cells.device
         values, _ = soft_knn(rows, self.keys_.to(device), self.values_.to(device), self.k, self.temperature)
         batch, _, height, _ = cells.shape
@@ -128,6 +128,12 @@ class KnnProbe(Probe):
         cells = {"keys": (torch.float32, ("M", "d")), "values": (torch.float32, ("M", "K"))}
         require_state(state, {**cells, "seen": (torch.int64, ())}, "The state is not that of a k-NN probe")
         self.keys_, self.values_, self.seen_ = state["keys"], state["values"], int(state["seen"])
+
+
+def pooled(x: Tensor, step: int) -> Tensor:
+    """Means over cells of `step` x `step`, [B, C, h, w] of [B, C, H, W]."""
+    # the last cells may be cut by the border; they average what is there
+    return functional.avg_pool2d(x, step, step, ceil_mode=True) if step > 1 else x
 
 
 @gateway

@@ -15,7 +15,6 @@ from dense_ctx.config import Part, parse_part
 from dense_ctx.errors import CheckpointError, FileError, InputError
 from dense_ctx.gateway import gateway
 from dense_ctx.model import DenseModel
-from dense_ctx.model_spec import DEFAULT_METHOD
 from dense_ctx.persistence.file_args import check_file_args
 
 from . import exporting, saving
@@ -25,6 +24,7 @@ from .base import VOTES
 from .drawing import Drawing
 from .journal import Folder
 from .propagation import read_votes
+from .reading import RIDGE
 from .source import open_source
 from .state import new_class
 
@@ -44,8 +44,8 @@ class Session(Drawing, Answers):
         model: a DenseModel, or how to open one ("lila-lite0").
         source: an image or a list of images (paths, or PIL, arrays, tensors, which are kept with 8 bits), a folder of
             images at any depth, a video file, or with `frames` a folder of frames.
-        method: a registered probe, NAME or NAME(key=value, ...); default `DEFAULT_METHOD`. `ridge` follows each stroke
-            by rank, exactly; others are fitted again.
+        method: a registered probe, NAME or NAME(key=value, ...); default `ridge`, which follows each stroke by rank,
+            exactly; others are fitted again.
         max_memory: what the session may add to the process, "2GB" or bytes; half of it is for features.
         cache_dir: a folder for features, which later sessions read; one serves any models and images.
         max_disk: what all of `cache_dir` may take; features that were not used for the longest time go first.
@@ -75,9 +75,7 @@ class Session(Drawing, Answers):
         if isinstance(classes, str):
             raise InputError(f"classes are several names; got one text {classes[:80]!r}")
         given = list(classes or ())
-        self._setup(
-            model, open_source(source, frames), parse_part(method or DEFAULT_METHOD), max_memory, cache_dir, max_disk
-        )
+        self._setup(model, open_source(source, frames), parse_part(method or RIDGE), max_memory, cache_dir, max_disk)
         for item in given:
             if not isinstance(item, LabelClass):
                 self.add_class(item)

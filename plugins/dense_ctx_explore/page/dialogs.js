@@ -74,7 +74,7 @@ async function runImport(form) {
   await busy(form, $("import-result"), "Reading ...", async () => {
     await fillFormats();
     const file = $("import-file").files[0];
-    const query = { name: file.name, format: $("import-format").value };
+    const query = { name: file.name, format: $("import-format").value, unlabelled: $("import-rest").value || undefined };
     const { items, missing } = await upload("/api/import", query, file);
     return `${items.length} item${items.length === 1 ? "" : "s"} labelled` + (missing.length ? `; not here: ${missing.join(", ")}` : "");
   });

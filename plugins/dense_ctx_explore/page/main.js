@@ -129,6 +129,9 @@ async function answered({ edit, answer }) {
     known.push(edit);
   }
   if (queue.waiting.length) return;
+  if (["undo", "redo"].includes(edit.edit) && answer.result?.length && !answer.result.includes(store.item)) {
+    await go(answer.result[0]); // what changed is to be seen
+  }
   stage.refresh();
   if (!painter.stroke) await reload();
 }

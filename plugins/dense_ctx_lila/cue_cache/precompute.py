@@ -196,7 +196,8 @@ def plan_cues(
     steps = tuple(sorted(set(gaps)))
     if not steps or steps[0] < 1 or batch < 1 or (size is not None and size < 8) or not 0 <= rank < world:
         raise InputError(
-            f"gaps={list(gaps)}, size={size}, batch={batch}, rank={rank} of {world}: gaps and batch from 1, size from 8"
+            f"gaps={list(gaps)!r:.60}, size={size!r:.20}, batch={batch!r:.20}, rank={rank!r:.20} of {world!r:.9}: gaps "
+            "and batch from 1, size from 8"
         )
     parts = [parse_part(cue) for cue in cues]
     if not parts or len({part.name for part in parts}) < len(parts):

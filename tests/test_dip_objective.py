@@ -80,6 +80,9 @@ def test_a_hierarchical_backbone_trains_its_last_stage():
     names = last_stage(lite.backbone)
     assert {name.split(".")[2] for name in names} == {"5", "6"}  # stride 32
     assert {name: p.requires_grad for name, p in lite.backbone.named_parameters()} == before
+    one = AutoDenseModel.from_parts(NAME, "upsample", backbone_args={**VIT, "layers": [-1]}).backbone
+    assert len(one.dims) == 1
+    assert len(last_stage(one)) == len([*one.parameters()])
 
 
 def test_lora_starts_as_the_bare_backbone_and_is_stored_alone(tmp_path, data):

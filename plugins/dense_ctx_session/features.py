@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import sys
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +29,7 @@ PIXELS = 1 << 20  # larger items are encoded at this size: time and memory stay 
 SAMPLE = 16  # rows and columns of the small map that stays of every item
 _SAMPLES = 1 / 16  # of the budget, on top of it
 _LARGE = 1 << 18  # bytes
+_TRIM = 8  # items computed until the heap is trimmed
 _RECENT = 2  # items kept in float32 too
 _COARSE = 8  # pixels of a cell for propagation
 
@@ -189,6 +193,8 @@ class FeatureStore:
         name = self.source.items[index].name
         features = self.model(resized(self.source.pixels(index), self.encoded(index)), size=self.grid(index))
         self.computed += 1
+        if self.computed % _TRIM == 0:
+            _trim()
         pixels, patches = (part.to("cpu", torch.float16).contiguous() for part in (features.pixels, features.patches))
         require_finite(f"The features of {name} in float16", "Use another model", pixels=pixels, patches=patches)
         result = ItemFeatures(_apart(pixels), _apart(patches), features.extent)
@@ -215,6 +221,13 @@ def _apart(tensor: Tensor) -> Tensor:
         return tensor.clone()
     copy = torch.frombuffer(mmap.mmap(-1, tensor.nbytes), dtype=tensor.dtype).view(tensor.shape)
     return copy.copy_(tensor)
+
+
+def _trim() -> None:
+    """Give back what the heap holds free between small blocks; where its library cannot, it goes on growing a while."""
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _stride(model: DenseModel) -> int:

@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
             verb, help=command.help, description=command.description or command.help, epilog=command.epilog
         )
         command.add_arguments(options)
-        options.set_defaults(run=command.run)
+        options.set_defaults(run=command.run, verb=verb)
     return parser
 
 
@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        ours = translated(error, type(getattr(args.run, "__self__", None)).__name__.lower())
+        ours = translated(error, args.verb)
         if debug or ours is None:
             raise
         print(f"error: {ours} (--debug shows where)", file=sys.stderr)

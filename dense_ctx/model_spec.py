@@ -80,8 +80,8 @@ def open_model(
             model = AutoDenseModel.from_pretrained(parts.name, **parts.args)
     except (UnknownNameError, WeightsError, ConfigError, FileError) as error:
         saved = not isinstance(parts, Parts)
-        hint = near_miss(parts.backbone.name if isinstance(parts, Parts) else parts.name, saved=saved)
-        if hint is None or Path(spec).is_dir():
+        name = parts.backbone.name if isinstance(parts, Parts) else parts.name
+        if (hint := near_miss(name, saved=saved)) is None or Path(name).is_dir():
             raise
         raise type(error)(f"{without_hint(error).rstrip('. ')}. {hint}") from error
     return model.to(device=where, dtype=kind).eval()
@@ -110,7 +110,7 @@ def near_miss(name: str, *, saved: bool = True) -> str | None:
         return f"{name} is a decoder" + (f": write BACKBONE+{name}" if saved else "")
     near = difflib.get_close_matches(name, [*(models if saved else ()), *backbones], n=3)
     alone = f" BACKBONE alone means BACKBONE+{PLAIN}" if saved else ""
-    return f"Did you mean {', '.join(near)}?{alone}" if near else None
+    return f"Did you mean {', '.join(near)}?{alone}" if near and near != [name] else None
 
 
 def _is_backbone(name: str) -> bool:

@@ -87,9 +87,7 @@ def load_plugins(strict: bool | None = None) -> Registry:
     global _loading
     with _lock:
         if _loading:
-            raise PluginError(
-                "registry() was called while plugins load; ask for parts inside the target, not at import"
-            )
+            raise PluginError("registry() was called while plugins load: ask for parts in the target, not at import")
         _loading = True
         try:
             loader = _Loader(strict)

@@ -52,8 +52,8 @@ objective.args.sampling.items | {l14-kinetics: clips, default: frames} | open
 objective.args.sampling.crop | [0.5, 0.75] | FlowFeat
 objective.args.sampling.size | 224 | FlowFeat
 objective.args.sampling.map_size | 224 | LILA 3
-objective.args.sampling.frame_side | 480 | open
-objective.args.sampling.cue_side | 480 | LILA 3, cues of whole frames
+objective.args.sampling.frame_side | 448 | FlowFeat, Resize 448
+objective.args.sampling.cue_side | 448 | LILA 3, cues of whole frames
 objective.args.sampling.same_frame | false | LILA 3
 data.layout | {l14-kinetics: kinetics700, default: youtube-vos} | LILA 4, training datasets
 data.split | {l14-kinetics: [train, val, test], default: [train, valid]} | LILA 4, training datasets: 3,978
@@ -61,10 +61,10 @@ data.frames | {l14-kinetics: ABSENT, default: all} | FlowFeat, train_all_frames
 optimizer.name | adamw | LILA 4, implementation details
 optimizer.lr | 1e-4 | LILA 4, implementation details
 optimizer.weight_decay | 1e-5 | LILA 4, implementation details
-optimizer.betas | [0.9, 0.999] | open, torch's
+optimizer.betas | [0.9, 0.999] | FlowFeat, config/ytvos.yaml
 optimizer.eps | 1e-8 | open, torch's
-schedule.name | constant | open
-schedule.warmup | 0 | open
+schedule.name | constant | FlowFeat, one rate throughout
+schedule.warmup | 0 | FlowFeat
 schedule.floor | 0.0 | open
 average.start | 0 | LILA 3
 average.momentum | 0.0 | LILA 3
@@ -72,7 +72,7 @@ steps | 30000 | LILA B
 epochs | null | LILA B
 batch_size | 32 | LILA B
 clip_norm | null | FlowFeat, no clipping
-mixed_precision | bf16 | open
+mixed_precision | no | FlowFeat, float32 without autocast
 seed | 0 | open
 """
 
@@ -117,8 +117,8 @@ epochs | 5 | DIP 4.1
 batch_size | 384 | DIP's code, 4 images, 96 times accumulated
 accumulate | 96 | DIP's code
 clip_norm | null | DIP's code
-mixed_precision | bf16 | open
-seed | 0 | open
+mixed_precision | fp16 | DIP's code, autocast and GradScaler (--amp 1)
+seed | 0 | DIP's code
 """
 
 DIP_TASKS = """

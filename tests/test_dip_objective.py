@@ -6,6 +6,7 @@ import re
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -79,6 +80,9 @@ def test_a_hierarchical_backbone_trains_its_last_stage():
     names = last_stage(lite.backbone)
     assert {name.split(".")[2] for name in names} == {"5", "6"}  # stride 32
     assert {name: p.requires_grad for name, p in lite.backbone.named_parameters()} == before
+    one = AutoDenseModel.from_parts(NAME, "upsample", backbone_args={**VIT, "layers": [-1]}).backbone
+    assert len(one.dims) == 1
+    assert len(last_stage(one)) == len([*one.parameters()])
 
 
 def test_lora_starts_as_the_bare_backbone_and_is_stored_alone(tmp_path, data):
@@ -437,6 +441,23 @@ def test_the_published_lists_and_masks(tmp_path):
     assert sample["query"].shape == (3, 28, 28)
     with pytest.raises(InputError, match=r"do not belong together \(labels of its middle square want resize=256\)"):
         TaskPairs.open(data, size=28).sample(0, 0)
+
+
+@pytest.mark.parametrize("side", [60, 64])  # square, and nearly
+def test_a_published_mask_is_of_the_middle_of_a_square_image_too(tmp_path, side):
+    """The published loader brings each mask to the crop's size and cuts nothing off; labels of our own are whole."""
+    from evaluation_data import save, scene
+
+    data = official_tasks(tmp_path)
+    save(tmp_path / "images/train/001.jpg", scene(1, (60, side))[0])
+    mask = torch.zeros(1, 28, 28)
+    mask[:, :7] = 1
+    torch.save(mask, tmp_path / "labels/train/001.pt")
+    assert torch.equal(TaskPairs.open(data, size=28, resize=32).sample(1, 0)["query_labels"], mask[0].long())
+    np.save(tmp_path / "labels/train/001.npy", mask[0].long().numpy())
+    (tmp_path / "labels/train/001.pt").unlink()
+    rows = TaskPairs.open(data, size=28, resize=32).sample(1, 0)["query_labels"][:, 14]
+    assert int(rows.sum()) == 6  # 7 of 28 rows of the image are 8 of its 32, of which the crop cuts off 2
 
 
 def test_faults_of_published_lists_and_masks(tmp_path):

@@ -39,7 +39,7 @@ def refusal(words, capsys, out):
 
 
 def train_dip(data, out, *more):
-    settings = ["model.backbone.args.weights=null", "workers=0", f"out={out}", *more]
+    settings = ["model.backbone.args.weights=null", "workers=0", "mixed_precision=no", f"out={out}", *more]
     return ["train", "dip-s14", f"data={yaml.safe_dump(data, default_flow_style=True, width=10**6).strip()}", *settings]
 
 
@@ -56,7 +56,7 @@ def test_labels_with_code_in_them(tmp_path, capsys):
     data, trace = official_tasks(tmp_path), tmp_path / "trace"
     for name in ("000", "001", "002"):
         torch.save(Payload(trace), tmp_path / f"labels/train/{name}.pt")
-    more = ["batch_size=2", "accumulate=1", "epochs=null", "steps=1", "objective.args.out=16", "mixed_precision=no"]
+    more = ["batch_size=2", "accumulate=1", "epochs=null", "steps=1", "objective.args.out=16"]
     error = refusal(train_dip(data, tmp_path / "out", *more), capsys, tmp_path / "out")
     assert "is damaged, or holds more than a tensor and is not opened" in error
     assert not trace.exists()

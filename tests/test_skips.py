@@ -17,6 +17,7 @@ ALLOWED = {
     "no SIGKILL on this system": "Windows",
     "no resource module": "Windows",
     "resource": "a module of POSIX",
+    "no such limit here": "the size of a file, which stands for a full disk",
     "a script of sh": "Windows",
     "no C++ compiler (c++, g++ or clang++) for the pretended device": "what stands for CUDA's driver is compiled",
     "peaks are counted on Linux with glibc": "its counter",

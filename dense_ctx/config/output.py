@@ -28,9 +28,7 @@ class Output:
 
     def __post_init__(self) -> None:
         if (self.task == "segmentation") != bool(self.classes):
-            raise ConfigError(
-                f"output.task is {self.task} and output.classes {list(self.classes)!r:.80}: one per class"
-            )
+            raise ConfigError(f"output.task is {self.task} and output.classes {list(self.classes)!r:.80}: one a class")
         for size in (self.image_size, self.size):
             if size is not None and not all(1 <= side <= 16_384 for side in size):
                 raise ConfigError(f"output: {size} is not a (H, W) of 1 to 16384 pixels")

@@ -89,9 +89,12 @@ def read_sample(images: ImageSet, index: int, title: str) -> Sample:
         if not math.isfinite(float(sample.image.sum())):
             raise InputError(f"{title}: the image of sample {sample.name!r} holds NaN or infinity")
         if sample.target.is_floating_point() and not math.isfinite(float(sample.target.nansum())):
-            raise InputError(
-                f"{title}: the annotation of sample {sample.name!r} holds infinity; an unknown value is NaN"
-            )
+            raise InputError(f"{title}: the annotation of sample {sample.name!r} holds infinity; unknown is NaN")
+        if images.kind == "segmentation" and images.classes:
+            low, high, last = *(int(label) for label in sample.target.aminmax()), len(images.classes) - 1
+            if low < IGNORED or high > last:
+                labels = f"{title}: sample {sample.name!r} has labels {low} to {high}"
+                raise InputError(f"{labels}; its classes are 0 to {last}, and {IGNORED} is ignored")
     except DenseCtxError:
         raise
     except Exception as error:
@@ -210,9 +213,7 @@ def read_mask(path: Path, binary: bool = False) -> Tensor:
         if bands[0].tobytes() == bands[1].tobytes() == bands[2].tobytes():
             image = bands[0]
     if image.mode in ("RGB", "RGBA"):
-        raise InputError(
-            f"{path} is a {image.mode} picture; expected object ids: a palette (P), 8-bit (L) or 16-bit image"
-        )
+        raise InputError(f"{path} is a {image.mode} picture; expected object ids: palette (P), 8-bit (L) or 16-bit")
     labels = load_mask(image)
     return (labels > 0).long() if binary else labels
 

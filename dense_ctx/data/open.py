@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import FileError, InputError
 from ..gateway import gateway
-from ..plugins import registry
+from ..plugins import blamed, registry
 from .base import DatasetReader, ImageSet, Layout, VideoSet, choose
 
 
@@ -61,7 +61,8 @@ def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, 
 @gateway
 def list_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:
     """As `open_set`, but missing files stay in `.problems` and the rest can be read."""
-    return list_with(_reader(name), root, split, **options)
+    with blamed("dataset", name):
+        return list_with(_reader(name), root, split, **options)
 
 
 def list_with(

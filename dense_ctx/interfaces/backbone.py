@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from ..errors import ContractError
 from .features import Features, Size
 
 
@@ -47,6 +48,17 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
         """Encode normalised images [B, 3, H, W], H and W multiples of `stride`."""
+
+    def __call__(self, images: Tensor) -> Features:
+        """`forward`; raises ContractError for maps that are not as `dims` and `strides` say."""
+        features: Features = super().__call__(images)
+        batch, _, height, width = images.shape
+        gave = [[*item.shape] for item in features.maps], (*features.image_size,)
+        said = [[batch, d, height // s, width // s] for d, s in zip(self.dims, self.strides, strict=True)]
+        if gave != (said, (height, width)):
+            text = f"backbone {type(self).__name__}: maps and image_size {gave}"
+            raise ContractError("shapes", f"{text}; dims and strides say {said, (height, width)}")
+        return features
 
     def blocks(self) -> list[str]:
         """Names (prefixes of parameter names) of the sequential blocks, shallow to deep; the final norm last.

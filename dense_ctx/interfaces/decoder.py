@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ..errors import ContractError
 from .features import Features, Size
 
 
@@ -39,6 +40,13 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
         """Decode to [B, dim, *size]. `images` is the normalised tensor [B, 3, H, W] that was encoded."""
+
+    def __call__(self, features: Features, images: Tensor, size: Size) -> Tensor:
+        """`forward`; raises ContractError for a result of another shape."""
+        pixels: Tensor = super().__call__(features, images, size)
+        if (shape := [*pixels.shape]) != (said := [features.maps[0].shape[0], self.dim, *size]):
+            raise ContractError("shapes", f"decoder {type(self).__name__} gave {shape}; expected {said}")
+        return pixels
 
     @classmethod
     def size_args(cls, size: Size, image_size: Size, strides: Sequence[int], args: Mapping[str, Any]) -> dict[str, Any]:

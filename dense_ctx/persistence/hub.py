@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import FileError, InputError, UnknownNameError, WeightsError
+from ..errors import FileError, InputError, UnknownNameError, WeightsError, refuse_idle
 from ..plugins import registry
 from .artefact import MANIFEST, present
 from .checkpoint import CARD, CONFIG, WEIGHTS, read
@@ -61,7 +61,7 @@ def load(
         UnknownNameError: none of the three; the closest short names are listed.
         WeightsError: the Hub, or the backbone's own source, does not provide the files.
         FileError: files are missing, or a model that this one is built on.
-        ConfigError: config.json has unknown keys or a newer format.
+        ConfigError: config.json has unknown keys or a newer format; a revision of a folder or a packaged model.
         CheckpointError: damaged files; tensors missing, left over, or of another shape or kind; a model that this one
             is built on has changed, or is this one.
     """
@@ -137,7 +137,7 @@ def locate(
         raise UnknownNameError(f"{os.fspath(name)[:60]}... is no model: a name of {len(os.fspath(name)):,} letters")
     folder, outer = local_folder(name), opening()
     if folder is not None:
-        return folder
+        return _unversioned(folder, access)
     try:
         return _published(name, access, files)
     except (UnknownNameError, WeightsError) as error:
@@ -150,6 +150,11 @@ def locate(
         ) from error
 
 
+def _unversioned(folder: Path, access: Access) -> Path:
+    refuse_idle([(access.revision is not None, "revision", f"for {folder}, which is no Hub repository")])
+    return folder
+
+
 def _published(name: str | os.PathLike[str], access: Access, files: Sequence[str]) -> Path:
     target = text = os.fspath(name)
     if text in registry().names("model"):
@@ -160,7 +165,7 @@ def _published(name: str | os.PathLike[str], access: Access, files: Sequence[str
             )
         package, _, inside = entry.target.partition(":")
         if package != "hub":
-            return registry().folder(entry)
+            return _unversioned(registry().folder(entry), access)
         target, _, pinned = inside.partition("@")
         access = replace(access, revision=access.revision or pinned or None)
     elif isinstance(name, os.PathLike) or text.count("/") != 1 or text.startswith((".", "/", "~")):

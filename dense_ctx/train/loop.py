@@ -100,9 +100,7 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         run.optimizer.step()
         if scaled:
             scale = run.accelerator.scaler.get_scale()
-            log.say(
-                f"step {step}: a gradient overflows in float16; the step is skipped, the loss scale is now {scale:g}"
-            )
+            log.say(f"step {step}: a gradient overflows in float16; the step is skipped, the scale is now {scale:g}")
         else:
             run.step.after_step(step)
         run.averaged.update(step)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..errors import InputError
+from ..errors import ContractError, InputError
 from ..interfaces import Batch, Losses, Objective
 from ..model import DenseModel
 from ..plugins import blamed
@@ -64,6 +64,9 @@ class TrainStep(nn.Module):
         """The losses of one batch: total [] float32 to differentiate, logs [] detached."""
         with blamed("objective", self.objective):
             losses: Losses = self.objective(self.model, batch)
+            if not isinstance(losses, Losses) or losses.total.ndim:
+                name, gave = type(self.objective).__name__, getattr(losses, "total", losses)
+                raise ContractError("losses", f"objective {name}: forward gave {gave!r:.60}; expected Losses, total []")
         return Losses(losses.total.float(), {name: value.detach() for name, value in losses.logs.items()})
 
     @torch.no_grad()

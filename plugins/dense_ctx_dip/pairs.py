@@ -33,8 +33,9 @@ class TaskPairs(SeededDataset):
         size: side of the crops.
         scale: range of a crop's share of the image's area.
         crops: use another crop of the query as positive.
-        resize: in place of a random crop, the square of `size` in the middle of the image at this short side. Square
-            labels of an image that is not square are then those of that square, as in the masks published with DIP.
+        resize: in place of a random crop, the square of `size` in the middle of the image at this short side. A square
+            .pt file, the form of the masks published with DIP, then holds the labels of that square, as do square
+            labels of an image that is not square.
     """
 
     def __init__(
@@ -125,19 +126,23 @@ class TaskPairs(SeededDataset):
         return sample
 
     def _cropped(self, name: str, generator: random.Random) -> tuple[Tensor, Tensor]:
-        image, labels = image_io.load(self.images / name), self._label(name)
+        image, path = image_io.load(self.images / name), self._label_file(name)
+        labels = read_pseudo_labels(path, self.classes)
         ratio = (image.shape[-2] / image.shape[-1]) / (labels.shape[-2] / labels.shape[-1])
-        of_square = self.resize is not None and labels.shape[-2] == labels.shape[-1]
-        if not 0.9 < ratio < 1.1 and not of_square:
+        alike = 0.9 < ratio < 1.1
+        of_middle = (
+            self.resize is not None
+            and labels.shape[0] == labels.shape[1]
+            and (not alike or path.suffix == ".pt")  # which the published code brings to `size` and never cuts
+        )
+        if not alike and not of_middle:
             raise InputError(
                 f"{name} is {list(image.shape[-2:])} and its labels {list(labels.shape)}: they do not belong together"
                 + (" (labels of its middle square want resize=256)" if labels.shape[0] == labels.shape[1] else "")
             )
         if self.resize is not None:
             picture, cropped = _middle(image, labels, self.resize, self.size)
-            if 0.9 < ratio < 1.1:
-                return picture, cropped
-            return picture, image_io.nearest(labels, (self.size, self.size))
+            return picture, image_io.nearest(labels, (self.size, self.size)) if of_middle else cropped
         share = generator.uniform(*self.scale)
         aspect = math.exp(generator.uniform(-math.log(4 / 3), math.log(4 / 3)))
         area = share * image.shape[-2] * image.shape[-1]
@@ -157,10 +162,10 @@ class TaskPairs(SeededDataset):
         stem = Path(name).with_suffix("")
         return [self.labels / file for file in (f"{name}.png", f"{stem}.png", f"{stem}.npy", f"{stem}.pt")]
 
-    def _label(self, name: str) -> Tensor:
+    def _label_file(self, name: str) -> Path:
         for path in self._candidates(name):
             if path.is_file():
-                return read_pseudo_labels(path, self.classes)
+                return path
         raise FileError(f"No labels for {name}: {', '.join(map(str, self._candidates(name)))} are all gone")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dense_ctx.errors import InputError
+from dense_ctx.errors import ContractError, InputError
 from dense_ctx.interfaces import Size
 
 from .ncut import ncut_segments
@@ -40,6 +40,22 @@ class Segmenter(ABC):
     def to(self, device: str | torch.device) -> Segmenter:
         """Move its networks, if it has any."""
         return self
+
+
+def check_segments(segmenter: Segmenter, segments: object, size: Size) -> None:
+    """Refuse what is not int64 [*size] with ids from -1.
+
+    Raises:
+        ContractError: says what it is.
+    """
+    problem = None
+    if not isinstance(segments, Tensor) or segments.dtype != torch.int64 or tuple(segments.shape) != tuple(size):
+        what = f"{segments.dtype} {list(segments.shape)}" if isinstance(segments, Tensor) else type(segments).__name__
+        problem = f"gave {what}; expected int64 {list(size)}"
+    elif int(segments.min()) < -1:
+        problem = f"gave ids down to {int(segments.min())}; expected -1 where there is no segment"
+    if problem:
+        raise ContractError("segments", f"segmenter {type(segmenter).__name__} {problem}")
 
 
 class NcutSegmenter(Segmenter):

@@ -24,12 +24,12 @@ from dense_ctx.files import new_file, state_digest, write_json
 from dense_ctx.gateway import gateway
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence.lock import locked
-from dense_ctx.plugins import registry
+from dense_ctx.plugins import blamed, registry
 
 from .kmeans import SAMPLE, assign, kmeans
 from .manifest import claim, compare
 from .positives import positive_pairs
-from .segmenters import Segmenter
+from .segmenters import Segmenter, check_segments
 from .soft_labels import pixels_of
 from .task_files import read_pseudo_labels, save_pseudo_labels
 from .task_folder import CENTROIDS, EMBEDDINGS, Dir, TaskFolder
@@ -129,8 +129,10 @@ class Tasks(TaskFolder):
         reads, device = self.segmenter.reads_features, self.model.device
         features = [self._features(index, image)[0] if reads else None for index, image in items]
         sizes = [(image.shape[-2], image.shape[-1]) for _, image in items]
-        batch = self.segmenter.batch([image.to(device) for _, image in items], features, sizes)
-        for (index, _), segments in zip(items, batch, strict=True):
+        with blamed("segmenter", self.settings.segmenter.name):
+            batch = self.segmenter.batch([image.to(device) for _, image in items], features, sizes)
+        for (index, _), segments, size in zip(items, batch, sizes, strict=True):
+            check_segments(self.segmenter, segments, size)
             count = int(segments.max()) + 1
             if count > MANY:
                 raise InputError(f"{self.names[index]} has {count} segments; expected up to {MANY}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from dense_ctx.interfaces import Size
 from dense_ctx.testing.common import Clauses, factory, noise
 
-from .segmenters import Segmenter
+from .segmenters import Segmenter, check_segments
 
 SIZES: tuple[Size, ...] = ((48, 72), (72, 48), (40, 56))  # of results, in pixels
 STRIDE = 8  # of the features
@@ -40,16 +40,16 @@ def check_segmenter(segmenter: Any, **arguments: Any) -> list[str]:
     before = [image.clone() for image in images]
     single = []
     for image, deep, size in zip(images, features, SIZES, strict=True):
-        with clauses.clause("segments") as require:
+        with clauses.clause("segments"):
             segments = part(image, deep, size)
-            _check_segments(require, segments, size)
+            check_segments(part, segments, size)
             single.append(segments)
     with clauses.clause("deterministic") as require:
         again = part(images[0], features[0], SIZES[0])
         require(torch.equal(again, single[0]), "the same picture gave other segments the second time")
-    with clauses.clause("size") as require:
+    with clauses.clause("size"):
         half = (SIZES[0][0] // 2, SIZES[0][1] // 2)
-        _check_segments(require, part(images[0], features[0], half), half)
+        check_segments(part, part(images[0], features[0], half), half)
     with clauses.clause("batch") as require:
         for one, alone in zip(part.batch(images, features, SIZES), single, strict=True):
             require(torch.equal(one, alone), "batch() gives other segments than one image at a time")
@@ -57,12 +57,6 @@ def check_segmenter(segmenter: Any, **arguments: Any) -> list[str]:
         same = all(map(torch.equal, images, before))
         require(same, "it changes the images that it is given")
     return clauses.done
-
-
-def _check_segments(require: Any, segments: Any, size: Size) -> None:
-    require(isinstance(segments, Tensor) and segments.dtype == torch.int64, "the result is not an int64 tensor")
-    require(tuple(segments.shape) == size, f"the result is {list(segments.shape)} for size={size}")
-    require(int(segments.min()) >= -1, f"ids go down to {int(segments.min())}; expected -1 where there is no segment")
 
 
 def _picture(size: Size, seed: int) -> Tensor:

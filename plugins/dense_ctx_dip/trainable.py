@@ -87,10 +87,13 @@ def last_stage(backbone: Backbone) -> list[str]:
             maps = backbone(image).maps
             named = dict(backbone.named_parameters())
             parameters = list(named.values())
-            shallow = torch.autograd.grad(
-                sum(item.sum() for item in maps[:-1]), parameters, allow_unused=True, retain_graph=True
+            sums = [item.sum() for item in maps]
+            shallow = (
+                [None] * len(parameters)
+                if len(sums) == 1
+                else torch.autograd.grad(torch.stack(sums[:-1]).sum(), parameters, allow_unused=True, retain_graph=True)
             )
-            deep = torch.autograd.grad(maps[-1].sum(), parameters, allow_unused=True)
+            deep = torch.autograd.grad(sums[-1], parameters, allow_unused=True)
     finally:
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(before[name])

@@ -154,21 +154,14 @@ class _Track:
             count = len(self._frames)
             frames = torch.stack(self._frames + self._frames[-1:] * (count % 2))  # both places of the cue are used
             maps = torch.cat(self.cue(*frames.chunk(2)))[:count, None]
-            self.writer.append(self._checked(maps, 1))
+            self.writer.append(maps)
             self._frames = []
         if self._pairs:
             context, query = (torch.stack(frames) for frames in zip(*self._pairs, strict=True))
             both = list(self.cue(context, query))
             both += [] if self.cue.antisymmetric else self.cue(query, context)
-            self.writer.append(self._checked(torch.stack(both, dim=1), len(both)))
+            self.writer.append(torch.stack(both, dim=1))
             self._pairs = []
-
-    def _checked(self, maps: Tensor, kinds: int) -> Tensor:
-        if maps.ndim != 5 or tuple(maps.shape[1:3]) != (kinds, self.cue.channels):
-            raise InputError(
-                f"{type(self.cue).__name__} says channels={self.cue.channels} and gave maps {list(maps.shape[2:])}"
-            )
-        return maps
 
 
 @gateway

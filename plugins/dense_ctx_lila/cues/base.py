@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dense_ctx.config import Part, parse_part
-from dense_ctx.errors import InputError
+from dense_ctx.errors import ContractError, InputError
 from dense_ctx.interfaces import Size
 
 
@@ -46,6 +46,7 @@ class Cue(nn.Module, ABC):
 
         Raises:
             InputError: frames that are not two floating-point tensors [B, 3, H, W] of one shape.
+            ContractError: maps of another shape than [B, channels, H, W].
         """
         for name, frames in (("context", context), ("query", query)):
             if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape or not frames.is_floating_point():
@@ -55,6 +56,10 @@ class Cue(nn.Module, ABC):
         if context.shape != query.shape:
             raise InputError(f"context is {list(context.shape)}, query {list(query.shape)}; expected one shape")
         maps: tuple[Tensor, Tensor] = super().__call__(context, query)
+        shapes = [list(item.shape) for item in maps]
+        if shapes != [[len(context), self.channels, *context.shape[2:]]] * 2:
+            text = f"cue {type(self).__name__} gave maps {shapes} of frames {list(context.shape)}"
+            raise ContractError("shapes", f"{text}; expected two of {self.channels} channels and the frames' size")
         return maps
 
     def train(self, mode: bool = True) -> Cue:

@@ -154,6 +154,7 @@ def test_draws_follow_the_generator(batch):
 
     assert torch.equal(drawn(3, 1), drawn(3, 1))
     assert torch.equal(drawn(9, 1)[:3], drawn(3, 1)) or batch == 3
+    assert torch.equal(drawn(9, 1, True), drawn(9, 1, True))
     assert drawn(0, 1).shape == drawn(0, 1, True).shape == (0, batch)
     assert drawn(0, 1).dtype == drawn(0, 1, True).dtype == torch.int64
     counts = torch.bincount(drawn(2 * (batch - 1), 5)[:, 0], minlength=batch)

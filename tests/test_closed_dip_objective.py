@@ -102,6 +102,53 @@ def test_the_decoder_is_what_is_compared_where_it_trains():
     torch.testing.assert_close(plain._rows(model, images)[0], model.encode(images)[0].maps[-1].flatten(2).mT)
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_the_loss_of_a_single_pixel_is_its_own(direct):
+    made, model = objective(**({"direct": True, "out": 6144, "hidden": 7} if direct else {}))
+    given = batch()
+    given["query_labels"][:] = -1
+    given["query_labels"][1, 3, 3] = 2
+    if direct:
+        given["positive_labels"][:] = -1
+    rows, grid, _ = made._rows(model, torch.cat([given["query"], given["positive"]]))
+    rows, supports = made.projector(rows), torch.tensor([[1, 2, 0]])
+    if direct:
+        expected = -rows[1, 0].log_softmax(0)[2]
+    else:
+        counts = label_counts(given["positive_labels"], grid, 4)
+        expected = -soft_predict(rows[:3], rows[3:], counts, blocks_of(0, 3, supports), 0.07)[0][1, 0, 2].log()
+    assert expected > 0.1
+    torch.testing.assert_close(made(model, {**given, "distractors": supports}).total, expected)
+
+
+@pytest.mark.parametrize("loss", ["nll", "official"])
+@pytest.mark.parametrize("classes", [None, 4])
+def test_a_batch_without_a_label_costs_nothing(loss, classes):
+    made, model = objective(loss=loss, classes=classes)
+    given = batch()
+    given["query_labels"][:] = given["positive_labels"][:] = -1
+    found = made(model, given)
+    assert found.total.item() == found.logs["accuracy"].item() == 0
+    assert found.logs["unsupported"].item() == 1
+
+
+def test_features_of_no_patch_are_refused(monkeypatch):
+    made, model = objective()
+    monkeypatch.setattr(made, "_rows", lambda model, images: (torch.zeros(6, 0, 8), (0, 4), (32, 32)))
+    with pytest.raises(InputError, match=r"Images \[32, 32\] give no patch"):
+        made(model, batch())
+
+
+def test_without_a_projector_features_are_compared_as_they_are():
+    made, model = objective(out=0, hidden=7)
+    given, supports = batch(), torch.tensor([[1, 2, 0]])
+    rows, grid, _ = made._rows(model, torch.cat([given["query"], given["positive"]]))
+    counts = [label_counts(given[key], grid, 4) for key in ("query_labels", "positive_labels")]
+    predicted, _ = soft_predict(rows[:3], rows[3:], counts[1], blocks_of(0, 3, supports), 0.07)
+    loss, pixels = prediction_loss(predicted, counts[0], "nll", 4)
+    torch.testing.assert_close(made(model, {**given, "distractors": supports}).total, loss / pixels)
+
+
 @pytest.mark.parametrize(("height", "width"), [(27, 44), (45, 18)])
 def test_images_that_are_not_square_and_not_whole_strides(height, width):
     made, model = objective()
@@ -133,6 +180,8 @@ def test_classes_of_the_data_and_ones_own(tmp_path):
         made = DipObjective(size=32, classes=classes)
         made.dataset(data)
         assert made.classes == classes
+    assert not made.dataset(data).crops
+    assert DipObjective(size=32, positives="crops").dataset(data).crops
     with pytest.raises(ConfigError, match="classes=3, but"):
         DipObjective(size=32, classes=3).dataset(data)
 

@@ -207,6 +207,7 @@ def test_a_propagated_frame_is_shown_without_its_features(file):
     with Session(MODEL, file, classes=["background", "box"], max_memory=1000) as session:
         session.mask_label(0, truth(0))
         list(session.propagate())
+        session._store.close()  # what it computes in the background ends first
         computed = session._store.computed
         for number in range(1, FRAMES):
             session.labels(number)

@@ -211,6 +211,8 @@ def test_the_verb_trains_a_third_partys_objective_by_name(tmp_path, capsys):
         assert cli.main(["train", *map(str, words)]) == 0
         assert "two steps" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+    assert cli.main(["train", str(file), "--dry-run", "resume=state"]) == 2
+    assert "resume=state and a dry run, which begins at the start" in capsys.readouterr().err
     assert cli.main(["train", "--dry-run", "steps=3"]) == 2
     assert "train needs a preset or a YAML file" in capsys.readouterr().err
     assert cli.main(["train", str(file), "steps=4", "objective.args.side=24"]) == 0

@@ -224,7 +224,9 @@ class TrainConfig:
         write_text(path, dump_yaml(self.to_dict()))
 
     def dry(self, out: Path) -> TrainConfig:
-        """Two steps that leave nothing but `out`, and validate nothing."""
+        """Two steps from the start that leave nothing but `out`, and validate nothing."""
+        if self.resume not in ("auto", "never"):
+            raise ConfigError(f"resume={self.resume} and a dry run, which begins at the start: leave one of them out")
         average = replace(self.average, start=min(self.average.start, 2))
         short = replace(self, steps=2, epochs=None, average=average)
         return replace(short, out=str(out), log=1, save=Save(0, 1), validate=Validate(), resume="never")

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import CheckpointError, InputError
 from dense_ctx.interfaces import DenseFeatures, FitContext
+from dense_ctx.persistence.file_args import CHANNELS
 
 
 def noise(*shape, seed=0):
@@ -177,7 +178,9 @@ def test_a_class_that_only_the_setting_knows_is_predicted_as_nothing():
     wider = RetrievalProbe()
     wider.load_state_dict({**state, "numbers": torch.tensor([2, 5])})
     assert wider.predict(image(patches, (4, 4)))[:, 3:].eq(0).all()
-    for numbers in ([2, 2], [2, 1 << 40]):
+    wider.load_state_dict({**state, "numbers": torch.tensor([2, CHANNELS.stop])})
+    assert wider.width_ == CHANNELS.stop
+    for numbers in ([2, 2], [2, CHANNELS.stop + 1], [2, 1 << 40]):
         with pytest.raises(CheckpointError, match=r"values of 3 classes where numbers says"):
             RetrievalProbe().load_state_dict({**state, "numbers": torch.tensor(numbers)})
 

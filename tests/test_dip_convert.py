@@ -66,6 +66,7 @@ def test_a_checkpoint_with_the_script_s_arguments_is_converted_where_its_user_al
         "posix.system",
         "os",
         "builtins.eval",
+        "numpy.ndarray",
         "argparse",
         "argparse.Namespace.__init__",
         "numpy.load",

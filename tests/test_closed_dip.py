@@ -1,4 +1,4 @@
-"""DIP's prediction, losses and settings at their limits, and the joint batch of two pretended processes."""
+"""DIP's prediction and losses at their limits, and the joint batch of two pretended processes."""
 
 import math
 
@@ -6,13 +6,10 @@ import pytest
 import torch
 from dense_ctx_dip import distributed
 from dense_ctx_dip.distributed import draw_distractors, gather, total, world
-from dense_ctx_dip.objective import DipObjective
 from dense_ctx_dip.soft_labels import blocks_of, label_counts, pixels_of, prediction_loss, soft_predict
-from dip_data import tasks
 from torch.nn import functional
 
-from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.testing import tiny_model
+from dense_ctx.errors import InputError
 
 
 def noise(*shape, seed=0):
@@ -157,6 +154,7 @@ def test_draws_follow_the_generator(batch):
 
     assert torch.equal(drawn(3, 1), drawn(3, 1))
     assert torch.equal(drawn(9, 1)[:3], drawn(3, 1)) or batch == 3
+    assert torch.equal(drawn(9, 1, True), drawn(9, 1, True))
     assert drawn(0, 1).shape == drawn(0, 1, True).shape == (0, batch)
     assert drawn(0, 1).dtype == drawn(0, 1, True).dtype == torch.int64
     counts = torch.bincount(drawn(2 * (batch - 1), 5)[:, 0], minlength=batch)
@@ -164,202 +162,3 @@ def test_draws_follow_the_generator(batch):
     firsts = {tuple(drawn(1, seed)[0].tolist()) for seed in range(40)}
     assert len(firsts) == {2: 1, 3: 2}.get(batch, len(firsts))
     assert batch < 8 or len(firsts) > 30
-
-
-# ---------------------------------------------------------------------- the objective
-
-
-def batch(count=3, size=32, classes=4, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    cells = torch.randint(-1, classes, (2, count, size // 8, size // 8), generator=draw)
-    labels = cells.repeat_interleave(8, 2).repeat_interleave(8, 3)
-    images = torch.rand(2, count, 3, size, size, generator=draw)
-    return {"query": images[0], "positive": images[1], "query_labels": labels[0], "positive_labels": labels[1],
-            "seed": torch.arange(count)}  # fmt: skip
-
-
-def objective(**args):
-    torch.manual_seed(0)
-    made = DipObjective(**{"size": 32, "out": 6, "hidden": 2, "classes": 4, **args})
-    model = tiny_model()
-    made.setup(model, (), fresh=True)
-    return made, model
-
-
-@pytest.mark.parametrize("loss", ["nll", "official"])
-@pytest.mark.parametrize(("temperature", "classes"), [(0.07, 4), (0.5, 4), (0.3, 9), (0.3, None)])
-def test_the_loss_of_a_batch_by_definition(loss, temperature, classes):
-    made, model = objective(loss=loss, temperature=temperature, classes=classes)
-    given, supports = batch(), torch.tensor([[1, 2, 0], [1, 0, 0]])
-    given["positive_labels"][0] = -1  # the first query's own positive says nothing
-    given["query_labels"][2] = -1
-    found = made(model, {**given, "distractors": supports})
-    rows, grid, _ = made._rows(model, torch.cat([given["query"], given["positive"]]))
-    rows = made.projector(rows)
-    counts = [label_counts(given[key], grid, 4) for key in ("query_labels", "positive_labels")]
-    predicted, valid = soft_predict(rows[:3], rows[3:], counts[1], blocks_of(0, 3, supports), temperature)
-    each = [prediction_loss(predicted[i : i + 1], counts[0][i : i + 1], loss, classes or 4) for i in range(3)]
-    pixels = sum(number for _, number in each)
-    torch.testing.assert_close(found.total, sum(value for value, _ in each) / pixels)
-    right = counts[0].gather(-1, predicted.argmax(-1, keepdim=True)).sum() / pixels
-    torch.testing.assert_close(found.logs["accuracy"], right)
-    assert float(found.logs["unsupported"]) == 0
-    assert bool(valid.all())
-    alone = made(model, {**given, "distractors": supports[:0]})  # the first query has no labelled support
-    assert float(alone.logs["unsupported"]) == pytest.approx(1 / 3)
-    predicted, _ = soft_predict(rows[:3], rows[3:], counts[1], blocks_of(0, 3, supports[:0]), temperature)
-    only, number = prediction_loss(predicted[1:2], counts[0][1:2], loss, classes or 4)
-    torch.testing.assert_close(alone.total, only / number)
-    given["query_labels"][:] = -1
-    nothing = made(model, {**given, "distractors": supports})
-    assert nothing.total.item() == nothing.logs["accuracy"].item() == 0
-
-
-def test_the_loss_of_two_processes_is_of_the_joint_batch(monkeypatch):
-    """This one has half of 2,000 pixels beside another's: its loss is scaled to half the joint number."""
-    made, model = objective(distractors=0)
-    alone = made(model, batch())
-    pixels = float((batch()["query_labels"] >= 0).sum())
-    monkeypatch.setattr("dense_ctx_dip.objective.world", lambda: (0, 2))
-    monkeypatch.setattr("dense_ctx_dip.objective.total", lambda value: value + 500)
-    joint = made(model, batch())
-    torch.testing.assert_close(joint.total, alone.total * pixels / ((pixels + 500) / 2))
-    direct, model = objective(direct=True, out=6144, hidden=7)
-    scaled = direct(model, batch()).total
-    monkeypatch.undo()
-    both = pixels + float((batch()["positive_labels"] >= 0).sum())  # it classifies the positives too
-    torch.testing.assert_close(scaled, direct(model, batch()).total * both / ((both + 500) / 2))
-
-
-def test_accuracy_of_a_single_pixel():
-    for args in ({}, {"direct": True, "out": 6144, "hidden": 7}):
-        made, model = objective(**args)
-        given = batch()
-        given["query_labels"][:] = given["positive_labels"][:] = -1
-        given["query_labels"][1, 3, 3] = 2
-        if not args:
-            given["positive_labels"][:, 3, 3] = 2
-        logs = made(model, given).logs
-        assert float(logs["accuracy"]) in ((0.0, 1.0) if args else (1.0,))
-    right = set()
-    for seed in range(12):
-        torch.nn.init.normal_(made.projector[1].bias, generator=torch.Generator().manual_seed(seed))
-        right.add(float(made(model, given).logs["accuracy"]))
-    assert right == {0.0, 1.0}
-
-
-def test_the_decoder_is_what_is_compared_where_it_trains():
-    made, model = objective(train="decoder")
-    given = batch()
-    images = torch.cat([given["query"], given["positive"]])
-    features, padded = model.encode(images)
-    grid = tuple(features.maps[-1].shape[-2:])
-    rows, found, full = made._rows(model, images)
-    assert (found, full) == (grid, (32, 32))
-    torch.testing.assert_close(rows, model.decoder(features, padded, grid).flatten(2).mT)
-    plain, model = objective()
-    torch.testing.assert_close(plain._rows(model, images)[0], model.encode(images)[0].maps[-1].flatten(2).mT)
-
-
-@pytest.mark.parametrize(("height", "width"), [(27, 44), (45, 18)])
-def test_images_that_are_not_square_and_not_whole_strides(height, width):
-    made, model = objective()
-    given = {key: value[..., :height, :width] if value.ndim > 1 else value for key, value in batch(size=48).items()}
-    images, supports = torch.cat([given["query"], given["positive"]]), torch.tensor([[1, 2, 0]])
-    rows, grid, full = made._rows(model, images)
-    assert full == tuple(model.encode(images)[1].shape[-2:])
-    assert full != (height, width)
-    rows, counts = made.projector(rows), []
-    for key in ("query_labels", "positive_labels"):
-        padded = torch.full((3, *full), -1)
-        padded[:, :height, :width] = given[key]
-        counts.append(label_counts(padded, grid, 4))
-    predicted, _ = soft_predict(rows[:3], rows[3:], counts[1], blocks_of(0, 3, supports), 0.07)
-    loss, pixels = prediction_loss(predicted, counts[0], "nll", 4)
-    torch.testing.assert_close(made(model, {**given, "distractors": supports}).total, loss / pixels)
-    for key in ("query_labels", "positive_labels"):
-        for wrong in (given[key][:, 1:], given[key][:, :, 1:], given[key][:2]):
-            with pytest.raises(InputError, match="do not fit the images"):
-                made(model, {**given, key: wrong})
-
-
-def test_classes_of_the_data_and_ones_own(tmp_path):
-    data = tasks(tmp_path)
-    made = DipObjective(size=32)
-    made.dataset(data)
-    assert made.classes == 4
-    for classes in (4, 5):
-        made = DipObjective(size=32, classes=classes)
-        made.dataset(data)
-        assert made.classes == classes
-    with pytest.raises(ConfigError, match="classes=3, but"):
-        DipObjective(size=32, classes=3).dataset(data)
-
-
-def test_drawn_distractors_follow_all_seeds_in_order():
-    made, _ = objective()
-
-    def drawn(*seeds):
-        return made._distractors({"seed": torch.tensor(seeds)} if seeds else {}, 8).tolist()
-
-    assert drawn(*range(8)) == drawn(*range(8))
-    assert (
-        len({str(drawn(*seeds)) for seeds in ([0] * 8, [1] + [0] * 7, [0] * 7 + [1], range(8), range(7, -1, -1))}) == 5
-    )
-    assert drawn() == drawn(*[0] * 8)
-    assert len(drawn()) == 7
-    assert drawn(*[(1 << 62) - 1] * 8) != drawn(*[3] * 8)
-    for wrong in (torch.zeros(8), torch.zeros(2, 7).long(), torch.zeros(8).long(), torch.full((1, 8), -1),
-                  torch.full((1, 8), 8)):  # fmt: skip
-        with pytest.raises(InputError, match=r"distractors are int64 \[n, 8\]"):
-            made._distractors({"distractors": wrong}, 8)
-    assert made._distractors({"distractors": torch.full((1, 8), 7)}, 8).tolist() == [[7] * 8]
-
-
-def test_settings_at_their_limits():
-    fine = [
-        {"distractors": 0}, {"temperature": 1e-6}, {"hidden": 1}, {"out": 0}, {"size": 1}, {"classes": 1},
-        {"scale": [0.5, 0.5]}, {"scale": [1, 1]}, {"scale": (1e-6, 1.0)}, {"resize": 224}, {"resize": 256},
-        {"train": "blocks", "blocks": 1}, {"blocks": 3}, {"direct": True}, {"projector_lr": 0.1},
-        {"direct": True, "projector_lr": 0.1},
-    ]  # fmt: skip
-    wrong = [
-        {"distractors": -1}, {"temperature": 0.0}, {"hidden": 0}, {"out": -1}, {"size": 0}, {"classes": 0},
-        {"scale": [0.0, 1.0]}, {"scale": [0.5, 1.01]}, {"scale": [0.6, 0.5]}, {"scale": [0.5]},
-        {"scale": [0.2, 0.5, 1.0]}, {"resize": 223}, {"resize": 256, "positives": "crops"},
-        {"resize": 256, "scale": [0.4, 1.0]}, {"direct": True, "loss": "official"}, {"direct": True, "hidden": 6},
-        {"direct": True, "official_distractors": True}, {"train": "adapters", "blocks": 1}, {"loss": "l1"},
-        {"positives": "all"}, {"train": "every"}, {"direct": True, "out": 5}, {"direct": True, "distractors": 6},
-        {"out": 0, "hidden": 6}, {"out": 0, "projector_lr": 0.1}, {"direct": True, "temperature": 0.08},
-    ]  # fmt: skip
-    for args in fine:
-        DipObjective(**args)
-    for args in wrong:
-        with pytest.raises(ConfigError):
-            DipObjective(**args)
-    plain = DipObjective()
-    assert (plain.distractors, plain.temperature, plain.hidden, plain.out, plain.size) == (7, 0.07, 7, 6144, 224)
-    assert (plain.loss, plain.official_distractors, plain.direct, plain.scale) == ("nll", False, False, (0.4, 1.0))
-    with pytest.raises(ConfigError, match="direct=true needs the number of pseudo-classes"):
-        DipObjective(direct=True).setup(tiny_model(), (), fresh=True)
-
-
-def test_heads_and_groups():
-    made, _ = objective()
-    assert [tuple(p.shape) for p in made.projector.parameters() if p.ndim == 2][1][0] == 6
-    direct, _ = objective(direct=True, out=6144, hidden=7)
-    assert direct.projector[1].out_features == 4
-    bare, model = objective(out=0, hidden=7)
-    assert bare.projector is None
-    groups = bare.setup(model, (), fresh=True)
-    assert all("lr" not in group for group in groups)
-    rated = DipObjective(size=32, out=6, hidden=2, projector_lr=0.5)
-    groups = rated.setup(tiny_model(), (), fresh=True)
-    assert [group.get("lr") for group in groups][-2:] == [0.5, 0.5]
-    first = rated.projector
-    rated.setup(tiny_model(), (), fresh=True)
-    assert rated.projector is first  # of a run that goes on
-    decoder = DipObjective(size=32, out=6, hidden=2, train="decoder")
-    model = tiny_model()
-    decoder.setup(model, (), fresh=True)
-    assert decoder.projector.fc1.in_features == model.dim

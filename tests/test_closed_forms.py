@@ -1,74 +1,32 @@
 """Closed forms against naive references, where their settings tell: what mutants of them that survived had changed."""
 
-import inspect
 import math
 
 import numpy as np
 import pytest
 import torch
 from dense_ctx_dip import ncut
-from dense_ctx_dip.ncut import affinity, ncut_segments, recursive_cut
-from dense_ctx_dip.ncut_batch import ncut_segments_of, recursive_cuts
 from dense_ctx_dip.projector import Projector
-from dense_ctx_dip.segmenters import NcutSegmenter
 from dense_ctx_dip.soft_labels import compact, soft_predict
-from dense_ctx_lila.losses import edge_loss, matching_loss
 from dense_ctx_lila.pamr import affinity as neighbours
-from dense_ctx_lila.pamr import refine
-from dense_ctx_lila.regression import Regression
 from dense_ctx_lila.ridge import ridge_fit
 from dense_ctx_maxa import attention
 from dense_ctx_maxa.attention import CrossAttention, GaussianBias
 from dense_ctx_maxa.positions import cell_centres
-from dense_ctx_metrics.segmentation import SegmentationMetric, ZeroShotMetric, confusion_matrix, match
 from dense_ctx_metrics.vos import boundary_f, object_scores, statistics
 from dense_ctx_predict import track
-from dense_ctx_probes.knn import KnnProbe, soft_knn
+from dense_ctx_probes.knn import KnnProbe
 from dense_ctx_probes.local_knn import Propagator, upsampled_votes
 from dense_ctx_probes.propagation import PropagationProbe
-from dense_ctx_probes.retrieval import RetrievalProbe
 from dense_ctx_probes.ridge import RidgeProbe
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import tiny_model
 
-DINO = {"n_last_frames": 7, "size_mask_neighborhood": 12, "topk": 5, "temperature": 0.1}  # its evaluation's
-HUMMINGBIRD = {"k": 30, "temperature": 0.02}
-DIFFCUT = {"tau": 0.5, "alpha": 10.0}
-DEFAULTS = {  # the published numbers, and where none is published ours as documented
-    ridge_fit: {"penalty": 0.1, "bias": "free", "mean": True},
-    Regression: {"penalty": 0.1, "relative": True, "bias": "free", "mean": True, "stride": 7},
-    RidgeProbe: {"penalty": 1e-3, "bias": "free", "mean": True},
-    refine: {"pyramid": (4, 2, 1), "iterations": (20, 10, 5), "dilations": (1, 3, 5)},  # LILA, appendix B
-    edge_loss: {"sigma": 0.1, "reduction": "mean"},
-    matching_loss: {"sigma": 0.1, "gamma": 1.0},
-    soft_knn: HUMMINGBIRD,
-    KnnProbe: {**HUMMINGBIRD, "memory": 65_536},
-    RetrievalProbe: {**HUMMINGBIRD, "memory": 10_240_000, "mode": "sound"},
-    Propagator: DINO,
-    PropagationProbe: DINO,
-    track: {**DINO, "stride": 8},
-    ncut_segments: {**DIFFCUT, "official_quirk": False},
-    ncut_segments_of: {**DIFFCUT, "official_quirk": False},
-    NcutSegmenter: {**DIFFCUT, "official_quirk": False},
-    affinity: {"alpha": 10.0},
-    recursive_cut: {"tau": 0.5, "official_quirk": False, "exact": False},
-    recursive_cuts: {"tau": 0.5, "official_quirk": False},
-    soft_predict: {"temperature": 0.07},
-    Projector: {"hidden": 7, "out": 6144},
-    boundary_f: {"tolerance": 0.008},
-}
-
 
 def noise(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize("function", DEFAULTS, ids=lambda f: f.__name__)
-def test_defaults(function):
-    parameters = inspect.signature(function).parameters
-    assert {name: parameters[name].default for name in DEFAULTS[function]} == DEFAULTS[function]
 
 
 # ---------------------------------------------------------------------- propagation
@@ -148,47 +106,6 @@ def test_ids_of_every_type_and_above_what_a_byte_holds(kind):
 
 def test_statistics_take_a_list():
     assert statistics([0.0, 1.0, 1.0, 1.0]) == statistics(np.array([0.0, 1.0, 1.0, 1.0]))
-
-
-def test_matching_is_by_iou_and_not_by_counts():
-    confusion = torch.tensor([[30, 10, 0], [60, 14, 2], [0, 6, 3]])  # the commonest pair has not the best IoUs
-    from itertools import permutations
-
-    table = confusion.double()
-    ious = table / (table.sum(1)[:, None] + table.sum(0)[None] - table)
-    best = max(permutations(range(3)), key=lambda order: sum(ious[true, k] for k, true in enumerate(order)))
-    assert match(confusion, "hungarian").classes.tolist() == list(best)
-    assert match(confusion, "many_to_one").classes.tolist() == ious.argmax(0).tolist()
-    lopsided = torch.tensor([[50, 9], [40, 1]])  # counts sum to more one way, IoUs the other
-    table = lopsided.double()
-    ious = table / (table.sum(1)[:, None] + table.sum(0)[None] - table)
-    straight, crossed = ious[0, 0] + ious[1, 1], ious[0, 1] + ious[1, 0]
-    assert (match(lopsided, "hungarian").classes.tolist() == [0, 1]) == bool(straight > crossed)
-
-
-def test_scores_of_two_images_together_and_merged():
-    names = ("ground", "red", "blue", "sky")
-    whole, parts = ZeroShotMetric(names, unseen=("blue",)), [ZeroShotMetric(names, unseen=("blue",)) for _ in range(2)]
-    for seed in range(2):
-        prediction, target = noise(3, 9, 8, seed=seed).softmax(0), (noise(9, 8, seed=7 + seed) * 2).long().clamp(-1, 2)
-        whole.update(prediction, target)
-        parts[seed].update(prediction, target)
-    parts[0].merge(parts[1].state())
-    scores = whole.compute()
-    assert parts[0].compute() == scores
-    assert scores.counts["images"] == 2
-    table = whole.confusion.double()
-    ious = table.diag() / (table.sum(0) + table.sum(1) - table.diag())
-    assert scores.parts == {**dict(zip(names, ious.tolist(), strict=True)), "sky": None}
-    seen, unseen = float((ious[0] + ious[1]) / 2), float(ious[2])
-    assert scores.values["seen"] == pytest.approx(seen)
-    assert scores.values["unseen"] == pytest.approx(unseen)
-    assert scores.values["harmonic"] == pytest.approx(2 * seen * unseen / (seen + unseen))
-    with pytest.raises(InputError, match="the data set lacks: sea"):
-        ZeroShotMetric(names, unseen=("sea", "blue"))
-    with pytest.raises(InputError, match="ids run from -1"):
-        confusion_matrix(torch.tensor([[-1]]), torch.tensor([[0]]), 2)
-    assert SegmentationMetric(names, "many_to_one", clusters=6).confusion.shape == (4, 6)
 
 
 # ---------------------------------------------------------------------- ncut, DIP
@@ -317,22 +234,6 @@ def test_cells_of_k_nn_are_means_of_what_is_labelled_and_inside(task):
         DenseFeatures(torch.zeros(1, 1, 200, 300), pixels), torch.zeros(1, 200, 300).long()
     )
     assert len(large.keys_) == 100 * 150  # the least stride that gives an image at most 16,384 cells
-
-
-def test_what_a_probe_may_be_asked_for():
-    for make in (KnnProbe, RetrievalProbe):
-        make(k=1, memory=1, temperature=1e-6)
-        for name in ("k", "memory", "temperature"):
-            with pytest.raises(InputError, match=f"{name}=0"):
-                make(**{name: 0})
-    KnnProbe(stride=1)
-    features, labels = noise(2, 3, 4), torch.ones(2, 3, 4)
-    Propagator(features, labels, 0, 0, 1, 1e-6)
-    for name, value in (("n_last_frames", -1), ("size_mask_neighborhood", -1), ("topk", 0), ("temperature", 0.0)):
-        with pytest.raises(InputError, match=f"{name}={value}"):
-            Propagator(features, labels, **{name: value})
-    with pytest.raises(InputError, match="No labelled pixel"):
-        PropagationProbe().partial_fit(DenseFeatures(noise(1, 3, 4, 5), noise(1, 3, 4, 5)), -torch.ones(1, 4, 5).long())
 
 
 def test_sigmas_start_spread_from_4_to_16_hundredths():

@@ -150,3 +150,48 @@ def test_zero_shot_scores_leave_out_what_is_absent():
     nothing.update(torch.eye(3)[:, None], torch.tensor([[0, 1, 2]]))
     assert math.isnan(nothing.compute().values["unseen"])
     assert math.isnan(nothing.compute().values["harmonic"])
+
+
+def test_matching_is_by_iou_and_not_by_counts():
+    confusion = torch.tensor([[30, 10, 0], [60, 14, 2], [0, 6, 3]])  # the commonest pair has not the best IoUs
+    from itertools import permutations
+
+    table = confusion.double()
+    ious = table / (table.sum(1)[:, None] + table.sum(0)[None] - table)
+    best = max(permutations(range(3)), key=lambda order: sum(ious[true, k] for k, true in enumerate(order)))
+    assert match(confusion, "hungarian").classes.tolist() == list(best)
+    assert match(confusion, "many_to_one").classes.tolist() == ious.argmax(0).tolist()
+    lopsided = torch.tensor([[50, 9], [40, 1]])  # counts sum to more one way, IoUs the other
+    table = lopsided.double()
+    ious = table / (table.sum(1)[:, None] + table.sum(0)[None] - table)
+    straight, crossed = ious[0, 0] + ious[1, 1], ious[0, 1] + ious[1, 0]
+    assert (match(lopsided, "hungarian").classes.tolist() == [0, 1]) == bool(straight > crossed)
+
+
+def test_scores_of_two_images_together_and_merged():
+    names = ("ground", "red", "blue", "sky")
+    draw = torch.Generator().manual_seed(0)
+    whole, parts = ZeroShotMetric(names, unseen=("blue",)), [ZeroShotMetric(names, unseen=("blue",)) for _ in range(2)]
+    for seed in range(2):
+        prediction, target = (
+            torch.randn(3, 9, 8, generator=draw).softmax(0),
+            (torch.randn(9, 8, generator=draw) * 2).long().clamp(-1, 2),
+        )
+        whole.update(prediction, target)
+        parts[seed].update(prediction, target)
+    parts[0].merge(parts[1].state())
+    scores = whole.compute()
+    assert parts[0].compute() == scores
+    assert scores.counts["images"] == 2
+    table = whole.confusion.double()
+    ious = table.diag() / (table.sum(0) + table.sum(1) - table.diag())
+    assert scores.parts == {**dict(zip(names, ious.tolist(), strict=True)), "sky": None}
+    seen, unseen = float((ious[0] + ious[1]) / 2), float(ious[2])
+    assert scores.values["seen"] == pytest.approx(seen)
+    assert scores.values["unseen"] == pytest.approx(unseen)
+    assert scores.values["harmonic"] == pytest.approx(2 * seen * unseen / (seen + unseen))
+    with pytest.raises(InputError, match="the data set lacks: sea"):
+        ZeroShotMetric(names, unseen=("sea", "blue"))
+    with pytest.raises(InputError, match="ids run from -1"):
+        confusion_matrix(torch.tensor([[-1]]), torch.tensor([[0]]), 2)
+    assert SegmentationMetric(names, "many_to_one", clusters=6).confusion.shape == (4, 6)

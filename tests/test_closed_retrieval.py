@@ -1,18 +1,13 @@
-"""Retrieval's memory by definition: which patches stay and in what order, files in small blocks, states."""
-
-import os
-import tempfile
+"""Retrieval by definition: which patches stay and in what order, predictions at any size, states."""
 
 import pytest
 import torch
-from dense_ctx_probes import retrieval, retrieval_blocks, retrieval_files
+from dense_ctx_probes import retrieval
 from dense_ctx_probes.retrieval import RetrievalProbe
-from dense_ctx_probes.retrieval_bank import Bank
 from dense_ctx_probes.retrieval_cells import patch_of
-from dense_ctx_probes.retrieval_files import RowFile
 from torch.nn import functional
 
-from dense_ctx.errors import CheckpointError, InputError, NotFittedError
+from dense_ctx.errors import CheckpointError, InputError
 from dense_ctx.interfaces import DenseFeatures, FitContext
 
 
@@ -23,108 +18,6 @@ def noise(*shape, seed=0):
 def image(patches, size, extent=(1.0, 1.0), pixels=None):
     pixels = torch.zeros(len(patches), 1, *size) if pixels is None else pixels
     return DenseFeatures(pixels, patches, None, extent)
-
-
-# ---------------------------------------------------------------------- the bank
-
-
-@pytest.mark.parametrize("folder", [False, True])
-@pytest.mark.parametrize("size", [1, 5, 12, 13, 16, 100])
-def test_shares_of_a_bank(tmp_path, monkeypatch, folder, size):
-    """Each image's first rows, at most size // images; beyond `size` images later ones have none."""
-    monkeypatch.setattr(retrieval_files, "_BLOCK", 2)
-    bank, parts = Bank(size, folder=tmp_path if folder else None), []
-    for index, count in enumerate((7, 3, 9, 1, 6, 8, 2)):
-        parts.append((3 * noise(count, 4, seed=index), noise(count, 2, seed=50 + index)))
-        bank.add(*parts[-1])
-        assert bank.rows <= 1.25 * size
-        if index in (2, 4, 6):
-            share = max(1, size // len(parts))
-            keys, values = bank.whole()
-            torch.testing.assert_close(
-                keys, torch.cat([functional.normalize(k[:share], dim=1) for k, _ in parts[:size]])
-            )
-            assert torch.equal(values, torch.cat([v[:share] for _, v in parts[:size]]))
-            assert bank.whole()[0] is keys  # joined once
-            assert bank.counts().tolist() == [min(len(k), share) for k, _ in parts[:size]] + [0] * (len(parts) - size)
-    assert len(bank) == 7
-
-
-def test_directions_and_types_of_a_bank(tmp_path):
-    rows = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
-    for folder in (None, tmp_path):
-        bank = Bank(9, folder=folder)
-        with pytest.raises(NotFittedError, match="The support set is empty"):
-            bank.whole()
-        bank.add(rows, torch.ones(2, 3))
-        torch.testing.assert_close(bank.whole()[0], torch.tensor([[0.6, 0.8], [0.0, 0.0]]))  # no direction: nothing
-        with pytest.raises(InputError, match="features have 3 dimensions; those in memory 2"):
-            bank.add(torch.ones(1, 3), torch.ones(1, 3))
-        plain = Bank(9, torch.float16, unit=False, folder=folder)
-        plain.add(rows, torch.ones(2, 3))
-        assert plain.whole()[0].dtype == plain.whole()[1].dtype == torch.float16
-        assert torch.equal(plain.whole()[0], rows.half())
-    grown = Bank(9)
-    grown.add(rows, torch.ones(2, 1))
-    first = grown.whole()
-    grown.add(rows, torch.full((2, 3), 2.0))
-    assert first[1].shape == (2, 1)
-    assert grown.whole()[1].tolist() == [[1, 0, 0], [1, 0, 0], [2, 2, 2], [2, 2, 2]]
-
-
-@pytest.mark.parametrize("folder", [False, True])
-def test_a_restored_bank_is_not_copied_and_goes_on(tmp_path, folder):
-    keys, values, counts = noise(7, 3), noise(7, 2, seed=1), torch.tensor([3, 0, 4])
-    bank = Bank(12, folder=tmp_path if folder else None)
-    bank.add(noise(2, 3), noise(2, 2))
-    bank.whole()
-    bank.restore(keys, values, counts)
-    assert torch.equal(bank.whole()[0], keys)
-    assert torch.equal(bank.whole()[1], values)
-    assert bank.counts().tolist() == [3, 0, 4]
-    assert folder or bank.whole()[0].data_ptr() == keys.data_ptr()
-    bank.add(torch.ones(5, 3), torch.ones(5, 2))
-    assert bank.counts().tolist() == [3, 0, 3, 3]
-    assert torch.equal(bank.whole()[1], torch.cat([values[:6], torch.ones(3, 2)]))
-    small = Bank(3, folder=tmp_path if folder else None)
-    small.restore(keys, values, counts)
-    assert torch.equal(small.whole()[0], keys[[0, 3]])
-    assert small.counts().tolist() == [1, 0, 1]
-    for wrong in ((keys[:6], values, counts), (keys, values[:6], counts), (keys, values, counts[:2])):
-        with pytest.raises(InputError, match="a bank of"):
-            bank.restore(*wrong)
-
-
-def test_rows_in_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieval_files, "_BLOCK", 3)
-    opened, make = [], tempfile.mkstemp
-    monkeypatch.setattr(tempfile, "mkstemp", lambda **args: opened.append(make(**args)) or opened[-1])
-    file = RowFile(tmp_path / "a/b", "keys", torch.float32)
-    with pytest.raises(OSError, match="descriptor"):
-        os.fstat(opened[0][0])  # closed
-    rows = noise(20, 3)
-    for part in (rows[:7], rows[7:8], rows[8:]):
-        file.append(part)
-    assert (file.rows, file.width) == (20, 3)
-    assert torch.equal(file.view(), rows)
-    with pytest.raises(InputError, match="rows of 2 numbers, where the file has 3"):
-        file.append(rows[:, :2])
-    counts, quotas = [7, 1, 0, 12], [2, 1, 0, 9]
-    file.keep(counts, quotas)
-    assert file.rows == 12
-    assert torch.equal(file.view(), torch.cat([rows[:2], rows[7:8], rows[8:17]]))
-    assert file.path.stat().st_size == 12 * 3 * 4
-    file.append(rows[:1])
-    assert torch.equal(file.view()[12:], rows[:1])
-    file.clear()
-    assert (file.rows, file.width, file.path.stat().st_size) == (0, None, 0)
-    file.append(rows[:, :2])
-    assert torch.equal(file.view(), rows[:, :2])
-    path = file.path
-    assert path.name.startswith("bank-keys-")
-    assert path.suffix == ".bin"
-    del file
-    assert not path.exists()
 
 
 # ---------------------------------------------------------------------- which patches
@@ -163,6 +56,25 @@ def test_the_patches_that_stay(sampling, mode):
     assert probe.seen_ == 2
 
 
+@pytest.mark.parametrize("sampling", ["balanced", "uniform"])
+def test_patches_of_equal_draws_stay_in_their_order(sampling):
+    patches, draws = torch.arange(1.0, 4097).view(1, 1, 64, 64), torch.full((1, 4096), 0.5)
+    draws[0, ::3] = 0.25
+    probe = RetrievalProbe(mode="dip", sampling=sampling, memory=4000)
+    probe.partial_fit(image(patches, (64, 64)), torch.zeros(1, 64, 64).long(), draws)
+    order = sorted(range(4096), key=lambda patch: float(draws[0, patch]))  # Python's sort is stable
+    assert (probe.bank_.whole()[0][:, 0] - 1).tolist() == order[:4000]
+
+
+@pytest.mark.parametrize("memory", [15, 16])
+def test_patches_that_all_fit_stay_in_the_order_of_the_image(memory):
+    patches, draws = noise(1, 3, 4, 4), torch.arange(16).flip(0)[None] / 16
+    probe = RetrievalProbe(mode="dip", sampling="uniform", memory=memory)
+    probe.partial_fit(image(patches, (4, 4)), torch.zeros(1, 4, 4).long(), draws)
+    rows = patches[0].flatten(1).T
+    assert torch.equal(probe.bank_.whole()[0], rows if memory == 16 else rows.flip(0)[:15])
+
+
 def test_draws_and_targets_at_their_limits():
     patches, targets = noise(2, 3, 2, 2), torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
     probe = RetrievalProbe()
@@ -192,7 +104,15 @@ def test_draws_and_targets_at_their_limits():
         RetrievalProbe(classes=2).partial_fit(image(patches, (4, 4)), targets)
     assert RetrievalProbe(classes=3).partial_fit(image(patches, (4, 4)), targets).width_ == 3
     with pytest.raises(InputError, match="No labelled pixel"):
-        RetrievalProbe().partial_fit(image(patches[:0], (4, 4)), targets[:0])
+        RetrievalProbe(classes=1).partial_fit(image(patches[:0], (4, 4)), targets[:0])
+
+
+def test_patches_without_a_pixel_stay_in_memory_as_the_evaluator_has_them():
+    patches, target = noise(1, 3, 2, 2), torch.ones(1, 1, 1).long()  # a pixel beside four patches
+    for mode, count in (("sound", 1), ("official", 4), ("dip", 4)):
+        keys, values = RetrievalProbe(mode=mode, classes=2).partial_fit(image(patches, (1, 1)), target).bank_.whole()
+        assert len(keys) == count
+        assert sorted(values.tolist(), reverse=True) == [[0, 1]] + [[0, 0]] * (count - 1)
 
 
 def test_values_are_means_of_pixels_whose_every_channel_is_known():
@@ -275,49 +195,3 @@ def test_what_is_read_is_the_probes_own_or_the_evaluations():
     )
     predicted = probe.predict(image(noise(1, 2, 1, 1), (3, 5), (0.5, 0.5), pixels))
     assert torch.equal(predicted.argmax(1), torch.arange(15).view(1, 3, 5))
-
-
-# ---------------------------------------------------------------------- search
-
-
-@pytest.mark.parametrize("metric", ["product", "l2"])
-@pytest.mark.parametrize(("block", "rows"), [(7, 3), (64, 2), (300, 100), (1000, 1)])
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_blocks_of_any_size_find_the_nearest(monkeypatch, metric, block, rows, k):
-    monkeypatch.setattr(retrieval_blocks, "BLOCK", block)
-    queries, keys = noise(11, 6, seed=1), noise(333, 6)
-    keys[300:] = keys[:33] * 1.5
-    scores, found = retrieval_blocks.exhaustive(queries, keys, k, metric, rows)
-    wanted = queries @ keys.T - (keys.square().sum(1) / 2 if metric == "l2" else 0)
-    best = wanted.topk(k, 1)
-    torch.testing.assert_close(scores, best.values, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(wanted.gather(1, found), best.values, rtol=1e-5, atol=1e-5)
-    assert all(len(set(row)) == k for row in found.tolist())
-
-
-def test_the_first_look_bounds_what_rounding_takes():
-    """A key each number of which is rounded down, behind 2k that are not: the bound is that of the whole vector."""
-    keys = torch.ones(120, 64)
-    for row in range(59):
-        keys[row, row : row + 13 if row < 51 else 64] = 1 + 2.0**-7
-    keys[51:59] = keys[:8].roll(3, 1)
-    keys[59] = 1.0037  # 1 in bfloat16; the largest sum
-    keys[60:] = -keys[:60]  # the mean of all keys, which is taken off, is 0
-    scores, found = retrieval_blocks.by_first_look(torch.ones(1, 64), keys, 2, 8)
-    assert found[0, 0] == 59
-    torch.testing.assert_close(scores[0], (keys.sum(1)).topk(2).values)
-
-
-@pytest.mark.parametrize("count", [63, 64, 65, 700, 3000])
-@pytest.mark.parametrize("k", [1, 2, 9])
-def test_two_looks_find_the_largest(count, k):
-    scores = noise(5, count)
-    scores[:, -1] = 9  # in a group that is filled up
-    values, index = retrieval_blocks._top(scores, k)
-    assert torch.equal(values, scores.topk(k, 1).values)
-    assert torch.equal(scores.gather(1, index), values)
-    least = values[:, -1]
-    row, column, hit = retrieval_blocks._hits(scores, least)
-    assert sorted(zip(row.tolist(), column.tolist(), strict=True)) == [tuple(p) for p in (
-        scores > least[:, None]).nonzero().tolist()]  # fmt: skip
-    assert torch.equal(hit, scores[row, column])

@@ -148,11 +148,11 @@ def test_what_the_sums_refuse():
         stats.solve(0.0)
     with pytest.raises(InputError, match="features have 3 dimensions; earlier ones had 2"):
         stats.update(noise(2, 3), noise(2, 1))
-    for features, targets, name in ((float("nan"), 1.0, "gram, cross"), (1.0, float("inf"), "cross")):
-        lost = RidgeStats()
-        lost.update(torch.full((2, 2), features), torch.full((2, 1), targets))
+    before = stats.solve(0.1)
+    for features, targets, name in ((float("nan"), 1.0, "features"), (1.0, float("inf"), "targets")):
         with pytest.raises(NonFiniteError, match=f"NaN or infinity in {name}"):
-            lost.solve(0.0)
+            stats.update(torch.full((2, 2), features), torch.full((2, 1), targets))
+        assert torch.equal(stats.solve(0.1), before)
 
 
 def test_columns_that_are_missing_count_as_zero():

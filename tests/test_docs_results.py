@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
 TABLE = re.compile(r"^\|[ :|-]*--[ :|-]*\|$", re.MULTILINE)
-COMMAND = re.compile(r"(?:[`\n ])(?:python benchmarks/\w+\.py|dense-ctx [a-z]\w+|pytest -m) ")
+COMMAND = re.compile(r"(?:[`\n ])(?:python benchmarks/\w+\.py|dense-ctx [a-z]\w+|pytest -m)[ `]")
 DATE = re.compile(r"\b20\d\d-[01]\d-[0-3]\d\b")
 LOST = re.compile(r"not\s+reproduced\s+since\s+20\d\d-[01]\d-[0-3]\d")
 MACHINE = re.compile(r"\b(?:CPU|GPU)\b")

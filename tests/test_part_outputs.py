@@ -81,7 +81,7 @@ class Constant(Objective):
     ("result", "message"),
     [
         (torch.ones(()), r"gave tensor\(1\.\); expected Losses"),
-        (Losses(torch.ones(3)), r"gave tensor\(\[1\., 1\., 1\.\]\); expected Losses, total"),
+        (Losses(torch.ones(3)), r"gave Losses\(total=tensor\(\[1\., 1\., 1\.\]\), logs=\{\}\); expected Losses, total"),
     ],
 )
 def test_losses_that_are_none(result, message):

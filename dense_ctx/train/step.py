@@ -65,8 +65,8 @@ class TrainStep(nn.Module):
         with blamed("objective", self.objective):
             losses: Losses = self.objective(self.model, batch)
             if not isinstance(losses, Losses) or losses.total.ndim:
-                name, gave = type(self.objective).__name__, getattr(losses, "total", losses)
-                raise ContractError("losses", f"objective {name}: forward gave {gave!r:.60}; expected Losses, total []")
+                what = f"objective {type(self.objective).__name__}: forward gave {losses!r:.60}"
+                raise ContractError("losses", f"{what}; expected Losses, total []")
         return Losses(losses.total.float(), {name: value.detach() for name, value in losses.logs.items()})
 
     @torch.no_grad()

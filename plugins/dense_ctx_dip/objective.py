@@ -213,7 +213,7 @@ class DipObjective(Objective):
         support = blocks_of(rank, len(queries), self._distractors(batch, len(keys)).to(rows.device))
         predicted, supported = soft_predict(queries, keys, values, support, self.temperature)
         counts = counts * supported[:, None, None]
-        classes = max(self.classes or 0, len(present))
+        classes = max(self.classes or 1, len(present))
         loss, pixels = prediction_loss(predicted, counts, self.loss, classes)
         # DDP averages gradients over processes: this scales them to the joint batch, whatever each process ignores
         loss = loss / (total(pixels) / processes).clamp_min(1)

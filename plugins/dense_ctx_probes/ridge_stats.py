@@ -27,7 +27,12 @@ class RidgeStats:
         return 0.0 if self.gram is None else float(self.gram[-1, -1])
 
     def update(self, features: Tensor, targets: Tensor) -> None:
-        """Add rows: features [N, d], targets [N, m]."""
+        """Add rows: features [N, d], targets [N, m].
+
+        Raises:
+            InputError: shapes that do not match.
+            NonFiniteError: NaN or infinity in either; the block of rows that has it is not added.
+        """
         if features.ndim != 2 or len(features) != len(targets):
             raise InputError(
                 f"features [N, d] and targets [N, m] do not match: {list(features.shape)}, {list(targets.shape)}"
@@ -43,8 +48,12 @@ class RidgeStats:
         # float32 products over a bounded number of rows, summed in float64
         for x, y in zip(features.split(1 << 15), targets.split(1 << 15), strict=True):
             x = functional.pad(x.float(), (0, 1), value=1.0)
-            self.gram += (x.T @ x).cpu()
-            self.cross[:, : y.shape[1]] += (x.T @ y.float()).cpu()
+            gram, cross = (x.T @ x).cpu(), (x.T @ y.float()).cpu()
+            # of the products, which are small: a NaN or infinity in a row is in them too
+            require_finite("The rows of the ridge regression", "Look at the features", features=gram)
+            require_finite("The rows of the ridge regression", "Look at the targets", targets=cross)
+            self.gram += gram
+            self.cross[:, : y.shape[1]] += cross
 
     def solve(self, penalty: float, *, bias: Bias = "free", mean: bool = True) -> Tensor:
         """Coefficients [d + 1, m] with the bias last, or [d, m] without one, float32; arguments as `RidgeProbe`.
@@ -61,5 +70,4 @@ class RidgeStats:
         try:
             return solve(system, self.cross[:rows] / total).float()
         except IllConditioned:
-            require_finite("The sums of the ridge regression", "Look at the features", gram=self.gram, cross=self.cross)
             raise InputError(f"The ridge system is singular at penalty={penalty}; ask for a larger one") from None

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from dense_ctx_labels.labelme import Labelme
 from dense_ctx_labels.png import PalettePng
+from dense_ctx_probes.ensemble import EnsembleProbe
 from dense_ctx_probes.propagation import PropagationProbe
-from dense_ctx_probes.ridge import RidgeProbe
 from PIL import Image
 
 from dense_ctx import cli
@@ -52,9 +52,9 @@ def test_track(files, monkeypatch, capsys, method):
 
 @pytest.mark.parametrize("method", ["partial_fit", "predict"])
 def test_predict(files, monkeypatch, capsys, method):
-    monkeypatch.setattr(RidgeProbe, method, fail)
+    monkeypatch.setattr(EnsembleProbe, method, fail)
     line = refused(capsys, *predicted(files))
-    assert line.startswith("error: probe 'ridge' of plugin 'probes' of dense-ctx ")
+    assert line.startswith("error: probe 'ensemble' of plugin 'probes' of dense-ctx ")
     assert line.endswith(f"failed: {CAUSE}")
 
 
@@ -65,8 +65,8 @@ def test_saving_what_was_learnt(files, monkeypatch, method):
     from dense_ctx import AutoDenseModel, InContext
 
     context = InContext(AutoDenseModel.from_parts("rgb-xy")).fit(files / "photo.png", files / "mask.png")
-    monkeypatch.setattr(RidgeProbe, method, fail)
-    with pytest.raises(PluginError, match=rf"probe 'ridge' of plugin 'probes' of dense-ctx .* failed: {CAUSE}"):
+    monkeypatch.setattr(EnsembleProbe, method, fail)
+    with pytest.raises(PluginError, match=rf"probe 'ensemble' of plugin 'probes' of dense-ctx .* failed: {CAUSE}"):
         save_context(context, files / "context")
     assert not (files / "context").exists()
 

@@ -213,7 +213,7 @@ def test_bad_input_says_what_to_do():
     with pytest.raises(InputError, match="task='depth'"):
         InContext(model, task="depth")
     with pytest.raises(InputError, match="penalty=-1 is not at least 0"):
-        InContext(model, penalty=-1).fit(image, mask)
+        InContext(model, "ridge", penalty=-1).fit(image, mask)
     with pytest.raises(InputError, match="does not take"):
         InContext(model, banana=1).fit(image, mask)
     cases = [

@@ -14,13 +14,13 @@ UNUSED: dict[str, tuple[str, ...]] = {
         r"(dino_loss|ibot_patch_loss)\.",
         r"local_cls_norm\.",
     ),
-    "pooling and projection behind the deepest map": (
+    "pooling and projection after the deepest map": (
         r"(attn_pool|pooler|post_pool_norm|visual_projection)\.",
         r"visual\.(proj|head\.)",
         r"proj$",
     ),
-    "norms of a ConvNeXt's stages, which its maps do not pass": (r"norms\.\d+\.",),
-    "tokens that stand for masked patches in training": (r"(embeddings\.)?mask_token$",),
+    "norms of a ConvNeXt's stages, which its maps do not use": (r"norms\.\d+\.",),
+    "mask tokens of training": (r"(embeddings\.)?mask_token$",),
     "decoders: MAE's, FlowFeat's": (r"decoder(_\w+)?\.", r"decoder_pos_embed$"),
     "text towers": (
         r"(text|text_model|transformer|token_embedding|ln_final)\.",
@@ -37,8 +37,8 @@ UNUSED: dict[str, tuple[str, ...]] = {
         r"(memory_temporal_positional_encoding|no_memory_embedding|no_memory_positional_encoding|no_object_pointer)$",
         r"(occlusion_spatial_embedding_parameter$|temporal_positional_encoding_projection_layer\.)",
     ),
-    "the student, beside the teacher that is loaded": (r"student\.",),
-    "numbers that follow from the architecture, compared where the network has its own": (
+    "the student of a self-distillation, if the teacher is loaded": (r"student\.",),
+    "constants that follow from the architecture, compared if the network has them": (
         r"(rope_embed|rope|rope_embeddings)\.(periods|inv_freq|freqs_cos|freqs_sin)$",
         r"embeddings\.position_ids$",
         r"(.*\.)?(num_batches_tracked|relative_position_index)$",

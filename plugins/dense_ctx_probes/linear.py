@@ -14,7 +14,7 @@ from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
 from dense_ctx.persistence.file_args import SEEDS
 from dense_ctx.persistence.tensors import require_state
 
-from .targets import at_size, rows_of
+from .targets import at_size, linear_scores, rows_of
 
 
 class LinearProbe(Probe):
@@ -117,7 +117,7 @@ class LinearProbe(Probe):
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""
         weight, bias = (part.to(features.pixels.device) for part in self.coef_)
-        scores = torch.einsum("bdhw,dk->bkhw", features.pixels.float(), weight) + bias[:, None, None]
+        scores = linear_scores(features.pixels.float(), weight) + bias[:, None, None]
         scores = at_size(scores, size, features.pixels)
         return scores.softmax(1) if self.task == "segmentation" else scores
 

@@ -14,7 +14,7 @@ from dense_ctx.numerics import Bias
 from dense_ctx.persistence.tensors import require_state
 
 from .ridge_stats import RidgeStats
-from .targets import at_size, probabilities, rows_of
+from .targets import at_size, linear_scores, probabilities, rows_of
 
 
 class RidgeProbe(Probe):
@@ -65,7 +65,7 @@ class RidgeProbe(Probe):
         """[B, K, *size]: probabilities or values."""
         coefficients = self.coef_.to(features.pixels.device)
         pixels = features.pixels.float()
-        scores = torch.einsum("bdhw,dk->bkhw", pixels, coefficients[: pixels.shape[1]])
+        scores = linear_scores(pixels, coefficients[: pixels.shape[1]])
         if self.bias != "none":
             scores = scores + coefficients[-1][:, None, None]
         scores = at_size(scores, size, pixels)

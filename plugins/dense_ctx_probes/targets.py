@@ -52,6 +52,15 @@ def check(features: DenseFeatures, targets: Tensor, task: Task, any_size: bool =
         raise InputError(f"Targets are {targets.shape[-1]} pixels wide, features {width}")
 
 
+def linear_scores(pixels: Tensor, weight: Tensor) -> Tensor:
+    """[B, K, H, W] of pixels [B, D, H, W] and a weight [D, K], which is on their device.
+
+    Pixel by pixel: rows of D numbers multiply fast in either memory format, also where padding was cut off, which the
+    sum over the second axis answers with a copy of all pixels (2.5 s of a processor at 496 x 480 x 854, 0.16 s so).
+    """
+    return (pixels.permute(0, 2, 3, 1) @ weight).permute(0, 3, 1, 2)
+
+
 def at_size(scores: Tensor, size: Size | None, pixels: Tensor) -> Tensor:
     """Scores [B, K, h, w] at `size`, by default the pixel features' own."""
     size = size or (pixels.shape[-2], pixels.shape[-1])

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from dense_ctx_dip.ncut import affinity, ncut_segments, recursive_cut
+from dense_ctx_dip.ncut import affinity, best_cut, ncut_segments, recursive_cut
 from dense_ctx_dip.ncut_batch import ncut_segments_of, recursive_cuts
 from dense_ctx_dip.projector import Projector
 from dense_ctx_dip.segmenters import NcutSegmenter
@@ -44,6 +44,7 @@ DEFAULTS = {  # the published numbers, and where none is published ours as docum
     ncut_segments_of: {**DIFFCUT, "official_quirk": False},
     NcutSegmenter: {**DIFFCUT, "official_quirk": False},
     affinity: {"alpha": 10.0},
+    best_cut: {"exact": False},
     recursive_cut: {"tau": 0.5, "official_quirk": False, "exact": False},
     recursive_cuts: {"tau": 0.5, "official_quirk": False},
     soft_predict: {"temperature": 0.07},

@@ -130,6 +130,8 @@ def test_a_batch_without_a_label_costs_nothing(loss, classes):
     found = made(model, given)
     assert found.total.item() == found.logs["accuracy"].item() == 0
     assert found.logs["unsupported"].item() == 1
+    direct, model = objective(direct=True, out=6144, hidden=7)
+    assert direct(model, given).total.item() == 0
 
 
 @pytest.mark.parametrize("grid", [(0, 4), (4, 0)])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DenseCtxError, FileError
 from .partial_files import remove_left, unique
+from .persistence.plain_data import DATA_CLASSES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,10 +126,14 @@ def read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
         what = "a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
-        name = re.search(r"GLOBAL (([A-Za-z_][\w.]*)\.[A-Za-z_]\w*)", str(error))
-        line = name and (f"`import torch, {name[2]}; torch.serialization.add_safe_globals([{name[1]}])`, or "
-                         f"`dense-ctx convert ... --allow {name[1]}`")  # fmt: skip
-        raise ValueError(f"{what}: {name[1]}. Where you trust it, allow it: {line}" if name else what) from error
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if match and DATA_CLASSES.fullmatch(name := match[1]):
+            entry = f'({name}, "{name}")' if name.startswith("numpy.core.") else name  # numpy 2 has moved it
+            line = f"`import torch, {name.rpartition('.')[0]}; torch.serialization.add_safe_globals([{entry}])`"
+            what += f": {name}. Where you trust it, allow it: {line}, or `dense-ctx convert ... --allow {name}`"
+        elif match:
+            what = f"a pickle that holds more than tensors and runs code, {name}: do not open it, ask for .safetensors"
+        raise ValueError(what) from error
     except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -234,6 +234,21 @@ def test_a_tensor_that_timm_would_drop_is_refused_by_name(tmp_path):
         to_timm(read_state(tmp_path / "w.pth"), backbone.net)
 
 
+@pytest.mark.parametrize("form", ["transformers: DINOv2", "DINOv2, chunked", "timm: SAM"])
+def test_two_tensors_for_one_place_are_refused(form, tmp_path):
+    """Two towers in one file: before, the second took the first one's place."""
+    backbone, official = FORMATS[form]()
+    one, two = {"transformers: DINOv2": ("dinov2.", "vit."), "DINOv2, chunked": ("", ""), "timm: SAM": ("", "")}[form]
+    if form == "timm: SAM":  # transformers' names, in both of their spellings
+        official = renamed(official, ("patch_embed.proj.", "patch_embed.projection."))
+        one, two = "vision_encoder.", ""
+    both = {f"{one}{key}": value for key, value in official.items()}
+    both |= {f"{two}{key.replace('blocks.0.', 'blocks.1.')}": value + 1 for key, value in official.items()}
+    torch.save(both, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"two tensors of one place, \S+ and \S+: .* prefix="):
+        load_strictly(backbone.net, to_timm(read_state(tmp_path / "w.pth"), backbone.net), "twice")
+
+
 def test_the_list_of_unused_tensors_is_in_the_documentation():
     text = (Path(__file__).parents[1] / "docs/backbones.md").read_text(encoding="utf-8")
     assert [reason for reason in UNUSED if reason not in text] == []

@@ -68,6 +68,7 @@ def test_what_a_probe_may_be_asked_for():
         for name in ("k", "memory", "temperature"):
             with pytest.raises(InputError, match=f"{name}=0"):
                 make(**{name: 0})
+    assert (RetrievalProbe().sampling, RetrievalProbe("regression").sampling) == ("balanced", "uniform")
     KnnProbe(stride=1)
     features, labels = noise(2, 3, 4), torch.ones(2, 3, 4)
     Propagator(features, labels, 0, 0, 1, 1e-6)

@@ -25,6 +25,7 @@ def test_counts_at_their_limits():
     assert label_counts(labels, (2, 2), 4).shape == (1, 4, 4)
     assert label_counts(labels, (2, 2), 4).dtype == torch.float32
     assert label_counts(labels[:0], (1, 2), 3).shape == (0, 2, 3)
+    assert label_counts(labels[:0], (1, 2), 1).shape == (0, 2, 1)
     for wrong in (labels - 1, labels + 1):
         with pytest.raises(InputError, match="label ids run from"):
             label_counts(wrong, (1, 2), 3)

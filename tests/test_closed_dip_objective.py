@@ -132,9 +132,10 @@ def test_a_batch_without_a_label_costs_nothing(loss, classes):
     assert found.logs["unsupported"].item() == 1
 
 
-def test_features_of_no_patch_are_refused(monkeypatch):
+@pytest.mark.parametrize("grid", [(0, 4), (4, 0)])
+def test_features_of_no_patch_are_refused(monkeypatch, grid):
     made, model = objective()
-    monkeypatch.setattr(made, "_rows", lambda model, images: (torch.zeros(6, 0, 8), (0, 4), (32, 32)))
+    monkeypatch.setattr(made, "_rows", lambda model, images: (torch.zeros(6, 0, 8), grid, (32, 32)))
     with pytest.raises(InputError, match=r"Images \[32, 32\] give no patch"):
         made(model, batch())
 

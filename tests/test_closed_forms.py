@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from dense_ctx_dip import ncut
+from dense_ctx_dip import ncut, ncut_batch
 from dense_ctx_dip.projector import Projector
 from dense_ctx_dip.soft_labels import compact, soft_predict
 from dense_ctx_lila.pamr import affinity as neighbours
@@ -139,6 +139,27 @@ def test_a_node_without_neighbours_is_a_part():
     value, side = ncut.best_cut(weights, 0.1)
     assert value == 0
     assert side.tolist() == [True, True, False, True, True, True]
+    assert ncut.best_cut(weights / 10, 0.1)[1].tolist() == side.tolist()  # the others' degree is 0.2
+
+
+def test_a_cut_of_a_batch_is_below_tau_and_not_at_it(monkeypatch):
+    values, thresholds = [], ncut_batch._thresholds
+    monkeypatch.setattr(ncut_batch, "_thresholds", lambda *args: values.append(thresholds(*args)) or values[-1])
+    graph = (noise(9, 9) / 3).exp()
+    (side,) = ncut_batch._cut([graph + graph.T], 16, 2.0)
+    value = float(values[0][0])
+    assert ncut_batch._cut([graph + graph.T], 16, value) == [None]
+    assert torch.equal(ncut_batch._cut([graph + graph.T], 16, math.nextafter(value, 3))[0], side)
+
+
+@pytest.mark.parametrize("count", [5, 15, 16])
+def test_padding_is_below_the_second_eigenvalue_where_that_is_negative(count):
+    """Of nodes without an edge to themselves that are all alike but for a little, it is near -1 / (n - 1)."""
+    graph = 1 + 0.1 * noise(count, count).sigmoid()
+    graph = (graph + graph.T) * (1 - torch.eye(count))
+    value, side = ncut.best_cut(graph, 2.0)
+    assert value > 1
+    assert torch.equal(ncut_batch._cut([graph], 16, 2.0)[0], side)
 
 
 def test_the_projector_is_its_layers_in_double_precision_where_its_norm_hardly_varies():

@@ -4,11 +4,12 @@ import pytest
 import torch
 from dense_ctx_probes import retrieval
 from dense_ctx_probes.retrieval import RetrievalProbe
-from dense_ctx_probes.retrieval_cells import patch_of
+from dense_ctx_probes.retrieval_cells import means, patch_of
 from torch.nn import functional
 
 from dense_ctx.errors import CheckpointError, InputError
 from dense_ctx.interfaces import DenseFeatures, FitContext
+from dense_ctx.persistence.file_args import CHANNELS
 
 
 def noise(*shape, seed=0):
@@ -115,6 +116,16 @@ def test_patches_without_a_pixel_stay_in_memory_as_the_evaluator_has_them():
         assert sorted(values.tolist(), reverse=True) == [[0, 1]] + [[0, 0]] * (count - 1)
 
 
+@pytest.mark.parametrize("grid", [(3, 2), (2, 3)])
+def test_means_of_patches_without_a_value_are_0(grid):
+    targets = noise(2, 2 * grid[0], 2 * grid[1])
+    targets[:, -2:] = float("nan")
+    values, share = means(targets, grid, (1.0, 1.0))
+    expected = functional.avg_pool2d(targets, 2).flatten(1).T
+    torch.testing.assert_close(values, expected.nan_to_num(0))
+    assert share.tolist() == [4] * (6 - grid[1]) + [0] * grid[1]
+
+
 def test_values_are_means_of_pixels_whose_every_channel_is_known():
     patches, targets = noise(1, 3, 2, 3), noise(1, 2, 4, 6)
     targets[0, 0, 0, 0] = targets[0, 1, 1, 1] = float("nan")
@@ -148,13 +159,16 @@ def test_predictions_at_smaller_and_larger_sizes_and_in_parts(monkeypatch):
     probe = RetrievalProbe(k=4, temperature=0.2).partial_fit(image(patches, (4, 6)), targets)
     query = noise(2, 3, 4, 6, seed=1)
     rows, index, cosines = probe.retrieve(query.movedim(1, -1).flatten(0, 2))
+    double = probe.retrieve(query.movedim(1, -1).flatten(0, 2).double())
+    assert [part.dtype for part in double] == [torch.float32, torch.int64, torch.float32]
+    assert torch.equal(double[0], rows)
     maps = rows.view(2, 4, 6, 3).movedim(-1, 1)
     assert torch.equal(probe.predict(image(query, (4, 6))), maps)
     for size, shrink in (((8, 12), False), ((2, 3), True), ((3, 6), True), ((4, 5), True), ((9, 6), False)):
         expected = functional.interpolate(maps, size, mode="bilinear", antialias=shrink)
         torch.testing.assert_close(probe.predict(image(query, (4, 6)), size), expected)
-    padded = probe.predict(image(query, (7, 10), (7 / 8, 10 / 12)))
-    torch.testing.assert_close(padded, functional.interpolate(maps, (8, 12), mode="bilinear")[:, :, :7, :10])
+    padded = probe.predict(image(query, (7, 10), (7 / 14, 10 / 12)))
+    torch.testing.assert_close(padded, functional.interpolate(maps, (14, 12), mode="bilinear")[:, :, :7, :10])
     monkeypatch.setattr(retrieval, "_CHUNK", 7)
     for one, other in zip(probe.retrieve(query.movedim(1, -1).flatten(0, 2)), (rows, index, cosines), strict=True):
         torch.testing.assert_close(one, other)
@@ -177,7 +191,9 @@ def test_a_class_that_only_the_setting_knows_is_predicted_as_nothing():
     wider = RetrievalProbe()
     wider.load_state_dict({**state, "numbers": torch.tensor([2, 5])})
     assert wider.predict(image(patches, (4, 4)))[:, 3:].eq(0).all()
-    for numbers in ([2, 2], [2, 1 << 40]):
+    wider.load_state_dict({**state, "numbers": torch.tensor([2, CHANNELS.stop])})
+    assert wider.width_ == CHANNELS.stop
+    for numbers in ([2, 2], [2, CHANNELS.stop + 1], [2, 1 << 40]):
         with pytest.raises(CheckpointError, match=r"values of 3 classes where numbers says"):
             RetrievalProbe().load_state_dict({**state, "numbers": torch.tensor(numbers)})
 

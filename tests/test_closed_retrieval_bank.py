@@ -62,6 +62,9 @@ def test_directions_and_types_of_a_bank(tmp_path):
         plain.add(rows, torch.ones(2, 3))
         assert plain.whole()[0].dtype == plain.whole()[1].dtype == torch.float16
         assert torch.equal(plain.whole()[0], rows.half())
+    short = Bank(9)  # of a length that underflows
+    short.add(torch.tensor([[1e-30, -1e-30]]), torch.ones(1, 1))
+    assert short.whole()[0].tolist() == [[0, 0]]
     grown = Bank(9)
     grown.add(rows, torch.ones(2, 1))
     first = grown.whole()

@@ -101,16 +101,42 @@ def test_the_bound_of_the_first_look_is_above_all_errors_and_reached(monkeypatch
     assert first.bfloat16().double().min() >= level  # no neighbour is missed
 
 
+def test_keys_above_a_level_are_filled_up_with_none():
+    keys = torch.tensor([[3.0], [1.0], [2.0], [-1.0]])
+    blocks = iter([(keys[:3], None), (keys[3:], None)])
+    found = retrieval_blocks._all_above(torch.tensor([[1.0], [1.0], [-1.0]]), blocks, torch.tensor([3.0, 1.5, 1.5]))
+    assert found.tolist() == [[0, -1], [0, 2], [-1, -1]]
+
+
+def test_only_the_neighbours_that_are_asked_for_have_scores():
+    keys, candidates = torch.tensor([[3.0], [1.0], [2.0]]), torch.tensor([[1, 0, -1], [2, -1, -1]])
+    scores, found = retrieval_blocks._rescored(torch.ones(2, 1), keys, candidates, 2)
+    assert scores.tolist() == [[3, 1], [2, -float("inf")]]
+    assert (found[0].tolist(), found[1, 0].item()) == ([0, 1], 2)
+
+
+def test_the_last_neighbour_is_looked_for_again_and_not_only_the_first():
+    """Two keys far ahead; the third, 32 (ABOVE - 1) = 0.09 by sums, is 0 in bfloat16 and behind many of 0.05."""
+    keys = torch.zeros(200, 64)
+    keys[:2, 0], keys[10:30, 0] = 2, 0.05
+    keys[5, :32], keys[5, 32:] = ABOVE, -1
+    keys[100:] = -keys[:100]
+    scores, found = retrieval_blocks.by_first_look(torch.ones(1, 64), keys, 3, 4)
+    assert sorted(found[0].tolist()) == [0, 1, 5]
+    torch.testing.assert_close(scores[0], torch.tensor([2, 2, 32 * (ABOVE - 1)]))
+
+
 def test_what_is_clearly_ahead_needs_no_second_look(monkeypatch):
-    """Two keys ahead of 2k - 2 that are ahead of the rest: the last candidate, far below the second, proves it."""
+    """Of 2k = 4 candidates the third may be the second, but the last, far below it, proves that none is missing."""
     keys = torch.zeros(400, 8)
     keys[::2, 0], keys[1::2, 0] = 0.1, -0.1
-    keys[[30, 390], 0], keys[[31, 391], 0] = 1, -1
+    keys[[0, 390, 30], 0] = torch.tensor([1.5, 1.0, 0.999])  # 0.999 is 1 in bfloat16
+    keys[[1, 391, 31], 0] = -keys[[0, 390, 30], 0]
     monkeypatch.setattr(retrieval_blocks, "_all_above", lambda *args: pytest.fail("a second look"))
     monkeypatch.setattr(retrieval_blocks, "exhaustive", lambda *args: pytest.fail("a search in float32"))
     queries = torch.eye(8)[:1].repeat(3, 1) * torch.tensor([[1.0], [2.0], [0.3]])
     _, found = retrieval_blocks.by_first_look(queries, keys, 2, 2)
-    assert found.sort().values.tolist() == [[30, 390]] * 3
+    assert found.tolist() == [[0, 390]] * 3
 
 
 @pytest.mark.parametrize("pays", [False, True])
@@ -153,7 +179,7 @@ def support(rows, height=64):
 def test_fewer_neighbours_than_asked_for_weigh_alone(monkeypatch):
     """An index that finds two of four and then none of the rest: those -1 have no weight, whatever the first row is."""
     rows, labels = noise(64, 5), torch.arange(64).view(1, 8, 8) % 3
-    made = []
+    made, measured = [], []
 
     class Index:
         def __init__(self, keys, kind, metric, seed):
@@ -164,6 +190,7 @@ def test_fewer_neighbours_than_asked_for_weigh_alone(monkeypatch):
 
         def recall(self, queries, keys, k):
             assert k == 4
+            measured.append(queries)
             return 0.5
 
     monkeypatch.setattr(retrieval, "ApproximateIndex", Index)
@@ -178,7 +205,13 @@ def test_fewer_neighbours_than_asked_for_weigh_alone(monkeypatch):
     torch.testing.assert_close(found[0], (near / 0.3).softmax(0) @ values[[7, 3]])
     probe.retrieve(keys[:2])
     assert len(made) == 1  # the same keys, the same index: built once, measured and warned of once
-    with pytest.warns(UserWarning, match="finds 50.0%"):
-        probe.partial_fit(support(rows, 8), labels).retrieve(keys[:1])
-    assert [len(item[0]) for item in made] == [64, 128]
+    queries = noise(1024, 5)
+    with pytest.warns(UserWarning, match=r"finds 50.0% \(256 queries, 128 rows\)"):
+        probe.partial_fit(support(rows, 8), labels).retrieve(queries)
+    assert len(measured[0]) == 1
+    torch.testing.assert_close(measured[1], torch.nn.functional.normalize(queries[::4], dim=1))
+    few = RetrievalProbe(k=4, engine="ivf", seed=5).partial_fit(support(rows, 8), labels)
+    with pytest.warns(UserWarning, match=r"\(3 queries, 64 rows\)"):
+        few.retrieve(keys[:3])
+    assert [len(item[0]) for item in made] == [64, 128, 64]
     assert all(item[1:] == ("ivf", "product", 5) for item in made)

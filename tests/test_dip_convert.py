@@ -1,7 +1,10 @@
 """Official DIP checkpoints: files of their keys and shapes, made here, become model folders."""
 
 import argparse
+import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dense_ctx_dip.convert import from_dip, projector_of, read_dip
@@ -59,8 +62,43 @@ def test_a_checkpoint_with_the_script_s_arguments_is_converted_where_its_user_al
     assert not (tmp_path / "dip").exists()
     assert main([*command, "--allow", "argparse.NoSuch"]) != 0
     assert "expected MODULE.CLASS" in capsys.readouterr().err
+    for name in (
+        "posix.system",
+        "os",
+        "builtins.eval",
+        "numpy.ndarray",
+        "argparse",
+        "argparse.Namespace.__init__",
+        "numpy.load",
+        "json",
+    ):
+        assert main([*command, "--allow", name]) != 0
+        assert f"--allow {name}: not a class of plain data" in capsys.readouterr().err
+        assert not (tmp_path / "dip").exists()
     assert main([*command, "--allow", "argparse.Namespace"]) == 0
     assert AutoDenseModel.from_pretrained(tmp_path / "dip").model_config.backbone.name == "dinov2-reg-s14"
+
+
+@pytest.mark.parametrize("name", ["numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar"])
+def test_scalars_of_either_numpy_are_admitted_by_name(tmp_path, official, name):
+    """A file of numpy 1 names what numpy 2 has moved."""
+    path, _, _ = official
+    torch.save({**torch.load(path), "best": np.float64(0.5), "file": Path("a")}, tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "new.pth") as old, zipfile.ZipFile(tmp_path / "w.pth", "w") as new:
+        for item in old.infolist():
+            new.writestr(
+                item, old.read(item).replace(b"numpy._core.multiarray\nscalar", name.encode()[:-7] + b"\nscalar")
+            )
+    command = ["convert", "dip", str(tmp_path / "w.pth"), "--out", str(tmp_path / "dip")]
+    allowed = [name, "numpy.dtype", "numpy.dtypes.Float64DType", f"pathlib.{type(Path()).__name__}"]
+    assert main([*command, *(word for other in allowed[1:] for word in ("--allow", other))]) != 0
+    assert main([*command, *(word for other in allowed for word in ("--allow", other))]) == 0
+
+
+def test_a_module_that_is_not_admitted_is_not_imported(tmp_path, official, monkeypatch):
+    (tmp_path / "surprise.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["convert", "dip", str(official[0]), "--out", str(tmp_path / "dip"), "--allow", "surprise.Class"]) == 2
 
 
 def test_its_projector_goes_on(official):

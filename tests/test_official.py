@@ -176,6 +176,66 @@ def test_bad_checkpoints_say_what_they_are(tmp_path):
         from_dip(path)
 
 
+EXTRA = {"a.weight": torch.ones(3)}
+BESIDE = {
+    "a second copy": (lambda own, other: {"model": own, "model_ema": other}, "model_ema"),
+    "two wrappers": (lambda own, other: {"model": own, "state_dict": other}, "two tensors of one name"),
+    "a mapping": (lambda own, _: {"model": own, "adapters": EXTRA}, r"adapters\.a\.weight"),
+    "a list": (lambda own, _: {"model": own, "adapters": [torch.ones(3)]}, r"adapters\.0"),
+    "within the network": (lambda own, _: {"model": {**own, "adapters": {"b": EXTRA}}}, r"adapters\.b\.a\.weight"),
+    "a list within the network": (lambda own, _: {"model": {**own, "adapters": (torch.ones(3),)}}, r"adapters\.0"),
+    "a tensor": (lambda own, _: {"model": own, "bias": torch.ones(3)}, "bias"),
+    "like training's": (lambda own, _: {"model": own, "random_net": EXTRA}, r"random_net\.a\.weight"),
+    "with and without module.": (
+        lambda own, other: {"model": own | {f"module.{key}": value for key, value in other.items()}},
+        r"two tensors of one name, model\.(\S+) and model\.module\.\1",
+    ),
+    "dotted and nested": (
+        lambda own, _: {"model": own, "a": {"b": torch.ones(1)}, "a.b": torch.ones(1)},
+        r"two tensors of one name, a\.b and a\.b",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ["dip, feats_extractor.model", "flowfeat"])
+@pytest.mark.parametrize("beside", BESIDE)
+def test_no_tensor_beside_or_within_the_network_is_left_in_silence(tmp_path, form, beside):
+    """Before, the first wrapper's own tensors were taken and the rest was not mentioned."""
+    make, convert, backbone = FORMATS[form]
+    state = {key.removeprefix("module."): value for key, value in make().items()}
+    saved, message = BESIDE[beside]
+    torch.save(saved(state, {key: value + 1 for key, value in state.items()}), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=message):
+        convert(tmp_path / "w.pth", backbone=backbone)
+
+
+@pytest.mark.parametrize("wrap", [lambda own: own, lambda own: {"state_dict": own}, lambda own: {"model": own}])
+def test_what_training_goes_on_with_is_no_part_of_the_network(tmp_path, wrap):
+    saved = wrap(dip("model"))
+    if len(saved) == 1:
+        training = {"optimizer": {"state": {0: EXTRA}}, "lr_scheduler": {"base": torch.ones(2)},
+                    "best": torch.tensor(0.5), "scaler": {"scale": torch.ones(1)}, "epoch": 4,
+                    "cuda_rng_state": [torch.ones(4)]}  # fmt: skip
+        saved |= training | {"optimizer_state_dict": training["optimizer"]}
+    torch.save(saved, tmp_path / "w.pth")
+    assert from_dip(tmp_path / "w.pth", f"dinov2-reg-s14({TINY})").backbone.dims == (24,) * 4
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_tensors_that_the_encoder_leaves_out_are_printed(tmp_path, capsys, form):
+    make, _, backbone = FORMATS[form]
+    state = make()
+    block = next(key for key in state if key.endswith("blocks.0.norm1.weight"))
+    names = [block.replace("blocks.0.norm1.weight", f"{part}.adapter") for part in ("head", "decoder")]
+    torch.save({"model": state | {name: torch.ones(3) for name in names}}, tmp_path / "w.pth")
+    command = ["convert", form.partition(",")[0], str(tmp_path / "w.pth"), "--out", str(tmp_path / "out")]
+    assert main([*command, f"backbone={backbone}"]) == 0
+    printed = capsys.readouterr().out.partition("No feature depends on")[2].replace(",", "").split()
+    for name in names:
+        assert name.removeprefix("module.") in printed
+    assert not [name for name in printed if "blocks." in name]
+
+
 def from_flowfeat_wide(folder):
     """An encoder of width 32 beside a decoder for 24."""
     wide = create_backbone("dinov2-s14", weights=None, depth=4, embed_dim=32, num_heads=2, img_size=70)

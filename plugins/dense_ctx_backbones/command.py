@@ -30,7 +30,8 @@ class Convert(Command):
             action="append",
             default=[],
             metavar="MODULE.CLASS",
-            help="a class, beside tensors, that you trust the file to hold, such as argparse.Namespace; it is imported",
+            help="a class of plain data that you trust the file to hold beside tensors, such as argparse.Namespace or "
+            "pathlib.PosixPath; classes that could run code are refused",
         )
         add_settings(
             parser,
@@ -43,14 +44,23 @@ class Convert(Command):
 
         from dense_ctx.config import override
         from dense_ctx.errors import FileError, InputError
+        from dense_ctx.persistence.plain_data import DATA_CLASSES
         from dense_ctx.plugins import registry
 
         if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
             raise FileError(f"{args.out} exists and is not empty: choose another --out")
         settings = override({}, *settings_of(args))
-        allowed: list[Any] = [pydoc.locate(name) for name in args.allow]
-        if None in allowed:
-            raise InputError(f"--allow {args.allow[allowed.index(None)]}: there is none; expected MODULE.CLASS")
+        allowed: list[Any] = []  # under the file's names: numpy's are others since its version 2
+        for name in args.allow:
+            # by name, before anything is imported: what is not on the list runs code
+            entry = pydoc.locate(name) if DATA_CLASSES.fullmatch(name) else None
+            if entry is None:
+                raise InputError(
+                    f"--allow {name}: not a class of plain data; expected MODULE.CLASS such as argparse.Namespace, "
+                    "pathlib.PosixPath or numpy._core.multiarray.scalar. A file that needs another runs code: do not "
+                    "open it"
+                )
+            allowed.append((entry, name))
         with torch.serialization.safe_globals(allowed):
             model = registry().create("converter", args.format, path=args.file, **settings)
         model.save_pretrained(args.out)

@@ -20,7 +20,7 @@ from .convert_hf import hf_to_timm, is_hf
 from .convert_sam import complete_sam2, is_hf_sam, sam_to_timm
 from .traced import trace
 from .unused import is_unused
-from .weights import State
+from .weights import State, renamed
 
 _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.(?=norm|attn|mlp|ls)")
 
@@ -39,7 +39,7 @@ def to_timm(state: State, net: nn.Module) -> State:
         state = sam_to_timm(state)
     state = complete_sam2(state, net)
     # DINOv2 trained with block chunks: blocks.2.17.attn... -> blocks.17.attn...
-    state = {_CHUNKED.sub(r"blocks.\1.", key): value for key, value in state.items()}
+    state = renamed(state, lambda key: _CHUNKED.sub(r"blocks.\1.", key))
     if any(key.startswith("decoder_") for key in state):  # MAE with its decoder, whose mask token is not DINOv2's
         state = {k: v for k, v in state.items() if not k.startswith("decoder_") and k != "mask_token"}
     _same_patches(state, own)

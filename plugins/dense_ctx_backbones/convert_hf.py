@@ -14,7 +14,7 @@ from torch import nn
 from dense_ctx.errors import WeightsError
 
 from .unused import is_unused
-from .weights import State
+from .weights import State, renamed
 
 _TOWER = re.compile(r"^(vision_model|vision_tower|model|vit|dinov2|dinov2_with_registers|dinov3_vit)\.")
 _BLOCK = re.compile(r"^(?:encoder\.|model\.)?layers?\.(\d+)\.(.+)$")
@@ -65,10 +65,9 @@ def hf_to_timm(state: State, net: nn.Module) -> State:
     own = net.state_dict()
     converted: State = {}
     parts: dict[str, dict[str, torch.Tensor]] = {}  # "blocks.3.attn weight" -> q, k, v
-    for name, value in state.items():
-        key = _TOWER.sub("", name)
-        if is_unused(name) and not key.startswith("head."):  # SigLIP's head is timm's pooling
-            continue
+    # SigLIP's head is timm's pooling
+    used = {name: v for name, v in state.items() if not is_unused(name) or _TOWER.sub("", name).startswith("head.")}
+    for key, value in renamed(used, lambda name: _TOWER.sub("", name)).items():
         if key in _STEM:
             target = _STEM[key]
             converted[target] = value.reshape(1, -1, value.shape[-1])

@@ -10,7 +10,7 @@ import re
 
 from torch import nn
 
-from .weights import State
+from .weights import State, renamed
 
 _TOWER = re.compile(r"^(vision_encoder\.)?(backbone\.)?")
 _RENAMED = (
@@ -35,15 +35,16 @@ def is_hf_sam(state: State) -> bool:
 
 def sam_to_timm(state: State) -> State:
     """Map transformers' tensors onto timm's names; unknown names are kept."""
-    converted: State = {}
-    for name, value in state.items():
-        key = _TOWER.sub("", name)
-        for pattern, ours in _RENAMED:
-            key = pattern.sub(ours, key)
-        for theirs, ours in _NECK.items():
-            key = key.replace(theirs, ours) if key.startswith(theirs) else key
-        converted[key] = value
-    return converted
+    return renamed(state, _timm_name)
+
+
+def _timm_name(name: str) -> str:
+    key = _TOWER.sub("", name)
+    for pattern, ours in _RENAMED:
+        key = pattern.sub(ours, key)
+    for theirs, ours in _NECK.items():
+        key = key.replace(theirs, ours) if key.startswith(theirs) else key
+    return key
 
 
 def complete_sam2(state: State, net: nn.Module) -> State:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,22 @@ def prefix_hint(state: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: 
     first = next(iter(own), "")
     near = sorted({prefix + key.removesuffix(first) for key in state if key.endswith(f".{first}")})
     return f". Tensors of these names stand behind {', '.join(near)}: give prefix={near[0]}" if near else ""
+
+
+def renamed(state: Mapping[str, Tensor], name_of: Callable[[str], str]) -> State:
+    """The tensors under other names.
+
+    Raises:
+        WeightsError: two of them would have one name.
+    """
+    sources: dict[str, str] = {}
+    for key in state:
+        if (first := sources.setdefault(name_of(key), key)) != key:
+            raise WeightsError(
+                f"The weights hold two tensors of one place, {first} and {key}: of two networks? "
+                "prefix=PREFIX takes the tensors whose names begin so"
+            )
+    return {target: state[key] for target, key in sources.items()}
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, hint: str = "") -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dense_ctx_backbones.official import checkpoint_tensors, official_model
 from torch import Tensor
 
 from dense_ctx.config import Part, parse_part
 from dense_ctx.errors import CheckpointError
 from dense_ctx.model import DenseModel
-from dense_ctx.persistence.official import checkpoint_tensors, official_model
 
 from .projector import Projector
 
@@ -65,7 +65,7 @@ def from_dip(path: str | os.PathLike[str], backbone: str | None = None) -> Dense
         registers = any(key in encoder for key in ("register_tokens", "reg_token"))
         backbone = f"dinov2-{'reg-' if registers else ''}{_SIZES[width]}"
     unused = [key for key in state if key.startswith(_THROWN_AWAY)]
-    return official_model(Path(path), parse_part(backbone), Part("upsample"), encoder, unused)
+    return official_model(Path(path), parse_part(backbone), Part("upsample"), encoder, prefix, unused)
 
 
 def projector_of(path: str | os.PathLike[str]) -> Projector:

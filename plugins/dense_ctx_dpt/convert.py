@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from dense_ctx_backbones.official import checkpoint_tensors, official_model
 from torch import Tensor
 
 from dense_ctx.config import Part, parse_part
 from dense_ctx.errors import CheckpointError
 from dense_ctx.model import DenseModel
-from dense_ctx.persistence.official import checkpoint_tensors, official_model
 from dense_ctx.persistence.tensors import misfits, refuse, specs
 
 from .dpt import DPT
@@ -55,7 +55,7 @@ def from_flowfeat(path: str | os.PathLike[str], backbone: str | None = None) -> 
     part = replace(part, args={**part.args, "norm": False})
     projections = head.projections
     args = {"dim": head.dim, "width": head.head.in_channels, "projections": projections, "norm": head.norm is not None}
-    model = official_model(Path(path), part, Part("dpt", args), encoder, unused)
+    model = official_model(Path(path), part, Part("dpt", args), encoder, "encoder.", unused)
     try:
         model.decoder.load_state_dict(head.state_dict())
     except RuntimeError as error:

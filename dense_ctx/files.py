@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DenseCtxError, FileError
 from .partial_files import remove_left, unique
-from .persistence.plain_data import DATA_CLASSES
+from .persistence.plain_data import DATA_CLASSES, require_tree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,7 +123,7 @@ def read_pickle(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 if (whole := sum(item.file_size for item in archive.infolist())) > size:
                     raise ValueError(f"it would unpack from {size:,} bytes to {whole:,}; torch.save packs nothing")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        return require_tree(torch.load(path, map_location="cpu", weights_only=True, mmap=False))
     except pickle.UnpicklingError as error:
         what = "a damaged pickle, or one that holds more than tensors, which is not opened because it could run code"
         match = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -9,6 +9,7 @@ import pydoc
 import re
 import struct
 import subprocess
+import time
 import types
 from pathlib import Path
 
@@ -229,3 +230,18 @@ def test_plain_data_is_refused_with_the_line_that_admits_it(tmp_path, value):
     assert str(caught.value).endswith(f"`dense-ctx convert ... --allow {entry}`")
     with torch.serialization.safe_globals([pydoc.locate(entry)]):  # what the line does
         assert read_pickle(tmp_path / "w.pth")["opt"] == value
+
+
+@pytest.mark.parametrize("kind", ["itself", "too often"])
+def test_a_pickle_whose_containers_never_end_is_refused(kind, tmp_path):
+    tree = {"weight": torch.zeros(2)}
+    if kind == "itself":
+        tree["again"] = [tree]
+    else:  # 2 ** 40 entries, in a file of a few hundred bytes
+        for _ in range(40):
+            tree = {"left": tree, "right": tree}
+    torch.save(tree, tmp_path / "a.pth")
+    began = time.process_time()
+    with pytest.raises(ValueError, match="a container inside itself, or more than 50 levels"):
+        read_pickle(tmp_path / "a.pth")
+    assert time.process_time() - began < 5

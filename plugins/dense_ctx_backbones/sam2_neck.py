@@ -15,7 +15,7 @@ from .hf_files import hf_folder
 from .weights import hub_error
 
 PUBLISHED = "facebook/sam2.1-hiera-base-plus"
-_SIDE, _STRIDE, _CHANNELS = 1024, 16, 256
+_SIDE, _STRIDE = 1024, 16
 _BASE_PLUS: dict[str, Any] = {
     "backbone_channel_list": [896, 448, 224, 112],
     "backbone_config": {
@@ -81,7 +81,7 @@ class Sam2Neck(Backbone):
             if faults:
                 raise WeightsError(f"The weights of {repo} do not fit SAM 2's encoder: {', '.join(sorted(faults)[:4])}")
             self.net, self.source = whole.vision_encoder, repo
-        self.dims, self.strides, self.stride = (_CHANNELS,), (_STRIDE,), 32
+        self.dims, self.strides, self.stride = (self.net.config.fpn_hidden_size,), (_STRIDE,), 32
         self.mean, self.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         self.image_size = (_SIDE, _SIDE)
         self.eval()

@@ -206,6 +206,7 @@ def test_way_in(session, door):
         for kind, text in events
         if kind in ("run", "fetch")
         and not (revision and "['git', 'describe'" in text)
+        and "subprocess.Popen ('lscpu', ['lscpu']" not in text  # torch 2.10 asks what the processor is
         and not (door in HUB and kind == "fetch" and f"127.0.0.1', {port}" in text)
     ]
     assert started == []

@@ -121,8 +121,8 @@ def write_shard(
     sums = {key + CHECKSUM: torch.tensor(checksums(value), dtype=torch.int64) for key, value in content.items()}
     then = ". Finished files are kept; run it again"
     with new_file(path, then=then, sync=sync) as partial:
-        words = dict(metadata or {})
-        write_tensors(partial, {**content, **sums}, {**words, CHECKSUM: words_checksum(words)})
+        header = dict(metadata or {})
+        write_tensors(partial, {**content, **sums}, {**header, CHECKSUM: words_checksum(header)})
         return partial.stat().st_size
 
 

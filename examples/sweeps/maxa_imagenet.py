@@ -44,10 +44,10 @@ def timm_name(text):
 
 def beside(bench, others, title, stem, what):
     """Print the scores of a benchmark's folder beside {row: number} of others, with the rank correlation, and plot."""
-    found = scores(bench)
-    if not found:
+    columns = scores(bench)
+    if not columns:
         raise InputError(f"{bench} has no done cell of a preset: dense-ctx bench PRESET --out {bench}")
-    for column, (metric, by_row) in found.items():
+    for column, (metric, by_row) in columns.items():
         pairs = {row: (others[row], value) for row, value in by_row.items() if row in others}
         left_out = sorted(set(by_row) - set(pairs))
         print(text_table([["backbone", title, f"{column}: {metric}"],

@@ -44,9 +44,9 @@ def checked(edit: Any, items: Sequence[Any], classes: Sequence[Any]) -> dict[str
         raise Refusal(
             f"id={edit.get('id')!r:.80}", "8 to 64 letters, digits and dashes, other for each edit", "send such an id"
         )
-    known = {"id", "edit", *(name.strip("[]") for name in FIELDS[kind])}
-    if strange := sorted(map(str, edit.keys() - known)):
-        raise Refusal(f"the field {strange[0]!r:.60}", f"of {kind}: {', '.join(sorted(known))}", "leave it out")
+    fields = {"id", "edit", *(name.strip("[]") for name in FIELDS[kind])}
+    if strange := sorted(map(str, edit.keys() - fields)):
+        raise Refusal(f"the field {strange[0]!r:.60}", f"of {kind}: {', '.join(sorted(fields))}", "leave it out")
     if missing := [name for name in FIELDS[kind] if not name.startswith("[") and name not in edit]:
         raise Refusal(f"{kind} without {missing[0]}", f"the fields {', '.join(FIELDS[kind])}", f"add {missing[0]}")
     for name, check in _CHECKS.items():

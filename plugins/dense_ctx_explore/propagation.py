@@ -50,8 +50,8 @@ class Propagation:
             raise Refusal("a second run", "one at a time", "stop the first: DELETE /api/propagate", 409)
         self._runs = [each.propagate(start, stop) for each in self.workspace.sessions]
         first, last = start or 0, len(session.items) if stop is None else stop
-        wanted = [frame for each in self.workspace.sessions for frame in each.pending() if first <= frame < last]
-        self.done, self.total, self.error = 0, len(wanted), ""
+        frames = [frame for each in self.workspace.sessions for frame in each.pending() if first <= frame < last]
+        self.done, self.total, self.error = 0, len(frames), ""
         self._revision = self.workspace.revision
         self.worker.submit(LATER, self._step)
 

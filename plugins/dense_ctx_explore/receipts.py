@@ -30,9 +30,9 @@ class Receipts:
 
     def __init__(self, path: Path, changes: int) -> None:
         self.path = path
-        made = [id for id, until in _lines(path) if until <= changes]
-        self._ids = set(made[-REMEMBERED:])
-        self._order = deque(made[-REMEMBERED:])
+        ids = [id for id, until in _lines(path) if until <= changes]
+        self._order = deque(ids[-REMEMBERED:])
+        self._ids = set(self._order)
         # an id in the file from here on has been made
         write_text(path, "".join(_line(id, 0) for id in self._order))
         try:

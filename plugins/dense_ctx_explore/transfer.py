@@ -55,9 +55,8 @@ def export(workspace: Workspace, format: Any, model: int) -> dict[str, Any]:
     if not isinstance(format, str) or not _FORMAT.fullmatch(format):
         raise Refusal(f"format={format!r:.80}", "the name of a label format", "see GET /api/formats")
     name = parse_part(format).name
-    if name not in {row["name"] for row in formats() if row["writes"]}:
-        known = ", ".join(row["name"] for row in formats() if row["writes"])
-        raise Refusal(f"format={format!r:.80}", f"one that is written: {known}", "choose one", 404)
+    if name not in (names := [row["name"] for row in formats() if row["writes"]]):
+        raise Refusal(f"format={format!r:.80}", f"one that is written: {', '.join(names)}", "choose one", 404)
     folder = workspace.folder / EXPORTS / name
     if folder.exists():
         shutil.rmtree(folder)  # of another time, with files of items that are rejected now

@@ -15,6 +15,7 @@ from explore_process import MODEL, Server
 from explore_site import edit, line, paint, photos, site
 
 from dense_ctx import cli
+from dense_ctx.errors import FileError
 
 
 def stroke(number, x=5.0):
@@ -80,9 +81,15 @@ def test_a_torn_receipt_is_not_counted(tmp_path):
 
 
 def test_a_kill_while_the_session_was_made(tmp_path):
+    source = photos(tmp_path / "photos")
     (tmp_path / "work/session/model").mkdir(parents=True)
-    with site(tmp_path / "work", photos(tmp_path / "photos")) as client:
+    with pytest.raises(FileError, match="exists and holds no session"), site(tmp_path / "work", source):
+        pass
+    assert (tmp_path / "work/session/model").exists()  # not ours: nothing of it is removed
+    (tmp_path / "work/session/.session-begun").touch()  # as a first save leaves it that was killed
+    with site(tmp_path / "work", source) as client:
         paint(client)
+    assert not (tmp_path / "work/session/.session-begun").exists()
 
 
 def test_one_server_a_folder(tmp_path, capsys):

@@ -244,6 +244,29 @@ def test_a_kill_between_snapshot_and_journal_does_nothing_twice(photos, tmp_path
         assert len(again.strokes(0)) == 2
 
 
+def test_a_first_save_that_was_killed_is_begun_again(tmp_path, monkeypatch):
+    work = tmp_path / "work"
+
+    def kill(*_args, **_options):
+        raise KeyboardInterrupt
+
+    with Session(MODEL, [picture(0), picture(1)], classes=["background", "box"]) as session, monkeypatch.context() as p:
+        p.setattr("dense_ctx_session.journal.write_json", kill)
+        with pytest.raises(KeyboardInterrupt):
+            session.save(work)
+    assert len(list((work / "images").iterdir())) == 2  # what a real kill leaves
+    with Session(MODEL, [picture(2)], classes=["background", "box"]) as session:
+        session.save(work)
+        draw(session)
+    assert len(list((work / "images").iterdir())) == 1
+    with Session.open(work) as again:
+        assert len(again.strokes(0)) == 2
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "images").mkdir()
+    with Session(MODEL, [picture(2)]) as session, pytest.raises(FileError, match="exists and holds no session"):
+        session.save(tmp_path / "other")
+
+
 def test_a_snapshot_without_room_for_its_journal_loses_nothing(photos, tmp_path, monkeypatch):
     work = tmp_path / "work"
     with Session(MODEL, photos, classes=["background", "box"]) as session:

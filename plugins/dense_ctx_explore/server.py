@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,8 +60,6 @@ def workspace_of(
 def _session(model: DenseModel, source: Any, home: Path, classes: Sequence[str], options: dict[str, Any]) -> Session:
     new = Session(model, source, classes=_coloured(classes or NEW_CLASSES), **options)
     if not (home / SNAPSHOT).exists():
-        if home.exists():
-            shutil.rmtree(home)  # a kill while it was made: nothing was answered yet
         new.save(home)
         return new
     new.close()

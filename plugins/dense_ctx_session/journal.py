@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dense_ctx.partial_files import unique
 from dense_ctx.persistence.lock import locked
 
 SNAPSHOT, JOURNAL = "session.json", "journal.jsonl"
+_BEGUN = ".session-begun"  # stands in the folder from before a first save until its snapshot is there
 FORMAT = 1
 _MOST = 1 << 30  # bytes of a journal
 
@@ -32,6 +34,7 @@ class Folder:
         if self.path.is_file() or (
             self.path.is_dir()
             and not (self.path / SNAPSHOT).exists()
+            and not (self.path / _BEGUN).exists()
             and any(not item.name.startswith(".") for item in self.path.iterdir())
         ):
             raise FileError(f"{path} exists and holds no session; choose another folder")
@@ -40,6 +43,23 @@ class Folder:
         self._journal: int | None = None
         self._token = self._begun = ""  # of the snapshot, and of the snapshot that the journal follows
         self._waiting: list[dict[str, Any]] = []  # events that the disk has no room for
+
+    def prepare(self, parts: Iterable[str]) -> None:
+        """Make the folder; where a first save was killed, remove these parts of it, which no snapshot vouches for.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if (self.path / SNAPSHOT).exists():
+                return
+            if (self.path / _BEGUN).exists():
+                for part in (self.path / name for name in parts):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            (self.path / _BEGUN).touch()
+        except OSError as error:
+            raise FileError(f"Cannot write {self.path}: {error}") from error
 
     def write(self, snapshot: dict[str, Any]) -> None:
         """Replace the snapshot and begin a new journal; a kill in between loses nothing.
@@ -50,6 +70,7 @@ class Folder:
         self.require_own(snapshot["session"])
         token = unique()
         write_json(self.path / SNAPSHOT, {"format": FORMAT, "token": token, **snapshot})
+        (self.path / _BEGUN).unlink(missing_ok=True)
         self._token, self._waiting = token, []  # the old journal counts no more
         self._begin()
         sync_folder(self.path)

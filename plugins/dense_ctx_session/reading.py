@@ -47,9 +47,8 @@ class Reader:
 
     def __init__(self, part: Part, store: FeatureStore) -> None:
         self.part, self._store = part, store
-        registry().create(
-            "probe", part.name, task="segmentation", **part.args
-        )  # an option that does not exist fails now
+        # an option that does not exist fails now
+        registry().create("probe", part.name, task="segmentation", **part.args)
         self._probe: Probe | None = None
         self._learnt: dict[int, LabelMap] = {}
         self._gram: Tensor | None = None

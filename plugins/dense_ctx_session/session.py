@@ -74,9 +74,9 @@ class Session(Drawing, Answers):
     ) -> None:
         if isinstance(classes, str):
             raise InputError(f"classes are several names; got one text {classes[:80]!r}")
-        given = list(classes or ())
+        names = list(classes or ())
         self._setup(model, open_source(source, frames), parse_part(method or RIDGE), max_memory, cache_dir, max_disk)
-        for item in given:
+        for item in names:
             if not isinstance(item, LabelClass):
                 self.add_class(item)
                 continue
@@ -114,7 +114,7 @@ class Session(Drawing, Answers):
         return path
 
     def _write(self, folder: Folder) -> None:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.prepare((saving.MODEL, saving.IMAGES, VOTES))
         folder.require_own(self._id)
         self._save_votes(folder.path)
         folder.write({
@@ -161,15 +161,15 @@ class Session(Drawing, Answers):
         session = cls.__new__(cls)
         try:
             data, events = home.read()
-            known = data.get("open")
-            opened = saving.open_referenced(known, home.path) if model is None else model
+            reference = data.get("open")
+            opened = saving.open_referenced(reference, home.path) if model is None else model
             source = saving.open_referenced_source(data["source"], home.path)
             part = parse_part(method or data["method"])
             if method is None:
                 check_file_args("probe", part.name, part.args, home.path)
             session._setup(opened, source, part, max_memory, cache_dir, max_disk)
-            if known is not None and known != f"./{saving.MODEL}" and session._spec is None:
-                session._spec = known
+            if reference is not None and reference != f"./{saving.MODEL}" and session._spec is None:
+                session._spec = reference
             saving.check_model(data.get("model"), session._identity, home.path)
             session._id = data["session"]
             session._work.restore(data)
@@ -202,11 +202,11 @@ class Session(Drawing, Answers):
         Raises:
             InputError: nothing to write, what the format has no place for. FileError: it cannot be written.
         """
-        chosen = range(len(self.items)) if items is None else items
-        for index in chosen:
+        indices: Sequence[int] = range(len(self.items)) if items is None else items
+        for index in indices:
             self._size(index)
-        left = [i for i in chosen if items is not None or self._work.marks.get(i) != "rejected"]
-        return exporting.export(self, Path(folder), parse_part(format), left)
+        indices = [i for i in indices if items is not None or self._work.marks.get(i) != "rejected"]
+        return exporting.export(self, Path(folder), parse_part(format), indices)
 
     @property
     def revision(self) -> int:

@@ -5,7 +5,7 @@ import torch
 from dense_ctx_probes.ensemble import EnsembleProbe
 from torch.nn import functional
 
-from dense_ctx.errors import InputError
+from dense_ctx.errors import CheckpointError, InputError
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import check_probe
 
@@ -141,3 +141,14 @@ def test_images_of_a_batch_are_predicted_apart():
 def test_arguments_out_of_range_are_refused(args):
     with pytest.raises(InputError, match=next(iter(args))):
         EnsembleProbe(**args)
+
+
+@pytest.mark.parametrize("area", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_state_of_no_annotated_area_is_refused(area):
+    features = DenseFeatures(torch.randn(1, 3, 4, 5), torch.randn(1, 3, 2, 3))
+    probe = EnsembleProbe().partial_fit(features, torch.arange(20).view(1, 4, 5) % 3)
+    state = {**probe.state_dict(), "annotated": torch.tensor(area, dtype=torch.float64)}
+    before = probe.predict(features)
+    with pytest.raises(CheckpointError, match="annotated area is"):
+        probe.load_state_dict(state)
+    assert torch.equal(probe.predict(features), before)

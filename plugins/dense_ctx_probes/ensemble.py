@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.errors import ConfigError, InputError, NotFittedError
+from dense_ctx.errors import CheckpointError, ConfigError, InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures, Size, Task
 from dense_ctx.persistence.tensors import require_state
 
@@ -119,6 +119,8 @@ class EnsembleProbe(KnnProbe):
         """Restore what `state_dict` gave."""
         own = {key: state[key] for key in ("annotated",) if key in state}
         require_state(own, {"annotated": (torch.float64, ())}, "The state is not that of an ensemble probe")
+        if not 0 < float(own["annotated"]) < math.inf:
+            raise CheckpointError(f"The state's annotated area is {float(own['annotated'])} patches; expected above 0")
         super().load_state_dict({key: value for key, value in state.items() if key not in own})
         self.annotated_ = float(own["annotated"])
         self._regression = None

@@ -149,6 +149,6 @@ def test_a_state_of_no_annotated_area_is_refused(area):
     probe = EnsembleProbe().partial_fit(features, torch.arange(20).view(1, 4, 5) % 3)
     state = {**probe.state_dict(), "annotated": torch.tensor(area, dtype=torch.float64)}
     before = probe.predict(features)
-    with pytest.raises(CheckpointError, match="annotated area is"):
+    with pytest.raises(CheckpointError, match=r"annotated area is|annotated holds NaN or infinity"):
         probe.load_state_dict(state)
     assert torch.equal(probe.predict(features), before)

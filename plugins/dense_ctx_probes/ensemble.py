@@ -119,7 +119,7 @@ class EnsembleProbe(KnnProbe):
         """Restore what `state_dict` gave."""
         own = {key: state[key] for key in ("annotated",) if key in state}
         require_state(own, {"annotated": (torch.float64, ())}, "The state is not that of an ensemble probe")
-        if not 0 < float(own["annotated"]) < math.inf:
+        if float(own["annotated"]) <= 0:
             raise CheckpointError(f"The state's annotated area is {float(own['annotated'])} patches; expected above 0")
         super().load_state_dict({key: value for key, value in state.items() if key not in own})
         self.annotated_ = float(own["annotated"])

@@ -1,16 +1,12 @@
-"""What is written, read by the tools themselves: `pytest -m clients` makes an environment for each, by pip.
-
-DENSE_CTX_CLIENTS=DIR keeps the environments there for the next time.
-"""
+"""What is written, read by the tools themselves: `pytest -m clients` makes an environment for each, by pip."""
 
 import json
-import os
 import subprocess
-import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
+from client_environments import client_python
 from dense_ctx_labels.annotation import Annotation
 from dense_ctx_labels.rle import runs
 from label_maps import CLASSES, noise, part
@@ -26,26 +22,9 @@ ENVIRONMENTS = {
 }
 
 
-@pytest.fixture(scope="session")
-def environments(tmp_path_factory):
-    kept = os.environ.get("DENSE_CTX_CLIENTS")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("clients")
-
-    def python(tool):
-        home = folder / tool
-        program = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        if not (home / "complete").exists():
-            venv.create(home, with_pip=True)
-            subprocess.run([program, "-m", "pip", "install", "--quiet", *ENVIRONMENTS[tool]], check=True)
-            (home / "complete").touch()
-        return program
-
-    return python
-
-
 @pytest.mark.clients
 @pytest.mark.parametrize("tool", ENVIRONMENTS)
-def test_the_tool_reads_what_we_write(tmp_path, environments, tool):
+def test_the_tool_reads_what_we_write(tmp_path, tool):
     annotation = Annotation(LABELS, CLASSES, "a.jpg")
     np.save(tmp_path / "labels.npy", LABELS)
     if tool == "labelme":
@@ -68,7 +47,9 @@ def test_the_tool_reads_what_we_write(tmp_path, environments, tool):
         for name, version in (("two", 2), ("three", 3)):
             root = ome(tmp_path / f"{name}.zarr", np.ones((3, *LABELS.shape), np.uint8), version)
             part("ome-zarr").write(root, [annotation])
-    done = subprocess.run([environments(tool), CHECK, tool, tmp_path], capture_output=True, text=True)
+    done = subprocess.run(
+        [client_python(tool, *ENVIRONMENTS[tool]), CHECK, tool, tmp_path], capture_output=True, text=True
+    )
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-2000:]
 

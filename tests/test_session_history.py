@@ -69,9 +69,7 @@ def edit(session, record, rng, number):
     elif kind == "mask" and classes:
         labels = rng.choice([*classes, 255], SIZE)
         session.mask_label(item, labels)
-        record.change(
-            classes, {**drawings, item: (*drawings.get(item, ()), np.where(labels == 255, -1, labels))}
-        )
+        record.change(classes, {**drawings, item: (*drawings.get(item, ()), np.where(labels == 255, -1, labels))})
     elif kind == "clear":
         session.clear(item)
         record.change(classes, {**drawings, item: ()})

@@ -82,7 +82,7 @@ class Explore(Command):
             raise InputError(f"--port {args.port} is not a port, 0 to 65535")
         if args.token is not None and not (args.token.isascii() and args.token.isalnum() and len(args.token) >= 8):
             raise InputError("--token is at least 8 letters and digits")
-        source = images_of(args.images)
+        source = images_of(args.images, args.save)
         models = {name: open_model(name, args.device) for name in names}
         options = {"method": args.method, "max_memory": args.max_memory, "frames": args.frames}
 

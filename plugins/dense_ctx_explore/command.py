@@ -74,7 +74,7 @@ class Explore(Command):
         if len(names) > MAX_MODELS or len(set(names)) < len(names):
             raise InputError(f"--model {' --model '.join(names)}: expected one model, or two that differ")
         check_arguments(args)
-        source = images_of(args.images)
+        source = images_of(args.images, args.save)
         models = {name: open_model(name, args.device) for name in names}
         options = {"method": args.method, "max_memory": args.max_memory, "frames": args.frames}
 

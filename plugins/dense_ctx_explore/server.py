@@ -56,7 +56,8 @@ def workspace_of(
 
 
 def _session(model: DenseModel, source: Any, home: Path, classes: Sequence[str], options: dict[str, Any]) -> Session:
-    new = Session(model, source, classes=_coloured(classes or NEW_CLASSES), **options)
+    # the folder may lie among the photographs, with masks that were exported
+    new = Session(model, source, classes=_coloured(classes or NEW_CLASSES), skip=[home.parent], **options)
     if not (home / SNAPSHOT).exists():
         new.save(home)
         return new
@@ -117,11 +118,11 @@ def serve(workspace: Workspace, host: str, port: int, token: str | None, announc
         desk.close()
 
 
-def images_of(paths: Sequence[Path]) -> Any:
-    """What a session takes: one path as it is; of several, the images."""
+def images_of(paths: Sequence[Path], folder: Path) -> Any:
+    """What a session takes: one path as it is; of several, the images, but for those of the server's own folder."""
     if len(paths) == 1:
         return paths[0]
-    queries = expand(paths)
+    queries = expand(paths, skip=[folder])
     if clips := [str(query.path) for query in queries if query.clip]:
         raise InputError(
             f"{clips[0]} is a clip, among {len(queries)} files: give it alone; a server has one clip or images"

@@ -54,8 +54,8 @@ class Server:
         return {
             "chunk_size": 2, "size": len(frames), "image_quality": 70, "start_frame": 0, "stop_frame": len(frames) - 1,
             "frame_filter": "", "frames": frames, "deleted_frames": [], "included_frames": None, "storage": "local",
-            "storage_method": "cache", "server_files": [], "client_files": [], "remote_files": [], "chunks_updated_date": WHEN,
-            "cloud_storage_id": None,
+            "storage_method": "cache", "server_files": [], "client_files": [], "remote_files": [],
+            "chunks_updated_date": WHEN, "cloud_storage_id": None,
         }  # fmt: skip
 
     def label(self, place):
@@ -93,24 +93,23 @@ class Server:
             self._next += 1
             self.functions[self._next] = {"id": self._next, "created_date": WHEN, **body}
             return 201, self.functions[self._next]
-        if found := re.fullmatch(r"/api/functions/(\d+)", path):
-            known = self.functions.get(int(found[1]))
+        if match := re.fullmatch(r"/api/functions/(\d+)", path):
+            known = self.functions.get(int(match[1]))
             return (404, {"detail": "Not found."}) if known is None else (200, remote(known))
         return self.queue(path, body)
 
     def queue(self, path, body):
         if path.endswith("/requests/acquire"):
-            batch = [
-                r for r in self.requests if (r["type"] == "annotate_task") == (body["request_category"] == "batch")
-            ]
-            if not batch:
+            slow = body["request_category"] == "batch"
+            waiting = [r for r in self.requests if (r["type"] == "annotate_task") == slow]
+            if not waiting:
                 return 200, {"ar_assignment": None}
-            self.requests.remove(batch[0])
+            self.requests.remove(waiting[0])
             number = str(len(self.results) + len(self.failures))
-            return 200, {"ar_assignment": {"ar_id": number, "ar_params": self.filled(batch[0])}}
-        if found := re.search(r"/requests/(\d+)/(complete|fail|update)$", path):
-            if found[2] != "update":
-                (self.results if found[2] == "complete" else self.failures)[int(found[1])] = body
+            return 200, {"ar_assignment": {"ar_id": number, "ar_params": self.filled(waiting[0])}}
+        if match := re.search(r"/requests/(\d+)/(complete|fail|update)$", path):
+            if match[2] != "update":
+                (self.results if match[2] == "complete" else self.failures)[int(match[1])] = body
             return 200, {}
         return 404, {"detail": f"Not found: {path}"}
 
@@ -168,7 +167,7 @@ def handler(site):
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_PATCH = respond  # noqa: N815 - names of http.server
+        do_GET = do_POST = do_PUT = do_PATCH = respond
 
     return Handler
 

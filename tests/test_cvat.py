@@ -57,7 +57,7 @@ def annotated(function, labels=LABELS, images=None, tmp_path=None, **options):
     ):
         client.login(AccessTokenCredentials("token"))
         cvat.annotate_task(client, 1, function, **options)
-    ((method, query, body),) = server.uploads
+    ((method, _, body),) = server.uploads
     assert body["tags"] == []
     return method, body["shapes"]
 
@@ -108,14 +108,14 @@ def test_min_area_leaves_out_small_regions_alone(folder):
 
     def regions(min_area):
         function = detection.create(str(folder / "predictor"), shape="polygon", min_area=min_area)
-        found = [s for s in function.detect(Context(frame_name="a"), image) if s.label_id == 4]
-        return [shapes.mask_of("polygon", s.points, (48, 80)) for s in found]
+        reds = [s for s in function.detect(Context(frame_name="a"), image) if s.label_id == 4]
+        return [shapes.mask_of("polygon", s.points, (48, 80)) for s in reds]
 
     assert any(mask[2:4, 70:73].all() and mask.sum() == 6 for mask in regions(0))
     assert any(mask[2:4, 70:73].any() for mask in regions(6))
-    kept = regions(7)
-    assert len(kept) >= 1
-    assert not any(mask[2:4, 70:73].any() for mask in kept)
+    large = regions(7)
+    assert len(large) >= 1
+    assert not any(mask[2:4, 70:73].any() for mask in large)
 
 
 def test_the_largest_regions_come_first_and_holes_stay_open():
@@ -143,9 +143,9 @@ def test_more_than_255_classes(tmp_path):
     source = InContext(model(), "knn", "segmentation", None, k=1).fit([image], [target])
     function = detection.create(str(Predictor(source).save(tmp_path / "many")))
     assert len(function.spec.labels) == 299
-    found = {s.label_id: s for s in function.detect(Context(frame_name="a"), image)}
-    assert set(found) == set(range(1, 300))
-    assert found[256].points[-4:] == [16, 12, 16, 12]
+    by_label = {s.label_id: s for s in function.detect(Context(frame_name="a"), image)}
+    assert set(by_label) == set(range(1, 300))
+    assert by_label[256].points[-4:] == [16, 12, 16, 12]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "I;16", "1"])
@@ -278,7 +278,7 @@ def test_refused_shapes_and_frames():
         with pytest.raises(DenseCtxError, match=message):
             call()
     state = begin("mask", encode_mask(truth() == 4))
-    with pytest.raises(InputError, match="it is 24 x 40 .* the first was 48 x 80"):
+    with pytest.raises(InputError, match=r"it is 24 x 40 .* the first was 48 x 80"):
         function.track(Shape("mask"), function.preprocess_image(None, scene().resize((40, 24))), state)
 
 

@@ -37,7 +37,7 @@ EXTRAS = {
     "pycocotools": "datasets",
     "rasterio": "geo",
     "zarr": "zarr",
-    "cvat_sdk.auto_annotation": "cvat",
+    "cvat_sdk": "cvat",
     "'rasterio' if name == 'geotiff' else 'zarr'": "geo",
 }
 

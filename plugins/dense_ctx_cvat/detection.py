@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import cvat_sdk.auto_annotation as cvat
 import numpy as np
 from dense_ctx_labels.classes import Classes, is_background
 from dense_ctx_labels.raster import Mask, fill
@@ -15,6 +14,7 @@ from dense_ctx_predict.opening import open_predictor
 from dense_ctx.errors import InputError
 from dense_ctx.gateway import gateway
 
+from .sdk import cvat
 from .shapes import TYPES, mask_points, outlines, polygon_points
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class Detection:
         if self._min_area <= 1:
             return mask
         parts, _ = ndimage.label(mask)
-        return mask & (np.bincount(parts.ravel()) >= self._min_area)[parts]
+        large: Mask = mask & (np.bincount(parts.ravel()) >= self._min_area)[parts]
+        return large
 
 
 def _score(confidence: Any) -> float:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import cvat_sdk.auto_annotation as cvat
 import numpy as np
-from cvat_sdk import models
 from dense_ctx_labels.raster import Mask, box, draw, fill
 from dense_ctx_labels.records import mask_in
 from dense_ctx_session import Session
@@ -18,6 +16,7 @@ from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
 from dense_ctx.model_spec import DEFAULT_MODEL, open_model
 
+from .sdk import cvat, models
 from .shapes import mask_points
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import cvat_sdk.auto_annotation as cvat
 import numpy as np
 from dense_ctx_predict.tracking import Frame, MaskTracker, Track
 
 from dense_ctx.gateway import gateway
 from dense_ctx.model_spec import DEFAULT_MODEL, open_model
 
+from .sdk import cvat
 from .shapes import TYPES, mask_of, mask_points, outlines, polygon_points
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import errno
 import os
 
 import pytest
-from dense_ctx_explore import edits, guard
+from dense_ctx_explore import edits
+from dense_ctx_http import guard
 from explore_site import BASE, edit, paint, photos, site
 
 STROKE = {"item": 0, "class": 1, "points": [[5, 5], [9, 9]], "radius": 2}
@@ -120,7 +121,7 @@ def test_a_body_that_is_no_edit(client, content, kind, status):
 
 
 def test_a_body_that_is_too_large(client):
-    content = b" " * (guard.MAX_EDIT + 1)
+    content = b" " * (guard.MAX_BODY + 1)
     headers = {"content-type": "application/json"}
     error = refused(client.post("/api/edits", content=content, headers=headers), 413)
     assert error["expected"] == "at most 1,048,576"

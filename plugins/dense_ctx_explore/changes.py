@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from dense_ctx_http.refusals import Refusal
+from dense_ctx_http.requests import body_of, number, whole
+from dense_ctx_http.worker import EDIT, VIEW
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from .refusals import Refusal
-from .requests import body_of, desk_of, number, run, session_of, whole
-from .worker import EDIT, VIEW
+from .requests import desk_of, run, session_of
 
 MAX_WAIT = 60.0
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .refusals import Refusal
+from dense_ctx_http.refusals import Refusal
 
 MAX_POINTS = 10_000
 MAX_RADIUS = 2_000.0

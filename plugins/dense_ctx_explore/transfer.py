@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dense_ctx_http.refusals import Refusal
 from dense_ctx_labels.base import LabelFormat
 
 from dense_ctx import registry
@@ -22,7 +23,6 @@ from dense_ctx.errors import FileError, InputError, PluginError, shortened
 
 from .edits import MAX_CLASSES
 from .pictures import UNLABELLED
-from .refusals import Refusal
 from .workspace import EXPORTS, Workspace
 
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dense_ctx_http.refusals import Refusal
+
 from dense_ctx.errors import FileError
 from dense_ctx.files import json_digest
 
 from .edits import checked, checked_item
 from .receipts import Receipts
-from .refusals import Refusal
 
 if TYPE_CHECKING:
     from dense_ctx_session import Session

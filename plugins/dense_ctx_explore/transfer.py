@@ -161,7 +161,9 @@ def _unpacked(data: bytes, name: str, place: Path) -> Path:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise Refusal(f"a zip of names that no folder can hold ({error.strerror})", "a plain zip", "pack it again") from None
+        raise Refusal(
+            f"a zip of names that no folder can hold ({error.strerror})", "a plain zip", "pack it again"
+        ) from None
     for suffix in (".json", ".xml"):  # one file of all images, whatever lies beside it
         files = list((place / "zip").rglob(f"*{suffix}"))
         if len(files) == 1:

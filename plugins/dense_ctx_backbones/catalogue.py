@@ -43,7 +43,7 @@ class Card:
 
 
 def cards() -> list[Card]:
-    """The registered backbones; families ("timm:") and those of other packages, of which nothing is known, are left out."""
+    """The registered backbones; families ("timm:") and those of other packages are left out."""
     import timm
 
     known = []
@@ -54,7 +54,7 @@ def cards() -> list[Card]:
         elif entry.name == "sam2-base-plus-neck":
             network, size, licence = "sam2_hiera_base_plus and the neck, for weights=PATH", 1024, "apache-2.0"
         elif isinstance(model, str) and timm.is_model(model):
-            config = timm.get_pretrained_cfg(model)
+            config: Any = timm.get_pretrained_cfg(model)
             network, size, licence = model, int(config.input_size[1]), config.license
         else:
             continue

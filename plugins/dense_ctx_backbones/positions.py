@@ -61,7 +61,8 @@ class BilinearVisionTransformer(VisionTransformer):
         """Add positions to patches [B, h, w, C]; give tokens [B, prefix + h*w, C]."""
         count, *grid, _ = x.shape
         height, width = self.patch_embed.grid_size
-        table = rearrange(self.pos_embed, "1 (h w) c -> 1 c h w", h=height)
+        own: Any = self.pos_embed
+        table = rearrange(own, "1 (h w) c -> 1 c h w", h=height)
         if grid != [height, width]:
             table = functional.interpolate(table.float(), grid, mode="bilinear", antialias=True).to(x.dtype)
         x = rearrange(x, "b h w c -> b (h w) c") + rearrange(table, "1 c h w -> 1 (h w) c")

@@ -125,7 +125,8 @@ def serve(workspace: Workspace, host: str, port: int, token: str | None, announc
             names = LOOPBACK if local else LOOPBACK | {host.lower(), socket.gethostname().lower()}
             app = application(desk, frozenset(names), addresses=not local, token=token)
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
-            shown = socket.gethostname() if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
+            anywhere = ("0.0.0.0", "::", "")  # nosec B104  # compared with, not bound to
+            shown = socket.gethostname() if host in anywhere else f"[{host}]" if ":" in host else host
             query = f"?token={token}" if token else ""
             announce(f"http://{shown}:{listener.getsockname()[1]}/{query}")
             _Server(config, desk).run(sockets=[listener])

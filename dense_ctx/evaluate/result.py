@@ -89,8 +89,7 @@ class Result:
             raise ConfigError(f"{path} is not a result of `dense-ctx evaluate`")
         form = data.get("format")
         if form != FORMAT:
-            old = form in range(FORMAT)
-            why = ", without each scene's scores: evaluate again, into another --out" if old else ""
+            why = ", without each scene's scores: evaluate again, into another --out" if form == 1 else ""
             raise ConfigError(f"{path} has format {form!r}{why}; this dense_ctx reads {FORMAT}")
         digest = data.pop("digest", None)
         numbers = {key: _numbers(data[key]) for key in ("value", "scores", "per_seed", "scenes") if key in data}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, cast
 
 from torch import Tensor
@@ -122,12 +122,10 @@ class Scorer:
 
     def headline(self, metric: Metric) -> float | None:
         """The protocol's score of what a metric has seen so far; None where it is not defined."""
-        with self._blamed():
-            try:
-                value = float(metric.compute().values[self.protocol.metric])
-            except InputError:
-                return None
-        return value if math.isfinite(value) else None
+        with self._blamed(), suppress(InputError):
+            value = float(metric.compute().values[self.protocol.metric])
+            return value if math.isfinite(value) else None
+        return None
 
     def _blamed(self) -> AbstractContextManager[None]:
         """A block in which the metric's errors name it and its plugin."""

@@ -62,7 +62,7 @@ class Backbones(Command):
         if args.json:
             print(json.dumps([asdict(card) for card in chosen], indent=2))
             return 0
-        width, network = (max(len(getattr(card, field)) for card in chosen) for field in ("name", "network"))
+        width, network = max(len(card.name) for card in chosen), max(len(card.network) for card in chosen)
         for card in chosen:
             size = "any" if card.size is None else str(card.size)
             gated = "  gated" if card.gated else ""

@@ -28,7 +28,7 @@ from ..numerics import arithmetic
 from ..persistence.lock import locked
 from ..tiling import parse_memory
 from .clips import VideoEvaluation
-from .head import HEAD, check_head
+from .head import check_head
 from .images import ImageEvaluation
 from .job import Job, Progress, make_probe
 from .protocol import Protocol, load_protocol, names
@@ -92,7 +92,7 @@ def evaluate(
     train, val, lists = open_sets(spec, data, seeds, limit)
     scorer.rehearse(val.classes)
     _check_stride(spec, model.backbone.stride)
-    if spec.probe.name == HEAD:
+    if spec.probe.name == "head":
         check_head(model, spec, val)
     listing = [clip.name for clip in val.clips] if isinstance(val, VideoSet) else [*val.names]
     if len(set(listing)) < len(listing):

@@ -48,9 +48,10 @@ class Evaluate(Command):
         if not args.protocol or args.data is None:
             raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
         from dense_ctx.device import processes
-        from dense_ctx.evaluate.head import scored_by_head
         from dense_ctx.evaluate.job import make_probe
         from dense_ctx.evaluate.run import evaluate, open_sets
+
+        from .scored_head import scored_by_head
 
         settings = settings_of(args)
         protocols = [load_protocol(name, settings) for name in args.protocol]  # fail before the model loads

@@ -170,21 +170,16 @@ def check_batch(images: Tensor) -> Tensor:
         images = images.float() / (255 if images.dtype == torch.uint8 else 65535)
     elif not images.is_floating_point():
         raise InputError(f"An image tensor is uint8, uint16 or float in [0, 1]; got {images.dtype}")
-    elif not holds(_in_range(images)):
+    elif not holds((ends := torch.aminmax(images.detach())).min.ge(-1e-3) & ends.max.le(1 + 1e-3)):  # NaN is neither
         if not bool(torch.isfinite(images).all()):
             raise InputError("The image holds NaN or infinity")
-        low, high = map(float, torch.aminmax(images.detach()))
+        low, high = map(float, ends)
         white = 255 if high <= 255 else 65535
         # ImageNet's statistics put white at 2.64
         normalised = low < -1e-3 or high < 3
         hint = "undo the normalisation: the model normalises by itself" if normalised else f"divide by {white}"
         raise InputError(f"A float image lies in [0, 1]; got [{low:.3g}, {high:.3g}]: {hint}")
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-
-
-def _in_range(images: Tensor) -> Tensor:
-    low, high = torch.aminmax(images.detach())
-    return (low >= -1e-3) & (high <= 1 + 1e-3)  # NaN is not
 
 
 @gateway

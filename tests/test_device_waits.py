@@ -1,6 +1,5 @@
 """How often the host waits for a pretended device, and that what it no longer waits for is still looked at."""
 
-import pickle
 import sys
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def test_a_frame_that_is_not_finite_and_one_full_of_ties(monkeypatch):
         labels = track(there, frames, mask, stride=4)
         next(labels)
         next(there.decoder.parameters()).data.fill_(torch.nan)
-        with pytest.raises(NonFiniteError, match=r"Frame 1: The features of .* NaN or infinity"):
+        with pytest.raises(NonFiniteError, match="Frame 1: The features: NaN or infinity in pixels"):
             next(labels)
 
 
@@ -108,7 +107,6 @@ def test_features_of_a_device_are_looked_at_before_they_are_read():
         waits = gpu.counts()["waits"]
         assert features.patches.shape == expected.patches.shape
         assert gpu.counts()["waits"] == waits  # once
-        assert [item.device.type for item in pickle.loads(pickle.dumps(there(image).to("cpu"))) if item is not None]
         bright = there(inside * 300)
         for name in ("pixels", "patches", "cls"):  # each time
             with pytest.raises(InputError, match=r"A float image lies in \[0, 1\]; got \[.*divide by"):

@@ -37,6 +37,7 @@ EXTRAS = {
     "pycocotools": "datasets",
     "rasterio": "geo",
     "zarr": "zarr",
+    "cvat_sdk": "cvat",
     "'rasterio' if name == 'geotiff' else 'zarr'": "geo",
 }
 

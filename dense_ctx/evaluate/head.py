@@ -8,6 +8,8 @@ from ..model import DenseModel
 from .protocol import Protocol
 from .scorer import Scorer
 
+HEAD = "head"  # the registered probe that returns the model's channels
+
 
 def check_head(model: DenseModel, protocol: Protocol, images: ImageSet | VideoSet) -> None:
     """Refuse a head that predicts something else than the data set's targets.
@@ -16,12 +18,13 @@ def check_head(model: DenseModel, protocol: Protocol, images: ImageSet | VideoSe
         ConfigError: says what it predicts; classes by name.
     """
     output = None if model.model_config is None else model.model_config.output
-    target = Scorer(protocol).target
     if output is None:
         raise ConfigError(f"{protocol.id}: probe=head, and the model gives features: it has no trained head")
     hint = "To measure its features, name a probe: probe=ridge"
-    if output.task != target:
-        raise ConfigError(f"{protocol.id} is about {target}; the model's head predicts {output.task}. {hint}")
+    if output.task != Scorer(protocol).target:
+        raise ConfigError(
+            f"{protocol.id} is about {Scorer(protocol).target}; the model's head predicts {output.task}. {hint}"
+        )
     if output.classes != tuple(images.classes):
         pairs = zip(output.classes, images.classes, strict=False)
         differing = next((f", {a!r} where the data has {b!r}" for a, b in pairs if a != b), "")

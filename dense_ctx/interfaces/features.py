@@ -61,16 +61,10 @@ class DenseFeatures:
 
 
 class Unchecked(DenseFeatures):
-    """Features on an accelerator that `check` has not seen yet: it is called before they are first read.
-
-    So a model's forward does not wait for the device, and no value leaves before it was looked at.
-    """
+    """Features on an accelerator, for which `check` waits not in the model's forward but before they are first read."""
 
     def __init__(self, features: DenseFeatures, check: Callable[[], None]) -> None:
         vars(self).update(_values=features, _check=check, extent=features.extent)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return DenseFeatures, (*self, self.extent)
 
     def _checked(self) -> DenseFeatures:
         if vars(self)["_check"] is not None:

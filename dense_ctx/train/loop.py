@@ -132,8 +132,7 @@ def _gradients(
     """
     accelerator, rows = run.accelerator, [[0.0]]
     for late in (True, False) if accelerator.scaler is None else (False,):  # which unscales gradients once a step
-        conditions: list[Tensor] = []
-        with assuming() if late else nullcontext(conditions) as conditions:
+        with assuming() if late else nullcontext(list[Tensor]()) as conditions:
             losses, totals = _backward(run, parts, step)
         if step == run.start + 1:
             _check_reached(run)
@@ -259,12 +258,6 @@ def _fault(run: Run, step: int, what: str, causes: list[tuple[int, str]], sample
 
 
 def _row(run: Run, step: int, losses: Mapping[str, float], lr: float, norm: float) -> dict[str, Any]:
-    scalars = {name: value if math.isfinite(value) else None for name, value in losses.items()}
-    return {
-        "step": step,
-        "loss": scalars.pop("loss"),
-        "losses": scalars,
-        "lr": lr,
-        "grad_norm": norm if math.isfinite(norm) else None,
-        "seconds": round(run.seconds, 3),
-    }
+    known = {name: value if math.isfinite(value) else None for name, value in losses.items()}
+    first, last = known.pop("loss"), norm if math.isfinite(norm) else None
+    return {"step": step, "loss": first, "losses": known, "lr": lr, "grad_norm": last, "seconds": round(run.seconds, 3)}

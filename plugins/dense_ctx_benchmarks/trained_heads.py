@@ -1,11 +1,12 @@
-"""A protocol as it scores a trained head."""
+"""A model with a trained head under a protocol: scored as it is, at the size at which it was trained."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-from dense_ctx.evaluate.protocol import Protocol
+from dense_ctx.evaluate import Protocol
+from dense_ctx.evaluate.head import HEAD
 from dense_ctx.model import DenseModel
 
 
@@ -21,7 +22,7 @@ def scored_by_head(model: DenseModel, protocol: Protocol) -> Protocol:
     shares = {(a / b) for a, b in zip(seen, given, strict=True)}  # pixels to a cell of the outputs
     grid = next(iter(shares)) if len(shares) == 1 else 1.0
     decode, cell = ("grid", int(grid)) if grid > 1 and grid == int(grid) else ("full", 1)
-    settings = ["probe=head", "reads=pixels", f"decode={decode}", f"grid={cell}", "train=null", "support=null"]
+    settings = [f"probe={HEAD}", "reads=pixels", f"decode={decode}", f"grid={cell}", "train=null", "support=null"]
     if output.image_size is not None:
         settings += [f"image.size={json.dumps(output.image_size)}", "image.short_side=null", "image.stride=null"]
     same = {item: replace(protocol.override([item]), overrides=protocol.overrides) == protocol for item in settings}

@@ -108,12 +108,12 @@ class Project:
         return path
 
     def predictor(self) -> tuple[Predictor, Labelling, str]:
-        """Learn what is annotated now; predictor, configuration, version. By the worker.
+        """Learn what was read last; predictor, configuration, version. By the worker.
 
         Raises:
             Refusal: nothing is annotated, or a single class; a head whose classes are not labels of the project.
         """
-        labelling, examples = self.read()
+        labelling, examples = self._state or self.read()
         head = self._desk.head
         if head is None:
             self._learnt.follow(labelling.classes, examples)

@@ -17,6 +17,7 @@ from dense_ctx.interfaces import Size
 BACKGROUND, OBJECT, UNKNOWN = 0, 1, 255
 _REACH = 1 / 200  # radius of a point, as a share of the image's longer side
 _BINS = 256
+_PARTS, _PIXELS = 32, 3  # marked parts, and pixels of each, that others are compared with
 _FIELD = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -75,10 +76,10 @@ class Marks:
 def object_mask(session: Session, item: int, marks: Marks) -> tuple[Mask, float]:
     """The mask of the object that is marked, bool [H, W], and its certainty, 0 to 1.
 
-    With something marked beside the object, or a box around it, every pixel is classified by the session's method. With
-    points on the object alone there is nothing to tell it from: pixels whose features are as similar to those of the
-    points as the image's cosines divide best (Otsu, 1979) are taken. Of the result the connected parts that are marked
-    remain. The session's annotation of the item is replaced.
+    A box leaves what is outside of it to tell the object from: every pixel is classified by the session's method.
+    Without one, pixels are taken whose features are similar to a marked one's, above the threshold that divides the
+    image's cosines best (Otsu, 1979); what is marked beside the object takes those away that are classified as such.
+    Of the result the connected parts that are marked remain. The session's annotation of the item is replaced.
 
     Raises:
         InputError: nothing is marked as the object. FileError: the item cannot be read.
@@ -90,16 +91,16 @@ def object_mask(session: Session, item: int, marks: Marks) -> tuple[Mask, float]
             raise InputError("Nothing is marked as the object: add a point or a box on it")
         positive = marks.inside & ~marks.negative
     negative = (marks.negative | ~marks.inside) & ~positive
+    certainty: _FIELD = np.ones(positive.shape, dtype=np.float32)
     if negative.any():
-        share = _classified(session, item, positive, negative)
-        chosen = share > 0.5
-        certainty = share
-    else:
+        certainty = _classified(session, item, positive, negative)
+    chosen = certainty > 0.5
+    if not limited:
         similarity = _similarity(session, item, positive)
         threshold = otsu(similarity)
-        chosen = similarity > threshold
+        chosen &= similarity > threshold
         span = max(float(similarity.max()) - threshold, 1e-6)
-        certainty = np.clip((similarity - threshold) / span, 0, 1).astype(np.float32)
+        certainty = certainty * np.clip((similarity - threshold) / span, 0, 1)
     chosen = (chosen | marks.positive) & marks.inside & ~marks.negative
     parts, _ = ndimage.label(chosen)
     touched = np.setdiff1d(np.unique(parts[positive & chosen]), 0)
@@ -119,15 +120,14 @@ def _classified(session: Session, item: int, positive: Mask, negative: Mask) -> 
 
 
 def _similarity(session: Session, item: int, positive: Mask) -> _FIELD:
-    """The greatest cosine to the marked parts' centres, float32 [H, W]."""
+    """The greatest cosine to some pixels of each marked part, float32 [H, W]."""
     parts, count = ndimage.label(positive)
-    centres = ndimage.center_of_mass(positive, parts, range(1, count + 1))
-    maps = []
-    for number, (row, column) in enumerate(centres, 1):
-        if parts[int(row), int(column)] != number:  # a bent stroke: a pixel of its own
-            row, column = np.argwhere(parts == number)[np.count_nonzero(parts == number) // 2]
-        maps.append(session.similarity(item, float(column), float(row)))
-    result: _FIELD = np.max(maps, axis=0)
+    result: _FIELD = np.full(positive.shape, -1, dtype=np.float32)
+    for number in range(1, min(count, _PARTS) + 1):
+        pixels = np.argwhere(parts == number)
+        places = np.linspace(0, len(pixels) - 1, _PIXELS + 2).astype(int)[1:-1]  # none at its ends
+        for row, column in pixels[np.unique(places)].tolist():
+            result = np.maximum(result, session.similarity(item, column, row))
     return result
 
 

@@ -185,6 +185,7 @@ async def webhook(request: Request) -> JSONResponse:
 
 def _learn(project: Project) -> None:
     try:
+        project.read()
         project.predictor()
     except DenseCtxError as error:  # whoever asks for a prediction meets it too
         print(f"project {project.number}: {cause_of(error)}", file=sys.stderr, flush=True)

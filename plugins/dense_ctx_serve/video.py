@@ -38,11 +38,12 @@ _LEAST = 16.0  # pixels of a region in a frame that labels were carried to
 
 @dataclass
 class Clip:
-    """Frames in a folder, the session over them, and the ids of objects by the class that stands for each."""
+    """Frames in a folder, the session over them, the ids of objects by the class that stands for each, marked frames."""
 
     folder: Path
     session: Session
     objects: dict[int, int]
+    marked: set[int]
     fineness: float = 0.001
 
     def close(self) -> None:
@@ -107,7 +108,7 @@ def open_clip(desk: Desk, frames: list[Any]) -> Clip:
         if isinstance(error, Refusal):
             raise
         raise Refusal(f"frames that differ ({error!s:.200})", "frames of one size", "choose a clip") from None
-    return Clip(folder, session, {})
+    return Clip(folder, session, {}, set())
 
 
 async def prompt(request: Request) -> JSONResponse:
@@ -148,6 +149,7 @@ def annotate(desk: Desk, clip: Clip, frame: int, number: int, marks: Marks) -> l
     labels = clip.session.annotation(frame)
     labels[(labels == class_id) | (labels == UNKNOWN)] = BACKGROUND
     labels[mask] = class_id
+    clip.marked.add(frame)
     clip.session.clear(frame)
     clip.session.mask_label(frame, labels)
     return [{**row, "score": None} for row in shapes(clip, labels) if row["group_id"] == number]
@@ -173,7 +175,8 @@ def whole_of(body: Any, key: str, low: int, high: int) -> int:
 async def propagate(request: Request) -> StreamingResponse:
     """POST /v1/video/propagate/stream: `{session_id, start_frame, end_frame}` to events: started, progress, completed.
 
-    end_frame is the last one. The last event has the polygons of every frame, those that were marked among them.
+    end_frame is the last one. The last event has the polygons of the frames, but for those that were marked: their
+    user has them from the prompt already, and would get them twice.
     """
     desk, body = desk_of(request), await body_of(request)
     clip = request.app.state.clips.of(text_of(body, "session_id"))
@@ -193,6 +196,8 @@ async def _events(desk: Desk, clip: Clip, first: int, last: int) -> AsyncIterato
             yield _event("progress", current_frame=frame)
         results: dict[str, Any] = {}
         for frame in range(first, last + 1):
+            if frame in clip.marked:
+                continue
             rows = await desk.worker.run(LATER, functools.partial(carried, clip, frame))
             results[str(frame)] = {"masks": rows}
     except DenseCtxError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from dense_ctx_labels.annotation import Annotation, LabelArray
+from dense_ctx_labels.annotation import AnnotationSet, LabelArray
+from dense_ctx_labels.base import LabelFormat
 from dense_ctx_labels.classes import Classes
 from dense_ctx_labels.parsing import json_keys
 
@@ -40,7 +41,7 @@ class LabelFolder:
             if not folder.is_dir():
                 raise FileError(f"{folder} is not a folder; expected the folder of the annotated images")
         self.path, self.form, self.images = path, form, images
-        self._reader: Any = registry().create("label-format", form.name, **form.args)
+        self._reader = cast(LabelFormat, registry().create("label-format", form.name, **form.args))
 
     def read(self) -> tuple[Classes, list[Example]]:
         """Classes and examples as the files are now.
@@ -76,9 +77,8 @@ class LabelFolder:
         return own
 
 
-def _labels(annotations: Any, index: int, path: Path) -> LabelArray:
-    annotation: Annotation = annotations[index]
-    return annotation.labels
+def _labels(annotations: AnnotationSet, index: int, path: Path) -> LabelArray:
+    return annotations[index].labels
 
 
 def _same(path: Path) -> Path:

@@ -132,7 +132,7 @@ def _similarity(session: Session, item: int, positive: Mask) -> _FIELD:
 
 
 def otsu(values: _FIELD) -> float:
-    """The threshold that leaves the greatest variance between the two sides (Otsu, 1979)."""
+    """The threshold that leaves the greatest variance between the two sides (Otsu, 1979); of several the middle one."""
     counts, edges = np.histogram(values, _BINS)
     centres = (edges[1:] + edges[:-1]) / 2
     below, total = np.cumsum(counts), counts.sum()
@@ -140,4 +140,5 @@ def otsu(values: _FIELD) -> float:
     first = np.cumsum(counts * centres)
     means = first / np.maximum(below, 1), (first[-1] - first) / np.maximum(above, 1)
     between = below * above * (means[0] - means[1]) ** 2
-    return float(edges[1 + int(np.argmax(between))])
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
+    return float(edges[1 + best].mean())

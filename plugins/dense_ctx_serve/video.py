@@ -38,7 +38,7 @@ _LEAST = 16.0  # pixels of a region in a frame that labels were carried to
 
 @dataclass
 class Clip:
-    """Frames in a folder, the session over them, the ids of objects by the class that stands for each, marked frames."""
+    """Frames in a folder, the session over them, ids of objects by the class that stands for each, marked frames."""
 
     folder: Path
     session: Session

@@ -52,7 +52,7 @@ async def edit(request: Request) -> JSONResponse:
         `{id, edit, ...}`, the edits below. `id`: 8 to 64 letters, digits and dashes of the client's choice.
 
     Returns:
-        `{id, revision, result}`: `result` is the id of an added class; whether there was something to undo or redo.
+        `{id, revision, result}`: `result` is the id of an added class; the items whose strokes undo or redo changed.
         The edit is on the server's disk by then.
     """
     body, desk = await body_of(request), desk_of(request)

@@ -26,7 +26,8 @@ async def export(request: Request) -> JSONResponse:
     """Writes the labels of all items to the folder `exports/NAME` below the server's `--save`.
 
     Body:
-        `{format, model}`: a label format, with options in brackets (`coco(shape=polygon)`); the model's place (0).
+        `{format, model}`: a label format, with options in brackets (`coco(shape=polygon)`) that name no file; the
+        model's place (0).
 
     Returns:
         `{name, folder, files}`; `GET /api/exports/NAME` downloads it.

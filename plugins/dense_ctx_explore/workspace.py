@@ -74,6 +74,10 @@ class Workspace:
             self._unsaved.add(edit["id"])  # made in memory, and not on the disk
             self._receipts.made(edit["id"])
             raise
+        except BaseException:
+            if extends:
+                self.session.redo()  # its beginning stays
+            raise
         self._receipts.made(edit["id"])
         self._last_stroke = edit["id"] if edit["edit"] == "stroke" else None
         return {"id": edit["id"], "revision": self.revision, "result": result}
@@ -82,6 +86,10 @@ class Workspace:
         """The result of an edit that was made before."""
         named = (item.id for item in self.session.classes if item.name == edit.get("name"))
         return next(named, None) if edit.get("edit") == "add-class" else None
+
+    def interrupt(self) -> None:
+        """Take notice of a change that is no edit: what is drawn of a stroke before it is not replaced after it."""
+        self._last_stroke = None
 
     def state(self) -> dict[str, Any]:
         """All that a page needs to draw itself, but for pictures."""

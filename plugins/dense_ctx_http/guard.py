@@ -90,7 +90,10 @@ class Guard:
 
     def _check_site(self, scope: Any, headers: dict[str, str]) -> None:
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # a bracket without another
+            name = ""
         if name not in self.hosts and not (self.addresses and _is_address(name)):
             raise Refusal(f"Host: {host[:80]}", ", ".join(sorted(self.hosts)), "open the address that was printed", 403)
         origin = headers.get("origin")

@@ -45,6 +45,7 @@ class Labelme(ShapeFormat):
     """
 
     title = "labelme JSON"
+    path_options = frozenset({"images"})
     suffix = ".json"
 
     def __init__(

@@ -23,15 +23,15 @@ class Drawing(Base):
 
     @gateway
     def add_class(self, name: str, colour: Sequence[int] | None = None) -> LabelClass:
-        """Add a class, with the least free id; default colour the VOC palette's.
+        """Add a class, with the least id that none has or had, while there is one; default colour the VOC palette's.
 
         Raises:
             InputError: the name is taken or empty, the colour is not (R, G, B), or there are 254 classes.
         """
         with self._lock:
-            new = new_class(self.classes, name, colour)
+            new = new_class(self.classes, name, colour, used=self._work.used)
             for each in self._readers:
-                each._predictions.begin_class(new.id)
+                each._begin_class(new.id)
             self._do({"event": "class", "class": asdict(new)})
             return new
 
@@ -40,7 +40,7 @@ class Drawing(Base):
         """Give a class another name, and a colour where one is given. Errors as `add_class`; no such class."""
         with self._lock:
             old = self._class(class_id)
-            new = new_class(self.classes, name, old.colour if colour is None else colour, class_id)
+            new = new_class(self.classes, name, old.colour if colour is None else colour, old.id)
             self._do({"event": "class", "class": asdict(new)})
             return new
 
@@ -74,7 +74,7 @@ class Drawing(Base):
         with self._lock:
             size = self._size(item)
             if class_id is not None:
-                self._class(class_id)
+                class_id = self._class(class_id).id  # a plain int, whatever came
             drawing = stroke_of(self._work.next_id, class_id, points, radius, size)
             self._draw(item, drawing)
             return drawing.id

@@ -51,6 +51,7 @@ class Session(Drawing, Answers):
         max_disk: what all of `cache_dir` may take; features that were not used for the longest time go first.
         classes: names, or LabelClass; more can be added.
         frames: the folder holds the frames of one clip, in order of their names.
+        skip: files and folders in a folder of images that are none of it, such as one of exported masks.
 
     Attributes: items, is_clip, model, method.
 
@@ -71,18 +72,20 @@ class Session(Drawing, Answers):
         max_disk: str | int = "20GB",
         classes: Iterable[str | LabelClass] | None = None,
         frames: bool = False,
+        skip: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         if isinstance(classes, str):
             raise InputError(f"classes are several names; got one text {classes[:80]!r}")
         names = list(classes or ())
-        self._setup(model, open_source(source, frames), parse_part(method or RIDGE), max_memory, cache_dir, max_disk)
+        opened = open_source(source, frames, skip)
+        self._setup(model, opened, parse_part(method or RIDGE), max_memory, cache_dir, max_disk)
         for item in names:
             if not isinstance(item, LabelClass):
                 self.add_class(item)
                 continue
             if not 0 <= item.id < LIMIT or any(item.id == other.id for other in self.classes):
                 raise InputError(f"{item}: ids are distinct, and 0 to {LIMIT - 1}")
-            self._do({"event": "class", "class": asdict(new_class(self.classes, item.name, item.colour, item.id))})
+            self._do({"event": "class", "class": asdict(new_class(self.classes, item.name, item.colour, int(item.id)))})
         self._work.forget()
 
     @gateway
@@ -112,19 +115,6 @@ class Session(Drawing, Answers):
                 self._folder.close()
             self._folder = target
         return path
-
-    def _write(self, folder: Folder) -> None:
-        folder.prepare((saving.MODEL, saving.IMAGES, VOTES))
-        folder.require_own(self._id)
-        self._save_votes(folder.path)
-        folder.write({
-            "session": self._id,
-            "model": self._identity,
-            "open": saving.model_reference(self.model, self._spec, folder.path),
-            "source": saving.source_reference(self._source, folder.path),
-            "method": str(self.method),
-            **self._work.to_json(),
-        })  # fmt: skip
 
     def _load_votes(self, folder: Path) -> None:
         if (folder / VOTES).exists():

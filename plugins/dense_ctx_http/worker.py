@@ -30,7 +30,7 @@ class Worker:
         self._calls: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
         self._order, self._behind = itertools.count(), behind
         self._busy, self._ended = False, 0.0
-        self._thread = threading.Thread(target=self._work, name="dense_ctx explore", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="dense_ctx server", daemon=True)
         self._thread.start()
 
     def submit(self, urgency: int, call: Callable[[], T]) -> Future[T]:

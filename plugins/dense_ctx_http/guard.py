@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import sys
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,8 +20,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 COOKIE = "dense_ctx_token"
-MAX_EDIT = 1 << 20  # bytes of a request's body
-MAX_IMPORT = 256 << 20  # of labels that come back
+MAX_BODY = 1 << 20  # bytes of a request's body
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 HEADERS = {
     b"content-security-policy": b"default-src 'self'; img-src 'self' blob: data:; "
@@ -40,11 +42,24 @@ class Guard:
         app: the application.
         hosts: names that `Host` may have. addresses: whether any IP address may stand there too, which no attacker's
             DNS name is; for a server that other machines reach.
-        token: asked for by `Authorization: Bearer`, a cookie, or once `/?token=`, which sets the cookie; None: by none.
+        token: asked for by `Authorization: Bearer`, as the password of `Authorization: Basic`, by `Token`, a cookie, or
+            once `/?token=`, which sets the cookie; None: by none.
+        limits: of some paths, bytes of a body. largest: of the other paths.
+        log: print refusals to stderr.
     """
 
-    def __init__(self, app: Any, hosts: frozenset[str], addresses: bool = False, token: str | None = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        hosts: frozenset[str],
+        addresses: bool = False,
+        token: str | None = None,
+        limits: Mapping[str, int] | None = None,
+        largest: int = MAX_BODY,
+        log: bool = False,
+    ) -> None:
         self.app, self.hosts, self.addresses, self.token = app, hosts, addresses, token
+        self.limits, self.largest, self.log = limits or {}, largest, log
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it in JSON."""
@@ -62,18 +77,23 @@ class Guard:
                     await _redirect(send, f"{_cookie(scope)}={self.token}; HttpOnly; SameSite=Strict; Path=/")
                     return
                 self._check_token(headers, _cookie(scope))
-            limit = MAX_IMPORT if scope["path"] == "/api/import" else MAX_EDIT
+            limit = self.limits.get(scope["path"], self.largest)
             length = headers.get("content-length", "0")
             if length.isdigit() and int(length) > limit:
                 raise _too_large(length, limit)
         except Refusal as error:
+            if self.log:
+                print(f"{scope['method']} {scope['path'][:200]}: {error}", file=sys.stderr, flush=True)
             await _refuse(send, error)
             return
         await self.app(scope, _bounded(receive, limit), send)
 
     def _check_site(self, scope: Any, headers: dict[str, str]) -> None:
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # a bracket without another
+            name = ""
         if name not in self.hosts and not (self.addresses and _is_address(name)):
             raise Refusal(f"Host: {host[:80]}", ", ".join(sorted(self.hosts)), "open the address that was printed", 403)
         origin = headers.get("origin")
@@ -93,14 +113,26 @@ class Guard:
             cookies.load(headers.get("cookie", ""))
         except CookieError:
             cookies = SimpleCookie()
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer if scheme.lower() == "bearer" else cookies[cookie].value if cookie in cookies else ""
+        given = _stated(headers) or (cookies[cookie].value if cookie in cookies else "")
         if not self._is_token(given):
             what = "another token" if given else "no token"
             raise Refusal(what, "the token that was printed", "open the address that was printed, with ?token=", 401)
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (self.token or "").encode())
+
+
+def _stated(headers: Mapping[str, str]) -> str:
+    """The token that a header has; "" without one."""
+    scheme, _, text = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return text
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(text, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+    return headers.get("token", "")
 
 
 def _cookie(scope: Any) -> str:

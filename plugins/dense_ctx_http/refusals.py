@@ -45,9 +45,9 @@ def as_json(error: DenseCtxError) -> dict[str, Any]:
     if isinstance(error, Refusal):
         return {"error": {**parts, "given": error.given, "expected": error.expected, "next": error.next}}
     if isinstance(error, NotFittedError):
-        expected, what = "strokes of two classes", "paint them"
+        expected, what = "annotation of two classes", "annotate them"
     elif status_of(error) == 507:
         expected, what = "files that can be read and written", "do what the message says, and try again"
     else:
-        expected, what = "a request that the session can answer", "do what the message says"
+        expected, what = "a request that can be answered", "do what the message says"
     return {"error": {**parts, "given": str(error), "expected": expected, "next": what}}

@@ -12,7 +12,7 @@ from dense_ctx_predict.head import meaning, output_of
 from torch import Tensor
 from torch.nn import functional
 from transformers.modeling_outputs import BackboneOutput, SemanticSegmenterOutput
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 from typing_extensions import Self
 
 from dense_ctx.errors import ConfigError, InputError
@@ -24,7 +24,7 @@ from .opening import Opened
 
 
 @dataclass
-class DenseOutput(ModelOutput):  # type: ignore[misc]
+class DenseOutput(ModelOutput):
     """last_hidden_state: [B, h*w, C], the deepest map row by row. pooler_output: [B, C], or None.
 
     pixels: [B, dim, H, W], a vector for every pixel.
@@ -69,7 +69,8 @@ class DenseBackbone(Opened):
     def forward(self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any) -> Any:
         """Maps [B, C, h, w] of images [B, 3, H, W] in [0, 1], padded to the stride at the right and below."""
         maps = self.dense.encode(pixel_values)[0].maps
-        output = BackboneOutput(feature_maps=tuple(maps[index] for index in self.out_indices))
+        chosen: Any = tuple(maps[index] for index in self.out_indices)
+        output = BackboneOutput(feature_maps=chosen)
         return output.to_tuple() if return_dict is False else output
 
 
@@ -133,7 +134,7 @@ class DenseForSemanticSegmentation(Opened):
         )
         return values.log_softmax(1)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the folder of the predictor, or of the model with its head."""
         if self.predictor is None:
             return super().save_pretrained(save_directory, **kwargs)

@@ -32,6 +32,7 @@ class Opened(PreTrainedModel):
     The backbone is frozen but for what the model's folder stores of it, and stays in eval mode.
     """
 
+    dense: DenseModel
     config_class = DenseConfig
     base_model_prefix = ""
     main_input_name = "pixel_values"
@@ -64,7 +65,7 @@ class Opened(PreTrainedModel):
         return cls(config, DenseModel.from_pretrained(name, **options))
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *, config: DenseConfig | None = None, **kwargs: Any
     ) -> Self:
         """Open a folder or a Hub repository that dense_ctx wrote.
@@ -86,17 +87,16 @@ class Opened(PreTrainedModel):
                 raise InputError(f"{key}={value!r:.80} is not for models of dense_ctx: leave it out")
         if config is None:
             config = cls.config_class.from_pretrained(pretrained_model_name_or_path, **hub)
-        for key in list(kwargs):
-            if not hasattr(config, key):
-                raise InputError(
-                    f"{key}={kwargs[key]!r:.80} is neither an option of from_pretrained nor of DenseConfig"
-                )
-            setattr(config, key, kwargs.pop(key))
+        known = config.to_dict()
+        for key, value in kwargs.items():
+            if key not in known:
+                raise InputError(f"{key}={value!r:.80} is neither an option of from_pretrained nor of DenseConfig")
+        config.update(kwargs)
         model = cls.open(pretrained_model_name_or_path, config, hub)
         model.config.name_or_path = str(pretrained_model_name_or_path)
         return (model if dtype in (None, "auto") else model.to(dtype)).eval()
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self, save_directory: str | os.PathLike[str], *, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
         """Write dense_ctx's own folder, which `dense_ctx.AutoDenseModel` opens too.

@@ -29,7 +29,8 @@ class DenseImageProcessor(BaseImageProcessor):
         """
         if return_tensors != "pt":
             raise InputError(f"return_tensors={return_tensors!r}: expected 'pt'")
-        tensors = [load(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+        several: Any = images if isinstance(images, (list, tuple)) else [images]
+        tensors = [load(image) for image in several]
         sizes = {tuple(image.shape[1:]) for image in tensors}
         if len(sizes) != 1:
             raise InputError(f"A batch has images of one size; got {sorted(sizes)}: give them one at a time")

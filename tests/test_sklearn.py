@@ -13,14 +13,14 @@ from dense_ctx import AutoDenseModel, InContext
 from dense_ctx.errors import ConfigError, DenseCtxError, InputError, NotFittedError
 
 pytest.importorskip("sklearn")
-from dense_ctx_sklearn import DenseTransformer, PixelClassifier, PixelRegressor  # noqa: E402
-from sklearn import exceptions  # noqa: E402
-from sklearn.base import clone  # noqa: E402
-from sklearn.linear_model import LogisticRegression  # noqa: E402
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
-from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks  # noqa: E402
+from dense_ctx_sklearn import DenseTransformer, PixelClassifier, PixelRegressor
+from sklearn import exceptions
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 PLAIN = "rgb-xy+upsample"
 ROOT = Path(__file__).parent.parent
@@ -100,9 +100,7 @@ def test_of_images_exactly_these_checks_cannot_apply(kind, own):
     expected = {**OF_TABLES, **own}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = check_estimator(
-            of_tables(kind)(PLAIN), expected_failed_checks=expected, on_fail=None, on_skip=None
-        )
+        results = check_estimator(of_tables(kind)(PLAIN), expected_failed_checks=expected, on_fail=None, on_skip=None)
     names = {status: {r["check_name"] for r in results if r["status"] == status} for status in ("failed", "xfail")}
     assert names["failed"] == set()
     assert names["xfail"] == set(expected)
@@ -182,9 +180,7 @@ def test_the_classifier_is_in_context():
         list(images[:2]), list(masks[:2])
     )
     assert classifier.classes_.tolist() == [0, 7]
-    for image, labels, shares in zip(
-        images, classifier.predict(images), classifier.predict_proba(images), strict=True
-    ):
+    for image, labels, shares in zip(images, classifier.predict(images), classifier.predict_proba(images), strict=True):
         np.testing.assert_array_equal(labels, context.predict(image).numpy())
         np.testing.assert_array_equal(shares, context.predict_proba(image).movedim(0, -1).numpy())
 
@@ -305,7 +301,7 @@ def test_search_and_validation_over_images_of_any_size():
 
 
 def test_features_of_images_for_any_estimator():
-    images, masks, _ = scenes(8)
+    images, _, _ = scenes(8)
     images[::2] = 255 - images[::2]
     pipeline = make_pipeline(DenseTransformer(PLAIN, pool=True), StandardScaler(), LogisticRegression())
     assert pipeline.fit(images, np.arange(8) % 2).score(images, np.arange(8) % 2) == 1

@@ -22,7 +22,7 @@ class PixelClassifier(base.ClassifierMixin, PixelEstimator):  # type: ignore[mis
     """Segments images as annotated ones show it, or classifies features that were computed before.
 
     Args:
-        model: a DenseModel, or how to open one ("lila-lite0"): X holds images. None: X holds features, of
+        model: a DenseModel, or how to open one ("efficientnet-lite0"): X holds images. None: X holds features, of
             `DenseTransformer` or any others.
         method: a registered probe, NAME or NAME(key=value, ...): the parameter to search over.
         ignore_index: the mask value that means "not annotated", see `dense_ctx.InContext`; in a table, where "auto"
@@ -114,4 +114,3 @@ class PixelClassifier(base.ClassifierMixin, PixelEstimator):  # type: ignore[mis
             right += int((prediction.argmax(0) == target).sum())
             total += int((target >= 0).sum())
         return right / total
-

@@ -31,6 +31,7 @@ class PixelEstimator(base.BaseEstimator):  # type: ignore[misc]
     ignore_index: IgnoreIndex = "auto"
     max_memory: str | int | None
     device: str
+    context_: InContext | FeatureContext
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -42,7 +43,7 @@ class PixelEstimator(base.BaseEstimator):  # type: ignore[misc]
         """Fit to images, to maps, or to a table, whose targets are encoded by the subclass."""
         method, model = parse_part(self.method), self.model
         for name in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)  # of an earlier fit to other input
+            self.__dict__.pop(name, None)  # of an earlier fit to other input
         required(y)
         if model is not None:
             images = images_of(X)

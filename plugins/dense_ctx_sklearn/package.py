@@ -22,6 +22,9 @@ else:
     )
 
 
+__all__ = ["InputTypeError", "NotFittedError", "base", "metrics", "multiclass", "validation"]
+
+
 class NotFittedError(OwnNotFittedError, exceptions.NotFittedError):  # type: ignore[misc]
     """predict or transform was called before fit; dense_ctx's error and scikit-learn's."""
 

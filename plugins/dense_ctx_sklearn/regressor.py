@@ -23,7 +23,7 @@ class PixelRegressor(base.RegressorMixin, PixelEstimator):  # type: ignore[misc]
     """Predicts a value for every pixel as examples show it, or values of features that were computed before.
 
     Args:
-        model: a DenseModel, or how to open one ("lila-lite0"): X holds images. None: X holds features, of
+        model: a DenseModel, or how to open one ("efficientnet-lite0"): X holds images. None: X holds features, of
             `DenseTransformer` or any others.
         method: a registered probe, NAME or NAME(key=value, ...): the parameter to search over.
         max_memory: of a model: tile large images to stay within it. device: that it runs on.

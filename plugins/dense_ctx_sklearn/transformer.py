@@ -24,7 +24,7 @@ class DenseTransformer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMix
     """The features of a model for every pixel, or one vector for each image.
 
     Args:
-        model: a DenseModel, or how to open one ("lila-lite0").
+        model: a DenseModel, or how to open one ("efficientnet-lite0").
         level: "pixels" (the decoder's features) or "patches" (the encoder's deepest map).
         size: (h, w) of the pixel features' grid; None: each image's own size.
         pool: the mean of the map: one row of features for each image, for any estimator of scikit-learn.

@@ -396,7 +396,8 @@ def test_wrong_input():
 
 
 def test_names_of_a_table_s_columns():
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     rng = np.random.default_rng(0)
     table = pandas.DataFrame(rng.standard_normal((30, 3)), columns=["red", "green", "blue"])
     labels = (table["red"] > 0).to_numpy()

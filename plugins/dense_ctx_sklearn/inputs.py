@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from dense_ctx.errors import InputError
 
@@ -22,12 +23,13 @@ def images_of(given: Any) -> list[Any]:
         raise InputError(
             f"{wanted}; got a table of {given.shape[0]} x {given.shape[1]}. If its rows are features, leave model out"
         )
-    if hasattr(given, "toarray"):
+    if sparse.issparse(given):
         raise InputError(f"{wanted}; got a sparse {type(given).__name__}, which is not supported")
     if not isinstance(given, (list, tuple)) and not (
         isinstance(given, np.ndarray) and (given.ndim in (3, 4) or given.dtype.kind in "OU")
     ):
-        raise InputError(f"{wanted}; got {type(given).__name__}{list(getattr(given, 'shape', ()))}")
+        shape = list(given.shape) if isinstance(given, np.ndarray) else ""
+        raise InputError(f"{wanted}; got {type(given).__name__}{shape}")
     if not len(given):
         raise InputError("There are no images: expected at least one")
     return list(given)
@@ -36,7 +38,7 @@ def images_of(given: Any) -> list[Any]:
 def is_table(given: Any) -> bool:
     """Whether it is no list or array of feature maps [h, w, D], but a table, which scikit-learn checks."""
     if isinstance(given, (list, tuple)):
-        return not (len(given) and getattr(given[0], "ndim", 0) == 3)
+        return not (len(given) and isinstance(given[0], np.ndarray) and given[0].ndim == 3)
     return not (isinstance(given, np.ndarray) and given.ndim == 4)
 
 

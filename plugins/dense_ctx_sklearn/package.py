@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from sklearn import base, exceptions, metrics
     from sklearn.utils import multiclass, validation
 else:
-    base, exceptions, metrics, multiclass, validation = (
-        optional_package(f"sklearn.{name}", "An estimator of dense_ctx_sklearn", '"dense-ctx[sklearn]"')
-        for name in ("base", "exceptions", "metrics", "utils.multiclass", "utils.validation")
-    )
-
+    WHAT, INSTALL = "An estimator of dense_ctx_sklearn", '"dense-ctx[sklearn]"'
+    base = optional_package("sklearn.base", WHAT, INSTALL)
+    exceptions = optional_package("sklearn.exceptions", WHAT, INSTALL)
+    metrics = optional_package("sklearn.metrics", WHAT, INSTALL)
+    multiclass = optional_package("sklearn.utils.multiclass", WHAT, INSTALL)
+    validation = optional_package("sklearn.utils.validation", WHAT, INSTALL)
 
 __all__ = ["InputTypeError", "NotFittedError", "base", "metrics", "multiclass", "validation"]
 

@@ -37,7 +37,7 @@ def expand(paths: Sequence[Path], *, frames: bool = False, skip: Collection[Path
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise FileError(f"No image, video or folder at {', '.join(missing)}")
-    skipped, several = {path.resolve() for path in skip}, sum(path.is_dir() for path in paths) > 1
+    skipped, several = {os.path.realpath(path) for path in skip}, sum(path.is_dir() for path in paths) > 1
     files: list[tuple[Path, PurePosixPath, bool]] = []  # path, output path with suffix, whether it is a clip
     for path in paths:
         suffix = path.suffix.lower()
@@ -67,11 +67,16 @@ def expand(paths: Sequence[Path], *, frames: bool = False, skip: Collection[Path
     return queries
 
 
-def _files(folder: Path, skipped: Collection[Path]) -> Iterator[Path]:
+def _files(folder: Path, skipped: Collection[str]) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and Path(parent, n).resolve() not in skipped)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and _place(parent, n) not in skipped)
         for name in sorted(names):
             file = Path(parent, name)
             supported = file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-            if supported and not name.startswith(".") and file.resolve() not in skipped:
+            if supported and not name.startswith(".") and _place(parent, name) not in skipped:
                 yield file
+
+
+def _place(parent: str, name: str) -> str:
+    """Where a file is, behind links; of a link to itself, which `Path.resolve` refuses, the link."""
+    return os.path.realpath(os.path.join(parent, name))

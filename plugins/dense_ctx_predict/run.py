@@ -58,6 +58,8 @@ class Record:
     def done(self, query: Query, files: Sequence[Path]) -> bool:
         """Whether the query was predicted, its file is unchanged, and all its outputs exist."""
         item = self.lines.get(query.name)
+        if item is not None and os.path.abspath(str(item.get("path"))) != os.path.abspath(query.path):
+            return False  # another file of this name
         whole = all((self.out / file).exists() for file in files)
         return item is not None and whole and item.get("source") == _stamp(query) and item.get("files") == _names(files)
 
@@ -66,7 +68,7 @@ class Record:
         item = {"name": query.name, "path": str(query.path), "source": _stamp(query), "files": _names(files), **notes}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(("\n" if self.cut else "") + json.dumps(item, ensure_ascii=False) + "\n")
+            file.write(("\n" if self.cut else "") + json.dumps(item) + "\n")  # ASCII: a name may be no text
         self.cut = False
         self.lines[query.name] = item
 

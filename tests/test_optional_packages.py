@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from argparse import Namespace
@@ -40,6 +41,7 @@ WHEN_USED = {
     "h5py": [lambda: MatSet(Path("nyu"), Path("nyu"), "val", "depth", (), False, (1, 1, 1), None)],
     "pycocotools": [lambda: _load(Path("instances.json"))],
     **{key: [lambda: registry().create("command", "explore").run(Namespace())] for key in ("starlette", "uvicorn")},
+    "cvat_sdk": [lambda: runpy.run_module("dense_ctx_cvat.sdk")],
     "open_clip": [lambda: text_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k", "cpu")],
 }  # fmt: skip
 OPTIONAL = {*WITH_THE_PART, *WHEN_USED}

@@ -113,7 +113,7 @@ def test_bad_input():
         (([], mask), "no frames"),
         (
             ([frame, torch.rand(3, 16, 25)], mask.index_fill(0, torch.tensor([0]), 1)),
-            "Frame 1 is 16 x 25 .* first was 16 x 24",
+            "Frame 1: it is 16 x 25 .* first was 16 x 24",
         ),
     ]
     for arguments, message in cases:

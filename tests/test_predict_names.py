@@ -1,5 +1,6 @@
 """dense-ctx predict over files whose names are odd: links, bytes that are no text, long names, names that return."""
 
+import json
 import os
 import shutil
 import sys
@@ -33,15 +34,37 @@ def test_odd_names_are_predicted_once(room, tmp_path, capsys):  # noqa: F811
     assert "0 predicted in 0 s, 11 already done, 2 skipped" in capsys.readouterr().out
 
 
-def test_another_file_of_the_same_name_size_and_time_is_predicted_again(room, tmp_path):  # noqa: F811
+def test_another_file_of_the_same_name_is_not_taken_for_it(room, tmp_path, capsys):  # noqa: F811
     for number, folder in enumerate(("one", "two")):
         photo(tmp_path / folder / "x.bmp", 5 + number)
-        os.utime(tmp_path / folder / "x.bmp", (1e9, 1e9))
+        os.utime(tmp_path / folder / "x.bmp", (1e9, 1e9))  # of one size and time, as those of an archive
     predict("--out", "alone", query=["two/x.bmp"])
     predict("--out", "out", query=["one/x.bmp"])
-    predict("--out", "out", query=["two/x.bmp"])
+    capsys.readouterr()
+    assert predict("--out", "out", query=["two"]) == 2
+    assert "would replace it: choose another --out" in capsys.readouterr().err
+    shutil.rmtree("one")
+    assert predict("--out", "out", query=["two/x.bmp"]) == 0
     masks = [np.asarray(Image.open(tmp_path / name / "masks" / "x.png")) for name in ("alone", "out")]
     assert (masks[0] == masks[1]).all()
+
+
+def test_a_project_that_moves_as_a_whole_is_done_still(room, tmp_path, capsys, monkeypatch):  # noqa: F811
+    predict("--out", "out")
+    (tmp_path / "new").mkdir()
+    for name in ("photos", "out", "a.png", "m.png"):
+        shutil.move(tmp_path / name, tmp_path / "new" / name)
+    monkeypatch.chdir(tmp_path / "new")
+    capsys.readouterr()
+    assert predict("--out", "out") == 0
+    assert "3 already done" in capsys.readouterr().out
+
+
+def test_labels_out_name_the_images_also_where_two_have_one_stem(room, tmp_path):  # noqa: F811
+    photo(tmp_path / "photos" / "x.jpg", 9)
+    predict("--out", "out", "--labels-out", "all.json", "--labels-to", "coco")
+    names = [image["file_name"] for image in json.loads((tmp_path / "all.json").read_text())["images"]]
+    assert sorted(names) == ["day one/deep/x.png", "day one/y.jpg", "x.jpg", "x.png"]
 
 
 def test_hidden_files_are_no_frames(tmp_path):
@@ -53,7 +76,7 @@ def test_hidden_files_are_no_frames(tmp_path):
 
 def test_a_gif_of_which_frames_would_be_lost_is_refused(tmp_path):
     rng = np.random.default_rng(0)
-    frames = [Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)) for _ in range(4)]
+    frames = [Image.fromarray(rng.integers(0, 255, (96, 128, 3), dtype=np.uint8)) for _ in range(4)]
     frames[0].save(tmp_path / "timed.gif", save_all=True, append_images=frames[1:], duration=40)
     assert len(list(Video(tmp_path / "timed.gif"))) == 4
     frames[0].save(tmp_path / "untimed.gif", save_all=True, append_images=frames[1:])

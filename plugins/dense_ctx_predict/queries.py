@@ -14,11 +14,16 @@ from dense_ctx.errors import FileError
 
 @dataclass(frozen=True)
 class Query:
-    """An image, or a clip (video file or folder of frames). name: of its outputs, no suffix, such as "day1/0003"."""
+    """An image, or a clip (video file or folder of frames).
+
+    name: of its outputs, without a suffix of their own, such as "day1/0003". file: the path below the folder that was
+    given, "day1/0003.jpg".
+    """
 
     path: Path
     name: str
     clip: bool
+    file: str
 
 
 def expand(paths: Sequence[Path], *, frames: bool = False, skip: Collection[Path] = ()) -> list[Query]:
@@ -63,7 +68,7 @@ def expand(paths: Sequence[Path], *, frames: bool = False, skip: Collection[Path
             number += 1
             name = f"{plain}-{number}"
         names.add(name)
-        queries.append(Query(path, name, clip))
+        queries.append(Query(path, name, clip, str(output)))
     return queries
 
 

@@ -94,8 +94,14 @@ def test_another_predictor_does_not_mix_into_the_same_folder(room, tmp_path, cap
     assert predict("--out", "out") == 0
     assert predict("--out", "out", "--method", "ridge(penalty=1)") == 2
     assert re.search(
-        r"out holds another folder of predictions \(predictor: .*Choose another --out", capsys.readouterr().err
+        r"another folder of predictions \(method: 'ensemble' there, 'ridge' now; .*Choose another --out",
+        capsys.readouterr().err,
     )
+    assert predict("--out", "out", "--classes", "0=sky", "1=cup") == 2  # predictor.json has other names
+    assert "classes" in (err := capsys.readouterr().err)
+    assert "cup" in err
+    assert predict("--out", "out", "--no-overlay") == 0
+    assert "3 already done" in capsys.readouterr().out
     (tmp_path / "photos" / "out2").mkdir()
     (tmp_path / "photos" / "out2" / "mine.txt").write_text("")
     assert predict("--out", "photos/out2") == 2

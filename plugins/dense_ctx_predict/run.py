@@ -62,7 +62,8 @@ class Record:
         if item is not None and self._source(item) != os.path.abspath(query.path):
             return False  # another file of this name
         whole = all((self.out / file).exists() for file in files)
-        return item is not None and whole and item.get("source") == _stamp(query) and item.get("files") == _names(files)
+        enough = item is not None and {*_names(files)} <= {*item.get("files", ())}
+        return item is not None and enough and whole and item.get("source") == _stamp(query)
 
     def require_free(self, query: Query) -> None:
         """Raise InputError where the outputs of a query are those of another file, which is still there."""
@@ -101,7 +102,8 @@ def run(
         processes: number of worker processes, at most.
 
     Raises:
-        InputError: the outputs of a query would replace another file's. FileError: a file cannot be written. PluginError: a worker process was killed (probably out of memory).
+        InputError: the outputs of a query would replace another file's. FileError: a file cannot be written.
+        PluginError: a worker process was killed (probably out of memory).
     """
     began, summary, record = time.monotonic(), Summary(), Record(writer.out)
     for query in queries:

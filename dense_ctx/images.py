@@ -18,6 +18,7 @@ from .errors import FileError, InputError, about
 from .files import regular_size
 from .gateway import gateway
 from .interfaces import Size
+from .numerics import holds
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
 
@@ -166,16 +167,14 @@ def check_batch(images: Tensor) -> Tensor:
         raise InputError(f"A batch of images is [B, 3, H, W]; got {list(images.shape)}{hint}")
     if 0 in images.shape:
         raise InputError(f"An image has at least one pixel; got {list(images.shape)}")
-    if images.dtype == torch.uint8:
-        images = images.float() / 255
-    elif images.dtype == torch.uint16:
-        images = images.float() / 65535
+    if images.dtype in (torch.uint8, torch.uint16):
+        images = images.float() / (255 if images.dtype == torch.uint8 else 65535)
     elif not images.is_floating_point():
         raise InputError(f"An image tensor is uint8, uint16 or float in [0, 1]; got {images.dtype}")
-    low, high = (float(value) for value in torch.aminmax(images.detach()))
-    if not low >= -1e-3 or not high <= 1 + 1e-3:  # negated so that NaN fails too
+    elif not holds((ends := torch.aminmax(images.detach())).min.ge(-1e-3) & ends.max.le(1 + 1e-3)):  # NaN is neither
         if not bool(torch.isfinite(images).all()):
             raise InputError("The image holds NaN or infinity")
+        low, high = map(float, ends)
         white = 255 if high <= 255 else 65535
         # ImageNet's statistics put white at 2.64
         normalised = low < -1e-3 or high < 3

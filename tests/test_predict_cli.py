@@ -253,10 +253,10 @@ def test_the_colours_of_a_palette_mask_are_kept(room, tmp_path):
     written = Image.open("out/masks/x.png")
     assert written.getpalette()[:6] == [0, 0, 0, 10, 200, 30]
     listed = json.loads((tmp_path / "out" / "predictor.json").read_text())["classes"]
-    assert listed == [
-        {"id": 0, "name": "rest", "colour": [0, 0, 0]},
-        {"id": 1, "name": "disc", "colour": [10, 200, 30]},
-    ]
+    assert listed == {
+        "0": {"name": "rest", "colour": [0, 0, 0]},
+        "1": {"name": "disc", "colour": [10, 200, 30]},
+    }
 
 
 BAD = {

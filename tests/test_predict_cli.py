@@ -333,8 +333,8 @@ def test_labelme_files_are_examples_with_names(room, tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps({**words, "shapes": shapes}))
     assert predict("--out", "out", support=["a.png:a.json"], query=["photos/x.png"]) == 0, capsys.readouterr().err
     listed = json.loads((tmp_path / "out" / "predictor.json").read_text())["classes"]
-    assert {item["name"] for item in listed} >= {"wall", "disc"}
-    disc_id = next(item["id"] for item in listed if item["name"] == "disc")
+    assert {item["name"] for item in listed.values()} >= {"wall", "disc"}
+    disc_id = next(int(number) for number, item in listed.items() if item["name"] == "disc")
     assert iou(load_mask("out/masks/x.png").numpy() == disc_id, room["x.png"] == 1) > 0.7
     assert predict("--out", "no", support=["a.png:a.json", "a.png:m.png"]) == 2
     assert "m.png is a picture, but other annotations are not" in capsys.readouterr().err

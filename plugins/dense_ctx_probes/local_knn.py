@@ -19,6 +19,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.images import nearest
 
 from .local_knn_tiles import Context, Rounded, propagated
+from .local_windows import Windows
 from .retrieval_blocks import multiplies_bfloat16
 
 
@@ -72,6 +73,7 @@ class Propagator:
         if self._blank is not None and bool(blank.all()):
             raise InputError("No cell of the annotated frames has a label: nothing to propagate")
         self._steps = 0
+        self._windows: Windows | None = None
 
     @torch.no_grad()
     def step(self, features: Tensor) -> Tensor:
@@ -88,9 +90,16 @@ class Propagator:
         self._place(features.device)
         query = _normalized(features[None])[0]
         frames = min(self._steps + self._first, self._slots)
-        rounded = None if self._rounded is None else self._rounded.first(frames)
-        context = Context(self._keys[:frames], self._values[:frames], self._blank, rounded)
-        labels = propagated(query, context, self.radius, self.topk, self.temperature)
+        keys, values = self._keys[:frames], self._values[:frames]
+        labels = None
+        if query.device.type != "cpu":
+            if self._windows is None or self._windows.device != query.device:
+                self._windows = Windows(height, width, self.radius, query.device)
+            labels = self._windows.propagate(query, keys, values, self._blank, self.topk, self.temperature)
+        if labels is None:
+            rounded = None if self._rounded is None else self._rounded.first(frames)
+            context = Context(keys, values, self._blank, rounded)
+            labels = propagated(query, context, self.radius, self.topk, self.temperature)
         last = self._slots - self._first
         if last:  # replaces the oldest of the last frames
             slot = self._first + self._steps % last

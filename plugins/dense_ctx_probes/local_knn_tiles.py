@@ -218,7 +218,8 @@ class _Near:
         _, height, width, _ = self._strip.context.keys.shape
         cell, frame = index // frames, index % frames
         row, column = cell // wide + self._rows.start, cell % wide + self._strip.columns.start
-        return (frame * height + row) * width + column
+        places: Tensor = (frame * height + row) * width + column
+        return places
 
 
 def _distance(own: slice, span: slice, device: torch.device) -> Tensor:

@@ -89,7 +89,8 @@ class Work:
             if "digest" in event:
                 self.digests[item] = str(event["digest"])
             self.next_id = max(self.next_id, drawing.id + 1)
-            return state.with_drawings(item, (*state.drawings.get(item, ()), drawing))
+            before = () if event.get("replace") else state.drawings.get(item, ())
+            return state.with_drawings(item, (*before, drawing))
         if kind == "clear":
             return state.with_drawings(int(event["item"]), ())
         if kind == "class":
@@ -146,6 +147,12 @@ def class_from_json(record: dict[str, Any]) -> LabelClass:
     if not 0 <= int(record["id"]) < LIMIT:
         raise ValueError(f"class {record['id']!r:.40}")
     return new_class((), record["name"], list(record["colour"]), int(record["id"]))
+
+
+def require_free_id(id: Any, classes: Sequence[LabelClass]) -> None:
+    """Raise InputError for what is no class id, or one that is taken."""
+    if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < LIMIT or any(c.id == id for c in classes):
+        raise InputError(f"Class id {id!r:.40}: ids are whole numbers, distinct, and 0 to {LIMIT - 1}")
 
 
 def new_class(classes: Sequence[LabelClass], name: Any, colour: Any, id: int | None = None) -> LabelClass:

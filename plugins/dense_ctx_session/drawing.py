@@ -22,9 +22,7 @@ class Drawing(Base):
     """See `Session`."""
 
     @gateway
-    def add_class(
-        self, name: str, colour: Sequence[int] | None = None, class_id: int | None = None
-    ) -> LabelClass:
+    def add_class(self, name: str, colour: Sequence[int] | None = None, class_id: int | None = None) -> LabelClass:
         """Add a class; default colour the VOC palette's.
 
         Args:

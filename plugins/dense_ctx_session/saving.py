@@ -76,8 +76,8 @@ def source_reference(source: Source, folder: Path) -> dict[str, Any]:
         return {"kind": "memory", "names": [item.name for item in source.items], "clip": source.is_clip}
     if not source.paths:
         raise InputError(
-            f"A {type(source).__name__} cannot be opened again from a file, so that its session cannot be saved: export "
-            "its labels, or give images or files"
+            f"A {type(source).__name__} cannot be opened again from a file, so that its session cannot be saved: "
+            "export its labels, or give images or files"
         )
     kind = "video" if isinstance(source, VideoFile) else "files"
     root = Path(os.path.abspath(source.root or "."))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ def fit(
     ignore_index: Any,
     names: dict[int, str],
     max_memory: str | None,
+    read: Callable[[Path], Any],
 ) -> Predictor:
     """Fit a predictor to pairs of image and annotation.
 
     Args:
         task: None: classes, or the values of .npy files.
         scale: values of depth pictures per metre, default 1000; .npy files are in metres.
+        read: gives what is fitted of an image's path.
 
     Raises:
         FileError, InputError: a file cannot be read, or does not match the task.
@@ -55,7 +57,7 @@ def fit(
         names, ignore_index = {**named, **names}, NOT_ANNOTATED
     kind: Task | None = "regression" if task in ("depth", "normals") else task  # type: ignore[assignment]
     context = InContext(model, method.name, kind, ignore_index, **method.args)
-    context.fit([image for image, _ in pairs], targets, max_memory)
+    context.fit([read(image) for image, _ in pairs], targets, max_memory)
     coloured = context.task_ == "segmentation" and not context.targets_.binary
     colours = _palette([path for _, path in pairs]) if coloured else {}
     if names and context.task_ != "segmentation":

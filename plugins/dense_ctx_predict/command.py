@@ -73,20 +73,20 @@ class Predict(Command):
         add(
             "--task",
             choices=["segmentation", "depth", "normals"],
-            help="what the examples show: depth is a 16-bit picture or .npy [H, W], normals an RGB picture or .npy "
-            "[H, W, 3]; default classes, or the values of a .npy file",
+            help="what the examples show: depth is a 16-bit picture, .npy [H, W] or .exr, normals an RGB picture or "
+            ".npy [H, W, 3]; default classes, or the values of a .npy file",
         )
         add(
             "--scale",
             type=float,
             metavar="VALUES",
-            help="values of depth pictures per metre, read and written (1000); .npy files are in metres",
+            help="values of depth pictures per metre, read and written (1000); .npy and .exr files are in metres",
         )
         add(
             "--format",
-            choices=["png", "npy", "tif"],
-            help="of the predictions (png; npy of values without a unit). tif: masks of GeoTIFFs of any size, by "
-            "windows within --max-memory (2GB), with their georeference and without overlays",
+            choices=["png", "npy", "tif", "exr"],
+            help="of the predictions (png; npy of values without a unit). exr: depth. tif: masks of GeoTIFFs of any "
+            "size, by windows within --max-memory (2GB), with their georeference and without overlays",
         )
         add("--bands", nargs="+", type=int, metavar="BAND", help="of GeoTIFFs: those of red, green and blue, from 1")
         add("--span", nargs=2, type=float, metavar=("BLACK", "WHITE"), help="of GeoTIFFs: values of black and white")
@@ -140,6 +140,8 @@ class Predict(Command):
             "normals",
         ):
             raise InputError("Values without a unit are written as .npy, as they are: leave --format and --scale out")
+        if writer.format == "exr" and predictor.task != "depth":
+            raise InputError(f"--format exr is of depth; this predicts {predictor.task}: leave it out")
         if args.scale is not None and predictor.task != "depth":
             raise InputError(f"--scale is of depth; this predicts {predictor.task}: leave it out")
         if writer.format == "tif" and (predictor.task != "segmentation" or predictor.context is None):
@@ -191,6 +193,10 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(f"--format tif is of class masks; --task {args.task} is written as png or npy")
     else:
         refuse(args, ["bands", "span"], "without --format tif")
+    if args.format == "exr":
+        from . import exr
+
+        exr.library()  # refused before any work
     if args.processes < 1:
         raise InputError(f"--processes {args.processes}: expected at least 1")
     if args.scale is not None and not 0 < args.scale < float("inf"):

@@ -22,11 +22,12 @@ from dense_ctx.images import load
 from dense_ctx.progress import steps
 from dense_ctx.visualize import Picture, heat_picture, normals_picture, overlay, save_labels, save_picture
 
+from . import exr
 from .predictor import Predictor
 from .queries import Query
 from .rasters import SUFFIXES, Rasters, raster_fault
 
-Format = Literal["png", "npy", "tif"]
+Format = Literal["png", "npy", "tif", "exr"]
 
 FOLDERS: dict[Quantity, str] = {
     "segmentation": "masks",
@@ -41,9 +42,9 @@ QUALITY = 90  # of JPEG
 class Writer:
     """Predicts a query and writes its files in `out`.
 
-    format: "png" (masks, 16-bit depth, normals as colours), "npy", or "tif" (masks of GeoTIFFs of any size). scale:
-    values of a depth PNG per metre. pictures: also write overlays or pictures. max_memory: as for `Predictor.predict`.
-    rasters: how GeoTIFFs are read, for "tif".
+    format: "png" (masks, 16-bit depth, normals as colours), "npy", "exr" (depth in metres), or "tif" (masks of GeoTIFFs
+    of any size). scale: values of a depth PNG per metre. pictures: also write overlays or pictures. max_memory: as for
+    `Predictor.predict`. rasters: how GeoTIFFs are read, for "tif".
     """
 
     predictor: Predictor
@@ -145,6 +146,8 @@ class Writer:
             array = prediction.numpy() if task in ("segmentation", "regression") else prediction.movedim(0, -1).numpy()
             with new_file(path, sync=False) as partial:
                 np.save(partial, array[..., 0] if task == "depth" else array)
+        elif self.format == "exr":
+            exr.write_depth_values(path, prediction[0].numpy())
         elif task == "segmentation":
             save_labels(path, prediction, self.predictor.colours)
         elif task == "normals":

@@ -84,18 +84,6 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; errors of `tensor_shapes`; ValueError also for damage."""
-    from safetensors import SafetensorError, safe_open
-
-    tensor_shapes(path)
-    try:
-        with safe_open(str(path), framework="pt") as file:  # once: a writer may put another file in its place meanwhile
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(str(error)) from None
-
-
 def read_array(path: Path) -> Any:
     """A .npy file; raises FileError as `regular_size`, for damage, and for pickled objects, which are not opened."""
     import numpy as np
@@ -165,7 +153,7 @@ def new_file(
     """
     unwritable: tuple[type[Exception], ...] = (OSError, *faults)
     target = Path(os.path.realpath(path))
-    partial = target.with_name(f".{target.stem}.{unique()}.partial{target.suffix}")
+    partial = target.with_name(f".{target.stem[:50]}.{unique()}.partial{target.suffix}")  # 255 bytes
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_left(target.parent)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from dense_ctx_explore import edits, guard
+from dense_ctx_explore import app, edits
 from dense_ctx_explore.routes import ENDPOINTS
+from dense_ctx_http import guard
 
 FILE = Path(__file__).with_name("http_api.md")
 INTRODUCTION = """\
@@ -31,7 +32,7 @@ curl 'localhost:8765/api/items/0/labels?side=1024' --output labels.png
   a name that an attacker's DNS points here is refused. `Origin`, where a browser sends it, must be this server; so must
   `Sec-Fetch-Site`.
 - With `--token`, or a `--host` that other machines reach, each request shows the token: `Authorization: Bearer TOKEN`,
-  or the cookie that `/?token=TOKEN` sets.
+  `Token: TOKEN`, the password of `Authorization: Basic`, or the cookie that `/?token=TOKEN` sets.
 - A body has at most {edit:,} bytes, that of `/api/import` {labels:,}.
 - Only the items that the server was started with can be read; no request names a file.
 
@@ -68,7 +69,11 @@ def page() -> str:
         f"| `{name}` | {', '.join(f'`{f}`' for f in fields) or 'none'} |" for name, fields in edits.FIELDS.items()
     )
     head = INTRODUCTION.format(
-        edit=guard.MAX_EDIT, labels=guard.MAX_IMPORT, edits=rows, points=edits.MAX_POINTS, radius=edits.MAX_RADIUS
+        edit=guard.MAX_BODY,
+        labels=app.LIMITS["/api/import"],
+        edits=rows,
+        points=edits.MAX_POINTS,
+        radius=edits.MAX_RADIUS,
     )
     return "\n".join([head, *(section(point) for point in ENDPOINTS)])
 

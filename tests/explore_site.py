@@ -5,9 +5,9 @@ import itertools
 
 import numpy as np
 from dense_ctx_explore.app import application
-from dense_ctx_explore.guard import LOOPBACK
 from dense_ctx_explore.requests import Desk
 from dense_ctx_explore.server import workspace_of
+from dense_ctx_http.guard import LOOPBACK
 from PIL import Image
 from starlette.testclient import TestClient
 

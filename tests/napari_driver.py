@@ -12,7 +12,7 @@ from pathlib import Path
 
 import napari
 import numpy as np
-from dense_ctx_napari.widget import LABELS, UNCERTAINTY
+from dense_ctx_napari.output import LABELS, UNCERTAINTY
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QApplication
 
@@ -90,18 +90,18 @@ def one_image():
     results["one class"] = widget.status.text()
     paint(2, (50, 60))
     np.save(OUT / "strokes-1.npy", widget.strokes_layer.data)
-    np.save(OUT / "labels-1.npy", widget.labels_layer.data)
+    np.save(OUT / "labels-1.npy", widget.output.labels.data)
     widget.uncertainty.setChecked(True)
     paint(3, (84, 20), (84, 110))
     np.save(OUT / "strokes-2.npy", widget.strokes_layer.data)
-    np.save(OUT / "labels-2.npy", widget.labels_layer.data)
+    np.save(OUT / "labels-2.npy", widget.output.labels.data)
     np.save(OUT / "uncertainty.npy", viewer.layers[UNCERTAINTY].data)
     widget.uncertainty.setChecked(False)
     results["uncertainty is hidden"] = not viewer.layers[UNCERTAINTY].visible
     widget.classes.item(1, 1).setText("box")
     widget.strokes_layer.undo(), widget.strokes_layer.undo()
     rest()
-    np.save(OUT / "labels-undone.npy", widget.labels_layer.data)
+    np.save(OUT / "labels-undone.npy", widget.output.labels.data)
     widget.format.setCurrentText("coco")
     widget.export_labels(OUT / "exported")
     rest()
@@ -131,13 +131,13 @@ def stack():
     np.save(OUT / "strokes-stack.npy", widget.strokes_layer.data)
     widget.propagate_labels()
     rest()
-    np.save(OUT / "labels-stack.npy", widget.labels_layer.data)
+    np.save(OUT / "labels-stack.npy", widget.output.labels.data)
     viewer.dims.set_current_step(0, 3)
     rest()
-    np.save(OUT / "labels-frame-3.npy", widget.labels_layer.data[3])
+    np.save(OUT / "labels-frame-3.npy", widget.output.labels.data[3])
     paint(2, (3, 60, 100))
     np.save(OUT / "strokes-corrected.npy", widget.strokes_layer.data)
-    np.save(OUT / "labels-corrected.npy", widget.labels_layer.data)
+    np.save(OUT / "labels-corrected.npy", widget.output.labels.data)
 
 
 def refusals():
@@ -188,8 +188,8 @@ def kinds():
         paint(1, (8, 8), (84, 100)) if name != "scaled" else widget.strokes_layer.data_setitem(([8, 84], [8, 100]), 1)
         paint(2, (50, 60)) if name != "scaled" else widget.strokes_layer.data_setitem(([50], [60]), 2)
         rest()
-        np.save(OUT / f"kind-{name}.npy", widget.labels_layer.data)
-        results[f"same place {name}"] = bool(np.allclose(layer.extent.world, widget.labels_layer.extent.world))
+        np.save(OUT / f"kind-{name}.npy", widget.output.labels.data)
+        results[f"same place {name}"] = bool(np.allclose(layer.extent.world, widget.output.labels.extent.world))
 
 
 def removed():

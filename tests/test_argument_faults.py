@@ -36,6 +36,7 @@ from dense_ctx_metrics.segmentation import confusion_matrix
 from dense_ctx_predict import track
 from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_predict.feature_files import write_features
+from dense_ctx_predict.pca import pca, pca_pictures
 from dense_ctx_probes.knn import soft_knn
 from dense_ctx_probes.text import TextEmbeddings, embed_text
 from evaluation_data import camvid, clip, rgbd, save, scene
@@ -62,7 +63,6 @@ from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.gateway import gateway
 from dense_ctx.images import load, load_mask
 from dense_ctx.model_spec import open_model
-from dense_ctx.numerics import pca
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import TrainConfig, train
 
@@ -164,7 +164,7 @@ def functions(root, out):
         "TrainConfig.load": (TrainConfig.load, {"path": root / "garbage.yaml", "overrides": ["steps=3"]}),
         "train": (train, {"config": TrainConfig.from_dict(settings), "model": None, "objective": None, "dataset": None, "validate": None}),
         "parse_part": (parse_part, {"text": "linear(dim=3)"}),
-        "pca_pictures": (visualize.pca_pictures, {"features": [torch.rand(4, 8, 8)], "size": (8, 8)}),
+        "pca_pictures": (pca_pictures, {"features": [torch.rand(4, 8, 8)], "size": (8, 8)}),
         "overlay": (visualize.overlay, {"image": np.zeros((16, 16, 3), np.uint8), "labels": torch.zeros(16, 16, dtype=torch.int64),
                                        "alpha": 0.5}),
         "save_labels": (visualize.save_labels, {"path": out / "l.png", "labels": torch.zeros(16, 16, dtype=torch.int64)}),

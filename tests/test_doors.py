@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save_file
 
 from dense_ctx.errors import FileError
-from dense_ctx.files import read_json, read_pickle, read_text, read_with_metadata, regular_size, tensor_shapes
+from dense_ctx.files import read_json, read_pickle, read_text, regular_size, tensor_shapes
 from dense_ctx.images import load, open_image
+from dense_ctx.persistence.tensors import read_with_metadata
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*ROOT.glob("dense_ctx/**/*.py"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("benchmarks/**/*.py"),

@@ -240,3 +240,13 @@ def test_a_stroke_of_any_thread_while_maps_are_made(tmp_path):
             thread.join()
         assert faults == []
         assert client.get("/api/state").json()["items"][1]["strokes"] == 12
+
+
+def test_its_own_folder_among_the_photographs_is_left_out(tmp_path):
+    photos(tmp_path, 2)
+    with site(tmp_path / "work", tmp_path) as client:
+        paint(client)
+        assert client.post("/api/export", json={"format": "png"}).status_code == 200
+    assert list((tmp_path / "work").rglob("*.png"))
+    with site(tmp_path / "work", tmp_path) as client:
+        assert len(client.get("/api/state").json()["items"]) == 2

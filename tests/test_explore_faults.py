@@ -4,7 +4,8 @@ import errno
 import os
 
 import pytest
-from dense_ctx_explore import edits, guard
+from dense_ctx_explore import edits
+from dense_ctx_http import guard
 from explore_site import BASE, edit, paint, photos, site
 
 STROKE = {"item": 0, "class": 1, "points": [[5, 5], [9, 9]], "radius": 2}
@@ -45,8 +46,12 @@ def refused(response, status):
         ({"item": -1}, 404, "item -1", "0 to 2"),
         ({"item": "photo0.png"}, 404, "item 'photo0.png'", "0 to 2"),
         ({"item": "../../etc/passwd"}, 404, "item '../../etc/passwd'", "0 to 2"),
-        ({"radius": 0}, 422, "radius=0", "0.5 to 2000 pixels"),
-        ({"radius": "big"}, 422, "radius='big'", "0.5 to 2000 pixels"),
+        ({"radius": 0}, 422, "radius=0", "0.5 to 64 pixels"),
+        ({"radius": "big"}, 422, "radius='big'", "0.5 to 64 pixels"),
+        ({"radius": 65}, 422, "radius=65", "0.5 to 64 pixels"),
+        ({"radius": 10**400}, 422, "radius=1000", "0.5 to 64 pixels"),
+        ({"points": [[10**400, 1]]}, 422, "the point [1000", "x from 0 to 64"),
+        ({"edit": []}, 422, "edit=[]", "stroke, clear, undo"),
         ({"colour": "#fff"}, 422, "the field 'colour'", "of stroke"),
         ({"id": "short"}, 422, "id='short'", "8 to 64 letters"),
         ({"id": None}, 422, "id=None", "8 to 64 letters"),
@@ -116,7 +121,7 @@ def test_a_body_that_is_no_edit(client, content, kind, status):
 
 
 def test_a_body_that_is_too_large(client):
-    content = b" " * (guard.MAX_EDIT + 1)
+    content = b" " * (guard.MAX_BODY + 1)
     headers = {"content-type": "application/json"}
     error = refused(client.post("/api/edits", content=content, headers=headers), 413)
     assert error["expected"] == "at most 1,048,576"

@@ -45,6 +45,8 @@ ALLOWED = {
     "plugins/dense_ctx_datasets/testing.py:_options": "options are the keywords of `open`, as DatasetReader says",
     "plugins/dense_ctx_metrics/testing.py:_attributes": "a contract check: what it looks for may be missing",
     "plugins/dense_ctx_benchmarks/papers.py:table": "a file that is no paper's",
+    "plugins/dense_ctx_benchmarks/passes.py:module": "what torch itself keeps in a module",
+    "plugins/dense_ctx_benchmarks/passes.py:backbone_digest": "all that a module holds is in its digest",
     "plugins/dense_ctx_measures/similarity.py:extract": "any callable may be measured, as its docstring says",
     "dense_ctx/plugins.py:_check_module": "a plugin is a module; its hooks are optional",
     "dense_ctx/train/data.py:__getstate__": "what pickling takes of a module: its attributes without its weights",

@@ -13,7 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -45,8 +45,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            open_file: Any = safe_open
-            self._file = open_file(str(path), framework="pt")
+            self._file = cast(Any, safe_open)(str(path), framework="pt")
             keys = set(self._file.keys())
             self._slices = {key: self._file.get_slice(key) for key in sorted(keys) if not key.endswith(CHECKSUM)}
             self._checksums = {key: self._file.get_tensor(key + CHECKSUM).tolist() for key in self._slices}
@@ -64,8 +63,7 @@ class Shard:
     def require(self, specs: Mapping[str, Spec]) -> Self:
         """Itself; raises FileError for tensors that are missing, left over, or of another shape or dtype."""
         if faults := misfits(self.specs, specs):
-            text = "; ".join(faults)[:600]
-            raise FileError(f"{self.path} is of another kind or damaged ({text}); remove it and make it again")
+            raise FileError(f"{self.path} is of another kind or damaged ({'; '.join(faults):.600}); make it again")
         return self
 
     def row(self, key: str, index: int) -> Tensor:

@@ -12,11 +12,7 @@ DATA_CLASSES = re.compile(
 
 
 def require_tree(loaded: Any) -> Any:
-    """`loaded` itself; refused is a container that holds itself, or others so often that a walk would never end.
-
-    Raises:
-        ValueError: more than 50 levels or 2,000,000 entries.
-    """
+    """`loaded`; raises ValueError where a walk would not end: a container in itself, too many levels or entries."""
     parts, visits = [(loaded, 0)], 0
     while parts:
         value, depth = parts.pop()

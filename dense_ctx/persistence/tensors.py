@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError, FileError
-from ..files import new_file, read_with_metadata, state_digest, write_tensors
+from ..errors import CheckpointError
+from ..files import new_file, regular_size, state_digest, tensor_shapes, write_tensors
 from ..interfaces import Probe
 from ..numerics import require_finite
 
@@ -85,6 +86,24 @@ def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
+def read_with_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; errors of `tensor_shapes`; ValueError also for damage."""
+    regular_size(path)
+    before, fault = os.stat(path), None
+    try:
+        tensor_shapes(path)
+        with safe_open(str(path), framework="pt") as file:
+            content = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        fault = ValueError(str(error))
+    after = os.stat(path)
+    if (before.st_ino, before.st_mtime_ns) != (after.st_ino, after.st_mtime_ns):
+        return read_with_metadata(path)  # replaced meanwhile: safe_open opens twice, the header and the tensors
+    if fault is not None:
+        raise fault
+    return content
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; raises CheckpointError where it is damaged."""
     return _read(path)[0]
@@ -119,8 +138,6 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: damaged, or not such a file.
         NonFiniteError: NaN or infinity.
     """
-    if not path.is_file():
-        raise FileError(f"There is no file {path}")
     tensors, metadata = _read(path)
     seal = metadata.pop(_SEAL, None)
     if seal is None:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dense_ctx.config import ModelConfig, Part
 from dense_ctx.errors import CheckpointError, FileError, WeightsError
-from dense_ctx.files import file_digest, read_pickle, read_with_metadata
+from dense_ctx.files import file_digest, read_pickle
 from dense_ctx.model import DenseModel
+from dense_ctx.persistence.tensors import read_with_metadata
 
 from .unused import is_unused
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dense_ctx.create import placement
 from dense_ctx.errors import FileError, WeightsError
-from dense_ctx.files import read_pickle, read_with_metadata, regular_size, tensor_shapes
-from dense_ctx.persistence.tensors import nonfinite
+from dense_ctx.files import read_pickle, regular_size, tensor_shapes
+from dense_ctx.persistence.tensors import nonfinite, read_with_metadata
 from dense_ctx.persistence.transfer import persevere
 
 from .unused import PREFIXES, is_unused

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from dense_ctx_http.refusals import Refusal
+from dense_ctx_http.requests import body_of, number, whole
+from dense_ctx_http.worker import EDIT, VIEW
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from .refusals import Refusal
-from .requests import body_of, desk_of, number, run, session_of, whole
-from .worker import EDIT, VIEW
+from .requests import desk_of, run, session_of
 
 MAX_WAIT = 60.0
 
@@ -51,7 +52,7 @@ async def edit(request: Request) -> JSONResponse:
         `{id, edit, ...}`, the edits below. `id`: 8 to 64 letters, digits and dashes of the client's choice.
 
     Returns:
-        `{id, revision, result}`: `result` is the id of an added class; whether there was something to undo or redo.
+        `{id, revision, result}`: `result` is the id of an added class; the items whose strokes undo or redo changed.
         The edit is on the server's disk by then.
     """
     body, desk = await body_of(request), desk_of(request)

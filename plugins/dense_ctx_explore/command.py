@@ -6,6 +6,8 @@ import argparse
 import webbrowser
 from pathlib import Path
 
+from dense_ctx_http.arguments import add_address_arguments, require_packages
+
 from dense_ctx.commands.arguments import MODEL_HELP, add_device_argument
 from dense_ctx.commands.base import Command
 from dense_ctx.model_spec import DEFAULT_MODEL
@@ -49,40 +51,30 @@ class Explore(Command):
             help="of strokes, features, exports (%(default)s)",
         )
         add(
-            "--host",
-            default="127.0.0.1",
-            help="address to listen at; other than this machine's own needs a token (%(default)s)",
-        )
-        add("--port", type=int, default=8765, help="0 is any free one (%(default)s)")
-        add("--token", help="to be asked for; made and printed where --host is not this machine's own")
-        add(
             "--max-memory",
             default="2GB",
             metavar="SIZE",
             help="of the features that are kept in memory, a model (%(default)s)",
         )
         add("--open", action="store_true", help="open the page in the browser")
+        add_address_arguments(parser, 8765)
         add_device_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Serve until a signal."""
-        from dense_ctx.containment import optional_package
+        require_packages("dense-ctx explore", "explore")
+        from dense_ctx_http.listening import check_arguments
+
         from dense_ctx.errors import InputError
         from dense_ctx.model_spec import open_model
 
-        what, install = "dense-ctx explore", '"dense-ctx[explore]"'
-        optional_package("starlette", what, install)
-        optional_package("uvicorn", what, install)
         from .server import images_of, serve, workspace_of
 
         names = args.models or [DEFAULT_MODEL]
         if len(names) > MAX_MODELS or len(set(names)) < len(names):
             raise InputError(f"--model {' --model '.join(names)}: expected one model, or two that differ")
-        if not 0 <= args.port < 65536:
-            raise InputError(f"--port {args.port} is not a port, 0 to 65535")
-        if args.token is not None and not (args.token.isascii() and args.token.isalnum() and len(args.token) >= 8):
-            raise InputError("--token is at least 8 letters and digits")
-        source = images_of(args.images)
+        check_arguments(args)
+        source = images_of(args.images, args.save)
         models = {name: open_model(name, args.device) for name in names}
         options = {"method": args.method, "max_memory": args.max_memory, "frames": args.frames}
 

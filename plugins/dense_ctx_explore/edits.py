@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .refusals import Refusal
+from dense_ctx_http.refusals import Refusal
 
 MAX_POINTS = 10_000
 MAX_RADIUS = 2_000.0
@@ -38,7 +38,7 @@ def checked(edit: Any, items: Sequence[Any], classes: Sequence[Any]) -> dict[str
     if not isinstance(edit, dict):
         raise Refusal(f"an edit of type {type(edit).__name__}", "a JSON object", "send {id, edit, ...}")
     kind = edit.get("edit")
-    if kind not in FIELDS:
+    if not isinstance(kind, str) or kind not in FIELDS:
         raise Refusal(f"edit={kind!r:.60}", "one of " + ", ".join(FIELDS), "name the edit")
     if not isinstance(edit.get("id"), str) or not _ID.fullmatch(edit["id"]):
         raise Refusal(
@@ -94,8 +94,10 @@ def _points(edit: dict[str, Any], items: Sequence[Any], classes: Sequence[Any]) 
 
 
 def _radius(edit: dict[str, Any], items: Sequence[Any], classes: Sequence[Any]) -> None:
-    if not _finite(edit["radius"]) or not 0.5 <= edit["radius"] <= MAX_RADIUS:
-        raise Refusal(f"radius={edit['radius']!r:.40}", f"0.5 to {MAX_RADIUS:.0f} pixels", "change it")
+    item = items[checked_item(edit.get("item"), items)]
+    most = min(MAX_RADIUS, max(item.width, item.height))
+    if not _finite(edit["radius"]) or not 0.5 <= edit["radius"] <= most:
+        raise Refusal(f"radius={edit['radius']!r:.40}", f"0.5 to {most:.0f} pixels", "change it")
 
 
 def _status(edit: dict[str, Any], items: Sequence[Any], classes: Sequence[Any]) -> None:
@@ -124,7 +126,7 @@ def _extends(edit: dict[str, Any], items: Sequence[Any], classes: Sequence[Any])
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 _CHECKS: dict[str, Callable[[dict[str, Any], Sequence[Any], Sequence[Any]], None]] = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dense_ctx_http.refusals import Refusal
+from dense_ctx_http.requests import body_of
+from dense_ctx_http.worker import EDIT, LATER
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from . import transfer
-from .refusals import Refusal
-from .requests import body_of, desk_of, run
-from .worker import EDIT, LATER
+from .requests import desk_of, run
 
 
 async def formats(request: Request) -> JSONResponse:
@@ -25,7 +26,8 @@ async def export(request: Request) -> JSONResponse:
     """Writes the labels of all items to the folder `exports/NAME` below the server's `--save`.
 
     Body:
-        `{format, model}`: a label format, with options in brackets (`coco(shape=polygon)`); the model's place (0).
+        `{format, model}`: a label format, with options in brackets (`coco(shape=polygon)`) that name no file; the
+        model's place (0).
 
     Returns:
         `{name, folder, files}`; `GET /api/exports/NAME` downloads it.

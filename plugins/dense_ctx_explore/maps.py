@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from dense_ctx_http.requests import number, whole
+from dense_ctx_http.worker import THUMBNAIL
 from dense_ctx_labels.classes import is_background
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,8 +17,7 @@ from dense_ctx.interfaces import Size
 
 from . import pictures
 from .edits import checked_item
-from .requests import desk_of, number, run, session_of, side_of, urgency_of, whole
-from .worker import THUMBNAIL
+from .requests import desk_of, run, session_of, side_of, urgency_of
 
 CACHED = {"cache-control": "private, max-age=86400"}
 

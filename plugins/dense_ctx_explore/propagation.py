@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dense_ctx_http.refusals import Refusal
+from dense_ctx_http.worker import LATER, Worker
+
 from dense_ctx.errors import DenseCtxError, cause_of
 
-from .refusals import Refusal
-from .worker import LATER, Worker
 from .workspace import Workspace
 
 

@@ -1,19 +1,18 @@
-"""What the handlers of routes share: the workspace behind a request, its parameters, its body."""
+"""What the handlers of routes share: the workspace behind a request, and what its query names."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dense_ctx_http.requests import whole
+from dense_ctx_http.worker import THUMBNAIL, VIEW, Worker
 from starlette.requests import Request
 
 from .pictures import photograph
 from .propagation import Propagation
-from .refusals import Refusal
-from .worker import THUMBNAIL, VIEW, Worker
 from .workspace import Workspace
 
 T = TypeVar("T")
@@ -87,26 +86,6 @@ async def run(request: Request, urgency: int, call: Callable[[], T]) -> T:
     return await (desk.front if urgency < THUMBNAIL else desk.back).run(urgency, call)
 
 
-def number(request: Request, name: str, default: float | None, low: float, high: float) -> float:
-    """A number of the query, within bounds; refused otherwise. default: None where it must be given."""
-    text = request.query_params.get(name)
-    try:
-        value = default if text is None else float(text)
-    except ValueError:
-        value = None
-    if value is None or not low <= value <= high:
-        raise Refusal(f"{name}={text!r:.40}", f"a number from {low:g} to {high:g}", f"set {name}")
-    return value
-
-
-def whole(request: Request, name: str, default: int | None, low: int, high: int) -> int:
-    """A whole number of the query, as `number`."""
-    value = number(request, name, default, low, high)
-    if value != int(value):
-        raise Refusal(f"{name}={value}", "a whole number", f"set {name}")
-    return int(value)
-
-
 def side_of(request: Request) -> int | None:
     """The longer side that a picture is wanted in; None: as it is."""
     return whole(request, "side", None, 16, LARGE) if "side" in request.query_params else None
@@ -120,20 +99,3 @@ def urgency_of(side: int | None) -> int:
 def session_of(request: Request) -> Any:
     """The session of the model that the query names by its place, the first by default."""
     return desk_of(request).workspace.reader(whole(request, "model", 0, 0, 99))
-
-
-async def body_of(request: Request) -> Any:
-    """The request's body as JSON; refused unless it says that it is."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise Refusal(
-            f"Content-Type: {request.headers.get('content-type', 'none')[:60]}", "application/json", "send JSON", 415
-        )
-    data = await request.body()
-    try:
-        return json.loads(data or b"null", parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise Refusal("a body that is not JSON", "one JSON object", f"correct it ({error!s:.80})", 400) from None
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")

@@ -1,15 +1,14 @@
-"""The server: the workspace of a folder, and the address it listens at."""
+"""The server: the workspace of a folder, served."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
-import socket
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import uvicorn
+from dense_ctx_http import listening
 from dense_ctx_labels.classes import is_background
 from dense_ctx_predict import LabelClass
 from dense_ctx_predict.queries import expand
@@ -22,7 +21,6 @@ from dense_ctx.persistence.lock import locked
 from dense_ctx.visualize import palette
 
 from .app import application
-from .guard import LOOPBACK
 from .requests import Desk
 from .workspace import SESSION, Workspace
 
@@ -58,7 +56,8 @@ def workspace_of(
 
 
 def _session(model: DenseModel, source: Any, home: Path, classes: Sequence[str], options: dict[str, Any]) -> Session:
-    new = Session(model, source, classes=_coloured(classes or NEW_CLASSES), **options)
+    # the folder may lie among the photographs, with masks that were exported
+    new = Session(model, source, classes=_coloured(classes or NEW_CLASSES), skip=[home.parent], **options)
     if not (home / SNAPSHOT).exists():
         new.save(home)
         return new
@@ -107,68 +106,23 @@ def _check_same(session: Session, new: Session, folder: Path, classes: Sequence[
 
 
 def serve(workspace: Workspace, host: str, port: int, token: str | None, announce: Callable[[str], None]) -> None:
-    """Serve until a signal comes.
+    """Serve until a signal comes; announce takes the page's address. Arguments, errors: `dense_ctx_http.listening`."""
+    desk = Desk(workspace)
 
-    Args:
-        host, port: to listen at; port 0 is any free one. token: as asked for; where other machines reach the server,
-            one is made. announce: takes the address.
+    def shown(address: str, token: str | None) -> None:
+        announce(f"{address}/?token={token}" if token else f"{address}/")
 
-    Raises:
-        FileError: the port is taken. InputError: no such address.
-    """
-    local = host in LOOPBACK
-    if token is None and not local:
-        token = secrets.token_urlsafe(24)
-    with _listening(host, port) as listener:
-        desk = Desk(workspace)
-        try:
-            names = LOOPBACK if local else LOOPBACK | {host.lower(), socket.gethostname().lower()}
-            app = application(desk, frozenset(names), addresses=not local, token=token)
-            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
-            shown = socket.gethostname() if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
-            query = f"?token={token}" if token else ""
-            announce(f"http://{shown}:{listener.getsockname()[1]}/{query}")
-            _Server(config, desk).run(sockets=[listener])
-        finally:
-            desk.close()
-
-
-class _Server(uvicorn.Server):
-    """Lets those go that wait for changes, before it waits for them."""
-
-    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
-        super().__init__(config)
-        self.desk = desk
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """As uvicorn's."""
-        self.desk.leave()
-        super().handle_exit(sig, frame)
-
-
-def _listening(host: str, port: int) -> socket.socket:
     try:
-        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
-        raise InputError(f"--host {host} is no address of this machine: {error}") from None
-    listener = socket.socket(kind, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise FileError(
-            f"Cannot listen at {host}, port {port}: {error}. Name another: --port 0 is any free one"
-        ) from None
-    return listener
+        listening.serve(functools.partial(application, desk), host, port, token, shown, desk.leave)
+    finally:
+        desk.close()
 
 
-def images_of(paths: Sequence[Path]) -> Any:
-    """What a session takes: one path as it is; of several, the images."""
+def images_of(paths: Sequence[Path], folder: Path) -> Any:
+    """What a session takes: one path as it is; of several, the images, but for those of the server's own folder."""
     if len(paths) == 1:
         return paths[0]
-    queries = expand(paths)
+    queries = expand(paths, skip=[folder])
     if clips := [str(query.path) for query in queries if query.clip]:
         raise InputError(
             f"{clips[0]} is a clip, among {len(queries)} files: give it alone; a server has one clip or images"

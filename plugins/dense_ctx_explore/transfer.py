@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import lzma
 import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dense_ctx_http.refusals import Refusal
 from dense_ctx_labels.base import LabelFormat
+from dense_ctx_labels.classes import is_background
 
 from dense_ctx import registry
-from dense_ctx.config import parse_part
+from dense_ctx.config import Part, parse_part
 from dense_ctx.errors import FileError, InputError, PluginError, shortened
 
 from .edits import MAX_CLASSES
 from .pictures import UNLABELLED
-from .refusals import Refusal
 from .workspace import EXPORTS, Workspace
 
 if TYPE_CHECKING:
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
     from dense_ctx_session import Session
 
 MAX_FILES, MAX_UNPACKED = 20_000, 1 << 30
+_DAMAGE = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError,
+)  # fmt: skip
 _FORMAT = re.compile(r"[a-z0-9-]+(\([^()]*\))?")
 
 
@@ -57,12 +65,23 @@ def export(workspace: Workspace, format: Any, model: int) -> dict[str, Any]:
     name = parse_part(format).name
     if name not in (names := [row["name"] for row in formats() if row["writes"]]):
         raise Refusal(f"format={format!r:.80}", f"one that is written: {', '.join(names)}", "choose one", 404)
+    _part(format)
     folder = workspace.folder / EXPORTS / name
     if folder.exists():
         shutil.rmtree(folder)  # of another time, with files of items that are rejected now
     workspace.reader(model).export(folder, format)
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {"name": name, "folder": str(folder), "files": len(files)}
+
+
+def _part(text: str) -> Part:
+    """A format and its options; refused where one names a file of this machine."""
+    part = parse_part(text)
+    entry, _ = registry().get("label-format", part.name)
+    if paths := sorted(part.args.keys() & registry().resolve(entry).path_options):
+        given = f"{part.name}({paths[0]}={part.args[paths[0]]!r:.60})"
+        raise Refusal(given, "no option that names a file of this machine", "leave it out, or export in Python")
+    return part
 
 
 def packed(workspace: Workspace, name: str) -> bytes:
@@ -98,7 +117,7 @@ def labels_in(workspace: Workspace, data: bytes, name: str, format: str, unlabel
         raise Refusal(f"format={format!r:.80}", "the name of a label format", "see GET /api/formats")
     with tempfile.TemporaryDirectory(prefix="dense-ctx-labels-") as place:
         path = _unpacked(data, name, Path(place))
-        part = parse_part(format)
+        part = _part(format)
         options = part.args if unlabelled is None else {**part.args, "unlabelled": unlabelled}
         try:
             form = registry().create("label-format", part.name, **options)
@@ -129,26 +148,38 @@ def _sizes(session: Session) -> dict[str, Any]:
 def _unpacked(data: bytes, name: str, place: Path) -> Path:
     """What came, as a file or a folder below `place`."""
     plain = PurePosixPath(name.replace("\\", "/")).name
-    if not data or not plain or not plain.isprintable() or len(plain) > 200:
+    if not data or plain in ("", "..") or not plain.isprintable() or len(plain) > 200:
         raise Refusal(f"{len(data)} bytes called {name!r:.80}", "a file of labels and its name", "send ?name=FILE")
     if not zipfile.is_zipfile(io.BytesIO(data)):
         (place / plain).write_bytes(data)
         return place / plain
+    try:
+        _extract(data, place / "zip")
+    except Refusal:
+        raise
+    except _DAMAGE as error:
+        raise Refusal(f"a zip that cannot be unpacked ({error})", "a plain zip", "pack it again") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refusal(
+            f"a zip of names that no folder can hold ({error.strerror})", "a plain zip", "pack it again"
+        ) from None
+    for suffix in (".json", ".xml"):  # one file of all images, whatever lies beside it
+        files = list((place / "zip").rglob(f"*{suffix}"))
+        if len(files) == 1:
+            return files[0]
+    return place / "zip"
+
+
+def _extract(data: bytes, place: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         inside = [item for item in archive.infolist() if not item.is_dir()]
         size = sum(item.file_size for item in inside)
         if len(inside) > MAX_FILES or size > MAX_UNPACKED:
             given = f"a zip of {len(inside):,} files, {size:,} bytes"
             raise Refusal(given, f"at most {MAX_FILES:,} files and {MAX_UNPACKED:,} bytes", "send parts of it", 413)
-        try:
-            archive.extractall(place / "zip")  # which drops drives, leading slashes and ".."
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise Refusal(f"a zip that cannot be unpacked ({error})", "a plain zip", "pack it again") from None
-    for suffix in (".json", ".xml"):  # one file of all images, whatever lies beside it
-        files = list((place / "zip").rglob(f"*{suffix}"))
-        if len(files) == 1:
-            return files[0]
-    return place / "zip"
+        archive.extractall(place)  # which drops drives, leading slashes and ".."
 
 
 def _taken(workspace: Workspace, annotations: AnnotationSet) -> dict[str, Any]:
@@ -167,6 +198,7 @@ def _taken(workspace: Workspace, annotations: AnnotationSet) -> dict[str, Any]:
     if not pairs:
         shown = ", ".join(missing[:3]) or "no image"
         raise Refusal(f"labels of {shown}", f"of {next(iter(names))} or another of the items", "take others")
+    workspace.interrupt()
     ids = _class_ids(workspace.session, annotations.classes.names)
     for number, annotation in pairs:
         labels = np.full(annotation.labels.shape, UNLABELLED, np.uint8)
@@ -192,6 +224,8 @@ def _checked(annotation: Annotation, item: Any) -> Annotation:
 def _class_ids(session: Session, names: Sequence[str]) -> dict[str, int]:
     """The id of each name; classes that are not there are added."""
     ids = {item.name: item.id for item in session.classes}
+    if backgrounds := [item.id for item in session.classes if is_background(item.name)]:
+        ids |= {name: backgrounds[0] for name in names if is_background(name) and name not in ids}
     new = [name for name in names if name not in ids]
     if len(ids) + len(new) > MAX_CLASSES:
         raise Refusal(f"labels of {len(new)} new classes", f"at most {MAX_CLASSES} classes in all", "take fewer")

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dense_ctx_http.refusals import Refusal
+
 from dense_ctx.errors import FileError
 from dense_ctx.files import json_digest
 
 from .edits import checked, checked_item
 from .receipts import Receipts
-from .refusals import Refusal
 
 if TYPE_CHECKING:
     from dense_ctx_session import Session
@@ -73,6 +74,10 @@ class Workspace:
             self._unsaved.add(edit["id"])  # made in memory, and not on the disk
             self._receipts.made(edit["id"])
             raise
+        except BaseException:
+            if extends:
+                self.session.redo()  # its beginning stays
+            raise
         self._receipts.made(edit["id"])
         self._last_stroke = edit["id"] if edit["edit"] == "stroke" else None
         return {"id": edit["id"], "revision": self.revision, "result": result}
@@ -81,6 +86,10 @@ class Workspace:
         """The result of an edit that was made before."""
         named = (item.id for item in self.session.classes if item.name == edit.get("name"))
         return next(named, None) if edit.get("edit") == "add-class" else None
+
+    def interrupt(self) -> None:
+        """Take notice of a change that is no edit: what is drawn of a stroke before it is not replaced after it."""
+        self._last_stroke = None
 
     def state(self) -> dict[str, Any]:
         """All that a page needs to draw itself, but for pictures."""

@@ -47,6 +47,7 @@ class LabelFormat(ABC):
         suffix: file name suffix, with the dot.
         scope: "image" for one file per image, "data set" for one file for all images.
         reads, writes: whether reading and writing are supported.
+        path_options: options that name a file or folder of this machine; a request to a server may not set them.
     """
 
     title: ClassVar[str]
@@ -54,6 +55,7 @@ class LabelFormat(ABC):
     scope: ClassVar[Literal["image", "data set"]] = "image"
     reads: ClassVar[bool] = True
     writes: ClassVar[bool] = True
+    path_options: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def recognises(cls, path: Path) -> bool:

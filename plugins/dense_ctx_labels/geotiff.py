@@ -45,6 +45,7 @@ class GeoTiff(WindowedFormat):
     """
 
     title = "GeoTIFF with its georeference"
+    path_options = frozenset({"like"})
     suffix = ".tif"
 
     def __init__(

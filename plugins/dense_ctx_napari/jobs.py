@@ -33,6 +33,11 @@ class Jobs:
         self._worker: Any = None
         self._next: tuple[Callable[[], Any], dict[str, Any] | None] | None = None
 
+    @classmethod
+    def alone(cls, work: Callable[[], Any]) -> None:
+        """Run a job for whose end nobody waits."""
+        cls(lambda result: None, lambda: None).ask(work)
+
     @property
     def running(self) -> bool:
         """Whether a job runs."""

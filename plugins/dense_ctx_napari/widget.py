@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,14 @@ from qtpy.QtWidgets import QFileDialog
 
 from dense_ctx.errors import DenseCtxError
 
-from .annotator import Annotator
+from . import work
+from .annotator import LAST, Annotator
 from .form import NEW, Form
-from .graphics import load_triton
 from .jobs import Failure, Jobs
 from .layers import Array, LayerSource, require_same_axes
+from .output import Output, new_layer
 
-STROKES, LABELS, UNCERTAINTY = "strokes", "dense-ctx labels", "dense-ctx uncertainty"
+STROKES = "strokes"
 _WAIT = 60  # milliseconds without an event, before strokes are read
 
 
@@ -33,7 +32,7 @@ class StrokesWidget(Form):
     Args:
         napari_viewer: by which name napari gives it.
 
-    Attributes: annotator: None until a session is open. labels_layer: the answer.
+    Attributes: annotator: None until a session is open. output: the layers of the answer.
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -42,9 +41,7 @@ class StrokesWidget(Form):
         self.annotator: Annotator | None = None
         self.image_layer: Image | None = None
         self.strokes_layer: Labels | None = None
-        self.labels_layer: Labels | None = None
-        self._uncertainty_layer: Image | None = None
-        self._labelled: Image | None = None  # the image that the labels layer is of
+        self.output = Output(viewer)
         self._answered: dict[int, int] = {}  # the session's revision that a frame's answer is of
         self._began = 0.0
         self._answers = Jobs(self._on_answer, self._show_state)
@@ -71,7 +68,7 @@ class StrokesWidget(Form):
 
     def _list_layers(self, event: Any = None) -> None:
         layers = self.viewer.layers
-        own = (self.labels_layer, self._uncertainty_layer)
+        own = (self.output.labels, self.output.uncertainty)
         self.images.offer([layer.name for layer in layers if isinstance(layer, Image) and layer not in own])
         self.strokes.offer([NEW, *(layer.name for layer in layers if isinstance(layer, Labels) and layer not in own)])
         self._show_state()
@@ -82,11 +79,11 @@ class StrokesWidget(Form):
                 f"The layer {event.value.name!r} was removed: its session is closed; choose layers and start again"
             )
             self._close_session()
-        elif event.value is self.labels_layer:
-            self.labels_layer = None
+        elif event.value is self.output.labels:
+            self.output.labels = None
             self._answered.clear()
-        elif event.value is self._uncertainty_layer:
-            self._uncertainty_layer = None
+        elif event.value is self.output.uncertainty:
+            self.output.uncertainty = None
             self.uncertainty.setChecked(False)
 
     def open_session(self) -> None:
@@ -113,7 +110,7 @@ class StrokesWidget(Form):
         self.classes.choose(strokes.selected_label)
         model = self.model.currentText().strip()
         self.status.setText(f"Opening {model} ...")
-        self._long.ask(partial(_opened, model, source, image), {"desc": f"Opening {model}", "total": 0})
+        self._long.ask(partial(work.opened, model, source, image), {"desc": f"Opening {model}", "total": 0})
         self._show_state()
 
     def _strokes_of(self, source: LayerSource, image: Image) -> Labels:
@@ -121,24 +118,9 @@ class StrokesWidget(Form):
             strokes = self.viewer.layers[self.strokes.currentText()]
             require_same_axes(strokes, source)
             return strokes
-        strokes = self._layer(Labels, np.zeros(source.shape, np.uint8), STROKES, image)
+        strokes = new_layer(self.viewer, Labels, np.zeros(source.shape, np.uint8), STROKES, image)
         self.strokes.setCurrentText(strokes.name)
         return strokes
-
-    def _layer(self, kind: type, data: Array, name: str, like: Image, **options: Any) -> Any:
-        """A new layer that lies where the image does."""
-        first = like.ndim - data.ndim
-        place = {"scale": like.scale[first:], "translate": like.translate[first:], "units": like.units[first:]}
-        if first == 0:
-            place |= {
-                "rotate": like.rotate,
-                "shear": like.shear,
-                "affine": like.affine,
-                "axis_labels": like.axis_labels,
-            }
-        layer = kind(data, name=name, **place, **options)
-        self.viewer.add_layer(layer)
-        return layer
 
     def _close_session(self) -> None:
         self._answers.stop()
@@ -149,7 +131,7 @@ class StrokesWidget(Form):
                 event.disconnect(self._wait)
             events.selected_label.disconnect(self._on_selected_label)
         if self.annotator is not None:
-            Jobs(_ignore, _nothing).ask(self.annotator.close)
+            Jobs.alone(self.annotator.close)
         self.annotator = self.image_layer = self.strokes_layer = None
         self._answered.clear()
         self._show_state()
@@ -176,7 +158,7 @@ class StrokesWidget(Form):
         facts = partial(
             _class_facts, self.strokes_layer, {label: self.classes.name(label) for label in self.classes.labels}
         )
-        self._answers.ask(partial(_answer, self.annotator, self.strokes_layer.data, facts, *wanted))
+        self._answers.ask(partial(work.answer, self.annotator, self.strokes_layer.data, facts, *wanted))
         self._show_state()
 
     def _on_answer(self, result: Any) -> None:
@@ -190,62 +172,37 @@ class StrokesWidget(Form):
             self._add_row(item.id + 1)
         if labels is not None:
             self._answered[frame] = revision
-            self._show_labels(frame, labels)
+            self._show(frame, labels)
             self.status.setText(f"{self._item(frame)}Answered in {seconds:.1f} s")
         if len(annotator.session.classes) < 2:
             self.status.setText("Paint strokes of a second class: two are needed for an answer")
         if uncertainty is not None:
-            self._show_uncertainty(uncertainty)
+            self._show(frame, uncertainty=uncertainty)
 
     def _item(self, frame: int) -> str:
         return f"Frame {frame}. " if self.annotator is not None and self.annotator.session.is_clip else ""
 
-    def _show_labels(self, frame: int, labels: Array) -> None:
-        strokes = self.strokes_layer
-        if strokes is None or self.image_layer is None:
+    def _show(self, frame: int, labels: Array | None = None, uncertainty: Array | None = None) -> None:
+        image, strokes = self.image_layer, self.strokes_layer
+        if image is None or strokes is None:
             return
-        if self.labels_layer is None or self._labelled is not self.image_layer:
-            self._labelled = self.image_layer
-            data = np.zeros(strokes.data.shape, np.uint8)
-            self.labels_layer = self._layer(Labels, data, LABELS, self.image_layer, opacity=0.5)
-            self.labels_layer.editable = False
-            self._below(self.labels_layer, strokes)
-            self.labels_layer.colormap = strokes.colormap
-            self._list_layers()
-            self.viewer.layers.selection.active = strokes
-        if self.labels_layer.ndim == 2:
-            self.labels_layer.data[:] = labels
-        else:
-            self.labels_layer.data[frame] = labels
-        self.labels_layer.refresh()
-
-    def _below(self, layer: Any, other: Any) -> None:
-        layers = self.viewer.layers
-        layers.move(layers.index(layer), layers.index(other))
-
-    def _show_uncertainty(self, values: Array) -> None:
-        if self.image_layer is None:
-            return
-        layer = self._uncertainty_layer
-        if layer is not None and layer.data.shape == values.shape:
-            layer.data, layer.visible = values, True
-            return
-        options = {"colormap": "magma", "blending": "additive", "opacity": 0.6, "contrast_limits": (0, 1)}
-        self._uncertainty_layer = self._layer(Image, values, UNCERTAINTY, self.image_layer, **options)
+        if labels is not None:
+            self.output.show_labels(image, strokes, frame, labels)
+        if uncertainty is not None:
+            self.output.show_uncertainty(image, strokes, uncertainty)
         self._list_layers()
-        self.viewer.layers.selection.active = self.strokes_layer
 
     def _on_uncertainty(self, wanted: bool) -> None:
         if wanted:
             self._answered.clear()
             self._wait()
-        elif self._uncertainty_layer is not None:
-            self._uncertainty_layer.visible = False
+        else:
+            self.output.hide_uncertainty()
 
     # classes
 
     def _colour(self, label: int) -> tuple[int, int, int]:
-        return _colour_of(self.strokes_layer, label)
+        return work.colour_of(self.strokes_layer, label)
 
     def _add_row(self, label: int) -> None:
         self.classes.add(label, self._colour(label))
@@ -263,7 +220,7 @@ class StrokesWidget(Form):
     def _on_selected_label(self, event: Any = None) -> None:
         if self.strokes_layer is not None:
             label = int(self.strokes_layer.selected_label)
-            if 1 <= label <= 254:
+            if 1 <= label <= LAST:
                 self._add_row(label)
                 self.classes.choose(label)
 
@@ -281,7 +238,7 @@ class StrokesWidget(Form):
         if self.annotator is None or self._long.running:
             return
         frames = len(self.annotator.session.items)
-        self._long.ask(partial(_propagated, self.annotator), {"desc": "Propagating", "total": frames})
+        self._long.ask(partial(work.propagated, self.annotator), {"desc": "Propagating", "total": frames})
         self._show_state()
 
     def _export(self) -> None:
@@ -293,8 +250,8 @@ class StrokesWidget(Form):
         """Write the labels of all frames to a folder, in the chosen format."""
         if self.annotator is not None:
             form = self.format.currentText()
-            work = partial(_exported, self.annotator, folder, form)
-            self._long.ask(work, {"desc": f"Writing {form}", "total": 0})
+            job = partial(work.exported, self.annotator, folder, form)
+            self._long.ask(job, {"desc": f"Writing {form}", "total": 0})
             self._show_state()
 
     def _on_long(self, result: Any) -> None:
@@ -310,13 +267,13 @@ class StrokesWidget(Form):
         else:
             _, annotator, frame, labels = result
             if annotator is self.annotator:
-                self._show_labels(frame, labels)
+                self._show(frame, labels)
                 self._answered[frame] = annotator.session.revision
                 self.status.setText(f"Frame {frame} labelled")
 
     def _on_session(self, annotator: Annotator, image: Image) -> None:
         if image is not self.image_layer:  # removed, or another one was chosen, while the model was opened
-            Jobs(_ignore, _nothing).ask(annotator.close)
+            Jobs.alone(annotator.close)
             return
         self.annotator = annotator
         self.status.setText("Paint strokes of two classes or more: the labels follow")
@@ -338,51 +295,3 @@ class StrokesWidget(Form):
         """Close the session with the widget."""
         self._close_session()
         super().closeEvent(event)
-
-
-def _opened(model: str, source: LayerSource, image: Image) -> tuple[str, Annotator, Image]:
-    load_triton()
-    return "session", Annotator(model, source), image
-
-
-def _answer(
-    annotator: Annotator, strokes: Any, facts: Callable[[int], Any], frame: int, known: int | None, uncertain: bool
-) -> tuple[Annotator, int, int, Array | None, Array | None, float]:
-    """The labels of a frame, None if those shown are up to date; its uncertainty, if it is wanted."""
-    began = time.monotonic()
-    annotator.follow(strokes, facts)
-    revision = annotator.session.revision
-    if revision == known or not annotator.session.classes:
-        return annotator, frame, revision, None, None, 0.0
-    labels = annotator.labels(frame)
-    uncertainty = annotator.uncertainty(frame) if uncertain else None
-    return annotator, frame, revision, labels, uncertainty, time.monotonic() - began
-
-
-def _propagated(annotator: Annotator) -> Iterator[tuple[str, Annotator, int, Array]]:
-    for frame, labels in annotator.propagate():
-        yield "frame", annotator, frame, labels
-
-
-def _exported(annotator: Annotator, folder: Path, form: str) -> str:
-    return f"Labels written to {annotator.export(folder, form)}"
-
-
-def _class_facts(strokes: Any, names: dict[int, str], label: int) -> tuple[str, tuple[int, int, int]]:
-    return names.get(label, f"class {label}"), _colour_of(strokes, label)
-
-
-def _colour_of(strokes: Any, label: int) -> tuple[int, int, int]:
-    """(R, G, B) of a label as the layer shows it."""
-    if strokes is None:
-        return 128, 128, 128
-    red, green, blue = (round(255 * float(part)) for part in strokes.colormap.map(label)[:3])
-    return red, green, blue
-
-
-def _ignore(result: Any) -> None:
-    """What nobody waits for."""
-
-
-def _nothing() -> None:
-    """Nothing to do."""

@@ -18,6 +18,7 @@ from dense_ctx.model_spec import open_model
 from dense_ctx.partial_files import unique
 from dense_ctx.tiling.budget import parse_memory
 
+from . import saving
 from .annotation import Canvas, Drawing
 from .disk import DiskFeatures
 from .features import FeatureStore
@@ -57,6 +58,7 @@ class Base:
         self._canvases: dict[int, Canvas] = {}
         self._predictions = Predictions(method, self._store)
         self._folder: Folder | None = None
+        self._snapshot_due = False  # the journal cannot say what was done last: undo of what was before the snapshot
         self._id = unique()
         self._beside: list[Base] = []  # that read the same annotation by other models
         self._main: Base | None = None  # whose annotation this one reads
@@ -80,12 +82,31 @@ class Base:
         with self._lock:
             if self._closed:
                 raise InputError("The session is closed: Session.open(folder) goes on")
+            self._snapshot_due |= self._work.leads_beyond_snapshot(event)
             changed = self._work.apply(event, drawing)
             for each in self._readers:
                 each._follow(changed)
-            if self._folder is not None:
+            if self._folder is not None and self._snapshot_due:
+                self._write(self._folder)
+            elif self._folder is not None:
                 self._folder.append(event)
             return changed
+
+    def _write(self, folder: Folder) -> None:
+        """Write all of it to a folder; raises FileError."""
+        folder.prepare((saving.MODEL, saving.IMAGES, VOTES))
+        folder.require_own(self._id)
+        self._save_votes(folder.path)
+        folder.write({
+            "session": self._id,
+            "model": self._identity,
+            "open": saving.model_reference(self.model, self._spec, folder.path),
+            "source": saving.source_reference(self._source, folder.path),
+            "method": str(self.method),
+            **self._work.to_json(),
+        })  # fmt: skip
+        self._work.snapshot_written()
+        self._snapshot_due = False
 
     def _draw(self, item: int, drawing: Drawing, replace: bool = False) -> None:
         event: Event = {"event": "draw", "item": item, **({"replace": True} if replace else {}), **drawing.to_json()}
@@ -99,6 +120,11 @@ class Base:
         for item in changed:
             self._canvas(item).show(self._work.state.drawings.get(item, ()))
             self._predictions.annotate(item, self._canvases[item])
+
+    def _begin_class(self, class_id: int) -> None:
+        """Let no labels that were propagated for an earlier class stand for a new one, after a kill neither."""
+        if self._predictions.begin_class(class_id) and self._folder is not None:
+            (self._folder.path / VOTES).unlink(missing_ok=True)  # the others are written again by `close`
 
     def _canvas(self, item: int) -> Canvas:
         if item not in self._canvases:

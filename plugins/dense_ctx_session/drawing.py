@@ -13,7 +13,7 @@ from dense_ctx.gateway import gateway
 
 from .annotation import LabelMap, Stroke, mask_of, stroke_of
 from .base import Base
-from .state import new_class, require_free_id
+from .state import free_id, new_class
 
 MARKS = ("accepted", "rejected")
 
@@ -26,18 +26,17 @@ class Drawing(Base):
         """Add a class; default colour the VOC palette's.
 
         Args:
-            class_id: 0 to 253; default the least free one.
+            class_id: 0 to 253; default the least id that none has or had, while there is one.
 
         Raises:
             InputError: the name is taken or empty, the colour is not (R, G, B), the id is taken or no id, or there are
                 254 classes.
         """
         with self._lock:
-            if class_id is not None:
-                require_free_id(class_id, self.classes)
-            new = new_class(self.classes, name, colour, class_id)
+            own = None if class_id is None else free_id(class_id, self.classes)
+            new = new_class(self.classes, name, colour, own, self._work.used)
             for each in self._readers:
-                each._predictions.begin_class(new.id)
+                each._begin_class(new.id)
             self._do({"event": "class", "class": asdict(new)})
             return new
 
@@ -46,7 +45,7 @@ class Drawing(Base):
         """Give a class another name, and a colour where one is given. Errors as `add_class`; no such class."""
         with self._lock:
             old = self._class(class_id)
-            new = new_class(self.classes, name, old.colour if colour is None else colour, class_id)
+            new = new_class(self.classes, name, old.colour if colour is None else colour, old.id)
             self._do({"event": "class", "class": asdict(new)})
             return new
 
@@ -80,7 +79,7 @@ class Drawing(Base):
         with self._lock:
             size = self._size(item)
             if class_id is not None:
-                self._class(class_id)
+                class_id = self._class(class_id).id  # a plain int, whatever came
             drawing = stroke_of(self._work.next_id, class_id, points, radius, size)
             self._draw(item, drawing)
             return drawing.id

@@ -42,7 +42,7 @@ class Folder:
         self._stack.enter_context(locked(self.path, f"The session {path}", wait=0.0))
         self._journal: int | None = None
         self._token = self._begun = ""  # of the snapshot, and of the snapshot that the journal follows
-        self._waiting: list[dict[str, Any]] = []  # events that the disk has no room for
+        self._waiting: list[str] = []  # lines that the disk has no room for
 
     def prepare(self, parts: Iterable[str]) -> None:
         """Make the folder; where a first save was killed, remove these parts of it, which no snapshot vouches for.
@@ -95,13 +95,13 @@ class Folder:
         Raises:
             FileError: it cannot be written, a full disk for example. The event waits, and goes with the next one.
         """
-        self._waiting.append(event)
+        self._waiting.append(_line(event))
         try:
             if self._begun != self._token:  # there was no room for a new journal
                 self._begin()
             if self._journal is None:
                 self._journal = os.open(self.path / JOURNAL, os.O_WRONLY | os.O_APPEND)
-            _append(self._journal, "".join(map(_line, self._waiting)).encode())
+            _append(self._journal, "".join(self._waiting).encode())
         except OSError as error:
             raise FileError(
                 f"Cannot save to {self.path}: {error}. Nothing is lost: {len(self._waiting)} change(s) are in memory, "

@@ -152,9 +152,11 @@ class Predictions:
             return None
         return votes.of(self.class_ids)
 
-    def begin_class(self, class_id: int) -> None:
-        """Drop propagated labels of an earlier class with this id."""
+    def begin_class(self, class_id: int) -> bool:
+        """Drop propagated labels of an earlier class with this id; whether there were any."""
+        before = len(self.votes)
         self.votes = {index: votes for index, votes in self.votes.items() if class_id not in votes.classes}
+        return len(self.votes) < before
 
     def _learn(self) -> None:
         for item in list(self._changed):

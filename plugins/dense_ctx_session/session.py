@@ -49,6 +49,7 @@ class Session(Drawing, Answers):
         max_disk: what all of `cache_dir` may take; features that were not used for the longest time go first.
         classes: names, or LabelClass; more can be added.
         frames: the folder holds the frames of one clip, in order of their names; or the list does, in its order.
+        skip: files and folders in a folder of images that are none of it, such as one of exported masks.
 
     Attributes: items, is_clip, model, method.
 
@@ -69,11 +70,13 @@ class Session(Drawing, Answers):
         max_disk: str | int = "20GB",
         classes: Iterable[str | LabelClass] | None = None,
         frames: bool = False,
+        skip: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         if isinstance(classes, str):
             raise InputError(f"classes are several names; got one text {classes[:80]!r}")
         names = list(classes or ())
-        self._setup(model, open_source(source, frames), parse_part(method or RIDGE), max_memory, cache_dir, max_disk)
+        opened = open_source(source, frames, skip)
+        self._setup(model, opened, parse_part(method or RIDGE), max_memory, cache_dir, max_disk)
         for item in names:
             self.add_class(*((item.name, item.colour, item.id) if isinstance(item, LabelClass) else (item,)))
         self._work.forget()
@@ -105,19 +108,6 @@ class Session(Drawing, Answers):
                 self._folder.close()
             self._folder = target
         return path
-
-    def _write(self, folder: Folder) -> None:
-        folder.prepare((saving.MODEL, saving.IMAGES, VOTES))
-        folder.require_own(self._id)
-        self._save_votes(folder.path)
-        folder.write({
-            "session": self._id,
-            "model": self._identity,
-            "open": saving.model_reference(self.model, self._spec, folder.path),
-            "source": saving.source_reference(self._source, folder.path),
-            "method": str(self.method),
-            **self._work.to_json(),
-        })  # fmt: skip
 
     def _load_votes(self, folder: Path) -> None:
         if (folder / VOTES).exists():

@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,10 @@ class _Watch:
         return self._known
 
 
-def open_source(source: Any, frames: bool) -> Source:
+def open_source(source: Any, frames: bool, skip: Collection[str | os.PathLike[str]] = ()) -> Source:
     """The source that a user names: an image, a list of images, a folder, a video file, or the frames of a clip.
+
+    skip: files and folders in a folder of images that are left out.
 
     Raises:
         FileError: nothing there, an empty folder, a file that cannot be read (in a folder of images it is left out,
@@ -189,7 +191,7 @@ def open_source(source: Any, frames: bool) -> Source:
         if not images:
             raise FileError(f"The folder {path} holds no frames ({', '.join(sorted(IMAGE_SUFFIXES))})")
         return Files(images, [image.name for image in images], path, frames=True)
-    return _folder(path)
+    return _folder(path, [Path(item) for item in skip])
 
 
 def _list(source: Sequence[Any], frames: bool) -> Source:
@@ -200,12 +202,16 @@ def _list(source: Sequence[Any], frames: bool) -> Source:
             raise InputError("The list has both files and images in memory: give one kind")
         return Pictures(source, frames)
     paths = [Path(item) for item in source]
-    root = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    places: dict[Path, Path] = {}
+    for path in paths:
+        if (other := places.setdefault(path.resolve(), path)) is not path:
+            raise InputError(f"The list has {path} twice" + (f", as {other} too" if other != path else ""))
+    root = Path(os.path.commonpath([place.parent for place in places]))
     return Files(paths, [path.resolve().relative_to(root).as_posix() for path in paths], root, frames)
 
 
-def _folder(folder: Path) -> Source:
-    queries = expand([folder])
+def _folder(folder: Path, skip: Collection[Path]) -> Source:
+    queries = expand([folder], skip=skip)
     if clips := [query for query in queries if query.clip]:
         warnings.warn(
             f"{folder} holds {len(clips)} video(s), {clips[0].path.name} among them: a clip has a session of its own, "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from dense_ctx_predict import LabelClass
 
 from dense_ctx.errors import CheckpointError, InputError
@@ -37,7 +38,8 @@ class Work:
     Args:
         sizes: (H, W) of the items.
 
-    Attributes: revision: how many events there were, those before a restart among them.
+    Attributes: revision: how many events there were, those before a restart among them. used: ids that a class has or
+    had since the session was opened.
     """
 
     def __init__(self, sizes: Sequence[Size]) -> None:
@@ -46,8 +48,10 @@ class Work:
         self.next_id = 1
         self.digests: dict[int, str] = {}  # of the content of items that were drawn on
         self.revision = 0
+        self.used: set[int] = set()
         self._past: list[State] = []
         self._future: list[State] = []
+        self._stored = (0, 0)  # states before and behind it when the snapshot was written, which has none of them
 
     def apply(self, event: Event, drawing: Drawing | None = None) -> tuple[int, ...]:
         """Do what an event says; the items whose drawings changed. drawing: the event's, if it is at hand.
@@ -79,7 +83,20 @@ class Work:
         else:
             self._past.append(self.state)
             self._future.clear()
+            self._stored = (self._stored[0], 0)
             self.state = self._changed(kind, event, drawing)
+            self.used.update(item.id for item in self.state.classes)
+
+    def leads_beyond_snapshot(self, event: Event) -> bool:
+        """Whether an event, undo or redo, goes to a state that events since the snapshot do not lead to."""
+        past, future = self._stored
+        if event["event"] == "undo":
+            return 0 < len(self._past) <= past
+        return event["event"] == "redo" and 0 < len(self._future) <= future
+
+    def snapshot_written(self) -> None:
+        """Take notice that a snapshot has the state as it is now."""
+        self._stored = len(self._past), len(self._future)
 
     def _changed(self, kind: str, event: Event, drawing: Drawing | None) -> State:
         state = self.state
@@ -110,6 +127,7 @@ class Work:
         """What was done so far cannot be undone."""
         self._past.clear()
         self._future.clear()
+        self._stored = (0, 0)
 
     def to_json(self) -> dict[str, Any]:
         """The state and the marks; what could be undone is not in it."""
@@ -132,6 +150,7 @@ class Work:
             self.state = State(tuple(map(class_from_json, data["classes"])), drawings)
             self.marks = {int(item): str(mark) for item, mark in dict(data["marks"]).items()}
             self.digests = {int(item): str(digest) for item, digest in dict(data["digests"]).items()}
+            self.used = {item.id for item in self.state.classes}
             self.next_id = int(data["next_id"])
             self.revision = int(data["revision"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -149,14 +168,18 @@ def class_from_json(record: dict[str, Any]) -> LabelClass:
     return new_class((), record["name"], list(record["colour"]), int(record["id"]))
 
 
-def require_free_id(id: Any, classes: Sequence[LabelClass]) -> None:
-    """Raise InputError for what is no class id, or one that is taken."""
-    if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < LIMIT or any(c.id == id for c in classes):
+def free_id(id: Any, classes: Sequence[LabelClass]) -> int:
+    """A class id, numpy's too, that no class has. Raises InputError: it is none, or taken."""
+    whole = isinstance(id, (int, np.integer)) and not isinstance(id, bool)
+    if not whole or not 0 <= id < LIMIT or any(item.id == id for item in classes):
         raise InputError(f"Class id {id!r:.40}: ids are whole numbers, distinct, and 0 to {LIMIT - 1}")
+    return int(id)
 
 
-def new_class(classes: Sequence[LabelClass], name: Any, colour: Any, id: int | None = None) -> LabelClass:
-    """A class with a free id, or with another name or colour for `id`.
+def new_class(
+    classes: Sequence[LabelClass], name: Any, colour: Any, id: int | None = None, used: Collection[int] = ()
+) -> LabelClass:
+    """A class with a free id, one that is not `used` while there is one; or with another name or colour for `id`.
 
     Raises:
         InputError: a name that is taken or no text, a colour that is none, more classes than a label map has room for.
@@ -173,8 +196,9 @@ def new_class(classes: Sequence[LabelClass], name: Any, colour: Any, id: int | N
                 f"A session has at most {LIMIT} classes, as its label maps have 8 bits and 255 is not annotated; "
                 f"{name!r} would be one more"
             )
-        used = {item.id for item in classes}
-        id = next(i for i in range(LIMIT) if i not in used)
+        taken = {item.id for item in classes}
+        free = [i for i in range(LIMIT) if i not in taken]
+        id = next((i for i in free if i not in used), free[0])
     if colour is None:
         red, green, blue = palette()[id].tolist()
         return LabelClass(id, name, (red, green, blue))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from dense_ctx.errors import UnknownNameError, WeightsError
-from dense_ctx.files import read_pickle, read_with_metadata
+from dense_ctx.files import read_pickle
 from dense_ctx.persistence import hub
+from dense_ctx.persistence.tensors import read_with_metadata
 
 
 def unreachable(name: str, address: str, place: str | Path, why: str) -> WeightsError:

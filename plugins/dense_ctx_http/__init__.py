@@ -1,0 +1,1 @@
+"""What servers of this library are made of: a guard, errors as JSON, a worker, an address. It registers no part."""

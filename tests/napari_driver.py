@@ -246,6 +246,7 @@ action.trigger()
 widget = next(iter(viewer.window.dock_widgets.values()))
 if not hasattr(widget, "open_session"):
     widget = widget.native if hasattr(widget, "native") else widget.widget()
+widget.model.setCurrentText("lila-lite0")
 results["opened from the menu"] = type(widget).__name__
 parts = {part.__name__: part for part in (one_image, stack, refusals, kinds, removed, shown)}
 parts[sys.argv[2]]()

@@ -17,11 +17,11 @@ from qtpy.QtWidgets import (
 
 from dense_ctx import registry
 from dense_ctx.errors import PluginError
+from dense_ctx.model_spec import DEFAULT_MODEL
 
 from .class_table import ClassTable
 
 NEW = "<new>"
-DEFAULT_MODEL = "lila-lite0"
 DEFAULT_FORMAT = "png"
 
 
@@ -53,7 +53,7 @@ class Form(QWidget):
         self.images = Choice("Image layer: one image, or a stack of frames")
         self.strokes = Choice("Labels layer of the strokes; 0 is not annotated")
         self.model = Choice("A model's name, or BACKBONE+DECODER, as for dense-ctx", editable=True)
-        self.model.offer([DEFAULT_MODEL, *(name for name in registry().names("model") if name != DEFAULT_MODEL)])
+        self.model.offer([DEFAULT_MODEL, *registry().names("model")])
         self.start = QPushButton("Start")
         self.classes = ClassTable()
         self.add_class = QPushButton("Add class")

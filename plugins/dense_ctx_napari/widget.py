@@ -155,9 +155,8 @@ class StrokesWidget(Form):
         if self.annotator is None or self.strokes_layer is None:
             return
         wanted = self._frame, self._answered.get(self._frame), self.uncertainty.isChecked()
-        facts = partial(
-            _class_facts, self.strokes_layer, {label: self.classes.name(label) for label in self.classes.labels}
-        )
+        names = {label: self.classes.name(label) for label in self.classes.labels}
+        facts = partial(work.class_facts, self.strokes_layer, names)
         self._answers.ask(partial(work.answer, self.annotator, self.strokes_layer.data, facts, *wanted))
         self._show_state()
 

@@ -15,6 +15,7 @@ from .layers import Array, LayerSource
 
 
 def opened(model: str, source: LayerSource, image: Image) -> tuple[str, Annotator, Image]:
+    """Open a session; the image layer that it was asked for goes with it."""
     load_triton()
     return "session", Annotator(model, source), image
 
@@ -34,15 +35,18 @@ def answer(
 
 
 def propagated(annotator: Annotator) -> Iterator[tuple[str, Annotator, int, Array]]:
+    """Frames and their labels, as they are there."""
     for frame, labels in annotator.propagate():
         yield "frame", annotator, frame, labels
 
 
 def exported(annotator: Annotator, folder: Path, form: str) -> str:
+    """Write the labels; what to say of it."""
     return f"Labels written to {annotator.export(folder, form)}"
 
 
 def class_facts(strokes: Any, names: dict[int, str], label: int) -> tuple[str, tuple[int, int, int]]:
+    """Name and colour of a class that is painted for the first time."""
     return names.get(label, f"class {label}"), colour_of(strokes, label)
 
 

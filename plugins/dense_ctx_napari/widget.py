@@ -164,7 +164,8 @@ class StrokesWidget(Form):
         if isinstance(result, Failure):
             self._fail(result.message)
             return
-        annotator, frame, revision, labels, uncertainty, seconds = result
+        annotator: Annotator = result[0]
+        frame, revision, labels, uncertainty, seconds = result[1:]
         if annotator is not self.annotator:
             return  # of a session that was closed meanwhile
         for item in annotator.session.classes:
@@ -264,7 +265,8 @@ class StrokesWidget(Form):
         elif result[0] == "session":
             self._on_session(*result[1:])
         else:
-            _, annotator, frame, labels = result
+            annotator: Annotator = result[1]
+            frame, labels = result[2:]
             if annotator is self.annotator:
                 self._show(frame, labels)
                 self._answered[frame] = annotator.session.revision

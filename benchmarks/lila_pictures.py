@@ -15,11 +15,11 @@ from common import parse
 from dense_ctx_lila.cues.base import create_cue, normalize_cues
 from dense_ctx_lila.pamr import refine
 from dense_ctx_lila.ridge import ridge_apply, ridge_fit
+from dense_ctx_predict.pca_pictures import pca_pictures
 from PIL import Image, ImageDraw, ImageFont
 
 from dense_ctx import AutoDenseModel
 from dense_ctx.data.video import Video
-from dense_ctx.visualize import pca_pictures
 
 CELL = (126, 224)  # of one picture on the sheet
 SIDE = (252, 448)  # of a frame as the network sees it

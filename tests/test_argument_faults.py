@@ -36,6 +36,7 @@ from dense_ctx_metrics.segmentation import confusion_matrix
 from dense_ctx_predict import track
 from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_predict.feature_files import write_features
+from dense_ctx_predict.pca_pictures import pca_pictures
 from dense_ctx_probes.knn import soft_knn
 from dense_ctx_probes.text import TextEmbeddings, embed_text
 from evaluation_data import camvid, clip, rgbd, save, scene
@@ -164,7 +165,7 @@ def functions(root, out):
         "TrainConfig.load": (TrainConfig.load, {"path": root / "garbage.yaml", "overrides": ["steps=3"]}),
         "train": (train, {"config": TrainConfig.from_dict(settings), "model": None, "objective": None, "dataset": None, "validate": None}),
         "parse_part": (parse_part, {"text": "linear(dim=3)"}),
-        "pca_pictures": (visualize.pca_pictures, {"features": [torch.rand(4, 8, 8)], "size": (8, 8)}),
+        "pca_pictures": (pca_pictures, {"features": [torch.rand(4, 8, 8)], "size": (8, 8)}),
         "overlay": (visualize.overlay, {"image": np.zeros((16, 16, 3), np.uint8), "labels": torch.zeros(16, 16, dtype=torch.int64),
                                        "alpha": 0.5}),
         "save_labels": (visualize.save_labels, {"path": out / "l.png", "labels": torch.zeros(16, 16, dtype=torch.int64)}),

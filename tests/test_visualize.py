@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from dense_ctx_predict.pca_pictures import pca_pictures
 from PIL import Image
 
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import load_mask
-from dense_ctx.visualize import contact_sheet, overlay, palette, pca_pictures, save_labels, save_picture
+from dense_ctx.visualize import contact_sheet, overlay, palette, save_labels, save_picture
 
 
 def test_palette_is_the_one_of_voc_and_davis():

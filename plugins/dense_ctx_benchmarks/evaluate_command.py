@@ -67,12 +67,12 @@ class Evaluate(Command):
             return _list(args.protocol or [], settings_of(args))
         if not args.protocol or args.data is None:
             raise InputError("evaluate needs --protocol and --data; --list shows the protocols")
-        from dense_ctx.evaluate.head import scored_by_head
         from dense_ctx.evaluate.job import make_probe
         from dense_ctx.evaluate.run import open_sets
         from dense_ctx.model_spec import open_model
 
         from .grid import Grid, places
+        from .scored_by_head import scored_by_head
 
         settings = settings_of(args)
         if args.models:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from dense_ctx_predict.pca_pictures import pca_pictures
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -93,7 +94,7 @@ def run(
                 pixels = context.model(large, size=(height // 2, width // 2)).pixels[0]
             examples[index] = (large, overlays[-1], pixels)
 
-    pictures = visualize.pca_pictures([item[2] for item in examples.values()], size=examples[0][0].shape[:2])
+    pictures = pca_pictures([item[2] for item in examples.values()], size=examples[0][0].shape[:2])
     rows = [[large, picture, over] for (large, over, _), picture in zip(examples.values(), pictures, strict=True)]
     captions = [f"frame {index}" + (" *" if index == 0 else "") for index in examples]
     sheet = visualize.contact_sheet(

@@ -39,6 +39,7 @@ class Features(Command):
         from dense_ctx.numerics import require_finite
 
         from .feature_files import write_features
+        from .pca_pictures import pca_pictures
 
         if not 0 < args.scale <= 8:
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")
@@ -77,7 +78,7 @@ class Features(Command):
             step = max(1, round(max(size) / 1024))
             maps.append(tensors["pixels"][:, ::step, ::step].float())
             names.append(name)
-        for name, picture in zip(names, visualize.pca_pictures(maps) if maps else [], strict=True):
+        for name, picture in zip(names, pca_pictures(maps) if maps else [], strict=True):
             print(f"picture {visualize.save_picture(args.out / f'{name}.png', picture)}")
         return 0
 

@@ -19,7 +19,7 @@ from .knn import KnnProbe, pooled
 from .retrieval_search import nearest
 from .targets import at_size, probabilities
 
-_CELLS = 8192  # of an image
+CELLS = 8192  # of an image
 
 _UNIFORM = 0.05
 _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot rule a class out
@@ -109,7 +109,7 @@ class EnsembleProbe(KnnProbe):
         return functional.normalize(keys, dim=1), values
 
     def _step(self, grid: Tensor, share: float) -> int:
-        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / _CELLS))
+        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / CELLS))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The memory bank, and how much was annotated."""
@@ -132,8 +132,6 @@ class EnsembleProbe(KnnProbe):
         cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
         rows = functional.normalize(rearrange(cells, "b d h w -> (b h w) d"), dim=1)
         neighbours = nearest(rows, self.keys_.to(rows.device), self.k)
-        if self._regression is None:
-            self._regression = self._regress(self.keys_, self.values_)
         parts = [self._read(*part) for part in zip(*(x.split(_ROWS) for x in (rows, *neighbours)), strict=True)]
         values = torch.cat(parts)
         batch, _, height, _ = cells.shape
@@ -144,21 +142,33 @@ class EnsembleProbe(KnnProbe):
         """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, d] and their neighbours [Q, k]."""
         votes = self.values_.to(rows.device)[neighbours]
         near = torch.einsum("qk,qkm->qm", (cosines / self.temperature).softmax(1), votes)
-        landmarks, basis, coefficients = (tensor.to(rows.device) for tensor in self._regression or ())
+        landmarks, basis, coefficients = (tensor.to(rows.device) for tensor in self.regression)
         fit = self._lift(rows, landmarks, basis) @ coefficients
         if self.task == "segmentation":
-            near = _log(near) + self._correction().to(rows.device)
-            fit = _log(probabilities(fit))
-        share = (1 - self.weight) / (1 + (self.area / self.annotated_) ** 2)
-        return share * near + (1 - share) * fit
+            near = log_shares(near) + self.correction().to(rows.device)
+            fit = log_shares(probabilities(fit))
+        return self.share * near + (1 - self.share) * fit
 
-    def _correction(self) -> Tensor:
+    @property
+    def share(self) -> float:
+        """Weight of the neighbours; the regression has the rest."""
+        return (1 - self.weight) / (1 + (self.area / self.annotated_) ** 2)
+
+    @property
+    def regression(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Landmarks [L, d], what makes their span orthonormal [L, r], coefficients [r + 1, K], the bias last."""
+        if self.keys_ is None:
+            raise NotFittedError("Nothing in memory: call fit first")
+        if self._regression is None:
+            self._regression = self._regress(self.keys_, self.values_)
+        return self._regression
+
+    def correction(self) -> Tensor:
         """[K]: logarithm of the prior moved towards 1 / K, over the examples' own."""
         prior = self.values_.mean(0).clamp_min(1e-6)
         return ((1 - self.uniform) * prior + self.uniform / len(prior)).log() - prior.log()
 
     def _regress(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Landmarks [L, d], what makes their span orthonormal [L, r], coefficients [r + 1, K], the bias last."""
         weights = torch.ones(len(keys))
         groups = [torch.arange(len(keys))]
         if self.task == "segmentation":
@@ -190,7 +200,7 @@ def _spread(group: Tensor, count: int) -> Tensor:
     return group if len(group) <= count else group[torch.arange(count) * len(group) // count]
 
 
-def _log(shares: Tensor) -> Tensor:
+def log_shares(shares: Tensor) -> Tensor:
     """Logarithm of probabilities [N, K], none below the floor."""
     shares = shares.clamp_min(_FLOOR)
     return (shares / shares.sum(1, keepdim=True)).log()

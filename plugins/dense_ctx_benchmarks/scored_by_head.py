@@ -1,0 +1,29 @@
+"""A protocol that scores a trained head's own output, where a model has one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from dense_ctx.evaluate.head import HEAD, output_of
+from dense_ctx.evaluate.protocol import Protocol
+from dense_ctx.model import DenseModel
+
+
+def scored_by_head(model: DenseModel, protocol: Protocol) -> Protocol:
+    """The protocol with the head as its probe, at the head's training size; unchanged for a model without a head.
+
+    Changed settings become part of the protocol's id.
+    """
+    output = output_of(model)
+    if output is None:
+        return protocol
+    seen, given = output.image_size or (1, 1), output.size or output.image_size or (1, 1)
+    shares = {(a / b) for a, b in zip(seen, given, strict=True)}  # pixels to a cell of the outputs
+    grid = next(iter(shares)) if len(shares) == 1 else 1.0
+    decode, cell = ("grid", int(grid)) if grid > 1 and grid == int(grid) else ("full", 1)
+    settings = [f"probe={HEAD}", "reads=pixels", f"decode={decode}", f"grid={cell}", "train=null", "support=null"]
+    if output.image_size is not None:
+        settings += [f"image.size={json.dumps(output.image_size)}", "image.short_side=null", "image.stride=null"]
+    same = {item: replace(protocol.override([item]), overrides=protocol.overrides) == protocol for item in settings}
+    return protocol.override([item for item in settings if not same[item]])

@@ -51,6 +51,39 @@ CASES: dict[str, tuple[str, Any, int]] = {
         ),
         80,
     ),
+    "DINOv3 gated": (
+        "dinov3-s16plus",
+        lambda: transformers.DINOv3ViTConfig(
+            **WIDTH,
+            intermediate_size=192,
+            image_size=80,
+            patch_size=16,
+            num_register_tokens=4,
+            query_bias=False,
+            value_bias=False,
+            use_gated_mlp=True,
+            hidden_act="silu",
+        ),
+        80,
+    ),
+    "TIPSv2": ("tipsv2-b14", lambda: transformers.Tipsv2VisionConfig(**WIDTH, image_size=70, patch_size=14), 70),
+    "RADIO v3": (
+        "radio-v3-l16",
+        lambda: transformers.RadioConfig(**WIDTH, num_cls_tokens=4, num_registers=4, image_size=80, summary_idxs=[0]),
+        80,
+    ),
+    "RADIO v4": (
+        "radio-v4-h16",
+        lambda: transformers.RadioConfig(**WIDTH, num_cls_tokens=3, num_registers=7, image_size=80),
+        80,
+    ),
+    "AIMv2": (
+        "aimv2-l14",
+        lambda: transformers.Aimv2VisionConfig(
+            **WIDTH, intermediate_size=132, image_size=70, patch_size=14, use_head=False
+        ),
+        70,
+    ),
 }
 
 
@@ -64,6 +97,10 @@ def pair(name: str) -> tuple[Backbone, Backbone]:
             parameter.copy_(
                 torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.5) + (parameter.ndim == 1) * 0.5
             )
+        if name == "RADIO v4":  # its network has no layer scales, transformers' form of it scales of one
+            for key, parameter in theirs.named_parameters():
+                if "layer_scale" in key:
+                    parameter.fill_(1)
     with tempfile.TemporaryDirectory() as folder:
         theirs.net.save_pretrained(folder)  # type: ignore[union-attr, operator]
         options = {"depth": 4, "embed_dim": 48, "num_heads": 2, "img_size": size}
@@ -73,8 +110,9 @@ def pair(name: str) -> tuple[Backbone, Backbone]:
 
 def difference(ours: Backbone, theirs: Backbone, height: int, width: int) -> float:
     image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    raw = image * torch.tensor(ours.std).view(3, 1, 1) + torch.tensor(ours.mean).view(3, 1, 1)
     with torch.inference_mode():
-        a, b = ours(image), theirs(image)
+        a, b = ours(image), theirs(raw if hasattr(theirs.net, "input_conditioner") else image)
     worst = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(a.maps, b.maps, strict=True))
     return max(worst, float((a.cls - b.cls).abs().max() / b.cls.abs().max()))  # type: ignore[union-attr, operator]
 
@@ -90,9 +128,14 @@ def main() -> None:
         ours, theirs = pair(name)
         step = ours.stride
         grids = [(size // step, size // step), (3, 7), (8, 5), (16, 12)]
+        if name == "AIMv2":  # transformers' runs at its native size only
+            grids = grids[:1]
         values = [difference(ours, theirs, rows * step, columns * step) for rows, columns in grids]
         same(values[0], 1e-4, f"{name} at its native size")
-        print(f"{name:24}{values[0]:>12.1e}{values[1]:>14.1e}{values[2]:>14.1e}{values[3]:>16.1e}")
+        print(
+            f"{name:24}{values[0]:>12.1e}"
+            + "".join(f"{value:>{14 + 2 * (i == 2)}.1e}" for i, value in enumerate(values[1:]))
+        )
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 
-def parse(parser: argparse.ArgumentParser, **quick: Any) -> argparse.Namespace:
-    """The command line; with `--quick`, `quick` in place of the other defaults."""
+def parse(parser: argparse.ArgumentParser, words: list[str] | None = None, **quick: Any) -> argparse.Namespace:
+    """The command line, or `words`; with `--quick`, `quick` in place of the other defaults."""
     parser.add_argument(
         "--quick", action="store_true", help="tiny inputs, in seconds: that it runs and its sides agree, no figures"
     )
-    args = parser.parse_args(sys.argv[1:])
+    args = parser.parse_args(words)
     if args.quick:
         parser.set_defaults(**quick)
-        args = parser.parse_args(sys.argv[1:])
+        args = parser.parse_args(words)
     return args
 
 

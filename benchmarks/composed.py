@@ -22,7 +22,6 @@ from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.visualize import text_table
 
-CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
 BASE = "efficientnet-lite0(layers=[1,2,3])+upsample"
 LAYERS = "model.backbone.args.layers=[1,2,3]"
 SMALL = ("image.short_side=192", "probe.args.memory=30000")
@@ -48,10 +47,10 @@ def trained(kind: str, seed: int, args: argparse.Namespace) -> Path:
     """The model folder of one training; `lila on dip` trains DIP first."""
     settings = [f"seed={seed}", f"out={args.out / 'runs' / slug(kind, seed)}"]
     if kind == "dip":
-        config = "dip_lite0.yaml"
+        preset = "dip-lite0"
         settings += [LAYERS, f"data={dip.tasks('ncut', args)}"]
     else:
-        config = "lila_lite0.yaml"
+        preset = "lila-lite0"
         settings += ["objective.args.features.layers=[0,1,2]", f"data={args.data / 'clips'}"]
         if kind == "lila":
             settings += [LAYERS]
@@ -62,7 +61,7 @@ def trained(kind: str, seed: int, args: argparse.Namespace) -> Path:
         settings += (
             ["steps=2", "average.start=0", "schedule.warmup=0"] if kind != "dip" else ["steps=2", "schedule.warmup=0"]
         )
-    return train(TrainConfig.load(CONFIGS / config, settings))
+    return train(TrainConfig.load(preset, settings))
 
 
 def measured(spec: str, name: str, args: argparse.Namespace) -> dict[str, float]:

@@ -11,6 +11,7 @@ depend on the network's depth, the objective's settings and the data, not on the
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 from collections import Counter
@@ -69,8 +70,8 @@ def pictures(root: Path, count: int, size: tuple[int, int]) -> Path:
     draw = np.random.default_rng(0)
     root.mkdir(parents=True)
     for index in range(count):
-        coarse = draw.integers(0, 255, (size[0] // 8, size[1] // 8, 3), np.uint8)
-        Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(root / f"{index:05d}.png")
+        coarse = draw.integers(0, 255, (-(-size[0] // 8), -(-size[1] // 8), 3), np.uint8)
+        Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]]).save(root / f"{index:05d}.png")
     return root
 
 
@@ -95,10 +96,10 @@ def dip(args: argparse.Namespace, step: Step, work: Path) -> None:
     trained(args, step, objective, objective.dataset(data), "upsample", work / "run")
 
 
-def maxa(args: argparse.Namespace, step: Step, work: Path) -> None:
-    side, kind = [args.side, args.side], {"depth": "depth", "semantic": "segmentation"}.get(args.task, "instances")
-    objective = registry().create("objective", f"maxa-{args.task}", size=side, image_size=side)
-    decoder = f"maxa(dim={3 if args.task == 'semantic' else 8 if args.task == 'instances' else 1}, size={side})"
+def maxa(task: str, args: argparse.Namespace, step: Step, work: Path) -> None:
+    side, kind = [args.side, args.side], {"depth": "depth", "semantic": "segmentation"}.get(task, "instances")
+    objective = registry().create("objective", f"maxa-{task}", size=side, image_size=side)
+    decoder = f"maxa(dim={ {'semantic': 3, 'instances': 8}.get(task, 1) }, size={side})"
     trained(args, step, objective, objective.dataset(Boxes(kind, 12)), decoder, work / "run")
 
 
@@ -113,7 +114,7 @@ def features(args: argparse.Namespace, step: Step, work: Path) -> None:
 
 
 def tracking(args: argparse.Namespace, step: Step, work: Path) -> None:
-    height, width = (args.side, args.side * 16 // 9)
+    height, width = args.frame
     frames = [Image.open(path) for path in sorted(pictures(work / "frames", 4, (height, width)).iterdir())]
     size = frames[0].size[::-1]
     mask = torch.zeros(size, dtype=torch.int64)
@@ -125,29 +126,37 @@ def tracking(args: argparse.Namespace, step: Step, work: Path) -> None:
             step.end()
 
 
-def main() -> None:
+CASES: dict[str, Any] = {
+    "LILA, step": lila,
+    "DIP, step": dip,
+    **{f"MAXA {task}, step": functools.partial(maxa, task) for task in ("depth", "semantic", "instances")},
+    "model(images)": features,
+    "track(), frame": tracking,
+}
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="dinov2-b14")
     parser.add_argument("--side", type=int, default=224, help="of the images")
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--frame", nargs=2, type=int, default=[480, 854], metavar=("H", "W"), help="of a clip")
     parser.add_argument("--where", type=int, default=0, metavar="N", help="the N places with most of each")
-    args = parse(parser, side=56)
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help="these")
+    return parse(parser, words, side=56)
+
+
+def main() -> None:
+    args = arguments()
     if compiler() is None:
         raise SystemExit("There is no C++ compiler (c++, g++ or clang++) for the pretended device")
-    cases: dict[str, Any] = {"LILA, step": lila, "DIP, step": dip}
-    for task in ("depth", "semantic", "instances"):
-        cases[f"MAXA {task}, step"] = lambda args, step, work, task=task: maxa(
-            argparse.Namespace(**{**vars(args), "task": task}), step, work
-        )
-    cases |= {"model(images)": features, "track(), frame": tracking}
-    print(
-        f"{machine()}; {args.backbone}{' of 4 blocks' if args.quick else ''}, {args.side} px, batch {args.batch}, bf16"
-    )
+    of = f"{args.backbone}{' of 4 blocks' if args.quick else ''}"
+    print(f"{machine()}; {of}, {args.side} px, batch {args.batch}, bf16; frames of {args.frame[0]} x {args.frame[1]}")
     print(f"\n| {'':24} | {' | '.join(f'{kind:>8}' for kind in KINDS)} |\n|---|---|---|---|")
-    for name, work in cases.items():
+    for name in args.only:
         with tempfile.TemporaryDirectory() as folder, pretend() as gpu:
             step = Step(gpu)
-            work(args, step, Path(folder))
+            CASES[name](args, step, Path(folder))
         totals = {kind: sum(step.counts[kind].values()) for kind in KINDS}
         if not totals["launches"]:
             raise SystemExit(f"{name}: nothing was launched; the counts are of no step")

@@ -26,7 +26,7 @@ from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.visualize import text_table as table
 
-CONFIG = Path(__file__).parent.parent / "examples" / "configs" / "dip_lite0.yaml"
+PRESET = "dip-lite0"
 WHOLE = "efficientnet-lite0+upsample"
 BASE = "efficientnet-lite0(layers=[2,3])+upsample"  # up to the maps at stride 16
 SIDE = 320  # short side of the images
@@ -119,7 +119,7 @@ def trained(name, seed, args):
     out = args.out / "runs" / f"{name.replace(' ', '-')}-{seed}"
     data = tasks(kind, args)
     settings = [f"out={out}", f"data={data}", f"steps={args.steps}", f"seed={seed}", *changes, *args.settings]
-    return train(TrainConfig.load(CONFIG, settings))
+    return train(TrainConfig.load(PRESET, settings))
 
 
 def measured(spec, name, args):

@@ -21,7 +21,7 @@ from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
 from dense_ctx.visualize import text_table as table
 
-CONFIG = Path(__file__).parent.parent / "examples" / "configs" / "lila_lite0.yaml"
+PRESET = "lila-lite0"
 FROZEN = {
     "all five maps": "efficientnet-lite0(layers=[0,1,2,3,4])+upsample",
     "four maps": "efficientnet-lite0+upsample",
@@ -80,7 +80,7 @@ def trained(name, seed, args):
     out = args.out / "runs" / f"{slug(name)}-{seed}"
     steps = [f"steps={args.steps}"] if args.steps else []
     settings = [f"out={out}", f"data={args.clips}", f"seed={seed}", *steps, *args.settings, *TRAINED[name]]
-    return train(TrainConfig.load(CONFIG, settings))
+    return train(TrainConfig.load(PRESET, settings))
 
 
 def main():

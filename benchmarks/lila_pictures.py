@@ -15,7 +15,7 @@ from common import parse
 from dense_ctx_lila.cues.base import create_cue, normalize_cues
 from dense_ctx_lila.pamr import refine
 from dense_ctx_lila.ridge import ridge_apply, ridge_fit
-from dense_ctx_predict.pca_pictures import pca_pictures
+from dense_ctx_predict.pca import pca_pictures
 from PIL import Image, ImageDraw, ImageFont
 
 from dense_ctx import AutoDenseModel

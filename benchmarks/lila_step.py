@@ -13,7 +13,6 @@ import copy
 import tempfile
 import time
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
 from unittest import mock
 
 import lila_plain
@@ -252,7 +251,9 @@ def compare(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="a training configuration, in place of the next four and precision")
+    parser.add_argument(
+        "--config", help="a preset or a training configuration, in place of the next four and precision"
+    )
     parser.add_argument("--backbone", default="dinov2-s14")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=224)

@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from . import pixels
 from .errors import InputError
 from .gateway import gateway
 from .interfaces import Size
+from .numerics import holds
+from .persistence import pixels
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor"
 
@@ -48,38 +49,41 @@ def check_batch(images: Tensor) -> Tensor:
         raise InputError(f"A batch of images is [B, 3, H, W]; got {list(images.shape)}{hint}")
     if 0 in images.shape:
         raise InputError(f"An image has at least one pixel; got {list(images.shape)}")
-    if images.dtype == torch.uint8:
-        images = images.float() / 255
-    elif images.dtype == torch.uint16:
-        images = images.float() / 65535
+    if images.dtype in (torch.uint8, torch.uint16):
+        images = images.float() / (255 if images.dtype == torch.uint8 else 65535)
     elif not images.is_floating_point():
         raise InputError(f"An image tensor is uint8, uint16 or float in [0, 1]; got {images.dtype}")
-    if not torch.compiler.is_compiling():  # a graph cannot depend on values
-        pixels.check_range(*(float(value) for value in torch.aminmax(images.detach())))
+    elif not (
+        torch.compiler.is_compiling()  # a graph cannot depend on values
+        or holds((ends := torch.aminmax(images.detach())).min.ge(-1e-3) & ends.max.le(1 + 1e-3))  # NaN is neither
+    ):
+        pixels.check_range(*map(float, ends))
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
 @gateway
-def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
-    """Load a label map as int64 [H, W]: the indices of palette and grey images, unscaled.
+def load_mask(mask: ImageLike, size: Size | None = None, name: str = "The mask") -> Tensor:
+    """Load a label map as int64 [H, W]: the indices of palette and grey images, unscaled. name: for errors.
 
     Raises:
         FileError: the path cannot be read.
         InputError: an RGB mask, floats that are not whole numbers, or a size other than `size`.
     """
-    name = f"The mask {mask}" if isinstance(mask, (str, os.PathLike)) else "The mask"
     if isinstance(mask, (str, os.PathLike)):
-        mask = open_image(mask)
+        name, mask = f"The mask {mask}", open_image(mask)
     if isinstance(mask, Image.Image):
         if mask.mode == "1":
             mask = mask.convert("L")
         if mask.mode not in ("L", "P", "I", *pixels.SIXTEEN_BIT):
             raise InputError(
                 f"{name} is a {mask.mode} picture; expected class indices: a palette (P), 8-bit (L) or 16-bit image"
+                " (colours: a labelmap.txt names them for `dense-ctx labels`)"
             )
         mask = np.asarray(mask).astype(np.int64)
     if isinstance(mask, np.ndarray):
-        mask = torch.from_numpy(np.ascontiguousarray(mask.astype(np.int64) if mask.dtype.kind in "bui" else mask))
+        if mask.dtype.kind not in "buif":
+            raise InputError(f"{name} holds {mask.dtype}; expected whole numbers")
+        mask = torch.from_numpy(mask.astype(np.int64 if mask.dtype.kind in "bui" else np.float64))
     if not isinstance(mask, Tensor):
         raise InputError(f"{name} is a path, PIL image, array or tensor; got {type(mask).__name__}")
     if mask.ndim == 3 and 1 in (mask.shape[0], mask.shape[2]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
@@ -16,8 +17,8 @@ from .create import create_backbone, create_decoder, placed
 from .errors import InputError
 from .gateway import gateway
 from .images import ImageLike
-from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size
-from .numerics import require_finite
+from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size, Unchecked
+from .numerics import assuming, require_finite
 from .plugins import blamed, registry
 from .tiling import tiled_forward
 
@@ -225,7 +226,7 @@ class DenseModel(nn.Module):
             FileError, InputError: an image that cannot be read or is not one; see `dense_ctx.images.load`.
             MemoryBudgetError: max_memory is too small for the result and the smallest window, or the receptive field
                 exceeds a window.
-            NonFiniteError: in eval mode, features that are NaN or infinite.
+            NonFiniteError: in eval mode, features that are NaN or infinite; on an accelerator when they are first read.
         """
         if isinstance(images, (list, tuple)):
             return [self.forward(image, size=size, max_memory=max_memory) for image in images]
@@ -240,17 +241,29 @@ class DenseModel(nn.Module):
                     "the image, or leave max_memory out"
                 )
             return tiled_forward(self, batch, max_memory, size)
-        with torch.set_grad_enabled(graph):
+        # an accelerator is waited for where values are read
+        late = not (self.training or self.device.type == "cpu" or torch.compiler.is_compiling())
+        with torch.set_grad_enabled(graph), assuming() if late else nullcontext():
             features, padded = self.encode(batch)
             pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
         extent = (batch.shape[-2] / padded.shape[-2], batch.shape[-1] / padded.shape[-1])
-        if not self.training and not torch.compiler.is_compiling():
+        result = DenseFeatures(pixels, features.maps[-1], features.cls, extent)
+        if self.training or torch.compiler.is_compiling():
+            return result
+
+        def check() -> None:
+            if batch.device.type != "cpu":  # else encode has
+                image_io.check_batch(batch)
             require_finite(
                 f"The features of {type(self.backbone).__name__} and {type(self.decoder).__name__} in {self.dtype}",
                 "The image holds none: look at the weights, or use float32",
-                patches=features.maps[-1], cls=features.cls, pixels=pixels,
+                patches=result.patches, cls=result.cls, pixels=result.pixels,
             )  # fmt: skip
-        return DenseFeatures(pixels, features.maps[-1], features.cls, extent)
+
+        if late:
+            return Unchecked(result, check)
+        check()
+        return result
 
 
 class AutoDenseModel:

@@ -1,24 +1,49 @@
-"""Finite values, linear systems, PCA, random states: numerics that several parts use."""
+"""Finite values, linear systems, random states: numerics that several parts use."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError, NonFiniteError
-from .gateway import gateway
+from .errors import NonFiniteError
 
 Bias = Literal["free", "penalized", "none"]
+_assumed: ContextVar[list[Tensor] | None] = ContextVar("assumed", default=None)
+
+
+@contextmanager
+def assuming() -> Iterator[list[Tensor]]:
+    """Within the context the host does not wait for what `holds` asks of an accelerator; yields these conditions.
+
+    Look at all of them at once, at the end. If one is false, do the work again, outside: what was assumed is then
+    looked at where it matters, and refused or solved otherwise there. So the work must be one that can be repeated.
+    """
+    conditions: list[Tensor] = []
+    token = _assumed.set(conditions)
+    try:
+        yield conditions
+    finally:
+        _assumed.reset(token)
+
+
+def holds(condition: Tensor) -> bool:
+    """Whether a condition, bool [], is true; within `assuming` an accelerator's is taken to be."""
+    conditions = _assumed.get()
+    if conditions is None or condition.device.type == "cpu":
+        return bool(condition)
+    conditions.append(condition)
+    return True
 
 
 def require_finite(what: str, advice: str = "", **tensors: Tensor | None) -> None:
-    """Refuse NaN and infinity, at the cost of one sum over each tensor and one synchronisation.
+    """Refuse NaN and infinity, at the cost of one sum over each tensor and one synchronisation; see `assuming`.
 
     Args:
         what: description of the tensors. advice: what to do, for the message.
@@ -31,7 +56,7 @@ def require_finite(what: str, advice: str = "", **tensors: Tensor | None) -> Non
         return
     small, first = (torch.float16, torch.bfloat16), next(iter(floats.values()))
     sums = [t.sum(dtype=torch.float32 if t.dtype in small else None).to(first.device).float() for t in floats.values()]
-    if bool(torch.stack(sums).isfinite().all()):
+    if holds(torch.stack(sums).isfinite().all()):
         return
     names = [name for name, tensor in floats.items() if not bool(tensor.isfinite().all())]  # a sum may overflow itself
     if names:
@@ -57,26 +82,9 @@ def solve(system: Tensor, right: Tensor) -> Tensor:
     diagonal = factor.detach().diagonal(dim1=-2, dim2=-1)
     span = diagonal.amax(-1) / diagonal.amin(-1)
     limit = 1e3 if system.dtype == torch.float32 else 1e7
-    if bool((info > 0).any()) or not bool((span < limit).all()):  # negated so that NaN fails too
+    if not holds((info == 0).all() & (span < limit).all()):  # so that NaN fails too
         raise IllConditioned
     return torch.cholesky_solve(right, factor)
-
-
-@gateway
-def pca(rows: Tensor, components: int = 3) -> tuple[Tensor, Tensor]:
-    """Principal components of rows [N, d]: their mean [d] and axes [d, components], in order of decreasing variance.
-
-    From the eigendecomposition of the covariance, so the same input gives the same axes; the largest entry of each
-    axis is positive.
-    """
-    if rows.ndim != 2 or len(rows) == 0:
-        raise InputError(f"rows are [N, d] with N at least 1; got {list(rows.shape)}")
-    mean = rows.mean(0)
-    centred = (rows - mean).double()
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    axes = vectors.flip(1)[:, : min(components, rows.shape[1])]
-    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
-    return mean, (axes * largest.sign()).to(rows.dtype)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 #
 #   sh examples/bench_composed.sh DIP_MODEL CAMVID KITCHEN OUT [options of dense-ctx bench]
 #
-# DIP_MODEL: the model folder of `dense-ctx train examples/configs/dip_lite0.yaml` (runs/dip-lite0/model).
+# DIP_MODEL: the model folder of `dense-ctx train dip-lite0` (runs/dip-lite0/model).
 # CAMVID: CamVid's folder. KITCHEN: an RGB-D scene as `rgbd-folder` reads it (`dense-ctx datasets rgbd-folder`).
 set -e
 dip=$1 camvid=$2 kitchen=$3 out=$4

@@ -36,7 +36,7 @@ from dense_ctx_metrics.segmentation import confusion_matrix
 from dense_ctx_predict import track
 from dense_ctx_predict.context_files import load_context, save_context
 from dense_ctx_predict.feature_files import write_features
-from dense_ctx_predict.pca_pictures import pca_pictures
+from dense_ctx_predict.pca import pca, pca_pictures
 from dense_ctx_probes.knn import soft_knn
 from dense_ctx_probes.text import TextEmbeddings, embed_text
 from evaluation_data import camvid, clip, rgbd, save, scene
@@ -63,7 +63,6 @@ from dense_ctx.evaluate import evaluate, load_protocol
 from dense_ctx.gateway import gateway
 from dense_ctx.images import load, load_mask
 from dense_ctx.model_spec import open_model
-from dense_ctx.numerics import pca
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import TrainConfig, train
 

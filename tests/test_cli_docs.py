@@ -18,7 +18,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
     *sorted((ROOT / "examples").glob("*.py")),
-    *sorted((ROOT / "examples/configs").glob("*.yaml")),
+    *sorted((ROOT / "plugins").glob("*/presets/*.yaml")),
 ]
 VERBS = registry().names("command")
 maker = runpy.run_path(str(ROOT / "docs" / "make_cli.py"))

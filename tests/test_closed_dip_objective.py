@@ -193,7 +193,7 @@ def test_drawn_distractors_follow_all_seeds_in_order():
     made, _ = objective()
 
     def drawn(*seeds):
-        return made._distractors({"seed": torch.tensor(seeds)} if seeds else {}, 8).tolist()
+        return made._distractors({"seed": torch.tensor(seeds)} if seeds else {}, 8, torch.device("cpu")).tolist()
 
     assert drawn(*range(8)) == drawn(*range(8))
     assert (
@@ -205,8 +205,8 @@ def test_drawn_distractors_follow_all_seeds_in_order():
     for wrong in (torch.zeros(8), torch.zeros(2, 7).long(), torch.zeros(8).long(), torch.full((1, 8), -1),
                   torch.full((1, 8), 8)):  # fmt: skip
         with pytest.raises(InputError, match=r"distractors are int64 \[n, 8\]"):
-            made._distractors({"distractors": wrong}, 8)
-    assert made._distractors({"distractors": torch.full((1, 8), 7)}, 8).tolist() == [[7] * 8]
+            made._distractors({"distractors": wrong}, 8, torch.device("cpu"))
+    assert made._distractors({"distractors": torch.full((1, 8), 7)}, 8, torch.device("cpu")).tolist() == [[7] * 8]
 
 
 def test_settings_at_their_limits():

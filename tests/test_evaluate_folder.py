@@ -53,7 +53,7 @@ def test_pieces_are_shared_out_and_found_done(tmp_path):
     write_json(first.part("piece0"), {"x": 1.5})
     assert list(first.share(names)) == ["piece2", "piece4"]
     assert list(first.share(names, lambda name: False)) == ["piece0", "piece2", "piece4"]
-    assert second.read("piece0") == {"x": 1.5}
+    assert read_json(second.part("piece0")) == {"x": 1.5}
 
 
 def test_a_failure_reaches_the_others(tmp_path):

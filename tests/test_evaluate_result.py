@@ -1,12 +1,15 @@
 """The result file and what is made of several: whole, unforgeable by accident, compared only with its like."""
 
 import json
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from dense_ctx_benchmarks import papers
 from dense_ctx_benchmarks.compare import compare
-from evaluation_data import camvid, same_revision
+from dense_ctx_benchmarks.intervals import bootstrap, paired
+from evaluation_data import camvid, davis2016, same_revision
 
 from dense_ctx.environment import describe_environment, git_revision
 from dense_ctx.errors import ConfigError, FileError, InputError, UnknownNameError
@@ -15,7 +18,9 @@ from dense_ctx.evaluate.scorer import Scorer
 from dense_ctx.testing import tiny_model
 
 
-def made(protocol="davis2017-linear-v2", name="ours", value=0.5, std=None, overrides=(), limit=None, **scores):
+def made(
+    protocol="davis2017-linear-v2", name="ours", value=0.5, std=None, overrides=(), limit=None, scenes=None, **scores
+):
     """A result with a headline, and with further scores."""
     chosen = load_protocol(protocol, overrides)
     data = {"name": chosen.data.name, "samples": 30, "names_digest": "abc", "limit": limit}
@@ -28,6 +33,7 @@ def made(protocol="davis2017-linear-v2", name="ours", value=0.5, std=None, overr
         n={"clips": 30},
         scores={chosen.metric: value, **scores},
         per_seed={"0": {chosen.metric: value}},
+        scenes=scenes or {"dog": {"0": value}},
         parts={},
         protocol=chosen.to_dict(),
         protocol_digest=chosen.digest(),
@@ -64,7 +70,30 @@ def test_a_real_result_says_what_it_needs_to_say(tmp_path, monkeypatch):
     assert read.environment["git"] == "0000000"
     assert set(read.run) == {"command", "date", "seconds", "processes", "threads", "peak_memory_mb"}
     assert len(read.parts) == 11
+    assert set(read.scenes) == {"0000", "0001", "0002", "0003"}
+    assert all(0 <= scene["0"] <= 1 for scene in read.scenes.values())
     assert None in read.parts.values()  # classes that occur nowhere have no IoU
+
+
+def test_the_score_of_a_scene_is_that_of_the_scene_alone(tmp_path):
+    model, both, alone = tiny_model(), tmp_path / "both", tmp_path / "alone"
+    options = {"overrides": ["grid=6"], "seeds": [0, 1]}
+    davis2016(both, clips=("camel", "goat"))
+    davis2016(alone, clips=("camel",))
+    whole = evaluate(model, "davis2016-linear-grid4-v1", both, tmp_path / "out", **options)
+    one = evaluate(model, "davis2016-linear-grid4-v1", alone, tmp_path / "one", **options)
+    assert list(whole.scenes) == ["camel", "goat"]
+    assert whole.scenes["camel"] == {seed: scores["J&F-Mean"] for seed, scores in one.per_seed.items()}
+    assert len(set(whole.scenes["goat"].values()) | set(whole.scenes["camel"].values())) > 1
+    root = camvid(tmp_path / "camvid", val=3)
+    settings = ["probe.args.iterations=3"]
+    whole = evaluate(model, "camvid-linear-grid4-v2", root, tmp_path / "images", overrides=settings)
+    for name in ("0001", "0002"):
+        (root / f"val/images/{name}.png").unlink()
+        (root / f"val/labels/{name}.png").unlink()
+    one = evaluate(model, "camvid-linear-grid4-v2", root, tmp_path / "image", overrides=settings)
+    assert whole.scenes["0000"] == {"0": one.value}
+    assert whole.value not in whole.scenes["0000"].values()
 
 
 def test_run_is_no_part_of_the_digest_and_all_else_is():
@@ -97,10 +126,13 @@ def test_files_that_are_no_result(tmp_path):
         with pytest.raises(ConfigError, match="is not a result of `dense-ctx evaluate`"):
             Result.load(path)
     data = {**made().to_dict(), "digest": "x"}
-    for form in (2, "new", None):
+    for form in (3, "new", None):
         path.write_text(json.dumps({**data, "format": form}))
-        with pytest.raises(ConfigError, match=r"has format .*; this dense_ctx reads up to 1"):
+        with pytest.raises(ConfigError, match=r"has format .*; this dense_ctx reads 2"):
             Result.load(path)
+    path.write_text(json.dumps({key: value for key, value in {**data, "format": 1}.items() if key != "scenes"}))
+    with pytest.raises(ConfigError, match=r"has format 1, without each scene's scores: evaluate again, into another"):
+        Result.load(path)
     path.write_text(json.dumps({**data, "surprise": 1}))
     with pytest.raises(ConfigError, match=r"unknown key\(s\) surprise"):
         Result.load(path)
@@ -143,6 +175,56 @@ def test_spread_and_missing_values_are_shown():
     assert found[2:] == ["3", "12.5"]
 
 
+def scenes(*rows):
+    """Scores of scenes, a row each, of seeds 0, 1 ..."""
+    return {f"clip{n}": {str(seed): value for seed, value in enumerate(row)} for n, row in enumerate(rows)}
+
+
+def test_differences_are_paired_scene_by_scene():
+    """Scenes differ by much more than the models do; pairs do not see that."""
+    base = [0.1 * n for n in range(10)]
+    first = made(name="a", value=0.45, scenes=scenes(*([x] for x in base)))
+    better = made(name="b", value=0.5, scenes=scenes(*([x + 0.05 + 0.01 * (-1) ** n] for n, x in enumerate(base))))
+    head, _, *lines = rows(compare([first, better]))
+    assert head[2] == "minus a, by scene (95 %)"
+    cells = {line[0]: line[2] for line in lines}
+    assert cells["a"] == ""
+    mean, low, high = (float(x) for x in re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", cells["b"]).groups())
+    assert mean == 0.05
+    assert 0.04 < low < 0.05 < high < 0.06
+    assert "paired bootstrap over 10 scenes and 1 seed(s)" in compare([first, better])
+    assert [line[2] for line in rows(compare([better, first]))[2:]] == ["", f"-0.0500 (-{high:.4f} to -{low:.4f})"]
+
+
+def test_intervals_widen_with_the_spread_of_scenes_and_of_seeds():
+    rng = np.random.default_rng(0)
+    scene, seed = rng.normal(0, 0.1, (40, 1)), np.linspace(-0.1, 0.1, 8)[None]
+    sizes = {}
+    for name, table in (("none", 0 * scene + 0 * seed), ("scenes", scene + 0 * seed), ("seeds", 0 * scene + seed)):
+        found = bootstrap(table)
+        sizes[name] = found.high - found.low
+    both = bootstrap(scene + seed)
+    assert sizes["none"] == 0
+    assert sizes["scenes"] == pytest.approx(2 * 1.96 * scene.std() / 40**0.5, rel=0.1)  # of the normal distribution
+    assert sizes["seeds"] == pytest.approx(2 * 1.96 * seed.std() / 8**0.5, rel=0.1)
+    assert both.high - both.low > max(sizes.values())
+    assert (both.scenes, both.seeds) == (40, 8)
+
+
+def test_undefined_scenes_other_seeds_and_single_scenes():
+    nan = float("nan")
+    first = scenes([0.1, 0.2], [0.3, nan], [0.5, 0.6])
+    assert paired(first, scenes([0.0, 0.1], [0.0, 0.0], [0.3, 0.2])) == (
+        pytest.approx(0.2), pytest.approx(0.1), pytest.approx(0.4), 2, 2,
+    )  # fmt: skip
+    other = {"clip0": {"7": 0.05}, "clip2": {"7": 0.15}, "clip9": {"7": 1.0}}
+    found = paired(first, other)
+    assert (found.mean, found.scenes, found.seeds) == (pytest.approx(0.25), 2, 1)
+    assert paired(scenes([0.5]), scenes([0.25])).text() == "+0.2500"
+    assert paired(first, {"other": {"0": 1.0}}) is None
+    assert paired({}, {}) is None
+
+
 def test_a_score_that_does_not_exist_is_a_dash_and_comes_last(tmp_path):
     """No unseen class occurs in a limited run: there is no harmonic mean, in the file neither."""
     none = made("coco-stuff-zeroshot-v2", "none", float("nan"), seen=0.4, unseen=float("nan"))
@@ -150,7 +232,8 @@ def test_a_score_that_does_not_exist_is_a_dash_and_comes_last(tmp_path):
     assert json.loads(path.read_text())["value"] is None
     text = compare([Result.load(path), made("coco-stuff-zeroshot-v2", "some", 0.3, seen=0.4, unseen=0.25)])
     assert [row[0] for row in rows(text)[2:]] == ["some", "none"]
-    assert rows(text)[3][1:4] == ["-", "0.4000", "-"]
+    assert rows(text)[3][1:5] == ["-", "", "0.4000", "-"]
+    assert rows(text)[2][2] == "-"  # nothing to subtract from
     assert "-" in compare([none], "lila:table3")
 
 

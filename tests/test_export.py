@@ -169,7 +169,11 @@ def trained(**output):
     return model
 
 
-@pytest.mark.parametrize("sizes", [{}, {"image_size": (36, 44)}, {"image_size": (32, 40), "size": (16, 20)}])
+@pytest.mark.parametrize(
+    "sizes",
+    [{"image_size": (36, 44), "size": (18, 22)}, pytest.param({}, marks=pytest.mark.slow),
+     pytest.param({"image_size": (32, 40)}, marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_trained_heads(sizes, tmp_path):
     model = trained(task="segmentation", classes=("a", "b", "c"), **sizes)
     predictor = Predictor(model)
@@ -190,7 +194,7 @@ def test_position_tables_of_any_grid():
     assert torch.equal(interpolate(table, (5, 6), (5, 6)), table)
 
 
-@pytest.mark.parametrize("name", ["dinov2-s14", "dinov2-reg-s14"])
+@pytest.mark.parametrize("name", ["dinov2-s14", pytest.param("dinov2-reg-s14", marks=pytest.mark.slow)])
 def test_vits_with_dpt_at_any_size(name, tmp_path):
     options = {"weights": None, "depth": 2, "embed_dim": 48, "num_heads": 2, "layers": [0, 1], "img_size": 98}
     model = AutoDenseModel.from_parts(name, "dpt", backbone_args=options, decoder_args={"dim": 6, "width": 8})

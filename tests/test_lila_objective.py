@@ -1,7 +1,5 @@
 """LILA: frame pairs, crops of image and cues alike, the regression through the context, every ablation switch."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -25,7 +23,6 @@ from dense_ctx.train import TrainConfig, TrainStep
 
 SAMPLING = {"size": 32, "frame_side": 48, "cue_side": 48, "crop": (0.6, 0.9), "gap": (1, 2)}
 ARGS = {"sampling": SAMPLING}
-CONFIGS = Path(__file__).parent.parent / "examples" / "configs"
 
 
 def sampled(**more):
@@ -500,7 +497,7 @@ def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
         (clips / "new.mp4").unlink()
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("lila_*.yaml")), ids=lambda path: path.stem)
-def test_a_shipped_configuration(path):
-    config = TrainConfig.load(path, ["objective.args.cues=[features]"])
+@pytest.mark.parametrize("name", ["lila-lite0", "lila-on-dip"])
+def test_a_shipped_configuration(name):
+    config = TrainConfig.load(name, ["objective.args.cues=[features]"])
     LilaObjective(**config.objective.args)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_lila.ridge import ridge_apply, ridge_fit
+from dense_ctx_predict.pca import pca
 from dense_ctx_probes.knn import soft_knn
 from dense_ctx_probes.ridge_stats import RidgeStats
 
 from dense_ctx.errors import InputError, NotFittedError
-from dense_ctx.numerics import pca
 
 ORACLES = Path(__file__).parent / "oracles"
 

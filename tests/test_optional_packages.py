@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from argparse import Namespace
@@ -39,7 +40,10 @@ WHEN_USED = {
     "faiss": [lambda: kmeans(ROWS, 2, engine="faiss"), lambda: ApproximateIndex(ROWS, "ivf")],
     "h5py": [lambda: MatSet(Path("nyu"), Path("nyu"), "val", "depth", (), False, (1, 1, 1), None)],
     "pycocotools": [lambda: _load(Path("instances.json"))],
-    **{key: [lambda: registry().create("command", "explore").run(Namespace())] for key in ("starlette", "uvicorn")},
+    **{key: [lambda: registry().create("command", "explore").run(Namespace()),
+             lambda: registry().create("command", "serve").run(Namespace())] for key in ("starlette", "uvicorn")},
+    "sklearn": [lambda: runpy.run_module("dense_ctx_sklearn.package")],
+    "cvat_sdk": [lambda: runpy.run_module("dense_ctx_cvat.sdk")],
     "open_clip": [lambda: text_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k", "cpu")],
 }  # fmt: skip
 OPTIONAL = {*WITH_THE_PART, *WHEN_USED}

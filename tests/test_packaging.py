@@ -1,9 +1,6 @@
 """The built wheel: what is in it, and that it works where the source tree is not."""
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from importlib.metadata import requires
 from pathlib import Path
@@ -11,38 +8,23 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from wheel_site import ROOT, build, install, python
 
 from dense_ctx import registry
 
-ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").glob("dense_ctx_*"))
 PROTOCOLS = sorted(path.stem for path in (ROOT / "plugins").glob("*/protocols/*.yaml"))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(build, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = out.glob("*.whl")
-    return path
+    return build("wheel", tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def site(wheel, tmp_path_factory):
     """A folder with the wheel installed; other packages come from this environment."""
-    target = tmp_path_factory.mktemp("elsewhere")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    subprocess.run([*pip, "--no-deps", "--target", str(target), str(wheel)], check=True)
-    return target
-
-
-def python(site, code, variables=None):
-    environment = {**os.environ, **(variables or {}), "PYTHONPATH": str(site)}  # before the editable install's folders
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=site, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return install(wheel, tmp_path_factory.mktemp("elsewhere"))
 
 
 def test_contents(wheel):
@@ -59,7 +41,8 @@ def test_contents(wheel):
     for package in PLUGINS:
         assert f" = {package}\n" in text + "\n", f"{package} has no entry point"
     assert "dense-ctx = dense_ctx.cli:main" in text
-    assert any(name.endswith("/LICENSE") for name in names)
+    assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in names if "/licenses/" in name}
+    assert not [name for name in names if name.endswith((".safetensors", ".pth", ".bin", ".npz", ".mp4", ".jpg"))]
 
 
 def test_installed_elsewhere_has_every_part(site):
@@ -106,6 +89,18 @@ def test_installed_elsewhere_opens_the_demo_model(site):
     assert shape[2:] == ["50", "70"]
 
 
+def test_installed_elsewhere_says_where_the_model_of_the_source_tree_is(site):
+    code = (
+        "import dense_ctx\n"
+        "try: dense_ctx.AutoDenseModel.from_pretrained('lila-lite0')\n"
+        "except dense_ctx.DenseCtxError as error: print(error)"
+    )
+    message = python(site, code)
+    assert message.startswith("The model 'lila-lite0' has no published weights. It was trained on clips whose terms")
+    assert "dense-ctx train lila-lite0 data=FOLDER_OF_CLIPS" in message
+    assert message.count("\n") == 1
+
+
 def test_the_oldest_releases_are_pinned():
     """.ci/minimum.txt pins, of each package that pyproject.toml bounds, the release at the bound."""
     bounds = {}
@@ -116,7 +111,16 @@ def test_the_oldest_releases_are_pinned():
     lines = (ROOT / ".ci" / "minimum.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     pins = {canonicalize_name(name): version for name, version in pins.items()}
-    tools = {"ruff", "mypy", "import-linter", "ptlflow"}  # no part of the tests' environment
+    tools = {
+        "ruff",
+        "mypy",
+        "import-linter",
+        "ptlflow",
+        "reuse",
+        "bandit",
+        "mkdocs-material",
+        "mkdocstrings",
+    }  # no part of the tests' environment
     assert set(pins) == set(bounds) - tools
     for name, version in pins.items():
         assert f"{version}.".startswith(f"{bounds[name]}."), f"{name}=={version}, >={bounds[name]}"

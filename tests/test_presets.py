@@ -170,14 +170,6 @@ def test_names_and_files_that_are_none(tmp_path, capsys):
     assert "--list shows the presets" in capsys.readouterr().err
 
 
-def test_no_second_copy():
-    root = Path(__file__).parent.parent
-    if not (root / "examples").is_dir():
-        pytest.skip("no source tree")
-    for path in (root / "examples" / "configs").rglob("*.yaml"):
-        assert path.stem.replace("_", "-") not in registry().names("preset"), path
-
-
 @pytest.mark.parametrize("name", LILA + DIP)
 def test_a_presets_parts_can_be_made(name):
     """But for weights: its objective, and its network and decoder with random ones, by the preset's own arguments."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_predict import track
-from dense_ctx_probes.local_knn import Propagator, soft_to_labels
+from dense_ctx_probes.local_knn import Propagator, _normalized, _propagate, soft_to_labels
+from dense_ctx_probes.local_windows import Windows
 
 from dense_ctx import AutoDenseModel
 from dense_ctx.errors import InputError
@@ -56,6 +57,40 @@ def test_tiles_equal_the_dense_formulation(height, width, radius):
         expected = dense(frame, torch.stack([k for k, _ in kept]), torch.stack([v for _, v in kept]), radius, 4, 0.1)
         torch.testing.assert_close(propagator.step(frame), expected, rtol=1e-4, atol=1e-5)
         kept = [kept[0], *kept[1:][-1:], (frame, expected)]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "radius"), [(5, 31, 2), (29, 13, 12), (14, 15, 3), (1, 9, 4), (40, 41, 2), (17, 50, 0)]
+)
+@pytest.mark.parametrize("memory", [1 << 30, 1])
+def test_all_tiles_at_once_equal_one_after_the_other(monkeypatch, height, width, radius, memory):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(4, 6, height, width, generator=generator)
+    values = torch.rand(3, height, width, 2, generator=generator)
+    blank = torch.rand(1, height, width, generator=generator) < 0.3
+    query, keys = _normalized(features[:1])[0], _normalized(features[1:])
+    windows = Windows(height, width, radius, torch.device("cpu"))
+    if memory == 1:
+        monkeypatch.setattr(windows, "parts", lambda *_: [slice(i, i + 1) for i in range(len(windows.near))])
+    for empty in (None, blank):
+        expected = _propagate(query, keys, values, empty, radius, 4, 0.1)
+        found = windows.propagate(query, keys, values, empty, 4, 0.1)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    if radius > 1:
+        assert windows.propagate(query * 0, keys, values, None, 4, 0.1) is None  # all tie
+
+
+def test_similarities_keep_to_the_memory_there_is(monkeypatch):
+    windows = Windows(40, 41, 2, torch.device("cpu"))
+    windows.device = torch.device("cuda")
+    taken = {}
+    for free in (80 << 30, 40 << 20, 1):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        parts = windows.parts(9, 384)
+        assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+        assert (parts[0].start, parts[-1].stop) == (0, len(windows.near))
+        taken[free] = len(parts)
+    assert taken[80 << 30] == 1 < taken[40 << 20] < taken[1] == len(windows.near)
 
 
 def test_exact_repeats_tie_and_all_of_them_vote():
@@ -113,7 +148,7 @@ def test_bad_input():
         (([], mask), "no frames"),
         (
             ([frame, torch.rand(3, 16, 25)], mask.index_fill(0, torch.tensor([0]), 1)),
-            "Frame 1 is 16 x 25 .* first was 16 x 24",
+            "Frame 1: it is 16 x 25 .* first was 16 x 24",
         ),
     ]
     for arguments, message in cases:

@@ -91,7 +91,7 @@ def test_the_distribution_of_its_own(file, tmp_path):
     assert done.returncode == 0, done.stderr
     total, modules = json.loads(done.stdout)
     assert total == OnnxModel(file).predict(IMAGE).sum()
-    assert "dense_ctx.pixels" in modules
+    assert "dense_ctx.persistence.pixels" in modules
     whole = "import dense_ctx\nprint(dense_ctx.AutoDenseModel)"
     code = "\n".join(["import sys", *lines, whole])
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)

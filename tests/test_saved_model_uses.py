@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from dense_ctx.evaluate import evaluate
 from dense_ctx.evaluate.result import describe_model
 from dense_ctx.train import TrainConfig, train
 
-EXAMPLES = Path(__file__).parent.parent / "examples" / "configs"
 FEW = ["train.steps=2", "image.size=[32,48]"]  # of the protocol
 SMALL = ["steps=2", "batch_size=2", "mixed_precision=no", "average.start=0", "save.every=0"]
 CLIPS = [
@@ -84,7 +82,7 @@ def test_in_context(learned, tmp_path):
 
 
 def shipped(name, tmp_path, data, *settings):
-    config = TrainConfig.load(EXAMPLES / f"{name}.yaml", [*SMALL, f"out={tmp_path / name}", *settings])
+    config = TrainConfig.load(name, [*SMALL, f"out={tmp_path / name}", *settings])
     return train(dataclasses.replace(config, data=data))
 
 
@@ -93,11 +91,11 @@ def test_dip_then_lila_on_it_then_evaluate(tmp_path):
     image_folder(tmp_path / "images")
     pairs = tasks(tmp_path / "tasks")
     base = state(AutoDenseModel.from_parts(LITE, backbone_args={"layers": [2, 3]}).backbone)
-    dip = shipped("dip_lite0", tmp_path, pairs, "objective.args.size=32")
+    dip = shipped("dip-lite0", tmp_path, pairs, "objective.args.size=32")
     trained = load_file(dip / "model.safetensors")
     assert any(not torch.equal(value, base[key.removeprefix("backbone.")]) for key, value in trained.items())
     name = f"model.backbone.name='model:{dip}'"
-    lila = shipped("lila_on_dip", tmp_path, str(tmp_path / "clips"), name, *CLIPS)
+    lila = shipped("lila-on-dip", tmp_path, str(tmp_path / "clips"), name, *CLIPS)
     assert not [key for key in load_file(lila / "model.safetensors") if key.startswith("backbone.")]
     model = AutoDenseModel.from_pretrained(lila)
     assert all(torch.equal(model.backbone.state_dict()[f"backbone.{k[9:]}"], value) for k, value in trained.items())
@@ -113,7 +111,7 @@ def test_dip_then_lila_on_it_then_evaluate(tmp_path):
 
 def test_dip_on_lila(tmp_path):
     before = state(AutoDenseModel.from_pretrained("lila-lite0"))
-    folder = shipped("dip_on_lila", tmp_path, tasks(tmp_path / "tasks"), "objective.args.size=32")
+    folder = shipped("dip-on-lila", tmp_path, tasks(tmp_path / "tasks"), "objective.args.size=32")
     stored = load_file(folder / "model.safetensors")
     assert stored
     assert all(key.startswith("backbone.decoder.") for key in stored)
@@ -124,8 +122,8 @@ def test_dip_on_lila(tmp_path):
 
 
 def test_a_run_that_would_end_in_its_own_link_does_not_begin(learned, tmp_path):
-    shutil.copytree(learned, tmp_path / "dip_on_lila" / "model")
-    name = f"model.backbone.name='model:{tmp_path / 'dip_on_lila' / 'model'}'"
+    shutil.copytree(learned, tmp_path / "dip-on-lila" / "model")
+    name = f"model.backbone.name='model:{tmp_path / 'dip-on-lila' / 'model'}'"
     with pytest.raises(ConfigError, match="refer to itself"):
-        shipped("dip_on_lila", tmp_path, tasks(tmp_path / "tasks"), name)
-    assert not (tmp_path / "dip_on_lila" / "state").exists()
+        shipped("dip-on-lila", tmp_path, tasks(tmp_path / "tasks"), name)
+    assert not (tmp_path / "dip-on-lila" / "state").exists()

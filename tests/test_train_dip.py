@@ -20,9 +20,9 @@ def example():
     return module
 
 
-@pytest.mark.parametrize("path", sorted((EXAMPLES / "configs").glob("dip_*.yaml")), ids=lambda path: path.stem)
-def test_a_shipped_configuration(path):
-    config = TrainConfig.load(path, ["data=tasks"])
+@pytest.mark.parametrize("name", ["dip-lite0", "dip-on-lila"])
+def test_a_shipped_configuration(name):
+    config = TrainConfig.load(name, ["data=tasks"])
     DipObjective(**config.objective.args)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from dense_ctx_predict.pca_pictures import pca_pictures
+from dense_ctx_predict.pca import pca_pictures
 from PIL import Image
 
 from dense_ctx.errors import FileError, InputError

@@ -12,9 +12,9 @@ from .. import visualize
 from ..data.base import Clip, VideoSet, read_mask, same_size
 from ..errors import ConfigError, InputError, about
 from ..images import load, nearest, resized
-from ..interfaces import Probe, Scores, Size
+from ..interfaces import Probe, Size
 from ..numerics import require_finite
-from .job import Job, make_probe
+from .job import Job, Totals, make_probe
 from .samples import extract, model_size
 
 
@@ -41,8 +41,8 @@ class VideoEvaluation:
                     "at least 3 frames, each with a mask, are needed (the first and the last are not scored)"
                 )
 
-    def run(self) -> dict[int, Scores]:
-        """Scores of each seed, over the clips of all processes."""
+    def run(self) -> Totals:
+        """Scores of each seed and clip, over the clips of all processes."""
         clips = {clip.name: clip for clip in self.clips.clips}
         todo = [clips[name] for name in self.job.folder.share(list(clips), lambda name: self._complete(clips[name]))]
         frames = (frame for clip in todo for frame in self._clip(clip))
@@ -95,7 +95,7 @@ class VideoEvaluation:
                 if seed == self.job.seeds[0]:
                     self._show(clip, path, labels, image if number == middle else None)
             yield
-        self.job.write(clip.name, metrics)
+        self.job.write(clip.name, metrics, {clip.name: self.job.headlines(metrics)})
 
     def _read(self, clip: Clip, number: int, path: Path, mask_path: Path | None) -> tuple[Tensor, Tensor]:
         if mask_path is None:

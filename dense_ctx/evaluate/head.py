@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..config import Output
 from ..data.base import ImageSet, VideoSet
 from ..errors import ConfigError
 from ..model import DenseModel
@@ -18,19 +17,16 @@ def check_head(model: DenseModel, protocol: Protocol, images: ImageSet | VideoSe
     Raises:
         ConfigError: says what it predicts; classes by name.
     """
-    output, target = output_of(model), Scorer(protocol).target
+    output = None if model.model_config is None else model.model_config.output
     if output is None:
         raise ConfigError(f"{protocol.id}: probe=head, and the model gives features: it has no trained head")
     hint = "To measure its features, name a probe: probe=ridge"
-    if output.task != target:
-        raise ConfigError(f"{protocol.id} is about {target}; the model's head predicts {output.task}. {hint}")
+    if output.task != Scorer(protocol).target:
+        raise ConfigError(
+            f"{protocol.id} is about {Scorer(protocol).target}; the model's head predicts {output.task}. {hint}"
+        )
     if output.classes != tuple(images.classes):
         pairs = zip(output.classes, images.classes, strict=False)
         differing = next((f", {a!r} where the data has {b!r}" for a, b in pairs if a != b), "")
         counts = f"the head has {len(output.classes)} classes and the data {len(images.classes)}"
         raise ConfigError(f"{protocol.id}: {counts}{differing}. {hint}")
-
-
-def output_of(model: DenseModel) -> Output | None:
-    """What a trained head's channels are; None for features."""
-    return None if model.model_config is None else model.model_config.output

@@ -14,10 +14,10 @@ from ..data.base import ImageSet, Sample, read_sample
 from ..errors import InputError, about
 from ..files import new_file
 from ..images import nearest, resized
-from ..interfaces import DenseFeatures, Metric, Probe, Scores
+from ..interfaces import DenseFeatures, Metric, Probe
 from ..numerics import require_finite
 from .fit import ProbeFit, labelled
-from .job import Job
+from .job import Job, Scenes, Totals
 from .samples import extract, model_size
 
 SHARD = 25  # images scored before their sums are stored
@@ -44,20 +44,21 @@ class ImageEvaluation:
         self.fit = ProbeFit(job, train, cache, lists)
         self.labels = job.scorer.target in ("segmentation", "instances")
 
-    def run(self) -> dict[int, Scores]:
-        """Fit and score; the scores of each seed, summed in the order of the shards, whichever process scored them."""
+    def run(self) -> Totals:
+        """Fit and score; sums are in the order of the shards, whichever process scored them."""
         probes = {seed: self.fit.probe(seed) for seed in self.job.seeds}
         starts = range(0, len(self.val), SHARD)
         shards = {f"shard-{start:06d}": range(start, min(start + SHARD, len(self.val))) for start in starts}
         todo = list(self.job.folder.share(list(shards), lambda name: self._complete(shards[name])))
         images = [(name, index) for name in todo for index in shards[name]]
         metrics: dict[int, Metric] = {}
+        scenes = Scenes()
         for name, index in self.job.progress(images, len(images), "score"):
             if index == shards[name].start:
-                metrics = self.job.metrics(self.val.classes)
-            self._score(index, probes, metrics)
+                metrics, scenes = self.job.metrics(self.val.classes), Scenes()
+            scenes |= self._score(index, probes, metrics)
             if index == shards[name].stop - 1:
-                self.job.write(name, metrics)
+                self.job.write(name, metrics, scenes)
         totals = self.job.totals(list(shards), self.val.classes)
         if self.job.folder.rank == 0:
             self._pictures(probes[self.job.seeds[0]])
@@ -93,15 +94,18 @@ class ImageEvaluation:
         with about(sample.name):
             return extract(self.job.model, resized(sample.image, size)[None], self.job.protocol)
 
-    def _score(self, index: int, probes: dict[int, Probe], metrics: dict[int, Metric]) -> None:
-        sample = self._sample(index)
+    def _score(self, index: int, probes: dict[int, Probe], metrics: dict[int, Metric]) -> Scenes:
+        sample, own = self._sample(index), dict[int, Metric]()
         features = self._features(sample)
         for seed, probe in probes.items():
             prediction, target = self._predict(sample, features, probe)
             if labelled(target):
-                self.job.scorer.update(metrics[seed], prediction, target)
+                own[seed] = self.job.scorer.new(self.val.classes)
+                self.job.scorer.update(own[seed], prediction, target)
+                self.job.scorer.merge(metrics[seed], self.job.scorer.state(own[seed]))
             if self.job.keep and seed == self.job.seeds[0]:
                 self._write(sample.name, prediction)
+        return {sample.name: self.job.headlines(own)} if own else {}
 
     def _write(self, name: str, prediction: Tensor) -> None:
         path = self._path(name)

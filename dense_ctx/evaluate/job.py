@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..errors import ConfigError, InputError
-from ..files import write_json
+from ..files import read_json, write_json
 from ..interfaces import FitContext, Metric, Probe, Scores, Task
 from ..model import DenseModel
 from ..plugins import blamed, registry
@@ -16,6 +16,8 @@ from .protocol import Protocol
 from .scorer import Scorer
 from .workdir import RunFolder
 
+Scenes: TypeAlias = dict[str, dict[str, float | None]]  # clip or image -> seed -> headline of it alone
+Totals: TypeAlias = tuple[dict[int, Scores], Scenes]  # the scores of each seed
 Progress: TypeAlias = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, total, what) -> items
 
 
@@ -39,24 +41,29 @@ class Job:
         """An empty metric for each seed."""
         return {seed: self.scorer.new(classes) for seed in self.seeds}
 
-    def write(self, piece: str, metrics: Mapping[int, Metric]) -> None:
-        """Store the metrics of one piece of work (a clip, a shard of images)."""
+    def headlines(self, metrics: Mapping[int, Metric]) -> dict[str, float | None]:
+        """The headline of each seed for the one scene that its metric has seen; None where it is not defined."""
+        return {str(seed): self.scorer.headline(metric) for seed, metric in metrics.items()}
+
+    def write(self, piece: str, metrics: Mapping[int, Metric], scenes: Scenes) -> None:
+        """Store the metrics of one piece of work (a clip, a shard of images), and the headlines of its scenes."""
         states = {str(seed): self.scorer.state(metric) for seed, metric in metrics.items()}
-        write_json(self.folder.part(piece), states)
+        write_json(self.folder.part(piece), {"states": states, "scenes": scenes})
 
     def blamed(self) -> AbstractContextManager[None]:
         """A block in which the probe's errors name it and its plugin."""
         return blamed("probe", self.protocol.probe.name)
 
-    def totals(self, pieces: Sequence[str], classes: Sequence[str]) -> dict[int, Scores]:
-        """Wait until all processes have stored all pieces; the scores of each seed, merged in the order of `pieces`."""
+    def totals(self, pieces: Sequence[str], classes: Sequence[str]) -> Totals:
+        """Wait until all processes have stored all pieces; scores and scenes are merged in the order of `pieces`."""
         self.folder.wait([self.folder.part(piece) for piece in pieces])
-        metrics = self.metrics(classes)
+        metrics, scenes = self.metrics(classes), Scenes()
         for piece in pieces:
-            states = self.folder.read(piece)
+            stored = read_json(self.folder.part(piece))
+            scenes.update(stored["scenes"])
             for seed, metric in metrics.items():
-                self.scorer.merge(metric, states[str(seed)])
-        return {seed: self.scorer.compute(metric) for seed, metric in metrics.items()}
+                self.scorer.merge(metric, stored["states"][str(seed)])
+        return {seed: self.scorer.compute(metric) for seed, metric in metrics.items()}, scenes
 
 
 def make_probe(protocol: Protocol, seed: int, classes: Sequence[str] = ()) -> Probe:

@@ -16,7 +16,7 @@ from ..files import json_digest, read_json, state_digest, write_json
 if TYPE_CHECKING:
     from ..model import DenseModel
 
-FORMAT = 1
+FORMAT = 2
 
 
 def clean(value: Any) -> Any:
@@ -36,8 +36,9 @@ class Result:
 
     value: the headline metric, mean over seeds; std: its sample standard deviation (null for one seed).
     higher_is_better: which way the headline is better.
-    scores: every metric, mean over seeds. per_seed: every metric of each seed. parts: per class or object, mean over
-    seeds; null where it does not occur. n: the number of images, objects, pixels ... scored.
+    scores: every metric, mean over seeds. per_seed: of each seed. scenes: the headline of each clip or image alone, of
+    each seed; NaN where it has none. parts: per class or object, mean over seeds; null where it does not occur.
+    n: the number of images, objects, pixels ... scored.
     protocol: all its settings, with overrides. model: name, parts, digest of all weights. data: name, split, number and
     digest of the sample names. environment: versions, machine, git revision.
     run: what may differ between two identical evaluations: command, date, seconds, processes, threads, peak memory.
@@ -51,6 +52,7 @@ class Result:
     n: Mapping[str, int]
     scores: Mapping[str, float]
     per_seed: Mapping[str, Mapping[str, float]]
+    scenes: Mapping[str, Mapping[str, float]]
     parts: Mapping[str, Any]
     protocol: Mapping[str, Any]
     protocol_digest: str
@@ -86,10 +88,11 @@ class Result:
         if not isinstance(data, dict) or "protocol_id" not in data:
             raise ConfigError(f"{path} is not a result of `dense-ctx evaluate`")
         form = data.get("format")
-        if not isinstance(form, int) or form > FORMAT:
-            raise ConfigError(f"{path} has format {form!r}; this dense_ctx reads up to {FORMAT}")
+        if form != FORMAT:
+            why = ", without each scene's scores: evaluate again, into another --out" if form == 1 else ""
+            raise ConfigError(f"{path} has format {form!r}{why}; this dense_ctx reads {FORMAT}")
         digest = data.pop("digest", None)
-        numbers = {key: _numbers(data[key]) for key in ("value", "scores", "per_seed") if key in data}
+        numbers = {key: _numbers(data[key]) for key in ("value", "scores", "per_seed", "scenes") if key in data}
         result = typed(cls, {**data, **numbers}, str(path))
         if digest != result.digest():
             raise ConfigError(f"{path} was changed after it was written: its digest does not match")

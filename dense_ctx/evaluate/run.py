@@ -22,7 +22,6 @@ from ..environment import command_line, describe_environment, peak_memory_mb
 from ..errors import ConfigError, InputError
 from ..files import file_digest
 from ..gateway import gateway
-from ..interfaces import Scores
 from ..model import DenseModel
 from ..numerics import arithmetic
 from ..persistence.lock import locked
@@ -30,9 +29,9 @@ from ..tiling import parse_memory
 from .clips import VideoEvaluation
 from .head import HEAD, check_head
 from .images import ImageEvaluation
-from .job import Job, Progress, make_probe
+from .job import Job, Progress, Totals, make_probe
 from .protocol import Protocol, load_protocol, names
-from .result import Result, describe_model
+from .result import FORMAT, Result, describe_model
 from .samples import read_lists
 from .scorer import Scorer
 from .workdir import RunFolder
@@ -113,6 +112,7 @@ def evaluate(
         "files": {**_files(spec), **{f"support, seed {seed}": _names_digest(names) for seed, names in lists.items()}},
     }
     identity = {
+        "format": FORMAT,
         "protocol": spec.resolved_id,
         "protocol_digest": spec.digest(),
         "model_digest": described["digest"],
@@ -127,12 +127,12 @@ def evaluate(
     with own, folder.guarded(), arithmetic(tf32=spec.precision == "tfloat32"):
         job = Job(model, spec, scorer, folder, tuple(seeds), keep, bar)
         if isinstance(val, VideoSet):
-            scores = VideoEvaluation(job, val).run()
+            totals = VideoEvaluation(job, val).run()
         elif train is None:
             raise ConfigError(f"{spec.id} needs training images")
         else:
-            scores = ImageEvaluation(job, train, val, budget, lists).run()
-        result = _result(spec, scorer, scores, identity, described, about, model)
+            totals = ImageEvaluation(job, train, val, budget, lists).run()
+        result = _result(spec, scorer, totals, identity, described, about, model)
         if rank == 0:
             result = replace(result, run=_run(began, world, model))
             result.save(folder.path / "result.json")
@@ -195,12 +195,13 @@ def _check_stride(protocol: Protocol, stride: int) -> None:
 def _result(
     protocol: Protocol,
     scorer: Scorer,
-    scores: Mapping[int, Scores],
+    totals: Totals,
     identity: Mapping[str, Any],
     model: Mapping[str, Any],
     data: Mapping[str, Any],
     module: DenseModel,
 ) -> Result:
+    scores, scenes = totals
     first, *_ = each = list(scores.values())
     headline = [one.values[protocol.metric] for one in each]
     return Result(
@@ -212,6 +213,7 @@ def _result(
         n=first.counts,
         scores={key: float(np.mean([one.values[key] for one in each])) for key in first.values},
         per_seed={str(seed): one.values for seed, one in scores.items()},
+        scenes={name: {seed: math.nan if x is None else x for seed, x in one.items()} for name, one in scenes.items()},
         parts={key: _mean([one.parts.get(key) for one in each]) for key in first.parts},
         protocol=protocol.to_dict(),
         protocol_digest=identity["protocol_digest"],

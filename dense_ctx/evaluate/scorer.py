@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, cast
 
 from torch import Tensor
 
-from ..errors import ConfigError, PluginError
+from ..errors import ConfigError, InputError, PluginError
 from ..interfaces import Metric, Scores
 from ..plugins import blamed, registry
 from .protocol import Protocol
@@ -119,6 +119,13 @@ class Scorer:
             if not math.isfinite(scores.values[headline]):
                 raise ValueError(f"compute(): the headline {headline!r} is {scores.values[headline]}")
             return Scores({key: float(value) for key, value in scores.values.items()}, scores.parts, scores.counts)
+
+    def headline(self, metric: Metric) -> float | None:
+        """The protocol's score of what a metric has seen so far; None where it is not defined."""
+        with self._blamed(), suppress(InputError):
+            value = float(metric.compute().values[self.protocol.metric])
+            return value if math.isfinite(value) else None
+        return None
 
     def _blamed(self) -> AbstractContextManager[None]:
         """A block in which the metric's errors name it and its plugin."""

@@ -66,10 +66,6 @@ class RunFolder:
             if index % self.world == self.rank and not (self.part(name).exists() and complete(name)):
                 yield name
 
-    def read(self, name: str) -> Any:
-        """Read a finished piece."""
-        return read_json(self.part(name))
-
     def wait(self, paths: Sequence[Path]) -> None:
         """Wait until all files exist.
 

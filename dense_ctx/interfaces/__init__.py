@@ -7,12 +7,12 @@ member of a part that is not named here; `dense_ctx.testing` has a check for eac
 
 from .backbone import Backbone, Link
 from .decoder import Decoder
-from .features import Batch, DenseFeatures, Features, Reads, Size, Task
+from .features import Batch, DenseFeatures, Features, Reads, Size, Task, Unchecked
 from .metric import Metric, Scores
 from .objective import EpochDataset, Losses, Objective, ScoredObjective, SeededDataset
 from .probe import FitContext, Probe
 
 __all__ = [
     "Backbone", "Batch", "Decoder", "DenseFeatures", "EpochDataset", "Features", "FitContext", "Link", "Losses",
-    "Metric", "Objective", "Probe", "Reads", "ScoredObjective", "Scores", "SeededDataset", "Size", "Task",
+    "Metric", "Objective", "Probe", "Reads", "ScoredObjective", "Scores", "SeededDataset", "Size", "Task", "Unchecked",
 ]  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor
 from torch.nn import functional
@@ -58,3 +58,20 @@ class DenseFeatures:
         """Move or cast, as `Tensor.to`."""
         cls = None if self.cls is None else self.cls.to(*args, **kwargs)
         return DenseFeatures(self.pixels.to(*args, **kwargs), self.patches.to(*args, **kwargs), cls, self.extent)
+
+
+class Unchecked(DenseFeatures):
+    """Features on an accelerator, for which `check` waits not in the model's forward but before they are first read."""
+
+    def __init__(self, features: DenseFeatures, check: Callable[[], None]) -> None:
+        vars(self).update(_values=features, _check=check, extent=features.extent)
+
+    def _checked(self) -> DenseFeatures:
+        if vars(self)["_check"] is not None:
+            vars(self)["_check"]()
+            vars(self)["_check"] = None  # an error comes again
+        return cast(DenseFeatures, vars(self)["_values"])
+
+    pixels = property(lambda self: self._checked().pixels)
+    patches = property(lambda self: self._checked().patches)
+    cls = property(lambda self: self._checked().cls)

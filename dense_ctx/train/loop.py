@@ -16,7 +16,7 @@ from ..errors import InputError, NonFiniteError, StoppedError
 from ..gateway import gateway
 from ..interfaces import Objective
 from ..model import DenseModel
-from ..numerics import preserve_generators
+from ..numerics import assuming, preserve_generators
 from . import state
 from .config import TrainConfig
 from .data import mix, seed_all
@@ -84,17 +84,14 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         parts = [
             (_names(batch, indices), batch) for indices, batch in (next(batches) for _ in range(config.accumulate))
         ]
-        losses, finite = _backward(run, parts, step)
-        if step == run.start + 1:
-            _check_reached(run)
-        norm, bad, overflow = _gradient(run)
+        losses, finite, norm, stopped = _gradients(run, parts, step, signals.received)
+        bad, overflow = (None, False) if math.isfinite(norm) else _culprit(run)
         # float16: when the loss scale is too large, the optimizer skips the step and lowers the scale
         scaled = run.accelerator.scaler is not None and bad is not None and overflow
         skipped = skipped + 1 if scaled else 0
-        faults = [not all(finite), bad is not None and (not scaled or skipped > MAX_SKIPS)]
-        mean, stopped = _agree(run, losses["loss"], any(faults), signals.received)
-        if stopped < 0:
-            _refuse(run, step, parts, finite, bad if faults[1] else None)
+        fault = bad if bad is not None and (not scaled or skipped > MAX_SKIPS) else None
+        if fault or not all(map(all, finite)):
+            _refuse(run, step, parts, finite[run.accelerator.process_index], fault)
         if not scaled and config.clip_norm is not None and norm > config.clip_norm:
             torch._foreach_mul_([p.grad for p in run.parameters if p.grad is not None], config.clip_norm / norm)
         run.optimizer.step()
@@ -105,14 +102,14 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
             run.step.after_step(step)
         run.averaged.update(step)
         run.seconds = before + time.monotonic() - began
-        log.advance(step, mean)
+        log.advance(step, losses["loss"])
         if step % config.log == 0 or step == run.steps:
             log.write({**_row(run, step, losses, lr, norm), **({"skipped": True} if scaled else {})})
         last = step == run.steps
         if check is not None and (step % config.validate.every == 0 or last):
             log.write({"step": step, "validation": check(step), "seconds": round(run.seconds, 3)})
             run.step.train()
-        if run.accelerator.num_processes == 1:  # several stop at the step for which _agree returned the signal
+        if run.accelerator.num_processes == 1:  # several stop at the step before which all knew of the signal
             stopped = signals.received
         if stopped or last or (config.save.every and step % config.save.every == 0):
             run.save(step)
@@ -124,8 +121,35 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
             )
 
 
-def _backward(run: Run, parts: list[Part], step: int) -> tuple[dict[str, Tensor], list[bool]]:
-    """Compute the gradients of one step; return mean losses, and whether each part's is finite."""
+def _gradients(
+    run: Run, parts: list[Part], step: int, signal: int
+) -> tuple[dict[str, float], list[list[bool]], float, int]:
+    """Compute the gradients of one step; the host waits for the device once, for all that it asks.
+
+    Returns:
+        mean losses, over all processes; for each process whether the loss of each of its parts is finite; the norm of
+        the gradient; the signal that a process received, or 0.
+    """
+    accelerator, rows = run.accelerator, [[0.0]]
+    for late in (True, False) if accelerator.scaler is None else (False,):  # which unscales gradients once a step
+        with assuming() if late else nullcontext(list[Tensor]()) as conditions:
+            losses, totals = _backward(run, parts, step)
+        if step == run.start + 1:
+            _check_reached(run)
+        names = sorted(losses)
+        values = torch.stack([*totals, *(losses[name] for name in names), _norm(run)])
+        held = torch.stack(conditions).all() if conditions else values.new_ones(())
+        values = torch.cat([values, held[None].float(), values.new_full((1,), signal)])
+        rows = (accelerator.gather(values[None]) if accelerator.num_processes > 1 else values[None]).tolist()
+        if all(row[-2] for row in rows):  # else once more: what was assumed is now looked at where it matters
+            break
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    finite = [[math.isfinite(total) for total in row[: len(parts)]] for row in rows]
+    return dict(zip(names, means[len(parts) :], strict=False)), finite, means[-3], int(max(row[-1] for row in rows))
+
+
+def _backward(run: Run, parts: list[Part], step: int) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Compute the gradients of one step; return mean losses, and each part's total."""
     from accelerate.utils import send_to_device
 
     run.optimizer.zero_grad()
@@ -150,7 +174,7 @@ def _backward(run: Run, parts: list[Part], step: int) -> tuple[dict[str, Tensor]
             losses[name] = losses.get(name, 0) + value.detach().float() / len(parts)
         loss = loss + totals[-1] * share
     losses["loss"] = loss
-    return losses, torch.stack(totals).isfinite().tolist()
+    return losses, totals
 
 
 def _shares(run: Run, parts: list[Part]) -> list[Any]:
@@ -179,31 +203,21 @@ def _names(batch: Any, indices: list[int]) -> list[Any]:
     return list(names) if isinstance(names, (list, tuple)) else indices
 
 
-def _gradient(run: Run) -> tuple[float, str | None, bool]:
-    """Norm of the gradient; if it is not finite, the parameter responsible, and whether its own elements are not."""
+def _norm(run: Run) -> Tensor:
+    """Of the gradient, []."""
     run.accelerator.unscale_gradients(run.optimizer)
+    grads = [p.grad for p in run.step.parameters() if p.requires_grad and p.grad is not None]
+    norms = [norm.to(run.accelerator.device) for norm in torch._foreach_norm(grads)] if grads else []
+    return torch.stack(norms).float().norm() if norms else torch.zeros((), device=run.accelerator.device)
+
+
+def _culprit(run: Run) -> tuple[str, bool]:
+    """The parameter whose gradient makes the norm infinite or NaN, and whether elements of it are."""
     named = [(name, p.grad) for name, p in run.step.named_parameters() if p.requires_grad and p.grad is not None]
-    if not named:
-        return 0.0, None, False
-    norms = torch.stack(
-        [n.to(run.accelerator.device) for n in torch._foreach_norm([grad for _, grad in named])]
-    ).float()
-    norm = float(norms.norm())
-    if math.isfinite(norm):
-        return norm, None, False
     for name, grad in named:
         if not bool(grad.isfinite().all()):
-            return norm, name, True
-    return norm, named[int(norms.argmax())][0], False  # finite, but its square overflows
-
-
-def _agree(run: Run, loss: Tensor, failed: bool, signal: int) -> tuple[float, int]:
-    """Mean loss over all processes, and what all of them do next: 0 continue, -1 fail, a signal's number stop."""
-    if run.accelerator.num_processes == 1:
-        return float(loss), -1 if failed else signal
-    status = torch.stack([loss, loss.new_tensor(float(failed)), loss.new_tensor(float(signal))])
-    every = run.accelerator.gather(status[None]).cpu()
-    return float(every[:, 0].mean()), -1 if bool(every[:, 1].any()) else int(every[:, 2].max())
+            return name, True
+    return max(named, key=lambda pair: float(pair[1].norm()))[0], False  # finite, but its square overflows
 
 
 def _refuse(run: Run, step: int, parts: list[Part], finite: list[bool], bad: str | None) -> None:
@@ -243,19 +257,7 @@ def _fault(run: Run, step: int, what: str, causes: list[tuple[int, str]], sample
     )
 
 
-def _row(run: Run, step: int, losses: Mapping[str, Tensor], lr: float, norm: float) -> dict[str, Any]:
-    names = sorted(losses)
-    values = torch.stack([losses[name] for name in names])
-    if run.accelerator.num_processes > 1:
-        values = run.accelerator.reduce(values, "mean")
-    scalars = {
-        name: value if math.isfinite(value) else None for name, value in zip(names, values.tolist(), strict=True)
-    }
-    return {
-        "step": step,
-        "loss": scalars.pop("loss"),
-        "losses": scalars,
-        "lr": lr,
-        "grad_norm": norm if math.isfinite(norm) else None,
-        "seconds": round(run.seconds, 3),
-    }
+def _row(run: Run, step: int, losses: Mapping[str, float], lr: float, norm: float) -> dict[str, Any]:
+    known = {name: value if math.isfinite(value) else None for name, value in losses.items()}
+    first, last = known.pop("loss"), norm if math.isfinite(norm) else None
+    return {"step": step, "loss": first, "losses": known, "lr": lr, "grad_norm": last, "seconds": round(run.seconds, 3)}

@@ -1,4 +1,4 @@
-"""Plugin: backbones of timm, transformers and others, LoRA, saved models; command `convert`."""
+"""Plugin: backbones of timm, transformers and others, LoRA, saved models; commands `backbones` and `convert`."""
 
 from dense_ctx.hookspecs import DefineKind, Register, hookimpl
 
@@ -40,6 +40,39 @@ def timm_names() -> dict[str, str]:
         "sam2-base-plus": "sam2_hiera_base_plus.fb_r896_2pt1",
         "sam2-large": "sam2_hiera_large.fb_r1024_2pt1",
     }
+    names |= {
+        "dinov3-s16plus": "vit_small_plus_patch16_dinov3.lvd1689m",
+        "dinov3-h16plus": "vit_huge_plus_patch16_dinov3.lvd1689m",
+        "dinov3-7b16": "vit_7b_patch16_dinov3.lvd1689m",
+        "tipsv2-b14": "vit_base_patch14_reg1_tipsv2.webli",
+        "tipsv2-l14": "vit_large_patch14_reg1_tipsv2.webli",
+        "tipsv2-so400m14": "vit_so400m_patch14_reg1_tipsv2.webli",
+        "tipsv2-g14": "vit_giant_patch14_reg1_tipsv2.webli",
+        "pe-spatial-t16": "vit_pe_spatial_tiny_patch16_512.fb",
+        "pe-spatial-s16": "vit_pe_spatial_small_patch16_512.fb",
+        "pe-spatial-b16": "vit_pe_spatial_base_patch16_512.fb",
+        "pe-spatial-l14": "vit_pe_spatial_large_patch14_448.fb",
+        "pe-spatial-g14": "vit_pe_spatial_gigantic_patch14_448.fb",
+        # timm's plain RADIO fixes the position table to one size; the other follows RADIO's code at every size
+        "radio-v3-b16": "naflexvit_base_patch16_radio_v3.c_radio",
+        "radio-v3-l16": "naflexvit_large_patch16_radio_v3.c_radio",
+        "radio-v3-h16": "naflexvit_huge_patch16_radio_v3.c_radio",
+        "radio-v3-g16": "naflexvit_giant_patch16_radio_v3.c_radio",
+        "radio-v4-so400m16": "naflexvit_so400m_patch16_radio_v4.c_radio",
+        "radio-v4-h16": "naflexvit_huge_patch16_radio_v4.c_radio",
+        "eva02-t14": "eva02_tiny_patch14_224.mim_in22k",
+        "eva02-s14": "eva02_small_patch14_224.mim_in22k",
+        "eva02-b14": "eva02_base_patch14_224.mim_in22k",
+        "eva02-l14": "eva02_large_patch14_224.mim_m38m",
+        "aimv2-l14": "aimv2_large_patch14_224.apple_pt",
+        "aimv2-h14": "aimv2_huge_patch14_224.apple_pt",
+        "aimv2-1b14": "aimv2_1b_patch14_224.apple_pt",
+        "aimv2-3b14": "aimv2_3b_patch14_224.apple_pt",
+        "siglip2-naflex-b16": "naflexvit_base_patch16_siglip.v2_webli",
+        "siglip2-naflex-so400m": "naflexvit_so400m_patch16_siglip.v2_webli",
+    }
+    for letter in "sblg":
+        names[f"lingbot-{letter}16"] = f"vit_{_SIZES[letter]}_patch16_lingbot.robbyant"
     for pixels in (224, 384, 512):
         names[f"siglip-b16-{pixels}"] = f"vit_base_patch16_siglip_{pixels}.webli"
         names[f"siglip2-b16-{pixels}"] = f"vit_base_patch16_siglip_{pixels}.v2_webli"
@@ -73,4 +106,5 @@ def register_parts(register: Register) -> None:
     register("backbone", "lora:", "dense_ctx_backbones.lora:LoraBackbone")
     register("backbone", "hf:", "dense_ctx_backbones.hf_backbone:HfBackbone")
     register("backbone", "model:", "dense_ctx_backbones.saved_model:ModelBackbone")
+    register("command", "backbones", "dense_ctx_backbones.list_command:Backbones")
     register("command", "convert", "dense_ctx_backbones.command:Convert")

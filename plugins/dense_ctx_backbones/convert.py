@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import sys
@@ -23,6 +24,11 @@ from .unused import is_unused
 from .weights import State, renamed
 
 _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.(?=norm|attn|mlp|ls)")
+_WRITTEN = (  # what transformers makes of official names when it saves TIPSv2 and RADIO
+    (re.compile(r"^((?:vision_encoder\.)?blocks\.\d+\.mlp)\.c_fc\."), r"\1.fc1."),
+    (re.compile(r"^((?:vision_encoder\.)?blocks\.\d+\.mlp)\.c_proj\."), r"\1.fc2."),
+    (re.compile(r"^(radio_model\.model\.blocks\.\d+)\.layer_scale(\d)\.lambda1$"), r"\1.ls\2.grandma"),
+)
 
 
 def to_timm(state: State, net: nn.Module) -> State:
@@ -40,6 +46,10 @@ def to_timm(state: State, net: nn.Module) -> State:
     state = complete_sam2(state, net)
     # DINOv2 trained with block chunks: blocks.2.17.attn... -> blocks.17.attn...
     state = renamed(state, lambda key: _CHUNKED.sub(r"blocks.\1.", key))
+    for pattern, name in _WRITTEN:
+        state = renamed(state, functools.partial(pattern.sub, name))
+    if "blocks.0.ls1.gamma" not in own:  # RADIO's scales of one, which change nothing
+        state = {key: v for key, v in state.items() if not (key.endswith(".grandma") and bool((v == 1).all()))}
     if any(key.startswith("decoder_") for key in state):  # MAE with its decoder, whose mask token is not DINOv2's
         state = {k: v for k, v in state.items() if not k.startswith("decoder_") and k != "mask_token"}
     _same_patches(state, own)

@@ -1,4 +1,4 @@
-"""transformers' names -> timm's, for plain ViTs as the Hub stores them: DINOv2, DINOv3, CLIP, MAE, SigLIP, ViT.
+"""transformers' names -> timm's, for plain ViTs as the Hub stores them: DINOv2, DINOv3, CLIP, MAE, SigLIP, AIMv2, ViT.
 
 So a folder of facebook/dinov2-small serves `dinov2-s14` as timm's own file does. Tensors without effect are listed in
 `unused`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 import torch
+from einops import rearrange
 from torch import nn
 
 from dense_ctx.errors import WeightsError
@@ -26,17 +27,22 @@ _STEM = {
     "embeddings.position_embedding.weight": "pos_embed",
 }
 _MODULES = {  # within a block
-    "norm1": ("norm1", "layernorm_before", "layer_norm1"),
-    "norm2": ("norm2", "layernorm_after", "layer_norm2"),
-    "attn.proj": ("attention.output.dense", "self_attn.out_proj", "attention.o_proj"),
+    "norm1": ("norm1", "layernorm_before", "layer_norm1", "rms_norm1"),
+    "norm2": ("norm2", "layernorm_after", "layer_norm2", "rms_norm2"),
+    "attn.proj": ("attention.output.dense", "self_attn.out_proj", "attention.o_proj", "attention.out_proj"),
     "mlp.fc1": ("mlp.fc1", "intermediate.dense", "mlp.up_proj", "mlp.weights_in"),
-    "mlp.fc2": ("mlp.fc2", "output.dense", "mlp.down_proj", "mlp.weights_out"),
+    "mlp.fc2": ("mlp.fc2", "output.dense", "mlp.down_proj", "mlp.weights_out", "ffn.down_proj"),
+    "mlp.fc1_g": ("mlp.gate_proj", "ffn.gate_proj"),
+    "mlp.fc1_x": ("ffn.up_proj",),
 }
 _INNER = {theirs: ours for ours, names in _MODULES.items() for theirs in names}
 _OUTER = {  # outside the blocks
     "embeddings.patch_embeddings.projection": "patch_embed.proj",
     "embeddings.patch_embeddings": "patch_embed.proj",
     "embeddings.patch_embedding": "patch_embed.proj",
+    "embeddings.patch_embed": "patch_embed.proj",
+    "embeddings.rms_norm": "patch_embed.norm",
+    "rms_norm": "norm",
     "pre_layrnorm": "norm_pre",
     "layernorm": "norm",
     "post_layernorm": "norm",
@@ -51,7 +57,7 @@ _QKV = re.compile(r"^(?:attention\.attention|self_attn|attention)\.(query|key|va
 
 def is_hf(state: State) -> bool:
     """Whether the tensors carry transformers' names for a plain ViT."""
-    return any("embeddings.patch_embedding" in key for key in state)
+    return any("embeddings.patch_embed" in key for key in state)
 
 
 def hf_to_timm(state: State, net: nn.Module) -> State:
@@ -83,12 +89,14 @@ def hf_to_timm(state: State, net: nn.Module) -> State:
             eva = f"{block_prefix}gamma_{number}"  # timm keeps DINOv3 in its EVA class
             converted[eva if eva in own else f"{block_prefix}ls{number}.gamma"] = value
         elif module in (_INNER if block else _OUTER):
-            converted[f"{block_prefix}{(_INNER if block else _OUTER)[module]}.{kind}"] = value
+            gated = module == "mlp.up_proj" and f"{block_prefix}mlp.fc1_x.{kind}" in own  # DINOv3's larger networks
+            converted[f"{block_prefix}{'mlp.fc1_x' if gated else (_INNER if block else _OUTER)[module]}.{kind}"] = value
         else:
             converted[key] = value
     for label, pieces in parts.items():
         converted |= _attention(label, pieces, own)
     _pool(converted)
+    _rows(converted)
     if "pos_embed" in converted and getattr(net, "no_embed_class", False) and "cls_token" in converted:
         # timm adds the class token's position to the token itself where registers stand between it and the patches
         converted["cls_token"] = converted["cls_token"] + converted["pos_embed"][:, :1]
@@ -125,3 +133,11 @@ def _pool(converted: State) -> None:
         if stacked is not None:
             width = len(stacked) // 3
             converted[f"attn_pool.q.{kind}"], converted[f"attn_pool.kv.{kind}"] = stacked[:width], stacked[width:]
+
+
+def _rows(converted: State) -> None:
+    """SigLIP 2 NaFlex projects patches as rows of pixels: to a convolution's weight."""
+    weight = converted.get("patch_embed.proj.weight")
+    if weight is not None and weight.ndim == 2:
+        side = round((weight.shape[1] // 3) ** 0.5)
+        converted["patch_embed.proj.weight"] = rearrange(weight, "c (h w k) -> c k h w", k=3, h=side)

@@ -25,7 +25,7 @@ from .hf_files import empty_net, hf_folder, read_config, statistics
 from .unused import is_unused
 from .weights import read_state
 
-_FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm")
+_FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm", "rms_norm")
 
 
 class HfBackbone(Backbone):
@@ -84,7 +84,9 @@ class HfBackbone(Backbone):
         self.config = config
         self.norm = norm
         self._configure(layers, repo)
-        self.mean, self.std = statistics(folder)
+        # RADIO normalises in the network
+        own = hasattr(self.net, "input_conditioner")
+        self.mean, self.std = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) if own else statistics(folder)
         self._shuffles = "noise" in inspect.signature(self.net.forward).parameters
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
         self.eval()
@@ -130,7 +132,18 @@ class HfBackbone(Backbone):
         if self._shuffles:  # MAE sorts its patches by noise: rising noise keeps them in place
             cells = (size[0] // self.stride) * (size[1] // self.stride)
             options["noise"] = torch.arange(cells, device=images.device).expand(len(images), -1)
-        states = self.net(images, output_hidden_states=True, return_dict=True, **options).hidden_states
+        try:
+            states = self.net(images, output_hidden_states=True, return_dict=True, **options).hidden_states
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            if size == self.image_size:
+                raise
+            raise InputError(
+                f"{type(self.net).__name__} of transformers does not run on {size[0]} x {size[1]} pixels ({error}). It "
+                f"was made for {self.image_size[0]} x {self.image_size[1]}: give images of that size, or use its name "
+                "in `dense-ctx plugins backbone`, if it has one"
+            ) from error
         maps, cls = [], None
         for index, stride in zip(self.layers, self.strides, strict=True):
             state = states[index + 1]

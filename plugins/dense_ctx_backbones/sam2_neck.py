@@ -71,7 +71,7 @@ class Sam2Neck(Backbone):
 
             try:
                 # the whole model, so that transformers' own renaming applies; its encoder stays
-                whole, report = Sam2Model.from_pretrained(
+                whole, report = Sam2Model.from_pretrained(  # nosec B615  # a local folder
                     hf_folder(repo, None, True), output_loading_info=True, trust_remote_code=False, weights_only=True
                 )
             except OSError as error:

@@ -93,7 +93,9 @@ class TimmBackbone(Backbone):
         if not timm.is_model(model):
             near = difflib.get_close_matches(model.partition(".")[0], timm.list_models(), n=3, cutoff=0)
             raise UnknownNameError(f"timm {timm.__version__} has no model {model!r}. Closest: {', '.join(near)}")
-        plain = model.startswith(("vit_", "deit", "beit", "eva", "naflex", "flexivit")) and "_dinov3" not in model
+        plain = (
+            model.startswith(("vit_", "deit", "beit", "eva", "naflex", "flexivit", "aimv2")) and "_dinov3" not in model
+        )
         swin = model.startswith("swin")
         switch: dict[str, Any] = {"dynamic_img_size": True} if plain else {"strict_img_size": False} if swin else {}
         if switch and not switch.keys() & options.keys():
@@ -126,7 +128,8 @@ class TimmBackbone(Backbone):
         # where it cannot be asked for them (CaiT, XCiT) its maps hold none
         splits = "return_prefix_tokens" in inspect.signature(net.forward_intermediates).parameters
         self.prefix_tokens = int(getattr(net, "num_prefix_tokens", 0) or 0) if splits else 0
-        self.has_cls = self.prefix_tokens > 0 and getattr(net, "cls_token", None) is not None
+        tokens = getattr(net, "embeds", net)  # of NaFlex networks
+        self.has_cls = self.prefix_tokens > 0 and getattr(tokens, "cls_token", None) is not None
         self.dims = tuple(stages[index][0] for index in indices)
         self.strides = tuple(stages[index][1] for index in indices)
         self.stride = max(reduction for _, reduction in stages)

@@ -20,11 +20,11 @@ UNUSED: dict[str, tuple[str, ...]] = {
         r"proj$",
     ),
     "norms of a ConvNeXt's stages, which its maps do not use": (r"norms\.\d+\.",),
-    "mask tokens of training": (r"(embeddings\.)?mask_token$",),
+    "mask tokens of training": (r"(embeddings\.|vision_encoder\.)?mask_token$",),
     "decoders: MAE's, FlowFeat's": (r"decoder(_\w+)?\.", r"decoder_pos_embed$"),
     "text towers": (
-        r"(text|text_model|transformer|token_embedding|ln_final)\.",
-        r"(text_projection|positional_embedding|logit_scale|logit_bias)(\.\w+)?$",
+        r"(text|text_model|text_encoder|transformer|token_embedding|ln_final)\.",
+        r"(text_projection|positional_embedding|logit_scale|logit_bias|temperature)(\.\w+)?$",
     ),
     "sizes that OpenAI's CLIP files state": (r"(input_resolution|context_length|vocab_size)$",),
     "SAM's neck, prompt encoder and mask decoder": (
@@ -41,6 +41,7 @@ UNUSED: dict[str, tuple[str, ...]] = {
     "constants that follow from the architecture, compared if the network has them": (
         r"(rope_embed|rope|rope_embeddings)\.(periods|inv_freq|freqs_cos|freqs_sin)$",
         r"embeddings\.position_ids$",
+        r"((radio_model\.)?input_conditioner\.norm_(mean|std)|(radio_model\.)?summary_idxs)$",
         r"(.*\.)?(num_batches_tracked|relative_position_index)$",
     ),
 }

@@ -11,6 +11,7 @@ from dense_ctx.evaluate.result import Result
 from dense_ctx.visualize import text_table
 
 from . import papers
+from .intervals import Difference, paired
 from .whole import require_whole
 
 # (a protocol's task, score) -> how the papers call it; a score that is not here is called by its own name
@@ -34,8 +35,11 @@ _COLUMNS = {
 def compare(results: Sequence[Result], paper: str | None = None) -> str:
     """A Markdown table of results of one protocol, best first; with `paper`, the published table and ours below.
 
+    Beside each result is its paired difference to the first of `results`, with a 95 % interval over scenes (clips or
+    images) and seeds: of the headline of each scene by itself.
+
     Args:
-        results: one or more.
+        results: one or more; the others are compared with the first.
         paper: "lila:table1" and the like; then results of several protocols may fill several columns.
 
     Raises:
@@ -68,11 +72,14 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
     higher = first.higher_is_better
     ordered = sorted(results, key=lambda r: (math.isnan(r.value), -r.value if higher else r.value))
     metrics = [first.metric, *(key for key in first.scores if key != first.metric)]
-    head = ["model", *metrics, "seeds", "seconds"]
+    apart = {id(r): paired(r.scenes, first.scenes) for r in results[1:]}
+    against = [f"minus {first.model['name']}, by scene (95 %)"] if apart else []
+    head = ["model", first.metric, *against, *metrics[1:], "seeds", "seconds"]
     lines = [
         [
             r.model["name"],
             _number(r.value) + (f" ± {_number(r.std)}" if r.std is not None else ""),
+            *([_difference(r, apart[id(r)]) if id(r) in apart else ""] if apart else []),
             *(_number(r.scores[key]) for key in metrics[1:]),
             str(len(r.per_seed)),
             str(r.run.get("seconds", "-")),
@@ -81,7 +88,10 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
     ]
     count = ", ".join(f"{value} {key}" for key, value in first.n.items())
     direction = "higher is better" if higher else "lower is better"
-    return f"{first.protocol_id}: {first.metric} ({direction}); {count}\n\n" + text_table([head, *lines])
+    table = f"{first.protocol_id}: {first.metric} ({direction}); {count}\n\n" + text_table([head, *lines])
+    sizes = {(each.scenes, each.seeds) for each in apart.values() if each is not None}
+    notes = [f"{scenes} scenes and {seeds} seed(s)" for scenes, seeds in sorted(sizes)]
+    return table + (f"\n\nIntervals: paired bootstrap over {' or '.join(notes)}." if notes else "")
 
 
 def _beside(results: Sequence[Result], paper: str) -> str:
@@ -122,6 +132,12 @@ def _beside(results: Sequence[Result], paper: str) -> str:
             "A limit or an override makes another protocol"
         )
     return "\n\n".join([published.render(extra_rows=list(rows.items())), *remarks])
+
+
+def _difference(result: Result, difference: Difference | None) -> str:
+    if difference is None:
+        return "-"
+    return difference.text("+.4f" if abs(result.value) < 10 else "+.2f")
 
 
 def _number(value: float) -> str:

@@ -72,7 +72,7 @@ class Evaluate(Command):
         from dense_ctx.model_spec import open_model
 
         from .grid import Grid, places
-        from .scored_by_head import scored_by_head
+        from .trained_heads import scored_by_head
 
         settings = settings_of(args)
         if args.models:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dense_ctx_predict.pca_pictures import pca_pictures
+from dense_ctx_predict.pca import pca_pictures
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional

@@ -42,6 +42,11 @@ def gather(local: Tensor) -> Tensor:
     return local if world()[1] == 1 else _Gather.apply(local)
 
 
+def host_gather(numbers: Tensor, device: torch.device) -> Tensor:
+    """`gather` numbers of the host, to the host: without a wait for the device where the group has a backend for it."""
+    return gather(numbers.to(device) if world()[1] > 1 and distributed.get_backend() == "nccl" else numbers).cpu()
+
+
 def total(value: Tensor) -> Tensor:
     """Sum a number over all processes, without gradient."""
     summed = value.detach().clone()

@@ -18,9 +18,10 @@ from torch.utils.data import Dataset
 from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Losses, Objective
 from dense_ctx.model import DenseModel
+from dense_ctx.numerics import holds
 from dense_ctx.persistence.file_args import CHANNELS
 
-from .distributed import draw_distractors, gather, total, world
+from .distributed import draw_distractors, gather, host_gather, total, world
 from .joined import open_tasks
 from .projector import Projector
 from .soft_labels import IGNORED, Loss, blocks_of, compact, label_counts, prediction_loss, soft_predict
@@ -167,6 +168,13 @@ class DipObjective(Objective):
             raise ConfigError("direct=true needs the number of pseudo-classes: give classes, or open the data first")
         return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.classes))
 
+    def collate(self, samples: list[Any]) -> Batch:
+        """Stack the samples. What the host needs of them stays with it, as lists: the seeds, and the classes."""
+        batch = dict(super().collate(samples))
+        labels = torch.stack([batch["query_labels"], batch["positive_labels"]])
+        present = torch.bincount(labels.clamp_min(IGNORED).flatten() - IGNORED)[-IGNORED:].nonzero()[:, 0]
+        return {**batch, "seed": batch["seed"].tolist(), "present": present.tolist()}
+
     # ------------------------------------------------------------------ one batch
 
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
@@ -175,8 +183,9 @@ class DipObjective(Objective):
 
         Args:
             batch: "query", "positive" [B, 3, H, W]; "query_labels", "positive_labels" int64 [B, H, W], -1 ignored;
-                "seed" int64 [B], from which the distractors are drawn, alike in every process; or "distractors",
-                int64 [n, joint batch], which fixes them (n may be 0).
+                "seed" [B], integers from which the distractors are drawn, alike in every process; or "distractors",
+                int64 [n, joint batch], which fixes them (n may be 0); "present", the ids that occur in the labels,
+                increasing; without it they are looked for on the device, for which the host waits.
         """
         device = model.device
         images = torch.cat([batch["query"], batch["positive"]]).to(device)
@@ -193,7 +202,7 @@ class DipObjective(Objective):
         )  # the padding to the stride is ignored
         if self.projector is not None:
             rows = self.projector(rows)
-        if self.classes is not None and int(labels.max()) >= self.classes:
+        if self.classes is not None and not holds((labels < self.classes).all()):
             raise InputError(
                 f"label ids run up to {int(labels.max())}; expected 0 to {self.classes - 1}, or {IGNORED} for ignored "
                 "pixels"
@@ -208,9 +217,10 @@ class DipObjective(Objective):
         queries, mine = rows.chunk(2)
         own, positive = labels.chunk(2)
         keys = gather(functional.normalize(mine, dim=-1))
-        (own_labels, positive_labels), present = compact(own, gather(positive))
+        known = self._present(batch, rows.device)
+        (own_labels, positive_labels), present = compact(own, gather(positive), present=known)
         values, counts = (label_counts(item, grid, max(1, len(present))) for item in (positive_labels, own_labels))
-        support = blocks_of(rank, len(queries), self._distractors(batch, len(keys)).to(rows.device))
+        support = blocks_of(rank, len(queries), self._distractors(batch, len(keys), rows.device))
         predicted, supported = soft_predict(queries, keys, values, support, self.temperature)
         counts = counts * supported[:, None, None]
         classes = max(self.classes or 1, len(present))
@@ -237,19 +247,32 @@ class DipObjective(Objective):
             maps = model.decoder(features, padded, (maps.shape[-2], maps.shape[-1]))
         return rearrange(maps, "b c h w -> b (h w) c"), (maps.shape[-2], maps.shape[-1]), full
 
-    def _distractors(self, batch: Batch, joint: int) -> Tensor:
+    def _present(self, batch: Batch, device: torch.device) -> Tensor | None:
+        """The ids that occur in the joint batch."""
+        given = batch.get("present")
+        if given is None or (world()[1] > 1 and self.classes is None):
+            return None
+        own = torch.as_tensor(given, dtype=torch.int64, device="cpu")
+        if world()[1] > 1:
+            occurs = torch.zeros(cast(int, self.classes), dtype=torch.int64)
+            occurs[own[own < len(occurs)]] = 1
+            own = host_gather(occurs[None], device).any(0).nonzero()[:, 0]
+        return own.to(device, non_blocking=True)
+
+    def _distractors(self, batch: Batch, joint: int, device: torch.device) -> Tensor:
         ids = batch.get("distractors")
         if ids is not None:
             inside = ids.numel() == 0 or (int(ids.min()) >= 0 and int(ids.max()) < joint)
             if ids.ndim != 2 or ids.shape[1] != joint or ids.is_floating_point() or not inside:
                 raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(ids.shape)}")
-            return ids.long()  # type: ignore[no-any-return]
-        seeds = gather(batch["seed"].to(torch.int64)) if "seed" in batch else torch.zeros(joint, dtype=torch.int64)
-        seed = 0
+            return cast(Tensor, ids.long().to(device))
+        given = torch.as_tensor(batch.get("seed", [0] * (joint // world()[1])), dtype=torch.int64)
+        seeds, seed = host_gather(given.cpu(), device), 0
         for number in seeds.tolist():  # the order counts, and every process sees the same
             seed = (seed * 1_000_003 + number + 1) % (1 << 62)
         generator = torch.Generator().manual_seed(seed)
-        return draw_distractors(joint, self.distractors, generator, self.official_distractors)
+        drawn = draw_distractors(joint, self.distractors, generator, self.official_distractors)
+        return drawn.to(device, non_blocking=True)
 
 
 def _by_decay(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:

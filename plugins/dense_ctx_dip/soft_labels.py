@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
+from dense_ctx.numerics import holds
 
 Loss = Literal["nll", "official"]
 IGNORED = -1
@@ -32,8 +33,8 @@ def label_counts(labels: Tensor, grid: Size, classes: int) -> Tensor:
     """
     if labels.ndim != 3 or labels.shape[1] % grid[0] or labels.shape[2] % grid[1]:
         raise InputError(f"labels are [B, H, W], H, W multiples of the grid {tuple(grid)}; got {list(labels.shape)}")
-    low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
-    if low < IGNORED or high >= classes:
+    if not holds(((labels >= IGNORED) & (labels < classes)).all()):
+        low, high = int(labels.min()), int(labels.max())
         raise InputError(
             f"label ids run from {low} to {high}; expected 0 to {classes - 1}, or {IGNORED} for ignored pixels. "
             f"Are the labels of another clustering than classes={classes}?"
@@ -43,10 +44,11 @@ def label_counts(labels: Tensor, grid: Size, classes: int) -> Tensor:
     columns = torch.arange(width, device=labels.device) * grid[1] // width
     patch = rows[:, None] * grid[1] + columns
     index = patch + torch.arange(batch, device=labels.device)[:, None, None] * (grid[0] * grid[1])
-    valid = labels >= 0
     # one bin for each (image, patch, class); float32 is exact for integers up to 2^24
-    counts = torch.bincount((index * classes + labels)[valid], minlength=batch * grid[0] * grid[1] * classes)
-    return rearrange(counts, "(b patch k) -> b patch k", patch=grid[0] * grid[1], k=classes).float()
+    counts = torch.zeros(batch * grid[0] * grid[1] * classes, device=labels.device)
+    bins = index * classes + labels.clamp(0, classes - 1)
+    counts.scatter_add_(0, bins.flatten(), (labels >= 0).flatten().float())
+    return rearrange(counts, "(b patch k) -> b patch k", patch=grid[0] * grid[1], k=classes)
 
 
 def pixels_of(segments: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -54,15 +56,26 @@ def pixels_of(segments: Tensor, grid: tuple[int, int]) -> Tensor:
     return label_counts(segments[None], grid, max(1, int(segments.max()) + 1))[0].T
 
 
-def compact(*labels: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Renumber the K classes that occur: labels with ids 0 .. K - 1 (-1 stays), and their former ids, increasing."""
-    present = torch.unique(torch.cat([item.flatten() for item in labels]))
-    present = present[present >= 0]
+def compact(*labels: Tensor, present: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+    """Renumber the K classes that occur: labels with ids 0 .. K - 1 (-1 stays), and their former ids, increasing.
+
+    Args:
+        present: those ids, where they are known; else the host waits for the device.
+
+    Raises:
+        InputError: a label is not among `present`.
+    """
+    if present is None:
+        present = torch.unique(torch.cat([item.flatten() for item in labels]))
+        present = present[present >= 0]
     table = torch.arange(len(present), device=present.device)
     renumbered = []
     for item in labels:
         index = torch.searchsorted(present, item.clamp_min(0))
+        index = index.clamp_max(len(present) - 1)
         ids = table[index] if len(present) else torch.full_like(item, IGNORED)
+        if not holds(((item < 0) | (present[index] == item if len(present) else False)).all()):
+            raise InputError(f"The batch says that its classes are {present.tolist()}, and its labels hold others")
         renumbered.append(torch.where(item >= 0, ids, IGNORED))
     return renumbered, present
 
@@ -110,16 +123,12 @@ def soft_predict(
     if len(keys) <= support.shape[1]:  # most images support most queries: compute all together
         return _weighted(queries, keys, shares, times, total, temperature)
     rows, valid = [], []
-    for query, count in zip(queries, times, strict=True):
-        images = count.nonzero()[:, 0]
-        prediction, labelled = _weighted(
-            query[None],
-            keys[images],
-            shares[images],
-            count[None, images],
-            total[images],
-            temperature,
-        )
+    # of an image that occurs again only the first counts; their number is then the same for every query
+    images = support.sort(1).values
+    again = functional.pad(images[:, 1:] == images[:, :-1], (1, 0))
+    weights = times.gather(1, images).masked_fill(again, 0)
+    for query, one, weight in zip(queries, images, weights, strict=True):
+        prediction, labelled = _weighted(query[None], keys[one], shares[one], weight[None], total[one], temperature)
         rows.append(prediction)
         valid.append(labelled)
     return torch.cat(rows), torch.cat(valid)

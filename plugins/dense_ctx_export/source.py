@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from dense_ctx_predict.files import digest
+from dense_ctx_predict.files import identity
 from dense_ctx_predict.head import output_of
 from dense_ctx_predict.predictor import Predictor
 from dense_ctx_probes.knn import pooled
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from dense_ctx import InContext
 from dense_ctx.errors import ConfigError
-from dense_ctx.files import state_digest
+from dense_ctx.files import json_digest, state_digest
 from dense_ctx.images import ImageLike, load
 from dense_ctx.model import DenseModel
 
@@ -67,7 +67,7 @@ def source_of(given: DenseModel | InContext | Predictor, size: Size | None, opse
         facts = Facts(task="features", source_digest=state_digest(model.state_dict()), **common)
         return Source(FeatureGraph(copied), facts, _features(copied))
     classes = tuple(LabelClass(item.id, item.name, item.colour) for item in given.classes)
-    common |= {"task": given.task, "source_digest": digest(given), "classes": classes}
+    common |= {"task": given.task, "source_digest": json_digest(identity(given)), "classes": classes}
     if given.context is None:
         return _trained(given, copied, common, size)
     predictor = copy.copy(given)

@@ -48,7 +48,8 @@ def serve(
         names = LOOPBACK if local else LOOPBACK | {host.lower(), socket.gethostname().lower()}
         app = make(frozenset(names), not local, token)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
-        shown = socket.gethostname() if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
+        anywhere = ("0.0.0.0", "::", "")  # nosec B104  # compared with, not bound to
+        shown = socket.gethostname() if host in anywhere else f"[{host}]" if ":" in host else host
         announce(f"http://{shown}:{listener.getsockname()[1]}", token)
         _Server(config, leave).run(sockets=[listener])
 

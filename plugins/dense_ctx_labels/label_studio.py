@@ -76,7 +76,7 @@ class LabelStudio(ShapeFormat):
         names = set[str]()
         for index, task in enumerate(tasks):
             with error_context(file, f"task {task.get('id', index)}"):
-                regions = self._regions(task)
+                regions = self.regions(task)
                 if regions is None:
                     continue
                 names |= set(labels_of(regions).values())
@@ -88,8 +88,12 @@ class LabelStudio(ShapeFormat):
         listed, colours = _read_config(_config(file))
         return Records(records, (*listed, *order_of_names(names - set(listed))), colours)
 
-    def _regions(self, task: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """The results of a task's annotation; None where it has none."""
+    def regions(self, task: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """The regions of a task's annotation; None where it has none.
+
+        Raises:
+            InputError: several annotations, and `choice` does not say which. FileError: no regions.
+        """
         annotations = [one for one in field(task, "annotations", list) if not one.get("was_cancelled")]
         if not annotations:
             return None
@@ -106,27 +110,39 @@ class LabelStudio(ShapeFormat):
         """Write tasks to import, and the labelling configuration beside them."""
         tasks = []
         for index, annotation in enumerate(annotations):
-            height, width = annotation.labels.shape
-            common = {"original_width": width, "original_height": height, "image_rotation": 0, "from_name": "label",
-                      "to_name": "image"}  # fmt: skip
-            regions: list[dict[str, Any]] = []
-            if self.shape == "brush":
-                for name, mask, (x, y) in self.masks(annotation):
-                    whole = mask_in(mask, (x, y), (height, width))
-                    value: dict[str, Any] = {"format": "rle", "rle": brush_of_mask(whole), "brushlabels": [name]}
-                    regions.append({"type": "brushlabels", "value": value, **common})
-            else:
-                for name, ring in self.polygons(annotation):
-                    points = (ring * (100 / width, 100 / height)).tolist()
-                    value = {"points": points, "closed": True, "polygonlabels": [name]}
-                    regions.append({"type": "polygonlabels", "value": value, **common})
-            for number, region in enumerate(regions):
-                region["id"] = f"{index}-{number}"
-            content = {"result": regions, **({"model_version": "dense_ctx"} if self.target == "predictions" else {})}
-            tasks.append({"data": {"image": self.url + annotation.image}, self.target: [content]})
+            content = {
+                "result": self.result(annotation, str(index)),
+                **({"model_version": "dense_ctx"} if self.target == "predictions" else {}),
+            }
+            tasks.append({"data": {"image": self.url + _in_url(annotation.image)}, self.target: [content]})
         write_json(path, tasks)
         tag = "BrushLabels" if self.shape == "brush" else "PolygonLabels"
         write_text(_config(path), _configuration(classes, tag))
+
+    def result(
+        self, annotation: Annotation, prefix: str, control: str = "label", target: str = "image"
+    ) -> list[dict[str, Any]]:
+        """The regions of a label map, as Label Studio has them.
+
+        Args:
+            prefix: of the regions' ids. control, target: names in the labelling configuration: of the labels, and of
+                the image.
+        """
+        height, width = annotation.labels.shape
+        common = {"original_width": width, "original_height": height, "image_rotation": 0, "from_name": control,
+                  "to_name": target}  # fmt: skip
+        regions: list[dict[str, Any]] = []
+        if self.shape == "brush":
+            for name, mask, (x, y) in self.masks(annotation):
+                whole = mask_in(mask, (x, y), (height, width))
+                value: dict[str, Any] = {"format": "rle", "rle": brush_of_mask(whole), "brushlabels": [name]}
+                regions.append({"type": "brushlabels", "value": value, **common})
+        else:
+            for name, ring in self.polygons(annotation):
+                points = (ring * (100 / width, 100 / height)).tolist()
+                value = {"points": points, "closed": True, "polygonlabels": [name]}
+                regions.append({"type": "polygonlabels", "value": value, **common})
+        return [{**region, "id": f"{prefix}-{number}"} for number, region in enumerate(regions)]
 
 
 def _config(path: Path) -> Path:
@@ -150,3 +166,8 @@ def _configuration(classes: Classes, tag: str) -> str:
         SubElement(labels, "Label", {"value": name, "background": hexadecimal(colour)})
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
+
+
+def _in_url(image: str) -> str:
+    """An image's path as a part of a URL: what would end it there is escaped."""
+    return image.replace("%", "%25").replace("?", "%3F").replace("#", "%23").replace("&", "%26").replace("+", "%2B")

@@ -24,15 +24,18 @@ _WITHOUT_PIXELS = ("choices", "textarea", "number", "rating", "taxonomy", "relat
 _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")  # before the name of an uploaded file
 
 
-def image_of(task: dict[str, Any], images: ImageFiles | None) -> str:
+def image_of(task: dict[str, Any], images: ImageFiles | None, key: str = "image") -> str:
     """Relative path of a task's image: that of a local file, or the file name of an upload or a URL.
+
+    Args:
+        key: of the image in the task's data; without it the only text there is taken.
 
     Raises:
         FileError: the task's data names no image. InputError: the path leaves its folder.
     """
     data = field(task, "data", dict)
     texts = [value for value in data.values() if isinstance(value, str)]
-    text = data.get("image", texts[0] if len(texts) == 1 else None)
+    text = data.get(key, texts[0] if len(texts) == 1 else None)
     if not isinstance(text, str) or not text:
         raise FileError(f"its data has no image; got {str(data)[:80]}")
     url = urlsplit(text)

@@ -36,7 +36,8 @@ class Labelme(ShapeFormat):
     """`labelme`: files of versions 3 to 7 (https://github.com/wkentaro/labelme).
 
     Names have the order of labels.txt in the folder; without it they are sorted, background first. `line`,
-    `linestrip`, `point` and `points` are strokes. `__ignore__` means not annotated.
+    `linestrip`, `point` and `points` are strokes. `__ignore__` means not annotated. X-AnyLabeling's files are such,
+    with shapes `rotation` and `quadrilateral` beside; a `cuboid` is refused.
 
     Args:
         shape: write areas as "polygon" or as "mask" (labelme 5.3 and later).
@@ -131,7 +132,7 @@ def _shape(data: dict[str, Any], index: int) -> Shape:
         if kind in _STROKES:
             lines = tuple(point[None] for point in points) if kind == "points" else (points,)
             return Shape(label, "stroke", lines)
-        needed = {"polygon": 3, "oriented_rectangle": 4, "rectangle": 2, "circle": 2}
+        needed = {"polygon": 3, "oriented_rectangle": 4, "rotation": 4, "quadrilateral": 4, "rectangle": 2, "circle": 2}
         if kind not in needed:
             raise FileError(f"shape_type {str(kind)[:40]!r} is unknown")
         points = points_of(points, needed[kind])

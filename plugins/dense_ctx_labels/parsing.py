@@ -94,13 +94,17 @@ def read_xml(path: Path) -> Element:
     Raises:
         FileError: it has a document type, is not XML, or is larger than 256 MB.
     """
-    text = read_text(path, MAX_JSON)
+    return parse_xml(read_text(path, MAX_JSON), str(path))
+
+
+def parse_xml(text: str, name: str) -> Element:
+    """Parse XML; errors as `read_xml`, about `name`."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise FileError(f"{path} declares a document type or entities, which no file of labels needs; it is not read")
+        raise FileError(f"{name} declares a document type or entities, which no file of labels needs; it is not read")
     try:
-        return ElementTree.fromstring(text)
+        return ElementTree.fromstring(text)  # nosec B314  # no entities, see above
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise FileError(f"{path} is not XML: {error}") from None
+        raise FileError(f"{name} is not XML: {error}") from None
 
 
 def colour_of(text: str | None) -> Colour | None:

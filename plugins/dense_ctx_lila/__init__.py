@@ -9,6 +9,12 @@ _HOW = (
     "official preset) makes them; then open runs/{name}/model"
 )
 
+_CLONE = (
+    "It was trained on clips whose terms are not stated, so it is in the source repository alone and not in this "
+    "package. Install a clone (pip install -e .), or train one in about ten minutes: `dense-ctx train lila-lite0 "
+    "data=FOLDER_OF_CLIPS`; then open runs/lila-lite0/model"
+)
+
 
 @hookimpl
 def define_kinds(define: DefineKind) -> None:
@@ -19,7 +25,10 @@ def define_kinds(define: DefineKind) -> None:
 @hookimpl
 def register_parts(register: Register) -> None:
     """Register the parts."""
-    register("model", "lila-lite0", "dense_ctx_lila:models/lila-lite0")
+    if resources.files(__name__).joinpath("models").is_dir():  # a clone; what is built from it leaves them out
+        register("model", "lila-lite0", "dense_ctx_lila:models/lila-lite0")
+    else:
+        register("model", "lila-lite0", f"hub:{HUB_OWNER}/lila-lite0", args={"unpublished": _CLONE})
     for name in ("lila-s14", "lila-b14", "lila-l14"):
         register("model", name, f"hub:{HUB_OWNER}/{name}", args={"unpublished": _HOW.format(name=name)})
     for file in resources.files(__name__).joinpath("presets").iterdir():

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from dense_ctx.errors import InputError
 from dense_ctx.gateway import gateway
-from dense_ctx.numerics import Bias, IllConditioned, require_finite, solve
+from dense_ctx.numerics import Bias, IllConditioned, holds, require_finite, solve
 
 
 @gateway
@@ -49,7 +49,7 @@ def ridge_fit(
         raise InputError(f"penalty={penalty} is not at least 0")
     try:
         solution = _ridge(features, targets, penalty, bias, mean, weights)
-        ill = not bool(solution.detach().isfinite().all())
+        ill = not holds(solution.detach().isfinite().all())
     except IllConditioned:
         ill = True
     if ill:

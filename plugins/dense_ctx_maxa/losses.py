@@ -40,12 +40,13 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def sample_pixels(target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(image, pixel) indices of at most `count` labelled pixels of each image, at random; target [B, H, W]."""
-    images, pixels = [], []
-    for image, labels in enumerate(target.flatten(1)):
-        labelled = (labels >= 0).nonzero()[:, 0]
-        if len(labelled) > count:
-            labelled = labelled[torch.randperm(len(labelled), device=labelled.device)[:count]]
-        images.append(torch.full_like(labelled, image))
-        pixels.append(labelled)
-    return torch.cat(images), torch.cat(pixels)
+    """At most `count` labelled pixels of each image, at random; target [B, H, W].
+
+    Returns:
+        their indices [B, n] in the flat image, and their labels [B, n]; -1, to be ignored, where an image has fewer.
+        The shape does not depend on the labels, for which an accelerator's host would wait.
+    """
+    labels = target.flatten(1)
+    order = torch.where(labels >= 0, torch.rand(labels.shape, device=target.device), -1.0)
+    pixels = order.topk(min(count, labels.shape[1]), dim=1).indices
+    return pixels, labels.gather(1, pixels)

@@ -141,10 +141,9 @@ class MaxaObjective(ScoredObjective):
         target: Tensor = batch["target"].to(model.device)
         prediction = self.predict(model, batch, None if self._data is None else self._data.features).float()
         if self.classifier is not None:
-            images, pixels = sample_pixels(target, self.pixels)
-            logits = self.classifier(prediction.flatten(2)[images, :, pixels])
-            # keeps the graph where there is no instance: every process has gradients, then 0
-            loss = self.task.loss(logits, target.flatten(1)[images, pixels]) + 0 * prediction.sum()
+            pixels, labels = sample_pixels(target, self.pixels)
+            vectors = prediction.flatten(2).gather(2, pixels[:, None].expand(-1, prediction.shape[1], -1))
+            loss = self.task.loss(self.classifier(vectors.mT).mT, labels)
         else:
             loss = self.task.loss(prediction, target)
         return Losses(loss, {"loss": loss.detach(), "known": self.task.known(target).float().mean()})

@@ -39,7 +39,7 @@ class Features(Command):
         from dense_ctx.numerics import require_finite
 
         from .feature_files import write_features
-        from .pca_pictures import pca_pictures
+        from .pca import pca_pictures
 
         if not 0 < args.scale <= 8:
             raise InputError(f"--scale {args.scale} is not above 0 and at most 8")

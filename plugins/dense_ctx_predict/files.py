@@ -121,14 +121,14 @@ def is_predictor(name: str) -> bool:
     return isinstance(part, Part) and (Path(part.name) / FACTS).is_file()
 
 
-def digest(predictor: Predictor) -> str:
-    """sha256 of everything that determines the predictions: task, weights, probe, classes."""
+def identity(predictor: Predictor) -> dict[str, Any]:
+    """Everything that determines the predictions, as JSON values: task, weights, probe, classes with their colours."""
     context, config = predictor.context, predictor.model.model_config
-    parts: list[Any] = [predictor.task, state_digest(predictor.model.state_dict())]
+    classes = {str(item.id): {"name": item.name, "colour": list(item.colour)} for item in predictor.classes}
+    parts = {"task": predictor.task, "model": state_digest(predictor.model.state_dict()), "classes": classes}
     if context is not None and context.probe_ is not None:
         with blamed("probe", context.method):
-            learnt = state_digest(context.probe_.state_dict())
-        parts += [context.method, context.options, context.classes_, learnt]
-    elif config is not None and config.output is not None:
-        parts.append(asdict(config.output))
-    return json_digest(parts)
+            examples = state_digest(context.probe_.state_dict())
+        return {**parts, "method": context.method, "options": dict(context.options), "examples": examples}
+    output = None if config is None or config.output is None else json_digest(asdict(config.output))
+    return {**parts, "output": output}

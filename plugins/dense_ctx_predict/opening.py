@@ -33,7 +33,7 @@ def from_arguments(args: Namespace, pairs: Sequence[tuple[Path, Path]]) -> Predi
         InputError: examples were given for a model that needs none, or none for a model that needs them.
     """
     if not pairs and args.labels_in is None:
-        return _opened(args.model, args.device, args.dtype)
+        return open_predictor(args.model, args.device, args.dtype)
     if is_predictor(args.model):
         raise InputError(
             f"{args.model} is a predictor that was already fitted to examples: leave --support out, or name its model "
@@ -50,12 +50,17 @@ def from_arguments(args: Namespace, pairs: Sequence[tuple[Path, Path]]) -> Predi
     )  # fmt: skip
 
 
-def _opened(name: str, device: str, dtype: str) -> Predictor:
+def open_predictor(name: str, device: str = "auto", dtype: str = "float32") -> Predictor:
+    """Open a saved predictor or a trained head by the notation of `dense_ctx.model_spec`.
+
+    Raises:
+        InputError: the model has features only. Others as `Predictor.from_pretrained`.
+    """
     part = parse_model(name)
     if not isinstance(part, Part):
         raise InputError(
-            f"{name} has features but no trained head: give annotated examples, --support IMAGE:MASK, or name a "
-            "trained head or a saved predictor as --model"
+            f"{name} has features but no trained head: give annotated examples (`dense-ctx predict --support "
+            "IMAGE:MASK --save DIR` makes a predictor), or name a trained head or a saved predictor"
         )
     where, kind = pick_device(device), getattr(torch, dtype)
     return Predictor.from_pretrained(part.name, **part.args, device=where, dtype=kind)
@@ -97,7 +102,7 @@ class Recipe:
     def open(self) -> Writer:
         """Create the writer."""
         if self.context is None:
-            return Writer(_opened(self.model, self.device, self.dtype), **self.writer)
+            return Writer(open_predictor(self.model, self.device, self.dtype), **self.writer)
         model = open_model(self.model, pick_device(self.device), self.dtype)
         context = load_context(self.context, model, **self.options)
         return Writer(Predictor(context, self.task, self.names, self.colours), **self.writer)

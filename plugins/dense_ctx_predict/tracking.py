@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,15 +12,103 @@ from torch import Tensor
 from dense_ctx.errors import InputError, about
 from dense_ctx.gateway import gateway
 from dense_ctx.images import ImageLike, load, load_mask, nearest
-from dense_ctx.interfaces import DenseFeatures, Probe
-from dense_ctx.numerics import require_finite
+from dense_ctx.interfaces import DenseFeatures, Probe, Size
+from dense_ctx.numerics import assuming, require_finite
 from dense_ctx.plugins import blamed, registry
 
 if TYPE_CHECKING:
     from dense_ctx.model import DenseModel
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Frame:
+    """A frame's features on the grid of a `MaskTracker`, and its size (H, W)."""
+
+    features: DenseFeatures
+    size: Size
+
+
+class MaskTracker:
+    """Carries masks from frame to frame; several masks of one clip share the features of its frames.
+
+    Args:
+        model, stride, max_memory, **options: see `track`; the options are those of the probe.
+    """
+
+    @gateway
+    def __init__(
+        self, model: DenseModel, *, stride: int = 8, max_memory: str | int | None = None, **options: Any
+    ) -> None:
+        if stride < 1:
+            raise InputError(f"stride={stride} is not at least 1")
+        self.model, self.stride, self.max_memory, self.options = model, stride, max_memory, options
+        registry().bind("probe", "propagation", **options)
+
+    @torch.no_grad()
+    @gateway
+    def frame(self, image: ImageLike) -> Frame:
+        """The features of a frame. Raises as `dense_ctx.images.load`."""
+        pixels = load(image)
+        height, width = pixels.shape[1:]
+        grid = (max(1, round(height / self.stride)), max(1, round(width / self.stride)))
+        return Frame(self.model(pixels, size=grid, max_memory=self.max_memory), (height, width))
+
+    @torch.no_grad()
+    @gateway
+    def start(self, frame: Frame, mask: ImageLike) -> Track:
+        """Begin with a frame's mask, object ids [H, W].
+
+        Raises:
+            InputError: another size than the frame's, or a single label.
+        """
+        values = load_mask(mask, frame.size)
+        ids, indices = values.unique(return_inverse=True)
+        if len(ids) < 2:
+            raise InputError(
+                f"The first mask holds only label {int(ids[0])}: nothing to track. Expected objects and background"
+            )
+        probe: Probe = registry().create("probe", "propagation", stride=self.stride, **self.options)
+        grid = (frame.features.pixels.shape[-2], frame.features.pixels.shape[-1])
+        with blamed("probe", "propagation"):
+            probe.partial_fit(frame.features, nearest(indices, grid)[None])
+        return Track(probe, values, ids)
+
+
+class Track:
+    """A mask on its way through a clip: each `step` is the next frame. mask: the first frame's, int64 [H, W]."""
+
+    def __init__(self, probe: Probe, mask: Tensor, ids: Tensor) -> None:
+        self.mask, self._probe, self._ids = mask, probe, ids
+
+    @torch.no_grad()
+    @gateway
+    def step(self, frame: Frame) -> Tensor:
+        """The object ids of the next frame, int64 [H, W].
+
+        Raises:
+            InputError: another size than the first frame's. NonFiniteError: features that are NaN or infinite.
+        """
+        size = (self.mask.shape[0], self.mask.shape[1])
+        if frame.size != size:
+            raise InputError(
+                f"it is {frame.size[0]} x {frame.size[1]} (H x W); the first was {size[0]} x {size[1]}. One clip, one "
+                "size"
+            )
+        with assuming() as conditions:
+            with blamed("probe", "propagation"):
+                votes = self._probe.predict(frame.features, size)[0]
+            require_finite("The prediction of the probe 'propagation'", votes=votes)
+        labels = votes.argmax(0)
+        if conditions:  # an accelerator: they come to the host with the labels
+            labels = torch.where(torch.stack(conditions).all(), labels, -1)
+        labels = labels.cpu()
+        if labels[0, 0] < 0:
+            require_finite("The features", "Look at the weights, or use float32", pixels=frame.features.pixels)
+            require_finite("The prediction of the probe 'propagation'", votes=votes)
+            labels = votes.argmax(0).cpu()
+        return self._ids[labels]
+
+
 @gateway
 def track(
     model: DenseModel,
@@ -52,42 +141,18 @@ def track(
         InputError: the mask has another size than the first frame or a single label, the frames differ in size, or
             the video has no frames.
     """
-    if stride < 1:
-        raise InputError(f"stride={stride} is not at least 1")
-    probe: Probe = registry().create(
-        "probe", "propagation", n_last_frames=n_last_frames, topk=topk, temperature=temperature,
-        size_mask_neighborhood=size_mask_neighborhood, stride=stride,
+    tracker = MaskTracker(
+        model, stride=stride, max_memory=max_memory, n_last_frames=n_last_frames, topk=topk, temperature=temperature,
+        size_mask_neighborhood=size_mask_neighborhood,
     )  # fmt: skip
-    size: tuple[int, int] | None = None
-    ids = torch.empty(0)
-    for number, frame in enumerate(video):
+    going: Track | None = None
+    for number, image in enumerate(video):
         with about(f"Frame {number}"):
-            image = load(frame)
-        height, width = image.shape[1:]
-        grid = (max(1, round(height / stride)), max(1, round(width / stride)))
-        if size is not None and (height, width) != size:
-            raise InputError(
-                f"Frame {number} is {height} x {width} (H x W); the first was {size[0]} x {size[1]}. One clip, one size"
-            )
-        if size is None:
-            mask = load_mask(first_mask, (height, width))
-            ids, indices = mask.unique(return_inverse=True)
-            if len(ids) < 2:
-                raise InputError(
-                    f"The first mask holds only label {int(ids[0])}: nothing to track. Expected objects and background"
-                )
-            size = (height, width)
-            with about(f"Frame {number}"):
-                features: DenseFeatures = model(image, size=grid, max_memory=max_memory)
-            with blamed("probe", "propagation"):
-                probe.partial_fit(features, nearest(indices, grid)[None])
-            yield mask
-            continue
-        with about(f"Frame {number}"):
-            features = model(image, size=grid, max_memory=max_memory)
-            with blamed("probe", "propagation"):
-                votes = probe.predict(features, size)[0]
-            require_finite("The prediction of the probe 'propagation'", votes=votes)
-        yield ids[votes.argmax(0).cpu()]
-    if size is None:
+            frame = tracker.frame(image)
+            mask = None if going is None else going.step(frame)
+        if mask is None:
+            going = tracker.start(frame, first_mask)
+            mask = going.mask
+        yield mask
+    if going is None:
         raise InputError("The video has no frames")

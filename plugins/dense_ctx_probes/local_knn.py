@@ -18,6 +18,8 @@ from torch.nn import functional
 from dense_ctx.errors import InputError
 from dense_ctx.images import nearest
 
+from .local_windows import Windows
+
 _TILE = (8, 12)  # rows and columns of queries of a tile: the fastest of several at a 60 x 107 grid
 
 
@@ -70,6 +72,7 @@ class Propagator:
         if self._blank is not None and bool(blank.all()):
             raise InputError("No cell of the annotated frames has a label: nothing to propagate")
         self._steps = 0
+        self._windows: Windows | None = None
 
     @torch.no_grad()
     def step(self, features: Tensor) -> Tensor:
@@ -89,7 +92,13 @@ class Propagator:
         query = _normalized(features[None])[0]
         frames = min(self._steps + self._first, self._slots)
         keys, values = self._keys[:frames], self._values[:frames]
-        labels = _propagate(query, keys, values, self._blank, self.radius, self.topk, self.temperature)
+        labels = None
+        if device.type != "cpu":
+            if self._windows is None or self._windows.device != device:
+                self._windows = Windows(height, width, self.radius, device)
+            labels = self._windows.propagate(query, keys, values, self._blank, self.topk, self.temperature)
+        if labels is None:
+            labels = _propagate(query, keys, values, self._blank, self.radius, self.topk, self.temperature)
         last = self._slots - self._first
         if last:  # replaces the oldest of the last frames
             slot = self._first + self._steps % last

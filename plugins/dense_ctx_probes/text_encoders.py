@@ -41,8 +41,8 @@ def _transformers(model: str, device: str) -> Encoder:
     try:
         if find_adapter_config_file(model) is not None:  # transformers would open the repository that it names
             raise ValueError("it holds an adapter (adapter_config.json), which is not loaded: merge it first")
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-        loaded: Any = CLIPTextModelWithProjection.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)  # nosec B615  # a local folder
+        loaded: Any = CLIPTextModelWithProjection.from_pretrained(  # nosec B615
             model, output_loading_info=True, trust_remote_code=False, weights_only=True
         )
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dense_ctx.errors import InputError, NonFiniteError
-from dense_ctx.pixels import read_pixels
+from dense_ctx.persistence.pixels import read_pixels
 
 from .facts import Facts, LabelClass
 from .geometry import Array, Size, cell_axis, padded, resize_axis, step_of

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from dense_ctx_predict.pca import pca
 from torch.nn import functional
 
 from dense_ctx.interfaces import Size
-from dense_ctx.numerics import pca
 from dense_ctx.visualize import Picture
 
 from .enlarging import enlarged

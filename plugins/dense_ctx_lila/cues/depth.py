@@ -139,7 +139,7 @@ def _load(folder: Path, name: str) -> Any:
     if (folder / "adapter_config.json").exists():
         raise WeightsError(f"{folder} holds an adapter (adapter_config.json), which is not loaded: merge it first")
     try:
-        network, info = DepthAnythingForDepthEstimation.from_pretrained(
+        network, info = DepthAnythingForDepthEstimation.from_pretrained(  # nosec B615  # a local folder
             folder,
             use_safetensors=True,
             local_files_only=True,

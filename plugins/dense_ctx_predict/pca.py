@@ -1,4 +1,4 @@
-"""Pictures of features: their joint principal components as colours."""
+"""Principal components of features, and pictures of them in colours that are comparable between images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,24 @@ from torch.nn import functional
 from dense_ctx.errors import InputError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
-from dense_ctx.numerics import pca
 from dense_ctx.visualize import Picture
+
+
+@gateway
+def pca(rows: Tensor, components: int = 3) -> tuple[Tensor, Tensor]:
+    """Principal components of rows [N, d]: their mean [d] and axes [d, components], in order of decreasing variance.
+
+    From the eigendecomposition of the covariance, so the same input gives the same axes; the largest entry of each
+    axis is positive.
+    """
+    if rows.ndim != 2 or len(rows) == 0:
+        raise InputError(f"rows are [N, d] with N at least 1; got {list(rows.shape)}")
+    mean = rows.mean(0)
+    centred = (rows - mean).double()
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    axes = vectors.flip(1)[:, : min(components, rows.shape[1])]
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    return mean, (axes * largest.sign()).to(rows.dtype)
 
 
 @gateway

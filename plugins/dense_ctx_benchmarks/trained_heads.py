@@ -1,12 +1,12 @@
-"""A protocol that scores a trained head's own output, where a model has one."""
+"""A model with a trained head under a protocol: scored as it is, at the size at which it was trained."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-from dense_ctx.evaluate.head import HEAD, output_of
-from dense_ctx.evaluate.protocol import Protocol
+from dense_ctx.evaluate import Protocol
+from dense_ctx.evaluate.head import HEAD
 from dense_ctx.model import DenseModel
 
 
@@ -15,7 +15,7 @@ def scored_by_head(model: DenseModel, protocol: Protocol) -> Protocol:
 
     Changed settings become part of the protocol's id.
     """
-    output = output_of(model)
+    output = None if model.model_config is None else model.model_config.output
     if output is None:
         return protocol
     seen, given = output.image_size or (1, 1), output.size or output.image_size or (1, 1)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import FileError, InputError, about
-from .files import regular_size
+from ..errors import FileError, InputError, about
+from ..files import regular_size
 
 # no other format is tried: for PostScript, Pillow starts an interpreter, whatever the file's suffix
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -46,7 +46,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     if not os.path.exists(path):  # False, too, for what no file system can name
-        near = sorted(p.name for p in path.parent.glob(f"{path.stem}.*"))[:3] if path.parent.is_dir() else []
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        near = sorted(p.name for p in beside if p.stem == path.stem and p.name != path.name)[:3]
         raise FileError(f"No image at {str(path)[:300]}." + (f" Did you mean {', '.join(near)}?" if near else ""))
     if path.is_dir():
         raise FileError(f"{path} is a folder; expected one image file")

@@ -92,7 +92,7 @@ def test_the_file_says_what_it_is(features_file):
     assert source_of(other, None, 20).facts.source_digest != facts.source_digest
 
 
-HEADS = [("ridge", {}), ("linear", {"iterations": 5}), ("knn", {"stride": 2, "k": 5}), ("ensemble", {})]
+HEADS = [("ridge", {}), ("linear", {"iterations": 5}), ("knn", {"stride": 2, "k": 5}), ("ensemble", {"penalty": 0.01})]
 
 
 @pytest.mark.parametrize(("method", "options"), HEADS)

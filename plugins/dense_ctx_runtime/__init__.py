@@ -1,12 +1,11 @@
-"""Exported models without torch: `OnnxModel` (numpy, Pillow and ONNX Runtime), and `Tracker`."""
+"""Exported models without torch: `OnnxModel`, by numpy, Pillow and ONNX Runtime."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .onnx_model import OnnxModel as OnnxModel
-    from .tracker import Tracker as Tracker
 
-__all__ = ["OnnxModel", "Tracker"]
+__all__ = ["OnnxModel"]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,8 +13,4 @@ def __getattr__(name: str) -> Any:
         from .onnx_model import OnnxModel  # not before: it loads ONNX Runtime
 
         return OnnxModel
-    if name == "Tracker":
-        from .tracker import Tracker
-
-        return Tracker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

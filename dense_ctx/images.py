@@ -53,7 +53,8 @@ def image_size(path: str | os.PathLike[str]) -> Size:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     if not os.path.exists(path):  # False, too, for what no file system can name
-        near = sorted(p.name for p in path.parent.glob(f"{path.stem}.*"))[:3] if path.parent.is_dir() else []
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        near = sorted(p.name for p in beside if p.stem == path.stem and p.name != path.name)[:3]
         raise FileError(f"No image at {str(path)[:300]}." + (f" Did you mean {', '.join(near)}?" if near else ""))
     if path.is_dir():
         raise FileError(f"{path} is a folder; expected one image file")
@@ -183,26 +184,28 @@ def check_batch(images: Tensor) -> Tensor:
 
 
 @gateway
-def load_mask(mask: ImageLike, size: Size | None = None) -> Tensor:
-    """Load a label map as int64 [H, W]: the indices of palette and grey images, unscaled.
+def load_mask(mask: ImageLike, size: Size | None = None, name: str = "The mask") -> Tensor:
+    """Load a label map as int64 [H, W]: the indices of palette and grey images, unscaled. name: for errors.
 
     Raises:
         FileError: the path cannot be read.
         InputError: an RGB mask, floats that are not whole numbers, or a size other than `size`.
     """
-    name = f"The mask {mask}" if isinstance(mask, (str, os.PathLike)) else "The mask"
     if isinstance(mask, (str, os.PathLike)):
-        mask = open_image(mask)
+        name, mask = f"The mask {mask}", open_image(mask)
     if isinstance(mask, Image.Image):
         if mask.mode == "1":
             mask = mask.convert("L")
         if mask.mode not in ("L", "P", "I", *_SIXTEEN_BIT):
             raise InputError(
                 f"{name} is a {mask.mode} picture; expected class indices: a palette (P), 8-bit (L) or 16-bit image"
+                " (colours: a labelmap.txt names them for `dense-ctx labels`)"
             )
         mask = np.asarray(mask).astype(np.int64)
     if isinstance(mask, np.ndarray):
-        mask = torch.from_numpy(np.ascontiguousarray(mask.astype(np.int64) if mask.dtype.kind in "bui" else mask))
+        if mask.dtype.kind not in "buif":
+            raise InputError(f"{name} holds {mask.dtype}; expected whole numbers")
+        mask = torch.from_numpy(mask.astype(np.int64 if mask.dtype.kind in "bui" else np.float64))
     if not isinstance(mask, Tensor):
         raise InputError(f"{name} is a path, PIL image, array or tensor; got {type(mask).__name__}")
     if mask.ndim == 3 and 1 in (mask.shape[0], mask.shape[2]):

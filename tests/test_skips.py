@@ -41,6 +41,7 @@ EXTRAS = {
     "rasterio": "geo",
     "zarr": "zarr",
     "cvat_sdk": "cvat",
+    "sklearn": "sklearn",
     "'rasterio' if name == 'geotiff' else 'zarr'": "geo",
 }
 

@@ -57,7 +57,7 @@ class TargetReader:
         if self.task is None:
             self.task = _task_of(values, name)
         if self.task == "segmentation":
-            return self._classes(load_mask(values, size), name)
+            return self._classes(load_mask(values, size, name), name)
         return self._values(values, size)
 
     def require_two_classes(self) -> None:
@@ -88,7 +88,7 @@ class TargetReader:
         self.values.update(ids)
         ids = [label for label in ids if label != ignored]
         if not ids:
-            raise InputError(f"{name} is empty: every pixel is {ignored}, which is ignored")
+            raise InputError(f"{name} is empty: every pixel is {ignored}, which is ignored; a class? ignore_index=None")
         self.classes += [label for label in ids if label not in self.classes]
         encoded = torch.full_like(mask, -1)
         for label in ids:

@@ -191,19 +191,15 @@ def _writer(args: argparse.Namespace, predictor: Predictor) -> Writer:
 
 def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
     """Reserve `out` for this predictor; refuse a folder with predictions of another."""
-    from dataclasses import asdict
-
     from dense_ctx.persistence.identity import Identity
 
-    from .files import digest
+    from .files import identity
 
-    settings: dict[str, Any] = {"predictor": digest(predictor), "task": predictor.task, "format": writer.format}
+    settings: dict[str, Any] = {**identity(predictor), "format": writer.format}
     if predictor.task == "depth" and writer.format == "png":
         settings["scale"] = writer.scale
     advice = "Choose another --out, or remove this one to begin anew"
-    Identity(out / FACTS, "folder of predictions", advice).claim(
-        settings, {"classes": [asdict(item) for item in predictor.classes]}
-    )
+    Identity(out / FACTS, "folder of predictions", advice).claim(settings)
 
 
 def _predict(args: argparse.Namespace, queries: list[Query], writer: Writer) -> Summary:

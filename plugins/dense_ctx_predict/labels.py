@@ -77,7 +77,7 @@ def export(args: Namespace, form: Any, writer: Writer, queries: Sequence[Query],
         for query in present:
             main = writer.out / writer.files(query)[0]
             for file in sorted(main.glob("[0-9]*.png")) if query.clip else [main]:
-                image = f"{query.name}/{file.name}" if query.clip else f"{query.name}{query.path.suffix}"
+                image = f"{query.name}/{file.name}" if query.clip else query.file
                 picture = None if query.clip else partial(_picture, query.path)
                 yield image, index_of[load_mask(file).numpy()], picture
 

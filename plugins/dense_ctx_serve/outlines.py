@@ -9,7 +9,7 @@ from dense_ctx_labels.annotation import LabelArray
 from dense_ctx_labels.contours import area_of, regions
 from dense_ctx_labels.raster import Points
 
-_STAIRS = 0.75  # pixels: a slanted edge's stairs are within it
+_STAIRS = 1.0  # pixels: what the stairs of a slanted edge, and a jag of one pixel, lie within
 
 
 def polygons(labels: LabelArray, skip: int | None, fineness: float, least: float) -> Iterator[tuple[int, Points]]:

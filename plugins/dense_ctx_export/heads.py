@@ -130,12 +130,12 @@ class EnsembleHead(CellHead):
 
     def __init__(self, probe: EnsembleProbe, task: str) -> None:
         super().__init__(probe, task)
-        landmarks, basis, coefficients = probe.regression
+        landmarks, basis, coefficients, correction = probe.regression
         self.register_buffer("landmarks", landmarks.clone())
 
         self.register_buffer("basis", basis.clone())
         self.register_buffer("coefficients", coefficients.clone())
-        self.register_buffer("correction", probe.correction())
+        self.register_buffer("correction", correction.clone())
         self.gamma, self.share = probe.gamma, probe.share
 
     def forward(self, rows: Tensor) -> Tensor:

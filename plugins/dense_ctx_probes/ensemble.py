@@ -94,7 +94,7 @@ class EnsembleProbe(KnnProbe):
         self.weight, self.area, self.uniform = weight, area, uniform
         self.landmarks, self.gamma, self.penalty = landmarks, gamma, penalty
         self.annotated_ = 0.0  # patches
-        self._regression: tuple[Tensor, ...] | None = None
+        self._regression: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> EnsembleProbe:
         """Add the cells of B images that hold a labelled pixel."""

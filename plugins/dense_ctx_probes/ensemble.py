@@ -79,8 +79,9 @@ class EnsembleProbe(KnnProbe):
         landmarks: int = 512,
         gamma: float = 1.0,
         penalty: float = 1e-4,
+        device_memory: str | int | None = None,
     ) -> None:
-        super().__init__(task, k, temperature, stride, memory, seed)
+        super().__init__(task, k, temperature, stride, memory, seed, device_memory)
         if task == "regression" and uniform is not None:
             raise ConfigError(
                 "uniform would have no effect with task=regression, which has no class priors: leave it out"
@@ -93,7 +94,7 @@ class EnsembleProbe(KnnProbe):
         self.weight, self.area, self.uniform = weight, area, uniform
         self.landmarks, self.gamma, self.penalty = landmarks, gamma, penalty
         self.annotated_ = 0.0  # patches
-        self._regression: tuple[Tensor, Tensor, Tensor] | None = None
+        self._regression: tuple[Tensor, ...] | None = None
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> EnsembleProbe:
         """Add the cells of B images that hold a labelled pixel."""
@@ -131,23 +132,28 @@ class EnsembleProbe(KnnProbe):
             raise NotFittedError("Nothing in memory: call fit first")
         cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
         rows = functional.normalize(rearrange(cells, "b d h w -> (b h w) d"), dim=1)
-        neighbours = nearest(rows, self.keys_.to(rows.device), self.k)
         if self._regression is None:
-            self._regression = self._regress(self.keys_, self.values_)
-        parts = [self._read(*part) for part in zip(*(x.split(_ROWS) for x in (rows, *neighbours)), strict=True)]
-        values = torch.cat(parts)
+            self._regression = (*self._regress(self.keys_, self.values_), self._correction())
+        keys, values, *fit = self._resident.of(rows.device, self.keys_, self.values_, *self._regression)
+        neighbours = nearest(rows, keys, self.k)
+        here = tuple(tensor.to(rows.device) for tensor in fit)
+        split = zip(*(tensor.split(_ROWS) for tensor in (rows, *neighbours)), strict=True)
+        parts = [self._read(queries, cosines, near, values, here) for queries, cosines, near in split]
+        answers = torch.cat(parts)
         batch, _, height, _ = cells.shape
-        scores = at_size(rearrange(values, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
+        scores = at_size(rearrange(answers, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
         return scores.softmax(1) if self.task == "segmentation" else scores
 
-    def _read(self, rows: Tensor, cosines: Tensor, neighbours: Tensor) -> Tensor:
+    def _read(
+        self, rows: Tensor, cosines: Tensor, neighbours: Tensor, values: Tensor, regression: tuple[Tensor, ...]
+    ) -> Tensor:
         """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, d] and their neighbours [Q, k]."""
-        votes = self.values_.to(rows.device)[neighbours]
+        landmarks, basis, coefficients, correction = regression
+        votes = values[neighbours.to(values.device)].to(rows.device)
         near = torch.einsum("qk,qkm->qm", (cosines / self.temperature).softmax(1), votes)
-        landmarks, basis, coefficients = (tensor.to(rows.device) for tensor in self._regression or ())
         fit = self._lift(rows, landmarks, basis) @ coefficients
         if self.task == "segmentation":
-            near = _log(near) + self._correction().to(rows.device)
+            near = _log(near) + correction
             fit = _log(probabilities(fit))
         share = (1 - self.weight) / (1 + (self.area / self.annotated_) ** 2)
         return share * near + (1 - share) * fit

@@ -45,14 +45,14 @@ def predict(client, image, model="objects", **params):
     return client.post("/v1/predict", json={"model": model, "image": image, "params": params})
 
 
-def annotated(folder, index, mask=None, name="box", **fields):
+def annotated(folder, index, mask=None, name="box", size=(HEIGHT, WIDTH), **fields):
     """A label file as X-AnyLabeling 4.2 writes it."""
     labels = box(3 * index) if mask is None else mask
     common = {"label": name, "score": None, "shape_type": "polygon", "group_id": None, "description": "",
               "difficult": False, "flags": {}, "attributes": {}, **fields}  # fmt: skip
     shapes = [{**common, "points": ring.tolist()} for _, ring in polygons(labels.astype(int), 0, 0, 1)]
     data = {"version": "4.2.1", "flags": {}, "checked": False, "shapes": shapes, "imagePath": f"photo{index}.png",
-            "imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH, "description": ""}  # fmt: skip
+            "imageData": None, "imageHeight": size[0], "imageWidth": size[1], "description": ""}  # fmt: skip
     (folder / f"photo{index}.json").write_text(json.dumps(data))
 
 

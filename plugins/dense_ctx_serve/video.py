@@ -23,7 +23,6 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from dense_ctx.errors import DenseCtxError, InputError, cause_of
 from dense_ctx.partial_files import unique
-from dense_ctx.tiling.budget import parse_memory
 
 from .anylabeling import MAX_MARKS, NEW_OBJECT, VIDEO, fineness_of, require_model, shape
 from .desk import Desk, desk_of, list_of, text_of
@@ -101,8 +100,7 @@ def open_clip(desk: Desk, frames: list[Any]) -> Clip:
         for number, frame in enumerate(frames):
             path = write_picture(frame, desk.place, f"frames[{number}]")
             path.rename(folder / f"{number:05d}{path.suffix}")
-        memory = parse_memory(desk.max_memory) // OPEN
-        session = Session(desk.model, folder, classes=["background"], frames=True, max_memory=memory)
+        session = Session(desk.model, folder, classes=["background"], frames=True, max_memory=desk.memory // OPEN)
     except InputError as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, Refusal):

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from dense_ctx.errors import DenseCtxError, InputError, cause_of
 from dense_ctx.partial_files import unique
 
-from .anylabeling import MAX_MARKS, NEW_OBJECT, VIDEO, fineness_of, require_model, shape
+from .anylabeling import LEAST_OF_OBJECT, MAX_MARKS, NEW_OBJECT, VIDEO, fineness_of, require_model, shape
 from .desk import Desk, desk_of, list_of, text_of
 from .outlines import polygons
 from .pictures import write_picture
@@ -32,7 +32,6 @@ from .prompts import BACKGROUND, UNKNOWN, Marks, object_mask
 
 OPEN = 2  # clips at once; a third one takes the place of the one used longest ago
 MAX_FRAMES = 10_000
-_LEAST = 16.0  # pixels of a region in a frame that labels were carried to
 
 
 @dataclass
@@ -157,8 +156,7 @@ def shapes(clip: Clip, labels: Any) -> list[dict[str, Any]]:
     """Polygons of the objects in a frame."""
     return [
         {**shape(NEW_OBJECT, ring, None), "group_id": clip.objects[value]}
-        for value, ring in polygons(labels, None, clip.fineness, _LEAST)
-        if value in clip.objects
+        for value, ring in polygons(labels, list(clip.objects), clip.fineness, LEAST_OF_OBJECT)
     ]
 
 

@@ -315,14 +315,24 @@ def test_clicks_give_the_object_that_was_clicked():
     assert (clicked(function, session, [(30, 20)], [(50, 20)]) == one).all()  # nothing of the call between is left
 
 
-def test_a_box_says_what_is_background_and_where_the_object_ends():
+def test_a_box_limits_the_answer():
     function = interaction.create(PLAIN)
     session = function.preprocess_image(None, two_boxes())
-    mask = clicked(function, session, [(30, 20)], box=((18, 10), (42, 32)))
-    assert (mask == (truth() == 4)).mean() > 0.98
-    everywhere = clicked(function, session, [(30, 20), (66, 20)], box=((0, 0), (80, 32)))
-    assert not everywhere[32:].any()
-    assert everywhere[12:30, 56:76].mean() > 0.9
+    free = clicked(function, session, [(30, 20)], [(50, 20)])
+    part = clicked(function, session, [(30, 20)], [(50, 20)], box=((18, 10), (42, 24)))
+    assert not part[24:].any()
+    assert (part[10:24, 18:42] == free[10:24, 18:42]).all()  # nothing is learnt from the box
+    assert part.sum() > 0.9 * 12 * 20
+
+
+def test_the_method_counts():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8))
+    points = []
+    for method in ("ridge", "knn(k=5)", "knn(k=1)"):
+        function = interaction.create(PLAIN, method=method)
+        session = function.preprocess_image(None, image)
+        points.append(function.detect(None, session, Prompts([(30, 20)], [(50, 20)]))[0].points)
+    assert points[0] != points[1] != points[2]
 
 
 def test_the_radius_counts():
@@ -343,9 +353,10 @@ def test_refused_clicks():
     cases = [
         (Prompts([(90, 2)], [(5, 5)]), r"\(90, 2\) is outside of the image of 80 x 48"),
         (Prompts([(float("nan"), 2)], [(5, 5)]), "outside of the image"),
-        (Prompts([(30, 20)]), "no pixel beside the object, or a box around it"),
+        (Prompts([(30, 20)]), "no pixel beside the object: add a point"),
         (Prompts([], [(30, 20)]), "no pixel on the object"),
         (Prompts([(30, 20)], [(30, 20)]), "no pixel on the object"),
+        (Prompts([(30, 20)], [], ((20, 12), (40, 22))), "no pixel beside the object"),
         (Prompts([(70, 40)], [], ((20, 12), (40, 22))), r"\(70, 40\) of the object is outside of its box"),
         (Prompts([(30, 20)], [], ((40, 22), (40, 22))), "holds no pixel"),
     ]
@@ -356,6 +367,8 @@ def test_refused_clicks():
         function.preprocess_image(None, scene().convert("I"))
     for options, message in [
         ({"radius": 0.0}, "radius=0.0"),
+        ({"method": "nearest"}, "nearest"),
+        ({"method": "ridge(k=3)"}, "k"),
         ({"model": "no-such-model"}, "no-such-model"),
         ({"device": "no-such-device"}, "no-such-device"),
     ]:

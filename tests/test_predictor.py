@@ -86,8 +86,9 @@ def test_saved_and_opened_with_its_model(predictor, tmp_path):
     assert again.classes == predictor.classes
     assert torch.equal(again.scores(image), predictor.scores(image))
     assert sorted(str(p.relative_to(folder).as_posix()) for p in folder.rglob("*.*") if p.is_file()) == [
-        "README.md", "context/manifest.json", "context/probe.json", "context/probe.safetensors", "manifest.json",
-        "model/README.md", "model/config.json", "model/manifest.json", "model/model.safetensors", "predictor.json",
+        "README.md", "config.json", "context/manifest.json", "context/probe.json", "context/probe.safetensors",
+        "manifest.json", "model/README.md", "model/config.json", "model/manifest.json", "model/model.safetensors",
+        "predictor.json",
     ]  # fmt: skip
     (folder / "notes.txt").write_text("mine")
     predictor.save(folder)  # anew: what a person put there stays

@@ -3,6 +3,7 @@
 A trained head is a model folder whose config.json has an output. A predictor fitted to examples is a folder of
 
     predictor.json   task, classes, names and colours
+    config.json      "model_type" and names of the classes, for dense_ctx_transformers alone
     context/         the fitted probe
     model/           the feature model
     manifest.json    sha256 of predictor.json and of the manifests of the two folders
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dense_ctx.config import Part, Quantity, typed
+from dense_ctx.config import ModelConfig, Part, Quantity, typed
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.files import json_digest, state_digest, write_json, write_text
 from dense_ctx.model_spec import parse_model
@@ -68,6 +69,8 @@ def save(predictor: Predictor, folder: Path, options: Mapping[str, Any]) -> Path
         predictor.model.save_pretrained(partial / MODEL_FOLDER, **options)
         save_context(context, partial / CONTEXT_FOLDER)
         write_json(partial / FACTS, asdict(facts))
+        names = {str(channel): item.name for channel, item in enumerate(predictor.classes)}
+        write_json(partial / checkpoint.CONFIG, {"model_type": ModelConfig.model_type, "id2label": names})
         if not (partial / checkpoint.CARD).exists():
             card = predictor_card(predictor, folder.name, str(options.get("license", "other")))
             write_text(partial / checkpoint.CARD, card)

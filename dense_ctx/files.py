@@ -153,7 +153,7 @@ def new_file(
     """
     unwritable: tuple[type[Exception], ...] = (OSError, *faults)
     target = Path(os.path.realpath(path))
-    partial = target.with_name(f".{target.stem}.{unique()}.partial{target.suffix}")
+    partial = target.with_name(f".{target.stem[:50]}.{unique()}.partial{target.suffix}")  # 255 bytes
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_left(target.parent)

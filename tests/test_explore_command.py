@@ -153,6 +153,7 @@ def test_a_host_that_others_reach_has_a_token(tmp_path, visit, monkeypatch):
         (["--model", MODEL], "expected one model, or two that differ"),
         (["--method", "nothing"], "nothing"),
         (["--max-memory", "lots"], "lots"),
+        (["--classes", *map(str, range(300))], "--classes has 300 names; a session has at most 254 classes"),
     ],
 )
 def test_a_wrong_option_is_one_line(tmp_path, capsys, words, message):

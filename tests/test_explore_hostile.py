@@ -92,3 +92,15 @@ def test_labels_that_come_while_a_stroke_is_drawn_stay(client):
     refused(edit(client, "stroke", **STROKE, extends=first), 409)
     assert (png(client.get("/api/items/0/labels"))[0] == before).all()
     assert (before[box()] == 1).mean() > 0.9
+
+
+def test_another_word_for_background_is_the_same_class(tmp_path):
+    with site(tmp_path / "work", photos(tmp_path / "photos", 1), classes=["Background", "object"]) as client:
+        paint(client)
+        before = png(client.get("/api/items/0/labels"))[0]
+        client.post("/api/export", json={"format": "coco"})
+        exported = client.get("/api/exports/coco").content
+        edit(client, "clear", item=0)
+        assert taken(client, exported).json()["classes"] == ["background", "object"]
+        assert [c["name"] for c in client.get("/api/state").json()["classes"]] == ["Background", "object"]
+        assert (png(client.get("/api/items/0/labels"))[0] == before).all()

@@ -238,7 +238,7 @@ def test_a_dropped_connection_loses_and_doubles_nothing(server, visit):
     page.route("**/api/edits", lambda route: route.abort())
     visitor.stroke((60, 60), (90, 60))
     visitor.stroke((60, 70), (90, 70))
-    visitor.until(lambda: "wait for the server" in page.locator("#saved").inner_text(), "the page does not say so")
+    visitor.until(lambda: "unsaved" in page.locator("#saved").inner_text(), "the page does not say so")
     assert strokes(server) == []
     page.unroute("**/api/edits")
     visitor.saved()
@@ -275,10 +275,12 @@ def test_a_killed_server_comes_back_to_the_same_page(tmp_path, photos, visit):
         visitor = visit(first)
         port = int(first.address.rstrip("/").rpartition(":")[2])
         visitor.paint()
+        place = visitor.page.locator("#stage").bounding_box()
         first.end(signal.SIGKILL)
     visitor.page.keyboard.press("2")
     visitor.stroke((60, 80), (90, 80))
-    visitor.until(lambda: "wait for the server" in visitor.page.locator("#saved").inner_text(), "not said")
+    visitor.until(lambda: "unsaved" in visitor.page.locator("#saved").inner_text(), "not said")
+    assert visitor.page.locator("#stage").bounding_box() == place, "the image moves under the brush"
     with Server(tmp_path / "work", photos, port=port) as second:
         visitor.saved()
         assert [round(s["points"][0][1]) for s in strokes(second)] == [60, 10, 80]
@@ -457,3 +459,29 @@ def test_a_refused_edit_is_said_and_the_page_goes_on(server, visit):
     page.locator("#stage").focus()
     visitor.paint()
     visitor.shows(box())
+
+
+def test_many_classes_of_long_names_leave_everything_in_reach(tmp_path, photos, visit):
+    names = ["background", "a class of a long name that has no room in the list", *(f"class {i}" for i in range(60))]
+    with Server(tmp_path / "work", photos, "--classes", *names) as server:
+        page = visit(server, width=1280, height=720).page
+        side = page.locator("aside").bounding_box()
+        for row in ("#classes li:nth-child(2)", "#new-class button", "#clear"):
+            place = page.locator(row).bounding_box()
+            assert place["x"] + place["width"] <= side["x"] + side["width"], row
+            assert place["y"] + place["height"] <= side["y"] + side["height"], row
+        page.locator("#classes li:nth-child(2)").hover()
+        pen = page.locator("#classes li:nth-child(2) .edit").first.bounding_box()
+        assert pen["x"] + pen["width"] < side["x"] + side["width"]
+        assert page.locator("#classes li:nth-child(2) [role=radio]").get_attribute("title").startswith(names[1])
+
+
+def test_a_magnified_page_scrolls_and_can_be_painted_on(server, visit):
+    visitor = visit(server, width=640, height=400)  # 1280 x 800 at 200 %
+    assert visitor.page.locator("#stage").bounding_box()["y"] >= 0
+    assert visitor.page.locator("#stage").bounding_box()["height"] >= 200
+    visitor.paint()
+    visitor.shows(box())
+    visitor.page.locator("#clear").click()
+    visitor.saved()
+    assert strokes(server) == []

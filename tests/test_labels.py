@@ -120,6 +120,7 @@ def test_classes_map_both_ways():
         (("a\n", "b"), (), "printable"),
         (("a", "x" * 201), (), "at most 200 characters"),
         (("a", "__ignore__"), (), "cannot name a class"),
+        (("background", "a", "Background"), (), "'background' and 'Background' both mean background"),
         (("a", "b"), ((0, 0, 0),), "one colour per class; got 1 for 2"),
         (("a",), ((0, 0, 256),), r"\(R, G, B\) in 0 to 255"),
     ],

@@ -250,6 +250,16 @@ def test_label_studio_urls_and_predictions(tmp_path):
     assert part("label-studio").open(file).images == ("photos/s/1.jpg",)
 
 
+@pytest.mark.parametrize("url", ["", "/data/local-files/?d=photos/", "https://host/"])
+@pytest.mark.parametrize("image", ["photo #1.jpg", "100%20.png", "what?.png", "a&d=b+c.png", "day 1/Zürich.png"])
+def test_label_studio_names_that_end_a_url(tmp_path, url, image):
+    annotation = Annotation(maps()[0].labels, CLASSES, image)
+    file = part("label-studio", url=url, shape="polygon").write(tmp_path / "a.json", [annotation])
+    (name,) = part("label-studio").open(file).images
+    assert (f"photos/{image}" if "d=" in url else image).endswith(name)
+    assert name.endswith(image.split("/")[-1])
+
+
 @pytest.mark.parametrize("name", ["coco", "cvat", "label-studio"])
 def test_one_file_is_written_whole_or_not_at_all(tmp_path, name):
     suffix = "xml" if name == "cvat" else "json"

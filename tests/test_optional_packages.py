@@ -42,6 +42,7 @@ WHEN_USED = {
     "pycocotools": [lambda: _load(Path("instances.json"))],
     **{key: [lambda: registry().create("command", "explore").run(Namespace()),
              lambda: registry().create("command", "serve").run(Namespace())] for key in ("starlette", "uvicorn")},
+    "sklearn": [lambda: runpy.run_module("dense_ctx_sklearn.package")],
     "cvat_sdk": [lambda: runpy.run_module("dense_ctx_cvat.sdk")],
     "open_clip": [lambda: text_encoder("open_clip:ViT-B-32/laion2b_s34b_b79k", "cpu")],
 }  # fmt: skip

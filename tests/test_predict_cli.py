@@ -7,10 +7,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from dense_ctx_datasets.geometric_files import read_depth, read_normals
 from PIL import Image, ImageDraw
 
 from dense_ctx import cli
-from dense_ctx.data.geometric import read_depth, read_normals
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.images import load_mask
 
@@ -52,7 +52,9 @@ def predict(*words, support=("a.png:m.png",), query=("photos",), model=MODEL):
 
 
 def files(folder):
-    return sorted(str(p.relative_to(folder).as_posix()) for p in folder.rglob("*") if p.is_file())
+    """All files but labelmap.txt, the names of the classes (test_predict_labels.py)."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "labelmap.txt")
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def iou(a, b):
@@ -94,8 +96,14 @@ def test_another_predictor_does_not_mix_into_the_same_folder(room, tmp_path, cap
     assert predict("--out", "out") == 0
     assert predict("--out", "out", "--method", "ridge(penalty=1)") == 2
     assert re.search(
-        r"out holds another folder of predictions \(predictor: .*Choose another --out", capsys.readouterr().err
+        r"another folder of predictions \(method: 'ensemble' there, 'ridge' now; .*Choose another --out",
+        capsys.readouterr().err,
     )
+    assert predict("--out", "out", "--classes", "0=sky", "1=cup") == 2  # predictor.json has other names
+    assert "classes" in (err := capsys.readouterr().err)
+    assert "cup" in err
+    assert predict("--out", "out", "--no-overlay") == 0
+    assert "3 already done" in capsys.readouterr().out
     (tmp_path / "photos" / "out2").mkdir()
     (tmp_path / "photos" / "out2" / "mine.txt").write_text("")
     assert predict("--out", "photos/out2") == 2
@@ -247,10 +255,10 @@ def test_the_colours_of_a_palette_mask_are_kept(room, tmp_path):
     written = Image.open("out/masks/x.png")
     assert written.getpalette()[:6] == [0, 0, 0, 10, 200, 30]
     listed = json.loads((tmp_path / "out" / "predictor.json").read_text())["classes"]
-    assert listed == [
-        {"id": 0, "name": "rest", "colour": [0, 0, 0]},
-        {"id": 1, "name": "disc", "colour": [10, 200, 30]},
-    ]
+    assert listed == {
+        "0": {"name": "rest", "colour": [0, 0, 0]},
+        "1": {"name": "disc", "colour": [10, 200, 30]},
+    }
 
 
 BAD = {
@@ -327,8 +335,8 @@ def test_labelme_files_are_examples_with_names(room, tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps({**words, "shapes": shapes}))
     assert predict("--out", "out", support=["a.png:a.json"], query=["photos/x.png"]) == 0, capsys.readouterr().err
     listed = json.loads((tmp_path / "out" / "predictor.json").read_text())["classes"]
-    assert {item["name"] for item in listed} >= {"wall", "disc"}
-    disc_id = next(item["id"] for item in listed if item["name"] == "disc")
+    assert {item["name"] for item in listed.values()} >= {"wall", "disc"}
+    disc_id = next(int(number) for number, item in listed.items() if item["name"] == "disc")
     assert iou(load_mask("out/masks/x.png").numpy() == disc_id, room["x.png"] == 1) > 0.7
     assert predict("--out", "no", support=["a.png:a.json", "a.png:m.png"]) == 2
     assert "m.png is a picture, but other annotations are not" in capsys.readouterr().err

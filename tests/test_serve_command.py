@@ -1,5 +1,6 @@
 """`dense-ctx serve` as a process, its options, and what it refuses."""
 
+import base64
 import json
 import os
 import re
@@ -8,12 +9,16 @@ import subprocess
 import sys
 import urllib.request
 
+import numpy as np
 import pytest
-from explore_site import photos
-from serve_site import TOKEN, fake_studio
+from dense_ctx_predict import Predictor
+from explore_site import HEIGHT, WIDTH, box, model, photos, picture
+from PIL import Image
+from serve_site import TOKEN, fake_studio, overlap, painted
+from test_serve_anylabeling import annotated
 from test_serve_studio import trained_head
 
-from dense_ctx import cli
+from dense_ctx import InContext, cli
 from dense_ctx.model_spec import DEFAULT_MODEL
 
 MODEL = "rgb-xy+upsample"
@@ -123,7 +128,34 @@ def test_a_saved_predictor_predicts_by_itself(tmp_path, capsys):
         assert server.ask("/v1/models")["data"]["classes"]["classes"] == ["box"]
 
 
+def test_a_predictor_of_depth_is_refused(tmp_path, capsys):
+    metres = np.ones((HEIGHT, WIDTH), np.float32) * 2.5
+    context = InContext(model(), "ridge", "regression").fit(picture(), metres)
+    saved = Predictor(context, "depth").save(tmp_path / "predictor")
+    status, errors = run(capsys, "--model", saved)
+    assert status == 2
+    assert errors == "error: The model predicts depth; annotation tools take classes: name a model of classes\n"
+
+
 def test_the_default_model(capsys):
     parser = cli.build_parser()
     assert parser.parse_args(["serve"]).model == DEFAULT_MODEL
     assert parser.parse_args(["serve"]).port == 8000
+
+
+def test_a_large_image_is_tiled_by_default(tmp_path):
+    """Within less memory than the whole image takes, and refused where the words say so."""
+    folder = photos(tmp_path / "photos", 2)
+    for file in folder.iterdir():
+        Image.open(file).resize((1600, 1200)).save(file)
+    small = np.kron(box(), np.ones((25, 25), bool))
+    annotated(folder, 0, small, size=small.shape)
+    image = f"data:image/png;base64,{base64.b64encode((folder / 'photo1.png').read_bytes()).decode()}"
+    body = {"model": "classes", "image": image, "params": {}}
+    with Served("--labels-in", folder, "--method", "ridge", "--max-memory", "300MB approximate") as server:
+        (shape,) = server.ask("/v1/predict", body)["data"]["shapes"]
+        assert overlap(painted([shape["points"]], small.shape), np.roll(small, 75, axis=1)) > 0.85
+    with Served("--labels-in", folder, "--method", "ridge", "--max-memory", "1MB") as server:
+        with pytest.raises(urllib.error.HTTPError, match="507"):
+            server.ask("/v1/predict", body)
+        assert "max_memory=0.001 GB is not enough" in server.end()[1]

@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 class ModelConfig:
     """The config.json of a model folder.
 
-    format_version: layout of the folder; a newer one than this library knows is refused.
+    format_version: layout of the folder; a newer one is refused. model_type: for transformers' Auto classes.
     backbone, decoder: what to build.
     backbone_tensors: names of the backbone's tensors stored in the checkpoint (fine-tuned, LoRA; all if standalone).
     backbone_digest: sha256 over the backbone's other tensors, which its own source provides; "" if standalone.
@@ -31,6 +31,7 @@ class ModelConfig:
     backbone: Part
     decoder: Part
     format_version: int = FORMAT_VERSION
+    model_type: Literal["dense_ctx"] = "dense_ctx"
     backbone_tensors: tuple[str, ...] = ()
     backbone_digest: str = ""
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"

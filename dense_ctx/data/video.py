@@ -25,14 +25,13 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".m
 
 
 class Video:
-    """A clip: a video file, or a folder of images in the order of their names.
+    """A clip: a video file, or a folder of images in the order of their names, without hidden ones.
 
-    Iterating decodes one frame at a time, uint8 [H, W, 3], upright; each iteration starts at the first frame.
-    `len` is what the container states: it may be off by some frames, or 0 where it states nothing.
+    Iterating decodes one frame at a time, uint8 [H, W, 3], upright, from the first one on. `len` is what the container
+    states: it may be off by some frames, or 0 where it states nothing.
 
     Raises:
-        FileError: missing, not a video, no video stream, a folder without images; while iterating, a damaged
-            frame (the message has its index).
+        FileError: missing, not a video, no video stream, a folder without images; while iterating, a damaged frame.
     """
 
     @gateway
@@ -43,7 +42,8 @@ class Video:
         if not self.path.exists():
             raise FileError(f"No video at {self.path}")
         if self.path.is_dir():
-            self._images = sorted(p for p in self.path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = self.path.iterdir()
+            self._images = sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
             if not self._images:
                 raise FileError(f"The folder {self.path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
             self._length = len(self._images)
@@ -53,6 +53,9 @@ class Video:
                 self.fps = float(stream.average_rate or stream.guessed_rate or 25)
                 seconds = (container.duration or 0) / av.time_base
                 self._length = int(stream.frames or round(seconds * self.fps))
+                gif = self.path.suffix.lower() == ".gif"
+                if gif and sum(packet.size > 0 for packet in container.demux(stream)) < stream.frames:
+                    raise FileError(f"{self.path}: FFmpeg joins frames without a duration: save it with durations")
 
     def __len__(self) -> int:
         return self._length
@@ -70,11 +73,8 @@ class Video:
     def frames(self, start: int, count: int) -> list[Frame]:
         """`count` frames from `start` on (fewer at the end), by seeking: the cost does not grow with `start`.
 
-        A file is sought by time stamp and frame rate, so that with a variable rate the first frame may be off by a few;
-        the frames are always consecutive.
-
-        Raises:
-            FileError: damaged, or nothing can be decoded there.
+        A file is sought by time stamp and frame rate: with a variable rate the first frame may be off by a few; the
+        frames are always consecutive. Raises FileError: damaged, or nothing can be decoded there.
         """
         if self._images:
             return [_picture(path) for path in self._images[start : start + count]]
@@ -134,9 +134,7 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: floa
 
     Odd sides are padded by one pixel, as the codec requires. The file appears under its name only when complete.
 
-    Raises:
-        InputError: no frames, or frames of different sizes or dtypes.
-        FileError: the file cannot be written.
+    Raises InputError: no frames, or of different sizes or dtypes; FileError: the file cannot be written.
     """
     path = Path(path)
     with (
@@ -146,10 +144,8 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Frame], fps: floa
         stream: Any = None
         shape: tuple[int, ...] = ()
         for frame in frames:
-            if not isinstance(frame, np.ndarray):
-                raise InputError(f"A frame is an array uint8 [H, W, 3]; got {type(frame).__name__}")
-            if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-                raise InputError(f"A frame is uint8 [H, W, 3]; got {frame.dtype} {list(frame.shape)}")
+            if not isinstance(frame, np.ndarray) or frame.shape[2:] != (3,) or frame.dtype != np.uint8:
+                raise InputError(f"A frame is an array uint8 [H, W, 3]; got {type(frame)}, {np.shape(frame)}")
             if stream is None:
                 shape = frame.shape
                 stream = _stream(container, shape, fps)

@@ -170,8 +170,7 @@ def _describe(
         output=config.output,
         trained_with=without_paths(dict(config.trained_with if trained_with is None else trained_with)),
     )
-    tensors = {f"decoder.{key}": value for key, value in model.decoder.state_dict().items()}
-    tensors |= {f"backbone.{key}": backbone[key] for key in names}
+    tensors = _stored(model, saved)
     if dtype is not None:
         tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
     if bad := nonfinite(tensors):

@@ -21,6 +21,7 @@ from dense_ctx.persistence.lock import locked
 from dense_ctx.visualize import palette
 
 from .app import application
+from .edits import MAX_CLASSES
 from .requests import Desk
 from .workspace import SESSION, Workspace
 
@@ -76,7 +77,9 @@ def _of_features(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _coloured(names: Sequence[str]) -> list[LabelClass]:
-    """Classes with colours; beyond those of `COLOURS` the VOC palette's."""
+    """Classes with colours; beyond those of `COLOURS` the VOC palette's. Raises InputError: too many."""
+    if len(names) > MAX_CLASSES:
+        raise InputError(f"--classes has {len(names)} names; a session has at most {MAX_CLASSES} classes")
     table, others = palette(), iter(COLOURS)
     colours = [
         BACKGROUND if is_background(name) else next(others, tuple(table[place].tolist()))

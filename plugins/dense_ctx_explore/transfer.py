@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from dense_ctx_http.refusals import Refusal
 from dense_ctx_labels.base import LabelFormat
+from dense_ctx_labels.classes import is_background
 
 from dense_ctx import registry
 from dense_ctx.config import Part, parse_part
@@ -223,6 +224,8 @@ def _checked(annotation: Annotation, item: Any) -> Annotation:
 def _class_ids(session: Session, names: Sequence[str]) -> dict[str, int]:
     """The id of each name; classes that are not there are added."""
     ids = {item.name: item.id for item in session.classes}
+    if backgrounds := [item.id for item in session.classes if is_background(item.name)]:
+        ids |= {name: backgrounds[0] for name in names if is_background(name) and name not in ids}
     new = [name for name in names if name not in ids]
     if len(ids) + len(new) > MAX_CLASSES:
         raise Refusal(f"labels of {len(new)} new classes", f"at most {MAX_CLASSES} classes in all", "take fewer")

@@ -22,7 +22,7 @@ _LONGEST = 200  # letters of a name
 class Classes:
     """Names and colours of classes; the id of a class is its index.
 
-    names: 1 to 65,535 distinct printable names of at most 200 characters.
+    names: 1 to 65,535 distinct printable names of at most 200 characters, one of which may mean background.
     colours: one (R, G, B) per class, each 0 to 255; default: the palette of VOC and DAVIS.
 
     Raises:
@@ -47,6 +47,8 @@ class Classes:
         if len(set(self.names)) < len(self.names):
             twice = next(name for index, name in enumerate(self.names) if name in self.names[:index])
             raise InputError(f"Class names are distinct; {_quoted(twice)} occurs twice")
+        if len(several := [name for name in self.names if is_background(name)]) > 1:
+            raise InputError(f"{' and '.join(map(_quoted, several[:2]))} both mean background; rename or merge one")
         colours = tuple(tuple(int(part) for part in colour) for colour in self.colours)
         if not colours:
             colours = tuple(_voc_colour(index) for index in range(len(self.names)))

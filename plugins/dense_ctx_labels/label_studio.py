@@ -114,7 +114,7 @@ class LabelStudio(ShapeFormat):
                 "result": self.result(annotation, str(index)),
                 **({"model_version": "dense_ctx"} if self.target == "predictions" else {}),
             }
-            tasks.append({"data": {"image": self.url + annotation.image}, self.target: [content]})
+            tasks.append({"data": {"image": self.url + _in_url(annotation.image)}, self.target: [content]})
         write_json(path, tasks)
         tag = "BrushLabels" if self.shape == "brush" else "PolygonLabels"
         write_text(_config(path), _configuration(classes, tag))
@@ -166,3 +166,8 @@ def _configuration(classes: Classes, tag: str) -> str:
         SubElement(labels, "Label", {"value": name, "background": hexadecimal(colour)})
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
+
+
+def _in_url(image: str) -> str:
+    """An image's path as a part of a URL: what would end it there is escaped."""
+    return image.replace("%", "%25").replace("?", "%3F").replace("#", "%23").replace("&", "%26").replace("+", "%2B")

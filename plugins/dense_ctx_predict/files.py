@@ -3,6 +3,7 @@
 A trained head is a model folder whose config.json has an output. A predictor fitted to examples is a folder of
 
     predictor.json   task, classes, names and colours
+    config.json      "model_type" and names of the classes, for dense_ctx_transformers alone
     context/         the fitted probe
     model/           the feature model
     manifest.json    sha256 of predictor.json and of the manifests of the two folders
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dense_ctx.config import Part, Quantity, typed
+from dense_ctx.config import ModelConfig, Part, Quantity, typed
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.files import json_digest, state_digest, write_json, write_text
 from dense_ctx.model_spec import parse_model
@@ -68,6 +69,8 @@ def save(predictor: Predictor, folder: Path, options: Mapping[str, Any]) -> Path
         predictor.model.save_pretrained(partial / MODEL_FOLDER, **options)
         save_context(context, partial / CONTEXT_FOLDER)
         write_json(partial / FACTS, asdict(facts))
+        names = {str(channel): item.name for channel, item in enumerate(predictor.classes)}
+        write_json(partial / checkpoint.CONFIG, {"model_type": ModelConfig.model_type, "id2label": names})
         if not (partial / checkpoint.CARD).exists():
             card = predictor_card(predictor, folder.name, str(options.get("license", "other")))
             write_text(partial / checkpoint.CARD, card)
@@ -121,14 +124,14 @@ def is_predictor(name: str) -> bool:
     return isinstance(part, Part) and (Path(part.name) / FACTS).is_file()
 
 
-def digest(predictor: Predictor) -> str:
-    """sha256 of everything that determines the predictions: task, weights, probe, classes."""
+def identity(predictor: Predictor) -> dict[str, Any]:
+    """Everything that determines the predictions, as JSON values: task, weights, probe, classes with their colours."""
     context, config = predictor.context, predictor.model.model_config
-    parts: list[Any] = [predictor.task, state_digest(predictor.model.state_dict())]
+    classes = {str(item.id): {"name": item.name, "colour": list(item.colour)} for item in predictor.classes}
+    parts = {"task": predictor.task, "model": state_digest(predictor.model.state_dict()), "classes": classes}
     if context is not None and context.probe_ is not None:
         with blamed("probe", context.method):
-            learnt = state_digest(context.probe_.state_dict())
-        parts += [context.method, context.options, context.classes_, learnt]
-    elif config is not None and config.output is not None:
-        parts.append(asdict(config.output))
-    return json_digest(parts)
+            examples = state_digest(context.probe_.state_dict())
+        return {**parts, "method": context.method, "options": dict(context.options), "examples": examples}
+    output = None if config is None or config.output is None else json_digest(asdict(config.output))
+    return {**parts, "output": output}

@@ -14,11 +14,16 @@ from dense_ctx.errors import FileError
 
 @dataclass(frozen=True)
 class Query:
-    """An image, or a clip (video file or folder of frames). name: of its outputs, no suffix, such as "day1/0003"."""
+    """An image, or a clip (video file or folder of frames).
+
+    name: of its outputs, without a suffix of their own, such as "day1/0003". file: the path below the folder that was
+    given, "day1/0003.jpg".
+    """
 
     path: Path
     name: str
     clip: bool
+    file: str
 
 
 def expand(paths: Sequence[Path], *, frames: bool = False, skip: Collection[Path] = ()) -> list[Query]:
@@ -37,7 +42,7 @@ def expand(paths: Sequence[Path], *, frames: bool = False, skip: Collection[Path
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
         raise FileError(f"No image, video or folder at {', '.join(missing)}")
-    skipped, several = {path.resolve() for path in skip}, sum(path.is_dir() for path in paths) > 1
+    skipped, several = {os.path.realpath(path) for path in skip}, sum(path.is_dir() for path in paths) > 1
     files: list[tuple[Path, PurePosixPath, bool]] = []  # path, output path with suffix, whether it is a clip
     for path in paths:
         suffix = path.suffix.lower()
@@ -63,15 +68,20 @@ def expand(paths: Sequence[Path], *, frames: bool = False, skip: Collection[Path
             number += 1
             name = f"{plain}-{number}"
         names.add(name)
-        queries.append(Query(path, name, clip))
+        queries.append(Query(path, name, clip, str(output)))
     return queries
 
 
-def _files(folder: Path, skipped: Collection[Path]) -> Iterator[Path]:
+def _files(folder: Path, skipped: Collection[str]) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and Path(parent, n).resolve() not in skipped)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and _place(parent, n) not in skipped)
         for name in sorted(names):
             file = Path(parent, name)
             supported = file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
-            if supported and not name.startswith(".") and file.resolve() not in skipped:
+            if supported and not name.startswith(".") and _place(parent, name) not in skipped:
                 yield file
+
+
+def _place(parent: str, name: str) -> str:
+    """Where a file is, behind links; of a link to itself, which `Path.resolve` refuses, the link."""
+    return os.path.realpath(os.path.join(parent, name))

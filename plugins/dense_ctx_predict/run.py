@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dense_ctx.errors import PluginError
+from dense_ctx.errors import InputError, PluginError
 from dense_ctx.progress import progress
 
 from .outputs import QueryError, Writer
@@ -58,15 +59,34 @@ class Record:
     def done(self, query: Query, files: Sequence[Path]) -> bool:
         """Whether the query was predicted, its file is unchanged, and all its outputs exist."""
         item = self.lines.get(query.name)
+        if item is not None and self._source(item) != os.path.abspath(query.path):
+            return False  # another file of this name
         whole = all((self.out / file).exists() for file in files)
-        return item is not None and whole and item.get("source") == _stamp(query) and item.get("files") == _names(files)
+        enough = item is not None and {*_names(files)} <= {*item.get("files", ())}
+        return item is not None and enough and whole and item.get("source") == _stamp(query)
+
+    def require_free(self, query: Query) -> None:
+        """Raise InputError where the outputs of a query are those of another file, which is still there."""
+        item = self.lines.get(query.name)
+        other = "" if item is None else self._source(item)
+        if other != os.path.abspath(query.path) and os.path.exists(other):
+            raise InputError(
+                f"{self.out} has the prediction of {other} under the name {query.name}, and that of {query.path} would "
+                "replace it: choose another --out, or give both to one command, in the same order each time"
+            )
+
+    def _source(self, item: dict[str, Any]) -> str:
+        return os.path.abspath(os.path.join(self.out, str(item.get("path"))))
 
     def add(self, query: Query, files: Sequence[Path], notes: dict[str, Any]) -> None:
         """Record a finished query."""
-        item = {"name": query.name, "path": str(query.path), "source": _stamp(query), "files": _names(files), **notes}
+        path = os.path.abspath(query.path)
+        with suppress(ValueError):  # on another drive
+            path = os.path.relpath(path, self.out)
+        item = {"name": query.name, "path": path, "source": _stamp(query), "files": _names(files), **notes}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(("\n" if self.cut else "") + json.dumps(item, ensure_ascii=False) + "\n")
+            file.write(("\n" if self.cut else "") + json.dumps(item) + "\n")  # ASCII: a name may be no text
         self.cut = False
         self.lines[query.name] = item
 
@@ -82,9 +102,12 @@ def run(
         processes: number of worker processes, at most.
 
     Raises:
-        FileError: a file cannot be written. PluginError: a worker process was killed (probably out of memory).
+        InputError: the outputs of a query would replace another file's. FileError: a file cannot be written.
+        PluginError: a worker process was killed (probably out of memory).
     """
     began, summary, record = time.monotonic(), Summary(), Record(writer.out)
+    for query in queries:
+        record.require_free(query)
     todo = [query for query in queries if not record.done(query, writer.files(query))]
     summary.before = len(queries) - len(todo)
     if open_writer is None or min(processes, len(todo)) <= 1:

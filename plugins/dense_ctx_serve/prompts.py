@@ -17,6 +17,7 @@ from dense_ctx.interfaces import Size
 BACKGROUND, OBJECT, UNKNOWN = 0, 1, 255
 _REACH = 1 / 200  # radius of a point, as a share of the image's longer side
 _BINS = 256
+_CORE, _AROUND = 0.7, 1.0  # of a box: its ellipse of object, its surroundings of background; see docs/tools.md
 _PARTS, _PIXELS = 32, 3  # marked parts, and pixels of each, that others are compared with
 _FIELD = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -74,38 +75,58 @@ class Marks:
 
 
 def object_mask(session: Session, item: int, marks: Marks) -> tuple[Mask, float]:
-    """The mask of the object that is marked, bool [H, W], and its certainty, 0 to 1.
+    """The mask of the object that is marked, bool [H, W], and its certainty, 0 to 1: its mean probability.
 
-    A box leaves what is outside of it to tell the object from: every pixel is classified by the session's method.
-    Without one, pixels are taken whose features are similar to a marked one's, above the threshold that divides the
-    image's cosines best (Otsu, 1979); what is marked beside the object takes those away that are classified as such.
-    Of the result the connected parts that are marked remain. The session's annotation of the item is replaced.
+    Seeds of object and background are found first, then every pixel is classified by the session's method, fitted to
+    them. With a box the ellipse in its middle is object, and what surrounds it is background. Without one the seeds are
+    the pixels whose features are most and least similar to the marked ones, by two thresholds that divide the image's
+    cosines best (Otsu, 1979); pixels that are more similar to what is marked beside the object are background. Of the
+    result the connected parts that are marked remain. The session's annotation of the item is replaced.
 
     Raises:
-        InputError: nothing is marked as the object. FileError: the item cannot be read.
+        InputError: nothing is marked as the object, or everything. FileError: the item cannot be read.
     """
-    limited = not bool(marks.inside.all())
-    positive = marks.positive & ~marks.negative
-    if not positive.any():
-        if not limited:
-            raise InputError("Nothing is marked as the object: add a point or a box on it")
-        positive = marks.inside & ~marks.negative
-    negative = (marks.negative | ~marks.inside) & ~positive
-    certainty: _FIELD = np.ones(positive.shape, dtype=np.float32)
-    if negative.any():
-        certainty = _classified(session, item, positive, negative)
-    chosen = certainty > 0.5
-    if not limited:
-        similarity = _similarity(session, item, positive)
-        threshold = otsu(similarity)
-        chosen &= similarity > threshold
-        span = max(float(similarity.max()) - threshold, 1e-6)
-        certainty = certainty * np.clip((similarity - threshold) / span, 0, 1)
-    chosen = (chosen | marks.positive) & marks.inside & ~marks.negative
+    marked = marks.positive & ~marks.negative
+    if not marks.inside.all():
+        core, around = _of_box(marks.inside)
+        positive, negative = (marked | core) & ~marks.negative, around | marks.negative
+        marked = positive if not marked.any() else marked
+    elif marked.any():
+        positive, negative = _of_points(session, item, marked, marks.negative)
+    else:
+        raise InputError("Nothing is marked as the object: add a point or a box on it")
+    negative = negative & ~positive
+    if not negative.any():
+        raise InputError("All of the image is marked as the object: mark less of it, or something beside it")
+    share = _classified(session, item, positive, negative)
+    chosen = ((share > 0.5) | marks.positive) & marks.inside & ~marks.negative
     parts, _ = ndimage.label(chosen)
-    touched = np.setdiff1d(np.unique(parts[positive & chosen]), 0)
+    touched = np.setdiff1d(np.unique(parts[marked & chosen]), 0)
     mask: Mask = np.isin(parts, touched)
-    return mask, float(certainty[mask].mean()) if mask.any() else 0.0
+    return mask, float(share[mask].mean()) if mask.any() else 0.0
+
+
+def _of_box(inside: Mask) -> tuple[Mask, Mask]:
+    """Seeds of a box: an ellipse in its middle, and its surroundings, as wide as it is."""
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    y, x = np.mgrid[: inside.shape[0], : inside.shape[1]] + 0.5
+    y, x = (2 * y - top - bottom) / (bottom - top), (2 * x - left - right) / (right - left)
+    near = (np.abs(y) <= 1 + 2 * _AROUND) & (np.abs(x) <= 1 + 2 * _AROUND)
+    return inside & (np.hypot(y, x) < _CORE), near & ~inside
+
+
+def _of_points(session: Session, item: int, marked: Mask, beside: Mask) -> tuple[Mask, Mask]:
+    """Seeds of points: what is like them, and what is not or is more like what is marked beside the object."""
+    like = _similarity(session, item, marked)
+    low = otsu(like)
+    above = like[like > low]
+    high = otsu(above) if above.size else low
+    positive, negative = like > high, like <= low
+    if beside.any():
+        other = _similarity(session, item, beside) > like
+        positive, negative = positive & ~other, negative | other
+    return (positive | marked) & ~beside, (negative | beside) & ~marked
 
 
 def _classified(session: Session, item: int, positive: Mask, negative: Mask) -> _FIELD:

@@ -121,7 +121,10 @@ export class Cards {
   }
 
   reveal(number) {
-    this.cards.get(number)?.scrollIntoView({ block: "nearest", inline: "center", behavior: "auto" });
+    const { root } = this, card = this.cards.get(number);
+    if (!card) return; // the page itself, which scrolls in a low window, stays where it is
+    root.scrollLeft = card.offsetLeft - root.offsetLeft - (root.clientWidth - card.offsetWidth) / 2;
+    root.scrollTop = card.offsetTop - root.offsetTop - (root.clientHeight - card.offsetHeight) / 2;
   }
 
   key(event) {

@@ -197,7 +197,9 @@ function followRun(propagation) {
 
 function showSaved() {
   const count = queue.waiting.length, late = queue.failures > 0;
-  $("saved").textContent = late ? `${count} edit${count === 1 ? "" : "s"} wait for the server` : count ? "saving" : "saved";
+  // of one width whatever it says: the image must not move under the brush
+  $("saved").textContent = late ? `${count} unsaved` : count ? "saving" : "saved";
+  $("saved").title = late ? `${count} edit${count === 1 ? "" : "s"} wait for the server, kept in this browser` : "";
   $("saved").className = late ? "saved bad" : count ? "saved busy" : "saved";
 }
 

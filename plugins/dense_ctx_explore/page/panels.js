@@ -88,13 +88,14 @@ function drawClasses() {
     const row = document.createElement("li");
     row.dataset.id = each.id;
     row.setAttribute("role", "none");
-    row.innerHTML = `<button role="radio" title="Double click to change"><i></i><span></span><kbd></kbd></button>
+    row.innerHTML = `<button role="radio"><i></i><span></span><kbd></kbd></button>
       <button class="icon edit" data-act="rename"><svg><use href="#i-pen"/></svg></button>
       <button class="icon edit" data-act="remove"><svg><use href="#i-cross"/></svg></button>`;
     const [radio, edit, remove] = row.children;
     radio.dataset.id = each.id;
     radio.querySelector("i").style.background = each.colour;
     radio.querySelector("span").textContent = each.name;
+    radio.title = `${each.name}: double click to change`;
     radio.querySelector("kbd").textContent = index < 9 ? index + 1 : "";
     edit.ariaLabel = `Change ${each.name}`;
     remove.ariaLabel = `Remove ${each.name} and its strokes`;

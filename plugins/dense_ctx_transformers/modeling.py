@@ -1,0 +1,143 @@
+"""Models: features, maps of the backbone, and segmentation by a trained head or a fitted predictor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from dense_ctx_predict import Predictor
+from dense_ctx_predict.head import meaning, output_of
+from torch import Tensor
+from torch.nn import functional
+from transformers.modeling_outputs import BackboneOutput, SemanticSegmenterOutput
+from transformers.utils.generic import ModelOutput
+from typing_extensions import Self
+
+from dense_ctx.errors import ConfigError, InputError
+from dense_ctx.images import resized
+from dense_ctx.model import DenseModel
+
+from .configuration import DenseConfig
+from .opening import Opened
+
+
+@dataclass
+class DenseOutput(ModelOutput):
+    """last_hidden_state: [B, h*w, C], the deepest map row by row. pooler_output: [B, C], or None.
+
+    pixels: [B, dim, H, W], a vector for every pixel.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    pixels: Tensor | None = None
+
+
+class DenseFeatureModel(Opened):
+    """`AutoModel`: features of every pixel, and of every cell of the deepest map."""
+
+    def forward(self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any) -> Any:
+        """Features of images [B, 3, H, W] in [0, 1], of any size."""
+        features = self.dense(pixel_values)
+        output = DenseOutput(features.patches.flatten(2).transpose(1, 2), features.cls, features.pixels)
+        return output.to_tuple() if return_dict is False else output
+
+
+class DenseBackbone(Opened):
+    """`AutoBackbone`: the maps of the backbone that `config.out_indices` chooses, in that order; default all.
+
+    channels, strides: of the maps.
+
+    Raises:
+        InputError: an index that is none of its maps.
+    """
+
+    def __init__(self, config: DenseConfig, dense: DenseModel | None = None) -> None:
+        super().__init__(config, dense)
+        count = len(self.dense.backbone.dims)
+        chosen = range(count) if config.out_indices is None else config.out_indices
+        if wrong := [index for index in chosen if not -count <= index < count]:
+            raise InputError(f"out_indices={list(chosen)}: the backbone has {count} maps, and {wrong[0]} is none")
+        self.out_indices = [index % count for index in chosen]
+        self.stage_names = [f"map{index}" for index in range(count)]
+        self.out_features = [self.stage_names[index] for index in self.out_indices]
+        self.channels = [self.dense.backbone.dims[index] for index in self.out_indices]
+        self.strides = [self.dense.backbone.strides[index] for index in self.out_indices]
+
+    def forward(self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any) -> Any:
+        """Maps [B, C, h, w] of images [B, 3, H, W] in [0, 1], padded to the stride at the right and below."""
+        maps = self.dense.encode(pixel_values)[0].maps
+        chosen: Any = tuple(maps[index] for index in self.out_indices)
+        output = BackboneOutput(feature_maps=chosen)
+        return output.to_tuple() if return_dict is False else output
+
+
+class DenseForSemanticSegmentation(Opened):
+    """`AutoModelForSemanticSegmentation`: a trained head, or a predictor that was fitted to examples.
+
+    predictor: the Predictor; None for a new head that trains.
+    """
+
+    def __init__(
+        self, config: DenseConfig, dense: DenseModel | None = None, predictor: Predictor | None = None
+    ) -> None:
+        super().__init__(config, dense)
+        self.predictor = predictor
+        if predictor is None and output_of(self.dense).task != "segmentation":
+            raise ConfigError(f"The head predicts {output_of(self.dense).task}, and no classes")
+
+    @classmethod
+    def open(cls, name: str | os.PathLike[str], config: DenseConfig, options: dict[str, Any]) -> Self:
+        """A predictor if the folder is one; otherwise a model with a trained head."""
+        predictor = Predictor.from_pretrained(name, **options)
+        if predictor.task != "segmentation":
+            raise ConfigError(f"{name} predicts {predictor.task}, and no classes")
+        return cls(config, predictor.model, predictor if predictor.context is not None else None)
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Logits of images [B, 3, H, W] in [0, 1]: logarithms of the probabilities, [B, K, H, W].
+
+        Args:
+            labels: int64 [B, H, W], channels; 255 is ignored. Gives the mean cross-entropy as loss.
+
+        Raises:
+            InputError: labels for a fitted predictor, which does not train; labels of another size.
+        """
+        if self.predictor is not None:
+            if labels is not None:
+                raise InputError("This predictor was fitted to examples and does not train: leave labels out")
+            scores = [self.predictor.scores(image) for image in pixel_values.float().clamp(0, 1)]
+            logits = torch.stack(scores).clamp_min(torch.finfo(torch.float32).tiny).log().to(pixel_values.device)
+        else:
+            logits = self._head(pixel_values)
+        loss = None
+        if labels is not None:
+            if labels.shape != (len(logits), *logits.shape[-2:]):
+                raise InputError(
+                    f"labels are [B, H, W] of the images, {tuple(pixel_values.shape)}; got {tuple(labels.shape)}"
+                )
+            loss = functional.nll_loss(logits, labels.long(), ignore_index=255)
+        output = SemanticSegmenterOutput(loss=loss, logits=logits)
+        return output.to_tuple() if return_dict is False else output
+
+    def _head(self, images: Tensor) -> Tensor:
+        output, size = output_of(self.dense), (images.shape[-2], images.shape[-1])
+        small = images if output.image_size is None else resized(images, output.image_size)
+        features, padded = self.dense.encode(small)
+        channels = self.dense.decode(features, padded, (small.shape[-2], small.shape[-1]), output.size).float()
+        values = meaning(
+            channels[:, : len(output.classes)], replace(output, task="regression", classes=(), sigmoid=False), size
+        )
+        return values.log_softmax(1)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write the folder of the predictor, or of the model with its head."""
+        if self.predictor is None:
+            return super().save_pretrained(save_directory, **kwargs)
+        kwargs.pop("state_dict", None)
+        self.predictor.save(save_directory, **kwargs)
+        return None

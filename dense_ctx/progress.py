@@ -8,9 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any, TextIO, TypeVar
-
-A, B = TypeVar("A"), TypeVar("B")
+from typing import Any, TextIO
 
 MOMENT, PERIOD = 0.5, 30.0  # seconds: shorter work shows no bar; between two lines of a log file, and before the first
 
@@ -50,13 +48,12 @@ def steps(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
     return progress(items, total, what, unit, row=1) if _shown.get() and total > 1 else items
 
 
-def ahead(read: Callable[[A], B], items: Iterable[A], depth: int = 2) -> Iterator[B]:
+def ahead(read: Callable[[Any], Any], items: Iterable[Any], depth: int = 2) -> Iterator[Any]:
     """`read` of each item, in order, by a thread that is up to `depth` ahead: it decodes while the device computes.
 
     One thread, so that what it reads from need not bear several; an error comes where its result would.
     """
-    waiting: deque[Future[B]] = deque()
-    pool = ThreadPoolExecutor(1, "dense_ctx reading ahead")
+    waiting, pool = deque[Future[Any]](), ThreadPoolExecutor(1)
     try:
         for item in items:
             waiting.append(pool.submit(read, item))

@@ -166,7 +166,7 @@ def fill_cache(
     settings = _settings(backbone, images, size, layers, name)
     cache = _disk_cache(folder, settings)
     cache.check()
-    one = _encode(backbone, images, range(1), settings, _read(images, range(1), settings))
+    one = _encode(backbone, _read(images, range(1), settings), images.names[:1], settings)
     shapes = {key: list(value.shape[1:]) for key, value in one.items()}
 
     shards = enumerate(_shards(len(images)).items())
@@ -183,7 +183,7 @@ def fill_cache(
     read = ahead(lambda pair: _read(images, pair[1], settings), batches)
     with progress(None, sum(share.values()), "features") as bar:
         for (span, indices), stacked in zip(batches, read, strict=True):
-            for key, value in _encode(backbone, images, indices, settings, stacked).items():
+            for key, value in _encode(backbone, stacked, [images.names[i] for i in indices], settings).items():
                 parts.setdefault(key, []).append(value)
             bar.update(len(indices))
             if indices.stop == span.stop:
@@ -262,9 +262,7 @@ def _read(images: ImageSet, indices: range, settings: dict[str, Any]) -> Tensor:
 
 
 @torch.no_grad()
-def _encode(
-    backbone: Backbone, images: ImageSet, indices: range, settings: dict[str, Any], stacked: Tensor
-) -> dict[str, Tensor]:
+def _encode(backbone: Backbone, stacked: Tensor, names: Sequence[str], settings: dict[str, Any]) -> dict[str, Tensor]:
     first = next(backbone.parameters(), None)
     device, dtype = (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
     stacked = (stacked.pin_memory() if device.type == "cuda" else stacked).to(device, non_blocking=True)
@@ -280,6 +278,5 @@ def _encode(
     halves = {key: value.to(device="cpu", dtype=torch.float16).contiguous() for key, value in tensors.items()}
     for key, value in halves.items():
         if not bool(value.isfinite().all()):
-            names = ", ".join(images.names[index] for index in indices)
-            raise InputError(f"{key} of {names}: NaN, infinity or values beyond 65504 do not fit float16")
+            raise InputError(f"{key} of {', '.join(names)}: NaN, infinity or values beyond 65504 do not fit float16")
     return halves

@@ -7,10 +7,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from dense_ctx_datasets.geometric_files import read_depth, read_normals
 from PIL import Image, ImageDraw
 
 from dense_ctx import cli
-from dense_ctx.data.geometric import read_depth, read_normals
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.images import load_mask
 

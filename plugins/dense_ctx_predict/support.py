@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dense_ctx_datasets.geometric_files import metres, read_depth, read_normals
 from torch import Tensor
 
 from dense_ctx import InContext, registry
 from dense_ctx.config import Part, Quantity
-from dense_ctx.data.geometric import metres, read_depth, read_normals
 from dense_ctx.data.video import IMAGE_SUFFIXES
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import open_image

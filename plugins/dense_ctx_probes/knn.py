@@ -20,7 +20,7 @@ from dense_ctx.persistence.tensors import require_state
 from .resident import Resident
 from .targets import at_size, check
 
-_CELLS = 16_384
+CELLS = 16_384  # of an image, at most
 
 
 class KnnProbe(Probe):
@@ -111,7 +111,7 @@ class KnnProbe(Probe):
 
     def _step(self, grid: Tensor, share: float) -> int:
         """Pixels per side of a cell of a grid [..., H, W] of which a share is annotated, or to be predicted (1)."""
-        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] / _CELLS))
+        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] / CELLS))
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""

@@ -3,7 +3,8 @@
     python benchmarks/track.py [--height 60 --width 107 --dim 384 --frames 8 --rounds 5]
 
 Both see the same clip. Memory is of a process of its own: what a step adds beside the context's features, which both
-hold (79 MB at the default size); time is taken turn about in one process.
+hold (79 MB at the default size); time is taken turn about in one process. "float32" is ours without the first look in
+bfloat16, as on a processor that has no instructions for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from common import in_process, in_turn, machine, parse, peak_mb_since, ratio, reset_peak, same
+from dense_ctx_probes import local_knn
 from dense_ctx_probes.local_knn import Propagator
 
 
@@ -56,7 +58,19 @@ class Dense:
         return result
 
 
-SIDES: dict[str, Any] = {"dense": Dense, "ours": Propagator}
+def in_float32(*args: Any, **options: Any) -> Propagator:
+    """Ours without the first look."""
+    propagator = Propagator(*args, **options)
+    local_knn.multiplies_bfloat16, plain = (lambda device: False), local_knn.multiplies_bfloat16
+    try:
+        propagator._place(torch.device("cpu"))
+    finally:
+        local_knn.multiplies_bfloat16 = plain
+    propagator._place = lambda device: None  # type: ignore[method-assign]
+    return propagator
+
+
+SIDES: dict[str, Any] = {"dense": Dense, "float32": in_float32, "ours": Propagator}
 
 
 def peak(side: str, *size: int) -> float:
@@ -74,22 +88,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("height", 60), ("width", 107), ("dim", 384), ("frames", 8), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--sides", nargs="+", choices=[*SIDES], default=[*SIDES], help="the last one is ours")
+    parser.add_argument("--cpu", action="store_true", help="seconds of the processor, of all threads, not of the wall")
     args = parse(parser, height=30, width=40, dim=16, frames=3, rounds=1)
     size = (args.height, args.width, args.dim, args.frames)
     print(f"{args.height} x {args.width} grid, {args.dim} channels, {args.frames} context frames; {machine()}")
     features, labels = clip(*size)
-    sides = {name: side(features[0], labels, n_last_frames=args.frames - 1) for name, side in SIDES.items()}
+    sides = {name: SIDES[name](features[0], labels, n_last_frames=args.frames - 1) for name in args.sides}
     difference = 0.0
     for frame in features[1:]:  # fills the context
-        one, other = (side.step(frame) for side in sides.values())
-        difference = max(difference, float((one - other).abs().max()))
+        first, *others = (side.step(frame) for side in sides.values())
+        difference = max(difference, *(float((first - other).abs().max()) for other in others))
     same(difference, 1e-5, "soft labels")
-    seconds = in_turn({n: lambda side=side: side.step(features[-1]) for n, side in sides.items()}, args.rounds)
+    work = {name: lambda side=side: side.step(features[-1]) for name, side in sides.items()}
+    seconds = in_turn(work, args.rounds, args.cpu)
     memory = {name: in_process(peak, name, *size) for name in sides}
     for name in sides:
-        print(f"{name:6}{statistics.median(seconds[name]):8.3f} s a frame, median {memory[name]:8.0f} MB")
-    print(f"dense / ours, time {ratio(seconds['dense'], seconds['ours'])}")
-    print(f"dense / ours, memory {memory['dense'] / max(memory['ours'], 1):.1f}")
+        print(f"{name:8}{statistics.median(seconds[name]):8.3f} s a frame, median {memory[name]:8.0f} MB")
+    for name in args.sides[:-1]:
+        print(f"{name} / ours, time {ratio(seconds[name], seconds['ours'])}")
+        print(f"{name} / ours, memory {memory[name] / max(memory['ours'], 1):.1f}")
     print(f"largest difference of the soft labels {difference:.1e} over {args.frames} steps")
 
 

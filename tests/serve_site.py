@@ -38,14 +38,18 @@ def encoded(values, kind="PNG"):
 
 @contextlib.contextmanager
 def site(folder=None, studio=None, head=None, token=None, method="ridge", form="labelme", **options):
-    """A client of a server. folder: of label files. studio: the address of a Label Studio. options: of `Studio`."""
-    source = None if folder is None else LabelFolder(folder, parse_part(form), folder)
+    """A client of a server. folder: of label files. studio: the address of a Label Studio. images: their folder.
+
+    options: of `Studio`.
+    """
+    images = options.pop("images", None)
+    source = None if folder is None else LabelFolder(folder, parse_part(form), images or folder)
     feature_model = model() if head is None else head.model
     desk = Desk(feature_model, head, parse_part(method), "500MB", source)
     try:
         projects = None
         if studio is not None:
-            options = {"images": None, "unlabelled": None, **options}
+            options = {"images": images, "unlabelled": None, **options}
             projects = Studio(desk, StudioApi(studio, options.pop("key", TOKEN)), **options)
         app = application(desk, projects, LOOPBACK, token=token)
         with TestClient(app, base_url=BASE) as client:

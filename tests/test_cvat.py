@@ -118,6 +118,30 @@ def test_min_area_leaves_out_small_regions_alone(folder):
     assert not any(mask[2:4, 70:73].any() for mask in large)
 
 
+def test_a_tolerance_saves_points(folder, tmp_path):
+    y, x = np.mgrid[:48, :80]
+    disc = (y - 24) ** 2 + (x - 40) ** 2 < 300
+    (ring,) = shapes.outlines(disc)
+    exact, coarse = shapes.polygon_points(ring), shapes.polygon_points(ring, 1.0)
+    assert len(coarse) < len(exact) / 2
+    close = shapes.mask_of("polygon", coarse, disc.shape)
+    assert (close & disc).sum() / (close | disc).sum() > 0.9
+    speck = np.zeros((48, 80), dtype=bool)
+    speck[3, 4] = True
+    assert len(shapes.polygon_points(shapes.outlines(speck)[0], 5.0)) >= 6
+
+    def points(tolerance):
+        function = detection.create(str(folder / "predictor"), shape="polygon", tolerance=tolerance)
+        return sum(len(s.points) for s in function.detect(Context(frame_name="a", conf_threshold=0.9), scene(1)))
+
+    def tracked(tolerance):
+        function = tracking.create(PLAIN, stride=4, tolerance=tolerance)
+        return len(carried(function, "polygon", disc, frames(2))[0].points)
+
+    assert points(1.5) < points(0.0)
+    assert tracked(1.5) < tracked(0.0)
+
+
 def test_the_largest_regions_come_first_and_holes_stay_open():
     mask = np.zeros((30, 40), dtype=bool)
     mask[2:20, 3:30] = True
@@ -182,6 +206,8 @@ def test_refused_predictors(tmp_path):
         (lambda: detection.create(PLAIN), "has features but no trained head: give annotated examples"),
         (lambda: detection.create(depth, shape="box"), "shape='box': expected mask or polygon"),
         (lambda: detection.create(depth, min_area=-1), "min_area=-1"),
+        (lambda: detection.create(depth, tolerance=-1.0), "tolerance=-1.0"),
+        (lambda: tracking.create(PLAIN, tolerance=float("nan")), "tolerance=nan"),
         (lambda: detection.create(depth, min_area="9"), "min_area is int; got str"),
         (lambda: detection.create(str(tmp_path / "missing")), "missing"),
     ]
@@ -315,14 +341,24 @@ def test_clicks_give_the_object_that_was_clicked():
     assert (clicked(function, session, [(30, 20)], [(50, 20)]) == one).all()  # nothing of the call between is left
 
 
-def test_a_box_says_what_is_background_and_where_the_object_ends():
+def test_a_box_limits_the_answer():
     function = interaction.create(PLAIN)
     session = function.preprocess_image(None, two_boxes())
-    mask = clicked(function, session, [(30, 20)], box=((18, 10), (42, 32)))
-    assert (mask == (truth() == 4)).mean() > 0.98
-    everywhere = clicked(function, session, [(30, 20), (66, 20)], box=((0, 0), (80, 32)))
-    assert not everywhere[32:].any()
-    assert everywhere[12:30, 56:76].mean() > 0.9
+    free = clicked(function, session, [(30, 20)], [(50, 20)])
+    part = clicked(function, session, [(30, 20)], [(50, 20)], box=((18, 10), (42, 24)))
+    assert not part[24:].any()
+    assert (part[10:24, 18:42] == free[10:24, 18:42]).all()  # nothing is learnt from the box
+    assert part.sum() > 0.9 * 12 * 20
+
+
+def test_the_method_counts():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8))
+    points = []
+    for method in ("ridge", "knn(k=5)", "knn(k=1)"):
+        function = interaction.create(PLAIN, method=method)
+        session = function.preprocess_image(None, image)
+        points.append(function.detect(None, session, Prompts([(30, 20)], [(50, 20)]))[0].points)
+    assert points[0] != points[1] != points[2]
 
 
 def test_the_radius_counts():
@@ -343,9 +379,10 @@ def test_refused_clicks():
     cases = [
         (Prompts([(90, 2)], [(5, 5)]), r"\(90, 2\) is outside of the image of 80 x 48"),
         (Prompts([(float("nan"), 2)], [(5, 5)]), "outside of the image"),
-        (Prompts([(30, 20)]), "no pixel beside the object, or a box around it"),
+        (Prompts([(30, 20)]), "no pixel beside the object: add a point"),
         (Prompts([], [(30, 20)]), "no pixel on the object"),
         (Prompts([(30, 20)], [(30, 20)]), "no pixel on the object"),
+        (Prompts([(30, 20)], [], ((20, 12), (40, 22))), "no pixel beside the object"),
         (Prompts([(70, 40)], [], ((20, 12), (40, 22))), r"\(70, 40\) of the object is outside of its box"),
         (Prompts([(30, 20)], [], ((40, 22), (40, 22))), "holds no pixel"),
     ]
@@ -356,11 +393,32 @@ def test_refused_clicks():
         function.preprocess_image(None, scene().convert("I"))
     for options, message in [
         ({"radius": 0.0}, "radius=0.0"),
+        ({"method": "nearest"}, "nearest"),
+        ({"method": "ridge(k=3)"}, "k"),
         ({"model": "no-such-model"}, "no-such-model"),
         ({"device": "no-such-device"}, "no-such-device"),
     ]:
         with pytest.raises(DenseCtxError, match=message):
             interaction.create(**{"model": PLAIN, **options})
+
+
+def test_an_export_of_cvat_becomes_a_function_for_the_rest(tmp_path):
+    from dense_ctx import cli, registry
+
+    (tmp_path / "photos").mkdir()
+    scene().save(tmp_path / "photos" / "a.png")
+    names = ["background", "red box", "green box"]
+    labels = np.select([truth() == 4, truth() == 9], [1, 2], 0).astype(np.uint8)
+    colours = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
+    writer = registry().create("label-format", "cvat", shape="polygon")
+    export = writer.write_maps(tmp_path / "annotations.xml", names, colours, [("a.png", labels, None)])
+    words = ["--labels-in", export, "--images", tmp_path / "photos", "--save", tmp_path / "boxes"]
+    assert cli.main(["predict", "--model", PLAIN, "--method", "ridge", *map(str, words)]) == 0
+    function = detection.create(str(tmp_path / "boxes"))
+    assert [label.name for label in function.spec.labels] == names[1:]
+    method, uploaded = annotated(function, tmp_path=tmp_path)
+    assert method == "PATCH"
+    assert {s["label_id"] for s in uploaded} == {100, 101}
 
 
 def commands():

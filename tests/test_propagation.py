@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_predict import track
-from dense_ctx_probes.local_knn import Propagator, _normalized, _propagate, soft_to_labels
+from dense_ctx_probes.local_knn import Propagator, _normalized, soft_to_labels
+from dense_ctx_probes.local_knn_tiles import Context, propagated
 from dense_ctx_probes.local_windows import Windows
 
 from dense_ctx import AutoDenseModel
@@ -73,7 +74,7 @@ def test_all_tiles_at_once_equal_one_after_the_other(monkeypatch, height, width,
     if memory == 1:
         monkeypatch.setattr(windows, "parts", lambda *_: [slice(i, i + 1) for i in range(len(windows.near))])
     for empty in (None, blank):
-        expected = _propagate(query, keys, values, empty, radius, 4, 0.1)
+        expected = propagated(query, Context(keys, values, empty, None), radius, 4, 0.1)
         found = windows.propagate(query, keys, values, empty, 4, 0.1)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     if radius > 1:
@@ -82,10 +83,9 @@ def test_all_tiles_at_once_equal_one_after_the_other(monkeypatch, height, width,
 
 def test_similarities_keep_to_the_memory_there_is(monkeypatch):
     windows = Windows(40, 41, 2, torch.device("cpu"))
-    windows.device = torch.device("cuda")
     taken = {}
     for free in (80 << 30, 40 << 20, 1):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        monkeypatch.setattr("dense_ctx_probes.local_windows.free_memory", lambda device, free=free: free)
         parts = windows.parts(9, 384)
         assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
         assert (parts[0].start, parts[-1].stop) == (0, len(windows.near))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ def test_points_beside_and_boxes(client):
         client, uri(two), marks=[point(30, 20), {"type": "rectangle", "data": [30, 24, 44, 36], "label": 0}]
     )
     assert not painted(rings_of(removed))[26:34, 32:42].any()
+
+
+def test_the_same_picture_by_two_requests_at_once(client):
+    image, answers = uri(picture()), []
+
+    def ask():
+        answers.append(predict(client, image, marks=[point(30, 20)]))
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({json.dumps(rings_of(answer)) for answer in answers}) == 1
+    assert len(answers) == 6
 
 
 def test_fineness_leaves_points_out(client):
@@ -308,6 +324,17 @@ def test_the_token_as_each_tool_sends_it(capsys):
         ):  # fmt: skip
             assert client.get("/v1/models", headers=headers).status_code == status, headers
     assert "GET /v1/models: no token; expected the token that was printed" in capsys.readouterr().err
+
+
+def test_images_beside_another_folder(tmp_path, folder):
+    annotated(folder, 0)
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (folder / "photo0.json").rename(labels / "photo0.json")
+    with site(labels, images=folder) as client:
+        assert overlap(painted(rings_of(predict(client, uri(picture(3, 1)), "classes"))), box(3)) > 0.85
+    with site(labels) as client:
+        assert "photo0.png" in predict(client, uri(picture()), "classes").json()["error"]["message"]
 
 
 def test_folders_that_are_none(tmp_path, folder):

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import urllib.request
 
+import numpy as np
 import pytest
-from explore_site import photos
+from dense_ctx_predict import Predictor
+from explore_site import HEIGHT, WIDTH, model, photos, picture
 from serve_site import TOKEN, fake_studio
 from test_serve_studio import trained_head
 
-from dense_ctx import cli
+from dense_ctx import InContext, cli
 from dense_ctx.model_spec import DEFAULT_MODEL
 
 MODEL = "rgb-xy+upsample"
@@ -121,6 +123,15 @@ def test_a_saved_predictor_predicts_by_itself(tmp_path, capsys):
                                    "leave it out\n")  # fmt: skip
     with Served(model=str(saved)) as server:
         assert server.ask("/v1/models")["data"]["classes"]["classes"] == ["box"]
+
+
+def test_a_predictor_of_depth_is_refused(tmp_path, capsys):
+    metres = np.ones((HEIGHT, WIDTH), np.float32) * 2.5
+    context = InContext(model(), "ridge", "regression").fit(picture(), metres)
+    saved = Predictor(context, "depth").save(tmp_path / "predictor")
+    status, errors = run(capsys, "--model", saved)
+    assert status == 2
+    assert errors == "error: The model predicts depth; annotation tools take classes: name a model of classes\n"
 
 
 def test_the_default_model(capsys):

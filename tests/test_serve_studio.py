@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from dense_ctx_predict import Predictor
 from dense_ctx_serve import studio
+from dense_ctx_serve.pictures import StoredPictures
 from explore_site import HEIGHT, WIDTH, box, picture
 from PIL import Image
 from serve_site import CONFIG, brush, encoded, fake_studio, keypoint, mask_of, overlap, refusal, site
@@ -238,7 +239,15 @@ def test_images_that_cannot_be_had(client, label_studio, tmp_path):
 def test_regions_of_another_size_or_class(client, label_studio):
     label_studio.annotate(0, [brush(np.ones((9, 9), bool), "box")])
     response = ask(client, label_studio, [1])
-    assert "regions are of an image of 9 x 9 (H x W), not 48 x 64" in response.json()["error"]["message"]
+    assert response.status_code == 422
+    assert "task 10: The labels of its image are 9 x 9 (H x W); the image is 48 x 64" in refusal(response).message
+    damaged = brush(box(), "box")
+    damaged["value"]["rle"] = damaged["value"]["rle"][:20]
+    label_studio.annotate(0, [damaged])
+    hook(client)
+    error = refusal(ask(client, label_studio, [1]))
+    assert (error.status, error.next) == (422, "annotate it again")
+    assert "its rle is cut short" in error.given
     label_studio.annotate(0, [brush(box(), "cat")])
     hook(client)
     assert "There is no class 'cat'" in ask(client, label_studio, [1]).json()["error"]["message"]
@@ -359,3 +368,36 @@ def test_a_model_of_depth_is_refused():
     head = Predictor(InContext(feature_model, "ridge", "regression").fit(picture(), metres), "depth")
     with pytest.raises(InputError, match="predicts depth; annotation tools take classes"), site(head=head):
         pass
+
+
+def test_setup_answers_in_time(client, label_studio, monkeypatch):
+    label_studio.annotate(0)
+    release = threading.Event()
+    answer = label_studio.answer
+    monkeypatch.setattr(label_studio, "answer", lambda path: release.wait(20) and answer(path))
+    monkeypatch.setattr(studio, "SETUP_SECONDS", 0.05)
+    body = {"project": PROJECT, "schema": CONFIG}
+    assert client.post("/setup", json=body).json() == {"model_version": "dense_ctx"}
+    release.set()
+    version = ask(client, label_studio, [1]).json()["model_version"]
+    assert client.post("/setup", json=body).json() == {"model_version": version}
+
+
+def test_another_name_of_the_control_is_followed(client, label_studio):
+    label_studio.annotate(0)
+    ask(client, label_studio, [1])
+    label_studio.configs[1] = CONFIG.replace('name="tag"', 'name="mask"')
+    hook(client, "PROJECT_UPDATED")
+    (region,) = ask(client, label_studio, [1]).json()["results"][0]["result"]
+    assert region["from_name"] == "mask"
+
+
+def test_fetched_pictures_stay_within_a_budget(tmp_path):
+    stored = StoredPictures(tmp_path, budget=3 * len(encoded(picture())))
+    for number in (0, 1, 0, 2, 3, 4):
+        path = stored.get(f"/data/{number}.png", lambda: encoded(picture()), "The image")
+        assert path.exists()
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(InputError, match="a picture that can be read"):
+        stored.get("/data/9.png", lambda: b"nothing", "The image")
+    assert len(list(tmp_path.iterdir())) == 3

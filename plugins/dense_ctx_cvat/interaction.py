@@ -9,8 +9,11 @@ import numpy as np
 from dense_ctx_labels.raster import Mask, box, draw, fill
 from dense_ctx_labels.records import mask_in
 from dense_ctx_session import Session
+from dense_ctx_session.reading import RIDGE
 from scipy import ndimage
 
+from dense_ctx import registry
+from dense_ctx.config import parse_part
 from dense_ctx.errors import InputError
 from dense_ctx.gateway import gateway
 from dense_ctx.interfaces import Size
@@ -29,10 +32,12 @@ class Interaction:
     """A `cvat_sdk.auto_annotation.InteractionFunction`: points on the object, points beside it, and perhaps a box.
 
     The features of an image are computed once. All that looks like the object belongs to it in a session; what comes
-    back here are the connected regions with a point in them, so that one of several like objects can be asked for.
+    back here are the connected regions with a point in them, so that one of several like objects can be asked for. A
+    box limits the answer; nothing is learnt from it, since beside it may be objects that look the same.
 
     Args:
         model: any model or backbone, as `dense-ctx explore --model`.
+        method: a registered probe that learns from the points, NAME or NAME(key=value, ...), see `Session`.
         radius: of the disc that a point stands for, in pixels.
         device: cpu, cuda, cuda:1, mps, or the best available ("auto").
 
@@ -41,7 +46,11 @@ class Interaction:
     """
 
     @gateway
-    def __init__(self, model: str = DEFAULT_MODEL, *, radius: float = 3.0, device: str = "auto") -> None:
+    def __init__(
+        self, model: str = DEFAULT_MODEL, *, method: str = RIDGE, radius: float = 3.0, device: str = "auto"
+    ) -> None:
+        self._method = parse_part(method)
+        registry().bind("probe", self._method.name, **self._method.args)
         if not 0 < radius <= 1000:
             raise InputError(f"radius={radius}: expected above 0 and at most 1000 pixels")
         self._model, self._radius = open_model(model, device), radius
@@ -51,7 +60,7 @@ class Interaction:
     @gateway
     def preprocess_image(self, context: cvat.InteractionFunctionContext, image: Image) -> Session:
         """A session of the image, with its features. Raises InputError: an image of a mode that is not read."""
-        session = Session(self._model, [image], classes=["background", "object"])
+        session = Session(self._model, [image], method=self._method, classes=["background", "object"])
         session.labels(0)
         return session
 
@@ -84,9 +93,6 @@ class Interaction:
         """What the prompts say, uint8 [H, W]; `inside`: of the box."""
         size = (inside.shape[0], inside.shape[1])
         drawn = np.full(size, UNKNOWN, dtype=np.uint8)
-        if prompts.bounding_box is not None:
-            # a frame around it: farther away may be objects that look the same, which must not be learnt as background
-            drawn[_of_box(prompts.bounding_box, size, 2 * self._radius) & ~inside] = BACKGROUND
         for x, y in prompts.pos_points:
             disc = self._disc((x, y), size)
             if not inside[min(int(y), size[0] - 1), min(int(x), size[1] - 1)]:
@@ -94,7 +100,7 @@ class Interaction:
             drawn[disc & inside] = OBJECT
         for point in prompts.neg_points:
             drawn[self._disc(point, size)] = BACKGROUND
-        for value, name in ((OBJECT, "on the object"), (BACKGROUND, "beside the object, or a box around it")):
+        for value, name in ((OBJECT, "on the object"), (BACKGROUND, "beside the object")):
             if not (drawn == value).any():
                 raise InputError(f"There is no pixel {name}: add a point")
         return drawn
@@ -106,10 +112,10 @@ class Interaction:
         return draw(np.array([[x, y]], dtype=np.float64), 2 * self._radius, size)
 
 
-def _of_box(corners: Sequence[Sequence[float]], size: Size, margin: float = 0.0) -> Mask:
-    """The pixels of a box, enlarged by a margin on each side: bool [H, W]."""
+def _of_box(corners: Sequence[Sequence[float]], size: Size) -> Mask:
+    """The pixels of a box, bool [H, W]."""
     (left, top), (right, bottom) = corners
-    mask, x, y = fill([box(left - margin, top - margin, right + margin, bottom + margin)], size)
+    mask, x, y = fill([box(left, top, right, bottom)], size)
     if not mask.any():
         raise InputError(f"The box from ({left:.6g}, {top:.6g}) to ({right:.6g}, {bottom:.6g}) holds no pixel")
     return mask_in(mask, (x, y), size)

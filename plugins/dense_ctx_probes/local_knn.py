@@ -6,7 +6,7 @@ Each cell of a frame looks at the cells within a window around it in the first f
 similar, jointly over all those frames, vote with exp(cosine / temperature).
 
 The window is small against the frame, so similarities are computed for tiles of queries against the tile and its margin
-only: the same numbers as the dense affinity at a fraction of its time and memory.
+only (`local_knn_tiles`): the same numbers as the dense affinity at a fraction of its time and memory.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch.nn import functional
 from dense_ctx.errors import InputError
 from dense_ctx.images import nearest
 
+from .local_knn_tiles import Context, Rounded, propagated
 from .local_windows import Windows
-
-_TILE = (8, 12)  # rows and columns of queries of a tile: the fastest of several at a 60 x 107 grid
+from .retrieval_blocks import multiplies_bfloat16
 
 
 class Propagator:
@@ -67,6 +67,7 @@ class Propagator:
         self._values = labels.new_empty(self._slots, height, width, labels.shape[1], dtype=torch.float32)
         self._keys[:count] = _normalized(features)
         self._values[:count] = labels.movedim(1, -1)
+        self._rounded: Rounded | None = None
         blank = labels.sum(1) == 0
         self._blank = blank if bool(blank.any()) else None
         if self._blank is not None and bool(blank.all()):
@@ -86,84 +87,43 @@ class Propagator:
             raise InputError(
                 f"The frame's features are {list(features.shape)}; the first frame's were {[channels, height, width]}"
             )
-        device = features.device  # the clip goes on where its frames are
-        self._keys, self._values = self._keys.to(device), self._values.to(device)
-        self._blank = None if self._blank is None else self._blank.to(device)
+        self._place(features.device)
         query = _normalized(features[None])[0]
         frames = min(self._steps + self._first, self._slots)
         keys, values = self._keys[:frames], self._values[:frames]
         labels = None
-        if device.type != "cpu":
-            if self._windows is None or self._windows.device != device:
-                self._windows = Windows(height, width, self.radius, device)
+        if query.device.type != "cpu":
+            if self._windows is None or self._windows.device != query.device:
+                self._windows = Windows(height, width, self.radius, query.device)
             labels = self._windows.propagate(query, keys, values, self._blank, self.topk, self.temperature)
         if labels is None:
-            labels = _propagate(query, keys, values, self._blank, self.radius, self.topk, self.temperature)
+            rounded = None if self._rounded is None else self._rounded.first(frames)
+            context = Context(keys, values, self._blank, rounded)
+            labels = propagated(query, context, self.radius, self.topk, self.temperature)
         last = self._slots - self._first
         if last:  # replaces the oldest of the last frames
             slot = self._first + self._steps % last
             self._keys[slot], self._values[slot] = query, labels
+            if self._rounded is not None:
+                self._rounded.put(slot, query)
         self._steps += 1
         return labels.movedim(-1, 0)
+
+    def _place(self, device: torch.device) -> None:
+        """Go on where the clip's frames are; a first look in bfloat16 where it pays."""
+        if self._steps and self._keys.device == device:
+            return
+        self._keys, self._values = self._keys.to(device), self._values.to(device)
+        self._blank = None if self._blank is None else self._blank.to(device)
+        self._rounded = None
+        if multiplies_bfloat16(device):
+            self._rounded = Rounded.empty(self._keys, self._keys[: self._first].mean((0, 1, 2)))
+            for slot in range(min(self._steps + self._first, self._slots)):
+                self._rounded.put(slot, self._keys[slot])
 
 
 def _normalized(features: Tensor) -> Tensor:
     return functional.normalize(features.float(), dim=1).movedim(1, -1)
-
-
-def _propagate(
-    query: Tensor, keys: Tensor, values: Tensor, blank: Tensor | None, radius: int, topk: int, temperature: float
-) -> Tensor:
-    """query [h, w, C], keys [T, h, w, C], values [T, h, w, K], blank [R, h, w] of the first R frames -> [h, w, K]."""
-    height, width, channels = query.shape
-    result = values.new_empty(height, width, values.shape[-1])
-    bands = []
-    for top in range(0, height, _TILE[0]):
-        bottom = min(top + _TILE[0], height)
-        rows = slice(max(0, top - radius), min(height, bottom + radius))
-        bands.append((top, bottom, rows, _distance(top, bottom, rows, query.device) > radius))
-    for left in range(0, width, _TILE[1]):
-        right = min(left + _TILE[1], width)
-        columns = slice(max(0, left - radius), min(width, right + radius))
-        column_far = _distance(left, right, columns, query.device) > radius
-        # copied once: what is near a tile of the strip is then whole rows of it, one run of memory a frame
-        strip, labels = keys[:, :, columns].contiguous(), values[:, :, columns].contiguous()
-        for top, bottom, rows, row_far in bands:
-            tile = query[top:bottom, left:right].reshape(-1, channels)
-            near = strip[:, rows].flatten(1, 2)
-            scores = tile.new_empty(len(tile), len(keys), near.shape[1])
-            for frame, cells in enumerate(near):
-                torch.mm(tile, cells.T, out=scores[:, frame])
-            # [h tile, w tile, h near, w near]: outside the square window
-            outside = (row_far[:, None, :, None] | column_far[None, :, None, :]).reshape(len(tile), 1, -1)
-            scores.masked_fill_(outside, -torch.inf)
-            if blank is not None:
-                scores[:, : len(blank)].masked_fill_(blank[:, rows, columns].reshape(1, len(blank), -1), -torch.inf)
-            votes = labels[:, rows].reshape(-1, labels.shape[-1])
-            prediction = _vote(scores.flatten(1), votes, topk, temperature)
-            result[top:bottom, left:right] = prediction.view(bottom - top, right - left, -1)
-    return result
-
-
-def _distance(start: int, stop: int, span: slice, device: torch.device) -> Tensor:
-    own = torch.arange(start, stop, device=device)
-    other = torch.arange(span.start, span.stop, device=device)
-    return (own[:, None] - other[None, :]).abs()
-
-
-def _vote(scores: Tensor, values: Tensor, topk: int, temperature: float) -> Tensor:
-    """scores [Q, N], values [N, K] -> [Q, K]: the top k of each row, and all that tie with the last of them."""
-    k = min(topk + 1, scores.shape[1])
-    best, index = scores.topk(k, dim=1)
-    if k > topk and bool(((best[:, topk] == best[:, topk - 1]) & best[:, topk].isfinite()).any()):
-        # a tie at the threshold (exact repeats in the picture): keep all of it
-        weights = torch.where(scores >= best[:, topk - 1 : topk], (scores / temperature).exp(), 0.0)
-        return (weights @ values) / weights.sum(1, keepdim=True)
-    best, index = best[:, :topk], index[:, :topk]
-    weights = (best / temperature).exp()  # exp(-inf) = 0: outside the window
-    # the least positive number: where no annotated cell is near, nobody votes and the sum is 0
-    weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-    return torch.einsum("qk,qkc->qc", weights, values[index])
 
 
 def upsampled_votes(soft: Tensor, size: tuple[int, int], stride: int) -> Tensor:

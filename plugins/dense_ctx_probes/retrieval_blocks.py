@@ -11,11 +11,12 @@ from torch.nn import functional
 
 Metric = Literal["product", "l2"]
 BLOCK = 1 << 12  # keys compared at a time: their products with a block of queries stay near the processor
+WIDE = 1 << 16  # on an accelerator, where each block is some launches
 _GROUP = 64  # of which the best stands for all
 _WIDER = 2  # times k: the candidates of a first look
 _MANY = 64  # times k: candidates beyond which products in float32 cost less
 _FEW = 256  # queries for which writing the keys in bfloat16 costs more than it saves
-_ROUNDING = 2.0**-8  # of bfloat16, relative
+ROUNDING = 2.0**-8  # of bfloat16, relative
 _RESCORED = 128  # queries whose candidates are gathered at a time
 
 
@@ -28,20 +29,27 @@ def exhaustive(queries: Tensor, keys: Tensor, k: int, metric: Metric, rows: int)
         rows: queries compared at a time.
     """
 
+    size = BLOCK if queries.device.type == "cpu" else WIDE
+
     def blocks() -> Iterator[tuple[Tensor, Tensor | None]]:
-        for part in keys.split(BLOCK):
+        for part in keys.split(size):
             part = part.to(queries.device).float()
             yield part, part.square().sum(1) / 2 if metric == "l2" else None
 
-    return _best(queries, blocks(), min(BLOCK, len(keys)), k, rows)
+    return _best(queries, blocks(), min(size, len(keys)), k, rows)
 
 
 def first_look_pays(queries: Tensor, keys: Tensor, k: int, metric: Metric) -> bool:
     """Whether this processor multiplies bfloat16 by instructions of its own, and the search is large enough."""
-    if metric != "product" or queries.device.type != "cpu" or len(queries) < _FEW or len(keys) < 4 * _WIDER * k:
+    if metric != "product" or len(queries) < _FEW or len(keys) < 4 * _WIDER * k:
         return False
+    return multiplies_bfloat16(queries.device)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether it is a processor with instructions for products of bfloat16."""
     abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 does not say
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return device.type == "cpu" and bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
 
 
 def by_first_look(queries: Tensor, keys: Tensor, k: int, rows: int) -> tuple[Tensor, Tensor]:
@@ -71,7 +79,7 @@ def by_first_look(queries: Tensor, keys: Tensor, k: int, rows: int) -> tuple[Ten
     length, off = queries.norm(dim=1), (queries - short.float()).norm(dim=1)
     bound = length * lost + off * longest + queries.shape[1] * 2.0**-23 * (length + off) * (longest + lost)
     least = scores[:, -1] - queries @ centre - bound
-    least -= _ROUNDING * least.abs()
+    least -= ROUNDING * least.abs()
     unproven = (looked[:, -1] >= least).nonzero()[:, 0]
     for part in unproven.split(rows) if len(unproven) else ():
         again = _all_above(short[part], blocks(), least[part])
@@ -130,10 +138,11 @@ def _best(
 
 def _merged(before: tuple[Tensor, Tensor] | None, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
     """The k best, scores and indices, of those before and of a block of scores [Q, n] of the keys from `start` on."""
-    if before is not None and before[0].shape[1] == k:
+    # an accelerator's host would wait to know how many these are
+    if before is not None and before[0].shape[1] == k and scores.device.type == "cpu":
         more = _above(scores, before[0][:, -1])
     else:
-        more = _top(scores, min(k, scores.shape[1]))
+        more = largest(scores, min(k, scores.shape[1]))
     if more is None:
         return before  # type: ignore[return-value]
     values, neighbours = more[0], more[1] + start
@@ -184,7 +193,7 @@ def _grouped(scores: Tensor) -> Tensor:
     return scores.view(len(scores), -1, _GROUP)
 
 
-def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """topk along rows, in two looks: the k largest are in the k groups with the largest maxima."""
     if scores.shape[1] < 4 * _GROUP * k:
         return scores.topk(k, 1)

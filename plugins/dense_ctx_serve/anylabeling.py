@@ -138,7 +138,7 @@ def classes(desk: Desk, image: Path, params: dict[str, Any]) -> tuple[list[dict[
     """
     confidence, fineness = _bounded(params, "conf_threshold", 0.0), fineness_of(params)
     predictor, known = folder_predictor(desk)
-    if image.stem in known:
+    if image.stem.partition("-")[0] in known:
         return [], True
     names = {item.id: item.name for item in predictor.classes}
     chosen = params.get("filter_classes") or list(names.values())

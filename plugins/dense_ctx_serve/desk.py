@@ -19,7 +19,7 @@ from dense_ctx.tiling.budget import parse_memory
 
 from .examples import Examples
 from .folder import LabelFolder
-from .pictures import PictureSessions
+from .pictures import PictureSessions, StoredPictures
 
 T = TypeVar("T")
 
@@ -32,7 +32,8 @@ class Desk:
         method: the probe of predictions from examples. max_memory: of one prediction, and of what sessions keep.
         folder: of label files, for X-AnyLabeling.
 
-    Attributes: worker: runs all that needs the model; place: a folder for pictures, gone when the server ends.
+    Attributes: worker: runs all that needs the model; place: a folder for pictures, gone when the server
+            ends; stored: pictures in it; pictures: sessions over one picture each.
 
     Raises:
         InputError: the head predicts no classes.
@@ -53,6 +54,7 @@ class Desk:
         self.folder_examples = self.examples()
         self._place = tempfile.TemporaryDirectory(prefix="dense-ctx-serve-")
         self.place = Path(self._place.name)
+        self.stored = StoredPictures(self.place)
         self.pictures = PictureSessions(model, parse_memory(max_memory) // 2)
         self.worker = Worker()
         self._closing: list[Callable[[], None]] = []

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from dense_ctx_session import Session
 
 from dense_ctx.errors import FileError
 from dense_ctx.files import file_digest
-from dense_ctx.images import image_size
+from dense_ctx.images import image_size, open_image
 from dense_ctx.model import DenseModel
+from dense_ctx.partial_files import unique
 
 OPEN = 4  # sessions over pictures
+STORED = 4 << 30  # bytes of pictures that were fetched
 _URI = re.compile(r"data:image/([a-z+.-]{1,20});base64,")
 _SUFFIXES = {"jpeg": ".jpg", "jpg": ".jpg", "png": ".png", "bmp": ".bmp", "webp": ".webp", "tiff": ".tif"}
 
 
 def write_picture(text: Any, place: Path, what: str) -> Path:
-    """Write the picture of a data URI to a file whose name follows from its content; the path.
+    """Write the picture of a data URI to a file, whose name begins with the sha256 of its content; the path.
 
     Args:
         text: "data:image/jpeg;base64,...". place: folder. what: "image", "frames[3]", for messages.
@@ -40,9 +43,8 @@ def write_picture(text: Any, place: Path, what: str) -> Path:
         content = base64.b64decode(text[match.end() :], validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refusal(f"{what} is not base64 ({error})", "a picture as a data URI", "send it again") from None
-    path = place / f"{hashlib.sha256(content).hexdigest()}{suffix}"
-    if not path.exists():
-        path.write_bytes(content)
+    path = place / f"{hashlib.sha256(content).hexdigest()}-{unique()}{suffix}"  # two requests may bring the same
+    path.write_bytes(content)
     check_picture(path, what)
     return path
 
@@ -55,6 +57,32 @@ def check_picture(path: Path, what: str) -> None:
         path.unlink(missing_ok=True)
         cause = str(error).replace(str(path), what)
         raise Refusal(cause, "a picture that can be read", "send another") from None
+
+
+class StoredPictures:
+    """Pictures that were fetched once, within a budget on disk; those fetched first go first.
+
+    Args:
+        place: folder. budget: bytes.
+    """
+
+    def __init__(self, place: Path, budget: int = STORED) -> None:
+        self._place, self._budget = place, budget
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+
+    def get(self, address: str, fetch: Callable[[], bytes], what: str) -> Path:
+        """The file of an address; fetch gives its content. Raises Refusal: it is no picture."""
+        name = f"stored-{hashlib.sha256(address.encode()).hexdigest()}"
+        path = self._place / name
+        if name not in self._sizes:
+            content = fetch()
+            path.write_bytes(content)
+            check_picture(path, what)
+            self._sizes[name] = len(content)
+            while sum(self._sizes.values()) > self._budget and len(self._sizes) > 1:
+                oldest, _ = self._sizes.popitem(last=False)
+                (self._place / oldest).unlink(missing_ok=True)
+        return path
 
 
 class PictureSessions:
@@ -73,7 +101,8 @@ class PictureSessions:
         key = file_digest(path)
         if key not in self._sessions:
             names = ["background", "object"]
-            self._sessions[key] = Session(self._model, path, classes=names, max_memory=self._memory // OPEN)
+            picture = open_image(path).convert("RGB")  # the file may be gone before the next click
+            self._sessions[key] = Session(self._model, picture, classes=names, max_memory=self._memory // OPEN)
             while len(self._sessions) > OPEN:
                 self._sessions.popitem(last=False)[1].close()
         self._sessions.move_to_end(key)

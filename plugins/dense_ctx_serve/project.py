@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -10,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dense_ctx_http.refusals import Refusal
-from dense_ctx_labels.annotation import Annotation, LabelArray
+from dense_ctx_labels.annotation import Annotation, LabelArray, check_size
 from dense_ctx_labels.label_studio_regions import image_of, shapes_of, size_of
 from dense_ctx_labels.references import ImageFiles
 from dense_ctx_labels.shapes import Unlabelled, error_context
@@ -24,7 +24,6 @@ from dense_ctx.images import image_size
 from .desk import Desk
 from .examples import Example, predict, version_of
 from .labelling import Labelling, read_labelling
-from .pictures import check_picture
 from .studio_api import StudioApi
 
 FRESH = 3.0  # seconds: how long a list of annotations is not asked for again, unless a webhook says that it changed
@@ -51,7 +50,7 @@ class Project:
         self._state: tuple[Labelling, list[Example]] | None = None
         self._read_at = -1e9
         self._lock = threading.Lock()  # of what was read; the model is run by one thread alone
-        self._kept: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def changed(self) -> None:
         """Its annotations changed: they are read again before the next prediction."""
@@ -100,12 +99,8 @@ class Project:
             raise Refusal(given, "the address of an image", "see the task's data")
         if self._images is not None:
             return self._images.path(image_of(task, self._images, labelling.key))
-        path = self._desk.place / f"studio-{hashlib.sha256(address.encode()).hexdigest()}"
-        if not path.exists():
-            content = self._api.image(address)
-            path.write_bytes(content)
-            check_picture(path, f"The image {address[:120]} of task {task.get('id')}")
-        return path
+        what = f"The image {address[:120]} of task {task.get('id')}"
+        return self._desk.stored.get(address, lambda: self._api.image(address), what)
 
     def predictor(self) -> tuple[Predictor, Labelling, str]:
         """Learn what was read last; predictor, configuration, version. By the worker.
@@ -130,20 +125,21 @@ class Project:
     def predict(self, task: dict[str, Any]) -> dict[str, Any]:
         """The prediction for a task, as Label Studio stores it: result, score, model_version. By the worker."""
         predictor, labelling, version = self.predictor()
-        key = (version, json_digest(task.get("data")))
+        key = json_digest([version, task.get("data"), labelling.control, labelling.target, labelling.unlabelled])
         if key not in self._kept:
             path, classes = self.image(task, labelling), labelling.classes
             place = {name: index for index, name in enumerate(classes.names)}
             prediction = predict(predictor, path, classes.dtype, self._desk.max_memory)
             labels = prediction.labels
             if self._desk.head is not None:
+                places = np.zeros(max(item.id for item in predictor.classes) + 1, dtype=classes.dtype)
                 for item in predictor.classes:
-                    labels = labels.copy()
-                    labels[prediction.labels == item.id] = place[item.name]
+                    places[item.id] = place[item.name]
+                labels = places[labels]
             regions: list[dict[str, Any]] = []
             if labelling.unlabelled == "ignore" or not bool((labels == classes.background).all()):
                 annotation = Annotation(labels, classes, "image")
-                regions = labelling.form.result(annotation, key[1][:8], labelling.control, labelling.target)
+                regions = labelling.form.result(annotation, key[:8], labelling.control, labelling.target)
             self._kept[key] = {"result": regions, "score": round(prediction.certainty, 4), "model_version": version}
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
@@ -153,8 +149,10 @@ class Project:
 def _labels(name: str, regions: list[dict[str, Any]], labelling: Labelling, image: Path) -> LabelArray:
     """The label map of a task's regions, of its image's size."""
     own = image_size(image)
-    with error_context(name, ""):
-        size = size_of(regions) or own
-        if size != own:
-            raise FileError(f"its regions are of an image of {size[0]} x {size[1]} (H x W), not {own[0]} x {own[1]}")
-        return labelling.form.painting.paint(shapes_of(regions, size), size, labelling.classes)
+    try:
+        with error_context(name, ""):
+            size = size_of(regions) or own
+            check_size(size, own, "its image")
+            return labelling.form.painting.paint(shapes_of(regions, size), size, labelling.classes)
+    except FileError as error:
+        raise Refusal(str(error), "regions that can be read", "annotate it again") from None

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dense_ctx_http.refusals import Refusal
 from dense_ctx_http.requests import body_of
 from dense_ctx_http.worker import EDIT, LATER, VIEW
 from dense_ctx_labels.annotation import Annotation
+from dense_ctx_labels.label_studio import LabelStudio
 from dense_ctx_labels.label_studio_regions import labels_of, shapes_of, size_of
 from dense_ctx_labels.raster import draw
 from dense_ctx_labels.shapes import Shape, Unlabelled
@@ -32,6 +34,7 @@ from .studio_api import StudioApi
 MAX_TASKS = 100_000
 PROJECTS = 16
 SECONDS = 80.0  # of one request: Label Studio waits 100
+SETUP_SECONDS = 2.0  # of /setup: it waits 3
 _NUMBER = re.compile(r"(\d{1,12})(\.\d+)?")
 
 
@@ -88,8 +91,13 @@ async def setup(request: Request) -> JSONResponse:
     studio, body = studio_of(request), await body_of(request)
     project = studio.project(body.get("project") if isinstance(body, dict) else None)
     read_labelling(body.get("schema"), studio.unlabelled)
-    await asyncio.to_thread(project.read)
-    return JSONResponse({"model_version": project.version})
+    reading = asyncio.ensure_future(asyncio.to_thread(project.read))
+    done, _ = await asyncio.wait([reading], timeout=SETUP_SECONDS)
+    if done:
+        reading.result()
+    else:  # a large project: what is known by then; predictions have their own version
+        reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+    return JSONResponse({"model_version": project.version or "dense_ctx"})
 
 
 async def predict(request: Request) -> JSONResponse:
@@ -147,9 +155,8 @@ def interactive(desk: Desk, project: Project, task: dict[str, Any], rows: Any) -
             _mark(marks, shape, bool(positive) and shape.label == name, size)
         mask, certainty = object_mask(desk.pictures.of(image), 0, marks)
         classes = labelling.classes
-        labels = mask.astype(classes.dtype) * 0 + classes.ignore
-        labels[mask] = classes.names.index(name)
-        form = type(labelling.form)(unlabelled="ignore")
+        labels = np.where(mask, classes.names.index(name), classes.ignore)
+        form = LabelStudio(unlabelled="ignore")
         prefix = f"{name}-{int(time.time() * 1000)}"
         regions += form.result(Annotation(labels, classes, "image"), prefix, labelling.control, labelling.target)
         scores.append(certainty)

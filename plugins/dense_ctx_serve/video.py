@@ -90,7 +90,7 @@ async def init(request: Request) -> JSONResponse:
     require_model(desk, text_of(body, "model"), (VIDEO,))
     frames = list_of(body, "frames", MAX_FRAMES)
     clip = await desk.worker.run(VIEW, lambda: open_clip(desk, frames))
-    key = request.app.state.clips.add(clip)
+    key = await desk.worker.run(VIEW, lambda: request.app.state.clips.add(clip))
     return JSONResponse({"success": True, "data": {"session_id": key, "total_frames": len(frames)}})
 
 

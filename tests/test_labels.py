@@ -116,7 +116,6 @@ def test_wide_strokes_of_many_points_take_seconds():
     assert time.process_time() - begin < 20
 
 
-
 def test_an_ellipse_has_its_area_and_turns():
     mask, _, _ = fill([ellipse((30, 20), (20, 8))], (40, 60))
     assert mask.sum() == pytest.approx(np.pi * 160, rel=0.01)

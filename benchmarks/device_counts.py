@@ -39,6 +39,7 @@ class Step:
 
     def __init__(self, gpu: Pretend) -> None:
         self.gpu, self.ends, self.counts = gpu, 0, {kind: Counter[Any]() for kind in KINDS}
+        self.shared = 1  # images that share what was counted
 
     def end(self) -> None:
         self.ends += 1
@@ -126,7 +127,28 @@ def tracking(args: argparse.Namespace, step: Step, work: Path) -> None:
             step.end()
 
 
+def ncut(args: argparse.Namespace, step: Step, work: Path) -> None:
+    """Batches of eight images of as many patches as DIP's: 32 x 32, of some ten things each."""
+    from dense_ctx_dip.tasks import BATCH
+
+    segmenter = registry().create("segmenter", "ncut")
+    draw = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, 448, 448, generator=draw)] * BATCH
+    for _ in range(2):
+        features = []
+        for _ in images:
+            things = torch.randn(4, 64, generator=draw)[torch.randint(0, 4, (12,), generator=draw)]
+            things = things + torch.randn(12, 64, generator=draw)
+            coarse = torch.randint(0, 12, (1, 1, 8, 8), generator=draw).float()
+            where = torch.nn.functional.interpolate(coarse, (32, 32), mode="nearest")[0, 0].long()
+            features.append((things[where] + 0.7 * torch.randn(32, 32, 64, generator=draw)).movedim(-1, 0).to("cuda:0"))
+        segmenter.batch(images, features, [(448, 448)] * BATCH)
+        step.end()
+    step.shared = BATCH
+
+
 CASES: dict[str, Any] = {
+    "ncut, image": ncut,
     "LILA, step": lila,
     "DIP, step": dip,
     **{f"MAXA {task}, step": functools.partial(maxa, task) for task in ("depth", "semantic", "instances")},
@@ -157,7 +179,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, pretend() as gpu:
             step = Step(gpu)
             CASES[name](args, step, Path(folder))
-        totals = {kind: sum(step.counts[kind].values()) for kind in KINDS}
+        totals = {kind: round(sum(step.counts[kind].values()) / step.shared) for kind in KINDS}
         if not totals["launches"]:
             raise SystemExit(f"{name}: nothing was launched; the counts are of no step")
         print(f"| {name:24} | {' | '.join(f'{total:>8}' for total in totals.values())} |", flush=True)

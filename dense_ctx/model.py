@@ -19,7 +19,7 @@ from .gateway import gateway
 from .images import ImageLike
 from .interfaces import Backbone, Decoder, DenseFeatures, Features, Size, Unchecked
 from .numerics import assuming, require_finite
-from .plugins import blamed
+from .plugins import blamed, registry
 from .tiling import tiled_forward
 
 if TYPE_CHECKING:
@@ -114,6 +114,17 @@ class DenseModel(nn.Module):
 
         refuse_local_links(self, bool(options.get("standalone")))
         return hub.push(self.save_pretrained, repo_id, **options)
+
+    @gateway
+    def export(
+        self, path: str | os.PathLike[str], format: str = "onnx", *, size: Size | str = "dynamic",
+        image: ImageLike | None = None, **options: Any,
+    ) -> Path:  # fmt: skip
+        """Write one file for programs without dense_ctx, checked against this model; extra "onnx".
+
+        It gives the features, or what a trained head predicts; arguments and errors: `dense_ctx_export.export`.
+        """
+        return cast(Path, registry().create("exporter", format, **options)(self, Path(path), size=size, image=image))
 
     @property
     def dim(self) -> int:

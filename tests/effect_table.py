@@ -12,7 +12,8 @@ REGRESSION = {
     "loss": beside("l1", VALUES), "bins": beside(8, VALUES), "low": beside(1.0, VALUES, bins=4),
     "high": beside(5.0, VALUES, bins=4),
 }  # fmt: skip
-NEIGHBOURS = {"k": 2, "temperature": 0.5, "stride": 4, "memory": 40, "seed": beside(1, memory=40)}
+NEIGHBOURS = {"k": 2, "temperature": 0.5, "stride": 4, "memory": 40, "seed": beside(1, memory=40),
+              "device_memory": Same("how often a bank is copied to an accelerator: test_device_banks")}  # fmt: skip
 LABELS_ALONE = Refused("regression")
 PROBES = {
     "attention": {"task": "regression", "heads": 2, "downscale": 1, "with_norm": False, **TRAINED, **REGRESSION},
@@ -37,6 +38,7 @@ PROBES = {
                        "test_an_approximate_index_says_how_much_it_finds"),
         "device": Same("where the bank is, and there is one here: test_pretend_gpu_parts"),
         "folder": Same("where the bank is kept: test_a_bank_in_files_is_the_bank_in_memory"),
+        "device_memory": NEIGHBOURS["device_memory"],
         "seed": beside(1, memory=9),
     },
     "ridge": {"task": "regression", "penalty": 1.0, "bias": "none", "mean": beside(False, penalty=1.0)},

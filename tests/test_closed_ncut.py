@@ -6,6 +6,8 @@ import torch
 from dense_ctx_dip import ncut, ncut_batch
 from dense_ctx_dip.ncut import affinity, assemble_clusters, best_cut, ncut_segments, paint, recursive_cut
 from dense_ctx_dip.ncut_batch import ncut_segments_of, recursive_cuts
+from dense_ctx_dip.ncut_lanczos import large_sides
+from dense_ctx_dip.ncut_thresholds import thresholds
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
@@ -67,7 +69,7 @@ def test_lanczos_ends_with_its_steps(monkeypatch):
     weights = graph(60, 1, seed=1)
     _, value = eigen(weights)
     for steps in (3, 6, 9):
-        monkeypatch.setattr(ncut, "_STEPS", steps)
+        monkeypatch.setattr(ncut, "STEPS", steps)
         vector, bound = ncut._second_vector(weights, weights.sum(1), 2.0, False)
         assert vector is not None
         assert value - 1e-4 <= bound < 1.2
@@ -147,7 +149,7 @@ def test_thresholds_of_vectors_of_one_sign(seed, shift):
     for index, (weights, vector) in enumerate(zip(graphs, vectors, strict=True)):
         padded[index, : len(weights), : len(weights)], rows[index, : len(vector)] = weights, vector
         real[index, : len(vector)] = True
-    values, uppers = ncut_batch._thresholds(padded, padded.sum(2), rows, real)
+    values, uppers = thresholds(padded, padded.sum(2), rows, real)
     for index, (weights, vector) in enumerate(zip(graphs, vectors, strict=True)):
         best, upper = threshold_by_definition(weights, vector)
         value, side = ncut._threshold(weights, weights.sum(1), vector)
@@ -171,7 +173,7 @@ def test_thresholds_of_a_batch_are_a_hundred_between_099_of_the_extremes():
         vectors.append(sign * torch.cat([torch.full((1,), -1.0), torch.linspace(-0.993, 1, 39)]))
     weights, rows = torch.stack(graphs), torch.stack(vectors)
     real = torch.ones(len(rows), 40, dtype=torch.bool)
-    values, uppers = ncut_batch._thresholds(weights, weights.sum(2), rows, real)
+    values, uppers = thresholds(weights, weights.sum(2), rows, real)
     for index, (graph, vector) in enumerate(zip(graphs, vectors, strict=True)):
         best, _ = threshold_by_definition(graph, vector)
         assert float(values[index]) == pytest.approx(best, rel=1e-6)
@@ -296,3 +298,34 @@ def test_segments_alone_and_together():
         with pytest.raises(InputError, match=r"features are \[C, h, w\]"):
             ncut_segments_of([wrong], [(8, 8)])
     assert torch.equal(ncut_segments(features[0].double(), (5, 7)), ncut_segments(features[0], (5, 7)))
+
+
+def lone(count):
+    weights = graph(count)
+    weights[3], weights[:, 3] = 0, 0
+    return weights
+
+
+@pytest.mark.parametrize("tau", [0.3, 0.6, 2.0])
+def test_large_parts_together_are_cut_as_one_by_one(tau):
+    graphs = [
+        graph(n, parts, seed, apart)
+        for n, parts, seed, apart in ((200, 2, 0, 0.01), (231, 3, 1, 0.1), (260, 5, 2, 0.7))
+    ]
+    graphs += [lone(205), torch.ones(200, 200)]
+    found = large_sides(graphs, tau)
+    for weights, side in zip(graphs, found, strict=True):
+        expected = best_cut(weights, tau)[1]
+        assert (side is None) == (expected is None)
+        if side is not None and not bool((weights == 1).all()):
+            assert float((side == expected).float().mean()) > 0.99
+    assert any(side is None for side in found) == (tau < 1)
+    assert large_sides([], tau) == []
+
+
+def test_a_vector_that_does_not_converge_is_as_far_as_it_came(monkeypatch):
+    monkeypatch.setattr("dense_ctx_dip.ncut.STEPS", 12)
+    monkeypatch.setattr("dense_ctx_dip.ncut_lanczos.STEPS", 12)
+    weights = graph(240, 7, 3, 0.6)
+    side = large_sides([weights], 2.0)[0]
+    assert float((side == best_cut(weights, 2.0)[1]).float().mean()) > 0.99

@@ -118,6 +118,30 @@ def test_min_area_leaves_out_small_regions_alone(folder):
     assert not any(mask[2:4, 70:73].any() for mask in large)
 
 
+def test_a_tolerance_saves_points(folder, tmp_path):
+    y, x = np.mgrid[:48, :80]
+    disc = (y - 24) ** 2 + (x - 40) ** 2 < 300
+    (ring,) = shapes.outlines(disc)
+    exact, coarse = shapes.polygon_points(ring), shapes.polygon_points(ring, 1.0)
+    assert len(coarse) < len(exact) / 2
+    close = shapes.mask_of("polygon", coarse, disc.shape)
+    assert (close & disc).sum() / (close | disc).sum() > 0.9
+    speck = np.zeros((48, 80), dtype=bool)
+    speck[3, 4] = True
+    assert len(shapes.polygon_points(shapes.outlines(speck)[0], 5.0)) >= 6
+
+    def points(tolerance):
+        function = detection.create(str(folder / "predictor"), shape="polygon", tolerance=tolerance)
+        return sum(len(s.points) for s in function.detect(Context(frame_name="a", conf_threshold=0.9), scene(1)))
+
+    def tracked(tolerance):
+        function = tracking.create(PLAIN, stride=4, tolerance=tolerance)
+        return len(carried(function, "polygon", disc, frames(2))[0].points)
+
+    assert points(1.5) < points(0.0)
+    assert tracked(1.5) < tracked(0.0)
+
+
 def test_the_largest_regions_come_first_and_holes_stay_open():
     mask = np.zeros((30, 40), dtype=bool)
     mask[2:20, 3:30] = True
@@ -182,6 +206,8 @@ def test_refused_predictors(tmp_path):
         (lambda: detection.create(PLAIN), "has features but no trained head: give annotated examples"),
         (lambda: detection.create(depth, shape="box"), "shape='box': expected mask or polygon"),
         (lambda: detection.create(depth, min_area=-1), "min_area=-1"),
+        (lambda: detection.create(depth, tolerance=-1.0), "tolerance=-1.0"),
+        (lambda: tracking.create(PLAIN, tolerance=float("nan")), "tolerance=nan"),
         (lambda: detection.create(depth, min_area="9"), "min_area is int; got str"),
         (lambda: detection.create(str(tmp_path / "missing")), "missing"),
     ]
@@ -374,6 +400,25 @@ def test_refused_clicks():
     ]:
         with pytest.raises(DenseCtxError, match=message):
             interaction.create(**{"model": PLAIN, **options})
+
+
+def test_an_export_of_cvat_becomes_a_function_for_the_rest(tmp_path):
+    from dense_ctx import cli, registry
+
+    (tmp_path / "photos").mkdir()
+    scene().save(tmp_path / "photos" / "a.png")
+    names = ["background", "red box", "green box"]
+    labels = np.select([truth() == 4, truth() == 9], [1, 2], 0).astype(np.uint8)
+    colours = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
+    writer = registry().create("label-format", "cvat", shape="polygon")
+    export = writer.write_maps(tmp_path / "annotations.xml", names, colours, [("a.png", labels, None)])
+    words = ["--labels-in", export, "--images", tmp_path / "photos", "--save", tmp_path / "boxes"]
+    assert cli.main(["predict", "--model", PLAIN, "--method", "ridge", *map(str, words)]) == 0
+    function = detection.create(str(tmp_path / "boxes"))
+    assert [label.name for label in function.spec.labels] == names[1:]
+    method, uploaded = annotated(function, tmp_path=tmp_path)
+    assert method == "PATCH"
+    assert {s["label_id"] for s in uploaded} == {100, 101}
 
 
 def commands():

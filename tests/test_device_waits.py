@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dense_ctx_dip.tasks import BATCH
 from dense_ctx_lila.ridge import ridge_apply, ridge_fit
 from dense_ctx_predict import track
 from pretend_gpu.device import compiler, pretend
@@ -179,3 +180,20 @@ def test_a_collated_batch_of_dip_says_its_classes_and_seeds_to_the_host():
               "positive_labels": labels[0] * 0 + 2, "seed": torch.tensor(8), "name": "a"}  # fmt: skip
     batch = registry().create("objective", "dip", size=2).collate([sample, {**sample, "seed": torch.tensor(1 << 39)}])
     assert (batch["present"], batch["seed"]) == ([2, 4, 9], [8, 1 << 39])
+
+
+def test_segments_of_a_device_are_the_cpus_at_few_launches(tmp_path):
+    from dense_ctx_dip.ncut_batch import ncut_segments_of
+
+    draw = torch.Generator().manual_seed(0)
+    things = torch.randn(9, 16, generator=draw)
+    where = torch.randint(0, 9, (2, 4, 4), generator=draw).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    maps = [(things[w] + 0.3 * torch.randn(16, 16, 16, generator=draw)).movedim(-1, 0) for w in where]
+    expected = ncut_segments_of(maps, [(64, 64)] * 2)
+    assert max(int(each.max()) for each in expected) > 4
+    with pretend():
+        found = ncut_segments_of([each.to("cuda") for each in maps], [(64, 64)] * 2)
+        assert {each.device.type for each in found} == {"cuda"}
+        for one, two in zip(found, expected, strict=True):
+            assert float((one.cpu() == two).float().mean()) > 0.99
+    assert counts("ncut, image", tmp_path)["launches"] <= 600 * BATCH

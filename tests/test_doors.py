@@ -71,7 +71,7 @@ def test_one_door_for_what_could_run_code():
     assert sorted(own) == [
         ("dense_ctx/files.py", "import pickle"),  # for its error
         ("dense_ctx/files.py", "torch.load"),
-        ("dense_ctx/images.py", "Image.open"),
+        ("dense_ctx/persistence/pixels.py", "Image.open"),
     ]
     assert {item for path, item in found if path.startswith(("benchmarks/", "examples/"))} <= {"Image.open"}
 

@@ -116,6 +116,7 @@ def test_the_oldest_releases_are_pinned():
         "mypy",
         "import-linter",
         "ptlflow",
+        "napari",
         "reuse",
         "bandit",
         "mkdocs-material",

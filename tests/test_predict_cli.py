@@ -7,10 +7,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from dense_ctx_datasets.geometric_files import read_depth, read_normals
 from PIL import Image, ImageDraw
 
 from dense_ctx import cli
-from dense_ctx.data.geometric import read_depth, read_normals
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.images import load_mask
 
@@ -52,7 +52,9 @@ def predict(*words, support=("a.png:m.png",), query=("photos",), model=MODEL):
 
 
 def files(folder):
-    return sorted(str(p.relative_to(folder).as_posix()) for p in folder.rglob("*") if p.is_file())
+    """All files but labelmap.txt, the names of the classes (test_predict_labels.py)."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "labelmap.txt")
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def iou(a, b):

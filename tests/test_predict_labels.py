@@ -93,3 +93,65 @@ def test_labels_without_any_are_refused(room, tmp_path, capsys):
     with pytest.warns(UserWarning, match="has no shapes"):
         assert predict("--labels-in", "photos/a.json", "--query", "photos") == 2
     assert "has 1 image(s), and none with labels" in capsys.readouterr().err
+
+
+def test_masks_that_were_predicted_keep_names_and_colours_in_other_formats(room, tmp_path, capsys):
+    """Ids 2 and 5, a palette of one's own, and the folder of masks converted afterwards."""
+    y, x = (int(values.mean()) for values in np.nonzero(room["a"]))
+    mask = np.full((40, 56), 255, np.uint8)
+    mask[2 if y > 20 else 37], mask[y - 1 : y + 2, x - 4 : x + 5] = 2, 5
+    image = Image.fromarray(mask)
+    image.putpalette([value for i in range(256) for value in (i, 255 - i, 7)])
+    image.save("mask.png")
+    words = ["--support", "photos/a.png:mask.png", "--query", "photos", "--out", "out", "--no-overlay"]
+    assert predict(*words, "--classes", "2=far away", "5=disc") == 0
+    names = (tmp_path / "out" / "masks" / "labelmap.txt").read_text().splitlines()[1:]
+    assert [line.partition(":")[0] for line in names] == [
+        "unused 0",
+        "unused 1",
+        "far away",
+        "unused 3",
+        "unused 4",
+        "disc",
+    ]
+    masks = part("png").open("out/masks")
+    for form, target in (
+        ("coco", "o.json"),
+        ("cvat", "o.xml"),
+        ("labelme", "o"),
+        ("yolo", "y"),
+        ("label-studio", "s.json"),
+    ):
+        assert cli.main(["labels", "out/masks", "--images", "photos", "--out", target, "--format", form]) == 0
+        back = part(form).open(target, images="photos")
+        found = {annotation.image: annotation for annotation in back}
+        assert {*found} == {"a.png", "s/b.png"}
+        for annotation in masks:
+            other = found[annotation.image]
+            for name in ("far away", "disc"):
+                one = annotation.labels == masks.classes.id(name)
+                assert iou(one, other.labels == other.classes.id(name)) > (0.99 if form != "yolo" else 0.9), (
+                    form,
+                    name,
+                )
+        if form in ("coco", "cvat", "label-studio"):
+            assert back.classes.colours[back.classes.id("disc")] == (5, 250, 7)
+            assert back.classes.colours[back.classes.id("far away")] == (2, 253, 7)
+    stamp = (tmp_path / "out" / "masks" / "labelmap.txt").stat().st_mtime_ns
+    assert predict(*words, "--classes", "2=far away", "5=disc") == 0
+    assert (tmp_path / "out" / "masks" / "labelmap.txt").stat().st_mtime_ns == stamp
+
+
+def test_names_that_a_list_cannot_hold_are_said(room, tmp_path):
+    words = ["--labels-in", "photos/a.json", "--query", "photos", "--no-overlay", "--save", "saved", "--out", "one"]
+    assert predict(*words) == 0
+    facts = json.loads((tmp_path / "saved" / "predictor.json").read_text())
+    assert [item["name"] for item in facts["classes"]] == ["background", "disc"]
+    mask = np.zeros((40, 56), np.uint8)
+    mask[10:20, 10:20] = 1
+    Image.fromarray(mask).save("mask.png")
+    with pytest.warns(UserWarning, match="masks has no names of its classes: Class names are distinct; 'x' occurs"):
+        assert predict("--support", "photos/a.png:mask.png", "--query", "photos", "--out", "two", "--no-overlay",
+                       "--classes", "0=x", "1=x") == 0  # fmt: skip
+    assert (tmp_path / "two" / "masks" / "a.png").exists()
+    assert not (tmp_path / "two" / "masks" / "labelmap.txt").exists()

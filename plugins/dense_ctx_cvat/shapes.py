@@ -12,6 +12,7 @@ from dense_ctx_labels.records import mask_in
 from dense_ctx_labels.rle import mask_of_runs, runs
 from dense_ctx_labels.shapes import points_of
 
+from dense_ctx.containment import optional_package
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.interfaces import Size
 
@@ -30,8 +31,23 @@ def outlines(mask: Mask) -> list[Points]:
     return [ring for _, ring in regions(mask.astype(np.int64), skip=0)]
 
 
-def polygon_points(ring: Points) -> list[float]:
-    """The points of a polygon: x, y, x, y, ..."""
+def checked_tolerance(tolerance: float) -> float:
+    """A tolerance of `polygon_points`. Raises InputError: below 0, or NaN."""
+    if not tolerance >= 0:
+        raise InputError(f"tolerance={tolerance}: expected a number of pixels, 0 or more")
+    return tolerance
+
+
+def polygon_points(ring: Points, tolerance: float = 0.0) -> list[float]:
+    """The points of a polygon: x, y, x, y, ...
+
+    Args:
+        tolerance: pixels by which an outline of fewer points may be beside this one (Douglas and Peucker 1973).
+    """
+    if tolerance > 0:
+        measure = optional_package("skimage.measure", "A tolerance of polygons", '"dense-ctx[cvat]"')
+        coarse = measure.approximate_polygon(np.concatenate([ring, ring[:1]]), tolerance)[:-1]
+        ring = coarse if len(coarse) >= 3 else ring
     points: list[float] = ring.ravel().tolist()
     return points
 

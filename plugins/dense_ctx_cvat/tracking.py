@@ -11,7 +11,7 @@ from dense_ctx.gateway import gateway
 from dense_ctx.model_spec import DEFAULT_MODEL, open_model
 
 from .sdk import cvat
-from .shapes import TYPES, mask_of, mask_points, outlines, polygon_points
+from .shapes import TYPES, checked_tolerance, mask_of, mask_points, outlines, polygon_points
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +26,7 @@ class Tracking:
     Args:
         model: any model or backbone, as `dense-ctx track --model`.
         stride: pixels of a cell of the grid on which labels move; a smaller one costs time and keeps finer outlines.
+        tolerance: pixels by which a polygon of fewer points may be beside the exact outline.
         max_memory: "2GB": tile large frames to stay within it.
         device: cpu, cuda, cuda:1, mps, or the best available ("auto").
 
@@ -35,8 +36,15 @@ class Tracking:
 
     @gateway
     def __init__(
-        self, model: str = DEFAULT_MODEL, *, stride: int = 8, max_memory: str | None = None, device: str = "auto"
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        stride: int = 8,
+        tolerance: float = 0.0,
+        max_memory: str | None = None,
+        device: str = "auto",
     ) -> None:
+        self._tolerance = checked_tolerance(tolerance)
         self._tracker = MaskTracker(open_model(model, device), stride=stride, max_memory=max_memory)
         self.spec = cvat.TrackingFunctionSpec(supported_shape_types=frozenset(TYPES))
 
@@ -66,7 +74,7 @@ class Tracking:
         if not mask.any():
             return None
         kind = context.original_shape_type
-        points = mask_points(mask) if kind == "mask" else polygon_points(outlines(mask)[0])
+        points = mask_points(mask) if kind == "mask" else polygon_points(outlines(mask)[0], self._tolerance)
         return cvat.TrackableShape(type=kind, points=points)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_ctx.data.base import DatasetReader, ImageSet, Layout
-from dense_ctx.data.geometric import read_depth, read_normals
 from dense_ctx.errors import InputError
 
 from .files import pick, read_labels, refuse, require
 from .geometric import signed
+from .geometric_files import read_depth, read_normals
 from .pairs import Pair, PairSet, images_in, read_list
 
 if TYPE_CHECKING:

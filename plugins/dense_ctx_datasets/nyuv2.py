@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_ctx.data.base import IGNORED, DatasetReader, ImageSet, Kind, Layout, choose
-from dense_ctx.data.geometric import read_depth, read_normals
 
 from .files import comma_separated, pick, read_labels, refuse, require
 from .geometric import normals_of, signed
+from .geometric_files import read_depth, read_normals
 from .nyuv2_mat import MatSet
 from .pairs import Pair, PairSet, images_in
 

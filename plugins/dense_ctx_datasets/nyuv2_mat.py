@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from dense_ctx.containment import optional_package
 from dense_ctx.data.base import IGNORED, ImageSet, Kind, Sample, same_size
-from dense_ctx.data.geometric import metres, read_normals
 from dense_ctx.errors import FileError, InputError
 
 from .geometric import Intrinsics, normals_of
+from .geometric_files import metres, read_normals
 
 if TYPE_CHECKING:
     from torch import Tensor

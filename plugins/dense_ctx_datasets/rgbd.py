@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dense_ctx.data.base import DatasetReader, ImageSet, Kind, Layout, choose
-from dense_ctx.data.geometric import read_depth
 from dense_ctx.errors import FileError, InputError
 
 from .files import pick, refuse, require
 from .geometric import Intrinsics, normals_of
+from .geometric_files import read_depth
 from .pairs import Pair, PairSet, images_in
 
 if TYPE_CHECKING:

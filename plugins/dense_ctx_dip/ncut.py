@@ -23,7 +23,7 @@ from dense_ctx.interfaces import Size
 
 THRESHOLDS = 100
 _DENSE = 192  # nodes up to which the dense decomposition is faster
-_STEPS = 240  # of Lanczos, at most
+STEPS = 240  # of Lanczos, at most
 _PATIENCE = 16  # Lanczos steps before a part may be declared indivisible
 
 
@@ -170,36 +170,49 @@ def _second_vector(weights: Tensor, degree: Tensor, tau: float, dense: bool) -> 
     count = len(weights)
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(count, generator=generator).to(weights)
-    basis = weights.new_zeros(_STEPS + 1, count)
+    basis = weights.new_zeros(STEPS + 1, count)
     basis[0] = first  # the iteration stays orthogonal to the first eigenvector, which is known
     start = start - first * (first @ start)
     basis[1] = start / start.norm()
     diagonal: list[float] = []
     beside: list[float] = []
-    for step in range(1, _STEPS):
+    for step in range(1, STEPS):
         vector = scale * (weights @ (scale * basis[step]))
         diagonal.append(float(vector @ basis[step]))
         for _ in range(2):  # twice is enough for full orthogonality
             vector = vector - basis[: step + 1].T @ (basis[: step + 1] @ vector)
-        length = float(vector.norm())
-        last = length < 1e-6 or step == _STEPS - 1 or step >= count - 1
-        if step % 4 == 0 or last:
-            small = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-            if beside:
-                off = torch.tensor(beside, dtype=torch.float64)
-                small = small + torch.diag(off, 1) + torch.diag(off, -1)
-            values, vectors = torch.linalg.eigh(small)
-            error = abs(length * float(vectors[-1, -1]))
-            gap = float(values[-1] - values[-2]) if len(values) > 1 else 1.0
-            bound = 1 - float(values[-1])
-            if step >= _PATIENCE and bound - error > tau:
-                return None, bound
-            if last or (step >= _PATIENCE // 2 and error < 1e-3 * gap) or error < 1e-6:
-                best = basis[1 : step + 1].T @ vectors[:, -1].to(basis)
-                return _signed(best * scale), bound
-        beside.append(length)
-        basis[step + 1] = vector / length
+        beside.append(float(vector.norm()))
+        answer = verdict(diagonal, beside, count, tau)
+        if answer is not None:
+            best, bound = answer
+            return None if best is None else _signed(basis[1 : step + 1].T @ best.to(basis) * scale), bound
+        basis[step + 1] = vector / beside[-1]
     return None, 1.0  # unreachable: the last step returns
+
+
+def verdict(
+    diagonal: Sequence[float], beside: Sequence[float], count: int, tau: float
+) -> tuple[Tensor | None, float] | None:
+    """What the numbers of so many Lanczos steps say of a graph of `count` nodes; None: go on.
+
+    Returns:
+        the vector's coefficients [steps] in the basis, None if its eigenvalue is above tau; the eigenvalue.
+    """
+    step, length = len(diagonal), beside[-1]
+    last = length < 1e-6 or step == STEPS - 1 or step >= count - 1
+    if step % 4 and not last:
+        return None
+    off = torch.tensor(beside[:-1], dtype=torch.float64)
+    small = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + torch.diag(off, 1) + torch.diag(off, -1)
+    values, vectors = torch.linalg.eigh(small)
+    error = abs(length * float(vectors[-1, -1]))
+    gap = float(values[-1] - values[-2]) if len(values) > 1 else 1.0
+    bound = 1 - float(values[-1])
+    if step >= _PATIENCE and bound - error > tau:
+        return None, bound
+    if last or (step >= _PATIENCE // 2 and error < 1e-3 * gap) or error < 1e-6:
+        return vectors[:, -1], bound
+    return None
 
 
 def _signed(vector: Tensor) -> Tensor:

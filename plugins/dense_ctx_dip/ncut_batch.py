@@ -17,7 +17,9 @@ from torch import Tensor
 from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
 
-from .ncut import THRESHOLDS, affinity, assemble_clusters, best_cut, paint, zero_free
+from .ncut import affinity, assemble_clusters, best_cut, paint, zero_free
+from .ncut_lanczos import large_sides
+from .ncut_thresholds import thresholds
 
 SIZES = (8, 16, 32, 64, 96, 128, 192)  # nodes that parts are padded to
 _BATCH = 256 * 192 * 192  # largest number of weights in a batch
@@ -37,12 +39,16 @@ def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: 
     Raises:
         InputError: the weights are not square, or negative.
     """
-    for graph in weights:
+    hosts = [graph.cpu() for graph in weights]  # where small parts are cut: as an accelerator's kernels they are slow
+    for graph in hosts:
         if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or not len(graph) or bool((graph < 0).any()):
             raise InputError(f"weights are [N, N], at least 0; got {list(graph.shape)}")
     least = 2 if official_quirk else 3
-    below = [zero_free(g).cpu() if official_quirk else torch.ones(len(g), dtype=torch.bool) for g in weights]
-    parts = [_Part(index, "", torch.arange(len(graph)), graph) for index, graph in enumerate(weights)]
+    below = [zero_free(g) if official_quirk else torch.ones(len(g), dtype=torch.bool) for g in hosts]
+    parts = [
+        _Part(index, "", torch.arange(len(graph)), graph if len(graph) > SIZES[-1] else hosts[index])
+        for index, graph in enumerate(weights)
+    ]
     leaves: list[_Part] = []
     uppers: list[_Part] = []
     while parts:
@@ -52,12 +58,13 @@ def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: 
             if side is None:
                 leaves.append(part)
                 continue
-            side = side.cpu()
             uppers.append(_Part(part.image, part.path, part.nodes[side], part.weights))
             for letter, members in (("0", side), ("1", ~side)):
                 index = (members & below[part.image][part.nodes]).nonzero()[:, 0]
-                local = index.to(part.weights.device)
-                inner = part.weights[local][:, local]
+                whole = part.weights.device.type == "cpu" or len(index) > SIZES[-1]
+                within, local = (part.weights, index) if whole else (hosts[part.image], part.nodes[index])
+                local = local.to(within.device)
+                inner = within[local][:, local]
                 deeper.append(_Part(part.image, part.path + letter, part.nodes[index], inner))
         parts = deeper
     if official_quirk:
@@ -78,10 +85,13 @@ def recursive_cuts(weights: Sequence[Tensor], tau: float = 0.5, official_quirk: 
 def _sides(parts: Sequence[_Part], tau: float, least: int) -> list[Tensor | None]:
     """The upper side, bool [n], of each part that is cut; None for the others. Fewer nodes than `least` are not cut."""
     sides: list[Tensor | None] = [None] * len(parts)
+    large = [number for number, part in enumerate(parts) if part.weights.device.type != "cpu"]
+    for number, side in zip(large, large_sides([parts[number].weights for number in large], tau), strict=True):
+        sides[number] = side
     groups: dict[int, list[int]] = {}
     for number, part in enumerate(parts):
         count = len(part.nodes)
-        if count < least:
+        if count < least or part.weights.device.type != "cpu":
             continue
         if count > SIZES[-1] or not bool((part.weights.sum(1) > 0).all()):
             sides[number] = best_cut(part.weights, tau)[1]
@@ -111,31 +121,11 @@ def _cut(graphs: Sequence[Tensor], size: int, tau: float) -> list[Tensor | None]
     vectors = torch.linalg.eigh(inside)[1][:, :, -2].to(scale.dtype) * scale
     largest = vectors.abs().argmax(1, keepdim=True)
     vectors = vectors * vectors.gather(1, largest).sign()
-    values, upper = _thresholds(weights, degree, vectors, real)
+    values, upper = thresholds(weights, degree, vectors, real)
     return [
         upper[number, : len(graph)] if value < tau else None
         for number, (graph, value) in enumerate(zip(graphs, values.tolist(), strict=True))
     ]
-
-
-def _thresholds(weights: Tensor, degree: Tensor, vectors: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """The best threshold of each graph: values [G] and upper sides [G, n]; padding has weight 0."""
-    low = 0.99 * vectors.masked_fill(~real, float("inf")).amin(1, keepdim=True).double()
-    high = 0.99 * vectors.masked_fill(~real, -float("inf")).amax(1, keepdim=True).double()
-    steps = torch.arange(THRESHOLDS, dtype=torch.float64, device=weights.device)
-    levels = low + (high - low) / (THRESHOLDS - 1) * steps
-    rank = torch.searchsorted(levels, vectors.double())
-    graphs, size = rank.shape
-    bins = THRESHOLDS + 1
-    half = weights.new_zeros(graphs, bins, size).scatter_add_(1, rank[:, :, None].expand(-1, -1, size), weights)
-    block = half.new_zeros(graphs, bins, bins, dtype=torch.float64)
-    block.scatter_add_(2, rank[:, None].expand(-1, bins, -1), half.double())
-    crossing = block.cumsum(1).flip(2).cumsum(2).flip(2).diagonal(1, 1, 2)
-    mass = torch.zeros(graphs, bins, dtype=torch.float64, device=weights.device).scatter_add_(1, rank, degree.double())
-    under, total = mass.cumsum(1)[:, :-1], mass.sum(1, keepdim=True)
-    values = crossing / under + crossing / (total - under)
-    best = values.nan_to_num(float("inf"), posinf=float("inf")).min(1)
-    return best.values, (rank > best.indices[:, None]) & real
 
 
 def ncut_segments_of(

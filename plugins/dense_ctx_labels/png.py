@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from dense_ctx.errors import FileError, InputError, about
 from dense_ctx.files import new_file, write_text
+from dense_ctx.gateway import gateway
 from dense_ctx.images import open_image
 
 from .annotation import Annotation, AnnotationSet, LabelArray
@@ -92,6 +94,17 @@ class PalettePng(LabelFormat):
         folder = write_each(path, self.suffix, annotations, self._write)
         _write_map(folder / _MAP, classes)
 
+    @gateway
+    def write_names(self, folder: str | os.PathLike[str], names: Sequence[str], colours: Sequence[Colour]) -> Path:
+        """Write labelmap.txt alone, into a folder of label images whose ids are the places of `names`; its path.
+
+        Raises:
+            InputError: a name or a colour that is none, or two equal names. FileError: it cannot be written.
+        """
+        path = Path(folder) / _MAP
+        _write_map(path, Classes(tuple(names), tuple(colours)))
+        return path
+
     def _write(self, file: Path, annotation: Annotation) -> None:
         image = Image.fromarray(annotation.labels)
         colours = [*annotation.classes.colours, *[(0, 0, 0)] * (255 - len(annotation.classes)), (224, 224, 192)]
@@ -169,6 +182,8 @@ def _labels(file: Path, classes: Classes, binary: bool, colours: dict[str, Colou
 def _of_colours(pixels: np.ndarray[Any, np.dtype[Any]], classes: Classes, colours: dict[str, Colour]) -> LabelArray:
     if not colours:
         raise InputError(f"It is an RGB picture, and there is no {_MAP} with the colours of classes beside it")
+    if len(set(colours.values())) < len(colours):
+        raise InputError(f"It is an RGB picture, and two classes of {_MAP} have the same colour")
     code = pixels.astype(np.int64) @ np.array([65536, 256, 1])
     labels = np.full(code.shape, -1, dtype=np.int64)
     for name, (red, green, blue) in colours.items():
@@ -195,8 +210,6 @@ def _beside(folder: Path) -> tuple[tuple[str, ...], dict[str, Colour]]:
         if name in colours:
             raise FileError(f"{path}: {name!r} occurs twice")
         colours[name] = int(parts[0]), int(parts[1]), int(parts[2])
-    if len(set(colours.values())) < len(colours):
-        raise FileError(f"{path}: two classes have the same colour")
     return tuple(colours), colours
 
 
@@ -205,7 +218,9 @@ def _write_map(path: Path, classes: Classes) -> None:
         if name.startswith("#"):
             raise InputError(f"{path} cannot hold the name {name!r}: # begins a comment there")
     lines = [f"{n}:{r},{g},{b}::" for n, (r, g, b) in zip(classes.names, classes.colours, strict=True)]
-    write_text(path, "\n".join((_HEADER, *lines)) + "\n")
+    text = "\n".join((_HEADER, *lines)) + "\n"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
 
 
 def _palette(file: Path, names: tuple[str, ...]) -> dict[str, Colour]:

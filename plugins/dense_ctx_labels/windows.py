@@ -17,7 +17,7 @@ from dense_ctx.interfaces import Size
 
 from .annotation import LabelArray, Picture
 from .base import LabelFormat
-from .classes import Classes
+from .classes import Classes, Colour
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,19 @@ class WindowedFormat(LabelFormat, ABC):
                     raise InputError(f"predict gave {list(values.shape)} for {[outer.height, outer.width]} pixels")
                 sink.write(part, checked(values[part.inside(outer)], classes))
         return labels
+
+    @gateway
+    def write_windows(
+        self,
+        image: Path,
+        labels: Path,
+        names: Sequence[str],
+        colours: Sequence[Colour],
+        predict: Callable[[Picture], Any],
+        **options: Any,
+    ) -> Path:
+        """`label`, without a `Classes` object. names, colours: of the classes. options, errors: as `label`."""
+        return self.label(image, labels, Classes(tuple(names), tuple(colours)), predict, **options)
 
 
 def windows(size: Size, side: int) -> list[Window]:

@@ -28,7 +28,7 @@ from dense_ctx.persistence.file_args import CHANNELS, LAYERS
 from .attention import CrossAttention, GaussianBias, Sigma
 from .maps import joined, layer_indices
 from .positions import cell_centres, encode
-from .sampling import Axis, axis, pixel_centres, sample_grid, sample_points
+from .sampling import Axis, Coordinates, axis, pixel_centres, sample_grid, sample_points
 from .upscale import FACTOR, HALO, Upscale
 
 Read = tuple[Tensor, Tensor]
@@ -142,10 +142,10 @@ class Maxa(Decoder):
         where = coordinates.detach().double().cpu()
         if not bool(((where >= 0) & (where <= 1)).all()):  # NaN fails too
             raise InputError("coordinates lie between 0 and 1 over the image, (y, x); divide pixels by (H, W)")
-        down, right = self._axes(where[:, 0], where[:, 1])
+        down, right = self._axes(where[:, 0].numpy(), where[:, 1].numpy())
         return sample_points(self._field(features, (down.start, down.stop), (right.start, right.stop)), down, right)
 
-    def _axes(self, ys: Tensor, xs: Tensor) -> tuple[Axis, Axis]:
+    def _axes(self, ys: Coordinates, xs: Coordinates) -> tuple[Axis, Axis]:
         density = self._checked_density()
         return axis(ys, self.size[0], density), axis(xs, self.size[1], density)
 

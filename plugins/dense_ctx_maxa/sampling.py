@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
+
+Coordinates: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,7 @@ class Axis:
     second.
 
     start, stop: the pixels that are needed. plain: every pixel of them once and in order, nothing between.
+    between: some coordinates lie between two pixels.
     """
 
     start: int
@@ -22,30 +27,32 @@ class Axis:
     after: Tensor
     share: Tensor
     plain: bool
+    between: bool
 
 
-def pixel_centres(side: int) -> Tensor:
+def pixel_centres(side: int) -> Coordinates:
     """Coordinates, 0 to 1, of the centres of `side` pixels, float64."""
-    return (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    return (np.arange(side, dtype=np.float64) + 0.5) / side
 
 
-def axis(coordinates: Tensor, side: int, density: int) -> Axis:
+def axis(coordinates: Coordinates, side: int, density: int) -> Axis:
     """Where coordinates [N] from 0 to 1 lie among the pixels of `density` lattices of `side` pixels each.
 
     Pixel n of the lattice that is shifted by j / density of a pixel is number n * density + j. Before the first and
-    after the last pixel that pixel's value holds.
+    after the last pixel that pixel's value holds. In NumPy: which pixels are needed is known while a graph is traced.
     """
     last = (side - 1) * density  # the shifted lattices' last pixels lie beyond the trained ones
-    position = ((coordinates * side - 0.5) * density).clamp(0, last)
+    position = ((coordinates * side - 0.5) * density).clip(0, last)
     near = position.round()
-    position = torch.where((position - near).abs() < 1e-6, near, position)  # rounding of the division is no distance
-    before = position.floor().long()
+    position = np.where(np.abs(position - near) < 1e-6, near, position)  # rounding of the division is no distance
+    before = np.floor(position).astype(np.int64)
     share = position - before
-    after = torch.where(share > 0, before + 1, before)
+    after = np.where(share > 0, before + 1, before)
     start, stop = int(before.min()), int(after.max()) + 1
-    whole = not bool(share.any()) and len(before) == stop - start
-    plain = whole and torch.equal(before, torch.arange(start, stop))
-    return Axis(start, stop, before - start, after - start, share, plain)
+    between = bool(share.any())
+    plain = not between and np.array_equal(before, np.arange(start, stop))
+    first, second, shares = (torch.from_numpy(item) for item in (before - start, after - start, share))
+    return Axis(start, stop, first, second, shares, plain, between)
 
 
 def sample_grid(field: Tensor, rows: Axis, columns: Axis) -> Tensor:
@@ -57,7 +64,7 @@ def _along(field: Tensor, positions: Axis, dim: int) -> Tensor:
     if positions.plain:
         return field
     first = field.index_select(dim, positions.before.to(field.device))
-    if not bool(positions.share.any()):
+    if not positions.between:
         return first
     share = positions.share.to(field)
     share = share[:, None] if dim == -2 else share

@@ -73,16 +73,23 @@ class Predict(Command):
         add(
             "--task",
             choices=["segmentation", "depth", "normals"],
-            help="what the examples show: depth is a 16-bit picture or .npy [H, W], normals an RGB picture or .npy "
-            "[H, W, 3]; default classes, or the values of a .npy file",
+            help="what the examples show: depth is a 16-bit picture, .npy [H, W] or .exr, normals an RGB picture or "
+            ".npy [H, W, 3]; default classes, or the values of a .npy file",
         )
         add(
             "--scale",
             type=float,
             metavar="VALUES",
-            help="values of depth pictures per metre, read and written (1000); .npy files are in metres",
+            help="values of depth pictures per metre, read and written (1000); .npy and .exr files are in metres",
         )
-        add("--format", choices=["png", "npy"], help="of the predictions (png; npy of values without a unit)")
+        add(
+            "--format",
+            choices=["png", "npy", "tif", "exr"],
+            help="of the predictions (png; npy of values without a unit). exr: depth. tif: masks of GeoTIFFs of any "
+            "size, by windows within --max-memory (2GB), with their georeference and without overlays",
+        )
+        add("--bands", nargs="+", type=int, metavar="BAND", help="of GeoTIFFs: those of red, green and blue, from 1")
+        add("--span", nargs=2, type=float, metavar=("BLACK", "WHITE"), help="of GeoTIFFs: values of black and white")
         add("--classes", nargs="+", default=[], metavar="ID=NAME", help="names of the masks' classes")
         add(
             "--method",
@@ -133,8 +140,15 @@ class Predict(Command):
             "normals",
         ):
             raise InputError("Values without a unit are written as .npy, as they are: leave --format and --scale out")
+        if writer.format == "exr" and predictor.task != "depth":
+            raise InputError(f"--format exr is of depth; this predicts {predictor.task}: leave it out")
         if args.scale is not None and predictor.task != "depth":
             raise InputError(f"--scale is of depth; this predicts {predictor.task}: leave it out")
+        if writer.format == "tif" and (predictor.task != "segmentation" or predictor.context is None):
+            raise InputError(
+                f"--format tif is of class masks from examples; {args.model} predicts {predictor.task}"
+                f"{' by a trained head, which resizes each image' if predictor.context is None else ''}"
+            )
         labels.check(args, predictor.task, writer.format)
         _claim(args.out, predictor, writer)
         try:
@@ -145,6 +159,7 @@ class Predict(Command):
                 print(line)
             return status
         finally:
+            labels.write_names(writer)
             if [path.name for path in args.out.iterdir()] == [FACTS]:  # nothing was predicted: leave no folder
                 (args.out / FACTS).unlink()
                 args.out.rmdir()
@@ -168,6 +183,20 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--labels-out and --labels-to go together: where to, and in which format")
     if not args.query:
         refuse(args, ["frames", "no_overlay", "processes", "format", "out", "labels_out"], "without --query")
+    args.rasters = None
+    if args.format == "tif":
+        from . import rasters
+
+        args.rasters = rasters.options(args.bands, args.span)
+        args.rasters.form()  # refused before any work
+        if args.task in ("depth", "normals"):
+            raise InputError(f"--format tif is of class masks; --task {args.task} is written as png or npy")
+    else:
+        refuse(args, ["bands", "span"], "without --format tif")
+    if args.format == "exr":
+        from . import exr
+
+        exr.library()  # refused before any work
     if args.processes < 1:
         raise InputError(f"--processes {args.processes}: expected at least 1")
     if args.scale is not None and not 0 < args.scale < float("inf"):
@@ -186,7 +215,8 @@ def _writer(args: argparse.Namespace, predictor: Predictor) -> Writer:
     from .support import MILLIMETRES
 
     plain: Format = args.format or ("npy" if predictor.task == "regression" else "png")
-    return Writer(predictor, args.out, plain, args.scale or MILLIMETRES, not args.no_overlay, args.max_memory)
+    pictures = not args.no_overlay and plain != "tif"
+    return Writer(predictor, args.out, plain, args.scale or MILLIMETRES, pictures, args.max_memory, args.rasters)
 
 
 def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
@@ -198,6 +228,8 @@ def _claim(out: Path, predictor: Predictor, writer: Writer) -> None:
     settings: dict[str, Any] = {**identity(predictor), "format": writer.format}
     if predictor.task == "depth" and writer.format == "png":
         settings["scale"] = writer.scale
+    if writer.rasters is not None:
+        settings["rasters"] = [writer.rasters.bands, writer.rasters.span]
     advice = "Choose another --out, or remove this one to begin anew"
     Identity(out / FACTS, "folder of predictions", advice).claim(settings)
 

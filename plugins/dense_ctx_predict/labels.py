@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
@@ -18,13 +19,15 @@ from dense_ctx.model import DenseModel
 from dense_ctx.plugins import blamed
 from dense_ctx.visualize import Picture
 
-from .outputs import Writer
-from .predictor import Predictor
+from .outputs import FOLDERS, Writer
+from .predictor import Colour, Predictor
 from .queries import Query
 
+IGNORE = 255
 
-def fit(model: DenseModel, args: Namespace) -> Predictor:
-    """Fit a predictor to the annotated images of `--labels-in`.
+
+def fit(model: DenseModel, args: Namespace, read: Callable[[Path], Any]) -> Predictor:
+    """Fit a predictor to the annotated images of `--labels-in`. read: gives what is fitted of an image's path.
 
     Raises:
         FileError, InputError: the labels cannot be read, an image is missing, or no image has labels.
@@ -37,7 +40,7 @@ def fit(model: DenseModel, args: Namespace) -> Predictor:
         annotations = reader.open(args.labels_in, images=folder)
         for annotation in annotations:
             if bool((annotation.labels != annotation.classes.ignore).any()):  # the reader warns of the others
-                images.append(folder / annotation.image)
+                images.append(read(folder / annotation.image))
                 targets.append(annotation.labels.astype(np.int64))
     if not images:
         raise InputError(f"{args.labels_in} has {len(annotations)} image(s), and none with labels")
@@ -85,6 +88,33 @@ def export(args: Namespace, form: Any, writer: Writer, queries: Sequence[Query],
     with blamed("label-format", parse_part(args.labels_to).name):
         path = form.write_maps(args.labels_out, names, [item.colour for item in predictor.classes], maps())
     return f"  {path}, as {args.labels_to}"
+
+
+def write_names(writer: Writer) -> None:
+    """Write names and colours of the classes beside the masks, as labelmap.txt, from which label formats read them.
+
+    What such a file has no place for is said in a warning, and the masks stay without it.
+    """
+    folder = writer.out / FOLDERS["segmentation"]
+    if writer.predictor.task != "segmentation" or writer.format != "png" or not folder.is_dir():
+        return
+    names, colours = named_ids(writer.predictor)
+    try:
+        if len(names) == IGNORE + 1:
+            raise InputError(f"{IGNORE}, which is a class here, means not annotated in label images")
+        form = registry().create("label-format", "png")
+        form.write_names(folder, names, colours)
+    except InputError as error:
+        warnings.warn(f"{folder} has no names of its classes: {error}; --labels-out keeps them", stacklevel=2)
+
+
+def named_ids(predictor: Predictor) -> tuple[list[str], list[Colour]]:
+    """Names and colours of all ids from 0 to the greatest class; those of no class are "unused N"."""
+    classes = {item.id: item for item in predictor.classes}
+    ids = range(max(classes) + 1)
+    table = predictor.colours.tolist()
+    colours: list[Colour] = [(red, green, blue) for red, green, blue in table[: len(ids)]]
+    return [classes[i].name if i in classes else f"unused {i}" for i in ids], colours
 
 
 def check(args: Namespace, task: str, plain: str) -> None:

@@ -42,11 +42,12 @@ def from_arguments(args: Namespace, pairs: Sequence[tuple[Path, Path]]) -> Predi
     model = model_of(args)
     if model.model_config is not None and model.model_config.output is not None:
         raise InputError(f"{args.model} has a trained head, which needs no examples: leave --support out")
+    read = args.rasters.example if args.rasters else Path
     if args.labels_in is not None:
-        return labels.fit(model, args)
+        return labels.fit(model, args, read)
     return support.fit(
         model, pairs, args.part, task=args.task, scale=args.scale, ignore_index=args.ignored, names=args.names,
-        max_memory=args.max_memory,
+        max_memory=args.max_memory, read=read,
     )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ class Recipe:
             context = save_context(predictor.context, folder / "context")
         options = {
             "out": writer.out, "format": writer.format, "scale": writer.scale, "pictures": writer.pictures,
-            "max_memory": writer.max_memory,
+            "max_memory": writer.max_memory, "rasters": writer.rasters,
         }  # fmt: skip
         names = {item.id: item.name for item in predictor.classes}
         colours = {item.id: item.colour for item in predictor.classes}

@@ -22,10 +22,12 @@ from dense_ctx.images import load
 from dense_ctx.progress import steps
 from dense_ctx.visualize import Picture, heat_picture, normals_picture, overlay, save_labels, save_picture
 
+from . import exr
 from .predictor import Predictor
 from .queries import Query
+from .rasters import SUFFIXES, Rasters, raster_fault
 
-Format = Literal["png", "npy"]
+Format = Literal["png", "npy", "tif", "exr"]
 
 FOLDERS: dict[Quantity, str] = {
     "segmentation": "masks",
@@ -40,8 +42,9 @@ QUALITY = 90  # of JPEG
 class Writer:
     """Predicts a query and writes its files in `out`.
 
-    format: "png" (masks, 16-bit depth, normals as colours) or "npy". scale: values of a depth PNG per metre.
-    pictures: also write overlays or pictures. max_memory: as for `Predictor.predict`.
+    format: "png" (masks, 16-bit depth, normals as colours), "npy", "exr" (depth in metres), or "tif" (masks of GeoTIFFs
+    of any size). scale: values of a depth PNG per metre. pictures: also write overlays or pictures. max_memory: as for
+    `Predictor.predict`. rasters: how GeoTIFFs are read, for "tif".
     """
 
     predictor: Predictor
@@ -50,6 +53,7 @@ class Writer:
     scale: float = 1000.0
     pictures: bool = True
     max_memory: str | None = None
+    rasters: Rasters | None = None
 
     def files(self, query: Query) -> list[Path]:
         """Output paths of a query, relative to `out`; for a clip, the folder of its frames."""
@@ -70,11 +74,29 @@ class Writer:
             QueryError: the query cannot be read, predicted, or stored in this format.
             FileError: a file cannot be written.
         """
+        if self.rasters is not None:
+            return self._raster(query, self.rasters)
         return self._clip(query) if query.clip else self._image(query)
+
+    def _raster(self, query: Query, rasters: Rasters) -> dict[str, Any]:
+        from .labels import named_ids
+
+        if query.clip:
+            raise QueryError(f"{query.path} is a clip; --format tif is of GeoTIFFs")
+        try:
+            names = named_ids(self.predictor)
+            rasters.label(self.predictor, query.path, self.out / self.files(query)[0], names, self.max_memory)
+        except (InputError, MemoryBudgetError, NonFiniteError) as error:
+            raise QueryError(str(error)) from error
+        except FileError as error:
+            if not raster_fault(query.path, error):
+                raise
+            raise QueryError(str(error)) from error
+        return {"without_depth": 0}
 
     def _image(self, query: Query) -> dict[str, Any]:
         with query_fault():
-            image = load(query.path)
+            image = _loaded(query.path)
             prediction = self.predictor.predict(image, self.max_memory)
         main, *pictures = self.files(query)
         none = self._store(self.out / main, prediction)
@@ -124,6 +146,8 @@ class Writer:
             array = prediction.numpy() if task in ("segmentation", "regression") else prediction.movedim(0, -1).numpy()
             with new_file(path, sync=False) as partial:
                 np.save(partial, array[..., 0] if task == "depth" else array)
+        elif self.format == "exr":
+            exr.write_depth_values(path, prediction[0].numpy())
         elif task == "segmentation":
             save_labels(path, prediction, self.predictor.colours)
         elif task == "normals":
@@ -142,6 +166,15 @@ class Writer:
         if self.predictor.task == "normals":
             return normals_picture(prediction)
         return heat_picture(prediction[0], *span)
+
+
+def _loaded(path: Path) -> Tensor:
+    try:
+        return load(path)
+    except FileError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError) and path.suffix.lower() in SUFFIXES:
+            raise FileError(f"{path} is too large to be read whole: --format tif goes through it by windows") from error
+        raise
 
 
 class QueryError(DenseCtxError):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dense_ctx_datasets.geometric_files import metres, read_depth, read_normals
+from torch import Tensor
 
 from dense_ctx import InContext, registry
 from dense_ctx.config import Part, Quantity
-from dense_ctx.data.geometric import read_depth, read_normals
 from dense_ctx.data.video import IMAGE_SUFFIXES
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import open_image
@@ -18,9 +19,10 @@ from dense_ctx.interfaces import Task
 from dense_ctx.model import DenseModel
 from dense_ctx.plugins import blamed
 
+from . import exr
 from .predictor import Colour, Predictor
 
-PICTURES = frozenset({*IMAGE_SUFFIXES, ".npy"})  # any other suffix is a file of an annotation tool
+PICTURES = frozenset({*IMAGE_SUFFIXES, ".npy", exr.SUFFIX})  # any other suffix is a file of an annotation tool
 NOT_ANNOTATED = -1
 MILLIMETRES = 1000.0  # values per metre of a 16-bit depth picture
 
@@ -35,19 +37,21 @@ def fit(
     ignore_index: Any,
     names: dict[int, str],
     max_memory: str | None,
+    read: Callable[[Path], Any],
 ) -> Predictor:
     """Fit a predictor to pairs of image and annotation.
 
     Args:
         task: None: classes, or the values of .npy files.
-        scale: values of depth pictures per metre, default 1000; .npy files are in metres.
+        scale: values of depth pictures per metre, default 1000; .npy and .exr files are in metres.
+        read: gives what is fitted of an image's path.
 
     Raises:
         FileError, InputError: a file cannot be read, or does not match the task.
     """
     targets: list[Any] = [path for _, path in pairs]
     if task == "depth":
-        targets = [read_depth(path, 1.0 if path.suffix == ".npy" else scale or MILLIMETRES) for path in targets]
+        targets = [_depth(path, scale or MILLIMETRES) for path in targets]
     elif task == "normals":
         targets = [read_normals(path) for path in targets]
     elif any(path.suffix.lower() not in PICTURES for path in targets):
@@ -55,12 +59,19 @@ def fit(
         names, ignore_index = {**named, **names}, NOT_ANNOTATED
     kind: Task | None = "regression" if task in ("depth", "normals") else task  # type: ignore[assignment]
     context = InContext(model, method.name, kind, ignore_index, **method.args)
-    context.fit([image for image, _ in pairs], targets, max_memory)
+    context.fit([read(image) for image, _ in pairs], targets, max_memory)
     coloured = context.task_ == "segmentation" and not context.targets_.binary
     colours = _palette([path for _, path in pairs]) if coloured else {}
     if names and context.task_ != "segmentation":
         raise InputError(f"--classes names classes, but the examples are {task or 'values'}: leave it out")
     return Predictor(context, task, names, {i: colour for i, colour in colours.items() if i in context.classes_})
+
+
+def _depth(path: Path, scale: float) -> Tensor:
+    """Depth in metres, float32 [1, H, W], NaN where it is unknown."""
+    if path.suffix.lower() == exr.SUFFIX:
+        return metres(exr.read_depth_values(path), 1.0, none=(0, exr.NOTHING))
+    return read_depth(path, 1.0 if path.suffix == ".npy" else scale)
 
 
 def _of_tools(paths: Sequence[Path]) -> tuple[list[Any], dict[int, str]]:

@@ -19,7 +19,7 @@ from .knn import KnnProbe, pooled
 from .retrieval_search import nearest
 from .targets import at_size, probabilities
 
-_CELLS = 8192  # of an image
+CELLS = 8192  # of an image
 
 _UNIFORM = 0.05
 _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot rule a class out
@@ -79,8 +79,9 @@ class EnsembleProbe(KnnProbe):
         landmarks: int = 512,
         gamma: float = 1.0,
         penalty: float = 1e-4,
+        device_memory: str | int | None = None,
     ) -> None:
-        super().__init__(task, k, temperature, stride, memory, seed)
+        super().__init__(task, k, temperature, stride, memory, seed, device_memory)
         if task == "regression" and uniform is not None:
             raise ConfigError(
                 "uniform would have no effect with task=regression, which has no class priors: leave it out"
@@ -93,7 +94,7 @@ class EnsembleProbe(KnnProbe):
         self.weight, self.area, self.uniform = weight, area, uniform
         self.landmarks, self.gamma, self.penalty = landmarks, gamma, penalty
         self.annotated_ = 0.0  # patches
-        self._regression: tuple[Tensor, Tensor, Tensor] | None = None
+        self._regression: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> EnsembleProbe:
         """Add the cells of B images that hold a labelled pixel."""
@@ -109,7 +110,7 @@ class EnsembleProbe(KnnProbe):
         return functional.normalize(keys, dim=1), values
 
     def _step(self, grid: Tensor, share: float) -> int:
-        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / _CELLS))
+        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / CELLS))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The memory bank, and how much was annotated."""
@@ -131,26 +132,44 @@ class EnsembleProbe(KnnProbe):
             raise NotFittedError("Nothing in memory: call fit first")
         cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
         rows = functional.normalize(rearrange(cells, "b d h w -> (b h w) d"), dim=1)
-        neighbours = nearest(rows, self.keys_.to(rows.device), self.k)
-        if self._regression is None:
-            self._regression = self._regress(self.keys_, self.values_)
-        parts = [self._read(*part) for part in zip(*(x.split(_ROWS) for x in (rows, *neighbours)), strict=True)]
-        values = torch.cat(parts)
+        keys, values, *fit = self._resident.of(rows.device, self.keys_, self.values_, *self.regression)
+        neighbours = nearest(rows, keys, self.k)
+        here = tuple(tensor.to(rows.device) for tensor in fit)
+        split = zip(*(tensor.split(_ROWS) for tensor in (rows, *neighbours)), strict=True)
+        parts = [self._read(queries, cosines, near, values, here) for queries, cosines, near in split]
+        answers = torch.cat(parts)
         batch, _, height, _ = cells.shape
-        scores = at_size(rearrange(values, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
+        scores = at_size(rearrange(answers, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
         return scores.softmax(1) if self.task == "segmentation" else scores
 
-    def _read(self, rows: Tensor, cosines: Tensor, neighbours: Tensor) -> Tensor:
+    def _read(
+        self, rows: Tensor, cosines: Tensor, neighbours: Tensor, values: Tensor, regression: tuple[Tensor, ...]
+    ) -> Tensor:
         """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, d] and their neighbours [Q, k]."""
-        votes = self.values_.to(rows.device)[neighbours]
+        landmarks, basis, coefficients, correction = regression
+        votes = values[neighbours.to(values.device)].to(rows.device)
         near = torch.einsum("qk,qkm->qm", (cosines / self.temperature).softmax(1), votes)
-        landmarks, basis, coefficients = (tensor.to(rows.device) for tensor in self._regression or ())
         fit = self._lift(rows, landmarks, basis) @ coefficients
         if self.task == "segmentation":
-            near = _log(near) + self._correction().to(rows.device)
-            fit = _log(probabilities(fit))
-        share = (1 - self.weight) / (1 + (self.area / self.annotated_) ** 2)
-        return share * near + (1 - share) * fit
+            near = log_shares(near) + correction
+            fit = log_shares(probabilities(fit))
+        return self.share * near + (1 - self.share) * fit
+
+    @property
+    def share(self) -> float:
+        """Weight of the neighbours; the regression has the rest."""
+        return (1 - self.weight) / (1 + (self.area / self.annotated_) ** 2)
+
+    @property
+    def regression(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Landmarks [L, d], what makes their span orthonormal [L, r], coefficients [r + 1, K], the bias last, and what
+        corrects the prior [K].
+        """
+        if self.keys_ is None:
+            raise NotFittedError("Nothing in memory: call fit first")
+        if self._regression is None:
+            self._regression = (*self._regress(self.keys_, self.values_), self._correction())
+        return self._regression
 
     def _correction(self) -> Tensor:
         """[K]: logarithm of the prior moved towards 1 / K, over the examples' own."""
@@ -158,7 +177,6 @@ class EnsembleProbe(KnnProbe):
         return ((1 - self.uniform) * prior + self.uniform / len(prior)).log() - prior.log()
 
     def _regress(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Landmarks [L, d], what makes their span orthonormal [L, r], coefficients [r + 1, K], the bias last."""
         weights = torch.ones(len(keys))
         groups = [torch.arange(len(keys))]
         if self.task == "segmentation":
@@ -190,7 +208,7 @@ def _spread(group: Tensor, count: int) -> Tensor:
     return group if len(group) <= count else group[torch.arange(count) * len(group) // count]
 
 
-def _log(shares: Tensor) -> Tensor:
+def log_shares(shares: Tensor) -> Tensor:
     """Logarithm of probabilities [N, K], none below the floor."""
     shares = shares.clamp_min(_FLOOR)
     return (shares / shares.sum(1, keepdim=True)).log()

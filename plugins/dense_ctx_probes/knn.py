@@ -17,9 +17,10 @@ from dense_ctx.interfaces import DenseFeatures, Probe, Size, Task
 from dense_ctx.persistence.file_args import SEEDS
 from dense_ctx.persistence.tensors import require_state
 
+from .resident import Resident
 from .targets import at_size, check
 
-_CELLS = 16_384
+CELLS = 16_384  # of an image, at most
 
 
 class KnnProbe(Probe):
@@ -34,6 +35,9 @@ class KnnProbe(Probe):
         stride: pixels per side of a cell; default the least that gives an image at most 16,384 cells.
         memory: most cells stored; of more, a uniform sample (reservoir sampling).
         seed: of that sample.
+        device_memory: bytes ("8GB") of an accelerator that a copy of the bank may take, so that it is copied there
+            once; None: half of what is free. A larger bank is copied for each search, block by block, and a warning
+            says so.
     """
 
     file_args: ClassVar[Mapping[str, Any] | None] = {
@@ -52,8 +56,10 @@ class KnnProbe(Probe):
         stride: int | None = None,
         memory: int = 65_536,
         seed: int | None = None,
+        device_memory: str | int | None = None,
     ) -> None:
         super().__init__(task, seed)
+        self._resident = Resident(device_memory)
         if min(k, 1 if stride is None else stride, memory) < 1 or not temperature > 0:
             raise InputError(f"k={k}, stride={stride}, memory={memory}, temperature={temperature}: all above 0")
         self.k, self.temperature, self.stride, self.memory = k, temperature, stride, memory
@@ -64,6 +70,7 @@ class KnnProbe(Probe):
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> KnnProbe:
         """Add the cells of B images that hold a labelled pixel."""
         keys, values = self._cells(features, targets)
+        self._resident.clear()
         if self.keys_ is None:
             self.keys_, self.values_ = keys[:0], values[:0]
         width = max(values.shape[1], self.values_.shape[1])
@@ -104,15 +111,16 @@ class KnnProbe(Probe):
 
     def _step(self, grid: Tensor, share: float) -> int:
         """Pixels per side of a cell of a grid [..., H, W] of which a share is annotated, or to be predicted (1)."""
-        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] / _CELLS))
+        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] / CELLS))
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
         cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
-        rows, device = rearrange(cells, "b d h w -> (b h w) d"), cells.device
-        values, _ = soft_knn(rows, self.keys_.to(device), self.values_.to(device), self.k, self.temperature)
+        rows = rearrange(cells, "b d h w -> (b h w) d")
+        keys, values = self._resident.of(rows.device, self.keys_, self.values_)
+        values, _ = soft_knn(rows, keys, values, self.k, self.temperature)
         batch, _, height, _ = cells.shape
         scores = rearrange(values, "(b h w) k -> b k h w", b=batch, h=height)
         return at_size(scores, size, features.pixels)
@@ -128,6 +136,7 @@ class KnnProbe(Probe):
         cells = {"keys": (torch.float32, ("M", "d")), "values": (torch.float32, ("M", "K"))}
         require_state(state, {**cells, "seen": (torch.int64, ())}, "The state is not that of a k-NN probe")
         self.keys_, self.values_, self.seen_ = state["keys"], state["values"], int(state["seen"])
+        self._resident.clear()
 
 
 def pooled(x: Tensor, step: int) -> Tensor:
@@ -151,8 +160,8 @@ def soft_knn(
     2023, "Towards In-context Scene Understanding"; DIP eq. 1-2).
 
     Args:
-        queries: [Q, d]; keys: [M, d]; neither needs to be normalised.
-        values: [M, m].
+        queries: [Q, d]; keys: [M, d], on any device; neither needs to be normalised.
+        values: [M, m], on any device.
         k: neighbours; all M where there are fewer.
 
     Returns:
@@ -167,22 +176,21 @@ def soft_knn(
     if k < 1 or not temperature > 0 or len(keys) == 0:
         raise InputError(f"k={k} and temperature={temperature} must be above 0, and keys ({len(keys)}) not empty")
     k = min(k, len(keys))
-    keys = functional.normalize(keys, dim=1)
     columns = max(k, min(len(keys), 1 << 16))
-    rows = max(1, max_bytes // (4 * columns))
-    results, neighbours = [], []
-    for part in functional.normalize(queries, dim=1).split(rows):
-        best: Tensor | None = None
-        index: Tensor | None = None
-        for start in range(0, len(keys), columns):
-            scores, order = (part @ keys[start : start + columns].T).topk(min(k, len(keys) - start, columns), dim=1)
-            nearest = order + start
-            if best is not None and index is not None:
-                scores, order = torch.cat([best, scores], 1).topk(k, dim=1)
-                nearest = torch.cat([index, nearest], 1).gather(1, order)
-            best, index = scores, nearest
-        if best is None or index is None:
-            raise InputError("no keys")
-        results.append(torch.einsum("qk,qkm->qm", (best / temperature).softmax(1), values[index].to(best.dtype)))
-        neighbours.append(index)
-    return torch.cat(results), torch.cat(neighbours)
+    parts = functional.normalize(queries, dim=1).split(max(1, max_bytes // (4 * columns)))
+    best: list[tuple[Tensor, Tensor] | None] = [None] * len(parts)
+    for start in range(0, len(keys), columns):
+        block = functional.normalize(keys[start : start + columns].to(queries.device), dim=1)
+        for number, (part, before) in enumerate(zip(parts, best, strict=True)):
+            scores, nearest = (part @ block.T).topk(min(k, len(block)), dim=1)
+            nearest = nearest + start
+            if before is not None:
+                scores, order = torch.cat([before[0], scores], 1).topk(k, dim=1)
+                nearest = torch.cat([before[1], nearest], 1).gather(1, order)
+            best[number] = scores, nearest
+    pairs = [pair for pair in best if pair is not None]
+    weighted = [
+        torch.einsum("qk,qkm->qm", (scores / temperature).softmax(1), values[index.to(values.device)].to(scores))
+        for scores, index in pairs
+    ]
+    return torch.cat(weighted), torch.cat([index for _, index in pairs])

@@ -11,6 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .resident import free_memory
+
 _TILE = (8, 12)  # rows and columns of queries, as on the CPU: larger ones compare more cells outside the window
 _SHARE = 4  # of the free memory at most a quarter is for similarities
 
@@ -45,7 +47,7 @@ class Windows:
         """Groups of tiles whose similarities to `frames` frames fit the device's memory."""
         tiles, queries = self.cells.shape
         near = self.near.shape[1]
-        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else 1 << 30
+        free = free_memory(self.device)
         one = 4 * near * (3 * frames * queries + 2 * channels)  # similarities twice, and joined; keys and their copy
         count = min(tiles, max(1, free // _SHARE // one))
         return [slice(start, stop) for start, stop in pairwise([*range(0, tiles, count), tiles])]

@@ -21,6 +21,7 @@ from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
 from dense_ctx.persistence.file_args import CHANNELS, SEEDS
 from dense_ctx.persistence.tensors import require_state
 
+from .resident import Resident
 from .retrieval_bank import Bank
 from .retrieval_blocks import Metric
 from .retrieval_cells import histograms, means
@@ -53,6 +54,7 @@ class RetrievalProbe(Probe):
         engine: "torch" or "faiss", both exact; or approximate by faiss: "ivf" (inverted lists, float16) or "ivfpq"
             (codes of C / 4 bytes), whose recall is measured on the first queries, kept as `recall_` and warned of.
         device: where the bank is: "cpu", "cuda" ...
+        device_memory: as of `KnnProbe`; of a bank on the CPU or in files.
         folder: keep it in files there, mapped into memory; segmentation then needs `classes`.
         seed: of the sampling.
     """
@@ -86,6 +88,7 @@ class RetrievalProbe(Probe):
         device: str = "cpu",
         folder: str | os.PathLike[str] | None = None,
         seed: int | None = None,
+        device_memory: str | int | None = None,
     ) -> None:
         super().__init__(task, seed)
         if min(k, memory, 1 if classes is None else classes) < 1 or not temperature > 0:
@@ -106,6 +109,7 @@ class RetrievalProbe(Probe):
                 (values and mode == "official", "mode=official", "with task=regression, which has no classes"),
                 (values and classes is not None, "classes", "with task=regression"),
                 (folder is not None and device != "cpu", "device", "with folder, which keeps the bank in files"),
+                (device_memory is not None and engine != "torch", "device_memory", f"with engine={engine}"),
             )
         )
         if folder is not None and task == "segmentation" and classes is None:
@@ -114,6 +118,7 @@ class RetrievalProbe(Probe):
         self.sampling = sampling or ("uniform" if values else "balanced")
         self.classes, self.engine, self.reads, self._own_reads = classes, engine, reads or "patches", reads
         self.bank_ = Bank(memory, _TYPES[dtype], unit=mode != "dip", device=device, folder=folder)
+        self._resident = Resident(device_memory)
         self.recall_: float | None = None
         self._index: tuple[Tensor, ApproximateIndex] | None = None  # and the keys it was made of
         self.seen_ = 0  # images, those without an annotation among them
@@ -229,6 +234,8 @@ class RetrievalProbe(Probe):
         keys, values = self.bank_.whole()
         if queries.shape[1] != keys.shape[1]:
             raise InputError(f"features have {queries.shape[1]} dimensions; those in memory {keys.shape[1]}")
+        if self.engine == "torch":
+            keys, values = self._resident.of(queries.device, keys, values)
         queries = queries.float()
         unit = functional.normalize(queries, dim=1)
         vectors = queries if self.mode == "dip" else unit

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 Metric = Literal["product", "l2"]
 BLOCK = 1 << 12  # keys compared at a time: their products with a block of queries stay near the processor
+WIDE = 1 << 16  # on an accelerator, where each block is some launches
 _GROUP = 64  # of which the best stands for all
 _WIDER = 2  # times k: the candidates of a first look
 _MANY = 64  # times k: candidates beyond which products in float32 cost less
@@ -28,12 +29,14 @@ def exhaustive(queries: Tensor, keys: Tensor, k: int, metric: Metric, rows: int)
         rows: queries compared at a time.
     """
 
+    size = BLOCK if queries.device.type == "cpu" else WIDE
+
     def blocks() -> Iterator[tuple[Tensor, Tensor | None]]:
-        for part in keys.split(BLOCK):
+        for part in keys.split(size):
             part = part.to(queries.device).float()
             yield part, part.square().sum(1) / 2 if metric == "l2" else None
 
-    return _best(queries, blocks(), min(BLOCK, len(keys)), k, rows)
+    return _best(queries, blocks(), min(size, len(keys)), k, rows)
 
 
 def first_look_pays(queries: Tensor, keys: Tensor, k: int, metric: Metric) -> bool:
@@ -136,7 +139,8 @@ def _best(
 
 def _merged(before: tuple[Tensor, Tensor] | None, scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
     """The k best, scores and indices, of those before and of a block of scores [Q, n] of the keys from `start` on."""
-    if before is not None and before[0].shape[1] == k:
+    # an accelerator's host would wait to know how many these are
+    if before is not None and before[0].shape[1] == k and scores.device.type == "cpu":
         more = _above(scores, before[0][:, -1])
     else:
         more = largest(scores, min(k, scores.shape[1]))

@@ -108,8 +108,8 @@ class Base:
         self._work.snapshot_written()
         self._snapshot_due = False
 
-    def _draw(self, item: int, drawing: Drawing) -> None:
-        event: Event = {"event": "draw", "item": item, **drawing.to_json()}
+    def _draw(self, item: int, drawing: Drawing, replace: bool = False) -> None:
+        event: Event = {"event": "draw", "item": item, **({"replace": True} if replace else {}), **drawing.to_json()}
         if item not in self._work.digests:
             event["digest"] = self._source.digest(item)
         self._do(event, drawing)

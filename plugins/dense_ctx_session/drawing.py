@@ -13,7 +13,7 @@ from dense_ctx.gateway import gateway
 
 from .annotation import LabelMap, Stroke, mask_of, stroke_of
 from .base import Base
-from .state import new_class
+from .state import free_id, new_class
 
 MARKS = ("accepted", "rejected")
 
@@ -22,14 +22,19 @@ class Drawing(Base):
     """See `Session`."""
 
     @gateway
-    def add_class(self, name: str, colour: Sequence[int] | None = None) -> LabelClass:
-        """Add a class, with the least id that none has or had, while there is one; default colour the VOC palette's.
+    def add_class(self, name: str, colour: Sequence[int] | None = None, class_id: int | None = None) -> LabelClass:
+        """Add a class; default colour the VOC palette's.
+
+        Args:
+            class_id: 0 to 253; default the least id that none has or had, while there is one.
 
         Raises:
-            InputError: the name is taken or empty, the colour is not (R, G, B), or there are 254 classes.
+            InputError: the name is taken or empty, the colour is not (R, G, B), the id is taken or no id, or there are
+                254 classes.
         """
         with self._lock:
-            new = new_class(self.classes, name, colour, used=self._work.used)
+            own = None if class_id is None else free_id(class_id, self.classes)
+            new = new_class(self.classes, name, colour, own, self._work.used)
             for each in self._readers:
                 each._begin_class(new.id)
             self._do({"event": "class", "class": asdict(new)})
@@ -80,8 +85,11 @@ class Drawing(Base):
             return drawing.id
 
     @gateway
-    def mask_label(self, item: int, labels: Any) -> int:
+    def mask_label(self, item: int, labels: Any, replace: bool = False) -> int:
         """Annotate an item by a mask, whole numbers [H, W], 255 where it says nothing; its id.
+
+        Args:
+            replace: it takes the place of all that is drawn on the item, in one change; default: it is drawn over it.
 
         Raises:
             InputError: another size than the image's, an id without a class, 255 everywhere. FileError: as `stroke`.
@@ -89,7 +97,7 @@ class Drawing(Base):
         with self._lock:
             ids = [c.id for c in self._work.state.classes]
             drawing = mask_of(self._work.next_id, labels, self._size(item), ids)
-            self._draw(item, drawing)
+            self._draw(item, drawing, replace)
             return drawing.id
 
     @gateway

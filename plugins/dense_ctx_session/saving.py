@@ -9,7 +9,7 @@ from typing import Any
 from dense_ctx_predict.context_files import model_differences
 from PIL import Image
 
-from dense_ctx.errors import CheckpointError, ConfigError, FileError
+from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError
 from dense_ctx.model import DenseModel
 from dense_ctx.model_spec import open_model
 from dense_ctx.partial_files import unique
@@ -73,7 +73,12 @@ def source_reference(source: Source, folder: Path) -> dict[str, Any]:
                 partial = file.with_name(f".{file.stem}.{unique()}.partial.png")
                 Image.fromarray(picture_of(source, index)).save(partial)
                 partial.replace(file)
-        return {"kind": "memory", "names": [item.name for item in source.items], "clip": False}
+        return {"kind": "memory", "names": [item.name for item in source.items], "clip": source.is_clip}
+    if not source.paths:
+        raise InputError(
+            f"A {type(source).__name__} cannot be opened again from a file, so that its session cannot be saved: "
+            "export its labels, or give images or files"
+        )
     kind = "video" if isinstance(source, VideoFile) else "files"
     root = Path(os.path.abspath(source.root or "."))
     return {
@@ -94,7 +99,7 @@ def open_referenced_source(reference: dict[str, Any], folder: Path) -> Source:
     """
     names = reference["names"]
     if reference["kind"] == "memory":
-        return Pictures([folder / IMAGES / name for name in names])
+        return Pictures([folder / IMAGES / name for name in names], bool(reference["clip"]))
     root = Path(reference["root"])
     if not root.exists():
         root = Path(os.path.normpath(folder / reference["beside"]))

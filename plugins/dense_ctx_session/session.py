@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from dense_ctx.model import DenseModel
 from dense_ctx.persistence.file_args import check_file_args
 
 from . import exporting, saving
-from .annotation import LIMIT
 from .answers import Answers
 from .base import VOTES
 from .drawing import Drawing
@@ -26,7 +24,6 @@ from .journal import Folder
 from .propagation import read_votes
 from .reading import RIDGE
 from .source import open_source
-from .state import new_class
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,14 +40,15 @@ class Session(Drawing, Answers):
     Args:
         model: a DenseModel, or how to open one ("lila-lite0").
         source: an image or a list of images (paths, or PIL, arrays, tensors, which are kept with 8 bits), a folder of
-            images at any depth, a video file, or with `frames` a folder of frames.
+            images at any depth, a video file, or with `frames` a folder or a list of frames; or a `Source` of your own,
+            whose session cannot be saved.
         method: a registered probe, NAME or NAME(key=value, ...); default `ridge`, which follows each stroke by rank,
             exactly; others are fitted again.
         max_memory: what the session may add to the process, "2GB" or bytes; half of it is for features.
         cache_dir: a folder for features, which later sessions read; one serves any models and images.
         max_disk: what all of `cache_dir` may take; features that were not used for the longest time go first.
         classes: names, or LabelClass; more can be added.
-        frames: the folder holds the frames of one clip, in order of their names.
+        frames: the folder holds the frames of one clip, in order of their names; or the list does, in its order.
         skip: files and folders in a folder of images that are none of it, such as one of exported masks.
 
     Attributes: items, is_clip, model, method.
@@ -80,12 +78,7 @@ class Session(Drawing, Answers):
         opened = open_source(source, frames, skip)
         self._setup(model, opened, parse_part(method or RIDGE), max_memory, cache_dir, max_disk)
         for item in names:
-            if not isinstance(item, LabelClass):
-                self.add_class(item)
-                continue
-            if not 0 <= item.id < LIMIT or any(item.id == other.id for other in self.classes):
-                raise InputError(f"{item}: ids are distinct, and 0 to {LIMIT - 1}")
-            self._do({"event": "class", "class": asdict(new_class(self.classes, item.name, item.colour, int(item.id)))})
+            self.add_class(*((item.name, item.colour, item.id) if isinstance(item, LabelClass) else (item,)))
         self._work.forget()
 
     @gateway

@@ -58,12 +58,16 @@ class Source(ABC):
 
 
 class Pictures(Source):
-    """Images in memory, kept as 8 bits."""
+    """Images in memory, kept as 8 bits; frames=True: those of one clip."""
 
-    def __init__(self, images: Sequence[Any]) -> None:
+    def __init__(self, images: Sequence[Any], frames: bool = False) -> None:
         self._pictures: list[Picture] = [_eight_bits(load(image)) for image in images]
         sizes = [picture.shape for picture in self._pictures]
-        self.items = tuple(Item(f"image-{i:05d}.png", w, h) for i, (h, w, _) in enumerate(sizes))
+        name = "frame" if frames else "image"
+        self.items = tuple(Item(f"{name}-{i:05d}.png", w, h) for i, (h, w, _) in enumerate(sizes))
+        self.is_clip = frames
+        if frames:
+            _require_one_size(self.items)
 
     def pixels(self, index: int) -> Tensor:
         """float [3, H, W] in [0, 1]."""
@@ -82,14 +86,8 @@ class Files(Source):
         self.paths, self.root, self.is_clip = tuple(paths), root, frames
         self.items = tuple(_item(path, name) for path, name in zip(paths, names, strict=True))
         self._watch = [_Watch(path) for path in paths]
-        if frames and len({(item.width, item.height) for item in self.items}) > 1:
-            other = next(
-                item for item in self.items if (item.width, item.height) != (self.items[0].width, self.items[0].height)
-            )
-            raise InputError(
-                f"{other.name} is {other.height} x {other.width} (H x W), {self.items[0].name} is "
-                f"{self.items[0].height} x {self.items[0].width}: frames of one clip have one size; open them as images"
-            )
+        if frames:
+            _require_one_size(self.items)
 
     def pixels(self, index: int) -> Tensor:
         """float [3, H, W] in [0, 1]."""
@@ -163,7 +161,7 @@ class _Watch:
 
 
 def open_source(source: Any, frames: bool, skip: Collection[str | os.PathLike[str]] = ()) -> Source:
-    """The source that a user names: an image, a list of images, a folder, a video file, or a folder of frames.
+    """The source that a user names: an image, a list of images, a folder, a video file, or the frames of a clip.
 
     skip: files and folders in a folder of images that are left out.
 
@@ -171,11 +169,15 @@ def open_source(source: Any, frames: bool, skip: Collection[str | os.PathLike[st
         FileError: nothing there, an empty folder, a file that cannot be read (in a folder of images it is left out,
             which a warning says). InputError: of another kind; `frames` of what is no folder.
     """
+    if isinstance(source, Source):
+        if frames:
+            raise InputError("A Source says itself whether it is a clip (is_clip): leave frames=True out")
+        return source
+    if isinstance(source, (list, tuple)):
+        return _list(source, frames)
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     if frames and (path is None or not path.is_dir()):
-        raise InputError(f"frames=True is of a folder of frames; got {str(source)[:200]}")
-    if isinstance(source, (list, tuple)):
-        return _list(source)
+        raise InputError(f"frames=True is of a folder or a list of frames; got {str(source)[:200]}")
     if path is None:
         return Pictures([source])
     if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
@@ -192,20 +194,20 @@ def open_source(source: Any, frames: bool, skip: Collection[str | os.PathLike[st
     return _folder(path, [Path(item) for item in skip])
 
 
-def _list(source: Sequence[Any]) -> Source:
+def _list(source: Sequence[Any], frames: bool) -> Source:
     if not source:
         raise InputError("The list of images is empty: give at least one")
     if not all(isinstance(item, (str, os.PathLike)) for item in source):
         if any(isinstance(item, (str, os.PathLike)) for item in source):
             raise InputError("The list has both files and images in memory: give one kind")
-        return Pictures(source)
+        return Pictures(source, frames)
     paths = [Path(item) for item in source]
     places: dict[Path, Path] = {}
     for path in paths:
         if (other := places.setdefault(path.resolve(), path)) is not path:
             raise InputError(f"The list has {path} twice" + (f", as {other} too" if other != path else ""))
     root = Path(os.path.commonpath([place.parent for place in places]))
-    return Files(paths, [path.resolve().relative_to(root).as_posix() for path in paths], root)
+    return Files(paths, [path.resolve().relative_to(root).as_posix() for path in paths], root, frames)
 
 
 def _folder(folder: Path, skip: Collection[Path]) -> Source:
@@ -229,6 +231,16 @@ def _folder(folder: Path, skip: Collection[Path]) -> Source:
     if not paths:
         raise FileError(f"The folder {folder} holds no image that can be read")
     return Files(paths, [path.relative_to(folder).as_posix() for path in paths], folder)
+
+
+def _require_one_size(items: Sequence[Item]) -> None:
+    first = items[0]
+    for item in items:
+        if (item.width, item.height) != (first.width, first.height):
+            raise InputError(
+                f"{item.name} is {item.height} x {item.width} (H x W), {first.name} is {first.height} x {first.width}: "
+                "frames of one clip have one size; open them as images"
+            )
 
 
 def _item(path: Path, name: str) -> Item:

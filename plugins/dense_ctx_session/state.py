@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from dense_ctx_predict import LabelClass
 
 from dense_ctx.errors import CheckpointError, InputError
@@ -105,7 +106,8 @@ class Work:
             if "digest" in event:
                 self.digests[item] = str(event["digest"])
             self.next_id = max(self.next_id, drawing.id + 1)
-            return state.with_drawings(item, (*state.drawings.get(item, ()), drawing))
+            before = () if event.get("replace") else state.drawings.get(item, ())
+            return state.with_drawings(item, (*before, drawing))
         if kind == "clear":
             return state.with_drawings(int(event["item"]), ())
         if kind == "class":
@@ -164,6 +166,14 @@ def class_from_json(record: dict[str, Any]) -> LabelClass:
     if not 0 <= int(record["id"]) < LIMIT:
         raise ValueError(f"class {record['id']!r:.40}")
     return new_class((), record["name"], list(record["colour"]), int(record["id"]))
+
+
+def free_id(id: Any, classes: Sequence[LabelClass]) -> int:
+    """A class id, numpy's too, that no class has. Raises InputError: it is none, or taken."""
+    whole = isinstance(id, (int, np.integer)) and not isinstance(id, bool)
+    if not whole or not 0 <= id < LIMIT or any(item.id == id for item in classes):
+        raise InputError(f"Class id {id!r:.40}: ids are whole numbers, distinct, and 0 to {LIMIT - 1}")
+    return int(id)
 
 
 def new_class(

@@ -3,6 +3,7 @@
     with pretend() as gpu:
         model.to("cuda:1"); model(images)       # the real values; tensors of two devices do not mix, as on CUDA
     gpu.launches, gpu.waits, gpu.uploads        # how often what was done, by (place in dense_ctx, operation)
+    gpu.bytes                                   # of the uploads that are copies
     gpu.touched                                 # the devices on which anything was done: {1}
 
 It shows where tensors are, in forward and backward, in branches that depend on values, under CUDA's own autocast; and
@@ -134,7 +135,7 @@ class Pretend(TorchDispatchMode):
 
     def clear(self):
         """Start to count again."""
-        self.launches, self.waits, self.uploads = Counter(), Counter(), Counter()
+        self.launches, self.waits, self.uploads, self.bytes = Counter(), Counter(), Counter(), Counter()
         self.touched = set()
 
     def counts(self) -> dict[str, int]:
@@ -221,6 +222,7 @@ class Pretend(TorchDispatchMode):
                 self.waits[(_place(), "to cpu")] += 1
             elif source.device.type == "cpu" and to.type == "cuda" and (source.ndim or name == "_to_copy"):
                 self.uploads[(_place(), "to cuda")] += 1
+                self.bytes[(_place(), "to cuda")] += source.numel() * source.element_size()
 
     def _wrapped(self, function, args, kwargs, result, target, view, ours):
         schema = function._schema
@@ -326,6 +328,7 @@ def _patches(mode: Pretend):
             "get_device_properties": lambda device=None: _Properties(),
             "max_memory_allocated": lambda device=None: touch(device, 0),
             "memory_allocated": lambda device=None: touch(device, 0),
+            "memory_reserved": lambda device=None: touch(device, 0),
             "reset_peak_memory_stats": lambda device=None: touch(device),
             "mem_get_info": lambda device=None: (80 << 30, 80 << 30),
             "empty_cache": lambda: None,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
-from ..files import read_array
+from dense_ctx.errors import InputError
+from dense_ctx.files import read_array
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ def read_depth(path: Path, scale: float, none: Sequence[float] = (0, 65535)) -> 
     """
     import numpy as np
 
-    from ..images import open_image
+    from dense_ctx.images import open_image
 
     if path.suffix == ".npy":
         values = read_array(path)
@@ -66,7 +66,7 @@ def read_normals(path: Path, signs: Sequence[float] = (1, 1, 1), mask: Path | No
     import numpy as np
     import torch
 
-    from ..images import load_mask, open_image
+    from dense_ctx.images import load_mask, open_image
 
     if path.suffix == ".npy":
         values = read_array(path).astype(np.float32)

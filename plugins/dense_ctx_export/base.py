@@ -1,0 +1,58 @@
+"""Exporter: a graph and what it is, to a file of one format."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dense_ctx_predict.predictor import Predictor
+    from dense_ctx_runtime.facts import Facts
+    from dense_ctx_runtime.graph_model import GraphModel
+    from torch import Tensor
+    from torch.export import ExportedProgram
+
+    from dense_ctx import InContext
+    from dense_ctx.images import ImageLike
+    from dense_ctx.interfaces import Size
+    from dense_ctx.model import DenseModel
+
+
+class Exporter(ABC):
+    """Writes one format; its registered name is `format` of `export`."""
+
+    opset: int | None = None  # of ONNX
+
+    def __call__(
+        self,
+        source: DenseModel | InContext | Predictor,
+        path: Path,
+        *,
+        size: Size | str = "dynamic",
+        image: ImageLike | None = None,
+    ) -> Path:
+        """Export a model; arguments and errors as `dense_ctx_export.export`."""
+        from .one_file import export_with
+
+        return export_with(self, source, path, size, image)
+
+    @abstractmethod
+    def convert(self, program: ExportedProgram, inputs: Mapping[str, Tensor], outputs: list[str]) -> Any:
+        """The graph in this format, in memory.
+
+        Args:
+            program: with inputs of these names. outputs: their names.
+
+        Raises:
+            Exception: it cannot be had; becomes ConfigError with the reason.
+        """
+
+    @abstractmethod
+    def write(self, graph: Any, facts: Facts, path: Path) -> None:
+        """Write the graph with its facts."""
+
+    @abstractmethod
+    def open(self, path: Path) -> GraphModel:
+        """Load what `write` wrote."""

@@ -1,0 +1,155 @@
+"""Fitted probes as modules that a graph can hold: the same numbers, the state as constants."""
+
+from __future__ import annotations
+
+import torch
+from dense_ctx_probes.ensemble import CELLS as ENSEMBLE_CELLS
+from dense_ctx_probes.ensemble import EnsembleProbe, log_shares
+from dense_ctx_probes.knn import CELLS, KnnProbe
+from dense_ctx_probes.linear import LinearProbe
+from dense_ctx_probes.ridge import RidgeProbe
+from dense_ctx_probes.targets import probabilities
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dense_ctx import InContext
+from dense_ctx.errors import ConfigError, NotFittedError
+
+_KEYS = 4096  # compared at once: the cosines of 16,384 cells with them take 268 MB
+
+
+def head_of(context: InContext, task: str) -> PixelHead | CellHead:
+    """The module of a fitted context.
+
+    Raises:
+        NotFittedError: before `fit`. ConfigError: of a probe that has none.
+    """
+    probe = context.probe_
+    if probe is None:
+        raise NotFittedError("The context is not fitted: call fit(images, targets) first")
+    context.targets_.require_two_classes()
+    if isinstance(probe, RidgeProbe):
+        coefficients = probe.coef_
+        free = probe.bias != "none"
+        bias = coefficients[-1] if free else torch.zeros(coefficients.shape[1])
+        return PixelHead(coefficients[:-1] if free else coefficients, bias, task, softmax=False)
+    if isinstance(probe, LinearProbe):
+        return PixelHead(*probe.coef_, task, softmax=True)
+    if type(probe) is EnsembleProbe:
+        return EnsembleHead(probe, task)
+    if type(probe) is KnnProbe:
+        return KnnHead(probe, task)
+    raise ConfigError(
+        f"The probe {context.method!r} cannot be exported; ridge, linear, knn and ensemble can: fit one of these, or "
+        "export the model's features"
+    )
+
+
+class PixelHead(nn.Module):
+    """Linear scores of each pixel: weight [D, K], bias [K]."""
+
+    cells = 0
+    stride: int | None = None
+
+    def __init__(self, weight: Tensor, bias: Tensor, task: str, softmax: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().clone().T[:, :, None, None].contiguous())
+        self.register_buffer("bias", bias.detach().clone())
+        self.task, self.softmax = task, softmax
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[1, D, H, W] to probabilities or values [1, K, H, W]."""
+        scores = functional.conv2d(pixels, self.get_buffer("weight"), self.get_buffer("bias"))
+        if self.task == "segmentation":
+            return scores.softmax(1) if self.softmax else probabilities(scores)
+        return functional.normalize(scores, dim=1) if self.task == "normals" else scores
+
+
+class CellHead(nn.Module):
+    """A bank of cells: keys [M, D] of unit length, and values [M, K]."""
+
+    cells = CELLS
+
+    def __init__(self, probe: KnnProbe, task: str) -> None:
+        super().__init__()
+        if probe.keys_ is None:
+            raise NotFittedError("Nothing in memory: call fit first")
+        self.register_buffer("keys", functional.normalize(probe.keys_, dim=1))
+        self.register_buffer("values", probe.values_.clone())
+        self.task, self.stride, self.temperature = task, probe.stride, probe.temperature
+        self.k = min(probe.k, len(probe.keys_))
+
+    def nearest(self, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Cosines and indices [Q, k] of the k nearest keys of rows [Q, D] of unit length."""
+        best: Tensor | None = None
+        index: Tensor | None = None
+        start = 0
+        for keys in self.get_buffer("keys").split(max(_KEYS, k)):
+            scores, order = (rows @ keys.T).topk(min(k, len(keys)), dim=1)
+            order = order + start
+            start += len(keys)
+            if best is not None and index is not None:
+                order = torch.cat([index, order], 1)
+                scores, place = torch.cat([best, scores], 1).topk(k, dim=1)
+                order = order.gather(1, place)
+            best, index = scores, order
+        if best is None or index is None:
+            raise NotFittedError("Nothing in memory: call fit first")
+        return best, index
+
+    def votes(self, rows: Tensor) -> Tensor:
+        """The values of the k nearest keys [Q, K] of rows [Q, D] of unit length, by softmax(cosine / temperature)."""
+        best, index = self.nearest(rows, self.k)
+        weights = (best / self.temperature).softmax(1)
+        return (weights[:, :, None] * self.get_buffer("values")[index]).sum(1)
+
+    def gap(self, rows: Tensor) -> Tensor:
+        """How much nearer than the next the last neighbour that votes is [Q], of rows [Q, D]; infinite if all vote."""
+        if self.k == len(self.get_buffer("keys")):
+            return torch.full((len(rows),), torch.inf)
+        best, _ = self.nearest(functional.normalize(rows, dim=1), self.k + 1)
+        return best[:, -2] - best[:, -1]
+
+    def finish(self, scores: Tensor) -> Tensor:
+        """Enlarged scores [1, K, H, W] as predictions."""
+        return functional.normalize(scores, dim=1) if self.task == "normals" else scores
+
+
+class KnnHead(CellHead):
+    """`dense_ctx_probes.knn.KnnProbe`."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Cells [Q, D] to [Q, K]."""
+        return self.votes(functional.normalize(rows, dim=1))
+
+
+class EnsembleHead(CellHead):
+    """`dense_ctx_probes.ensemble.EnsembleProbe`: its neighbours and its kernel regression."""
+
+    cells = ENSEMBLE_CELLS
+
+    def __init__(self, probe: EnsembleProbe, task: str) -> None:
+        super().__init__(probe, task)
+        landmarks, basis, coefficients, correction = probe.regression
+        self.register_buffer("landmarks", landmarks.clone())
+
+        self.register_buffer("basis", basis.clone())
+        self.register_buffer("coefficients", coefficients.clone())
+        self.register_buffer("correction", correction.clone())
+        self.gamma, self.share = probe.gamma, probe.share
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Cells [Q, D] to log-probabilities up to a constant, or values, [Q, K]."""
+        rows = functional.normalize(rows, dim=1)
+        near = self.votes(rows)
+        kernel = (self.gamma * (rows @ self.get_buffer("landmarks").T - 1)).exp()
+        coefficients = self.get_buffer("coefficients")
+        fit = kernel @ self.get_buffer("basis") @ coefficients[:-1] + coefficients[-1]
+        if self.task == "segmentation":
+            near = log_shares(near) + self.get_buffer("correction")
+            fit = log_shares(probabilities(fit))
+        return self.share * near + (1 - self.share) * fit
+
+    def finish(self, scores: Tensor) -> Tensor:
+        """Enlarged scores [1, K, H, W] as predictions."""
+        return scores.softmax(1) if self.task == "segmentation" else super().finish(scores)

@@ -44,6 +44,7 @@ class Track(Command):
         from dense_ctx.files import write_json
         from dense_ctx.images import load_mask
 
+        from .outputs import remove_later_frames
         from .tracking import track
 
         video = Video(args.video)
@@ -51,8 +52,10 @@ class Track(Command):
         model = model_of(args)
         folder = args.out / args.video.stem
         certainties: dict[int, float] = {}
+        count = 0
 
         def overlays() -> Iterator[Frame]:
+            nonlocal count
             frames = iter(progress(video, len(video), "frames"))
             pending: list[Frame] = []  # frames without labels yet
 
@@ -73,9 +76,11 @@ class Track(Command):
                 )
             ):
                 visualize.save_labels(folder / f"{index:05d}.png", labels)
+                count = index + 1
                 yield visualize.overlay(pending.pop(0), labels)
 
         video_file = write_video(args.out / f"{args.video.stem}_overlay.mp4", overlays(), video.fps)
+        remove_later_frames(folder, count, ".png")
         print(f"{args.video} -> {folder}/00000.png ..., {video_file}")
         write_json(args.out / f"{args.video.stem}_certainty.json", certainties)
         if certainties:

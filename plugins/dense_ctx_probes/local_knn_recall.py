@@ -53,6 +53,7 @@ def certainty(labels: Tensor, cosines: Tensor) -> Tensor:
     Args:
         labels: soft, [h, w, K]. cosines: [h, w]; -inf where nobody votes.
     """
-    winner = labels.argmax(2)
-    sums = labels.new_zeros(labels.shape[2]).index_add_(0, winner.flatten(), cosines.clamp_min(0).flatten())
-    return sums / torch.bincount(winner.flatten(), minlength=labels.shape[2]).clamp_min(1)
+    winner = labels.argmax(2).flatten()
+    both = torch.stack([cosines.clamp_min(0).flatten(), torch.ones_like(winner, dtype=cosines.dtype)])
+    sums, counts = both.new_zeros(2, labels.shape[2]).index_add_(1, winner, both)
+    return sums / counts.clamp_min(1)

@@ -56,4 +56,5 @@ def certainty(labels: Tensor, cosines: Tensor) -> Tensor:
     winner = labels.argmax(2).flatten()
     both = torch.stack([cosines.clamp_min(0).flatten(), torch.ones_like(winner, dtype=cosines.dtype)])
     sums, counts = both.new_zeros(2, labels.shape[2]).index_add_(1, winner, both)
-    return sums / counts.clamp_min(1)
+    means: Tensor = sums / counts.clamp_min(1)
+    return means

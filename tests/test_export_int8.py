@@ -62,3 +62,19 @@ def test_refusals(files, tmp_path):
     with pytest.raises(InputError, match="takes 64 x 80 only"):
         quantise(files / "float.onnx", [photo(0)[:32]] * 4, out)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command(tmp_path, capsys):
+    from PIL import Image
+
+    from dense_ctx.cli import main
+
+    for seed in range(4):
+        Image.fromarray(photo(seed)).save(tmp_path / f"{seed}.png")
+    words = ["export", "efficientnet-lite0+upsample(layers=[0])", "--out", str(tmp_path / "a.onnx"), "--size", "64x80"]
+    words += ["--image", str(tmp_path / "0.png"), "--int8", str(tmp_path)]
+    assert main(words) == 0
+    assert "MB, float32 has" in capsys.readouterr().out
+    assert OnnxModel(tmp_path / "a.onnx").facts.quantisation["images"] == 4
+    assert main([*words, "--format", "torch-export"]) == 2
+    assert "--int8 would have no effect" in capsys.readouterr().err

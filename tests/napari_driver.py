@@ -185,8 +185,9 @@ def kinds():
             options["contrast_limits"] = (0, 255)
         layer = viewer.add_image(data, name=name, **options)
         assert opened(name)
-        paint(1, (8, 8), (84, 100)) if name != "scaled" else widget.strokes_layer.data_setitem(([8, 84], [8, 100]), 1)
-        paint(2, (50, 60)) if name != "scaled" else widget.strokes_layer.data_setitem(([50], [60]), 2)
+        edits = widget.strokes_layer.data_setitem
+        edits((np.array([8, 8, 84]), np.array([8, 100, 100])), 1)  # by pixels: a brush is as round as the scales
+        edits((np.array([50, 50]), np.array([60, 64])), 2)
         rest()
         np.save(OUT / f"kind-{name}.npy", widget.output.labels.data)
         results[f"same place {name}"] = bool(np.allclose(layer.extent.world, widget.output.labels.extent.world))

@@ -402,6 +402,25 @@ def test_refused_clicks():
             interaction.create(**{"model": PLAIN, **options})
 
 
+def test_an_export_of_cvat_becomes_a_function_for_the_rest(tmp_path):
+    from dense_ctx import cli, registry
+
+    (tmp_path / "photos").mkdir()
+    scene().save(tmp_path / "photos" / "a.png")
+    names = ["background", "red box", "green box"]
+    labels = np.select([truth() == 4, truth() == 9], [1, 2], 0).astype(np.uint8)
+    colours = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
+    writer = registry().create("label-format", "cvat", shape="polygon")
+    export = writer.write_maps(tmp_path / "annotations.xml", names, colours, [("a.png", labels, None)])
+    words = ["--labels-in", export, "--images", tmp_path / "photos", "--save", tmp_path / "boxes"]
+    assert cli.main(["predict", "--model", PLAIN, "--method", "ridge", *map(str, words)]) == 0
+    function = detection.create(str(tmp_path / "boxes"))
+    assert [label.name for label in function.spec.labels] == names[1:]
+    method, uploaded = annotated(function, tmp_path=tmp_path)
+    assert method == "PATCH"
+    assert {s["label_id"] for s in uploaded} == {100, 101}
+
+
 def commands():
     text = (ROOT / "docs" / "cvat.md").read_text(encoding="utf-8")
     return [line.strip() for line in re.findall(r"^ *cvat-cli .*$", text, re.MULTILINE)]

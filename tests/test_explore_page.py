@@ -465,6 +465,7 @@ def test_many_classes_of_long_names_leave_everything_in_reach(tmp_path, photos, 
     names = ["background", "a class of a long name that has no room in the list", *(f"class {i}" for i in range(60))]
     with Server(tmp_path / "work", photos, "--classes", *names) as server:
         page = visit(server, width=1280, height=720).page
+        assert page.locator("header.bar").bounding_box()["height"] < 60  # one line
         side = page.locator("aside").bounding_box()
         for row in ("#classes li:nth-child(2)", "#new-class button", "#clear"):
             place = page.locator(row).bounding_box()

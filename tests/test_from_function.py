@@ -37,6 +37,22 @@ def test_a_function_measures_as_its_network_does(tmp_path, vit):
     assert results[0].model["weights"].startswith("function ")
 
 
+@pytest.mark.parametrize("attention", [None, torch.zeros(2, 3)])
+def test_open_hummingbird_s_function_as_it_is(vit, attention):
+    """fn(model, images) -> (tokens without the class token, attention or None)."""
+
+    def function(network, images):
+        return network.forward_features(images)[:, 1:], attention
+
+    net = vit.backbone.net.train()
+    model = model_from_function(function, 16, mean=vit.backbone.mean, std=vit.backbone.std, network=net)
+    assert not net.training
+    image = torch.rand(2, 3, 32, 48)
+    assert torch.allclose(model(image).patches, vit(image).patches, atol=1e-6)
+    with pytest.raises(TypeError):
+        model_from_function(function, 16)  # without the network there is one argument
+
+
 def test_maps_are_taken_too(vit):
     def function(images):
         return torch.nn.functional.avg_pool2d(images, 8)
@@ -66,5 +82,7 @@ def test_faults():
         model_from_function(lambda x: torch.zeros(len(x), 4, 5), 8)
     with pytest.raises(InputError, match=r"gave maps of \[32, 32\]"):
         model_from_function(lambda x: x, 8)
+    with pytest.raises(InputError, match=r"gave tuple for images"):
+        model_from_function(lambda x: (x, x, x), 8)
     with pytest.raises(InputError, match="stride=0"):
         model_from_function(lambda x: x, 0)

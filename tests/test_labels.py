@@ -1,5 +1,7 @@
 """Label formats: the interface, PNG, polygons and strokes as pixels, and what is refused."""
 
+import time
+
 import numpy as np
 import pytest
 from dense_ctx_labels.annotation import Annotation
@@ -86,6 +88,32 @@ def test_a_stroke_is_as_wide_as_said_and_connected(width):
     assert all(mask[int(y), int(x)] for x, y in points)
     assert draw(np.array([[0.0, 0.0]]), 1, (4, 4)).sum() == 1  # thinner than the way to any pixel's centre
     assert draw(np.array([[50.0, 40.0]]), 1, (40, 50))[39, 49]  # on the image's edge
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_stroke_has_the_pixels_within_half_its_width(seed):
+    rng = np.random.default_rng(seed)
+    size, width = rng.integers(1, 40, 2), float(rng.choice([0.5, 1, 3, 5.5, rng.uniform(0.2, 30)]))
+    points = rng.uniform(-10, 45, (rng.integers(1, 6), 2)) if seed % 2 else rng.integers(-20, 90, (3, 2)) / 2
+    x, y = np.meshgrid(np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5)
+    distance = np.full(x.shape, np.inf)
+    for a, b in zip(points, [*points[1:], points[-1]], strict=True):
+        along = np.clip(((x - a[0]) * (b - a)[0] + (y - a[1]) * (b - a)[1]) / max((b - a) @ (b - a), 1e-12), 0, 1)
+        distance = np.minimum(distance, np.hypot(x - a[0] - along * (b - a)[0], y - a[1] - along * (b - a)[1]))
+    drawn = draw(points, width, (size[0], size[1]))
+    assert drawn[distance < width / 2 - 1e-9].all()
+    column, row = np.clip(np.floor(points), 0, size[::-1] - 1).astype(int).T
+    drawn[row, column] = False  # which always belong to it
+    assert not drawn[distance > width / 2 + 1e-9].any()
+
+
+def test_wide_strokes_of_many_points_take_seconds():
+    """Each row of a piece is one interval: the pixels of all pieces are not looked at one by one."""
+    t = np.linspace(0, 1, 10_000)
+    points = np.stack([480 * t, 180 + 180 * np.sin(9 * t)], axis=1)
+    begin = time.process_time()
+    assert draw(points, 960, (360, 480)).all()
+    assert time.process_time() - begin < 20
 
 
 def test_an_ellipse_has_its_area_and_turns():

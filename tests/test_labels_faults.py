@@ -118,6 +118,7 @@ REGION = VALUE[:-1]
         (("annotations",), [{"result": [], "was_cancelled": True}], FileError, "no annotated task"),
         (("annotations",), [{"result": []}] * 2, InputError, "2 annotations; choose one: choice=first"),
         (("annotations", 0, "result"), ["a"], FileError, "not a list of regions"),
+        (("annotations", 0), ["a"], FileError, "not a list of mappings"),
         ((*REGION, "type"), "vectorlabels", InputError, "a region of type 'vectorlabels' is not supported"),
         ((*REGION, "image_rotation"), 90, InputError, "rotated by 90 degrees"),
         ((*REGION, "original_width"), 0, InputError, "above 0"),
@@ -133,6 +134,12 @@ REGION = VALUE[:-1]
 def test_label_studio(tmp_path, path, value, error, message):
     (tmp_path / "a.json").write_text(json.dumps([changed(TASK, path, value)]))
     refused("label-studio", tmp_path / "a.json", error, message)
+
+
+@pytest.mark.parametrize("value", [[], {}, 7, None])
+def test_label_studio_ids_of_regions_are_whatever_they_are(tmp_path, value):
+    (tmp_path / "a.json").write_text(json.dumps([changed(TASK, ("annotations", 0, "result", 0, "id"), value)]))
+    assert part("label-studio").open(tmp_path / "a.json")[0].labels.any()
 
 
 @pytest.mark.parametrize(

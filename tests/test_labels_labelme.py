@@ -152,6 +152,7 @@ def test_areas_and_strokes_in_one_file_must_be_told_apart(tmp_path):
         ([{**square("cat", 4, 8), "points": "many"}], {}, FileError, "'points' must be a list; got 'many'"),
         ([{**square("cat", 4, 8), "label": 3}], {}, FileError, "'label' must be text; got '3'"),
         ([{**square("cat", 4, 8), "shape_type": "cube"}], {}, FileError, "shape_type 'cube' is unknown"),
+        ([{**square("cat", 4, 8), "shape_type": ["cube"]}], {}, FileError, r"shape_type \"\['cube'\]\" is unknown"),
         ([{**square("cat", 4, 8), "label": "a\nb"}], {}, InputError, "printable text"),
         (["square"], {}, FileError, "expected a mapping with 'label'; got square"),
         ({"a": 1}, {}, FileError, "'shapes' must be a list"),

@@ -1,8 +1,7 @@
-"""The plugin in napari itself, under Xvfb: `pytest -m clients tests/test_napari.py`; and what of it needs no napari.
+"""The plugin in napari itself, under Xvfb: `pytest -m clients tests/test_napari.py`.
 
-napari and a Qt come from pip (tests/client_environments.py), the screen from Debian's package xvfb.
-tests/napari_driver.py
-paints in the labels layer; here what it showed is compared with a session that was asked directly.
+napari and a Qt come from pip (tests/client_environments.py), the screen from Debian's package xvfb. A driver,
+tests/napari_driver.py, paints in the labels layer; what it showed is compared with a session that was asked directly.
 """
 
 import json
@@ -82,7 +81,7 @@ def test_strokes_are_answered_as_a_session_answers_them(drive):
     np.testing.assert_allclose(np.load(out / "uncertainty.npy"), uncertainty, atol=1e-4)
     box = np.zeros(SIZE, bool)
     box[24:72, 40:88] = True
-    assert ((first == 2) & box).sum() / ((first == 2) | box).sum() > 0.8
+    assert ((first == 2) & box).sum() / ((first == 2) | box).sum() > 0.7  # cells of 4 pixels
     np.testing.assert_array_equal(np.load(out / "labels-undone.npy"), first)
     assert results["uncertainty is hidden"]
     assert results["labels come back"]
@@ -93,8 +92,8 @@ def test_what_is_exported_has_the_classes_of_the_widget(drive):
     results, out = drive("one_image")
     assert results["export"] == [f"Labels written to {out / 'exported' / 'labels.json'}"]
     data = json.loads((out / "exported" / "labels.json").read_text())
-    assert [item["name"] for item in data["categories"]] == ["background", "box", "class 3"]
-    assert data["categories"][1]["color"] == results["colour"]
+    assert [item["name"] for item in data["categories"]] == ["box", "class 3"]  # background is what is left
+    assert data["categories"][0]["color"] == results["colour"]
     assert data["images"][0]["file_name"] == "photo.png"
     assert (data["images"][0]["height"], data["images"][0]["width"]) == SIZE
     assert "expected 1 to 254 for classes" in results["label 300"]

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from test_predict_cli import files, photo, predict, room  # noqa: F401 - a fixture
+from test_predict_cli import MODEL, files, photo, predict, room  # noqa: F401 - a fixture
 
+from dense_ctx import cli
 from dense_ctx.data.video import Video
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.images import load_mask, open_image
@@ -103,3 +104,13 @@ def test_the_mask_that_is_wrong_is_named(room, tmp_path, capsys):  # noqa: F811
 def test_a_name_with_stars_is_missing_all_the_same(tmp_path):
     with pytest.raises(FileError, match="No image at"):
         open_image(tmp_path / "a**[b.png")
+
+
+def test_a_shorter_clip_leaves_no_masks_of_a_longer_one(room, tmp_path):  # noqa: F811
+    for folder, count in (("long/clip", 5), ("short/clip", 3)):
+        for number in range(count):
+            photo(tmp_path / folder / f"{number}.png")
+    Image.fromarray(photo(tmp_path / "first.png")).save("first_mask.png")
+    for folder in ("long/clip", "short/clip"):
+        assert cli.main(["track", folder, "--mask", "first_mask.png", "--out", "tracks", *MODEL]) == 0
+    assert files(tmp_path / "tracks" / "clip") == ["00000.png", "00001.png", "00002.png"]

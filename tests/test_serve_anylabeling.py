@@ -45,14 +45,14 @@ def predict(client, image, model="objects", **params):
     return client.post("/v1/predict", json={"model": model, "image": image, "params": params})
 
 
-def annotated(folder, index, mask=None, name="box", **fields):
+def annotated(folder, index, mask=None, name="box", size=(HEIGHT, WIDTH), **fields):
     """A label file as X-AnyLabeling 4.2 writes it."""
     labels = box(3 * index) if mask is None else mask
     common = {"label": name, "score": None, "shape_type": "polygon", "group_id": None, "description": "",
               "difficult": False, "flags": {}, "attributes": {}, **fields}  # fmt: skip
-    shapes = [{**common, "points": ring.tolist()} for _, ring in polygons(labels.astype(int), 0, 0, 1)]
+    shapes = [{**common, "points": ring.tolist()} for _, ring in polygons(labels.astype(int), [1], 0, 1)]
     data = {"version": "4.2.1", "flags": {}, "checked": False, "shapes": shapes, "imagePath": f"photo{index}.png",
-            "imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH, "description": ""}  # fmt: skip
+            "imageData": None, "imageHeight": size[0], "imageWidth": size[1], "description": ""}  # fmt: skip
     (folder / f"photo{index}.json").write_text(json.dumps(data))
 
 
@@ -363,10 +363,20 @@ def test_rings_are_simplified_within_a_tolerance():
         assert np.hypot(*(place - nearest).T).min() <= 1.0 + 1e-9
     labels = np.zeros((40, 40), int)
     labels[5:30, 5:30], labels[35:37, 35:37] = 1, 1
-    assert [len(ring) for _, ring in polygons(labels, 0, 0.0, 5)] == [4], "a region of 4 pixels is left out"
-    hole = labels.copy()
-    hole[10:20, 10:20] = 0
-    assert overlap(painted([ring for _, ring in polygons(hole, 0, 0.0, 1)], (40, 40)), hole == 1) == 1.0
+    assert [len(ring) for _, ring in polygons(labels, [1], 0.0, 5)] == [4], "a region of 4 pixels is left out"
+
+
+def test_holes_are_left_to_what_fills_them():
+    labels = np.zeros((40, 40), int)
+    labels[5:30, 5:30] = 1
+    labels[10:20, 10:20] = 2
+    assert [(value, len(ring)) for value, ring in polygons(labels, [2, 1], 0.0, 1)] == [(1, 4), (2, 4)]
+    ((_, ring),) = polygons(labels, [1], 0.0, 1)
+    assert overlap(painted([ring], (40, 40)), labels == 1) == 1.0, "a hole that nothing fills is one, by a slit"
+    ((_, ring),) = polygons(labels, [1], 0.0, 101)
+    assert len(ring) == 4, "a hole of 100 pixels"
+    labels[12:15, 12:15] = 0
+    assert [value for value, _ in polygons(labels, [1, 2], 0.0, 1)] == [1, 2]
 
 
 def test_the_threshold_lies_between_two_groups():

@@ -1,5 +1,6 @@
 """`dense-ctx serve` as a process, its options, and what it refuses."""
 
+import base64
 import json
 import os
 import re
@@ -11,8 +12,10 @@ import urllib.request
 import numpy as np
 import pytest
 from dense_ctx_predict import Predictor
-from explore_site import HEIGHT, WIDTH, model, photos, picture
-from serve_site import TOKEN, fake_studio
+from explore_site import HEIGHT, WIDTH, box, model, photos, picture
+from PIL import Image
+from serve_site import TOKEN, fake_studio, overlap, painted
+from test_serve_anylabeling import annotated
 from test_serve_studio import trained_head
 
 from dense_ctx import InContext, cli
@@ -138,3 +141,21 @@ def test_the_default_model(capsys):
     parser = cli.build_parser()
     assert parser.parse_args(["serve"]).model == DEFAULT_MODEL
     assert parser.parse_args(["serve"]).port == 8000
+
+
+def test_a_large_image_is_tiled_by_default(tmp_path):
+    """Within less memory than the whole image takes, and refused where the words say so."""
+    folder = photos(tmp_path / "photos", 2)
+    for file in folder.iterdir():
+        Image.open(file).resize((1600, 1200)).save(file)
+    small = np.kron(box(), np.ones((25, 25), bool))
+    annotated(folder, 0, small, size=small.shape)
+    image = f"data:image/png;base64,{base64.b64encode((folder / 'photo1.png').read_bytes()).decode()}"
+    body = {"model": "classes", "image": image, "params": {}}
+    with Served("--labels-in", folder, "--method", "ridge", "--max-memory", "300MB approximate") as server:
+        (shape,) = server.ask("/v1/predict", body)["data"]["shapes"]
+        assert overlap(painted([shape["points"]], small.shape), np.roll(small, 75, axis=1)) > 0.85
+    with Served("--labels-in", folder, "--method", "ridge", "--max-memory", "1MB") as server:
+        with pytest.raises(urllib.error.HTTPError, match="507"):
+            server.ask("/v1/predict", body)
+        assert "max_memory=0.001 GB is not enough" in server.end()[1]

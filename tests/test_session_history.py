@@ -220,3 +220,9 @@ def test_a_folder_inside_is_left_out(tmp_path, model):
         Image.fromarray(pictures()[0]).save(tmp_path / name)
     with Session(model, tmp_path, skip=[tmp_path / "masks"]) as session:
         assert [item.name for item in session.items] == ["a.png", "more/b.png"]
+
+
+def test_a_brush_as_wide_as_a_panorama_takes_the_memory_of_the_image(model):
+    with Session(model, np.zeros((20, 20_000, 3), np.uint8), classes=["a", "b"]) as session:
+        session.stroke(0, 0, [(0, 0), (20_000, 20)], 20_000)
+        assert (session.annotation(0) == 0).all()

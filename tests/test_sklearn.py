@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dense_ctx_predict import Predictor
 from PIL import Image
 
 from dense_ctx import AutoDenseModel, InContext
@@ -422,3 +423,25 @@ def test_the_page_lists_the_checks():
     text = (ROOT / "docs" / "sklearn.md").read_text(encoding="utf-8")
     for name in {*BY_ROUNDING, *OF_TABLES, *OF_CLASSIFIERS, *OF_REGRESSORS, *OF_TRANSFORMERS}:
         assert f"`{name.removeprefix('check_')}`" in text, name
+
+
+def test_a_model_as_a_parameter_is_cloned_and_pickled():
+    images, masks, _ = scenes()
+    model = AutoDenseModel.from_parts("rgb-xy", "upsample")
+    classifier = PixelClassifier(model, "ridge")
+    copy = clone(classifier)
+    assert copy.model is not model
+    expected = classifier.fit(images, masks).predict(images)
+    np.testing.assert_array_equal(copy.fit(images, masks).predict(images), expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(copy)).predict(images), expected)
+    assert classifier.set_params(model=PLAIN, method="knn").get_params()["method"] == "knn"
+    assert (cross_val_score(PixelClassifier(model, "ridge"), images, masks, cv=2) > 0.95).all()
+
+
+def test_what_was_fitted_is_a_predictor(tmp_path):
+    images, masks, _ = scenes()
+    classifier = PixelClassifier(PLAIN, "ridge").fit(images, masks)
+    folder = Predictor(classifier.context_, names={7: "box"}).save(tmp_path / "predictor")
+    predictor = Predictor.from_pretrained(folder)
+    assert [item.name for item in predictor.classes] == ["background", "box"]
+    np.testing.assert_array_equal(predictor.predict(images[1]).numpy(), classifier.predict(images)[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -12,11 +13,14 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Backbone, Decoder, Features, Size
 from dense_ctx.model import DenseModel
 
-Function = Callable[[Tensor], Tensor]
+# (images) -> tokens or maps; with a network (network, images) -> these, or (these, attention) as open-hummingbird asks
+Function = Callable[..., Any]
 
 
 class FunctionBackbone(Backbone):
     """A function of images [B, 3, H, W], normalised, that gives tokens [B, N, C] row by row, or maps [B, C, h, w].
+
+    A pair is such an output and attention, which is not used: what open-hummingbird's `fn(model, images)` gives.
 
     Prefix tokens, where the function leaves them in, come first and are cut off: as many as N is above h * w.
 
@@ -25,6 +29,7 @@ class FunctionBackbone(Backbone):
         stride: pixels to a patch.
         mean, std: what images in [0, 1] are normalised by; default as they are.
         device: where images are given to the function.
+        network: given to the function before the images; in eval mode from now on.
 
     Raises:
         InputError: the function gives something else, or too few tokens for the stride.
@@ -37,11 +42,13 @@ class FunctionBackbone(Backbone):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         device: str | torch.device = "cpu",
+        network: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if stride < 1 or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise InputError(f"stride={stride}, mean={list(mean)}, std={list(std)}: at least 1, three, three above 0")
         self.function, self.stride, self.strides = function, stride, (stride,)
+        self.network = None if network is None else network.eval().to(device)
         self.mean, self.std, self.image_size = tuple(mean), tuple(std), (16 * stride, 16 * stride)  # type: ignore[assignment]
         self.source = f"function {getattr(function, '__name__', type(function).__name__)}"
         draw = torch.Generator().manual_seed(0)
@@ -61,7 +68,9 @@ class FunctionBackbone(Backbone):
 
     def _maps(self, images: Tensor) -> Tensor:
         grid = (images.shape[-2] // self.stride, images.shape[-1] // self.stride)
-        output = self.function(images)
+        output = self.function(images) if self.network is None else self.function(self.network, images)
+        if isinstance(output, (tuple, list)) and len(output) == 2:
+            output = output[0]
         if not isinstance(output, Tensor) or output.ndim not in (3, 4) or len(output) != len(images):
             shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(

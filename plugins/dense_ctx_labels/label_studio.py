@@ -94,7 +94,10 @@ class LabelStudio(ShapeFormat):
         Raises:
             InputError: several annotations, and `choice` does not say which. FileError: no regions.
         """
-        annotations = [one for one in field(task, "annotations", list) if not one.get("was_cancelled")]
+        annotations = field(task, "annotations", list)
+        if not all(isinstance(one, dict) for one in annotations):
+            raise FileError("its annotations are not a list of mappings")
+        annotations = [one for one in annotations if not one.get("was_cancelled")]
         if not annotations:
             return None
         if len(annotations) > 1:

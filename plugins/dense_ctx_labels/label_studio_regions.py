@@ -59,18 +59,18 @@ def labels_of(regions: Sequence[dict[str, Any]]) -> dict[int, str]:
     Raises:
         FileError: a region has no name. InputError: a region has several names, or an unsupported type.
     """
-    names: dict[Any, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for region in regions:
         value = region.get("value")
         for key, texts in value.items() if isinstance(value, dict) else ():
             if key.endswith("labels") and isinstance(texts, list):
-                names.setdefault(region.get("id"), []).extend(str(text) for text in texts)
+                names.setdefault(str(region.get("id")), []).extend(str(text) for text in texts)
     labels = {}
     for index, region in enumerate(regions):
         kind = _kind(region)
         if kind is None:
             continue
-        own = list(dict.fromkeys(names.get(region.get("id"), [])))
+        own = list(dict.fromkeys(names.get(str(region.get("id")), [])))
         if len(own) != 1:
             what = f"has the names {' and '.join(own[:3])}" if own else "has no name"
             raise (InputError if own else FileError)(f"region {index} ({kind}) {what}; expected one name per region")

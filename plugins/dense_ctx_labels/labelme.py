@@ -122,7 +122,7 @@ def _shapes(file: Path) -> list[Shape]:
 
 
 def _shape(data: dict[str, Any], index: int) -> Shape:
-    label, kind = field(data, "label", str), data.get("shape_type") or "polygon"
+    label, kind = field(data, "label", str), str(data.get("shape_type") or "polygon")
     with error_context(f"shape {index} ({label})", ""):
         points = points_of(field(data, "points", list))
         if kind == "mask":

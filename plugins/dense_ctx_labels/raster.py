@@ -11,6 +11,7 @@ import numpy as np
 from dense_ctx.interfaces import Size
 
 Points: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]  # [N, 2], x and y
+Row: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]  # [N]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 _CHUNK = 1 << 20  # crossings of edges and rows at once
 
@@ -65,21 +66,47 @@ def draw(points: Points, width: float, size: Size) -> Mask:
     Args:
         points: float64 [N, 2], (x, y) in pixels. width: in pixels. size: (H, W).
     """
-    mask = np.zeros(size, dtype=bool)
     ends = points if len(points) > 1 else np.concatenate([points, points])
-    reach = width / 2
-    for a, b in pairwise(ends):
-        low = np.clip(np.floor(np.minimum(a, b) - reach), 0, (size[1], size[0])).astype(int)
-        high = np.clip(np.ceil(np.maximum(a, b) + reach), 0, (size[1], size[0])).astype(int)
-        y, x = np.mgrid[low[1] : high[1], low[0] : high[0]] + 0.5
-        step = b - a
-        along = ((x - a[0]) * step[0] + (y - a[1]) * step[1]) / max(float(step @ step), 1e-12)
-        along = np.clip(along, 0, 1)
-        distance = np.hypot(x - a[0] - along * step[0], y - a[1] - along * step[1])
-        mask[low[1] : high[1], low[0] : high[0]] |= distance <= reach
+    start, end, reach = ends[:-1], ends[1:], width / 2
+    # a piece of the line is convex: it covers one interval of each row, whose first pixel adds 1 and behind it -1
+    toggles = np.zeros((size[0], size[1] + 1), dtype=np.int32)
+    top, bottom = np.minimum(start[:, 1], end[:, 1]) - reach, np.maximum(start[:, 1], end[:, 1]) + reach
+    first = np.clip(np.ceil(top - 0.5), 0, size[0]).astype(np.int64)
+    counts = np.maximum(np.clip(np.floor(bottom + 0.5), 0, size[0]).astype(np.int64) - first, 0)
+    for part in _chunks(counts):
+        piece = np.repeat(np.arange(len(counts))[part], counts[part])
+        if not len(piece):
+            continue
+        begin = np.cumsum(counts[part]) - counts[part]
+        row = np.arange(len(piece)) - np.repeat(begin, counts[part]) + first[piece]
+        left, right = _interval(start[piece], end[piece], reach, row + 0.5)
+        low = np.clip(np.ceil(left - 0.5), 0, size[1]).astype(np.int64)
+        high = np.clip(np.floor(right + 0.5), 0, size[1]).astype(np.int64)
+        some = high > low
+        np.add.at(toggles, (row[some], low[some]), 1)
+        np.add.at(toggles, (row[some], high[some]), -1)
+    mask: Mask = np.cumsum(toggles, axis=1, out=toggles)[:, : size[1]] > 0
     x, y = np.clip(np.floor(points), 0, (size[1] - 1, size[0] - 1)).astype(int).T
     mask[y, x] = True
     return mask
+
+
+def _interval(start: Points, end: Points, reach: float, y: Row) -> tuple[Row, Row]:
+    """What each row at a height y has of the points within `reach` of a piece of a line: from x to x."""
+    left, right = np.full(len(y), np.inf), np.full(len(y), -np.inf)
+    for centre in (start, end):  # the round ends
+        square = reach**2 - (y - centre[:, 1]) ** 2
+        half = np.where(square >= 0, np.sqrt(np.maximum(square, 0)), -np.inf)
+        left, right = np.minimum(left, centre[:, 0] - half), np.maximum(right, centre[:, 0] + half)
+    step = end - start
+    across = reach * np.stack([-step[:, 1], step[:, 0]], axis=1) / np.maximum(np.hypot(*step.T), 1e-12)[:, None]
+    sides = (start + across, end + across), (start - across, end - across)
+    for one, other in (*sides, (start + across, start - across), (end + across, end - across)):
+        rise = other[:, 1] - one[:, 1]
+        x = one[:, 0] + (y - one[:, 1]) * (other[:, 0] - one[:, 0]) / np.where(rise == 0, 1, rise)
+        met = (rise != 0) & (np.minimum(one[:, 1], other[:, 1]) <= y) & (y <= np.maximum(one[:, 1], other[:, 1]))
+        left, right = np.where(met, np.minimum(left, x), left), np.where(met, np.maximum(right, x), right)
+    return left, right
 
 
 def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float = 0.0) -> Points:

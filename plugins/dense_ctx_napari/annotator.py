@@ -11,6 +11,7 @@ import numpy as np
 from dense_ctx_session import Session
 
 from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.model import DenseModel
 
 from .layers import Array, LayerSource
 
@@ -25,7 +26,7 @@ class Annotator:
     The label n of the layers, from 1 on, is the class n - 1 of the session; 0 is not annotated.
 
     Args:
-        model: how to open the model, "lila-lite0" or as `dense-ctx` names it.
+        model: a DenseModel, or how to open one, "lila-lite0" or as `dense-ctx` names it.
         source: the images.
 
     Attributes: session.
@@ -33,7 +34,7 @@ class Annotator:
     Raises: as `Session`.
     """
 
-    def __init__(self, model: str, source: LayerSource) -> None:
+    def __init__(self, model: DenseModel | str, source: LayerSource) -> None:
         self.session = Session(model, source)
         self._annotated: dict[int, Array] = {}  # the strokes that the session has, of the items that have some
         self._lock = threading.Lock()

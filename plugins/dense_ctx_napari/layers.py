@@ -53,7 +53,7 @@ class LayerSource(Source):
         if height * width > LARGEST:
             raise InputError(
                 f"The image layer {self.name!r} has {height * width / 1e6:.0f} megapixels; up to "
-                f"{LARGEST / 1e6:.0f} are labelled here: crop it, or label rasters by `dense-ctx predict --format tif`"
+                f"{LARGEST // 10**6} are labelled here: crop it, or label rasters by `dense-ctx predict --format tif`"
             )
         if shape[0] == 0:
             raise InputError(f"The image layer {self.name!r} has no frame")

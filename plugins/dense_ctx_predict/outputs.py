@@ -132,9 +132,7 @@ class Writer:
             write_video(self.out / picture, shown(), video.fps)
         if not pictures:
             collections.deque(shown(), maxlen=0)
-        for frame in (self.out / main).glob(f"[0-9]*.{self.format}"):  # left from a longer version of the clip
-            if frame.stem.isdecimal() and int(frame.stem) >= count:
-                frame.unlink()
+        remove_later_frames(self.out / main, count, f".{self.format}")
         return {"without_depth": none, "frames": count}
 
     def _store(self, path: Path, prediction: Tensor) -> int:
@@ -175,6 +173,13 @@ def _loaded(path: Path) -> Tensor:
         if isinstance(error.__cause__, Image.DecompressionBombError) and path.suffix.lower() in SUFFIXES:
             raise FileError(f"{path} is too large to be read whole: --format tif goes through it by windows") from error
         raise
+
+
+def remove_later_frames(folder: Path, count: int, suffix: str) -> None:
+    """Remove what a longer clip of the same name left in the folder of a clip of `count` frames."""
+    for frame in folder.glob(f"[0-9]*{suffix}"):
+        if frame.stem.isdecimal() and int(frame.stem) >= count:
+            frame.unlink()
 
 
 class QueryError(DenseCtxError):

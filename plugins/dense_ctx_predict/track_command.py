@@ -37,14 +37,17 @@ class Track(Command):
         from dense_ctx.data.video import Video, write_video
         from dense_ctx.images import load_mask
 
+        from .outputs import remove_later_frames
         from .tracking import track
 
         video = Video(args.video)
         mask = load_mask(args.mask, video.size)
         model = model_of(args)
         folder = args.out / args.video.stem
+        count = 0
 
         def overlays() -> Iterator[Frame]:
+            nonlocal count
             frames = iter(progress(video, len(video), "frames"))
             pending: list[Frame] = []  # frames without labels yet
 
@@ -57,8 +60,10 @@ class Track(Command):
                 track(model, inputs(), mask, stride=args.stride, max_memory=args.max_memory)
             ):
                 visualize.save_labels(folder / f"{index:05d}.png", labels)
+                count = index + 1
                 yield visualize.overlay(pending.pop(0), labels)
 
         video_file = write_video(args.out / f"{args.video.stem}_overlay.mp4", overlays(), video.fps)
+        remove_later_frames(folder, count, ".png")
         print(f"{args.video} -> {folder}/00000.png ..., {video_file}")
         return 0

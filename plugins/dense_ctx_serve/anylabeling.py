@@ -27,7 +27,7 @@ from .prompts import Marks, object_mask
 
 OBJECTS, CLASSES, VIDEO = "objects", "classes", "video"
 NEW_OBJECT = "AUTOLABEL_OBJECT"  # the tool asks its user for the name
-LEAST = 64.0  # pixels of a predicted region
+LEAST, LEAST_OF_OBJECT = 64.0, 16.0  # pixels of a predicted region
 MAX_MARKS = 10_000
 _FINENESS = 0.001  # the tool's own
 _ON_OBJECTS = ("button_add_point", "button_remove_point", "button_add_rect", "button_clear", "button_finish_object")
@@ -41,13 +41,19 @@ def model_list(desk: Desk) -> dict[str, Any]:
     offers: dict[str, Any] = {}
     if desk.head is not None or desk.folder is not None:
         run: list[dict[str, Any]] = [
-            {"name": name, "value": None} for name in ("button_run", *_FINE, "input_conf", "button_classes_filter")
+            {"name": name, "value": None}
+            for name in (
+                "button_run",
+                *_FINE,
+                "input_conf",
+            )
         ]
         run += [{"name": "edit_conf", "value": 0.0}, {"name": "toggle_preserve_existing_annotations", "value": False}]
         offers[CLASSES] = {"display_name": "dense_ctx: classes", "widgets": run, "batch_processing_mode": "default"}
         if desk.head is not None:
             offers[CLASSES]["classes"] = [c.name for c in desk.head.classes if not is_background(c.name)]
             offers[CLASSES]["filter_classes"] = []
+            run.append({"name": "button_classes_filter", "value": None})
     offers[OBJECTS] = {"display_name": "dense_ctx: an object", "widgets": objects, "batch_processing_mode": None}
     offers[VIDEO] = {"display_name": "dense_ctx: an object in a clip", "widgets": clip, "batch_processing_mode": VIDEO}
     return offers
@@ -127,7 +133,7 @@ def _fields(row: Any) -> tuple[Any, list[float], int]:
 def objects(desk: Desk, image: Path, marks: Marks, fineness: float) -> list[dict[str, Any]]:
     """The polygons of the object that is marked."""
     mask, _ = object_mask(desk.pictures.of(image), 0, marks)
-    rings = polygons(mask.astype(np.uint8), 0, fineness, 1.0)
+    rings = polygons(mask.astype(np.uint8), [1], fineness, LEAST_OF_OBJECT)
     return [shape(NEW_OBJECT, ring, None) for _, ring in rings]  # no score: its user confirms it by naming it
 
 
@@ -147,9 +153,8 @@ def classes(desk: Desk, image: Path, params: dict[str, Any]) -> tuple[list[dict[
         raise Refusal(f"filter_classes={shown}", ", ".join(names.values())[:200], "choose of these")
     prediction = predicted(predictor, image, np.dtype(np.int64), desk.max_memory)
     shapes = []
-    for value, ring in polygons(prediction.labels, None, fineness, LEAST):
-        if is_background(names[value]) or names[value] not in chosen:
-            continue
+    present = [value for value, name in names.items() if name in chosen and not is_background(name)]
+    for value, ring in polygons(prediction.labels, present, fineness, LEAST):
         inside, x, y = fill((ring,), (prediction.labels.shape[0], prediction.labels.shape[1]))
         share = prediction.shares[prediction.ids.index(value)].numpy()
         window = share[y : y + inside.shape[0], x : x + inside.shape[1]]

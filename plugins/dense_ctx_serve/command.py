@@ -66,7 +66,13 @@ class Serve(Command):
             default=DEFAULT_METHOD,
             help="ensemble, ridge, knn, linear or another probe, NAME(key=value, ...) (%(default)s)",
         )
-        add("--max-memory", default="2GB", metavar="SIZE", help="of one prediction, and of features (%(default)s)")
+        add(
+            "--max-memory",
+            default="2GB approximate",
+            metavar="SIZE",
+            help="of one prediction, and of features; larger images are tiled, and refused where that changes their "
+            'features, which "approximate" accepts (%(default)s)',
+        )
         add_address_arguments(parser, 8000)
         add_model_argument(parser)
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from dense_ctx.config import Part
 from dense_ctx.errors import InputError
 from dense_ctx.model import DenseModel
-from dense_ctx.tiling.budget import parse_memory
+from dense_ctx.tiling.budget import split_budget
 
 from .examples import Examples
 from .folder import LabelFolder
@@ -33,7 +33,8 @@ class Desk:
         folder: of label files, for X-AnyLabeling.
 
     Attributes: worker: runs all that needs the model; place: a folder for pictures, gone when the server
-            ends; stored: pictures in it; pictures: sessions over one picture each.
+            ends; stored: pictures in it; pictures: sessions over one picture each; memory: bytes of
+            max_memory.
 
     Raises:
         InputError: the head predicts no classes.
@@ -55,7 +56,8 @@ class Desk:
         self._place = tempfile.TemporaryDirectory(prefix="dense-ctx-serve-")
         self.place = Path(self._place.name)
         self.stored = StoredPictures(self.place)
-        self.pictures = PictureSessions(model, parse_memory(max_memory) // 2)
+        self.memory = split_budget(max_memory)[0]
+        self.pictures = PictureSessions(model, self.memory // 2)
         self.worker = Worker()
         self._closing: list[Callable[[], None]] = []
 

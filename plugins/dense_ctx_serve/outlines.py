@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from dense_ctx_labels.annotation import LabelArray
 from dense_ctx_labels.contours import area_of, regions
-from dense_ctx_labels.raster import Points
+from dense_ctx_labels.raster import Mask, Points
+from scipy import ndimage
 
 _STAIRS = 1.0  # pixels: what the stairs of a slanted edge, and a jag of one pixel, lie within
 
 
-def polygons(labels: LabelArray, skip: int | None, fineness: float, least: float) -> Iterator[tuple[int, Points]]:
-    """(id, ring) of each connected region, float64 [N, 2], (x, y) in pixels; the largest first.
+def polygons(labels: LabelArray, shown: Collection[int], fineness: float, least: float) -> Iterator[tuple[int, Points]]:
+    """(id, ring) of each connected region, float64 [N, 2], (x, y) in pixels; the largest first, those in it after it.
+
+    A hole that other regions of `shown` fill is left to them, which lie on top; a larger one is joined to the ring by a
+    slit of zero width.
 
     Args:
-        labels: integers [H, W]. skip: an id without polygons.
+        labels: integers [H, W]. shown: ids that get polygons.
         fineness: how far a ring may be from the region's outline, as a share of the outline's length; at least so far
             that the stairs of pixels go.
-        least: pixels of a region; smaller ones are left out.
+        least: pixels of a region, and of a hole; smaller ones are left out.
     """
-    for value, ring in regions(labels, skip):
-        if abs(area_of(ring)) < least:
-            continue
+    hidden = ~np.isin(labels, list(shown))
+    rings = []
+    for value in shown:
+        parts, _ = ndimage.label(labels == value)
+        for number, window in enumerate(ndimage.find_objects(parts), 1):
+            part = parts[window] == number
+            if np.count_nonzero(part) >= least:
+                ((_, ring),) = regions(_closed(part, hidden[window], least).astype(np.uint8), 0)
+                rings.append((abs(area_of(ring)), value, np.add(ring, [window[1].start, window[0].start])))
+    for _, value, ring in sorted(rings, key=lambda row: -row[0]):
         length = float(np.hypot(*(np.roll(ring, -1, axis=0) - ring).T).sum())
         simple = simplified(ring, max(_STAIRS, fineness * length))
         yield value, simple if len(simple) >= 3 else ring
+
+
+def _closed(part: Mask, hidden: Mask, least: float) -> Mask:
+    """A region without those of its holes that have fewer than `least` hidden pixels."""
+    holes, count = ndimage.label(ndimage.binary_fill_holes(part) & ~part)
+    sizes = ndimage.sum_labels(hidden, holes, range(1, count + 1))
+    closed: Mask = part | np.isin(holes, 1 + np.flatnonzero(np.asarray(sizes) < least))
+    return closed
 
 
 def simplified(ring: Points, tolerance: float) -> Points:

@@ -23,9 +23,8 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from dense_ctx.errors import DenseCtxError, InputError, cause_of
 from dense_ctx.partial_files import unique
-from dense_ctx.tiling.budget import parse_memory
 
-from .anylabeling import MAX_MARKS, NEW_OBJECT, VIDEO, fineness_of, require_model, shape
+from .anylabeling import LEAST_OF_OBJECT, MAX_MARKS, NEW_OBJECT, VIDEO, fineness_of, require_model, shape
 from .desk import Desk, desk_of, list_of, text_of
 from .outlines import polygons
 from .pictures import write_picture
@@ -33,7 +32,6 @@ from .prompts import BACKGROUND, UNKNOWN, Marks, object_mask
 
 OPEN = 2  # clips at once; a third one takes the place of the one used longest ago
 MAX_FRAMES = 10_000
-_LEAST = 16.0  # pixels of a region in a frame that labels were carried to
 
 
 @dataclass
@@ -101,8 +99,7 @@ def open_clip(desk: Desk, frames: list[Any]) -> Clip:
         for number, frame in enumerate(frames):
             path = write_picture(frame, desk.place, f"frames[{number}]")
             path.rename(folder / f"{number:05d}{path.suffix}")
-        memory = parse_memory(desk.max_memory) // OPEN
-        session = Session(desk.model, folder, classes=["background"], frames=True, max_memory=memory)
+        session = Session(desk.model, folder, classes=["background"], frames=True, max_memory=desk.memory // OPEN)
     except InputError as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, Refusal):
@@ -159,8 +156,7 @@ def shapes(clip: Clip, labels: Any) -> list[dict[str, Any]]:
     """Polygons of the objects in a frame."""
     return [
         {**shape(NEW_OBJECT, ring, None), "group_id": clip.objects[value]}
-        for value, ring in polygons(labels, None, clip.fineness, _LEAST)
-        if value in clip.objects
+        for value, ring in polygons(labels, list(clip.objects), clip.fineness, LEAST_OF_OBJECT)
     ]
 
 

@@ -106,8 +106,11 @@ def stroke_of(id: int, class_id: int | None, points: Any, radius: Any, size: Siz
 
 def stroke_pixels(stroke: Stroke, size: Size) -> Pixels:
     """Flat indices of the pixels whose centres are within the radius of the line; what lies outside is cut off."""
-    low = np.floor(stroke.points.min(0) - stroke.radius).astype(int)
-    high = np.floor(stroke.points.max(0) + stroke.radius).astype(int) + 1
+    # a margin of one pixel around the image takes the pixels of the points outside
+    low = np.maximum(np.floor(stroke.points.min(0) - stroke.radius), -1).astype(int)
+    high = np.minimum(np.floor(stroke.points.max(0) + stroke.radius) + 1, (size[1] + 1, size[0] + 1)).astype(int)
+    if (low >= high).any():
+        return np.zeros(0, dtype=np.int32)
     width, height = high - low
     box = draw(stroke.points - low, 2 * stroke.radius, (height, width))
     y, x = np.nonzero(box)

@@ -28,7 +28,7 @@ PROBES = {
     "head": {"task": "regression"},
     "propagation": {
         "task": LABELS_ALONE, "n_last_frames": 0, "size_mask_neighborhood": 2, "topk": 2, "temperature": 1.0,
-        "stride": 4,
+        "stride": 4, "recall": 0.0,
     },
     "retrieval": {
         "task": "regression", "k": 2, "temperature": 0.5, "memory": 9, "mode": "dip",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,14 @@ class Track:
             labels = votes.argmax(0).cpu()
         return self._ids[labels]
 
+    @property
+    def certainty(self) -> float:
+        """Of the last step: of the object that is least sure, as the probe has it; 0 where one is not seen, 1 at first.
+
+        The mean cosine between an object's cells and those that voted for them. The lowest id of the mask is no object.
+        """
+        return float(self._probe.certainty[1:].min())  # type: ignore[attr-defined]
+
 
 @gateway
 def track(
@@ -120,6 +128,8 @@ def track(
     size_mask_neighborhood: int = 12,
     topk: int = 5,
     temperature: float = 0.1,
+    recall: float | None = None,
+    report: Callable[[int, float], object] | None = None,
     max_memory: str | int | None = None,
 ) -> Iterator[Tensor]:
     """Propagate the first frame's mask through a clip, one frame at a time.
@@ -131,6 +141,9 @@ def track(
         video: frames of one size: a `dense_ctx.data.video.Video`, or any iterable of images.
         first_mask: object ids of the first frame, [H, W]; any ids, 0 usually the background.
         stride, n_last_frames, size_mask_neighborhood, topk, temperature: by default those of DINO's DAVIS evaluation.
+        recall: 0.1 finds an object again that left the view: a cell takes the vote of the first frame's cells, wherever
+            they lie, where they are nearer than those around it by this difference of mean cosines. None: never.
+        report: called with each further frame's number and `Track.certainty`, before the frame is given.
         max_memory: as for `DenseModel.forward`.
 
     Yields:
@@ -143,13 +156,15 @@ def track(
     """
     tracker = MaskTracker(
         model, stride=stride, max_memory=max_memory, n_last_frames=n_last_frames, topk=topk, temperature=temperature,
-        size_mask_neighborhood=size_mask_neighborhood,
+        size_mask_neighborhood=size_mask_neighborhood, recall=recall,
     )  # fmt: skip
     going: Track | None = None
     for number, image in enumerate(video):
         with about(f"Frame {number}"):
             frame = tracker.frame(image)
             mask = None if going is None else going.step(frame)
+            if going is not None and report is not None:
+                report(number, going.certainty)
         if mask is None:
             going = tracker.start(frame, first_mask)
             mask = going.mask

@@ -18,6 +18,7 @@ from torch.nn import functional
 from dense_ctx.errors import InputError
 from dense_ctx.images import nearest
 
+from .local_knn_recall import Recall, certainty
 from .local_knn_tiles import Context, Rounded, propagated
 from .local_windows import Windows
 from .retrieval_blocks import multiplies_bfloat16
@@ -34,6 +35,12 @@ class Propagator:
         size_mask_neighborhood: the window is 2 n + 1 cells wide and high; 0 lifts the restriction.
         topk: neighbours that vote; ties with the last of them vote too.
         temperature: of exp(cosine / temperature).
+        recall: a cell takes the vote of the annotated frames' cells, wherever they lie, where these are nearer than
+            those of the window by this difference of mean cosines (`local_knn_recall`); None: never, as DINO.
+
+    Attributes:
+        certainty: of the last frame's classes, [K]: the mean cosine between the cells each wins and their voters; 0
+            where it wins none.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class Propagator:
         size_mask_neighborhood: int = 12,
         topk: int = 5,
         temperature: float = 0.1,
+        recall: float | None = None,
     ) -> None:
         alike = features.ndim == labels.ndim in (3, 4) and features.shape[-2:] == labels.shape[-2:]
         if not alike or (features.ndim == 4 and len(features) != len(labels)):
@@ -58,7 +66,11 @@ class Propagator:
                 f"n_last_frames={n_last_frames}, size_mask_neighborhood={size_mask_neighborhood}, topk={topk}, "
                 f"temperature={temperature}: expected at least 0, 0, 1, and above 0"
             )
-        self.topk, self.temperature = topk, temperature
+        if recall is not None and not recall >= 0:
+            raise InputError(f"recall={recall}: expected a difference of cosines, at least 0, or None")
+        self.topk, self.temperature, self.margin = topk, temperature, recall
+        self.certainty = labels.new_ones(labels.shape[1])
+        self._recall: Recall | None = None
         count, channels, height, width = features.shape
         self.radius = size_mask_neighborhood or max(height, width)
         # channels last, so that a tile's neighbourhood is a few long runs of memory; the first slots stay
@@ -100,6 +112,10 @@ class Propagator:
             rounded = None if self._rounded is None else self._rounded.first(frames)
             context = Context(keys, values, self._blank, rounded)
             labels = propagated(query, context, self.radius, self.topk, self.temperature)
+        labels, cosines = labels[..., :-1], labels[..., -1]
+        if self._recall is not None:
+            labels = self._recall.vote(query, labels, cosines, self.topk, self.temperature)
+        self.certainty = certainty(labels, cosines)
         last = self._slots - self._first
         if last:  # replaces the oldest of the last frames
             slot = self._first + self._steps % last
@@ -116,6 +132,8 @@ class Propagator:
         self._keys, self._values = self._keys.to(device), self._values.to(device)
         self._blank = None if self._blank is None else self._blank.to(device)
         self._rounded = None
+        if self.margin is not None:
+            self._recall = Recall(self._keys[: self._first], self._values[: self._first], self.margin)
         if multiplies_bfloat16(device):
             self._rounded = Rounded.empty(self._keys, self._keys[: self._first].mean((0, 1, 2)))
             for slot in range(min(self._steps + self._first, self._slots)):

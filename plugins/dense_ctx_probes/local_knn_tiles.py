@@ -67,9 +67,12 @@ class Context:
 
 
 def propagated(query: Tensor, context: Context, radius: int, topk: int, temperature: float) -> Tensor:
-    """Soft labels [h, w, K] of a frame's keys [h, w, C], from the cells at most `radius` rows and columns away."""
+    """Soft labels of a frame's keys [h, w, C], from the cells at most `radius` rows and columns away: [h, w, K + 1].
+
+    The last channel is the voters' mean cosine, -inf where nobody votes.
+    """
     height, width, _ = query.shape
-    result = context.values.new_empty(height * width, context.values.shape[-1])
+    result = context.values.new_empty(height * width, context.values.shape[-1] + 1)
     number = torch.arange(height * width, device=query.device).view(height, width)
     query, tiles = query.flatten(0, 1), []
     for left in range(0, width, _TILE[1]):
@@ -198,7 +201,7 @@ class _Near:
         return scores
 
     def exact(self, queries: Tensor, topk: int, temperature: float) -> Tensor:
-        """Votes [Q, K] by products in float32."""
+        """Votes [Q, K + 1] by products in float32."""
         scores = self._strip.new(torch.float32, len(queries), self.count)
         torch.mm(queries, self._strip.keys[self._rows].flatten(0, 2).T, out=scores)
         values = self._strip.context.values.flatten(0, 2)[self._places(torch.arange(self.count, device=queries.device))]
@@ -229,19 +232,20 @@ def _distance(own: slice, span: slice, device: torch.device) -> Tensor:
 
 
 def _vote(scores: Tensor, values: Tensor, topk: int, temperature: float) -> Tensor:
-    """scores [Q, N], values [N, K] or [Q, N, K] -> [Q, K]: the top k of each row, and all that tie with their last."""
+    """scores [Q, N], values [N, K] or [Q, N, K] -> [Q, K + 1]: the top k of each row, and all that tie with their last.
+
+    The last column is the mean score of the top k.
+    """
     k = min(topk + 1, scores.shape[1])
     best, index = scores.topk(k, dim=1)
     if k > topk and bool(((best[:, topk] == best[:, topk - 1]) & best[:, topk].isfinite()).any()):
         # a tie at the threshold (exact repeats in the picture): keep all of it
         weights = torch.where(scores >= best[:, topk - 1 : topk], (scores / temperature).exp(), 0.0)
         votes = torch.einsum("qn,qnk->qk", weights, values) if values.ndim == 3 else weights @ values
-        return votes / weights.sum(1, keepdim=True)
+        return torch.cat([votes / weights.sum(1, keepdim=True), best[:, :topk].mean(1, keepdim=True)], 1)
     best, index = best[:, :topk], index[:, :topk]
     weights = (best / temperature).exp()  # exp(-inf) = 0: outside the window
     # the least positive number: where no annotated cell is near, nobody votes and the sum is 0
     weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-    if values.ndim == 3:
-        votes = values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
-        return torch.einsum("qk,qkc->qc", weights, votes)
-    return torch.einsum("qk,qkc->qc", weights, values[index])
+    near = values[index] if values.ndim == 2 else values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
+    return torch.cat([torch.einsum("qk,qkc->qc", weights, near), best.mean(1, keepdim=True)], 1)

@@ -64,7 +64,9 @@ class Windows:
     def propagate(
         self, query: Tensor, keys: Tensor, values: Tensor, blank: Tensor | None, topk: int, temperature: float
     ) -> Tensor | None:
-        """Soft labels [h, w, K] from query [h, w, C], keys [T, h, w, C], values [T, h, w, K], blank [R, h, w].
+        """Soft labels and the voters' mean cosine, [h, w, K + 1].
+
+        From query [h, w, C], keys [T, h, w, C], values [T, h, w, K], blank [R, h, w].
 
         None where neighbours tie with the last that votes, which all vote then: the host waits for the device to know.
         """
@@ -83,7 +85,8 @@ class Windows:
             near, count = self.near[part], self.near.shape[1]
             cell = near.gather(1, (index % count).flatten(1)).view_as(index)
             votes = flat[cell + index // count * len(query)]
-            found.append(torch.einsum("tqk,tqkc->tqc", weights, votes))
+            votes = torch.einsum("tqk,tqkc->tqc", weights, votes)
+            found.append(torch.cat([votes, best.mean(2, keepdim=True)], 2))
         if ties and bool(torch.stack(ties).any()):
             return None
         labels = torch.cat(found).flatten(0, 1)[self.owner]

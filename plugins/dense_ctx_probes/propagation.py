@@ -28,6 +28,7 @@ class PropagationProbe(Probe):
         task: "segmentation" only.
         n_last_frames, size_mask_neighborhood, topk, temperature: see `dense_ctx_probes.local_knn.Propagator`.
         stride: pixels of a cell; None: the least that covers the size asked for.
+        recall: see the same; None is the published recipe, which cannot find an object that left the view.
     """
 
     file_args: ClassVar[Mapping[str, Any] | None] = {
@@ -36,6 +37,7 @@ class PropagationProbe(Probe):
         "topk": range(1, 1025),
         "temperature": (0.0, 1e6),
         "stride": range(1, 4097),
+        "recall": (0.0, 2.0),
     }
 
     def __init__(
@@ -46,12 +48,13 @@ class PropagationProbe(Probe):
         topk: int = 5,
         temperature: float = 0.1,
         stride: int | None = None,
+        recall: float | None = None,
     ) -> None:
         super().__init__(task)
         if task != "segmentation":
             raise InputError("propagation carries class votes from frame to frame: task='segmentation' only")
         self.stride = stride
-        self.options = (n_last_frames, size_mask_neighborhood, topk, temperature)
+        self.options = (n_last_frames, size_mask_neighborhood, topk, temperature, recall)
         self.keys_: Tensor | None = None
         self.labels_ = torch.empty(0)
         self._propagator: Propagator | None = None
@@ -92,6 +95,11 @@ class PropagationProbe(Probe):
         total = stacked.sum(1, keepdim=True)
         # by equality, since NaN must stay NaN
         return torch.where(total == 0, 1 / stacked.shape[1], stacked / total.clamp_min(1e-12))
+
+    @property
+    def certainty(self) -> Tensor:
+        """Of each class in the last frame, [K]: see `Propagator`; 1 before the first prediction."""
+        return torch.ones(self.labels_.shape[1]) if self._propagator is None else self._propagator.certainty
 
     def state_dict(self) -> dict[str, Tensor]:
         """The annotated frames; a loaded probe restarts the clip."""

@@ -123,6 +123,7 @@ def test_a_stack_is_propagated_and_corrected(drive):
     [
         ("no image layer", "There is no image layer: open an image"),
         ("another size", "The labels layer 'other' is 50 x 60, the image layer 'photo' 96 x 128"),
+        ("another place", "The labels layer 'shifted' lies elsewhere than the image layer 'photo'"),
         ("four axes", "'volume' is 3 x 2 x 40 x 50; expected one image (Y, X) or a stack of frames (T, Y, X)"),
         ("too small", "'thin' is 4 x 50; expected sides of 8 or more"),
         ("huge", "'scene' has 900 megapixels"),

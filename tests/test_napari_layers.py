@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from dense_ctx_napari.annotator import Annotator
-from dense_ctx_napari.layers import LARGEST, LayerSource, require_same_axes
+from dense_ctx_napari.layers import LARGEST, LayerSource, require_same_axes, require_same_place
 from dense_ctx_session import Session
 from test_session import SIZE, picture, truth
 
@@ -148,3 +148,32 @@ def test_a_stack_is_propagated(stack, tmp_path):
     assert stack.follow(strokes, facts) == [2]
     assert stack.export(tmp_path / "masks", "png") == tmp_path / "masks"
     assert len(list((tmp_path / "masks").rglob("*.png"))) == 3
+
+
+def test_a_stroke_that_is_painted_meanwhile_is_not_lost(annotator):
+    strokes = np.zeros(SIZE, np.uint8)
+    strokes[5:9, 5:9], strokes[20:24, 20:24] = 1, 2
+    take = annotator.session.mask_label
+
+    def slow(*args, **options):
+        strokes[30:34, 30:34] = 2
+        return take(*args, **options)
+
+    annotator.session.mask_label = slow
+    annotator.follow(strokes, facts)
+    annotator.session.mask_label = take
+    assert annotator.follow(strokes, facts) == [0]
+    assert (annotator.session.annotation(0)[30:34, 30:34] == 1).all()
+
+
+def test_strokes_lie_on_the_image():
+    def placed(scale, shift=0.0):
+        return SimpleNamespace(name="s", data_to_world=lambda p: np.array(p) * scale + shift,
+                               world_to_data=lambda p: (np.array(p) - shift) / scale)  # fmt: skip
+
+    for shape in (SIZE, (3, *SIZE)):
+        require_same_place(placed(0.5, 3), placed(0.5, 3), shape)
+        require_same_place(placed(0.5, 3.1), placed(0.5, 3), shape)
+        for strokes in (placed(1), placed(0.5), placed(0.5, 4), placed(np.nan)):
+            with pytest.raises(InputError, match="'s' lies elsewhere than the image layer 's'"):
+                require_same_place(strokes, placed(0.5, 3), shape)

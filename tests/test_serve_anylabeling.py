@@ -393,3 +393,24 @@ def test_greyscale_and_large_pictures(client):
     large = np.asarray(Image.fromarray(picture()).resize((WIDTH * 20, HEIGHT * 20)))
     rings = rings_of(predict(client, uri(large), marks=[point(600, 400)]))
     assert overlap(painted(rings, large.shape[:2]), np.kron(box(), np.ones((20, 20), bool))) > 0.85
+
+
+def test_objects_in_frames_of_their_own_are_refused(client):
+    session = clip(client)
+    prompt(client, session)
+    prompt(client, session, frame=2, points=[(3 / WIDTH, 3 / HEIGHT)], obj_id=7)
+    body = {"session_id": session, "model": "video"}
+    error = refusal(client.post("/v1/video/propagate/stream", json=body))
+    assert (error.status, error.given) == (409, "frame 0 with object 10000 marked and object 7 not")
+    prompt(client, session, frame=0, points=[(3 / WIDTH, 3 / HEIGHT)], obj_id=7)
+    prompt(client, session, frame=2)
+    results = propagate(client, session)[-1]["results"]
+    assert {frame: {row["group_id"] for row in rows["masks"]} for frame, rows in results.items()} == {
+        "1": {7, 10000}, "3": {7, 10000}, "4": {7, 10000}
+    }  # fmt: skip
+
+
+def test_the_smallest_boxes_are_marks(client):
+    for side in (1, 2, 3):
+        box_mark = {"type": "rectangle", "data": [30, 20, 30 + side, 20 + side], "label": 1}
+        assert predict(client, uri(picture()), marks=[box_mark]).status_code == 200

@@ -401,3 +401,60 @@ def test_fetched_pictures_stay_within_a_budget(tmp_path):
     with pytest.raises(InputError, match="a picture that can be read"):
         stored.get("/data/9.png", lambda: b"nothing", "The image")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_version_follows_the_model(label_studio):
+    label_studio.annotate(0)
+    versions = []
+    other = trained_head("background", "box")
+    other.context.partial_fit(picture(9), box(0).astype(np.uint8))
+    heads = (None, None, None, trained_head("background", "box"), other)
+    for head, method in zip(heads, ("ridge", "ridge", "knn", "ridge", "ridge"), strict=True):
+        with site(studio=label_studio.url, head=head, method=method) as client:
+            answer = ask(client, label_studio, [1]).json()
+            assert answer["results"][0]["model_version"] == answer["model_version"]
+            versions.append(answer["model_version"])
+    assert versions[0] == versions[1]
+    assert len(set(versions)) == 4
+
+
+def test_another_image_of_an_annotated_task_is_learnt(client, label_studio):
+    label_studio.annotate(0)
+    before = ask(client, label_studio, [1]).json()["model_version"]
+    label_studio.images["/data/new.png"] = encoded(picture(9, 9))
+    label_studio.tasks[0]["data"] = {"photo": "/data/new.png"}
+    hook(client)
+    settle(client)
+    assert ask(client, label_studio, [1]).json()["model_version"] != before
+
+
+def test_a_task_s_other_image_teaches_nothing(client, label_studio):
+    label_studio.annotate(0)
+    alone = mask_of(ask(client, label_studio, [1]).json()["results"][0]["result"][0])
+    label_studio.configs[1] = CONFIG.replace(
+        "</View>",
+        '<Image name="img2" value="$other"/><BrushLabels name="tag2" toName="img2"><Label value="box"/></BrushLabels>'
+        "</View>",
+    )
+    beside = brush(~box(0), "box", to_name="img2", from_name="tag2")
+    label_studio.annotate(0, [brush(box(0), "box"), beside])
+    label_studio.annotate(2, [beside])
+    hook(client)
+    settle(client)
+    both = ask(client, label_studio, [1]).json()["results"][0]["result"]
+    np.testing.assert_array_equal(mask_of(both[0]), alone)
+    marks = {"result": [{**keypoint(30, 20), "to_name": "img2"}]}
+    assert refusal(ask(client, label_studio, [1], context=marks)).given == "marks on the image 'img2'"
+
+
+def test_one_file_for_two_addresses_is_refused(label_studio, tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "1.png")
+    label_studio.tasks[0]["data"] = {"photo": "s3://bucket/one/1.png"}
+    label_studio.tasks[1]["data"] = {"photo": "s3://bucket/two/1.png"}
+    label_studio.annotate(0)
+    with site(studio=label_studio.url, images=tmp_path) as client:
+        assert ask(client, label_studio, [0]).status_code == 200
+        error = refusal(ask(client, label_studio, [1]))
+        assert error.given == "images at s3://bucket/one/1.png and s3://bucket/two/1.png, and one file 1.png for both"
+        label_studio.tasks[1]["data"] = {"photo": "s3://bucket/one/1.png?signed=2"}
+        assert ask(client, label_studio, [1]).status_code == 200

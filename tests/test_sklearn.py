@@ -378,6 +378,8 @@ def test_wrong_input():
         (lambda: PixelClassifier().fit([maps[0], maps[0][..., :2]], masks[:2]), "numbers .* of one D"),
         (lambda: of_maps.predict(maps[..., :5]), "X has 5 features, but PixelClassifier is expecting 6"),
         (lambda: classifier.predict(table), "a table of 5 x 3"),
+        (lambda: classifier.predict(images[0]), r"got one image \[24, 32, 3\]: put it in a list"),
+        (lambda: DenseTransformer(PLAIN).fit(images).transform(images[0]), "got one image"),
         (lambda: classifier.score(images, masks, np.ones(4)), "sample_weight is of the rows of a table"),
         (lambda: PixelRegressor(PLAIN, "ridge").fit(images, depth).score(images, depth, [1] * 4), "sample_weight"),
         (lambda: PixelRegressor(PLAIN).fit(images, ["a"] * 4), r"floats \[H, W\] or \[H, W, K\]; got"),
@@ -445,3 +447,33 @@ def test_what_was_fitted_is_a_predictor(tmp_path):
     predictor = Predictor.from_pretrained(folder)
     assert [item.name for item in predictor.classes] == ["background", "box"]
     np.testing.assert_array_equal(predictor.predict(images[1]).numpy(), classifier.predict(images)[1])
+
+
+def test_of_a_table_labels_are_scored_as_they_are_predicted(tmp_path):
+    maps = np.random.default_rng(0).standard_normal((2, 10, 10, 4)).astype(np.float32)
+    masks = 1 + (maps[..., 0] > 0)  # 1 and 2, in places 0 and 1 of a table's labels
+    table, labels = maps.reshape(-1, 4), masks.ravel()
+    classifier = PixelClassifier(method="ridge").fit(table, labels)
+    expected = float((classifier.predict(maps) == masks).mean())
+    assert classifier.score(maps, masks) == expected > 0.9
+    Image.fromarray(masks[0].astype(np.uint8)).save(tmp_path / "mask.png")
+    assert classifier.score(maps[:1], [tmp_path / "mask.png"]) == classifier.score(maps[:1], masks[:1])
+    assert classifier.score(maps, masks + 7) == 0, "labels that it has not are wrong"
+    words = PixelClassifier(method="ridge").fit(table, np.array(["", "left", "right"])[labels])
+    assert words.score(maps, np.array(["", "left", "right"])[masks]) == expected
+
+
+def test_rows_that_are_ignored_do_not_count():
+    table = np.random.default_rng(0).standard_normal((100, 4))
+    labels = 1 + (table[:, 0] > 0)
+    partly = labels.copy()
+    partly[:60] = 9
+    classifier = PixelClassifier(method="ridge", ignore_index=9).fit(table, partly)
+    assert classifier.score(table, partly) == classifier.score(table[60:], labels[60:]) > 0.9
+    weights = np.arange(100.0)
+    expected = classifier.score(table[60:], labels[60:], weights[60:])
+    assert classifier.score(table, partly, weights) == pytest.approx(expected)
+    maps = table.reshape(1, 10, 10, 4)
+    assert classifier.score(maps, partly.reshape(1, 10, 10)) == pytest.approx(classifier.score(table, partly))
+    with pytest.raises(InputError, match="Every row has the label 9, which is ignored"):
+        classifier.score(table, np.full(100, 9))

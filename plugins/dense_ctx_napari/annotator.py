@@ -63,6 +63,7 @@ class Annotator:
         return changed
 
     def _annotate(self, index: int, frame: Array, class_facts: _ClassFacts) -> None:
+        frame = np.array(frame)  # the brush goes on while this runs: what is learnt must be what is remembered
         present = np.unique(frame)
         if present[0] < 0 or present[-1] > LAST:
             wrong = present[-1] if present[-1] > LAST else present[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,21 @@ def require_same_axes(strokes: Any, source: LayerSource) -> None:
         raise InputError(
             f"The labels layer {strokes.name!r} is {given}, the image layer {source.name!r} {_listed(source.shape)}: "
             "choose a labels layer of the same size, or <new> for one"
+        )
+
+
+def require_same_place(strokes: Any, image: Any, shape: tuple[int, ...]) -> None:
+    """Raise InputError for a labels layer whose pixels do not lie on those of the image, by scale, translation, affine.
+
+    Args:
+        shape: of both.
+    """
+    corners = np.array(list(itertools.product(*((0, side - 1) for side in shape))), dtype=np.float64)
+    there = [image.world_to_data(strokes.data_to_world(corner)) for corner in corners]
+    if not np.abs(np.array(there) - corners).max() <= 0.5:
+        raise InputError(
+            f"The labels layer {strokes.name!r} lies elsewhere than the image layer {image.name!r}: strokes would "
+            "teach other pixels than those below them; give it the same scale and translation, or choose <new>"
         )
 
 

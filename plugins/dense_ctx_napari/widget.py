@@ -19,7 +19,7 @@ from . import work
 from .annotator import LAST, Annotator
 from .form import NEW, Form
 from .jobs import Failure, Jobs
-from .layers import Array, LayerSource, require_same_axes
+from .layers import Array, LayerSource, require_same_axes, require_same_place
 from .output import Output, new_layer
 
 STROKES = "strokes"
@@ -117,6 +117,7 @@ class StrokesWidget(Form):
         if self.strokes.currentText() != NEW:
             strokes = self.viewer.layers[self.strokes.currentText()]
             require_same_axes(strokes, source)
+            require_same_place(strokes, image, source.shape)
             return strokes
         strokes = new_layer(self.viewer, Labels, np.zeros(source.shape, np.uint8), STROKES, image)
         self.strokes.setCurrentText(strokes.name)

@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 from dense_ctx_http.refusals import Refusal
 from dense_ctx_http.worker import Worker
 from dense_ctx_predict import Predictor
+from dense_ctx_predict.context_files import model_identity
+from dense_ctx_predict.files import identity
 from starlette.requests import Request
 
 from dense_ctx.config import Part
 from dense_ctx.errors import InputError
+from dense_ctx.files import json_digest
 from dense_ctx.model import DenseModel
 from dense_ctx.tiling.budget import split_budget
 
@@ -32,9 +35,12 @@ class Desk:
         method: the probe of predictions from examples. max_memory: of one prediction, and of what sessions keep.
         folder: of label files, for X-AnyLabeling.
 
-    Attributes: worker: runs all that needs the model; place: a folder for pictures, gone when the server
-            ends; stored: pictures in it; pictures: sessions over one picture each; memory: bytes of
-            max_memory.
+    Attributes:
+        identity: of what predicts: the model and the method, or the head.
+        worker: runs all that needs the model.
+        place: a folder for pictures, gone when the server ends. stored: pictures in it.
+        pictures: sessions over one picture each.
+        memory: bytes of max_memory.
 
     Raises:
         InputError: the head predicts no classes.
@@ -51,6 +57,8 @@ class Desk:
         if head is not None and head.task != "segmentation":
             raise InputError(f"The model predicts {head.task}; annotation tools take classes: name a model of classes")
         self.model, self.head, self.method, self.max_memory = model, head, method, max_memory
+        predicts = [model_identity(model), str(method)] if head is None else identity(head)
+        self.identity = json_digest(predicts)
         self.folder = folder
         self.folder_examples = self.examples()
         self._place = tempfile.TemporaryDirectory(prefix="dense-ctx-serve-")

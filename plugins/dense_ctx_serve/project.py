@@ -8,6 +8,7 @@ from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from dense_ctx_http.refusals import Refusal
@@ -46,6 +47,7 @@ class Project:
         self.number, self.version = number, ""
         self._desk, self._api, self._unlabelled = desk, api, unlabelled
         self._images = None if images is None else ImageFiles(images)
+        self._addresses: dict[str, str] = {}  # of the files in the folder that were read
         self._learnt = desk.examples()
         self._state: tuple[Labelling, list[Example]] | None = None
         self._read_at = -1e9
@@ -68,8 +70,12 @@ class Project:
                 labelling = read_labelling(self._api.project(self.number).get("label_config"), self._unlabelled)
                 examples = [] if self._desk.head is not None else self._examples(labelling)
                 self._state, self._read_at = (labelling, examples), begun
-                self.version = f"dense_ctx-{version_of(labelling.classes, examples)}"
+                self.version = self._version(version_of(labelling.classes, examples))
             return self._state
+
+    def _version(self, learnt: str) -> str:
+        """Of what predicts and of what it learnt: Label Studio keeps a prediction while its version stays."""
+        return f"dense_ctx-{json_digest([self._desk.identity, learnt])[:12]}"
 
     def _examples(self, labelling: Labelling) -> list[Example]:
         examples = []
@@ -81,7 +87,13 @@ class Project:
                 raise Refusal(f"{name}: {error}", "an annotation with regions", "annotate it again") from None
             if regions is None or (not regions and labelling.unlabelled == "ignore"):
                 continue
-            digest = json_digest([regions, labelling.unlabelled])
+            own = [region for region in regions if region.get("to_name", labelling.target) == labelling.target]
+            if regions and not own:  # of the task's other images alone
+                continue
+            regions = own
+            data = task.get("data")
+            address = data.get(labelling.key) if isinstance(data, dict) else None
+            digest = json_digest([regions, labelling.unlabelled, address])
             image = partial(self.image, task, labelling)
             examples.append(Example(name, digest, image, partial(_labels, name, regions, labelling)))
         return examples
@@ -90,7 +102,8 @@ class Project:
         """The file of a task's image: in the user's folder, or read from Label Studio once.
 
         Raises:
-            Refusal: the task names none, it cannot be had, or it is no picture. FileError: no such file in the folder.
+            Refusal: the task names none, it cannot be had, or it is no picture; a file name of the folder that two
+                addresses end in. FileError: no such file in the folder.
         """
         data = task.get("data")
         address = data.get(labelling.key) if isinstance(data, dict) else None
@@ -98,9 +111,20 @@ class Project:
             given = f"task {task.get('id')} with {labelling.key}={address!r:.60}"
             raise Refusal(given, "the address of an image", "see the task's data")
         if self._images is not None:
-            return self._images.path(image_of(task, self._images, labelling.key))
+            name = image_of(task, self._images, labelling.key)
+            self._require_own_file(name, address)
+            return self._images.path(name)
         what = f"The image {address[:120]} of task {task.get('id')}"
         return self._desk.stored.get(address, lambda: self._api.image(address), what)
+
+    def _require_own_file(self, name: str, address: str) -> None:
+        """Refuse a file for a second address, one/1.png and two/1.png; uploads differ by what is put before a name."""
+        place = urlsplit(address)._replace(query="", fragment="").geturl()
+        known = self._addresses.setdefault(name, place)
+        if known != place and "/upload/" not in place:
+            given = f"images at {known[:120]} and {place[:120]}, and one file {name[:120]} for both"
+            next = "give the images names of their own, or let Label Studio serve them, without --images"
+            raise Refusal(given, "a file for each image", next)
 
     def predictor(self) -> tuple[Predictor, Labelling, str]:
         """Learn what was read last; predictor, configuration, version. By the worker.
@@ -112,7 +136,7 @@ class Project:
         head = self._desk.head
         if head is None:
             self._learnt.follow(labelling.classes, examples)
-            return self._learnt.predictor(), labelling, f"dense_ctx-{self._learnt.version}"
+            return self._learnt.predictor(), labelling, self._version(self._learnt.version)
         classes = labelling.classes
         known = [item.name for item in head.classes if item.name in classes.names]
         if not known or (strange := [item.name for item in head.classes if item.name not in classes.names]):

@@ -113,7 +113,8 @@ def _of_box(inside: Mask) -> tuple[Mask, Mask]:
     y, x = np.mgrid[: inside.shape[0], : inside.shape[1]] + 0.5
     y, x = (2 * y - top - bottom) / (bottom - top), (2 * x - left - right) / (right - left)
     near = (np.abs(y) <= 1 + 2 * _AROUND) & (np.abs(x) <= 1 + 2 * _AROUND)
-    return inside & (np.hypot(y, x) < _CORE), near & ~inside
+    core = inside & (np.hypot(y, x) < _CORE)
+    return core if core.any() else inside, near & ~inside  # a box of two pixels a side has no middle
 
 
 def _of_points(session: Session, item: int, marked: Mask, beside: Mask) -> tuple[Mask, Mask]:

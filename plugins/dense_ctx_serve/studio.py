@@ -134,6 +134,8 @@ def interactive(desk: Desk, project: Project, task: dict[str, Any], rows: Any) -
     labelling, _ = project.read()
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Refusal(f"context.result={rows!r:.60}", "regions", "send them")
+    if strange := [row.get("to_name") for row in rows if row.get("to_name", labelling.target) != labelling.target]:
+        raise Refusal(f"marks on the image {strange[0]!r:.60}", f"on {labelling.target!r:.60}", "mark that one")
     image = project.image(task, labelling)
     size = image_size(image)
     try:

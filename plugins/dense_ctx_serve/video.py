@@ -36,12 +36,15 @@ MAX_FRAMES = 10_000
 
 @dataclass
 class Clip:
-    """Frames in a folder, the session over them, ids of objects by the class that stands for each, marked frames."""
+    """Frames in a folder, the session over them.
+
+    objects: ids by the class that stands for each. marked: ids by the frame that they were marked in.
+    """
 
     folder: Path
     session: Session
     objects: dict[int, int]
-    marked: set[int]
+    marked: dict[int, set[int]]
     fineness: float = 0.001
 
     def close(self) -> None:
@@ -105,7 +108,7 @@ def open_clip(desk: Desk, frames: list[Any]) -> Clip:
         if isinstance(error, Refusal):
             raise
         raise Refusal(f"frames that differ ({error!s:.200})", "frames of one size", "choose a clip") from None
-    return Clip(folder, session, {}, set())
+    return Clip(folder, session, {}, {})
 
 
 async def prompt(request: Request) -> JSONResponse:
@@ -146,7 +149,7 @@ def annotate(desk: Desk, clip: Clip, frame: int, number: int, marks: Marks) -> l
     labels = clip.session.annotation(frame)
     labels[(labels == class_id) | (labels == UNKNOWN)] = BACKGROUND
     labels[mask] = class_id
-    clip.marked.add(frame)
+    clip.marked.setdefault(frame, set()).add(number)
     clip.session.clear(frame)
     clip.session.mask_label(frame, labels)
     return [{**row, "score": None} for row in shapes(clip, labels) if row["group_id"] == number]
@@ -181,6 +184,11 @@ async def propagate(request: Request) -> StreamingResponse:
     last = whole_of({"end_frame": count - 1, **body}, "end_frame", first, count - 1)
     if not clip.objects:
         raise Refusal("a clip without a marked object", "points on a frame", "POST /v1/video/prompt first", 409)
+    for frame, numbers in clip.marked.items():  # what is not marked in a marked frame is background there
+        if missing := set(clip.objects.values()) - numbers:
+            given = f"frame {frame} with object {min(numbers)} marked and object {min(missing)} not"
+            next = "mark it there too, or carry it in a clip of its own"
+            raise Refusal(given, "all objects in each frame with marks", next, 409)
     return StreamingResponse(_events(desk, clip, first, last), media_type="text/event-stream")
 
 

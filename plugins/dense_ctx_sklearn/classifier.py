@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
 from dense_ctx.errors import InputError
 from dense_ctx.gateway import gateway
+from dense_ctx.images import load_mask
 from dense_ctx.incontext.targets import IgnoreIndex
 from dense_ctx.interfaces import Task
 from dense_ctx.model import DenseModel
 from dense_ctx.model_spec import DEFAULT_METHOD
 
 from .estimator import PixelEstimator
-from .inputs import is_table, joined, table_of
+from .inputs import is_table, joined, required, table_of, targets_of
 from .package import base, multiclass, validation
 
 
@@ -71,10 +73,19 @@ class PixelClassifier(base.ClassifierMixin, PixelEstimator):  # type: ignore[mis
         validation.check_consistent_length(table, labels)
         validation.assert_all_finite(labels, input_name="y")
         multiclass.check_classification_targets(labels)
-        self._labels, codes = np.unique(labels, return_inverse=True)
-        if self.ignore_index not in ("auto", None):
-            codes = np.where(labels == self.ignore_index, -1, codes)
-        return table, codes.astype(np.int64)[:, None], -1
+        self._labels = np.unique(labels)
+        return table, self._codes(labels)[:, None], -1
+
+    def _codes(self, labels: Any) -> Any:
+        """The places of labels among those of a table: -1 ignored, K one that it has not."""
+        places = np.searchsorted(self._labels, labels).clip(0, len(self._labels) - 1)
+        codes = np.where(self._labels[places] == labels, places, len(self._labels))
+        return np.where(self._ignored(labels), -1, codes).astype(np.int64)
+
+    def _ignored(self, labels: Any) -> Any:
+        if self.ignore_index in ("auto", None):  # of a table each row has a label
+            return np.zeros(np.shape(labels), dtype=bool)
+        return np.asarray(labels) == self.ignore_index
 
     @gateway
     def predict_proba(self, X: Any) -> Any:
@@ -102,13 +113,24 @@ class PixelClassifier(base.ClassifierMixin, PixelEstimator):  # type: ignore[mis
         """Accuracy: the share of annotated pixels, or of the rows of a table, that are predicted right.
 
         Raises:
-            InputError: sample_weight for images or maps.
+            InputError: sample_weight for images or maps; a table whose rows are all ignored.
         """
         if self.model is None and is_table(X):
+            known = ~self._ignored(required(y))
+            if not known.any():
+                raise InputError(f"Every row has the label {self.ignore_index}, which is ignored: there is no score")
+            if not known.all():
+                sample_weight = np.where(known, 1.0 if sample_weight is None else sample_weight, 0.0)
             return float(super().score(X, y, sample_weight))
         if sample_weight is not None:
             raise InputError("sample_weight is of the rows of a table; pixels that should not count are ignore_index")
         scores = self._scores(X)
+        if getattr(self, "_labels", None) is not None:  # fitted to a table, whose labels may be of any type
+            masks = (
+                load_mask(one).numpy() if isinstance(one, (str, os.PathLike)) else one
+                for one in targets_of(y, len(scores))
+            )
+            y = [self._codes(np.asarray(mask)) for mask in masks]
         right = total = 0
         for prediction, target in zip(scores, self._encoded(y, scores), strict=True):
             right += int((prediction.argmax(0) == target).sum())

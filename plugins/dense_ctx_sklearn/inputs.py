@@ -16,7 +16,7 @@ def images_of(given: Any) -> list[Any]:
     """Images, one by one: of a list (paths, PIL, arrays; any sizes), or of an array [N, H, W] or [N, H, W, C].
 
     Raises:
-        InputError: something else, or none.
+        InputError: something else, or none; an array [H, W, 3] or [H, W, 4], which is one image and not H of them.
     """
     wanted = "X is a list of images, or an array [N, H, W] or [N, H, W, C]"
     if isinstance(given, np.ndarray) and given.ndim == 2:
@@ -25,6 +25,8 @@ def images_of(given: Any) -> list[Any]:
         )
     if sparse.issparse(given):
         raise InputError(f"{wanted}; got a sparse {type(given).__name__}, which is not supported")
+    if isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] in (3, 4):
+        raise InputError(f"{wanted}; got one image {list(given.shape)}: put it in a list, [image]")
     if not isinstance(given, (list, tuple)) and not (
         isinstance(given, np.ndarray) and (given.ndim in (3, 4) or given.dtype.kind in "OU")
     ):

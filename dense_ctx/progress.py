@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, TextIO
 
@@ -44,6 +46,23 @@ def steps(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
     """`items`, with a bar below any other within `bars`."""
     unit = None if what == "frames" else "window"
     return progress(items, total, what, unit, row=1) if _shown.get() and total > 1 else items
+
+
+def ahead(read: Callable[[Any], Any], items: Iterable[Any], depth: int = 2) -> Iterator[Any]:
+    """`read` of each item, in order, by a thread that is up to `depth` ahead: it decodes while the device computes.
+
+    One thread, so that what it reads from need not bear several; an error comes where its result would.
+    """
+    waiting, pool = deque[Future[Any]](), ThreadPoolExecutor(1)
+    try:
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Lines:

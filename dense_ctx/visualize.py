@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from .errors import InputError
@@ -96,13 +96,7 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], captions: Sequence[str], ti
 
 def fit(picture: Picture, size: Size) -> Picture:
     """Scale a picture [H, W, 3] to fit into `size` and centre it on white."""
-    height, width = picture.shape[:2]
-    scale = min(size[0] / height, size[1] / width)
-    small = Image.fromarray(picture).resize(
-        (max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BILINEAR
-    )
-    sheet = Image.new("RGB", (size[1], size[0]), (255, 255, 255))
-    sheet.paste(small, ((size[1] - small.width) // 2, (size[0] - small.height) // 2))
+    sheet = ImageOps.pad(Image.fromarray(picture), (size[1], size[0]), Image.Resampling.BILINEAR, "white")
     return np.asarray(sheet)
 
 
@@ -115,9 +109,7 @@ def heat_picture(values: Tensor, low: float, high: float) -> Picture:
     """Colour values [H, W] from `low` (blue) to `high` (red); NaN is white."""
     valid = values.isfinite()
     position = ((values.nan_to_num(low) - low) / max(high - low, 1e-12)).clamp(0, 1).numpy() * (len(_HEAT) - 1)
-    lower = np.minimum(position.astype(int), len(_HEAT) - 2)
-    share = (position - lower)[..., None]
-    picture = (1 - share) * _HEAT[lower] + share * _HEAT[lower + 1]
+    picture = np.stack([np.interp(position, range(len(_HEAT)), colour) for colour in _HEAT.T], -1)
     picture[~valid.numpy()] = 255
     return np.asarray(picture.round(), dtype=np.uint8)
 

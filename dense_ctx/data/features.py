@@ -20,7 +20,7 @@ from ..images import padded_size, prepare, resized
 from ..interfaces import Backbone, Features, Size
 from ..persistence.identity import Identity
 from ..persistence.tensors import Spec
-from ..progress import progress
+from ..progress import ahead, progress
 from .base import ImageSet
 from .cache import DiskCache, Shard, disk_space
 
@@ -166,7 +166,7 @@ def fill_cache(
     settings = _settings(backbone, images, size, layers, name)
     cache = _disk_cache(folder, settings)
     cache.check()
-    one = _encode(backbone, images, range(1), settings)
+    one = _encode(backbone, _read(images, range(1), settings), images.names[:1], settings)
     shapes = {key: list(value.shape[1:]) for key, value in one.items()}
 
     shards = enumerate(_shards(len(images)).items())
@@ -177,17 +177,18 @@ def fill_cache(
     rank, world = processes()
     share = {number: count for number, count in missing.items() if number % world == rank}
     cache.claim({"tensors": shapes})
-    size_on_disk = 0
+    size_on_disk, parts = 0, dict[str, list[Tensor]]()
+    spans = [range(number * SHARD, number * SHARD + count) for number, count in share.items()]
+    batches = [(span, span[at : at + batch]) for span in spans for at in range(0, len(span), batch)]
+    read = ahead(lambda pair: _read(images, pair[1], settings), batches)
     with progress(None, sum(share.values()), "features") as bar:
-        for number, count in share.items():
-            parts: dict[str, list[Tensor]] = {}
-            for start in range(number * SHARD, number * SHARD + count, batch):
-                indices = range(start, min(start + batch, number * SHARD + count))
-                for key, value in _encode(backbone, images, indices, settings).items():
-                    parts.setdefault(key, []).append(value)
-                bar.update(len(indices))
-            tensors = {key: torch.cat(values) for key, values in parts.items()}
-            size_on_disk += cache.write(_shard_name(number), tensors, {"weights": settings["weights"]})
+        for (span, indices), stacked in zip(batches, read, strict=True):
+            for key, value in _encode(backbone, stacked, [images.names[i] for i in indices], settings).items():
+                parts.setdefault(key, []).append(value)
+            bar.update(len(indices))
+            if indices.stop == span.stop:
+                tensors, parts = {key: torch.cat(values) for key, values in parts.items()}, {}
+                size_on_disk += cache.write(_shard_name(span.start // SHARD), tensors, {"weights": settings["weights"]})
     return size_on_disk
 
 
@@ -255,12 +256,16 @@ def _pixels(images: ImageSet) -> str:
     return digest
 
 
+def _read(images: ImageSet, indices: range, settings: dict[str, Any]) -> Tensor:
+    size = (settings["size"][0], settings["size"][1])
+    return torch.stack([resized(images[index].image, size) for index in indices])
+
+
 @torch.no_grad()
-def _encode(backbone: Backbone, images: ImageSet, indices: range, settings: dict[str, Any]) -> dict[str, Tensor]:
+def _encode(backbone: Backbone, stacked: Tensor, names: Sequence[str], settings: dict[str, Any]) -> dict[str, Tensor]:
     first = next(backbone.parameters(), None)
     device, dtype = (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
-    size = (settings["size"][0], settings["size"][1])
-    stacked = torch.stack([resized(images[index].image, size) for index in indices]).to(device)
+    stacked = (stacked.pin_memory() if device.type == "cuda" else stacked).to(device, non_blocking=True)
     training = backbone.training
     backbone.eval()
     try:
@@ -273,6 +278,5 @@ def _encode(backbone: Backbone, images: ImageSet, indices: range, settings: dict
     halves = {key: value.to(device="cpu", dtype=torch.float16).contiguous() for key, value in tensors.items()}
     for key, value in halves.items():
         if not bool(value.isfinite().all()):
-            names = ", ".join(images.names[index] for index in indices)
-            raise InputError(f"{key} of {names}: NaN, infinity or values beyond 65504 do not fit float16")
+            raise InputError(f"{key} of {', '.join(names)}: NaN, infinity or values beyond 65504 do not fit float16")
     return halves

@@ -16,6 +16,7 @@ from ..files import new_file
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Metric, Probe
 from ..numerics import require_finite
+from ..progress import ahead
 from .fit import ProbeFit, labelled
 from .job import Job, Scenes, Totals
 from .samples import extract, model_size
@@ -52,11 +53,11 @@ class ImageEvaluation:
         todo = list(self.job.folder.share(list(shards), lambda name: self._complete(shards[name])))
         images = [(name, index) for name in todo for index in shards[name]]
         metrics: dict[int, Metric] = {}
-        scenes = Scenes()
+        scenes, samples = Scenes(), ahead(lambda item: self._sample(item[1]), images)
         for name, index in self.job.progress(images, len(images), "score"):
             if index == shards[name].start:
                 metrics, scenes = self.job.metrics(self.val.classes), Scenes()
-            scenes |= self._score(index, probes, metrics)
+            scenes |= self._score(next(samples), probes, metrics)
             if index == shards[name].stop - 1:
                 self.job.write(name, metrics, scenes)
         totals = self.job.totals(list(shards), self.val.classes)
@@ -94,9 +95,8 @@ class ImageEvaluation:
         with about(sample.name):
             return extract(self.job.model, resized(sample.image, size)[None], self.job.protocol)
 
-    def _score(self, index: int, probes: dict[int, Probe], metrics: dict[int, Metric]) -> Scenes:
-        sample, own = self._sample(index), dict[int, Metric]()
-        features = self._features(sample)
+    def _score(self, sample: Sample, probes: dict[int, Probe], metrics: dict[int, Metric]) -> Scenes:
+        own, features = dict[int, Metric](), self._features(sample)
         for seed, probe in probes.items():
             prediction, target = self._predict(sample, features, probe)
             if labelled(target):

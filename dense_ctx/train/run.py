@@ -61,11 +61,6 @@ class Run:
         """Total number of steps; the configuration of a run has `steps` instead of `epochs`."""
         return cast(int, self.config.steps)
 
-    @property
-    def main(self) -> bool:
-        """Whether this is the process that writes."""
-        return bool(self.accelerator.is_main_process)
-
     def set_lr(self, done: int) -> float:
         """Set the learning rates for the step after `done` steps; returns the first group's."""
         scale = self.config.schedule.factor(done, self.steps)
@@ -75,7 +70,7 @@ class Run:
 
     def log(self) -> Log:
         """The run's log, from where it starts."""
-        return Log(self.out, self.start, self.steps, self.config.batch_size, self.main)
+        return Log(self.out, self.start, self.steps, self.config.batch_size, self.accelerator.is_main_process)
 
     def save(self, done: int) -> None:
         """Write state/step_N, then remove states beyond `save.keep`."""

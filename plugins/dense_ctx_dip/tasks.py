@@ -19,12 +19,13 @@ from torch import Tensor
 
 from dense_ctx.data.cache import Shard, write_shard
 from dense_ctx.device import wait_for_everyone
-from dense_ctx.errors import FileError, InputError
+from dense_ctx.errors import DenseCtxError, FileError, InputError
 from dense_ctx.files import new_file, state_digest, write_json
 from dense_ctx.gateway import gateway
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence.lock import locked
 from dense_ctx.plugins import blamed, registry
+from dense_ctx.progress import ahead
 
 from .kmeans import SAMPLE, assign, kmeans
 from .manifest import claim, compare
@@ -85,6 +86,12 @@ class Tasks(TaskFolder):
     def _image(self, index: int) -> Tensor:
         return read_image(self.images / self.names[index], self.settings.side, self.model.backbone.stride)
 
+    def _readable(self, index: int) -> Tensor | DenseCtxError:
+        try:
+            return self._image(index)
+        except (FileError, InputError) as error:
+            return error
+
     @torch.no_grad()
     def _features(self, index: int, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The deepest map [C, h, w] and the global feature [C'] of an image (or of `image`, if it is read already)."""
@@ -113,12 +120,14 @@ class Tasks(TaskFolder):
         mine = [i for span in list(self.shards().values())[self.rank :: self.world] for i in span]
         left = [index for index in mine if not self.png("segments", index).exists()]
         waiting: list[tuple[int, Tensor]] = []
+        images = ahead(self._readable, left, BATCH)
         for index in self.progress(left, len(left), "segment"):
-            try:
-                waiting.append((index, self._image(index)))
-            except (FileError, InputError) as error:
-                warnings.warn(f"{self.names[index]} is left out: {error}", stacklevel=2)
-                broken, first = broken + 1, first or str(error)
+            image = next(images)
+            if isinstance(image, Tensor):
+                waiting.append((index, image))
+            else:
+                warnings.warn(f"{self.names[index]} is left out: {image}", stacklevel=2)
+                broken, first = broken + 1, first or str(image)
             if len(waiting) == BATCH or index == left[-1]:
                 self._segmented(waiting)
                 waiting = []

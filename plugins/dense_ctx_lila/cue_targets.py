@@ -84,14 +84,19 @@ class CueMaps(nn.Module):
         return cue.channels
 
     @torch.no_grad()
-    def forward(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
+    def forward(
+        self, features: Features, images: Tensor, batch: Batch, half: bool = False
+    ) -> list[tuple[str, Tensor, Tensor]]:
         """(name, context map, query map), each [B, c, map_size, map_size], standardised.
 
         Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
         a crop may show one flat thing: they are standardised by the mean and std of both crops.
+
+        Args:
+            half: run the cue networks in bfloat16.
         """
         targets = []
-        whole = self._heavy_maps(batch, images.device)
+        whole = self._heavy_maps(batch, images.device, half)
         for name in self.names:
             if name == FEATURES:
                 context, query = self.feature_cue(features, images, self.sampling.map_size).chunk(2)
@@ -103,7 +108,7 @@ class CueMaps(nn.Module):
             targets.append((name, context.float(), query.float()))
         return targets
 
-    def _heavy_maps(self, batch: Batch, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
+    def _heavy_maps(self, batch: Batch, device: torch.device, half: bool) -> dict[str, tuple[Tensor, Tensor]]:
         if self.heavy and "frames" not in batch:
             raise InputError("The batch holds no whole frames for the cue networks; make it with this objective's data")
         side = self.sampling.map_size
@@ -116,7 +121,8 @@ class CueMaps(nn.Module):
         for group in shapes.values():  # frames of one size are one call of a network
             pairs = torch.stack([batch["frames"][index] for index in group]).to(device)
             for name in names:
-                context, query = normalized(self.heavy[_key(name)], pairs[:, 0], pairs[:, 1])  # type: ignore[arg-type]
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    context, query = normalized(self.heavy[_key(name)], pairs[:, 0], pairs[:, 1])  # type: ignore[arg-type]
                 used = (context, context if self.sampling.same_frame else query)
                 for row, one, role in zip(rows[name], used, ("context", "query"), strict=True):
                     row.append(crop_map(one, batch[f"{role}_box"][group], side))

@@ -206,9 +206,10 @@ class LilaObjective(Objective):
                 context = model.decode(features, padded, size, (side, side), self.slow).float().chunk(2)[0]
             if self.original is not None:
                 features = self.original(padded)
+        half = device.type != "cpu" and torch.is_autocast_enabled(device.type)  # a CPU's bfloat16 may be slower
         # the networks may run in bfloat16; sums over thousands of pixels and a solve may not
         with torch.autocast(device.type, enabled=False):
-            cues = self.cues(features, images, batch)
+            cues = self.cues(features, images, batch, half)
             return self._erm(pixels, cues) if self.mode == "erm" else self._in_context(context, query, cues)
 
     def _in_context(self, context: Tensor, query: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:

@@ -285,4 +285,5 @@ def normalized(cue: Cue, context: Tensor, query: Tensor) -> tuple[Tensor, Tensor
     """A cue's maps of whole frames [B, 3, H, W], brought to one scale by the context's statistics."""
     size = (context.shape[-2], context.shape[-1])
     flow = range(0, cue.channels, 2) if cue.unit == "pixels" else ()
-    return normalize_cues(*cue(context, query), flow=flow, size=size)
+    first, second = (maps.float() for maps in cue(context, query))  # sums over frames are not bfloat16's
+    return normalize_cues(first, second, flow=flow, size=size)

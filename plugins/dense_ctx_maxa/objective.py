@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, default_collate
 
 from dense_ctx.config import Output
 from dense_ctx.data import ImageSet
@@ -17,6 +17,7 @@ from dense_ctx.data.features import FeatureCache, cache_features
 from dense_ctx.errors import ConfigError, InputError, refuse_idle
 from dense_ctx.interfaces import Batch, Features, Losses, ScoredObjective, Size
 from dense_ctx.model import DenseModel
+from dense_ctx.progress import ahead
 
 from .dataset import TaskData, open_images
 from .losses import sample_pixels
@@ -164,7 +165,8 @@ class MaxaObjective(ScoredObjective):
         model.eval()
         try:
             batch: Batch
-            for batch in DataLoader(samples, batch_size=SCORED):
+            spans = [range(start, min(start + SCORED, len(samples))) for start in range(0, len(samples), SCORED)]
+            for batch in ahead(lambda span: default_collate([samples[index] for index in span]), spans):
                 # instances are numbered from 0 over the data set, the rest is -1; scores want the background as 0
                 targets = batch["target"] + 1 if self.task.numbered else batch["target"]
                 for prediction, target in zip(self.predict(model, batch, features), targets, strict=True):

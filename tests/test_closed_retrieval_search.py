@@ -158,7 +158,7 @@ def test_the_first_look_is_taken_where_it_pays(monkeypatch, pays):
 def test_two_looks_find_the_largest(count, k):
     scores = noise(5, count)
     scores[:, -1] = 9  # in a group that is filled up
-    values, index = retrieval_blocks._top(scores, k)
+    values, index = retrieval_blocks.largest(scores, k)
     assert torch.equal(values, scores.topk(k, 1).values)
     assert torch.equal(scores.gather(1, index), values)
     least = values[:, -1]

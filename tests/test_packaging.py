@@ -38,7 +38,7 @@ def test_contents(wheel):
     assert not [name for name in names if "/tests/" in name or "test_" in name or "__pycache__" in name]
     (points,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
     text = zipfile.ZipFile(wheel).read(points).decode()
-    for package in PLUGINS:
+    for package in {*PLUGINS} - {"dense_ctx_runtime"}:  # what programs without torch import; it registers nothing
         assert f" = {package}\n" in text + "\n", f"{package} has no entry point"
     assert "dense-ctx = dense_ctx.cli:main" in text
     assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in names if "/licenses/" in name}

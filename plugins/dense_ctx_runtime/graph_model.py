@@ -16,7 +16,7 @@ from dense_ctx.persistence.pixels import read_pixels
 from .facts import Facts, LabelClass
 from .geometry import Array, Size, cell_axis, padded, resize_axis, step_of
 
-TOLERANCE = 4.0  # of an int8 model: times the share of values that calibration images themselves have outside
+TOLERANCE, LEAST = 2.0, 0.002  # of an int8 model: times the share that calibration images themselves have outside
 
 
 class OutsideCalibration(UserWarning):
@@ -143,11 +143,11 @@ class GraphModel(ABC):
             return
         low, high = (np.asarray(calibration[key], dtype=np.float32)[:, None, None] for key in ("low", "high"))
         share = float(((patches[0] < low) | (patches[0] > high)).mean())
-        limit = max(0.01, TOLERANCE * calibration["outside"])
+        limit = max(LEAST, TOLERANCE * calibration["outside"])
         if share > limit:
             text = (
-                f"{share:.1%} of the features lie outside the range of the {calibration['images']} calibration images "
-                f"(at most {limit:.1%} is usual): this int8 model was not calibrated for such an image. Calibrate it "
+                f"{share:.2%} of the features lie outside the range of the {calibration['images']} calibration images "
+                f"(at most {limit:.2%} is usual): this int8 model was not calibrated for such an image. Calibrate it "
                 "with images like this one, or use the float32 file"
             )
             if strict:

@@ -1,0 +1,104 @@
+"""int8 of an exported ONNX file: ONNX Runtime's static quantisation, with the user's images for calibration."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from dense_ctx_runtime.geometry import Array
+from dense_ctx_runtime.onnx_model import OnnxModel
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from dense_ctx.errors import ConfigError, DenseCtxError, InputError, cause_of
+from dense_ctx.files import new_file
+from dense_ctx.gateway import gateway
+from dense_ctx.persistence.pixels import read_pixels
+
+from .onnx_export import OnnxExporter
+
+_FEWEST = 4
+_SCOPES = "pkg.torch.onnx.name_scopes"  # of a node: the modules it comes from
+
+
+@gateway
+def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.PathLike[str]) -> Path:
+    """Write the int8 version of an exported file: backbone and decoder in int8, the head in float32.
+
+    The range of the deepest map on the calibration images, channel by channel, goes into the file: `OnnxModel` warns
+    (or refuses: `strict=True`) where an image's features lie outside.
+
+    Args:
+        path: an .onnx file that `export` wrote.
+        images: at least 4 that look like those it will see: paths, PIL images or arrays.
+        out: the file to write.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: too few images; the file is int8 already. ConfigError: ONNX Runtime cannot quantise it.
+        FileError, CheckpointError: an image or the file cannot be read.
+    """
+    model, out = OnnxModel(path), Path(out)
+    if model.facts.quantisation is not None:
+        raise InputError(f"{path} is int8 already: give the float32 file")
+    if len(images) < _FEWEST:
+        raise InputError(f"{len(images)} calibration images; expected at least {_FEWEST}, of what the model will see")
+    graph = onnx.load(path)
+    nodes = [node.name for node in graph.graph.node if node.op_type in ("Conv", "MatMul", "Gemm") and _inside(node)]
+    if not nodes:
+        raise ConfigError(f"{path} has no convolution or matrix product in its backbone and decoder to quantise")
+    exporter = OnnxExporter(model.facts.opset or 20)
+    with new_file(out, f"the int8 model {out}") as partial, tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "int8.onnx"
+        try:
+            quantize_static(
+                graph, str(raw), _Calibration(model, images), quant_format=QuantFormat.QDQ, per_channel=True,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_quantize=nodes,
+                op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            )  # fmt: skip
+        except DenseCtxError:
+            raise
+        except Exception as error:  # of many kinds
+            raise ConfigError(f"ONNX Runtime cannot quantise {path}: {cause_of(error)}") from error
+        quantised = onnx.load(raw)
+        exporter.write(quantised, replace(model.facts, verified=()), partial)
+        facts = replace(model.facts, verified=(), quantisation=_ranges(exporter.open(partial), images))
+        exporter.write(quantised, facts, partial)
+    return out
+
+
+def _inside(node: onnx.NodeProto) -> bool:
+    """Whether a node belongs to the backbone or the decoder."""
+    scopes = next((item.value for item in node.metadata_props if item.key == _SCOPES), "")
+    return "backbone" in scopes or "decoder" in scopes
+
+
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, model: OnnxModel, images: Sequence[Any]) -> None:
+        self._inputs = (model.inputs(read_pixels(image)[None]) for image in images)
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        """The graph's inputs for the next image."""
+        return next(self._inputs, None)
+
+
+def _ranges(model: OnnxModel, images: Sequence[Any]) -> dict[str, Any]:
+    """Range of each channel of the deepest map over the images, and the largest share of an image's values that lie
+    outside the range of the others.
+    """
+    maps = [model.run(model.inputs(read_pixels(image)[None]))["patches"][0] for image in images]
+    low = np.stack([item.min((1, 2)) for item in maps])
+    high = np.stack([item.max((1, 2)) for item in maps])
+    shares = []
+    for index, item in enumerate(maps):
+        least, most = (np.delete(ends, index, 0) for ends in (low, high))
+        below = item < least.min(0)[:, None, None]
+        shares.append(float((below | (item > most.max(0)[:, None, None])).mean()))
+    return {"images": len(images), "low": low.min(0).tolist(), "high": high.max(0).tolist(), "outside": max(shares)}

@@ -71,7 +71,7 @@ def main() -> None:
     args = parse(parser, every=1, most=2)
     root = args.data / "davis2016"
     folders = sorted(path for path in (root / "JPEGImages" / "480p").iterdir() if path.is_dir())[: args.most]
-    clips = [sorted(folder.glob("*.jpg"))[:: args.every] for folder in folders]
+    clips = [sorted(folder.glob("*.[jp][pn]g"))[:: args.every] for folder in folders]
     model = AutoDenseModel.from_pretrained(args.model)
     with tempfile.TemporaryDirectory() as place:
         whole, small = Path(place) / "float32.onnx", Path(place) / "int8.onnx"

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import machine, parse, peak_mb_since, reset_peak
+from dense_ctx_benchmarks.intervals import of_scenes
 from dense_ctx_demo import demo
 from dense_ctx_metrics.segmentation import confusion_matrix, iou
 from dense_ctx_metrics.vos import jaccard
@@ -149,15 +150,6 @@ def measure(model, method, scene, scribbles, side):
     return 100 * score, learning, predicting, peak_mb_since()
 
 
-def interval(differences, samples=10_000):
-    """95 % of the means of resampled scenes; of one scene there is none."""
-    if len(differences) < 2:
-        return ""
-    picks = np.random.default_rng(0).integers(len(differences), size=(samples, len(differences)))
-    low, high = np.percentile(np.asarray(differences)[picks].mean(1), [2.5, 97.5])
-    return f" ({low:+.1f} to {high:+.1f})"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -190,7 +182,7 @@ def main():
                 for method, rows in results.items():
                     score, learn, predict, _ = np.mean(rows, axis=0)
                     apart = [row[0] - other[0] for row, other in zip(rows, base, strict=True)]
-                    first = f"{np.mean(apart):+.1f}{interval(apart)} | {min(apart):+.1f}"
+                    first = f"{of_scenes(apart).text('+.1f')} | {min(apart):+.1f}"
                     cells = [spec, group, labels, method, f"{score:.1f}", first, f"{learn:.2f}", f"{predict:.2f}"]
                     print(f"| {' | '.join(cells)} | {max(row[3] for row in rows):.0f} |", flush=True)
 

@@ -143,8 +143,8 @@ def test_a_node_without_neighbours_is_a_part():
 
 
 def test_a_cut_of_a_batch_is_below_tau_and_not_at_it(monkeypatch):
-    values, thresholds = [], ncut_batch._thresholds
-    monkeypatch.setattr(ncut_batch, "_thresholds", lambda *args: values.append(thresholds(*args)) or values[-1])
+    values, thresholds = [], ncut_batch.thresholds
+    monkeypatch.setattr(ncut_batch, "thresholds", lambda *args: values.append(thresholds(*args)) or values[-1])
     graph = (noise(9, 9) / 3).exp()
     (side,) = ncut_batch._cut([graph + graph.T], 16, 2.0)
     value = float(values[0][0])

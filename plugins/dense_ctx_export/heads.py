@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from dense_ctx_probes.ensemble import CELLS as ENSEMBLE_CELLS
 from dense_ctx_probes.ensemble import EnsembleProbe, log_shares
@@ -28,17 +31,10 @@ def head_of(context: InContext, task: str) -> PixelHead | CellHead:
     if probe is None:
         raise NotFittedError("The context is not fitted: call fit(images, targets) first")
     context.targets_.require_two_classes()
-    if isinstance(probe, RidgeProbe):
-        coefficients = probe.coef_
-        free = probe.bias != "none"
-        bias = coefficients[-1] if free else torch.zeros(coefficients.shape[1])
-        return PixelHead(coefficients[:-1] if free else coefficients, bias, task, softmax=False)
-    if isinstance(probe, LinearProbe):
-        return PixelHead(*probe.coef_, task, softmax=True)
-    if type(probe) is EnsembleProbe:
-        return EnsembleHead(probe, task)
-    if type(probe) is KnnProbe:
-        return KnnHead(probe, task)
+    # by the exact class: one that inherits from these may predict otherwise
+    build = _HEADS.get(type(probe))
+    if build is not None:
+        return build(probe, task)
     raise ConfigError(
         f"The probe {context.method!r} cannot be exported; ridge, linear, knn and ensemble can: fit one of these, or "
         "export the model's features"
@@ -153,3 +149,18 @@ class EnsembleHead(CellHead):
     def finish(self, scores: Tensor) -> Tensor:
         """Enlarged scores [1, K, H, W] as predictions."""
         return scores.softmax(1) if self.task == "segmentation" else super().finish(scores)
+
+
+def _ridge(probe: RidgeProbe, task: str) -> PixelHead:
+    coefficients = probe.coef_
+    free = probe.bias != "none"
+    bias = coefficients[-1] if free else torch.zeros(coefficients.shape[1])
+    return PixelHead(coefficients[:-1] if free else coefficients, bias, task, softmax=False)
+
+
+_HEADS: dict[type, Callable[[Any, str], PixelHead | CellHead]] = {
+    RidgeProbe: _ridge,
+    LinearProbe: lambda probe, task: PixelHead(probe.coef_[0], probe.coef_[1], task, softmax=True),
+    EnsembleProbe: EnsembleHead,
+    KnnProbe: KnnHead,
+}

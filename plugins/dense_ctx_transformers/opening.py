@@ -86,7 +86,7 @@ class Opened(PreTrainedModel):
             if (value := kwargs.pop(key, None)) not in idle:
                 raise InputError(f"{key}={value!r:.80} is not for models of dense_ctx: leave it out")
         if config is None:
-            config = cls.config_class.from_pretrained(pretrained_model_name_or_path, **hub)
+            config = cls.config_class.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **hub)
         known = config.to_dict()
         for key, value in kwargs.items():
             if key not in known:

@@ -23,7 +23,7 @@ async function start() {
   queue = new Queue(store.state.identity);
   stage = new Stage($("stage"), strokesNow);
   stage.setModels(store.state.models);
-  painter = new Painter(stage, queue, say, () => { if (!queue.waiting.length) reload(); });
+  painter = new Painter(stage, queue, say, () => { if (!queue.waiting.length) quietly(reload()); });
   strip = new Cards($("strip"), go);
   gallery = new Cards($("cards"), (number) => { $("gallery").close(); go(number); }, true);
   timeline = new Timeline(go, say);
@@ -47,7 +47,7 @@ function listen() {
   onChange(["view", "pick"], () => { stage.refresh(); strip.stale(); hint(null); });
   onChange(["state"], () => { strip.show(store.state.items.map((_, number) => number)); if ($("gallery").open) showGallery(); });
   document.addEventListener("overlay", ({ detail }) => hint(detail));
-  document.addEventListener("class-added", async ({ detail }) => { await reload(); update({ classId: detail, tool: "brush" }); });
+  document.addEventListener("class-added", async ({ detail }) => { await quietly(reload()); update({ classId: detail, tool: "brush" }); });
   $("previous").addEventListener("click", () => go(store.item - 1));
   $("following").addEventListener("click", () => go(store.item + 1));
   $("fit").addEventListener("click", () => stage.fit());
@@ -133,7 +133,7 @@ async function answered({ edit, answer }) {
     await go(answer.result[0]); // what changed is to be seen
   }
   stage.refresh();
-  if (!painter.stroke) await reload();
+  if (!painter.stroke) await quietly(reload());
 }
 
 // ---------------------------------------------------------------- what changes on the server
@@ -155,6 +155,9 @@ function reload() {
   })().finally(() => { reloading = null; });
   return reloading;
 }
+
+// Of a server that is gone `follow` tells, and reads the state when it is back.
+const quietly = (promise) => promise.catch((error) => { if (error instanceof ApiError) say(error.message, "error"); });
 
 // One request that waits for a change, as long as the tab is seen.
 async function follow() {

@@ -414,3 +414,21 @@ def test_the_smallest_boxes_are_marks(client):
     for side in (1, 2, 3):
         box_mark = {"type": "rectangle", "data": [30, 20, 30 + side, 20 + side], "label": 1}
         assert predict(client, uri(picture()), marks=[box_mark]).status_code == 200
+
+
+def test_an_edited_photo_is_learnt_again(folder):
+    annotated(folder, 0)
+    with site(folder) as client:
+        assert overlap(painted(rings_of(predict(client, uri(picture(3, 1)), "classes"))), box(3)) > 0.85
+        Image.fromarray(255 - picture()).save(folder / "photo0.png")
+        answer = predict(client, uri(255 - picture(3, 1)), "classes")
+        assert overlap(painted(rings_of(answer)), box(3)) > 0.85
+
+
+def test_a_label_file_of_another_image_s_name_is_refused(folder):
+    annotated(folder, 0)
+    annotated(folder, 1)
+    (folder / "photo1.json").rename(folder / "renamed.json")
+    with site(folder) as client:
+        error = refusal(predict(client, uri(picture(6, 2)), "classes"))
+    assert "renamed.json names an image other than renamed.*" in error.given

@@ -47,7 +47,7 @@ class LabelFolder:
         """Classes and examples as the files are now.
 
         Raises:
-            FileError, InputError: as `dense_ctx_labels.base.LabelFormat.open`.
+            FileError, InputError: as `dense_ctx_labels.base.LabelFormat.open`; a label file of another image's name.
         """
         own = self._own()
         if not own:
@@ -55,12 +55,21 @@ class LabelFolder:
         with blamed("label-format", self.form.name), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of images without shapes, which are left out
             annotations = self._reader.open(self.path, images=self.images)
-        examples = []
+        examples, unread = [], set(own)
         for index, image in enumerate(annotations.images):
-            if (digest := own.get(Path(image).with_suffix("").as_posix())) is not None:
+            if (digest := own.get(stem := Path(image).with_suffix("").as_posix())) is not None:
+                unread.discard(stem)
                 file = self.images / image
-                options = json_digest([digest, str(self.form)])
+                state = file.stat() if file.is_file() else None  # a photo that is edited is learnt again
+                written = None if state is None else [state.st_size, state.st_mtime_ns]
+                options = json_digest([digest, str(self.form), written])
                 examples.append(Example(image, options, partial(_same, file), partial(_labels, annotations, index)))
+        if unread:
+            name = min(unread)
+            raise FileError(
+                f"{self.path / name}.json names an image other than {name}.*: the tool writes a label file of its "
+                "image's name, in the same place below the folder of the images; rename one, or correct imagePath"
+            )
         return annotations.classes, examples
 
     def _own(self) -> dict[str, str]:

@@ -152,11 +152,13 @@ PROTOCOL = {
     "scoring.high": Changes(2.0, WALK), "scoring.align": Changes("median", WALK), "scoring.mask_side": 6,
     "scoring.unseen": Refused(["car"], "cannot predict classes without labels"),
 }  # fmt: skip
+EXPORTERS = {"onnx": {"opset": Same("the version that the written file states: test_export")}}
 TABLE = {
     f"{kind} {name}": lines
     for kind, parts in (
         ("backbone", BACKBONES), ("metric", METRICS), ("cue", CUES), ("segmenter", SEGMENTERS), ("task", TASKS),
-        ("label-format", FORMATS), ("converter", CONVERTERS), ("measure", MEASURES), ("protocol", {"any": PROTOCOL}),
+        ("label-format", FORMATS), ("exporter", EXPORTERS), ("converter", CONVERTERS), ("measure", MEASURES),
+        ("protocol", {"any": PROTOCOL}),
     )
     for name, lines in parts.items()
 }  # fmt: skip

@@ -76,6 +76,7 @@ def test_predict_track_and_features_on_the_command_line(tmp_path, capsys, monkey
     }
     assert names == {
         "masks/1.png",
+        "masks/labelmap.txt",
         "overlays/1.jpg",
         "overlays/clip.mp4",
         "masks/clip/00000.png",

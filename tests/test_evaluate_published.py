@@ -186,7 +186,7 @@ def test_protocols_of_one_evaluator_differ_in_their_data_alone(evaluator):
 def result_of(name, value=0.5, digest="abc"):
     protocol = load_protocol(name)
     count = {"name": protocol.data.name, "samples": 1, "published_samples": 1}
-    return Result(name, protocol.metric, True, value, None, {}, {"miou": value}, {}, {}, protocol.to_dict(),
+    return Result(name, protocol.metric, True, value, None, {}, {"miou": value}, {}, {}, {}, protocol.to_dict(),
                   protocol.digest(), {"name": "mine", "digest": digest}, count, {})  # fmt: skip
 
 

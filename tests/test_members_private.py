@@ -20,6 +20,7 @@ ALLOWED = {
     "dense_ctx/train/processes.py: torch.distributed.distributed_c10d._get_default_store": LIBRARY + "last words",
     "dense_ctx/train/processes.py: torch.cpu._is_avx512_bf16_supported": LIBRARY + "whether bfloat16 is fast here",
     "dense_ctx/train/processes.py: os._exit": "public, in spite of its name",
+    "plugins/dense_ctx_serve/project.py: urlsplit(address)._replace": "public, of a named tuple",
     "plugins/dense_ctx_backbones/hiera.py: net._parameters": LIBRARY + "a network of timm, whose parameter is replaced",
     "plugins/dense_ctx_backbones/hiera.py: net._modules": LIBRARY + "the same",
 }

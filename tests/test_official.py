@@ -288,7 +288,7 @@ def error_of(spec):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", sorted({*registry().names("preset")} - {*UNPUBLISHED}))
+@pytest.mark.parametrize("name", sorted({*registry().names("preset")} - {*UNPUBLISHED, *registry().names("model")}))
 def test_a_presets_name_in_a_models_place_says_what_it_is_and_how_to_run_it(name):
     verb = "bench" if name.startswith("maxa") else "train" if "tasks" not in name else "pseudo-label"
     for text in (error_of(name), error_of(f"model:{name}")):

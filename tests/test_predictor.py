@@ -150,7 +150,7 @@ def test_a_saved_predictor_predicts_on_the_command_line(predictor, tmp_path, mon
     assert cli.main(["predict", *words, "--model", "rgb-xy", "--device", "cpu"]) == 0
     assert cli.main(["predict", "--model", "cups", "--query", "q.png", "--device", "cpu", "--processes", "2"]) == 0
     assert (np.asarray(Image.open("dense-ctx-predictions/masks/q.png")) == mask.numpy()).mean() > 0.98
-    assert json.loads((tmp_path / "dense-ctx-predictions/predictor.json").read_text())["classes"]["1"]["name"] == "cup"
+    assert json.loads((tmp_path / "dense-ctx-predictions/predictor.json").read_text())["classes"]["7"]["name"] == "cup"
     assert cli.main(["predict", "--model", "cups", "--support", "q.png:m.png", "--query", "q.png"]) == 2
     assert "a predictor that was already fitted to examples" in capsys.readouterr().err
 

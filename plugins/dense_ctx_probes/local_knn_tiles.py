@@ -242,10 +242,15 @@ def _vote(scores: Tensor, values: Tensor, topk: int, temperature: float) -> Tens
         # a tie at the threshold (exact repeats in the picture): keep all of it
         weights = torch.where(scores >= best[:, topk - 1 : topk], (scores / temperature).exp(), 0.0)
         votes = torch.einsum("qn,qnk->qk", weights, values) if values.ndim == 3 else weights @ values
-        return torch.cat([votes / weights.sum(1, keepdim=True), best[:, :topk].mean(1, keepdim=True)], 1)
+        return torch.cat([votes / weights.sum(1, keepdim=True), voters_mean(best[:, :topk])], 1)
     best, index = best[:, :topk], index[:, :topk]
     weights = (best / temperature).exp()  # exp(-inf) = 0: outside the window
     # the least positive number: where no annotated cell is near, nobody votes and the sum is 0
     weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     near = values[index] if values.ndim == 2 else values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
-    return torch.cat([torch.einsum("qk,qkc->qc", weights, near), best.mean(1, keepdim=True)], 1)
+    return torch.cat([torch.einsum("qk,qkc->qc", weights, near), voters_mean(best)], 1)
+
+
+def voters_mean(best: Tensor) -> Tensor:
+    """Mean of the finite scores along the last axis, [..., 1]; -inf where nobody votes."""
+    return best.masked_fill(best.isinf(), torch.nan).nanmean(-1, keepdim=True).nan_to_num(nan=-torch.inf)

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .local_knn_tiles import voters_mean
 from .resident import free_memory
 
 _TILE = (8, 12)  # rows and columns of queries, as on the CPU: larger ones compare more cells outside the window
@@ -86,7 +87,7 @@ class Windows:
             cell = near.gather(1, (index % count).flatten(1)).view_as(index)
             votes = flat[cell + index // count * len(query)]
             votes = torch.einsum("tqk,tqkc->tqc", weights, votes)
-            found.append(torch.cat([votes, best.mean(2, keepdim=True)], 2))
+            found.append(torch.cat([votes, voters_mean(best)], 2))
         if ties and bool(torch.stack(ties).any()):
             return None
         labels = torch.cat(found).flatten(0, 1)[self.owner]

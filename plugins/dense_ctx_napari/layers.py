@@ -29,7 +29,8 @@ class LayerSource(Source):
         layer: napari's image layer; of a multiscale one the finest level is read.
 
     Raises:
-        InputError: other axes, a first axis that is named c or channel, complex numbers, an image with a side below 8 pixels, or one beyond 33 megapixels.
+        InputError: other axes, a first axis that is named c or channel, complex numbers, an image with a side below 8
+            pixels, or one beyond 33 megapixels.
     """
 
     def __init__(self, layer: Any) -> None:

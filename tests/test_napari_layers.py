@@ -92,6 +92,16 @@ def test_values_that_are_no_colours_are_refused_by_frame(value, message):
         source.pixels(1)
 
 
+def test_channels_are_no_frames():
+    frames = layer(np.zeros((3, 40, 50), np.uint8), rgb=False)
+    for names in (("axis -3", "axis -2", "axis -1"), ("t", "y", "x")):
+        frames.axis_labels = names
+        assert LayerSource(frames).is_clip
+    frames.axis_labels = ("C", "y", "x")
+    with pytest.raises(InputError, match="'a photo' has channels in its first axis"):
+        LayerSource(frames)
+
+
 def test_strokes_have_the_axes_of_the_image():
     source = LayerSource(layer(picture()))
     require_same_axes(SimpleNamespace(data=np.zeros(SIZE, int), name="s", multiscale=False), source)

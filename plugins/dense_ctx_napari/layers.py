@@ -29,7 +29,8 @@ class LayerSource(Source):
         layer: napari's image layer; of a multiscale one the finest level is read.
 
     Raises:
-        InputError: other axes, complex numbers, an image with a side below 8 pixels, or one beyond 33 megapixels.
+        InputError: other axes, a first axis that is named c or channel, complex numbers, an image with a side below 8
+            pixels, or one beyond 33 megapixels.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -41,6 +42,12 @@ class LayerSource(Source):
             raise InputError(
                 f"The image layer {self.name!r} is {_listed(shape)}{' with colours' if self._rgb else ''}; expected "
                 "one image (Y, X) or a stack of frames (T, Y, X): take a slice of it"
+            )
+        first = str(next(iter(getattr(layer, "axis_labels", ())), "")).lower()
+        if len(shape) == 3 and first in ("c", "channel", "channels"):
+            raise InputError(
+                f"The image layer {self.name!r} has channels in its first axis ({first}), which are no frames: show it "
+                "in colours (RGB), or split the stack and take one channel"
             )
         if np.dtype(self._data.dtype).kind not in "buif":
             raise InputError(

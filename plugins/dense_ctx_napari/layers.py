@@ -43,7 +43,7 @@ class LayerSource(Source):
                 f"The image layer {self.name!r} is {_listed(shape)}{' with colours' if self._rgb else ''}; expected "
                 "one image (Y, X) or a stack of frames (T, Y, X): take a slice of it"
             )
-        first = str(next(iter(getattr(layer, "axis_labels", ())), "")).lower()
+        first = str(next(iter(layer.axis_labels), "")).lower()
         if len(shape) == 3 and first in ("c", "channel", "channels"):
             raise InputError(
                 f"The image layer {self.name!r} has channels in its first axis ({first}), which are no frames: show it "

@@ -64,9 +64,12 @@ def test_a_frame_waits_twice_and_its_launches_do_not_grow_with_its_size(tmp_path
 
 
 def test_a_frame_that_is_not_finite_and_one_full_of_ties(monkeypatch):
-    model, frames = tiny_model().eval(), [torch.rand(3, 32, 48), *torch.zeros(2, 3, 32, 48)]
+    first = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
+    model, frames = tiny_model().eval(), [first, *torch.zeros(2, 3, 32, 48)]
     mask = torch.zeros(32, 48, dtype=torch.int64)
     mask[:16] = 4
+    # the first look in bfloat16 of some processors decides near ties otherwise, of which these frames are full
+    monkeypatch.setattr("dense_ctx_probes.local_knn.multiplies_bfloat16", lambda device: False)
     expected = list(track(model, frames, mask, stride=4))
     with pretend():
         there = tiny_model().eval().to("cuda")

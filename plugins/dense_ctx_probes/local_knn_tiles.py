@@ -253,4 +253,6 @@ def _vote(scores: Tensor, values: Tensor, topk: int, temperature: float) -> Tens
 
 def voters_mean(best: Tensor) -> Tensor:
     """Mean of the finite scores along the last axis, [..., 1]; -inf where nobody votes."""
-    return best.masked_fill(best.isinf(), torch.nan).nanmean(-1, keepdim=True).nan_to_num(nan=-torch.inf)
+    count = (best > -torch.inf).sum(-1, keepdim=True)
+    # less the least positive number, so that the quotient is -inf where there is no vote
+    return (best.nan_to_num(nan=torch.nan, neginf=0.0).sum(-1, keepdim=True) - torch.finfo(best.dtype).tiny) / count

@@ -88,9 +88,9 @@ class Windows:
             votes = flat[cell + index // count * len(query)]
             votes = torch.einsum("tqk,tqkc->tqc", weights, votes)
             found.append(torch.cat([votes, voters_mean(best)], 2))
-        if ties and bool(torch.stack(ties).any()):
+        if ties and bool(ties[0] if len(ties) == 1 else torch.stack(ties).any()):
             return None
-        labels = torch.cat(found).flatten(0, 1)[self.owner]
+        labels = (found[0] if len(found) == 1 else torch.cat(found)).flatten(0, 1)[self.owner]
         return labels.view(*self.size, -1)
 
 

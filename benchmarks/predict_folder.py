@@ -16,7 +16,7 @@ import psutil
 from common import machine, parse, same
 
 SHARES = (0.05, 0.5, 1.0)  # of the images: when memory is printed
-GROWTH = 1.05  # at most, of the peak from the half to the whole; within the first hundreds it grows by a sixth, the reason was not found
+GROWTH = 1.05  # at most, of the peak from the half to the whole; what it grows by before that has no known reason
 
 
 def write_photos(folder: Path, count: int, height: int, width: int) -> tuple[Path, Path]:

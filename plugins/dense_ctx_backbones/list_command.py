@@ -45,13 +45,13 @@ class Backbones(Command):
                 )
             print(json.dumps(details(args.name), indent=2) if args.json else table(details(args.name)))
             return 0
-        known = cards()
-        if args.licence and args.licence != "permissive" and args.licence not in {card.licence for card in known}:
-            names = sorted({card.licence for card in known if card.licence})
+        backbones = cards()
+        if args.licence and args.licence != "permissive" and args.licence not in {card.licence for card in backbones}:
+            names = sorted({card.licence for card in backbones if card.licence})
             raise InputError(f"No backbone has the licence {args.licence!r}: give permissive, {', '.join(names)}")
-        chosen = [
+        selection = [
             card
-            for card in known
+            for card in backbones
             if (
                 args.licence is None
                 or card.licence == args.licence
@@ -60,16 +60,15 @@ class Backbones(Command):
             and not (args.ungated and card.gated)
         ]
         if args.json:
-            print(json.dumps([asdict(card) for card in chosen], indent=2))
+            print(json.dumps([asdict(card) for card in selection], indent=2))
             return 0
-        width, network = max(len(card.name) for card in chosen), max(len(card.network) for card in chosen)
-        for card in chosen:
+        width = max((len(card.name) for card in selection), default=0)
+        network = max((len(card.network) for card in selection), default=0)
+        for card in selection:
             size = "any" if card.size is None else str(card.size)
             gated = "  gated" if card.gated else ""
             print(f"{card.name:{width}}  {card.network:{network}}  {size:>4}  {card.licence or '-'}{gated}")
-        print(
-            f"\n{len(chosen)} of {len(known)} backbones; `timm:NAME` and `hf:NAME` open all others of those libraries"
-        )
+        print(f"\n{len(selection)} of {len(backbones)} backbones; `timm:NAME` and `hf:NAME` open others")
         return 0
 
 

@@ -21,7 +21,7 @@ from dense_ctx.interfaces import Backbone
 
 WIDTH = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2}
 DEEP = {**WIDTH, "intermediate_size": 192, "image_size": 80, "patch_size": 16}
-DINOV3 = {
+DINOV3: dict[str, Any] = {
     **WIDTH, "intermediate_size": 192, "image_size": 80, "patch_size": 16, "num_register_tokens": 4,
     "query_bias": False, "value_bias": False,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from .cue_cache import CueCache
 from .cues.base import Cue, create_cue
 from .feature_cue import FeatureCue
 from .sampling import Sampling, normalized
+from .targets import Targets
 
 FEATURES = "features"  # the cue that is the backbone's own
 
@@ -86,27 +87,28 @@ class CueMaps(nn.Module):
     @torch.no_grad()
     def forward(
         self, features: Features, images: Tensor, batch: Batch, half: bool = False
-    ) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, context map, query map), each [B, c, map_size, map_size], standardised.
+    ) -> tuple[dict[str, int], Targets]:
+        """Channels of each cue, in their order, and their maps of all contexts and then of all queries, standardised.
 
-        Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
-        a crop may show one flat thing: they are standardised by the mean and std of both crops.
+        The features cue is the first. Registered cues are standardised by the mean and std of the whole context frame.
+        Features are known in the crops only, and a crop may show one flat thing: by the mean and std of both crops.
 
         Args:
             half: run the cue networks in bfloat16.
         """
-        targets = []
         whole = self._heavy_maps(batch, images.device, half)
+        others, widths = [], dict[str, int]()
         for name in self.names:
             if name == FEATURES:
-                context, query = self.feature_cue(features, images, self.sampling.map_size).chunk(2)
-            elif name in whole:
-                context, query = whole[name]
-            else:
-                key = name if self.cache is None else parse_part(name).name
-                context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
-            targets.append((name, context.float(), query.float()))
-        return targets
+                continue
+            key = name if self.cache is None else parse_part(name).name
+            pair = whole.get(name) or tuple(batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
+            others.append(torch.cat(pair).float())
+            widths[name] = others[-1].shape[1]
+        if FEATURES not in self.names:
+            return widths, Targets.of(torch.cat(others, 1))
+        own = self.feature_cue(features, images, self.sampling.map_size)
+        return {FEATURES: own.channels, **widths}, own.beside(torch.cat(others, 1)) if others else own
 
     def _heavy_maps(self, batch: Batch, device: torch.device, half: bool) -> dict[str, tuple[Tensor, Tensor]]:
         if self.heavy and "frames" not in batch:

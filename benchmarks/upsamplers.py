@@ -3,9 +3,10 @@
     python benchmarks/upsamplers.py [--size 448] [--rounds 5] [--only anyup jafar]
 
 Decoders have random weights: neither depends on their values. Time is without the backbone and the least of a decoder's
-rounds, on the clock and in CPU seconds of all threads, in which other programs on the machine show less; memory is what
-a forward adds at its peak, beside weights, maps and image, in a process that gives freed memory back at once. `lila-lite0` is its decoder on maps of EfficientNet-Lite0 in place of the ViT's; `maxa` has the 32
-channels of its default. `featup` and `uplift` raise the map 16 times, whatever size is asked for, and then resize.
+rounds, on the clock and in CPU seconds of all threads, in which other programs on the machine show less. Memory is what
+a forward adds at its peak, beside weights, maps and image, in a process that gives freed memory back at once.
+`lila-lite0` is its decoder on maps of EfficientNet-Lite0 in place of the ViT's; `maxa` has the 32 channels of its
+default. `featup` and `uplift` raise the map 16 times, whatever size is asked for, and then resize.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def main() -> None:
         for key in SMALL_BLOCKS:
             del os.environ[key]
         note = "  then resized" if name in OTHER_SIZE else ""
-        print(f"{name:12}{clock * 1e3:9.0f}{processors * 1e3:9.0f}{peak:10.0f}{weights:12,}{channels:10}{note}", flush=True)
+        figures = f"{clock * 1e3:9.0f}{processors * 1e3:9.0f}{peak:10.0f}{weights:12,}{channels:10}"
+        print(f"{name:12}{figures}{note}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from dense_ctx.device import pick_device, processes
 from dense_ctx.errors import ConfigError, InputError, MemoryBudgetError
 from dense_ctx.gateway import gateway
+from dense_ctx.train.data import reader_count
 from dense_ctx.train.processes import check_alike
 
 SRUN = {
@@ -139,3 +140,21 @@ def test_a_device_out_of_memory_says_the_budget_that_it_has(monkeypatch):
     train.__qualname__ = "train"
     with pytest.raises(MemoryBudgetError, match="Raise accumulate"):
         gateway(train)()
+
+
+@pytest.mark.parametrize(
+    ("device", "system", "cores", "processes_here", "readers"),
+    [
+        ("cpu", "linux", 16, 1, 0),
+        ("cuda:0", "linux", 16, 1, 8),
+        ("cuda:0", "linux", 16, 4, 3),
+        ("cuda:1", "linux", 2, 2, 1),
+        ("cuda:0", "win32", 16, 1, 0),
+        ("mps", "darwin", 8, 1, 0),
+    ],
+)
+def test_workers_are_of_the_machine(monkeypatch, device, system, cores, processes_here, readers):
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes_here))
+    assert reader_count(torch.device(device)) == readers

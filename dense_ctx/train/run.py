@@ -179,10 +179,8 @@ def open_run(
     if config.compile:
         step.compile()
     frozen = state.frozen_digest(step)
-    pin = accelerator.device.type == "cuda"
-    batches = loader(
-        dataset, objective, order.between(start, cast(int, config.steps)), config.seed, config.workers, pin
-    )
+    todo = order.between(start, cast(int, config.steps))
+    batches = loader(dataset, objective, todo, config.seed, config.workers, accelerator.device)
     config, adamw = _optimizer(config if meta is None else config.filled(meta.config), config.optimizer, step)
     step.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(step, adamw)

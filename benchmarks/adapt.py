@@ -1,6 +1,6 @@
 """Does `dense-ctx adapt` help? Each sequence's own unlabelled frames, and as many steps on other clips as a control.
 
-python benchmarks/adapt.py CLIPS DATA --out DIR [--seeds 0 1 2] [--sequences NAME ...] [--tuned NAME ...] [KEY=VALUE ...]
+python benchmarks/adapt.py CLIPS DATA --out DIR [--seeds 0 1 2] [--sequences NAME ...] [KEY=VALUE ...]
 
 CLIPS is a folder of unlabelled clips, the control's; DATA is the root of DAVIS-2016. J and F of every frame by linear
 probe and by local k-NN; differences are paired by sequence and seed, with 95 % intervals by the bootstrap over both, as

@@ -20,10 +20,10 @@ def open_clips(data: Any) -> VideoSet:
     """The clips of folders, files and data sets.
 
     Args:
-        data: a folder of clips, a video file, or the folder of one clip's frames; {"root": ..., "layout": ..., "split": ...} with a layout of
-            `dense_ctx.data` ("clips", "youtube-vos", "kinetics700"), one of its splits or a list of them, and its
-            options ("frames": "all"); a VideoSet; or a list of these. In a list a clip's name begins with that of its
-            folder.
+        data: a folder of clips, a video file, or the folder of one clip's frames; {"root": ..., "layout": ...,
+            "split": ...} with a layout of `dense_ctx.data` ("clips", "youtube-vos", "kinetics700"), one of its splits
+            or a list of them, and its options ("frames": "all"); a VideoSet; or a list of these. In a list a clip's
+            name begins with that of its folder.
 
     Raises:
         InputError: something else, or two clips of one name.

@@ -257,7 +257,7 @@ def moved(backbone, decoder):
 @pytest.mark.parametrize("adapters", [False, True])
 def test_a_decoder_that_was_trained_before_keeps_the_mean_of_its_features(clips, adapters):
     """Of the model as it was opened, its backbone's adapters too."""
-    objective, model = LilaObjective(**ARGS, cues=["flow:dis"], centre=6), dpt()
+    objective, model = LilaObjective(**ARGS, cues=["flow:dis"], centre=64), dpt()
     model.decoder.shift(torch.tensor([1.0, -2, 3, -4, 5, -6]))
     model.decoder.fresh = False
     weights = [next(model.backbone.parameters())] if adapters else []
@@ -275,7 +275,7 @@ def test_a_decoder_that_was_trained_before_keeps_the_mean_of_its_features(clips,
     trained = mean()
     objective.finish(model)
     assert (trained - opened).norm() > 5
-    assert (mean() - opened).norm() < 0.2 * (trained - opened).norm()
+    torch.testing.assert_close(mean(), opened, atol=1e-4, rtol=0)  # 64 crops are all that there are
 
 
 def test_a_decoder_that_cannot_be_centred_is_named(clips):

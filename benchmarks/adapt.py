@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from common import machine, parse
 from dense_ctx_benchmarks.intervals import paired
 from dense_ctx_benchmarks.passes import BackbonePasses
@@ -70,6 +71,20 @@ class Scores:
                 rows.append([f"{one} - {other}", *(difference.text("+.1f") for difference in apart)])
         return text_table(rows)
 
+    def each(self, names):
+        """A table of each sequence: the start, and how far the others are above it, mean over seeds."""
+        keys = [(probe, letter) for probe in PROTOCOLS for letter in "JF"]
+        rows = [["", *(f"{probe} {letter}" for probe, letter in keys)]]
+        for name in names:
+            for method in self.table:
+                means = [np.mean([*self.seeds(method, key, [name])[name].values()]) for key in keys]
+                if method == "start":
+                    start = means
+                    rows.append([f"{name}, start", *(f"{value:.1f}" for value in means)])
+                else:
+                    rows.append([f"{name}, {method}", *(f"{a - b:+.1f}" for a, b in zip(means, start, strict=True))])
+        return text_table(rows)
+
 
 def own_frames(clip, folder):
     """The clip's frames, without its masks, in a folder of their own."""
@@ -124,6 +139,7 @@ def main():
     for title, names in {**groups, "all": list(sets)}.items():
         if names:
             print(f"\n{title}: {', '.join(names)}\n\n{scores.lines(names)}")
+    print(f"\neach, mean over seeds\n\n{scores.each(list(sets))}")
     print(f"\n{machine()}; {time.strftime('%Y-%m-%d')}")
 
 

@@ -15,6 +15,7 @@ from dense_ctx.config import load_yaml
 from dense_ctx.data.video import write_video
 from dense_ctx.train import TrainConfig, train
 
+MODEL = ["--model", "lila-lite0"]
 SMALL = ["schedule.warmup=0", "mixed_precision=no", "objective.args.centre=4"] + [
     f"objective.args.sampling.{value}"
     for value in ("size=64", "map_size=32", "frame_side=64", "cue_side=64", "gap=[1,2]")
@@ -41,7 +42,20 @@ def films(tmp_path_factory):
 def run(films, tmp_path_factory):
     out = tmp_path_factory.mktemp("adapted")
     assert (
-        main(["adapt", str(films / "frames" / "one"), "--out", str(out), "--steps", "2", "--device", "cpu", *SMALL])
+        main(
+            [
+                "adapt",
+                str(films / "frames" / "one"),
+                "--out",
+                str(out),
+                *MODEL,
+                "--steps",
+                "2",
+                "--device",
+                "cpu",
+                *SMALL,
+            ]
+        )
         == 0
     )
     return out
@@ -81,7 +95,8 @@ def test_it_trains_the_model_further_on_the_clip(run):
 )
 def test_every_argument_changes_the_model(run, films, tmp_path, change):
     clip = films / ("two.mp4" if change == "clip" else "frames/one")
-    words = {"--model": ["--model", str(run / "model")], "KEY=VALUE": ["optimizer.lr=1e-3"]}.get(change, [])
+    model = ["--model", str(run / "model")] if change == "--model" else MODEL
+    words = [*model, *(["optimizer.lr=1e-3"] if change == "KEY=VALUE" else [])]
     steps = "1" if change == "--steps" else "2"
     assert main(["adapt", str(clip), "--out", str(tmp_path), "--steps", steps, "--device", "cpu", *SMALL, *words]) == 0
     assert apart(weights(run / "model"), weights(tmp_path / "model"))
@@ -103,9 +118,12 @@ def test_a_stopped_run_ends_as_one_that_was_not(run, films, tmp_path, monkeypatc
     [
         (["--model", "efficientnet-lite0+dpt(dim=8)"], "has an untrained decoder, and there is nothing to adapt"),
         (["--model", "efficientnet-lite0"], "has an untrained decoder, and there is nothing to adapt"),
-        (["steps=3"], "'steps=3': give --steps in its place"),
-        (["data=clips"], "'data=clips': give CLIP in its place"),
-        (["objective.args.start=4"], "start=4 initialises the decoder from data, and this model is trained already"),
+        ([*MODEL, "steps=3"], "'steps=3': give --steps in its place"),
+        ([*MODEL, "data=clips"], "'data=clips': give CLIP in its place"),
+        (
+            [*MODEL, "objective.args.start=4"],
+            "start=4 initialises the decoder from data, and this model is trained already",
+        ),
     ],
 )
 def test_what_is_refused(films, tmp_path, capsys, words, message):
@@ -116,6 +134,6 @@ def test_what_is_refused(films, tmp_path, capsys, words, message):
 
 
 def test_no_clip_there(tmp_path, capsys):
-    assert main(["adapt", str(tmp_path / "none.mp4"), "--out", str(tmp_path / "out")]) == 2
+    assert main(["adapt", str(tmp_path / "none.mp4"), *MODEL, "--out", str(tmp_path / "out")]) == 2
     assert "none.mp4" in capsys.readouterr().err
     assert not Path(tmp_path / "out" / "model").exists()

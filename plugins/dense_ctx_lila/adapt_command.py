@@ -28,10 +28,7 @@ class AdaptCommand(Train):
             "clips", nargs="+", type=Path, metavar="CLIP", help="video, folder of frames, or folder of either"
         )
         parser.add_argument(
-            "--model",
-            default="lila-lite0",
-            metavar="MODEL",
-            help="a trained one: NAME, folder or OWNER/NAME (%(default)s)",
+            "--model", required=True, metavar="MODEL", help="a trained one: NAME (lila-lite0), folder or OWNER/NAME"
         )
         parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the run")
         parser.add_argument("--steps", type=int, metavar="N", help="in place of the preset's")

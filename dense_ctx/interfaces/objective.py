@@ -59,8 +59,8 @@ class EpochDataset(Dataset[Any], ABC):
 class Objective(nn.Module, ABC):
     """A training objective. It may own parameters (a projector), which are not part of the published model.
 
-    The order of calls is `dataset`, `check`, `setup` once, then `prepare`, `forward`, `after_step` for each step, `finish`
-    once. Weights are opened after `dataset`: missing data is noticed before.
+    The order of calls is `dataset`, `check`, `setup` once, then `prepare`, `forward` and `after_step` for each step,
+    `finish` once. Weights are opened after `dataset`: missing data is noticed before.
 
     Attributes set by the subclass:
         optimizer: default "lr" and "weight_decay", for training configurations that leave them open.

@@ -3,7 +3,7 @@
     python benchmarks/lila_loss.py [--size 224] [--batch 1] [--dim 192] [--channels 768] [--cells 256] [--threads 1]
 
 Both sides get features, coefficients, the refined cells' shares and two maps of flow, and end with the loss and the
-gradients of features and coefficients. "whole maps" multiplies, compares and differentiates them as maps of all channels.
+gradients of features and coefficients. "whole maps" multiplies, compares and differentiates maps of all channels.
 Errors are of the one pass beside the same in float64; the products are rounded as a GPU's are, on whatever device.
 """
 

@@ -149,7 +149,7 @@ class Bench:
         refined, scaled = [pictures], []
         with (
             torch.no_grad(),
-            mock.patch.object(feature_cue, "few_cells", lambda maps: False),
+            mock.patch.object(feature_cue, "few_cells", return_value=False),
             mock.patch.object(feature_cue, "refine", lambda maps, image, *_: refined.append(image) or maps),
             mock.patch.object(
                 feature_cue,

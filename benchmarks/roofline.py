@@ -153,8 +153,11 @@ def lila(backbone: str, dim: int, batch: int, side: int, precision: str = "bf16"
         stack.enter_context(Fake())
         fake(model)
         stack.enter_context(mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attention))
-        for owner, name, phase in ((type(model.backbone), "forward", "encoder"), (CueMaps, "forward", "features cue"),
-                                   (type(model.decoder), "forward", "decoder"), (Regression, "fit", "ridge fit")):  # fmt: skip
+        phases = (
+            (type(model.backbone), "forward", "encoder"), (type(model.decoder), "forward", "decoder"),
+            (CueMaps, "forward", "features cue"), (Regression, "fit", "ridge fit"),
+        )  # fmt: skip
+        for owner, name, phase in phases:
             stack.enter_context(mock.patch.object(owner, name, count.during(phase, getattr(owner, name))))
         step = TrainStep(model, objective, (), fresh=False).train()
         optimizer = torch.optim.AdamW(step.groups, lr=1e-4, foreach=True)
@@ -186,6 +189,5 @@ def show(count: Roofline, most: int = 0) -> None:
         ("step", total),
         *((" ".join(key), row) for key, row in heaviest),
     ]:
-        print(
-            f"| {name:40} | {n:10} | {flop / 1e12:6.2f} | {moved / 1e9:6.1f} | {1e3 * least:11.1f} | {1e3 * common:11.1f} |"
-        )
+        numbers = f"{n:10} | {flop / 1e12:6.2f} | {moved / 1e9:6.1f} | {1e3 * least:11.1f} | {1e3 * common:11.1f}"
+        print(f"| {name:40} | {numbers} |")

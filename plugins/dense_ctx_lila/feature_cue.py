@@ -73,8 +73,7 @@ class FeatureCue:
         columns = max(1, round(stacked.shape[-1] * images.shape[-1] / features.image_size[1]))
         stacked = stacked[:, :, :rows, :columns]
         if 0 < self.project < stacked.shape[1]:
-            generator = torch.Generator().manual_seed(0)
-            basis = torch.linalg.qr(torch.randn(stacked.shape[1], self.project, generator=generator))[0].to(stacked)
+            basis = _basis(stacked.shape[1], self.project).to(stacked)
             stacked = torch.einsum("bchw,cd->bdhw", standardized(stacked), basis)
         if not self.pamr:
             return Targets.of(standardized(_resize(stacked, (side, side))))
@@ -84,6 +83,14 @@ class FeatureCue:
         if not few_cells(stacked):
             return Targets.of(standardized(refine(stacked, images, *settings)))
         return standardized_products(refined_shares(stacked, images, *settings), stacked)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _basis(channels: int, project: int) -> Tensor:
+    """Orthonormal columns [channels, project], the same ones always."""
+    generator = torch.Generator().manual_seed(0)
+    basis: Tensor = torch.linalg.qr(torch.randn(channels, project, generator=generator))[0]
+    return basis
 
 
 def standardized(maps: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
@@ -44,8 +44,8 @@ class Targets:
 
     def split(self) -> tuple[Targets, Targets]:
         """Of the first and the second half of the images."""
-        first, second = zip(*(getattr(self, item.name).chunk(2) for item in fields(self)), strict=True)
-        return Targets(*first), Targets(*second)
+        halves = [each.chunk(2) for each in (self.shares, self.cells, self.offset, self.plain)]
+        return Targets(*(first for first, _ in halves)), Targets(*(second for _, second in halves))
 
     def pixels(self, stride: int = 1) -> Tensor:
         """Of every stride-th pixel from the middle of the first stride, [B, h, w, K]."""

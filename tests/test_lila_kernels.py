@@ -25,7 +25,7 @@ from dense_ctx.testing import tiny_model
 )
 def test_kernels_are_the_eager_form_in_the_interpreter(which):
     """Each case is in tests/lila_interpreter_cases.py."""
-    pytest.importorskip("triton", reason="triton is not installed")
+    pytest.importorskip("triton")
     cases = Path(__file__).with_name("lila_interpreter_cases.py")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases), "-k", which]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
@@ -73,7 +73,7 @@ def test_kernels_that_fail_or_differ_are_left_out_with_a_warning(monkeypatch, er
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_for_nvidias_gpus(capability, tmp_path):
     """Triton's compiler and ptxas need no GPU; the interpreter does not see what they refuse."""
-    pytest.importorskip("triton", reason="triton is not installed")
+    pytest.importorskip("triton")
     code = f"""
 import triton
 from triton.backends.compiler import GPUTarget

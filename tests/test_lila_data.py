@@ -114,7 +114,8 @@ def test_frames_of_one_size_are_one_call_of_a_cue_network():
     frames = [torch.rand(2, 3, *size) for size in ((20, 30), (24, 24), (20, 30))]
     box = torch.tensor([[0.1 * i, 0.2, 0.5, 0.6] for i in range(3)])
     batch = {"frames": frames, "context_box": box, "query_box": box.flip(0)}
-    widths, targets = cues(None, torch.zeros(6, 3, 8, 8), batch)
+    cpu = torch.device("cpu")
+    widths, targets = cues(None, torch.zeros(6, 3, 8, 8), cues.prepare(batch, cpu))
     assert widths == {"n": 3}
     context, query = (half.pixels() for half in targets.split())
     assert network.calls == 2
@@ -123,7 +124,9 @@ def test_frames_of_one_size_are_one_call_of_a_cue_network():
             "frames": frames[index : index + 1],
             **{k: batch[k][index : index + 1] for k in ("context_box", "query_box")},
         }
-        first, second = (half.pixels() for half in cues(None, torch.zeros(2, 3, 8, 8), one)[1].split())
+        first, second = (
+            half.pixels() for half in cues(None, torch.zeros(2, 3, 8, 8), cues.prepare(one, cpu))[1].split()
+        )
         torch.testing.assert_close(context[index : index + 1], first)
         torch.testing.assert_close(query[index : index + 1], second)
 

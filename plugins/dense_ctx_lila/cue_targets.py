@@ -120,7 +120,8 @@ class CueMaps(nn.Module):
         The features cue is the first. Registered cues are standardised by the mean and std of the whole context frame.
         Features are known in the crops only, and a crop may show one flat thing: by the mean and std of both crops.
         """
-        others, widths = [], dict[str, int]()
+        others: list[Tensor] = []
+        widths: dict[str, int] = {}
         for name in self.names:
             if name == FEATURES:
                 continue

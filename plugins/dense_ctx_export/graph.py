@@ -138,7 +138,7 @@ class FilterGraph(CellGraph):
 
     def dims(self) -> Dims:
         """As of a graph of cells, with the half cells of the filter."""
-        sides = {}
+        sides: dict[str, tuple[str | int, ...]] = {}
         for name, cells, halves, side in (("rows", "n", "i", "h"), ("columns", "m", "j", "w")):
             whole = f"{self.stride}*{side}"
             sides |= {

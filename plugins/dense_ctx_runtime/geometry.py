@@ -64,7 +64,7 @@ def filter_axes(length: int, whole: int, step: int, radius: int) -> dict[str, Ar
 def _bilinear(after: int, size_after: int, before: int, size_before: int) -> Array:
     """[after, before]: values of `before` cells read at the centres of cells of another size."""
     places = ((np.arange(after) + 0.5) * size_after / size_before - 0.5).clip(0, before - 1)
-    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(before))).astype(np.float32)
+    return np.asarray(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(before))), dtype=np.float32)
 
 
 def cell_inputs(size: Size, whole: Size, step: int, radius: int | None) -> dict[str, Array]:
@@ -74,7 +74,7 @@ def cell_inputs(size: Size, whole: Size, step: int, radius: int | None) -> dict[
         size: (H, W) of the image; whole: of the padded one.
         radius: None: cells are means of all their pixels, and scores are enlarged without a filter.
     """
-    inputs = {}
+    inputs: dict[str, Array] = {}
     for name, side, full in zip(("rows", "columns"), size, whole, strict=True):
         index, shares = cell_axis(side, step) if radius is None else sample_axis(side, step)
         inputs |= {name: index, f"{name}_shares": shares}

@@ -54,6 +54,8 @@ _OF_VALUES = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  #
 def translated(error: Exception, doing: str) -> DenseCtxError | None:
     """The equivalent DenseCtxError; None for what looks like a bug of the library itself."""
     kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
+    if any(name == "TorchDynamoException" for _, name in kinds):
+        return ConfigError(f"{doing}: the compiler failed: {cause_of(error)}. Leave compile out")
     ours = next((_LIBRARIES[module] for module, _ in kinds if module in _LIBRARIES), None)
     if isinstance(error, MemoryError) or any(name == "OutOfMemoryError" for _, name in kinds):
         ours = MemoryBudgetError
@@ -63,7 +65,27 @@ def translated(error: Exception, doing: str) -> DenseCtxError | None:
         ours = FileError
     elif ours is None and isinstance(error, _OF_VALUES) and not isinstance(error, _BUGS):
         ours = InputError
-    return None if ours is None else ours(f"{doing}: {cause_of(error)}. {_ADVICE[ours]}")
+    if ours is None:
+        return None
+    advice = _device_advice(error, doing) if ours is MemoryBudgetError else None
+    return ours(f"{doing}: {cause_of(error)}. {advice or _ADVICE[ours]}")
+
+
+def _device_advice(error: Exception, doing: str) -> str | None:
+    """What to do when an accelerator is out of memory, with the budget that it has; None for the host's memory."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.OutOfMemoryError) or not torch.cuda.is_available():
+        return None
+    if doing == "train":
+        return "Raise accumulate, which computes the same step in smaller parts, or lower batch_size"
+    traceback.clear_frames(error.__traceback__)  # they hold what the failed call had allocated
+    torch.cuda.empty_cache()
+    free, total = (amount / 1e9 for amount in torch.cuda.mem_get_info())
+    return (
+        f"cuda:{torch.cuda.current_device()} has {free:.3g} GB of {total:.3g} free now: "
+        f'max_memory="{0.9 * free:.2g}GB" computes large images in windows that fit; or take smaller images, '
+        "or another device"
+    )
 
 
 def gateway(function: F) -> F:

@@ -16,7 +16,8 @@ from ..persistence.identity import differences
 from ..plugins import registry
 
 # keys that may change on resume; none affects completed steps
-FREE = ("steps", "epochs", "accumulate", "device", "workers", "validate", "save", "log", "out", "resume", "wait")
+FREE = ("steps", "epochs", "accumulate", "device", "compile", "workers", "validate", "save", "log", "out", "resume",
+        "wait")  # fmt: skip
 
 
 OPEN = {"lr": 1e-3, "weight_decay": 0.01}  # of the optimizer: what neither configuration nor objective decides
@@ -105,7 +106,9 @@ class TrainConfig:
     device: on which everything is computed; "auto": the best there is, of several processes each its own.
     mixed_precision: of the networks. "no": float32; "tf32": float32 with a GPU's TF32 products; "bf16", "fp16":
         autocast; "auto": bf16 where the device computes in it, else float32.
-    workers: processes that read data, for each process that trains.
+    compile: compute the losses as one graph of torch.compile: the same up to rounding; it takes a while to be made.
+    workers: processes that read data, for each process that trains; None: as many as its share of the cores beside an
+        accelerator, at most 8, and none on the CPU, whose cores the networks need.
     resume: "auto": go on from the newest state in `out`; "never": `out` must hold none; or the folder of a state.
     wait: for the end of another run in `out`, which is refused otherwise.
     log: a line in log.jsonl every so many steps.
@@ -125,7 +128,8 @@ class TrainConfig:
     clip_norm: float | None = 1.0
     device: str = "auto"
     mixed_precision: Literal["no", "tf32", "bf16", "fp16", "auto"] = "no"
-    workers: int = 0
+    compile: bool = False
+    workers: int | None = None
     seed: int = 0
     validate: Validate = field(default_factory=Validate)
     save: Save = field(default_factory=Save)
@@ -149,7 +153,7 @@ class TrainConfig:
             "schedule.floor": (self.schedule.floor, 0),
             "average.start": (self.average.start, 0),
             "average.momentum": (self.average.momentum, 0),
-            "workers": (self.workers, 0),
+            "workers": (self.workers or 0, 0),
             "seed": (self.seed, 0),
             "optimizer.weight_decay": (self.optimizer.weight_decay or 0, 0),
         }

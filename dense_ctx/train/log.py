@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..errors import FileError
@@ -66,12 +65,8 @@ class Log:
     def __enter__(self) -> Log:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self.active:
-            return
-        for item in (self.bar, self.board, self.file):
+    def __exit__(self, *_: object) -> None:
+        for item in (self.bar, self.board, self.file) if self.active else ():
             if item is not None:
                 with contextlib.suppress(OSError):
                     item.close()
@@ -103,12 +98,8 @@ class Log:
         step = int(row["step"])
         scores = row.get("validation")
         if self.board is not None:
-            scalars = (
-                {f"validation/{k}": v for k, v in scores.items()}
-                if scores is not None
-                else {**row, **row.get("losses", {})}
-            )
-            for name, value in scalars.items():
+            validation = {f"validation/{k}": v for k, v in (scores or {}).items()}
+            for name, value in ({**row, **row.get("losses", {})} if scores is None else validation).items():
                 if isinstance(value, (int, float)) and name != "step":
                     self.board.add_scalar(name, value, step)
         if scores is not None:

@@ -41,6 +41,7 @@ class Registry:
         self._entries: dict[tuple[str, str], Entry] = {}
         self.failures: dict[Owner, str] = {}
         self.skipped: list[Owner] = []  # excluded by DENSE_CTX_SKIP_PLUGINS
+        self.callbacks: dict[Owner, dict[str, Callable[[Mapping[str, Any]], None]]] = {}  # hooks called while training
         self.on_failure: Callable[[Owner, BaseException], None] | None = None
 
     def check_kind(self, kind: Kind, staged: Mapping[str, Kind]) -> None:

@@ -174,6 +174,9 @@ class TrainConfig:
             )
         if self.validate.protocol is not None and self.validate.data is None:
             raise ConfigError(f"validate.protocol is {self.validate.protocol}; give validate.data, its data set's root")
+        names = [tracker.name for tracker in self.log_with or ()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"log_with names {twice[0]} twice; a run has one record of each tracker")
         if not self.out:
             raise ConfigError("out is empty; expected the folder of the run")
 

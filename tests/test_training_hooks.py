@@ -96,7 +96,7 @@ def test_a_hook_ends_no_process(told, tmp_path, fault):
 def test_strict_plugins_end_the_run(told, tmp_path, monkeypatch):
     monkeypatch.setenv("DENSE_CTX_STRICT_PLUGINS", "1")
     told.fail["training_step"] = ValueError("broken")
-    with pytest.raises(PluginError, match="plugin 'listening' of listening-parts 3.2 failed: ValueError: broken"):
+    with pytest.raises(PluginError, match=r"plugin 'listening' of listening-parts 3\.2 failed: ValueError: broken"):
         train(config(tmp_path / "run", steps=2))
 
 

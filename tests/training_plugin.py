@@ -10,7 +10,7 @@ from plugin_sandbox import distribution
 
 from dense_ctx import plugins
 
-INIT = '''
+INIT = """
 from dense_ctx import hookimpl
 
 seen, fail = [], {}  # calls; the exception that a hook raises, by its name
@@ -50,9 +50,9 @@ def training_checkpoint(step, folder):
 @hookimpl
 def training_end(config, step, folder, error):
     note("training_end", step=step, folder=folder, error=error)
-'''
+"""
 
-NOTEBOOK = '''
+NOTEBOOK = """
 from dense_ctx_training.tracker import Tracker
 
 calls, fail = [], {}
@@ -75,11 +75,11 @@ class Notebook(Tracker):
 
     def close(self, failed):
         self.note("close", failed)
-'''
+"""
 
 
 def install(folder: Path, monkeypatch):
-    """Make it and the parts of `train_parts` known until the test ends; returns its package and its tracker's module."""
+    """Make it and `train_parts` known until the test ends; returns its package and its tracker's module."""
     train_parts.install(folder / "parts", monkeypatch)
     files = {"listening/__init__.py": INIT, "listening/notebook.py": NOTEBOOK}
     distribution(folder / "listening", "listening-parts", files, {"listening": "listening"})

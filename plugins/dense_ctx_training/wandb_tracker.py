@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any, Literal
 
-import wandb
+import wandb  # noqa: F401  raises where the package is not installed
 
 from .tracker import PROJECT, AccelerateTracker, known_run, remember_run
 
@@ -35,7 +36,7 @@ class WandB(AccelerateTracker):
 
     def arguments(self, out: Path, step: int) -> tuple[list[Any], dict[str, Any]]:
         """Of Accelerate's class, which hands the named ones to `wandb.init`."""
-        run = os.environ.get("WANDB_RUN_ID") or known_run(out, self.name) or wandb.util.generate_id()
+        run = os.environ.get("WANDB_RUN_ID") or known_run(out, self.name) or secrets.token_hex(4)
         remember_run(out, self.name, run)
         given = {key: value for key, value in self.options.items() if value is not None}
         fallback = {} if os.environ.get("WANDB_NAME") else {"name": out.resolve().name}

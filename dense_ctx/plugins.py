@@ -30,7 +30,6 @@ STRICT_VARIABLE = "DENSE_CTX_STRICT_PLUGINS"  # "1": a plugin that fails is an e
 
 # file-name prefixes of stack frames that a warning should not point at
 _INTERNAL = (*(str(Path(str(file)).parent) for file in (__file__, pluggy.__file__, importlib.__file__)), "<frozen ")
-HOOKS = [name for name in vars(HookSpecs) if not name.startswith("_")]
 _lock = threading.RLock()
 _registry: Registry | None = None
 _loading = False  # guarded by _lock
@@ -199,18 +198,18 @@ class _Loader:
 
     def load(self, points: Iterable[tuple[Owner, EntryPoint]]) -> None:
         plugins = [(owner, name) for owner, point in points if (name := self._import(point, owner))]
-        hooks, owners = self._manager.hook, {name: owner for owner, name in plugins}
         for hook, arguments in (
-            (hooks.define_kinds, {"define": self._define}),
-            (hooks.register_parts, {"register": self._register}),
+            (self._manager.hook.define_kinds, {"define": self._define}),
+            (self._manager.hook.register_parts, {"register": self._register}),
         ):
             for owner, name in plugins:
                 if owner not in self.registry.failures:
                     self._call(hook, arguments, owner, name)
-        for hook in [getattr(hooks, name) for name in HOOKS if name.startswith("training_")]:
-            for found in hook.get_hookimpls():
-                calls = self.registry.callbacks.setdefault(owners[found.plugin_name], {})
-                calls[hook.name] = partial(call_hook, hook.name, found)
+        for owner, name in plugins:
+            for hook in self._manager.get_hookcallers(self._manager.get_plugin(name)) or ():
+                if hook.name.startswith("training_"):
+                    (own,) = [each for each in hook.get_hookimpls() if each.plugin_name == name]
+                    self.registry.callbacks.setdefault(owner, {})[hook.name] = partial(call_hook, hook.name, own)
 
     def _import(self, point: EntryPoint, owner: Owner) -> str | None:
         """Import a plugin's module and register it with pluggy; return its pluggy name, None if that failed."""
@@ -273,7 +272,7 @@ def _check_module(plugin: Any) -> None:
     version = getattr(plugin, "DENSE_CTX_API", API_VERSION)
     if not isinstance(version, int) or version > API_VERSION:
         raise PluginError(f"it is written for plugin API {version}; this dense_ctx has {API_VERSION}")
-    for name in HOOKS:
+    for name in [name for name in vars(HookSpecs) if not name.startswith("_")]:
         hook = getattr(plugin, name, None)
         if hook is not None and not inspect.isroutine(hook):  # pluggy would not see it
             raise PluginError(f"{name} is a {type(hook).__name__}; a hook is a function")

@@ -17,7 +17,7 @@ from ..plugins import registry
 
 # keys that affect no weights; and those that may change on resume: none affects completed steps
 NOT_TRAINED = ("out", "resume", "wait", "log", "log_with", "save", "validate")
-FREE = (*NOT_TRAINED, "steps", "epochs", "accumulate", "device", "workers")
+FREE = (*NOT_TRAINED, "steps", "epochs", "accumulate", "device", "compile", "workers")
 OPEN = {"lr": 1e-3, "weight_decay": 0.01}  # of the optimizer: what neither configuration nor objective decides
 
 
@@ -104,6 +104,7 @@ class TrainConfig:
     device: on which everything is computed; "auto": the best there is, of several processes each its own.
     mixed_precision: of the networks. "no": float32; "tf32": float32 with a GPU's TF32 products; "bf16", "fp16":
         autocast; "auto": bf16 where the device computes in it, else float32.
+    compile: compute the losses as one graph of torch.compile: the same up to rounding; it takes a while to be made.
     workers: processes that read data, for each process that trains; None: as many as its share of the cores beside an
         accelerator, at most 8, and none on the CPU, whose cores the networks need.
     resume: "auto": go on from the newest state in `out`; "never": `out` must hold none; or the folder of a state.
@@ -126,6 +127,7 @@ class TrainConfig:
     clip_norm: float | None = 1.0
     device: str = "auto"
     mixed_precision: Literal["no", "tf32", "bf16", "fp16", "auto"] = "no"
+    compile: bool = False
     workers: int | None = None
     seed: int = 0
     validate: Validate = field(default_factory=Validate)

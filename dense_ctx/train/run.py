@@ -109,23 +109,17 @@ class Run:
     def _record(self) -> dict[str, Any]:
         from ..environment import command_line, describe_environment
 
-        config, around = self.config.to_dict(), describe_environment(self.accelerator.device)
+        config = self.config.to_dict()
         return {
             "objective": config["objective"] or type(self.step.objective).__name__,
-            "data": config["data"],
+            **{key: config[key] for key in ("data", "steps", "batch_size")},
             "samples": self.samples,
-            "steps": config["steps"],
-            "batch_size": config["batch_size"],
             "config": {key: config[key] for key in config if key not in NOT_TRAINED},
             "seconds": round(self.seconds, 1),
             "processes": self.accelerator.num_processes,
-            "machine": around["machine"],
-            "device": around["device"],
-            "arithmetic": around["arithmetic"],
             "command": command_line(),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-            "versions": around["versions"],
-            "git": around["git"],
+            **describe_environment(self.accelerator.device),
         }
 
 
@@ -181,6 +175,8 @@ def open_run(
     model.to(accelerator.device)
     fresh = model.decoder.fresh
     step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
+    if config.compile:
+        step.compile()
     frozen = state.frozen_digest(step)
     todo = order.between(start, cast(int, config.steps))
     batches = loader(dataset, objective, todo, config.seed, config.workers, accelerator.device)

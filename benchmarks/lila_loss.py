@@ -35,14 +35,14 @@ def given(args, dtype=torch.float32):
 
 def one_pass(pixels, weights, bias, targets, shares, products="float32"):
     total = linear_matching(pixels, weights, bias, targets, shares, products=products)[0]
-    return total, *torch.autograd.grad(total, (pixels, weights, bias))
+    return total.detach(), *torch.autograd.grad(total, (pixels, weights, bias))
 
 
 def whole_maps(pixels, weights, bias, targets, shares):
     prediction = (pixels.flatten(1, 2) @ weights + bias[:, None]).unflatten(1, pixels.shape[1:3]).movedim(-1, 1)
     wanted = targets.pixels().movedim(-1, 1)
     total = (prediction - wanted).abs().mean() + edge_loss(prediction, wanted)
-    return total, *torch.autograd.grad(total, (pixels, weights, bias))
+    return total.detach(), *torch.autograd.grad(total, (pixels, weights, bias))
 
 
 def errors(args):

@@ -1,6 +1,7 @@
 """Exported files: equal to the model at any size, refused where they cannot be, and nothing half-written."""
 
 import json
+import zipfile
 
 import numpy as np
 import onnx
@@ -135,6 +136,13 @@ def test_a_torch_program_of_any_size(tmp_path):
     for size in [(33, 70), (90, 21)]:
         close(written.scores(picture(*size)), fitted.predict_proba(picture(*size)))
     (tmp_path / "b.pt2").write_bytes((tmp_path / "a.pt2").read_bytes()[:2000])
+    content = bytearray((tmp_path / "a.pt2").read_bytes())
+    with zipfile.ZipFile(tmp_path / "a.pt2") as archive:
+        weights = [item for item in archive.infolist() if "/weights/" in item.filename]
+        content[content.index(archive.read(max(weights, key=lambda item: item.file_size)))] ^= 1
+    (tmp_path / "changed.pt2").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not what was written"):
+        TorchExportModel(tmp_path / "changed.pt2")
     with pytest.raises(CheckpointError, match="damaged or no program"):
         TorchExportModel(tmp_path / "b.pt2")
     program = torch.export.export(torch.nn.Linear(2, 2), (torch.rand(1, 2),))
@@ -320,3 +328,19 @@ def test_the_command(tmp_path, capsys):
     assert "photograph" in printed
     assert main([*words, "--size", "45"]) == 2
     assert "--size 45 is not HxW" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("format", "file"), [("onnx", "a.pt2"), ("torch-export", "a.ONNX")])
+def test_the_suffix_of_another_format_is_refused(format, file, tmp_path):
+    with pytest.raises(InputError, match="has the suffix of the format"):
+        tiny_model().export(tmp_path / file, format=format, size=(16, 24), image=PHOTO)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_which_nothing_could_be_compared_is_refused(tmp_path):
+    mask = np.zeros(PHOTO.shape[:2], np.uint8)
+    mask[:20] = 1
+    twice = InContext(tiny_model(), "knn", k=1, stride=4).fit([PHOTO, PHOTO], [mask, mask])
+    with pytest.raises(ConfigError, match="nothing could be compared"):
+        export(twice, tmp_path / "a.onnx", size=(16, 24), image=PHOTO)
+    assert not list(tmp_path.iterdir())

@@ -198,3 +198,30 @@ def test_sizes_after_the_network():
     assert labels[:, :3].max() == 0
     assert labels[:, 5:].min() == 1
     assert PROCESSOR.post_process_semantic_segmentation({"logits": logits})[0].shape == (4, 4)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_images_outside_0_to_1_are_refused_by_both_kinds_of_heads(predictor, training):
+    sized = DenseForSemanticSegmentation(DenseConfig(**PARTS, output={**HEAD, "image_size": [32, 64]})).train(training)
+    fitted = AutoModelForSemanticSegmentation.from_pretrained(predictor[1])
+    images = PROCESSOR([picture(5), picture(6)])["pixel_values"]
+    for model in (sized, fitted):
+        assert model(images).logits.shape == (2, 2, 48, 80)
+        for wrong in (images * 255, (images - 0.45) / 0.22):
+            with pytest.raises(InputError, match=r"lies in \[0, 1\]"):
+                model(wrong)
+        torch.testing.assert_close(model((images * 255).round().byte()).logits, model(images).logits)
+
+
+@pytest.mark.parametrize("option", [{key: {"name": "dpt", "args": {}}} for key in ("backbone", "decoder")])
+def test_a_saved_model_s_parts_are_not_changed_by_name(folder, option):
+    with pytest.raises(InputError, match="would have no effect on a saved model"):
+        AutoModel.from_pretrained(folder, **option)
+
+
+@pytest.mark.parametrize("option", [{"num_labels": 5}, {"id2label": {0: "a", 1: "b", 2: "c"}}])
+def test_a_saved_model_s_number_of_classes_is_not_changed(predictor, option):
+    with pytest.raises(InputError, match="labels .*where the saved model has 2"):
+        AutoModelForSemanticSegmentation.from_pretrained(predictor[1], **option)
+    names = AutoModelForSemanticSegmentation.from_pretrained(predictor[1], id2label={0: "a", 1: "b"}).config.id2label
+    assert names == {0: "a", 1: "b"}

@@ -293,3 +293,13 @@ def test_a_file_s_layer_is_the_decoder_s(convert_file):
     assert convert_file("naf", published("naf"), layer=0).decoder.layers == (0,)
     with pytest.raises(InputError, match="layer=5: the backbone has maps 0 to 0"):
         convert_file("naf", published("naf"), layer=5)
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("jafar", "jafar."), ("featup", "upsampler."), ("loftup", "upsampler.")])
+def test_a_file_with_the_same_tensor_under_two_names_is_refused(name, prefix, convert_file):
+    state = {key.removeprefix("model."): value for key, value in published(name).items()}
+    ours = [key for key in state if not key.startswith(("0.", "downsampler.", "scale_net.", "1.", "channelnorm."))]
+    key = next(key for key in ours if state[key].is_floating_point() and state[key].ndim > 1)
+    other = key.removeprefix(prefix) if key.startswith(prefix) else prefix + key
+    with pytest.raises(CheckpointError, match=f"holds {name} twice"):
+        convert_file(name, state | {other: state[key] + 1})

@@ -36,6 +36,7 @@ class Callbacks:
                 hooks[name]({"config": self.config, "step": step, **arguments})
             except Exception as error:
                 if name == "training_start" and isinstance(error, DenseCtxError):
+                    del self.plugins[self.plugins.index((owner, hooks)) :]  # those before it have begun, and will end
                     raise
                 self.plugins.remove((owner, hooks))
                 what = f"{owner} failed in {name}, step {step}; this run calls its hooks no more"
@@ -44,8 +45,8 @@ class Callbacks:
     @contextmanager
     def around(self, model: DenseModel, folder: Path) -> Iterator[None]:
         """Within the context the plugins know of a run, whose model `folder` will hold."""
-        self("training_start", self.step, model=model)
         try:
+            self("training_start", self.step, model=model)
             yield
         except BaseException as error:
             self("training_end", self.step, folder=None, error=error)

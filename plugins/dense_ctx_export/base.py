@@ -24,6 +24,7 @@ class Exporter(ABC):
     """Writes one format; its registered name is `format` of `export`."""
 
     opset: int | None = None  # of ONNX
+    suffix: str | None = None  # of its files; that of another format is refused
 
     def __call__(
         self,

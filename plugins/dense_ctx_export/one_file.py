@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from .base import Exporter
 
+_FORMATS = {".onnx": "onnx", ".pt2": "torch-export"}  # by suffix
+
 
 @gateway
 def export(
@@ -56,6 +58,7 @@ def export(
         The path.
 
     Raises:
+        InputError: the suffix of another format, or a size that is none.
         ConfigError: it cannot be exported, or the file's results are not the model's; the reason is in the message,
             and nothing is left at `path`.
         NotFittedError, MissingDependencyError, FileError.
@@ -73,6 +76,11 @@ def export_with(
 ) -> Path:
     """`export` with an exporter."""
     sides = None if size == "dynamic" else _checked(size)
+    if (other := _FORMATS.get(path.suffix.lower())) is not None and path.suffix.lower() != exporter.suffix:
+        raise InputError(
+            f"{path} has the suffix of the format {other}, and another one is written: give --format {other} "
+            f'(format="{other}"), or another name'
+        )
     source = source_of(given, sides, exporter.opset)
     with new_file(path, f"the exported model {path}") as partial:
         try:

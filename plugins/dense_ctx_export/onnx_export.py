@@ -29,6 +29,8 @@ class OnnxExporter(Exporter):
         opset: of the operators, 18 to 23.
     """
 
+    suffix = ".onnx"
+
     def __init__(self, opset: int = 20) -> None:
         if opset not in range(18, 24):
             raise InputError(f"opset={opset}: expected 18 to 23 (resizing with antialiasing came with 18)")

@@ -26,7 +26,7 @@ def verify(source: Source, written: GraphModel, image: ImageLike | None, scope: 
         scope: words for the message.
 
     Raises:
-        ConfigError: a difference above 1e-4 of the largest value, or a file that does not run.
+        ConfigError: a difference above 1e-4 of the largest value, ties everywhere, or a file that does not run.
     """
     photo = load(image) if image is not None else _packaged_photo()
     checks = []
@@ -47,6 +47,11 @@ def verify(source: Source, written: GraphModel, image: ImageLike | None, scope: 
                     f"by {error:.1e} of the largest value on a {kind} image; at most {LIMIT:.0e} is accepted"
                 )
             checks.append({"size": list(size), "input": kind, "error": error, "ties": ties})
+    if all(check["ties"] == 1 for check in checks):
+        raise ConfigError(
+            f"This model cannot be exported{scope}: nothing could be compared, since at every pixel the neighbour that "
+            "votes last and the next are equally near. Are support images given twice? Leave copies out, or change k"
+        )
     return checks
 
 

@@ -16,7 +16,7 @@ from transformers.utils.generic import ModelOutput
 from typing_extensions import Self
 
 from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.images import resized
+from dense_ctx.images import check_batch, resized
 from dense_ctx.model import DenseModel
 
 from .configuration import DenseConfig
@@ -105,12 +105,13 @@ class DenseForSemanticSegmentation(Opened):
             labels: int64 [B, H, W], channels; 255 is ignored. Gives the mean cross-entropy as loss.
 
         Raises:
-            InputError: labels for a fitted predictor, which does not train; labels of another size.
+            InputError: labels for a fitted predictor, which does not train; labels of another size; values outside
+                [0, 1], in training too.
         """
         if self.predictor is not None:
             if labels is not None:
                 raise InputError("This predictor was fitted to examples and does not train: leave labels out")
-            scores = [self.predictor.scores(image) for image in pixel_values.float().clamp(0, 1)]
+            scores = [self.predictor.scores(image) for image in pixel_values]
             logits = torch.stack(scores).clamp_min(torch.finfo(torch.float32).tiny).log().to(pixel_values.device)
         else:
             logits = self._head(pixel_values)
@@ -125,8 +126,11 @@ class DenseForSemanticSegmentation(Opened):
         return output.to_tuple() if return_dict is False else output
 
     def _head(self, images: Tensor) -> Tensor:
+        images = check_batch(images)  # resizing clamps values, and a DenseModel in training looks at none
         output, size = output_of(self.dense), (images.shape[-2], images.shape[-1])
-        small = images if output.image_size is None else resized(images, output.image_size)
+        small = images
+        if output.image_size is not None:
+            small = torch.stack([resized(image, output.image_size) for image in images])
         features, padded = self.dense.encode(small)
         channels = self.dense.decode(features, padded, (small.shape[-2], small.shape[-1]), output.size).float()
         values = meaning(

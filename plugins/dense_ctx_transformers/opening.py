@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -75,7 +76,8 @@ class Opened(PreTrainedModel):
                 saved one); keys of DenseConfig. What else transformers takes is refused.
 
         Raises:
-            InputError: an option that would have no effect. Others: `dense_ctx.persistence.hub.load`.
+            InputError: an option that would have no effect, such as other parts or another number of classes than the
+                folder's. Others: `dense_ctx.persistence.hub.load`.
         """
         hub = {key: value for key in HUB if (value := kwargs.pop(key, None)) is not None}
         dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
@@ -85,13 +87,14 @@ class Opened(PreTrainedModel):
         for key, idle in _EMPTY.items():
             if (value := kwargs.pop(key, None)) not in idle:
                 raise InputError(f"{key}={value!r:.80} is not for models of dense_ctx: leave it out")
-        if config is None:
-            config = cls.config_class.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **hub)
+        stored = cls.config_class.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **hub)
+        config = copy.deepcopy(stored) if config is None else config
         known = config.to_dict()
         for key, value in kwargs.items():
             if key not in known:
                 raise InputError(f"{key}={value!r:.80} is neither an option of from_pretrained nor of DenseConfig")
         config.update(kwargs)
+        _require_same(config, stored)
         model = cls.open(pretrained_model_name_or_path, config, hub)
         model.config.name_or_path = str(pretrained_model_name_or_path)
         return (model if dtype in (None, "auto") else model.to(dtype)).eval()
@@ -112,3 +115,18 @@ class Opened(PreTrainedModel):
         for key in ("state_dict", "is_main_process", "safe_serialization", "max_shard_size", "save_function"):
             kwargs.pop(key, None)  # of the Trainer: the same tensors, in one file
         self.dense.save_pretrained(save_directory, **kwargs)
+
+
+def _require_same(config: DenseConfig, stored: DenseConfig) -> None:
+    """Refuse a configuration that says other parts or classes than the folder has, which it does not change."""
+    for key in ("backbone", "decoder", "output"):
+        if (value := getattr(config, key)) != getattr(stored, key):
+            raise InputError(
+                f"{key}={value!r:.80} would have no effect on a saved model: leave it out, or build a new one with "
+                "from_config"
+            )
+    if len(config.id2label) != len(stored.id2label):
+        raise InputError(
+            f"{len(config.id2label)} labels (num_labels, id2label), where the saved model has {len(stored.id2label)}: "
+            "leave them out, or train a new head (from_config)"
+        )

@@ -10,7 +10,7 @@ from dense_ctx_backbones.official import checkpoint_tensors
 from torch import Tensor
 
 from dense_ctx.config import ModelConfig, Part, parse_part
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import CheckpointError, ConfigError
 from dense_ctx.files import file_digest
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence.tensors import require_state, specs
@@ -51,6 +51,10 @@ def converted(name: str, path: str | os.PathLike[str], backbone: str | None, rea
         )
     state = checkpoint_tensors(Path(path))
     tensors, shapes, unused = reader(state)
+    # what is read is a view of a file's tensor; of two that have one name of ours, the last would win
+    read = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+    if lost := [k for k, v in state.items() if k not in set(unused) and v.untyped_storage().data_ptr() not in read]:
+        raise CheckpointError(f"{path} holds {name} twice: {lost[0]} has another tensor in its place. Leave one out")
     part = parse_part(backbone)
     decoder = Part(name, {**shapes, "layer": layer})
     model: DenseModel = DenseModel.from_parts(part, decoder)

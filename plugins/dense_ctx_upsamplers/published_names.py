@@ -30,10 +30,14 @@ def anyup_tensors(state: Mapping[str, Tensor]) -> Renamed:
 def jafar_tensors(state: Mapping[str, Tensor]) -> Renamed:
     """Ours of JAFAR's, bare or under `jafar.` beside what its training script keeps."""
     unused = [key for key in state if key.startswith("optimizer_jafar.")]
-    state = {key.removeprefix("jafar."): value for key, value in state.items() if key not in set(unused)}
-    width = _length(state, "rope.freqs", 1)
-    tensors, more = _attention(state, width)
-    return {key.removeprefix("sft_key."): value for key, value in tensors.items()}, {"width": width}, [*unused, *more]
+    names = {key.removeprefix("jafar."): key for key in state if key not in set(unused)}
+    own = {key: state[name] for key, name in names.items()}
+    width = _length(own, "rope.freqs", 1)
+    tensors, more = _attention(own, width)
+    for entry in more:
+        name, bracket, rows = entry.partition("[")
+        unused.append(names[name] + bracket + rows)
+    return {key.removeprefix("sft_key."): value for key, value in tensors.items()}, {"width": width}, unused
 
 
 def naf_tensors(state: Mapping[str, Tensor]) -> Renamed:

@@ -15,6 +15,7 @@ from dense_ctx.persistence.pixels import read_pixels
 
 from .facts import Facts, LabelClass
 from .geometry import Array, Size, cell_axis, padded, resize_axis, step_of
+from .windows import cut_axis, grid_of, tiles
 
 TOLERANCE, LEAST = 2.0, 0.002  # of an int8 model: times the share that calibration images themselves have outside
 
@@ -129,6 +130,11 @@ class GraphModel(ABC):
                 },
             }
         inputs = {"image": padded(pixels, facts.stride)}
+        if facts.track is not None:
+            grid = grid_of(size, facts.track["stride"])
+            for name, *sides in zip(("rows", "columns"), grid, size, inputs["image"].shape[-2:], strict=True):
+                inputs[f"{name}_cut"] = cut_axis(*sides)
+            return inputs | tiles(grid, facts.track["size_mask_neighborhood"])
         if facts.reads == "cells":
             step = step_of(size, facts.cells, facts.cell_stride)
             for name, side in zip(("rows", "columns"), size, strict=True):

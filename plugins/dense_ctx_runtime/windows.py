@@ -22,8 +22,11 @@ def cut_axis(cells: int, side: int, full: int) -> Array:
     return np.eye(cells, max(cells, round(cells * full / side)), dtype=np.float32)
 
 
-def tiles(height: int, width: int, radius: int) -> dict[str, Array]:
+def tiles(grid: Size, radius: int) -> dict[str, Array]:
     """A grid in tiles of one size, as int64 places row * width + column.
+
+    Args:
+        radius: of the window, in cells; 0: the whole grid.
 
     At the border a tile and what is near it are moved inwards, so that all have one size and no cell is made up.
 
@@ -31,7 +34,8 @@ def tiles(height: int, width: int, radius: int) -> dict[str, Array]:
         cells: of each tile, [tiles, q]. near: all cells at most `radius` rows and columns from one of the tile's, and
         others that a rectangle holds, [tiles, m]. owner: of each cell of the grid, its place among `cells`, [h * w].
     """
-    tile = TILE
+    height, width = grid
+    radius, tile = radius or max(grid), TILE
     if (TILE[0] + 2 * radius) * (TILE[1] + 2 * radius) >= height * width:
         tile = (height, width)  # the neighbourhoods would be the whole grid
     (rows, near_rows), (columns, near_columns) = (

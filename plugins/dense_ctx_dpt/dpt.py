@@ -177,7 +177,8 @@ def _moments(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
     for maps in batches:
         grid = maps[min(1, len(maps) - 1)].shape[-2:]
         rows = torch.cat(
-            [resizing.at_size(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
+            [resizing.at_size(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps],
+            1,
         )
         rows = rearrange(rows, "b c h w -> (b h w) c").double().cpu()
         if not count:

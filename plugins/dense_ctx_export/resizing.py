@@ -33,7 +33,7 @@ def count(side: int) -> Tensor:
 
 
 def bilinear(before: int, after: int) -> Tensor:
-    """[after, before]: a triangle around each centre, as wide as the larger of both pixels; at the border what is there.
+    """[after, before]: a triangle around each centre, as wide as the larger pixel; at the border what is there.
 
     In double precision: a centre far from the border has few digits left in single precision.
     """

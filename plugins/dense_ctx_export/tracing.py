@@ -34,7 +34,8 @@ def trace(graph: Graph, size: Size | None) -> tuple[ExportedProgram, dict[str, T
         inputs = {"image": torch.rand(1, 3, *size)}
         with _sizes_from_inputs(graph):
             return _export(OneSize(graph, size).eval(), inputs, None), inputs
-    # sides that are no multiples of the stride, so that an image's and the padded one's differ, and that differ from each other and from all constants, so that none is mistaken for another
+    # sides that are no multiples of the stride, so that the image's and the padded one's differ, and that differ from
+    # each other and from all constants, so that none is mistaken for another
     inputs = graph.example((4 * graph.stride + 1, 6 * graph.stride + 1))
     with _positions_of_any_grid(), _sizes_from_inputs(graph):
         return _export(graph, inputs, graph.dims()), inputs
@@ -71,8 +72,11 @@ def _sizes_from_inputs(graph: Graph) -> Iterator[None]:
     if not graph.decodes_at_size:
         yield
         return
-    ours = {"resize": resizing.resize, "at_size": resizing.at_size}
-    with mock.patch.multiple(dense_ctx_dpt.resizing, **ours):
+    module = dense_ctx_dpt.resizing
+    with (
+        mock.patch.object(module, "resize", resizing.resize),
+        mock.patch.object(module, "at_size", resizing.at_size),
+    ):
         yield
 
 

@@ -12,7 +12,7 @@ from dense_ctx_probes.local_knn import Propagator
 from dense_ctx_probes.local_windows import Windows
 from dense_ctx_runtime.geometry import Array
 from dense_ctx_runtime.graph_model import GraphModel
-from dense_ctx_runtime.windows import cut_axis, grid_of
+from dense_ctx_runtime.windows import cuts
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,10 +47,9 @@ class KeyGraph(Graph):
     def example(self, size: Size) -> dict[str, Tensor]:
         """Inputs for an image of `size`, by name."""
         inputs = super().example(size)
-        grid = grid_of(size, self.cell)
-        for name, *sides in zip(("rows", "columns"), grid, size, inputs["image"].shape[-2:], strict=True):
-            inputs[f"{name}_cut"] = torch.from_numpy(cut_axis(*sides))
-        return inputs
+        full = inputs["image"].shape[-2:]
+        matrices = cuts(size, (full[0], full[1]), self.cell)
+        return inputs | {name: torch.from_numpy(matrix) for name, matrix in matrices.items()}
 
     def dims(self) -> Dims:
         """The image's sides; those of the grid, with and without padding."""

@@ -14,10 +14,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
+_Shape = tuple[str | int, ...]
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def attach_votes(model: onnx.ModelProto, settings: Mapping[str, Any], dim: int, tables: Mapping[str, Any] | None) -> None:
+def attach_votes(
+    model: onnx.ModelProto, settings: Mapping[str, Any], dim: int, tables: Mapping[str, Any] | None
+) -> None:
     """Add the propagation to a graph whose one output is the frame's keys of unit length, [1, dim, h, w].
 
     New inputs: context_keys [T, h, w, dim] and context_labels [T, h, w, K]; outputs: keys [h, w, dim], labels
@@ -45,16 +48,23 @@ def attach_votes(model: onnx.ModelProto, settings: Mapping[str, Any], dim: int, 
 
     graph.node.extend(nodes.nodes)
     graph.initializer.extend(nodes.constants)
-    for name, shape in (("context_keys", ["t", "h", "w", dim]), ("context_labels", ["t", "h", "w", "k"])):
-        graph.input.append(helper.make_tensor_value_info(name, FLOAT, shape))
+    context: list[tuple[str, _Shape]] = [
+        ("context_keys", ("t", "h", "w", dim)),
+        ("context_labels", ("t", "h", "w", "k")),
+    ]
+    indices: list[tuple[str, _Shape]] = [("cells", ("tiles", "q")), ("near", ("tiles", "m")), ("owner", ("n",))]
+    results: list[tuple[str, _Shape]] = [
+        ("keys", ("h", "w", dim)),
+        ("labels", ("h", "w", "k")),
+        ("cosines", ("h", "w")),
+    ]
+    graph.input.extend(_value(name, FLOAT, *shape) for name, shape in context)
     if tables is None:
-        for name, shape in (("cells", ["tiles", "q"]), ("near", ["tiles", "m"]), ("owner", ["n"])):
-            graph.input.append(helper.make_tensor_value_info(name, INT, shape))
+        graph.input.extend(_value(name, INT, *shape) for name, shape in indices)
     else:
-        graph.initializer.extend(numpy_helper.from_array(tables[name], name) for name in ("cells", "near", "owner"))
+        graph.initializer.extend(numpy_helper.from_array(tables[name], name) for name, _ in indices)
     del graph.output[:]
-    for name, shape in (("keys", ["h", "w", dim]), ("labels", ["h", "w", "k"]), ("cosines", ["h", "w"])):
-        graph.output.append(helper.make_tensor_value_info(name, FLOAT, shape))
+    graph.output.extend(_value(name, FLOAT, *shape) for name, shape in results)
 
 
 def _tile(
@@ -96,11 +106,14 @@ def _tile(
     summed = nodes.add("ReduceSum", nodes.add("Where", finite, best, zero), rows, keepdims=0)
     # less the least positive number, so that the quotient is -inf where there is no vote
     nodes.add("Div", nodes.add("Sub", summed, tiny), number, output="tile_means")
-    value = helper.make_tensor_value_info
     return helper.make_graph(
-        nodes.nodes, "tile", [value("tile_cells", INT, ["q"]), value("tile_near", INT, ["m"])],
-        [value("tile_votes", FLOAT, ["q", "k"]), value("tile_means", FLOAT, ["q"])], initializer=nodes.constants,
+        nodes.nodes, "tile", [_value("tile_cells", INT, "q"), _value("tile_near", INT, "m")],
+        [_value("tile_votes", FLOAT, "q", "k"), _value("tile_means", FLOAT, "q")], initializer=nodes.constants,
     )  # fmt: skip
+
+
+def _value(name: str, kind: int, *shape: str | int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
 
 
 class _Nodes:

@@ -14,12 +14,15 @@ def grid_of(size: Size, stride: int) -> Size:
     return max(1, round(size[0] / stride)), max(1, round(size[1] / stride))
 
 
-def cut_axis(cells: int, side: int, full: int) -> Array:
-    """A matrix float32 [cells, c] that cuts the padding off a side of the decoded grid.
+def cuts(size: Size, full: Size, stride: int) -> dict[str, Array]:
+    """Matrices that cut the padding off the decoded grid, float32: rows_cut [h, p] and columns_cut [w, q].
 
-    The padded image has c cells at the scale at which its unpadded part, `side` of `full` pixels, has `cells`.
+    The padded image, of size `full`, has (p, q) cells at the scale at which its part of `size` has (h, w).
     """
-    return np.eye(cells, max(cells, round(cells * full / side)), dtype=np.float32)
+    matrices = {}
+    for name, cells, side, whole in zip(("rows_cut", "columns_cut"), grid_of(size, stride), size, full, strict=True):
+        matrices[name] = np.eye(cells, max(cells, round(cells * whole / side)), dtype=np.float32)
+    return matrices
 
 
 def tiles(grid: Size, radius: int) -> dict[str, Array]:

@@ -16,7 +16,6 @@ from dense_ctx_runtime.windows import cuts
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx import registry
 from dense_ctx.errors import ConfigError
 from dense_ctx.images import ImageLike, load
 from dense_ctx.interfaces import Size
@@ -64,11 +63,12 @@ def settings_of(tracker: MaskTracker) -> dict[str, Any]:
     """
     if tracker.max_memory is not None:
         raise ConfigError("An exported tracker does not tile frames: leave max_memory out")
-    probe: Any = registry().create("probe", "propagation", stride=tracker.stride, **tracker.options)
-    *values, recall = probe.options
+    options = dict(tracker.options)
+    recall = options.pop("recall")
     if recall is not None:
         raise ConfigError(f"recall={recall} cannot be exported: leave it out, or track with dense_ctx itself")
-    return {"stride": tracker.stride, **dict(zip(SETTINGS, values, strict=True))}
+    Propagator(torch.ones(1, 1, 1), torch.ones(1, 1, 1), **options)  # refuses values out of their range
+    return {"stride": tracker.stride, **options}
 
 
 class TrackCheck:

@@ -196,9 +196,16 @@ class LilaObjective(Objective):
 
     # ------------------------------------------------------------------ one batch
 
+    def prepare(self, model: DenseModel, batch: Batch) -> Batch:
+        """Run the cue networks."""
+        device = model.device.type
+        half = device != "cpu" and torch.is_autocast_enabled(device)  # a CPU's bfloat16 may be slower
+        with torch.autocast(device, enabled=False):
+            return self.cues.prepare(batch, model.device, half)
+
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
         """Losses of a batch of pairs; logs the L1 of each cue (standardised units) and the edge loss."""
-        device = model.device
+        batch, device = self.prepare(model, batch), model.device
         images = torch.cat([batch["context"], batch["query"]]).to(device)
         size = (images.shape[-2], images.shape[-1])
         side = self.sampling.map_size
@@ -212,10 +219,9 @@ class LilaObjective(Objective):
                 context = model.decode(features, padded, size, (side, side), self.slow).float().chunk(2)[0]
             if self.original is not None and FEATURES in self.cues.names:
                 features = self.original(padded)
-        half = device.type != "cpu" and torch.is_autocast_enabled(device.type)  # a CPU's bfloat16 may be slower
         # the networks may run in bfloat16; sums over thousands of pixels and a solve may not
         with torch.autocast(device.type, enabled=False):
-            cues = self.cues(features, images, batch, half)
+            cues = self.cues(features, images, batch)
             return self._erm(pixels, cues) if self.mode == "erm" else self._in_context(context, query, cues)
 
     def _in_context(self, context: Tensor, query: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:

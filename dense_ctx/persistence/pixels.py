@@ -114,7 +114,7 @@ def read_mask(mask: Any, size: tuple[int, int] | None = None, name: str = "The m
     if mask.dtype.kind not in "buif":
         raise InputError(f"{name} holds {mask.dtype}; expected whole numbers")
     whole = mask.dtype.kind != "f" or bool((mask == mask.round()).all())
-    return np.asarray(checked_mask(mask, whole, size, name), dtype=np.int64)
+    return np.array(checked_mask(mask, whole, size, name), dtype=np.int64)  # the caller's stays its own
 
 
 def checked_mask(mask: Any, whole: bool, size: tuple[int, int] | None, name: str) -> Any:

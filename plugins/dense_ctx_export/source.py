@@ -14,7 +14,7 @@ from dense_ctx_predict.files import identity
 from dense_ctx_predict.head import output_of
 from dense_ctx_predict.predictor import Predictor
 from dense_ctx_predict.tracking import MaskTracker
-from dense_ctx_probes.knn import pooled
+from dense_ctx_probes.bank import pooled
 from dense_ctx_runtime.facts import Facts, LabelClass
 from dense_ctx_runtime.geometry import Array, Size, step_of
 from dense_ctx_runtime.graph_model import GraphModel
@@ -27,8 +27,8 @@ from dense_ctx.files import json_digest, state_digest
 from dense_ctx.images import ImageLike, load
 from dense_ctx.model import DenseModel
 
-from .graph import CellGraph, FeatureGraph, Graph, ResizedGraph
-from .heads import CellHead, head_of
+from .graph import CellGraph, FeatureGraph, FilterGraph, Graph, ResizedGraph
+from .heads import CellHead, KnnHead, head_of
 from .tracks import KeyGraph, TrackCheck, settings_of
 
 TIE = 2e-5  # between the cosines of the last neighbour that votes and the next: rounding decides which is which
@@ -87,8 +87,11 @@ def source_of(given: DenseModel | InContext | Predictor | MaskTracker, size: Siz
     predictor.model = predictor.context.model = copied
     head = head_of(given.context, given.task)
     if isinstance(head, CellHead):
-        facts = Facts(reads="cells", cells=head.cells, cell_stride=head.stride, **common)
-        return Source(CellGraph(copied, head), facts, _scores(predictor), _ties(copied, head))
+        cells: dict[str, Any] = {"cells": head.cells, "cell_stride": head.stride, "filter_radius": head.radius}
+        facts = Facts(reads="cells", **cells, **common)
+        graph = FilterGraph(copied, head) if head.radius else CellGraph(copied, head)
+        ties = _ties(copied, head) if isinstance(head, KnnHead) else None
+        return Source(graph, facts, _scores(predictor), ties)
     return Source(FeatureGraph(copied, head), Facts(**common), _scores(predictor))
 
 
@@ -138,7 +141,7 @@ def _features(model: DenseModel) -> Callable[[ImageLike], dict[str, Tensor]]:
     return run
 
 
-def _ties(model: DenseModel, head: CellHead) -> Callable[[ImageLike], Tensor]:
+def _ties(model: DenseModel, head: KnnHead) -> Callable[[ImageLike], Tensor]:
     def run(image: ImageLike) -> Tensor:
         with torch.inference_mode():
             pixels = model(image).pixels

@@ -14,7 +14,7 @@ from dense_ctx.errors import InputError, NonFiniteError
 from dense_ctx.persistence.pixels import read_pixels
 
 from .facts import Facts, LabelClass
-from .geometry import Array, Size, cell_axis, padded, resize_axis, step_of
+from .geometry import Array, Size, cell_inputs, padded, resize_axis, step_of
 from .windows import cuts, grid_of, tiles
 
 TRACKS = "This file carries masks from frame to frame: open it with dense_ctx_runtime.OnnxTracker"
@@ -140,10 +140,9 @@ class GraphModel(ABC):
             windows = tiles(grid_of(size, stride), facts.track["size_mask_neighborhood"])
             return inputs | cuts(size, (full[0], full[1]), stride) | windows
         if facts.reads == "cells":
+            whole = (inputs["image"].shape[-2], inputs["image"].shape[-1])
             step = step_of(size, facts.cells, facts.cell_stride)
-            for name, side in zip(("rows", "columns"), size, strict=True):
-                index, shares = cell_axis(side, step)
-                inputs |= {name: index, f"{name}_shares": shares, f"{name}_out": resize_axis(len(index), side)}
+            inputs |= cell_inputs(size, whole, step, facts.filter_radius)
         return inputs
 
     def _check_calibration(self, patches: Array, strict: bool) -> None:

@@ -73,8 +73,8 @@ def source_of(given: DenseModel | InContext | Predictor | MaskTracker, size: Siz
         settings = settings_of(given)
         facts = Facts(task="track", source_digest=state_digest(model.state_dict()), track=settings, **common)
         check = TrackCheck(MaskTracker(copied, stride=given.stride), settings)
-        ties = partial(check.ties, least=TIE)
-        return Source(KeyGraph(copied, given.stride), facts, check.eager, ties, check.written)
+        graph_of_keys = KeyGraph(copied, given.stride)
+        return Source(graph_of_keys, facts, check.eager, partial(check.ties, least=TIE), check.written)
     if isinstance(given, DenseModel):
         facts = Facts(task="features", source_digest=state_digest(model.state_dict()), **common)
         return Source(FeatureGraph(copied), facts, _features(copied))

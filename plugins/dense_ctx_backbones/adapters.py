@@ -72,13 +72,11 @@ def parameter_names(module: nn.Module) -> list[str]:
     from peft.utils.other import ModulesToSaveWrapper
 
     names = []
+    part: Any
     for at, part in module.named_modules():
-        if isinstance(part, BaseTunerLayer):
-            own = [n for n, _ in part.named_parameters() if n.split(".")[0] in part.adapter_layer_names]
-        elif isinstance(part, ModulesToSaveWrapper):
-            own = [n for n, _ in part.named_parameters() if n.startswith("modules_to_save.")]
-        else:
-            continue
+        tuner, saved = isinstance(part, BaseTunerLayer), isinstance(part, ModulesToSaveWrapper)
+        first = part.adapter_layer_names if tuner else ("modules_to_save",) if saved else ()
+        own = [name for name, _ in part.named_parameters() if name.split(".")[0] in first]
         names += [f"{at}.{name}" if at else name for name in own]
     return names
 

@@ -146,7 +146,7 @@ def attach(net: nn.Module, adapters: str | os.PathLike[str] | Mapping[str, Any] 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             inject_adapter_in_model(config, net, adapter_name=name)
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigError(f"{where} does not fit {type(net).__name__}: {' '.join(str(error).split())[:400]}") from None
     if folder is not None:
         _load(net, folder, name)
@@ -170,7 +170,7 @@ def _config(values: Mapping[str, Any], where: str) -> Any:
     """peft's configuration of what `KEYS` name; raises ConfigError for what else would have an effect."""
     import peft
 
-    method = str(getattr(values.get("peft_type"), "value", values.get("peft_type")))
+    method = str(values.get("peft_type")).rpartition(".")[2]  # of peft's enumeration too
     if method not in METHODS:
         raise ConfigError(f"{where}: peft_type is {method!r:.60}; expected one of {', '.join(METHODS)}")
     kind = peft.LoraConfig if method == "LORA" else peft.IA3Config
@@ -204,12 +204,12 @@ def described(net: nn.Module) -> dict[str, Any] | None:
     from peft.utils.other import ModulesToSaveWrapper
 
     layers: dict[str, Any] = {n: part for n, part in net.named_modules() if isinstance(part, BaseTunerLayer)}
-    if not layers:
-        return None
     configs = dict(getattr(net, "peft_config", {}))
+    if not layers or not configs:  # layers without: of `lora:NAME`, which stores them
+        return None
     if len(configs) != 1:
         raise CheckpointError(
-            f"The network has adapters {', '.join(configs) or 'of no name'}; one can be saved: delete or merge others"
+            f"The network has adapters {', '.join(configs)}; one can be saved: delete or merge others"
         )
     ((name, config),) = configs.items()
     if any(layer.merged or layer.disable_adapters or layer.active_adapters != [name] for layer in layers.values()):
@@ -217,7 +217,8 @@ def described(net: nn.Module) -> dict[str, Any] | None:
             f"The adapters {name!r} are merged, switched off or inactive, and would be saved as active: "
             "undo that, or merge them for good, dense_ctx_backbones.adapters.merge_adapters(model)"
         )
-    values = {key: getattr(value, "value", value) for key, value in config.to_dict().items()}
+    values = config.to_dict()
+    values["peft_type"] = str(values["peft_type"]).rpartition(".")[2]
     try:
         _config(values, "The network's adapters")
     except ConfigError as error:

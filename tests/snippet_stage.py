@@ -33,8 +33,8 @@ def lay_out(folder):
         save(folder / f"photos/{index:04d}.jpg", scene(index, SIZE)[0])
     slope = np.linspace(1, 3, SIZE[1], dtype=np.float32)[None].repeat(SIZE[0], 0)
     Image.fromarray((1000 * slope).astype(np.uint16)).save(folder / "room_depth.png")
-    normals = np.zeros((3, *SIZE), np.float32)
-    normals[2] = 1
+    normals = np.zeros((*SIZE, 3), np.float32)
+    normals[..., 2] = 1
     np.save(folder / "room_normals.npy", normals)
     frames = clip(16, (64, 96))
     for path in ("clip.mp4", "clips/bear.mp4"):

@@ -63,7 +63,27 @@ def translated(error: Exception, doing: str) -> DenseCtxError | None:
         ours = FileError
     elif ours is None and isinstance(error, _OF_VALUES) and not isinstance(error, _BUGS):
         ours = InputError
-    return None if ours is None else ours(f"{doing}: {cause_of(error)}. {_ADVICE[ours]}")
+    if ours is None:
+        return None
+    advice = _device_advice(error, doing) if ours is MemoryBudgetError else None
+    return ours(f"{doing}: {cause_of(error)}. {advice or _ADVICE[ours]}")
+
+
+def _device_advice(error: Exception, doing: str) -> str | None:
+    """What to do when an accelerator is out of memory, with the budget that it has; None for the host's memory."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.OutOfMemoryError) or not torch.cuda.is_available():
+        return None
+    if doing == "train":
+        return "Raise accumulate, which computes the same step in smaller parts, or lower batch_size"
+    traceback.clear_frames(error.__traceback__)  # they hold what the failed call had allocated
+    torch.cuda.empty_cache()
+    free, total = (amount / 1e9 for amount in torch.cuda.mem_get_info())
+    return (
+        f"cuda:{torch.cuda.current_device()} has {free:.3g} GB of {total:.3g} free now: "
+        f'max_memory="{0.9 * free:.2g}GB" computes large images in windows that fit; or take smaller images, '
+        "or another device"
+    )
 
 
 def gateway(function: F) -> F:

@@ -42,6 +42,7 @@ class DenseModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
+        decoder.image_mean, decoder.image_std = backbone.mean, backbone.std
         self.model_config = model_config
         self.backbone.requires_grad_(False)
         # channels last in memory: the same values, convolutions up to three times as fast on a CPU. Not on Apple's GPU,

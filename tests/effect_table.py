@@ -54,6 +54,12 @@ SIZES = {
 SMALL = {"dim": 6, "size": (32, 48)}
 LAST = beside(None)  # all maps in place of the last
 DECODERS = {
+    "anyup": {**SIZES, "layer": 0, "width": 16, "heads": 2, "window": 0.0},
+    "featup": {**SIZES, "layer": 0, "norm": False},
+    "jafar": {**SIZES, "layer": 0, "width": 16, "heads": 2},
+    "loftup": {**SIZES, "layer": 0, "heads": 2},
+    "naf": {**SIZES, "layer": 0, "width": 64, "heads": 2, "kernel": 3},
+    "uplift": {**SIZES, "layer": 0, "width": 16, "steps": 2},
     "cnn": {**SIZES, "dim": 6, "width": 32, "heads": 4, "cnn_width": 16, "layers": LAST},
     "dpt": {**SIZES, "dim": 6, "width": 16, "projections": (8, 8), "norm": False, "shortcut": True},
     "linear": {**SIZES, "dim": 6, "layers": LAST},

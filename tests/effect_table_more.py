@@ -113,6 +113,9 @@ FORMATS = {name: {key: READERS[key] for key in keys.split()} for name, keys in {
 }.items()}  # fmt: skip
 CONVERTERS = {name: {"path": Same(f"the checkpoint: {test}"), "backbone": Same(f"for a checkpoint's: {test}")}
               for name, test in (("dip", "test_dip_convert"), ("flowfeat", "test_official"))}  # fmt: skip
+UPSAMPLERS = {"path": Same("the file: test_upsamplers"), "backbone": Same("whose maps it raises: test_upsamplers"),
+              "layer": Same("of the decoder, where it counts: test_a_file_s_layer_is_the_decoder_s")}  # fmt: skip
+CONVERTERS |= dict.fromkeys(("anyup", "featup", "jafar", "loftup", "naf", "uplift"), UPSAMPLERS)
 GIVEN = Same("what is measured: test_measures, test_measures_temporal, test_measures_boundary")
 MEASURES = {
     "temporal_consistency": {

@@ -320,6 +320,7 @@ def outcomes(count, data, tmp_path):
     return kinds
 
 
+@pytest.mark.faults
 @pytest.mark.filterwarnings("ignore")
 def test_a_hundred_wrong_calls(data, tmp_path):
     assert outcomes(100, data, tmp_path)["ours"] > 50, "the calls are hardly wrong"

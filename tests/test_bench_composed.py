@@ -18,6 +18,7 @@ SMALL = ["--size", "32", "48", "--image-size", "64", "96", "--steps", "1", "--ba
          "--heads", "maxa"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a script of sh")
 def test_saved_models_and_their_base_stand_in_one_table(tmp_path):
     dip = train(TrainConfig.from_dict({

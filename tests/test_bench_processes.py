@@ -29,6 +29,7 @@ def numbers(record):
     return {key: value for key, value in record.items() if key not in MAY_DIFFER}
 
 
+@pytest.mark.slow
 def test_processes_share_the_cells_and_find_what_one_finds(tmp_path):
     root = tmp_path / "data"
     tiny_datasets.rgbd(root)

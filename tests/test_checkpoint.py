@@ -339,6 +339,7 @@ for number in range(10**6):
 """
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 def test_a_killed_save_leaves_a_whole_model(tmp_path):
     target = tmp_path / "model"

@@ -47,9 +47,16 @@ def test_backbone_whole(name):
     assert "batch" in check_backbone(name)
 
 
+# small, and with heads that divide the channels of both pyramids
+DECODER_ARGS = {
+    "anyup": {"width": 16}, "jafar": {"width": 16}, "loftup": {"heads": 2}, "naf": {"width": 16, "heads": 2},
+    "uplift": {"width": 16, "steps": 1},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", names("decoder"))
 def test_decoder(name):
-    assert "size" in check_decoder(name)
+    assert "size" in check_decoder(name, args=DECODER_ARGS.get(name))
 
 
 # its scene is no video: what is where has nothing to do with where it was, so that no window may be put around a cell

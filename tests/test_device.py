@@ -1,10 +1,15 @@
 """The policy of devices and processes: what a launcher says, which device a process takes, what is refused."""
 
+import warnings
+
 import pytest
 import torch
 
 from dense_ctx.device import pick_device, processes
-from dense_ctx.errors import InputError
+from dense_ctx.errors import ConfigError, InputError, MemoryBudgetError
+from dense_ctx.gateway import gateway
+from dense_ctx.train.data import reader_count
+from dense_ctx.train.processes import check_alike
 
 SRUN = {
     "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_ID": "4711",
@@ -71,3 +76,85 @@ def test_each_process_takes_its_own_device(launched, monkeypatch):
     for name in ("cuda:4", "cuda:x", "phone"):
         with pytest.raises(InputError, match=f"no device '{name}' here: cpu, cuda:0, cuda:1, cuda:2, cuda:3, or auto"):
             pick_device(name)
+
+
+A100, H100 = "NVIDIA A100", "NVIDIA H100"
+
+
+@pytest.mark.parametrize(
+    ("device", "others", "message"),
+    [
+        ("cuda:0", (H100, "cuda", "bf16"), None),
+        ("cuda:0", (A100, "cuda", "bf16"), "each step waits for the slowest.*process 1: NVIDIA A100"),
+        (
+            "cuda:0",
+            ("Tesla V100", "cuda", "no"),
+            "differently.*process 0: NVIDIA H100, bf16.*V100, no.*set device",
+        ),
+        ("cpu", (H100, "cuda", "bf16"), "compute differently.*process 0: cpu"),
+    ],
+)
+def test_processes_with_other_cards(launched, monkeypatch, device, others, message):
+    launched(RANK="0", WORLD_SIZE="2")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
+
+    def gather(cards, own):
+        cards[:] = [own, others]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    if message is None or "slowest" in message:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            check_alike(device, "bf16")
+        assert len(said) == (message is not None)
+        if message:
+            with pytest.warns(UserWarning, match=message):
+                check_alike(device, "bf16")
+    else:
+        with pytest.raises(ConfigError, match=message):
+            check_alike(device, "bf16")
+    launched()
+    check_alike(device, "bf16")  # one process asks nobody
+
+
+def test_a_device_out_of_memory_says_the_budget_that_it_has(monkeypatch):
+    free = {"bytes": 1e9}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(free["bytes"]), int(80e9)))
+
+    class Held:
+        def __del__(self):
+            free["bytes"] = 40e9
+
+    def forward():
+        held = Held()
+        raise torch.OutOfMemoryError(f"CUDA out of memory {held is None}")
+
+    with pytest.raises(MemoryBudgetError, match=r'cuda:1 has 40 GB of 80 free now: max_memory="36GB"'):
+        gateway(forward)()
+
+    def train():
+        return forward()
+
+    train.__qualname__ = "train"
+    with pytest.raises(MemoryBudgetError, match="Raise accumulate"):
+        gateway(train)()
+
+
+@pytest.mark.parametrize(
+    ("device", "system", "cores", "processes_here", "readers"),
+    [
+        ("cpu", "linux", 16, 1, 0),
+        ("cuda:0", "linux", 16, 1, 8),
+        ("cuda:0", "linux", 16, 4, 3),
+        ("cuda:1", "linux", 2, 2, 1),
+        ("cuda:0", "win32", 16, 1, 0),
+        ("mps", "darwin", 8, 1, 0),
+    ],
+)
+def test_workers_are_of_the_machine(monkeypatch, device, system, cores, processes_here, readers):
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes_here))
+    assert reader_count(torch.device(device)) == readers

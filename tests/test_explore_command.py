@@ -23,6 +23,7 @@ def stroke(number, x=5.0):
             "radius": 1}  # fmt: skip
 
 
+@pytest.mark.faults
 def test_a_kill_loses_no_stroke_that_was_answered(tmp_path):
     """Strokes are sent as a page sends them; whatever the kill cuts off is sent again to the next server."""
     photos(tmp_path / "photos")

@@ -177,6 +177,7 @@ def test_flow_by_function_array_per_pair_and_mapping_agree():
     assert len(calls) == 4
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip():
     maps, images = weakref.WeakSet(), weakref.WeakSet()  # storages that are alive
     most = [0, 0]

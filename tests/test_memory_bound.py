@@ -77,6 +77,7 @@ def check(seed):
     return result is not None
 
 
+@pytest.mark.slow
 def test_the_bound_holds():
     assert sum(check(seed) for seed in range(4)) > 0
 

@@ -72,6 +72,7 @@ def test_the_verbs_open_a_backbone_so(tmp_path):
     assert torch.equal(plain(image).pixels, placed(image).pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are counted on Linux with glibc")
 def test_host_memory_holds_the_weights_once_in_their_type(tmp_path):
     file = vit_file(tmp_path / "vit.safetensors", 8, 512, torch.bfloat16)  # 25 million parameters

@@ -307,6 +307,7 @@ def test_threads_share_one_registry(site):
     assert len({id(registry) for registry in found}) == 1
 
 
+@pytest.mark.slow
 def test_every_broken_plugin_at_once_in_a_real_installation(tmp_path):
     """pip installs the good one and a broken one; the others lie beside; one process lists and uses them."""
     sources = tmp_path / "sources"

@@ -159,6 +159,7 @@ def test_a_full_disk_is_not_the_photos_fault(room, capsys, monkeypatch):
     assert "error: Cannot write the picture" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_files(room, tmp_path, capsys):
     (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
     assert predict("--out", "one", "--classes", "1=disc") == 1
@@ -294,6 +295,7 @@ def test_examples_or_a_head_are_needed(room, capsys):
     assert "Nothing to do: give --query PATH ..., or --save DIR" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_hundreds_of_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(photo(tmp_path / "a.png")).save("m.png")

@@ -144,6 +144,7 @@ def test_an_example_too_large_to_be_read_whole_is_refused(fields, monkeypatch):
         rasters.Rasters().example(rasters.Path("a.tif"))
 
 
+@pytest.mark.slow
 def test_workers_write_the_same(fields, tmp_path):
     scene(tmp_path / "scenes" / "two.tif", land(120, 140, 2)[0])
     assert predict("--out", "one") == 0

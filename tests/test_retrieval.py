@@ -329,7 +329,7 @@ def test_a_bank_in_files_is_the_bank_in_memory(tmp_path, memory, dtype):
     assert not list((tmp_path / "bank").iterdir())
 
 
-@pytest.mark.parametrize("engine", ["ivf", "ivfpq"])
+@pytest.mark.parametrize("engine", ["ivf", pytest.param("ivfpq", marks=pytest.mark.slow)])
 def test_an_approximate_index_says_how_much_it_finds(engine):
     draw = torch.Generator().manual_seed(0)
     centres = torch.randn(40, 16, generator=draw)

@@ -143,6 +143,7 @@ def test_the_default_model(capsys):
     assert parser.parse_args(["serve"]).port == 8000
 
 
+@pytest.mark.slow
 def test_a_large_image_is_tiled_by_default(tmp_path):
     """Within less memory than the whole image takes, and refused where the words say so."""
     folder = photos(tmp_path / "photos", 2)

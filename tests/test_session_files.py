@@ -318,6 +318,7 @@ print(strokes)
 """
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no such limit here")
 def test_a_full_disk_loses_nothing(photos, tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL, photos, tmp_path / "work"], capture_output=True, text=True)
@@ -497,6 +498,7 @@ def test_exported_labels_read_back(photos, tmp_path, form):
         assert list(registry().create("label-format", "auto").open(one, images=photos).images) == ["day1/1.png"]
 
 
+@pytest.mark.slow
 def test_the_example_writes_masks_of_a_folder(photos, tmp_path):
     script = Path(__file__).parents[1] / "examples" / "strokes.py"
     done = subprocess.run([sys.executable, script, photos, tmp_path / "masks"], capture_output=True, text=True)

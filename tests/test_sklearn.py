@@ -410,6 +410,7 @@ def test_names_of_a_table_s_columns():
         classifier.predict(table[["green", "blue", "red"]])
 
 
+@pytest.mark.slow
 def test_the_page_s_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "sklearn.md").read_text(encoding="utf-8")

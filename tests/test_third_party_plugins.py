@@ -34,6 +34,7 @@ def clips(tmp_path_factory):
 # ---------------------------------------------------------------------- LILA and DIP
 
 
+@pytest.mark.slow
 def test_lila_initialises_trains_and_centres_its_decoder(site, clips, tmp_path):
     out = tmp_path / "run"
     status, _, error = site.run("train", lila(out, clips, "stranger-mix", start=4, centre=4))

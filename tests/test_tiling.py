@@ -108,6 +108,7 @@ def test_small_images_are_not_tiled(model):
     assert small.pixels.shape == (1, 24, 50, 38)
 
 
+@pytest.mark.slow
 def test_batch_and_channels_are_counted(model):
     one = plan(model, (700, 380), "350MB", model.dim)
     assert len(one) < len(plan(model, (700, 380), "350MB", model.dim, batch=2))

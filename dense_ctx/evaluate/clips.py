@@ -14,6 +14,7 @@ from ..errors import ConfigError, InputError, about
 from ..images import load, nearest, resized
 from ..interfaces import Probe, Size
 from ..numerics import require_finite
+from ..progress import ahead
 from .job import Job, Totals, make_probe
 from .samples import extract, model_size
 
@@ -64,8 +65,8 @@ class VideoEvaluation:
         metrics = self.job.metrics(self.clips.classes)
         first_size: Size = (0, 0)
         middle = len(clip.frames) // 2
-        for number, (path, mask_path) in enumerate(zip(clip.frames, clip.masks, strict=True)):
-            image, mask = self._read(clip, number, path, mask_path)
+        pairs = ahead(lambda number: self._read(clip, number), range(len(clip.frames)))
+        for number, (path, (image, mask)) in enumerate(zip(clip.frames, pairs, strict=True)):
             height, width = image.shape[1:]
             if number == 0:
                 first_size = (height, width)
@@ -97,7 +98,8 @@ class VideoEvaluation:
             yield
         self.job.write(clip.name, metrics, {clip.name: self.job.headlines(metrics)})
 
-    def _read(self, clip: Clip, number: int, path: Path, mask_path: Path | None) -> tuple[Tensor, Tensor]:
+    def _read(self, clip: Clip, number: int) -> tuple[Tensor, Tensor]:
+        path, mask_path = clip.frames[number], clip.masks[number]
         if mask_path is None:
             raise InputError(f"{clip.name}: frame {number} has no mask")
         with about(f"{clip.name}, frame {number}"):

@@ -26,12 +26,16 @@ class Decoder(nn.Module, ABC):
         fresh: whether it has its initial random weights, so that training may initialise them from data. False from
             the first training step on, and after `load_state_dict` of it or of a model that contains it. During the
             setup of a resumed run: its value when the run began.
+        image_mean, image_std: per-channel normalisation of the images that `forward` gets, the backbone's; outside of a
+            DenseModel ImageNet's.
     """
 
     dim: int
     layers: tuple[int, ...] | None = None
     file_args: ClassVar[Mapping[str, Any] | None] = None  # as Backbone's
     fresh: bool = True
+    image_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def _load_from_state_dict(self, *args: Any) -> None:  # torch calls it for each module that loads, children too
         super()._load_from_state_dict(*args)

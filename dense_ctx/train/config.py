@@ -105,7 +105,8 @@ class TrainConfig:
     device: on which everything is computed; "auto": the best there is, of several processes each its own.
     mixed_precision: of the networks. "no": float32; "tf32": float32 with a GPU's TF32 products; "bf16", "fp16":
         autocast; "auto": bf16 where the device computes in it, else float32.
-    workers: processes that read data, for each process that trains.
+    workers: processes that read data, for each process that trains; None: as many as its share of the cores beside an
+        accelerator, at most 8, and none on the CPU, whose cores the networks need.
     resume: "auto": go on from the newest state in `out`; "never": `out` must hold none; or the folder of a state.
     wait: for the end of another run in `out`, which is refused otherwise.
     log: a line in log.jsonl every so many steps.
@@ -125,7 +126,7 @@ class TrainConfig:
     clip_norm: float | None = 1.0
     device: str = "auto"
     mixed_precision: Literal["no", "tf32", "bf16", "fp16", "auto"] = "no"
-    workers: int = 0
+    workers: int | None = None
     seed: int = 0
     validate: Validate = field(default_factory=Validate)
     save: Save = field(default_factory=Save)
@@ -149,7 +150,7 @@ class TrainConfig:
             "schedule.floor": (self.schedule.floor, 0),
             "average.start": (self.average.start, 0),
             "average.momentum": (self.average.momentum, 0),
-            "workers": (self.workers, 0),
+            "workers": (self.workers or 0, 0),
             "seed": (self.seed, 0),
             "optimizer.weight_decay": (self.optimizer.weight_decay or 0, 0),
         }

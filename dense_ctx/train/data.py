@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -148,13 +150,23 @@ def count(dataset: Any) -> int:
     return samples
 
 
-def loader(dataset: Any, objective: Objective, order: Order, seed: int, workers: int, pin: bool) -> DataLoader[Any]:
-    """A loader of (indices, batch) in the given order."""
+def reader_count(device: torch.device) -> int:
+    """Worker processes beside one that trains on `device`: its share of the cores, less one, at most 8; 0 on a CPU."""
+    if device.type == "cpu" or sys.platform != "linux":  # elsewhere a script would be run again in each worker
+        return 0
+    return max(1, min(8, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+
+
+def loader(
+    dataset: Any, objective: Objective, order: Order, seed: int, workers: int | None, device: torch.device
+) -> DataLoader[Any]:
+    """A loader of (indices, batch) in the given order, for a step on `device`; see `TrainConfig.workers`."""
+    workers = reader_count(device) if workers is None else workers
     return DataLoader(
         Samples(dataset, seed),
         batch_sampler=order,
         collate_fn=_Collate(objective),
         num_workers=workers,
-        pin_memory=pin,
+        pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_signals if workers else None,
     )

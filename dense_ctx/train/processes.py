@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -44,6 +45,7 @@ def prepare_accelerator(config: TrainConfig) -> tuple[Any, TrainConfig]:
         precision = "bf16" if fast and (cuda or device == "cpu") else "no"
     _check_variables(precision, config.accumulate)
     join_group(device)
+    check_alike(device, precision)
     # what an earlier run of this process, or anyone in it, has left
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
@@ -61,6 +63,24 @@ def prepare_accelerator(config: TrainConfig) -> tuple[Any, TrainConfig]:
     if precision == "fp16" and accelerator.scaler is None:
         raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {accelerator.device.type}; use bf16, or no")
     return accelerator, replace(config, mixed_precision=precision)
+
+
+def check_alike(device: str, precision: str) -> None:
+    """Compare the processes' devices: another kind or precision is refused, another card is a warning.
+
+    Raises:
+        ConfigError: processes compute on devices of different kinds, or "auto" gives them different precisions.
+    """
+    own = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    cards: list[Any] = [(own, device.partition(":")[0], precision)]
+    if processes()[1] > 1:
+        cards *= processes()[1]
+        torch.distributed.all_gather_object(cards, cards[0])
+    if len(set(cards)) > 1:
+        listed = "; ".join(f"process {rank}: {card}, {arithmetic}" for rank, (card, _, arithmetic) in enumerate(cards))
+        if len({card[1:] for card in cards}) > 1:
+            raise ConfigError(f"The processes would compute differently ({listed}): set device, and mixed_precision")
+        warnings.warn(f"The processes have different cards; each step waits for the slowest ({listed})", stacklevel=3)
 
 
 def _check_variables(precision: str, accumulate: int) -> None:

@@ -183,10 +183,8 @@ def open_run(
     fresh = model.decoder.fresh
     step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
     frozen = state.frozen_digest(step)
-    pin = accelerator.device.type == "cuda"
-    batches = loader(
-        dataset, objective, order.between(start, cast(int, config.steps)), config.seed, config.workers, pin
-    )
+    todo = order.between(start, cast(int, config.steps))
+    batches = loader(dataset, objective, todo, config.seed, config.workers, accelerator.device)
     config, adamw = _optimizer(config if meta is None else config.filled(meta.config), config.optimizer, step)
     step.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(step, adamw)

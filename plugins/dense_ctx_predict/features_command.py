@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 from dense_ctx.commands.arguments import add_model_argument, model_of, progress, refuse
 from dense_ctx.commands.base import Command
@@ -37,6 +40,7 @@ class Features(Command):
         from dense_ctx.errors import FileError, InputError
         from dense_ctx.files import new_file, write_tensors
         from dense_ctx.numerics import require_finite
+        from dense_ctx.progress import ahead
 
         from .feature_files import write_features
         from .pca import pca_pictures
@@ -55,13 +59,14 @@ class Features(Command):
         model = model_of(args)
         stems: set[str] = set()
         maps, names = [], []
-        for path in progress(args.images, len(args.images), "features"):
+        # with --npy it is read in tiles
+        pixels: Iterator[Any] = repeat(None) if args.npy else ahead(images.load, args.images)
+        for path, image in zip(progress(args.images, len(args.images), "features"), pixels, strict=False):
             name = _unique_stem(path, stems)
             if args.npy:
                 file = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
                 print(f"{path} -> {file}")
                 continue
-            image = images.load(path)
             height, width = image.shape[1:]
             size = (max(1, round(height * args.scale)), max(1, round(width * args.scale)))
             with torch.inference_mode():

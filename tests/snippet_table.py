@@ -15,7 +15,7 @@ HOURS = "hours, and data sets that are not here"
 
 # (page, first words): why the block is only checked, that is parsed or compiled and every name in it looked up
 STATIC = {
-    ("README.md", "pip install dense-ctx "): SERVER,
+    ("README.md", 'pip install "dense-ctx[explore]"'): SERVER,
     ("README.md", 'pip install -e ".[test]"'): SUITE,
     ("CONTRIBUTING.md", "cp -r"): TEMPLATE,
     ("CONTRIBUTING.md", "from dense_ctx import hookimpl"): TEMPLATE,

@@ -47,6 +47,7 @@ STATIC = {
     ("docs/tools.md", "export TOKEN"): TOOL,
     ("docs/tools.md", 'pip install "x-any'): TOOL,
     ("docs/backbones.md", "dense-ctx train lila-on-dip"): HOURS,
+    ("docs/decoders.md", "dense-ctx convert anyup"): "a file that is not here: tests/test_upsamplers.py",
     ("docs/dip.md", "dense-ctx pseudo-label"): HOURS,
     ("docs/evaluation.md", "dense-ctx evaluate dinov2-reg-b14"): HOURS,
     ("docs/evaluation.md", "dense-ctx text"): HOURS,

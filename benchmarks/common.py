@@ -20,6 +20,7 @@ def parse(parser: argparse.ArgumentParser, words: list[str] | None = None, **qui
     parser.add_argument(
         "--quick", action="store_true", help="tiny inputs, in seconds: that it runs and its sides agree, no figures"
     )
+    words = sys.argv[1:] if words is None else words  # a VerbParser does not look there itself
     args = parser.parse_args(words)
     if args.quick:
         parser.set_defaults(**quick)

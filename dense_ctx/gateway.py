@@ -54,6 +54,8 @@ _OF_VALUES = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  #
 def translated(error: Exception, doing: str) -> DenseCtxError | None:
     """The equivalent DenseCtxError; None for what looks like a bug of the library itself."""
     kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
+    if any(name == "TorchDynamoException" for _, name in kinds):
+        return ConfigError(f"{doing}: the compiler failed: {cause_of(error)}. Leave compile out")
     ours = next((_LIBRARIES[module] for module, _ in kinds if module in _LIBRARIES), None)
     if isinstance(error, MemoryError) or any(name == "OutOfMemoryError" for _, name in kinds):
         ours = MemoryBudgetError

@@ -53,10 +53,7 @@ def check_batch(images: Tensor) -> Tensor:
         images = images.float() / (255 if images.dtype == torch.uint8 else 65535)
     elif not images.is_floating_point():
         raise InputError(f"An image tensor is uint8, uint16 or float in [0, 1]; got {images.dtype}")
-    elif not (
-        torch.compiler.is_compiling()  # a graph cannot depend on values
-        or holds((ends := torch.aminmax(images.detach())).min.ge(-1e-3) & ends.max.le(1 + 1e-3))  # NaN is neither
-    ):
+    elif not holds((ends := torch.aminmax(images.detach())).min.ge(-1e-3) & ends.max.le(1 + 1e-3)):  # NaN is neither
         pixels.check_range(*map(float, ends))
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 

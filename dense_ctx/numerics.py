@@ -33,10 +33,15 @@ def assuming() -> Iterator[list[Tensor]]:
         _assumed.reset(token)
 
 
-def holds(condition: Tensor) -> bool:
-    """Whether a condition, bool [], is true; within `assuming` an accelerator's is taken to be."""
-    conditions = _assumed.get()
-    if conditions is None or condition.device.type == "cpu":
+def holds(condition: Tensor, late: bool = False) -> bool:
+    """Whether a condition, bool [], is true; within `assuming` an accelerator's is taken to be, `late` a CPU's too.
+
+    In a graph that is compiled every condition is taken to be true, and is only within `assuming` looked at later.
+    """
+    conditions, late = _assumed.get(), late or torch.compiler.is_compiling()
+    if conditions is None:
+        return torch.compiler.is_compiling() or bool(condition)
+    if condition.device.type == "cpu" and not late:
         return bool(condition)
     conditions.append(condition)
     return True

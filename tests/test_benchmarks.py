@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 # a module that others import has no main
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8"))
 ARGUMENTS = {  # beside --quick: MODEL a saved model, CLIPS and DATA made data, OUT an empty folder
+    "adapt.py": ["CLIPS", "DATA/davis2016", "--out", "OUT"],
     "bundle.py": ["MODEL", "OUT/bundle", "--command", "train", "--data", "made clips"],
     "composed.py": ["DATA", "--out", "OUT", "--seeds", "0"],
     "dip.py": ["DATA", "--out", "OUT", "batch_size=2"],
@@ -21,6 +22,7 @@ ARGUMENTS = {  # beside --quick: MODEL a saved model, CLIPS and DATA made data, 
     "export_int8.py": ["DATA"],
     "fewshot.py": ["DATA"],
     "lila.py": ["CLIPS", "DATA", "--out", "OUT", "objective.args.start=8"],
+    "lila_limits.py": ["DATA/davis2016", "--runs", "OUT/none", "--out", "OUT"],
     "lila_pictures.py": ["lila-lite0", "CLIPS", "--out", "OUT"],
     "maxa_floor.py": ["DATA"],
     "maxa_tasks.py": ["DATA", "--out", "OUT"],

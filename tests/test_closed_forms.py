@@ -7,7 +7,7 @@ import pytest
 import torch
 from dense_ctx_dip import ncut, ncut_batch
 from dense_ctx_dip.projector import Projector
-from dense_ctx_dip.soft_labels import compact, soft_predict
+from dense_ctx_dip.soft_labels import classes_in, compact, soft_predict
 from dense_ctx_lila.pamr import affinity as neighbours
 from dense_ctx_lila.ridge import ridge_fit
 from dense_ctx_maxa import attention
@@ -179,11 +179,14 @@ def test_the_projector_is_its_layers_in_double_precision_where_its_norm_hardly_v
 
 
 def test_classes_are_numbered_without_the_ignored():
-    (first, second), present = compact(torch.tensor([[-1, 7], [3, 3]]), torch.tensor([[9, -1], [-1, 7]]))
+    labels = torch.tensor([[-1, 7], [3, 3]]), torch.tensor([[9, -1], [-1, 7]])
+    present = classes_in(*labels)
     assert present.tolist() == [3, 7, 9]
+    first, second = compact(*labels, present=present)
     assert (first.tolist(), second.tolist()) == ([[-1, 1], [0, 0]], [[2, -1], [-1, 1]])
-    (nothing,), present = compact(torch.full((1, 2), -1))
-    assert (nothing.tolist(), len(present)) == ([[-1, -1]], 0)
+    none = torch.full((1, 2), -1)
+    assert classes_in(none).tolist() == []
+    assert compact(none, present=classes_in(none))[0].tolist() == [[-1, -1]]
 
 
 @pytest.mark.parametrize("temperature", [0.03, 0.07, 1.0])

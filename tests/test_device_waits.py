@@ -170,7 +170,7 @@ def test_what_is_refused_late_names_step_and_samples(tmp_path, plugin, poison, c
 def test_classes_that_a_batch_forgets_are_refused():
     from dense_ctx_dip.soft_labels import compact
 
-    (labels,), _ = compact(torch.tensor([[3, -1], [7, 3]]), present=torch.tensor([3, 7]))
+    (labels,) = compact(torch.tensor([[3, -1], [7, 3]]), present=torch.tensor([3, 7]))
     assert labels.tolist() == [[0, -1], [1, 0]]
     for present in ([3], [7], []):
         with pytest.raises(InputError, match="its labels hold others"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from dense_ctx_dip.distributed import draw_distractors
 from dense_ctx_dip.projector import Projector
-from dense_ctx_dip.soft_labels import blocks_of, compact, label_counts, prediction_loss, soft_predict
+from dense_ctx_dip.soft_labels import blocks_of, classes_in, compact, label_counts, prediction_loss, soft_predict
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
@@ -110,7 +110,8 @@ def test_losses_are_the_pixelwise_ones(kind):
 def test_leaving_out_absent_classes_changes_nothing(kind):
     queries, keys, labels, support = random_case()
     sparse = labels * 100 + 7  # 7, 107 ... of 1000 classes
-    (known, wanted), present = compact(sparse[0], sparse[1])
+    present = classes_in(sparse[0], sparse[1])
+    known, wanted = compact(sparse[0], sparse[1], present=present)
     assert torch.equal(present[known], sparse[0])
     for few, many in ((known, sparse[0]), (wanted, sparse[1])):
         assert int(few.max()) < 6 < int(many.max())

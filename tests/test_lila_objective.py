@@ -235,14 +235,47 @@ def test_in_the_end_features_are_centred_and_nothing_else_is_changed(clips, norm
     assert after.mean((0, 2, 3)).norm() < 0.2 * before.mean((0, 2, 3)).norm()
 
 
-@pytest.mark.parametrize(("centre", "opened"), [(0, False), (6, True)])
-def test_features_stay_where_nobody_asks_or_the_model_was_opened(clips, centre, opened):
-    objective, model = LilaObjective(**ARGS, centre=centre), dpt()
-    model.decoder.fresh = not opened
-    objective.setup(model, objective.dataset(clips), fresh=model.decoder.fresh)
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_mean_of_the_features_stays_where_nobody_asks(clips, fresh):
+    objective, model = LilaObjective(**ARGS, centre=0), dpt()
+    model.decoder.fresh = fresh
+    objective.setup(model, objective.dataset(clips), fresh=fresh)
     before = model.decoder.norm.bias.clone()
     objective.finish(model)
     assert torch.equal(before, model.decoder.norm.bias)
+
+
+def moved(backbone, decoder):
+    """As by a training: other features, of another mean."""
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in [*backbone, *decoder.parameters()]:
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=draw))
+    decoder.shift(torch.full((decoder.dim,), 3.0))
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_decoder_that_was_trained_before_keeps_the_mean_of_its_features(clips, adapters):
+    """Of the model as it was opened, its backbone's adapters too."""
+    objective, model = LilaObjective(**ARGS, cues=["flow:dis"], centre=64), dpt()
+    model.decoder.shift(torch.tensor([1.0, -2, 3, -4, 5, -6]))
+    model.decoder.fresh = False
+    weights = [next(model.backbone.parameters())] if adapters else []
+    model.backbone.adapters = lambda: [name for name, p in model.backbone.named_parameters() if p in set(weights)]
+    data = objective.dataset(clips)
+    crops = torch.stack([data[i]["context"] for i in range(len(data))])
+
+    def mean():
+        with torch.no_grad():
+            return model(crops, size=(8, 8)).pixels.mean((0, 2, 3))
+
+    opened = mean()
+    objective.setup(model, data, fresh=False)
+    moved(weights, model.decoder)
+    trained = mean()
+    objective.finish(model)
+    assert (trained - opened).norm() > 5
+    torch.testing.assert_close(mean(), opened, atol=1e-4, rtol=0)  # 64 crops are all that there are
 
 
 def test_a_decoder_that_cannot_be_centred_is_named(clips):

@@ -76,11 +76,8 @@ def typed(cls: type[T], data: Any, where: str, path: str = "") -> T:
     unknown = sorted(str(key) for key in data if key not in names)
     if unknown:
         raise ConfigError(f"{at}: {unknown_keys(unknown, names)}")
-    missing = [
-        item.name
-        for item in items
-        if item.name not in data and item.default is MISSING and item.default_factory is MISSING
-    ]
+    required = [item.name for item in items if item.default is MISSING and item.default_factory is MISSING]
+    missing = [name for name in required if name not in data]
     if missing:
         raise ConfigError(f"{at}: missing key(s) {', '.join(missing)}")
     hints, prefix = get_type_hints(cls), f"{path}." if path else ""

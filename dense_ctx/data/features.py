@@ -71,9 +71,7 @@ class FeatureCache:
         self._shapes: dict[str, list[int]] = stored["tensors"]
         done = sum(count for name, count in _shards(self._count).items() if self._cache.path(name).exists())
         if done < self._count:
-            raise FileError(
-                f"The feature cache {folder} has {done} of {self._count} images; make it again to finish it"
-            )
+            raise FileError(f"The feature cache {folder} has {done} of {self._count} images; finish it: make it again")
 
     def __len__(self) -> int:
         return self._count

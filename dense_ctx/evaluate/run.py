@@ -112,13 +112,9 @@ def evaluate(
         "files": {**_files(spec), **{f"support, seed {seed}": _names_digest(names) for seed, names in lists.items()}},
     }
     identity = {
-        "format": FORMAT,
-        "protocol": spec.resolved_id,
-        "protocol_digest": spec.digest(),
-        "model_digest": described["digest"],
-        "data": about,
-        "seeds": list(seeds),
-    }
+        "format": FORMAT, "protocol": spec.resolved_id, "protocol_digest": spec.digest(),
+        "model_digest": described["digest"], "data": about, "seeds": list(seeds),
+    }  # fmt: skip
     rank, world = processes()
     folder = RunFolder(Path(out), identity, rank, world, wait_for_everyone)
     bar = progress if progress is not None and rank == 0 else lambda items, *_: items

@@ -59,8 +59,8 @@ class EpochDataset(Dataset[Any], ABC):
 class Objective(nn.Module, ABC):
     """A training objective. It may own parameters (a projector), which are not part of the published model.
 
-    The order of calls is `dataset`, `check`, `setup` once, then `forward` and `after_step` for each step, `finish`
-    once. Weights are opened after `dataset`: missing data is noticed before.
+    The order of calls is `dataset`, `check`, `setup` once, then `prepare`, `forward` and `after_step` for each step,
+    `finish` once. Weights are opened after `dataset`: missing data is noticed before.
 
     Attributes set by the subclass:
         optimizer: default "lr" and "weight_decay", for training configurations that leave them open.
@@ -106,12 +106,8 @@ class Objective(nn.Module, ABC):
         adapters = [p for name, p in model.backbone.named_parameters() if name in names]
         for parameter in adapters:
             parameter.requires_grad_(True)
-        parts = [
-            [p for p in model.decoder.parameters() if p.requires_grad],
-            adapters,
-            [p for p in self.parameters() if p.requires_grad],
-        ]
-        return [{"params": parameters} for parameters in parts if parameters]
+        decoder, own = ([p for p in part.parameters() if p.requires_grad] for part in (model.decoder, self))
+        return [{"params": parameters} for parameters in (decoder, adapters, own) if parameters]
 
     def weight(self, batch: Batch) -> Tensor | float | None:
         """How many things the loss of a batch, as `collate` gave it, is a mean over: known pixels, not images.
@@ -121,9 +117,19 @@ class Objective(nn.Module, ABC):
         """
         return None
 
+    def prepare(self, model: DenseModel, batch: Batch) -> Batch:
+        """What the host, or another network, makes of a batch: outside of what a training compiles. Default: nothing.
+
+        `forward` calls it too, so that a batch that is prepared must stay as it is.
+        """
+        return batch
+
     @abstractmethod
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
-        """Compute the losses of one batch. NaN in it is a fault of the data, but for unknown values of "target"."""
+        """Compute the losses of one batch. NaN in it is a fault of the data, but for unknown values of "target".
+
+        As one graph may be compiled of it, no shape depends on values, nor a branch, but for `numerics.holds`.
+        """
 
     def after_step(self, model: DenseModel, step: int) -> None:
         """Run after each optimiser step (EMA teachers). Default: nothing."""

@@ -35,9 +35,7 @@ class Identity:
             FileError: the folder holds something else, or the settings cannot be read or were changed.
         """
         folder = self.path.parent
-        in_use = folder.is_file() or (
-            folder.is_dir() and any(not item.name.startswith(".") for item in folder.iterdir())
-        )
+        in_use = folder.is_file() or (folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()))
         if not self.path.exists():  # after the listing: another process may have written it in between
             if in_use:
                 raise FileError(f"{folder} exists and holds no {self.what}; choose another folder")
@@ -99,13 +97,9 @@ def differences(stored: Any, settings: Any) -> list[str]:
 
 def _differences(stored: Any, value: Any, path: str) -> list[str]:
     if isinstance(stored, dict) and isinstance(value, dict):
-        return [
-            text
-            for key in dict.fromkeys([*value, *stored])
-            for text in _differences(
-                stored.get(key, _ABSENT), value.get(key, _ABSENT), f"{path}.{key}" if path else key
-            )
-        ]
+        prefix, keys = f"{path}." if path else "", dict.fromkeys([*value, *stored])
+        pairs = ((stored.get(key, _ABSENT), value.get(key, _ABSENT), prefix + key) for key in keys)
+        return [text for pair in pairs for text in _differences(*pair)]
     if stored == value:
         return []
     one, two = ("nothing" if item is _ABSENT else repr(item) for item in (stored, value))

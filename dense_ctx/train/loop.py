@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -66,13 +67,15 @@ def train(
         run = open_run(config, model, objective, dataset, until)
         check = validator(config, validate, run)
         batches = iter(run.loader)
-        try:
-            with Signals() as signals, run.log() as log:
-                _loop(run, batches, log, signals, check)
-        finally:
-            # else the interpreter waits at exit for workers that are still prefetching
-            getattr(batches, "_shutdown_workers", lambda: None)()
-        return run.publish()
+        with run.callbacks.around(run.step.model, run.out / "model"):
+            try:
+                log = Log(run.out, run.start, run.steps, config.batch_size, run.active)
+                with Signals() as signals, closing(log):
+                    _loop(run, batches, log, signals, check)
+            finally:
+                # else the interpreter waits at exit for workers that are still prefetching
+                getattr(batches, "_shutdown_workers", lambda: None)()
+            return run.publish()
 
 
 def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: Validator | None) -> None:
@@ -81,9 +84,7 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
     run.step.train()
     for step in range(run.start + 1, run.steps + 1):
         lr = run.set_lr(step - 1)
-        parts = [
-            (_names(batch, indices), batch) for indices, batch in (next(batches) for _ in range(config.accumulate))
-        ]
+        parts = [(_names(batch, ids), batch) for ids, batch in (next(batches) for _ in range(config.accumulate))]
         losses, finite, norm, stopped = _gradients(run, parts, step, signals.received)
         bad, overflow = (None, False) if math.isfinite(norm) else _culprit(run)
         # float16: when the loss scale is too large, the optimizer skips the step and lowers the scale
@@ -103,11 +104,15 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         run.averaged.update(step)
         run.seconds = before + time.monotonic() - began
         log.advance(step, losses["loss"])
+        seconds = round(run.seconds, 3)
+        run.callbacks("training_step", step, values={**losses, "lr": lr, "grad_norm": norm, "seconds": seconds})
         if step % config.log == 0 or step == run.steps:
             log.write({**_row(run, step, losses, lr, norm), **({"skipped": True} if scaled else {})})
         last = step == run.steps
         if check is not None and (step % config.validate.every == 0 or last):
-            log.write({"step": step, "validation": check(step), "seconds": round(run.seconds, 3)})
+            scores = check(step)
+            log.write({"step": step, "validation": scores, "seconds": seconds})
+            run.callbacks("training_evaluation", step, model=run.step.model, scores=scores)
             run.step.train()
         if run.accelerator.num_processes == 1:  # several stop at the step before which all knew of the signal
             stopped = signals.received
@@ -131,6 +136,7 @@ def _gradients(
         the gradient; the signal that a process received, or 0.
     """
     accelerator, rows = run.accelerator, [[0.0]]
+    run.step.compiled = run.config.compile
     for late in (True, False) if accelerator.scaler is None else (False,):  # which unscales gradients once a step
         with assuming() if late else nullcontext(list[Tensor]()) as conditions:
             losses, totals = _backward(run, parts, step)
@@ -141,8 +147,11 @@ def _gradients(
         held = torch.stack(conditions).all() if conditions else values.new_ones(())
         values = torch.cat([values, held[None].float(), values.new_full((1,), signal)])
         rows = (accelerator.gather(values[None]) if accelerator.num_processes > 1 else values[None]).tolist()
-        if all(row[-2] for row in rows):  # else once more: what was assumed is now looked at where it matters
+        if all(row[-2] for row in rows):
             break
+        if run.step.compiled:
+            warnings.warn("compile: what its graph assumes of values does not hold: a step is done again", stacklevel=2)
+        run.step.compiled = False  # once more: what was assumed is now looked at where it matters
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     finite = [[math.isfinite(total) for total in row[: len(parts)]] for row in rows]
     return dict(zip(names, means[len(parts) :], strict=False)), finite, means[-3], int(max(row[-1] for row in rows))
@@ -260,11 +269,5 @@ def _fault(run: Run, step: int, what: str, causes: list[tuple[int, str]], sample
 def _row(run: Run, step: int, losses: Mapping[str, float], lr: float, norm: float) -> dict[str, Any]:
     finite = {name: value if math.isfinite(value) else None for name, value in losses.items()}
     first, last = finite.pop("loss"), norm if math.isfinite(norm) else None
-    return {
-        "step": step,
-        "loss": first,
-        "losses": finite,
-        "lr": lr,
-        "grad_norm": last,
-        "seconds": round(run.seconds, 3),
-    }
+    row = {"step": step, "loss": first, "losses": finite, "lr": lr, "grad_norm": last}
+    return {**row, "seconds": round(run.seconds, 3)}

@@ -24,13 +24,11 @@ from ..persistence.lock import locked
 from ..plugins import registry
 from . import state
 from .average import Averaged
-from .config import OPEN, Optimizer, TrainConfig
+from .callbacks import Callbacks
+from .config import NOT_TRAINED, OPEN, Optimizer, TrainConfig
 from .data import Order, count, loader, mix, seed_all
-from .log import Log
 from .processes import ending_together, in_main, prepare_accelerator
 from .step import TrainStep
-
-_NOT_TRAINED = ("out", "resume", "wait", "log", "save", "validate")  # keys that do not affect the weights
 
 
 @dataclass
@@ -55,6 +53,8 @@ class Run:
     def __post_init__(self) -> None:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.active = self.accelerator.is_main_process  # the process that writes
+        self.callbacks = Callbacks(self.config, self.start, self.active)
 
     @property
     def steps(self) -> int:
@@ -67,10 +67,6 @@ class Run:
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * scale
         return float(self.lrs[0] * scale)
-
-    def log(self) -> Log:
-        """The run's log, from where it starts."""
-        return Log(self.out, self.start, self.steps, self.config.batch_size, self.accelerator.is_main_process)
 
     def save(self, done: int) -> None:
         """Write state/step_N, then remove states beyond `save.keep`."""
@@ -90,6 +86,7 @@ class Run:
                         self.accelerator.num_processes * self.config.accumulate, self.draws,
                     ),
                 )  # fmt: skip
+                self.callbacks("training_checkpoint", done, folder=folder)
             state.prune(self.out, self.config.save.keep)
 
         in_main(self.accelerator, work)
@@ -112,23 +109,17 @@ class Run:
     def _record(self) -> dict[str, Any]:
         from ..environment import command_line, describe_environment
 
-        config, around = self.config.to_dict(), describe_environment(self.accelerator.device)
+        config = self.config.to_dict()
         return {
             "objective": config["objective"] or type(self.step.objective).__name__,
-            "data": config["data"],
+            **{key: config[key] for key in ("data", "steps", "batch_size")},
             "samples": self.samples,
-            "steps": config["steps"],
-            "batch_size": config["batch_size"],
-            "config": {key: config[key] for key in config if key not in _NOT_TRAINED},
+            "config": {key: config[key] for key in config if key not in NOT_TRAINED},
             "seconds": round(self.seconds, 1),
             "processes": self.accelerator.num_processes,
-            "machine": around["machine"],
-            "device": around["device"],
-            "arithmetic": around["arithmetic"],
             "command": command_line(),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-            "versions": around["versions"],
-            "git": around["git"],
+            **describe_environment(self.accelerator.device),
         }
 
 
@@ -141,6 +132,8 @@ def open_run(
     until.enter_context(arithmetic(tf32=config.mixed_precision == "tf32"))
     out = Path(config.out)
     in_main(accelerator, lambda: _claim(config, out, until))
+    for tracker in config.log_with or ():  # before weights are fetched and opened
+        create_part("tracker", tracker.name, tracker.args)
     latest = _latest_state(config, out, accelerator)
     meta = None if latest is None else state.check(latest)
     if meta is not None:
@@ -182,6 +175,8 @@ def open_run(
     model.to(accelerator.device)
     fresh = model.decoder.fresh
     step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
+    if config.compile:
+        step.compile()
     frozen = state.frozen_digest(step)
     todo = order.between(start, cast(int, config.steps))
     batches = loader(dataset, objective, todo, config.seed, config.workers, accelerator.device)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..errors import ContractError, InputError
+from ..errors import ConfigError, ContractError, InputError
 from ..interfaces import Batch, Losses, Objective
 from ..model import DenseModel
+from ..numerics import assuming, holds
 from ..plugins import blamed
 
 
@@ -31,6 +33,7 @@ class TrainStep(nn.Module):
 
     Attributes:
         groups: the parameter groups, for the optimiser.
+        compiled: whether `forward` runs the graph that `compile` has made of it.
 
     Raises:
         InputError: `setup` returns no parameter, one twice, or one that is not of the model or objective.
@@ -43,6 +46,7 @@ class TrainStep(nn.Module):
         super().__init__()
         self.model = model
         self.objective = objective
+        self.compiled = False
         with blamed("objective", objective):
             objective.check(model)
             setup = objective.setup(model, dataset, fresh=model.decoder.fresh if fresh is None else fresh)
@@ -60,8 +64,44 @@ class TrainStep(nn.Module):
             parameter.requires_grad_(True)
         self.groups: list[dict[str, Any]] = groups
 
+    def compile(self, backend: str = "inductor") -> None:
+        """Let `forward` run as one graph of torch.compile, after `Objective.prepare`: the same losses up to rounding.
+
+        The graph sees the tensors of a batch alone.
+        What the graph assumes of values (`numerics.holds`) is looked at after it; a batch for which it does not hold is
+        computed again without it. `forward` raises ConfigError where the compiler fails.
+        """
+        # random numbers are those of the uncompiled step
+        options: Any = {"fallback_random": True} if backend == "inductor" else None
+        self._graph = torch.compile(self._losses, backend=backend, fullgraph=True, options=options)
+        self.compiled = True
+
     def forward(self, batch: Batch) -> Losses:
         """The losses of one batch: total [] float32 to differentiate, logs [] detached."""
+        with blamed("objective", self.objective):
+            batch = self.objective.prepare(self.model, batch)
+        if not self.compiled:
+            return self._losses(batch)
+        from torch._dynamo.exc import TorchDynamoException
+
+        generator = torch.get_rng_state()
+        try:
+            with assuming() as conditions:
+                # a graph is of one name or number: another would be another graph
+                losses: Losses = self._graph({key: x for key, x in batch.items() if isinstance(x, torch.Tensor)})
+        except TorchDynamoException as error:
+            torch.set_rng_state(generator)
+            self._losses(batch)  # a fault of the data is said as such
+            first, places = str(error).strip().splitlines()[0], re.findall(r'File (".+", line \d+), in', str(error))
+            raise ConfigError(
+                f"compile: {' at '.join([first, *places[-1:]])}. Leave compile out, or change it"
+            ) from error
+        if conditions and not holds(torch.stack([c.to(self.model.device) for c in conditions]).all(), late=True):
+            torch.set_rng_state(generator)
+            return self._losses(batch)
+        return losses
+
+    def _losses(self, batch: Batch) -> Losses:
         with blamed("objective", self.objective):
             losses: Losses = self.objective(self.model, batch)
             if not isinstance(losses, Losses) or losses.total.ndim:

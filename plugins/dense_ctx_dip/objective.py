@@ -24,7 +24,7 @@ from dense_ctx.persistence.file_args import CHANNELS
 from .distributed import draw_distractors, gather, host_gather, total, world
 from .joined import open_tasks
 from .projector import Projector
-from .soft_labels import IGNORED, Loss, blocks_of, compact, label_counts, prediction_loss, soft_predict
+from .soft_labels import IGNORED, Loss, blocks_of, classes_in, compact, label_counts, prediction_loss, soft_predict
 from .trainable import Train, choose
 
 DISTRACTORS, TEMPERATURE, HIDDEN, OUT = 7, 0.07, 7, 6144  # the published
@@ -177,6 +177,15 @@ class DipObjective(Objective):
 
     # ------------------------------------------------------------------ one batch
 
+    def prepare(self, model: DenseModel, batch: Batch) -> Batch:
+        """Draw the distractors and list the classes of the joint batch: "support" as of `blocks_of`, "present"."""
+        if self.direct or "support" in batch:
+            return batch
+        rank, processes = world()
+        count, device = len(batch["query"]), model.device
+        support = blocks_of(rank, count, self._distractors(batch, count * processes, device))
+        return {**batch, "support": support, "present": self._present(batch, device)}
+
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
         """Loss of this process' queries; logs `accuracy` over labelled pixels, and `unsupported`, the share of queries
         whose supports hold no label at all (they count nothing).
@@ -187,7 +196,7 @@ class DipObjective(Objective):
                 int64 [n, joint batch], which fixes them (n may be 0); "present", the ids that occur in the labels,
                 increasing; without it they are looked for on the device, for which the host waits.
         """
-        device = model.device
+        batch, device = self.prepare(model, batch), model.device
         images = torch.cat([batch["query"], batch["positive"]]).to(device)
         both = [batch["query_labels"], batch["positive_labels"]]
         if any(item.shape != batch["query"][:, 0].shape for item in both):
@@ -213,20 +222,18 @@ class DipObjective(Objective):
             return self._losses(rows.float(), labels, grid, batch)
 
     def _losses(self, rows: Tensor, labels: Tensor, grid: tuple[int, int], batch: Batch) -> Losses:
-        rank, processes = world()
         queries, mine = rows.chunk(2)
         own, positive = labels.chunk(2)
         keys = gather(functional.normalize(mine, dim=-1))
-        classes_of_batch = self._present(batch, rows.device)
-        (own_labels, positive_labels), present = compact(own, gather(positive), present=classes_of_batch)
-        values, counts = (label_counts(item, grid, max(1, len(present))) for item in (positive_labels, own_labels))
-        support = blocks_of(rank, len(queries), self._distractors(batch, len(keys), rows.device))
-        predicted, supported = soft_predict(queries, keys, values, support, self.temperature)
+        own_labels, positive_labels = compact(own, gather(positive), present=batch["present"])
+        known = max(1, len(batch["present"]))
+        values, counts = label_counts(positive_labels, grid, known), label_counts(own_labels, grid, known)
+        predicted, supported = soft_predict(queries, keys, values, batch["support"], self.temperature)
         counts = counts * supported[:, None, None]
-        classes = max(self.classes or 1, len(present))
+        classes = max(self.classes or 1, known)
         loss, pixels = prediction_loss(predicted, counts, self.loss, classes)
         # DDP averages gradients over processes: this scales them to the joint batch, whatever each process ignores
-        loss = loss / (total(pixels) / processes).clamp_min(1)
+        loss = loss / (total(pixels) / world()[1]).clamp_min(1)
         right = counts.gather(-1, predicted.argmax(-1, keepdim=True)).sum() / pixels.clamp_min(1)
         return Losses(loss, {"accuracy": right, "unsupported": 1 - supported.float().mean()})
 
@@ -247,11 +254,11 @@ class DipObjective(Objective):
             maps = model.decoder(features, padded, (maps.shape[-2], maps.shape[-1]))
         return rearrange(maps, "b c h w -> b (h w) c"), (maps.shape[-2], maps.shape[-1]), full
 
-    def _present(self, batch: Batch, device: torch.device) -> Tensor | None:
-        """The ids that occur in the joint batch."""
+    def _present(self, batch: Batch, device: torch.device) -> Tensor:
+        """The ids that occur in the joint batch, increasing."""
         given = batch.get("present")
         if given is None or (world()[1] > 1 and self.classes is None):
-            return None
+            return classes_in(batch["query_labels"].to(device), gather(batch["positive_labels"].to(device)))
         own = torch.as_tensor(given, dtype=torch.int64, device="cpu")
         if world()[1] > 1:
             occurs = torch.zeros(cast(int, self.classes), dtype=torch.int64)

@@ -56,18 +56,18 @@ def pixels_of(segments: Tensor, grid: tuple[int, int]) -> Tensor:
     return label_counts(segments[None], grid, max(1, int(segments.max()) + 1))[0].T
 
 
-def compact(*labels: Tensor, present: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-    """Renumber the K classes that occur: labels with ids 0 .. K - 1 (-1 stays), and their former ids, increasing.
+def classes_in(*labels: Tensor) -> Tensor:
+    """The ids from 0 that occur in labels, increasing; the host waits for the device."""
+    ids: Tensor = torch.unique(torch.cat([item.flatten() for item in labels]))
+    return ids[ids >= 0]
 
-    Args:
-        present: those ids, where they are known; else the host waits for the device.
+
+def compact(*labels: Tensor, present: Tensor) -> list[Tensor]:
+    """Renumber the K classes that occur, `present`, increasing: labels with ids 0 .. K - 1; -1 stays.
 
     Raises:
         InputError: a label is not among `present`.
     """
-    if present is None:
-        present = torch.unique(torch.cat([item.flatten() for item in labels]))
-        present = present[present >= 0]
     table = torch.arange(len(present), device=present.device)
     renumbered = []
     for item in labels:
@@ -77,7 +77,7 @@ def compact(*labels: Tensor, present: Tensor | None = None) -> tuple[list[Tensor
         if not holds(((item < 0) | (present[index] == item if len(present) else False)).all()):
             raise InputError(f"The batch says that its classes are {present.tolist()}, and its labels hold others")
         renumbered.append(torch.where(item >= 0, ids, IGNORED))
-    return renumbered, present
+    return renumbered
 
 
 def blocks_of(rank: int, batch: int, distractors: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ def register_parts(register: Register) -> None:
         register("model", name, f"hub:{HUB_OWNER}/{name}", args={"unpublished": _HOW.format(name=name)})
     for file in resources.files(__name__).joinpath("presets").iterdir():
         register("preset", file.name.removesuffix(".yaml"), f"{__name__}:presets/{file.name}")
+    register("command", "adapt", "dense_ctx_lila.adapt_command:AdaptCommand")
     register("command", "cues", "dense_ctx_lila.command:CuesCommand")
     register("objective", "lila", "dense_ctx_lila.objective:LilaObjective")
     register("cue", "flow:dis", "dense_ctx_lila.cues.dis:DIS", extra="flow")

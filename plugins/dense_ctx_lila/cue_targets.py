@@ -84,49 +84,50 @@ class CueMaps(nn.Module):
         return cue.channels
 
     @torch.no_grad()
-    def forward(
-        self, features: Features, images: Tensor, batch: Batch, half: bool = False
-    ) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, context map, query map), each [B, c, map_size, map_size], standardised.
-
-        Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
-        a crop may show one flat thing: they are standardised by the mean and std of both crops.
+    def prepare(self, batch: Batch, device: torch.device, half: bool = False) -> Batch:
+        """The batch with the maps of the cue networks, in place of the whole frames that they are of.
 
         Args:
-            half: run the cue networks in bfloat16.
+            half: run the networks in bfloat16.
         """
-        targets = []
-        whole = self._heavy_maps(batch, images.device, half)
-        for name in self.names:
-            if name == FEATURES:
-                context, query = self.feature_cue(features, images, self.sampling.map_size).chunk(2)
-            elif name in whole:
-                context, query = whole[name]
-            else:
-                key = name if self.cache is None else parse_part(name).name
-                context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
-            targets.append((name, context.float(), query.float()))
-        return targets
-
-    def _heavy_maps(self, batch: Batch, device: torch.device, half: bool) -> dict[str, tuple[Tensor, Tensor]]:
-        if self.heavy and "frames" not in batch:
+        names = [name for name in self.names if _key(name) in self.heavy and f"context/{name}" not in batch]
+        if not names:
+            return batch
+        if "frames" not in batch:
             raise InputError("The batch holds no whole frames for the cue networks; make it with this objective's data")
         side = self.sampling.map_size
-        names = [name for name in self.names if _key(name) in self.heavy]
         shapes: dict[tuple[int, ...], list[int]] = {}
-        for index, frames in enumerate(batch["frames"] if names else ()):
+        for index, frames in enumerate(batch["frames"]):
             shapes.setdefault(tuple(frames.shape), []).append(index)
         order = torch.tensor([index for group in shapes.values() for index in group]).argsort().to(device)
-        rows: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in names}
+        rows: dict[str, list[Tensor]] = {f"{role}/{name}": [] for name in names for role in ("context", "query")}
         for group in shapes.values():  # frames of one size are one call of a network
             pairs = torch.stack([batch["frames"][index] for index in group]).to(device)
             for name in names:
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
                     context, query = normalized(self.heavy[_key(name)], pairs[:, 0], pairs[:, 1])  # type: ignore[arg-type]
-                used = (context, context if self.sampling.same_frame else query)
-                for row, one, role in zip(rows[name], used, ("context", "query"), strict=True):
-                    row.append(crop_map(one, batch[f"{role}_box"][group], side))
-        return {name: (torch.cat(first)[order], torch.cat(second)[order]) for name, (first, second) in rows.items()}
+                used = {"context": context, "query": context if self.sampling.same_frame else query}
+                for role, one in used.items():
+                    rows[f"{role}/{name}"].append(crop_map(one, batch[f"{role}_box"][group], side))
+        maps = {key: torch.cat(parts)[order] for key, parts in rows.items()}
+        return {**{key: value for key, value in batch.items() if key != "frames"}, **maps}
+
+    @torch.no_grad()
+    def forward(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
+        """(name, context map, query map), each [B, c, map_size, map_size], standardised; of a prepared batch.
+
+        Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
+        a crop may show one flat thing: they are standardised by the mean and std of both crops.
+        """
+        targets = []
+        for name in self.names:
+            if name == FEATURES:
+                context, query = self.feature_cue(features, images, self.sampling.map_size).chunk(2)
+            else:
+                key = name if self.cache is None else parse_part(name).name
+                context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
+            targets.append((name, context.float(), query.float()))
+        return targets
 
 
 def _key(name: str) -> str:

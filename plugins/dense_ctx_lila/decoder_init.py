@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dense_ctx.errors import ConfigError
@@ -38,12 +39,25 @@ def initialise(model: DenseModel, dataset: Dataset[Any], count: int) -> None:
 
 
 @torch.no_grad()
-def centre(model: DenseModel, dataset: Dataset[Any], count: int, side: int) -> None:
-    """Subtract from the features their mean over `count` crops, decoded at side x side; warn if unsupported."""
-    crops = (pair["context"][None].to(model.device) for pair in sample_pairs(dataset, count))
-    pixels = (model(crop, size=(side, side)).pixels for crop in crops)
-    rows = torch.cat([rearrange(one, "1 c h w -> (h w) c").double().cpu() for one in pixels])
-    if not model.decoder.shift(-rows.mean(0)):
+def centre(
+    model: DenseModel, dataset: Dataset[Any], count: int, side: int, start: tuple[nn.Module, nn.Module] | None = None
+) -> None:
+    """Shift the features so that their mean over `count` crops is 0; warn if unsupported.
+
+    Args:
+        side: crops are decoded at side x side.
+        start: backbone and decoder before training; the mean becomes theirs, in place of 0.
+    """
+    rows: list[Tensor] = []
+    for pair in sample_pairs(dataset, count):
+        crop = pair["context"][None].to(model.device)
+        size = (crop.shape[-2], crop.shape[-1])
+        features, padded = model.encode(crop)
+        pixels = model.decode(features, padded, size, (side, side)).double()
+        if start is not None:
+            pixels = pixels - model.decode(start[0](padded), padded, size, (side, side), start[1]).double()
+        rows.append(rearrange(pixels, "1 c h w -> (h w) c").cpu())
+    if not model.decoder.shift(-torch.cat(rows).mean(0)):
         warnings.warn(
             f"centre={count}: the decoder {_name(model)} cannot be shifted, so the mean of its features stays; "
             "cosines between them may say little. centre=0 asks for nothing",

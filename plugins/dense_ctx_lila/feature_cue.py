@@ -71,14 +71,38 @@ class FeatureCue:
         columns = max(1, round(stacked.shape[-1] * images.shape[-1] / features.image_size[1]))
         stacked = stacked[:, :, :rows, :columns]
         if 0 < self.project < stacked.shape[1]:
-            generator = torch.Generator().manual_seed(0)
-            basis = torch.linalg.qr(torch.randn(stacked.shape[1], self.project, generator=generator))[0].to(stacked)
+            basis = _basis(stacked.shape[1], self.project).to(stacked)
             stacked = torch.einsum("bchw,cd->bdhw", standardized(stacked), basis)
         if not self.pamr:
             return standardized(_resize(stacked, (side, side)))
         if side != images.shape[-1]:
             images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-        return standardized(refine(stacked, images, self.pyramid, self.iterations, self.dilations))
+        refined = _opaque_refine if torch.compiler.is_compiling() else refine
+        return standardized(refined(stacked, images, self.pyramid, self.iterations, self.dilations))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _basis(channels: int, project: int) -> Tensor:
+    """Orthonormal columns [channels, project], the same ones always."""
+    generator = torch.Generator().manual_seed(0)
+    basis: Tensor = torch.linalg.qr(torch.randn(channels, project, generator=generator))[0]
+    return basis
+
+
+@torch.library.custom_op("dense_ctx_lila::refine", mutates_args=())
+def _opaque_refine(
+    features: Tensor, image: Tensor, pyramid: Sequence[int], iterations: Sequence[int], dilations: Sequence[int]
+) -> Tensor:
+    """`refine` as one operation of a compiled graph, which knows no sparse matrices and would unroll the iterations."""
+    return refine(features, image, pyramid, iterations, dilations).contiguous(memory_format=torch.channels_last)
+
+
+@_opaque_refine.register_fake
+def _(
+    features: Tensor, image: Tensor, pyramid: Sequence[int], iterations: Sequence[int], dilations: Sequence[int]
+) -> Tensor:
+    size = (max(1, side // pyramid[-1]) for side in image.shape[-2:])
+    return image.new_empty((*features.shape[:2], *size), dtype=torch.float32).to(memory_format=torch.channels_last)
 
 
 def standardized(maps: Tensor) -> Tensor:

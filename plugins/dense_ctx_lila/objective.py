@@ -53,7 +53,8 @@ class LilaObjective(Objective):
             (0: those it was made with). A model that was opened has weights of its own, and is refused.
         centre: after training, take from the features of a decoder that was new when training began their mean over
             so many crops of the data (`Decoder.shift`). A free bias leaves the mean to chance, and cosines between
-            features that share a large one say little; linear probes do not notice. 0: leave it.
+            features that share a large one say little; linear probes do not notice. A decoder that was trained before
+            keeps the mean that it had on these crops: its own zero is that of the data it was trained on. 0: leave it.
         sampling: of pairs and their crops, see `Sampling`.
         cue_cache: folder that `dense-ctx cues` wrote at `sampling.cue_side`: maps are read, no cue network is built.
 
@@ -128,6 +129,7 @@ class LilaObjective(Objective):
         refuse_idle(cases)
         self.slow: nn.Module | None = None
         self.original: nn.Module | None = None
+        self.initial: nn.Module | None = None
         self.head: nn.Conv2d | None = None
         self._to_centre: Dataset[Any] | None = None
 
@@ -161,19 +163,21 @@ class LilaObjective(Objective):
         self.cues.build()
         if self.start and fresh:
             decoder_init.initialise(model, dataset, self.start)
-        self._to_centre = dataset if model.decoder.fresh and self.centre else None
+        self._to_centre = dataset if self.centre else None
+        if self.centre and not model.decoder.fresh:
+            self.initial = copy.deepcopy(model.decoder).requires_grad_(False).eval()
         if self.context == "ema" and self.slow is None:
             self.slow = copy.deepcopy(model.decoder).requires_grad_(False).eval()
         if self.mode == "erm" and self.head is None:
             self.head = nn.Conv2d(model.dim, self.cues.channels(model.backbone.dims), 1).to(model.device)
-        if model.backbone.adapters() and FEATURES in self.cues.names:  # the cue must not follow what learns from it
+        if model.backbone.adapters() and (self.initial is not None or FEATURES in self.cues.names):  # stay as they were
             self.original = copy.deepcopy(model.backbone).requires_grad_(False).eval()
         return super().setup(model, dataset, fresh=fresh)
 
     def train(self, mode: bool = True) -> LilaObjective:
         """Cue networks and the copies stay in eval."""
         super().train(mode)
-        for module in (self.slow, self.original):
+        for module in (self.slow, self.original, self.initial):
             if module is not None:
                 module.eval()
         return self
@@ -186,13 +190,22 @@ class LilaObjective(Objective):
     def finish(self, model: DenseModel) -> None:
         """Centre the features; see `centre`."""
         if self._to_centre is not None:
-            decoder_init.centre(model, self._to_centre, self.centre, max(1, self.sampling.map_size // 4))
+            backbone = model.backbone if self.original is None else self.original
+            start = None if self.initial is None else (backbone, self.initial)
+            decoder_init.centre(model, self._to_centre, self.centre, max(1, self.sampling.map_size // 4), start)
 
     # ------------------------------------------------------------------ one batch
 
+    def prepare(self, model: DenseModel, batch: Batch) -> Batch:
+        """Run the cue networks."""
+        device = model.device.type
+        half = device != "cpu" and torch.is_autocast_enabled(device)  # a CPU's bfloat16 may be slower
+        with torch.autocast(device, enabled=False):
+            return self.cues.prepare(batch, model.device, half)
+
     def forward(self, model: DenseModel, batch: Batch) -> Losses:
         """Losses of a batch of pairs; logs the L1 of each cue (standardised units) and the edge loss."""
-        device = model.device
+        batch, device = self.prepare(model, batch), model.device
         images = torch.cat([batch["context"], batch["query"]]).to(device)
         size = (images.shape[-2], images.shape[-1])
         side = self.sampling.map_size
@@ -204,12 +217,11 @@ class LilaObjective(Objective):
         with torch.no_grad():
             if self.slow is not None:
                 context = model.decode(features, padded, size, (side, side), self.slow).float().chunk(2)[0]
-            if self.original is not None:
+            if self.original is not None and FEATURES in self.cues.names:
                 features = self.original(padded)
-        half = device.type != "cpu" and torch.is_autocast_enabled(device.type)  # a CPU's bfloat16 may be slower
         # the networks may run in bfloat16; sums over thousands of pixels and a solve may not
         with torch.autocast(device.type, enabled=False):
-            cues = self.cues(features, images, batch, half)
+            cues = self.cues(features, images, batch)
             return self._erm(pixels, cues) if self.mode == "erm" else self._in_context(context, query, cues)
 
     def _in_context(self, context: Tensor, query: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:

@@ -13,15 +13,17 @@ from dense_ctx.data import Clip, VideoSet, layout, open_set
 from dense_ctx.data.video import VIDEO_SUFFIXES
 from dense_ctx.errors import InputError
 
+from .cue_cache.clips import below
+
 
 def open_clips(data: Any) -> VideoSet:
     """The clips of folders, files and data sets.
 
     Args:
-        data: a folder of clips, or a video file; {"root": ..., "layout": ..., "split": ...} with a layout of
-            `dense_ctx.data` ("clips", "youtube-vos", "kinetics700"), one of its splits or a list of them, and its
-            options ("frames": "all"); a VideoSet; or a list of these. In a list a clip's name begins with that of its
-            folder.
+        data: a folder of clips, a video file, or the folder of one clip's frames; {"root": ..., "layout": ...,
+            "split": ...} with a layout of `dense_ctx.data` ("clips", "youtube-vos", "kinetics700"), one of its splits
+            or a list of them, and its options ("frames": "all"); a VideoSet; or a list of these. In a list a clip's
+            name begins with that of its folder.
 
     Raises:
         InputError: something else, or two clips of one name.
@@ -55,6 +57,8 @@ def _open(data: Any) -> VideoSet:
         return data
     if isinstance(data, (str, os.PathLike)):
         path = Path(data)
+        if path.is_dir() and next(below(path), None) == path:
+            return VideoSet((Clip(path.resolve().name, video=path),))
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             return VideoSet((Clip(path.stem, video=path),))
         data = {"root": data}

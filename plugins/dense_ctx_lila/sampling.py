@@ -96,7 +96,8 @@ class Source:
         if self._video is None:
             pictures = {i: np.array(open_image(self._frames[i]).convert("RGB")) for i in (start, start + gap)}
         else:
-            pictures = dict(enumerate(self._video.frames(start, gap + 1), start))
+            frames = self._video.frames(start, gap + 1)
+            pictures = {i: np.array(picture) for i, picture in enumerate(frames, start)}
             if len(pictures) <= gap:
                 raise FileError(f"{self.name} ends at frame {start + len(pictures) - 1}, before frame {start + gap}")
         return {i: self._small(torch.from_numpy(picture).permute(2, 0, 1)) for i, picture in pictures.items()}
@@ -106,7 +107,7 @@ class Source:
         if self._video is not None:
             with suppress(FileError):
                 for number, picture in enumerate(self._video):
-                    yield number, self._small(torch.from_numpy(picture).permute(2, 0, 1))
+                    yield number, self._small(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
 
     def _small(self, frame: Tensor) -> Tensor:
         side = min(frame.shape[1:])

@@ -49,7 +49,8 @@ def attend(
     tensors = [x.float() for x in (query.expand(len(key), -1, -1, -1), key, value)]
     given = log_sigma.float() if log_sigma is not None else None
     with torch.autocast(query.device.type, enabled=False):
-        out: Tensor = _Attend.apply(*tensors, points.float(), cells.float(), given, cell_bias.float())
+        every = (*tensors, points.float(), cells.float(), given, cell_bias.float())
+        out: Tensor = _graph_forward(*every)[0] if torch.compiler.is_compiling() else _Attend.apply(*every)
     return out.to(value.dtype)
 
 
@@ -64,49 +65,95 @@ def _parts(query: Tensor, keys: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, first + many), slice(start, start + rows)
 
 
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, points: Tensor, cells: Tensor, log_sigma: Tensor | None,
+    cell_bias: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The result, and the logarithm of each query's normaliser [B, heads, Q]."""
+    query = query * query.shape[-1] ** -0.5
+    out, norm = torch.empty_like(query), query.new_empty(query.shape[:3])
+    turned, rows, bias = key.transpose(-1, -2), None, cell_bias
+    for images, part in _parts(query, key.shape[2]):
+        if part != rows:
+            rows, bias = part, cell_bias + _gaussian(points[part], cells, log_sigma)
+        weights = (query[images, :, part] @ turned[images]).add_(bias)
+        most = weights.amax(-1, keepdim=True)
+        weights.sub_(most).exp_()
+        total = weights.sum(-1, keepdim=True)
+        out[images, :, part] = (weights @ value[images]).div_(total)
+        norm[images, :, part] = total.log_().add_(most)[..., 0]
+    return out, norm
+
+
+def _backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, points: Tensor, cells: Tensor, log_sigma: Tensor | None,
+    cell_bias: Tensor, out: Tensor, norm: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of query, key, value, cell bias and log sigmas (none of these: [0])."""
+    query = query * query.shape[-1] ** -0.5
+    mean = (grad * out).sum(-1, keepdim=True)
+    d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    d_cells = torch.zeros_like(cell_bias)
+    d_sigma = query.new_empty(0) if log_sigma is None else torch.zeros_like(log_sigma)
+    turned, turned_value = key.transpose(-1, -2), value.transpose(-1, -2)
+    rows, bias, logits_gradient = None, cell_bias, None  # the gradient is summed over the images so far
+    for images, part in _parts(query, key.shape[2]):
+        if part != rows:
+            d_cells, d_sigma = _reached(logits_gradient, rows, points, cells, log_sigma, d_cells, d_sigma)
+            rows, logits_gradient, bias = part, None, cell_bias + _gaussian(points[part], cells, log_sigma)
+        some, gradient = query[images, :, part], grad[images, :, part]
+        weights = (some @ turned[images]).add_(bias).sub_(norm[images, :, part, None]).exp_()
+        d_value[images] += weights.transpose(-1, -2) @ gradient
+        logits = (gradient @ turned_value[images]).sub_(mean[images, :, part]).mul_(weights)
+        d_query[images, :, part] = logits @ key[images]
+        d_key[images] += logits.transpose(-1, -2) @ some
+        summed = logits.sum(0) if len(logits) > 1 else logits[0]
+        logits_gradient = summed if logits_gradient is None else logits_gradient.add_(summed)
+    d_cells, d_sigma = _reached(logits_gradient, rows, points, cells, log_sigma, d_cells, d_sigma)
+    return d_query.mul_(query.shape[-1] ** -0.5), d_key, d_value, d_cells, d_sigma
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        query, key, value, points, cells, log_sigma, cell_bias = given
-        query = query * query.shape[-1] ** -0.5
-        out, norm = torch.empty_like(query), query.new_empty(query.shape[:3])
-        turned, rows, bias = key.transpose(-1, -2), None, None
-        for images, part in _parts(query, key.shape[2]):
-            if part != rows:
-                rows, bias = part, cell_bias + _gaussian(points[part], cells, log_sigma)
-            weights = (query[images, :, part] @ turned[images]).add_(bias)
-            most = weights.amax(-1, keepdim=True)
-            weights.sub_(most).exp_()
-            total = weights.sum(-1, keepdim=True)
-            out[images, :, part] = (weights @ value[images]).div_(total)
-            norm[images, :, part] = total.log_().add_(most)[..., 0]
-        ctx.save_for_backward(query, key, value, points, cells, log_sigma, cell_bias, out, norm)
+        out, norm = _forward(*given)
+        ctx.save_for_backward(*given, out, norm)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        query, key, value, points, cells, log_sigma, cell_bias, out, norm = ctx.saved_tensors
-        mean = (grad * out).sum(-1, keepdim=True)
-        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        d_cells = torch.zeros_like(cell_bias)
-        d_sigma = None if log_sigma is None else torch.zeros_like(log_sigma)
-        turned, turned_value = key.transpose(-1, -2), value.transpose(-1, -2)
-        rows, bias, logits_gradient = None, None, None  # the gradient is summed over the images so far
-        for images, part in _parts(query, key.shape[2]):
-            if part != rows:
-                d_cells, d_sigma = _reached(logits_gradient, rows, points, cells, log_sigma, d_cells, d_sigma)
-                rows, logits_gradient, bias = part, None, cell_bias + _gaussian(points[part], cells, log_sigma)
-            some, gradient = query[images, :, part], grad[images, :, part]
-            weights = (some @ turned[images]).add_(bias).sub_(norm[images, :, part, None]).exp_()
-            d_value[images] += weights.transpose(-1, -2) @ gradient
-            logits = (gradient @ turned_value[images]).sub_(mean[images, :, part]).mul_(weights)
-            d_query[images, :, part] = logits @ key[images]
-            d_key[images] += logits.transpose(-1, -2) @ some
-            summed = logits.sum(0) if len(logits) > 1 else logits[0]
-            logits_gradient = summed if logits_gradient is None else logits_gradient.add_(summed)
-        d_cells, d_sigma = _reached(logits_gradient, rows, points, cells, log_sigma, d_cells, d_sigma)
-        return d_query.mul_(query.shape[-1] ** -0.5), d_key, d_value, None, None, d_sigma, d_cells
+        *gradients, d_cells, d_sigma = _backward(grad, *ctx.saved_tensors)
+        return *gradients, None, None, d_sigma if len(d_sigma) else None, d_cells
+
+
+# a graph that is compiled would unroll the loops: to it each is one operation
+_graph_forward = torch.library.custom_op("dense_ctx_maxa::attend", _forward, mutates_args=())
+_graph_backward = torch.library.custom_op("dense_ctx_maxa::attend_backward", _backward, mutates_args=())
+
+
+@_graph_forward.register_fake
+def _(query: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(query * 1), query.new_empty(query.shape[:3])  # of a product the strides are its own
+
+
+@_graph_backward.register_fake
+def _(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, points: Tensor, cells: Tensor, log_sigma: Tensor | None,
+    cell_bias: Tensor, out: Tensor, norm: Tensor,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    d_sigma = query.new_empty(0) if log_sigma is None else torch.empty_like(log_sigma)
+    return (*(torch.empty_like(each) for each in (query * 1, key, value, cell_bias)), d_sigma)
+
+
+def _graph_gradients(ctx: Any, grad: Tensor, _: Any) -> Any:
+    *gradients, d_cells, d_sigma = _graph_backward(grad, *ctx.saved_tensors)
+    return *gradients, None, None, None if ctx.saved_tensors[5] is None else d_sigma, d_cells
+
+
+_graph_forward.register_autograd(
+    _graph_gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs, *output)
+)
 
 
 def _gaussian(points: Tensor, cells: Tensor, log_sigma: Tensor | None) -> Tensor | float:
@@ -120,13 +167,13 @@ def _reached(
     cells: Tensor,
     log_sigma: Tensor | None,
     d_cells: Tensor,
-    d_sigma: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
+    d_sigma: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Add what the logits' gradient [heads, q, K] of some queries says of the cells' numbers and of log sigma."""
     if logits_gradient is None or rows is None:
         return d_cells, d_sigma
     d_cells = d_cells + logits_gradient.sum(1)[None, :, None]
-    if log_sigma is not None and d_sigma is not None:
+    if log_sigma is not None:
         squared = squared_distances(points[rows], cells)
         # d/d log sigma of exp(-s / (2 sigma^2)) / sigma is itself times s / sigma^2 - 1
         steep = (squared / log_sigma.exp()[:, None, None].square()).sub_(1).mul_(gaussian(squared, log_sigma))

@@ -14,6 +14,7 @@ shifted by parts of a pixel, that is at k times the resolution.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +29,7 @@ from dense_ctx.persistence.file_args import CHANNELS, LAYERS
 from .attention import CrossAttention, GaussianBias, Sigma
 from .maps import joined, layer_indices
 from .positions import cell_centres, encode
-from .sampling import Axis, Coordinates, axis, pixel_centres, sample_grid, sample_points
+from .sampling import axis, pixel_axis, sample_grid, sample_points
 from .upscale import FACTOR, HALO, Upscale
 
 Read = tuple[Tensor, Tensor]
@@ -125,8 +126,12 @@ class Maxa(Decoder):
         for name, (start, stop), side in (("rows", rows, size[0]), ("columns", columns, size[1])):
             if not 0 <= start < stop <= side:
                 raise InputError(f"{name}={(start, stop)}: expected 0 <= start < stop <= {side}, for size={size}")
-        ys, xs = pixel_centres(size[0])[slice(*rows)], pixel_centres(size[1])[slice(*columns)]
-        down, right = self._axes(ys, xs)
+        density = self._checked_density()
+        # an index is a number, also where a graph that is compiled has a symbol
+        down, right = (
+            pixel_axis(index(side), index(start), index(stop), lattice, density)
+            for side, (start, stop), lattice in zip(size, (rows, columns), self.size, strict=True)
+        )
         return sample_grid(self._field(features, (down.start, down.stop), (right.start, right.stop)), down, right)
 
     def points(self, features: Features, coordinates: Tensor) -> Tensor:
@@ -142,12 +147,9 @@ class Maxa(Decoder):
         where = coordinates.detach().double().cpu()
         if not bool(((where >= 0) & (where <= 1)).all()):  # NaN fails too
             raise InputError("coordinates lie between 0 and 1 over the image, (y, x); divide pixels by (H, W)")
-        down, right = self._axes(where[:, 0].numpy(), where[:, 1].numpy())
+        ys, xs, density = where[:, 0].numpy(), where[:, 1].numpy(), self._checked_density()
+        down, right = axis(ys, self.size[0], density), axis(xs, self.size[1], density)
         return sample_points(self._field(features, (down.start, down.stop), (right.start, right.stop)), down, right)
-
-    def _axes(self, ys: Coordinates, xs: Coordinates) -> tuple[Axis, Axis]:
-        density = self._checked_density()
-        return axis(ys, self.size[0], density), axis(xs, self.size[1], density)
 
     def _checked_density(self) -> int:
         if not isinstance(self.density, int) or self.density < 1:

@@ -35,6 +35,12 @@ def pixel_centres(side: int) -> Coordinates:
     return (np.arange(side, dtype=np.float64) + 0.5) / side
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def pixel_axis(count: int, start: int, stop: int, side: int, density: int) -> Axis:
+    """`axis` of the pixels from `start` to before `stop`, of `count`; of a compiled graph, a constant."""
+    return axis(pixel_centres(count)[start:stop], side, density)
+
+
 def axis(coordinates: Coordinates, side: int, density: int) -> Axis:
     """Where coordinates [N] from 0 to 1 lie among the pixels of `density` lattices of `side` pixels each.
 

@@ -42,7 +42,7 @@ def find_clips(videos: Sequence[str | os.PathLike[str]]) -> list[ClipFile]:
             raise FileError(f"No video or folder at {root}")
         if root.is_file() and root.suffix.lower() not in VIDEO_SUFFIXES:
             raise FileError(f"{root} is no video ({', '.join(sorted(VIDEO_SUFFIXES))}) and no folder")
-        for path in _below(root):
+        for path in below(root):
             relative = path.relative_to(root)
             name = (relative if relative.parts else Path(root.resolve().name)).as_posix()
             name = name if path.is_dir() else name[: len(name) - len(path.suffix)]
@@ -56,7 +56,8 @@ def find_clips(videos: Sequence[str | os.PathLike[str]]) -> list[ClipFile]:
     return [clips[name] for name in sorted(clips)]
 
 
-def _below(path: Path) -> Iterator[Path]:
+def below(path: Path) -> Iterator[Path]:
+    """The clips under a path, itself among them: a folder with images and no video is one."""
     if path.is_file():
         yield path
         return
@@ -68,7 +69,7 @@ def _below(path: Path) -> Iterator[Path]:
     yield from films
     for folder in entries:
         if folder.is_dir():
-            yield from _below(folder)
+            yield from below(folder)
 
 
 def stamp(path: Path) -> dict[str, str]:

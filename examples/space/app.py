@@ -16,6 +16,7 @@ from dense_ctx.data.video import Video
 from dense_ctx.errors import DenseCtxError
 from dense_ctx.model_spec import DEFAULT_MODEL, open_model
 
+IGNORE = 255  # a pixel that teaches nothing
 LONGEST = 640  # pixels of a side; larger images are reduced
 COLOURS = {"background": "#3a3a3a", "first": "#ffc400", "second": "#00a0ff", "third": "#ff2850"}
 RGB = np.array([[int(text[i : i + 2], 16) for i in (1, 3, 5)] for text in COLOURS.values()], dtype=np.uint8)
@@ -42,17 +43,17 @@ def reduced(picture):
 
 
 def strokes_of(editor):
-    """The photograph in an editor, and its strokes: int64 [H, W], -1 where nothing is drawn."""
+    """The photograph in an editor, and its strokes: int64 [H, W], IGNORE where nothing is drawn."""
     if not editor or editor.get("background") is None:
         raise gradio.Error("Put a photograph into the first field.")
     picture = reduced(editor["background"])
-    labels = np.full(picture.shape[:2], -1, np.int64)
+    labels = np.full(picture.shape[:2], IGNORE, np.int64)
     for layer in editor["layers"]:
         size = (picture.shape[1], picture.shape[0])
         drawn = np.asarray(Image.fromarray(layer).convert("RGBA").resize(size, Image.Resampling.NEAREST))
         distance = np.abs(drawn[..., None, :3].astype(int) - RGB).sum(-1)
         labels = np.where(drawn[..., 3] > 127, distance.argmin(-1), labels)
-    if len(np.unique(labels[labels >= 0])) < 2:
+    if len(np.unique(labels[labels != IGNORE])) < 2:
         raise gradio.Error("Draw strokes in two colours at least: one over the background, one over a thing.")
     return picture, labels
 

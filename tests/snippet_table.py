@@ -63,6 +63,7 @@ STATIC = {
     ("docs/maxa.md", "accelerate launch"): HOURS,
     ("docs/results/maxa.md", "dense-ctx bench"): HOURS,
     ("docs/training.md", "dense-ctx train --list"): HOURS,
+    ("docs/training.md", "dense-ctx train run.yaml log_with=wandb"): "trackers of others: tests/test_trackers.py",
     ("docs/trust.md", "AutoDenseModel.from_pretrained"): HUB,
     (
         "docs/backbones.md",

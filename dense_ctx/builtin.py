@@ -1,4 +1,4 @@
-"""Registration of the core's own commands."""
+"""Registration of the core's own command."""
 
 from .hookspecs import Register, hookimpl
 
@@ -6,5 +6,4 @@ from .hookspecs import Register, hookimpl
 @hookimpl
 def register_parts(register: Register) -> None:
     """Register the parts."""
-    for verb in ("plugins", "train"):
-        register("command", verb, f"dense_ctx.commands.{verb}:{verb.capitalize()}")
+    register("command", "plugins", "dense_ctx.commands.plugins:Plugins")

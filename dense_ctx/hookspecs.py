@@ -1,7 +1,8 @@
 """The plugin hooks.
 
-A plugin is a module named by an entry point of group `dense_ctx`. It implements one or both hooks below with
-`@hookimpl`. Targets are imported at first use, so a plugin's `__init__` should import nothing but `hookimpl`.
+A plugin is a module named by an entry point of group `dense_ctx`. It implements hooks below with `@hookimpl`: those
+that register parts, and those that are called while a model trains. Targets are imported at first use, so a plugin's
+`__init__` should import nothing but `hookimpl`.
 
     register(kind, name, target, *, args=None, extra=None)
 
@@ -29,9 +30,14 @@ extra   the optional extra ("dip": pip install yours[dip]) of packages the targe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
+
+if TYPE_CHECKING:
+    from .model import DenseModel
+    from .train import TrainConfig
 
 GROUP = "dense_ctx"
 HUB_OWNER = "dense-ctx"  # of the Hub repositories that this distribution's short names of models stand for
@@ -63,7 +69,12 @@ class DefineKind(Protocol):
 
 
 class HookSpecs:
-    """The two hooks."""
+    """The hooks; an implementation names those arguments that it uses, and returns nothing.
+
+    Those of a training are called in its first process. One that raises is named in a PluginWarning, with its plugin,
+    whose hooks are not called again in that run; the run goes on. A `DenseCtxError` from `training_start` refuses the
+    run. `config`: with `steps`, and with the optimizer's values, as they hold; `config.out` is the run's folder.
+    """
 
     @hookspec
     def define_kinds(self, define: DefineKind) -> None:
@@ -72,3 +83,25 @@ class HookSpecs:
     @hookspec
     def register_parts(self, register: Register) -> None:
         """Name parts: register("backbone", "dinov2-s14", "pkg.vit:Vit", args={...})."""
+
+    @hookspec
+    def training_start(self, config: TrainConfig, model: DenseModel, step: int) -> None:
+        """A run begins, after `step` steps of an earlier call. `model` is that which trains, on its device."""
+
+    @hookspec
+    def training_step(self, config: TrainConfig, step: int, values: Mapping[str, float]) -> None:
+        """Step `step`, from 1, is done. values: loss, those of the objective, lr, grad_norm, seconds; maybe NaN."""
+
+    @hookspec
+    def training_evaluation(
+        self, config: TrainConfig, model: DenseModel, step: int, scores: Mapping[str, float]
+    ) -> None:
+        """The model was validated (`config.validate`), by the names of its scores."""
+
+    @hookspec
+    def training_checkpoint(self, config: TrainConfig, step: int, folder: Path) -> None:
+        """A state to resume from was saved in `folder`."""
+
+    @hookspec
+    def training_end(self, config: TrainConfig, step: int, folder: Path | None, error: BaseException | None) -> None:
+        """A run that began is over: its model is in `folder`, or `error` has ended it after `step` steps."""

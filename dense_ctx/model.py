@@ -221,7 +221,7 @@ class DenseModel(nn.Module):
                 refused if that changes the features; "2GB approximate" allows a change.
 
         Returns:
-            DenseFeatures with pixels [B, dim, H, W], patches [B, C, h, w], cls [B, C] or None.
+            DenseFeatures with pixels [B, dim, H, W], patches [B, C, h, w], cls [B, C] or None, and the image.
 
         Raises:
             FileError, InputError: an image that cannot be read or is not one; see `dense_ctx.images.load`.
@@ -248,7 +248,7 @@ class DenseModel(nn.Module):
             features, padded = self.encode(batch)
             pixels = self.decode(features, padded, (batch.shape[-2], batch.shape[-1]), size)
         extent = (batch.shape[-2] / padded.shape[-2], batch.shape[-1] / padded.shape[-1])
-        result = DenseFeatures(pixels, features.maps[-1], features.cls, extent)
+        result = DenseFeatures(pixels, features.maps[-1], features.cls, extent, batch)
         if self.training or torch.compiler.is_compiling():
             return result
 

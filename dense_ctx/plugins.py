@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,36 @@ def blamed(kind: str, part: object) -> Iterator[None]:
         raise PluginError(f"{kind} {name!r} of {entries[0].owner} failed: {cause_of(error)}") from error
 
 
+def call_hook(name: str, implementation: Any, arguments: Mapping[str, Any]) -> None:
+    """Call a plugin's implementation of a hook with those arguments that it names; raises what it raises."""
+    with contained():
+        result = implementation.function(*[arguments[key] for key in implementation.argnames])
+        if result is not None:
+            raise PluginError(f"{name} returned {result!r}; a hook returns nothing")
+
+
+def plugin_failed(what: str, part: object, error: BaseException, strict: bool | None = None) -> None:
+    """Warn of a failure: `what` happens, by the failure of `part`.
+
+    Raises:
+        PluginError: in place of the warning, if it is `strict` (load_plugins), or Python's filters make it an error.
+    """
+    cause = cause_of(error)
+    if _strict() if strict is None else strict:
+        raise PluginError(f"{part} failed: {cause}") from error
+    try:
+        warnings.warn(f"{what}: {cause}", PluginWarning, stacklevel=_callers_level())
+    except PluginWarning as warning:
+        if any(action == "error" and kind is PluginWarning for action, _, kind, *_ in warnings.filters):
+            raise PluginError(f"{part} failed: {cause}") from error
+        # -W error is meant for the user's code, not for a third party's
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _strict() -> bool:
+    return os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
+
+
 def load_plugins(strict: bool | None = None) -> Registry:
     """Read every entry point of group `dense_ctx` into a new registry.
 
@@ -82,7 +113,7 @@ def load_plugins(strict: bool | None = None) -> Registry:
             DENSE_CTX_STRICT_PLUGINS.
     """
     if strict is None:
-        strict = os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
+        strict = _strict()
     skip = {name.strip() for name in os.environ.get(SKIP_VARIABLE, "").split(",") if name.strip()}
     global _loading
     with _lock:
@@ -174,6 +205,11 @@ class _Loader:
             for owner, name in plugins:
                 if owner not in self.registry.failures:
                     self._call(hook, arguments, owner, name)
+        for owner, name in plugins:
+            for hook in self._manager.get_hookcallers(self._manager.get_plugin(name)) or ():
+                if hook.name.startswith("training_"):
+                    (own,) = [each for each in hook.get_hookimpls() if each.plugin_name == name]
+                    self.registry.callbacks.setdefault(owner, {})[hook.name] = partial(call_hook, hook.name, own)
 
     def _import(self, point: EntryPoint, owner: Owner) -> str | None:
         """Import a plugin's module and register it with pluggy; return its pluggy name, None if that failed."""
@@ -198,12 +234,7 @@ class _Loader:
         try:
             for implementation in hook.get_hookimpls():
                 if implementation.plugin_name == name:
-                    with contained():
-                        result = implementation.function(*[arguments[key] for key in implementation.argnames])
-                        if result is not None:
-                            raise PluginError(
-                                f"{hook.name} returned {result!r}; a hook calls its callback and returns nothing"
-                            )
+                    call_hook(hook.name, implementation, arguments)
             self.registry.commit(self._parts, self._kinds)
         except Exception as error:
             self._drop(owner, name, error)
@@ -216,17 +247,8 @@ class _Loader:
         self.failed(owner, error)
 
     def failed(self, owner: Owner, error: BaseException) -> None:
-        cause = cause_of(error)
-        self.registry.failures[owner] = cause
-        if self.strict:
-            raise PluginError(f"{owner} failed: {cause}") from error
-        try:
-            warnings.warn(f"dense_ctx skipped {owner}: {cause}", PluginWarning, stacklevel=_callers_level())
-        except PluginWarning as warning:
-            if any(action == "error" and kind is PluginWarning for action, _, kind, *_ in warnings.filters):
-                raise PluginError(f"{owner} failed: {cause}") from error
-            # -W error is meant for the user's code, not for a third party's
-            print(f"warning: {warning}", file=sys.stderr)
+        self.registry.failures[owner] = cause_of(error)
+        plugin_failed(f"dense_ctx skipped {owner}", owner, error, self.strict)
 
     def _define(self, kind: str, base: str | None = None, *, suffix: str | None = None) -> None:
         if self._owner is None:
@@ -250,7 +272,7 @@ def _check_module(plugin: Any) -> None:
     version = getattr(plugin, "DENSE_CTX_API", API_VERSION)
     if not isinstance(version, int) or version > API_VERSION:
         raise PluginError(f"it is written for plugin API {version}; this dense_ctx has {API_VERSION}")
-    for name in ("define_kinds", "register_parts"):
+    for name in [name for name in vars(HookSpecs) if not name.startswith("_")]:
         hook = getattr(plugin, name, None)
         if hook is not None and not inspect.isroutine(hook):  # pluggy would not see it
             raise PluginError(f"{name} is a {type(hook).__name__}; a hook is a function")

@@ -41,6 +41,7 @@ class Registry:
         self._entries: dict[tuple[str, str], Entry] = {}
         self.failures: dict[Owner, str] = {}
         self.skipped: list[Owner] = []  # excluded by DENSE_CTX_SKIP_PLUGINS
+        self.callbacks: dict[Owner, dict[str, Callable[[Mapping[str, Any]], None]]] = {}  # hooks called while training
         self.on_failure: Callable[[Owner, BaseException], None] | None = None
 
     def check_kind(self, kind: Kind, staged: Mapping[str, Kind]) -> None:
@@ -121,7 +122,8 @@ class Registry:
         names = self.names(kind)
         close = difflib.get_close_matches(name, names, n=3)
         hint = f" Closest: {', '.join(close)}." if close else ""
-        more = f" `dense-ctx plugins {kind}` lists all {len(names)}." if names else f" No {kind} is registered."
+        some, full = f" Known: {', '.join(names) or 'none'}.", f" `dense-ctx plugins {kind}` lists all {len(names)}."
+        more = some if len(names) < 10 else full
         if self.failures:
             more += " Skipped plugins: " + "; ".join(f"{owner} ({cause})" for owner, cause in self.failures.items())
         raise UnknownNameError(f"Unknown {kind} {name!r}.{hint}{more}", hint)

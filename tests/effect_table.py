@@ -20,7 +20,10 @@ PROBES = {
     "conv": {"task": "regression", "kernel": 3, "norm": "none", **TRAINED, **REGRESSION},
     "knn": {"task": "regression", **NEIGHBOURS},
     "ensemble": {
-        "task": "regression", **NEIGHBOURS, "k": beside(2, area=0.0), "temperature": beside(0.5, area=0.0),
+        "task": "regression", **{key: value for key, value in NEIGHBOURS.items() if key != "k"},
+        "temperature": beside(0.5, area=0.0), "channels": 2,
+        "radius": Same("of a filter that wants the image: test_ensemble.test_each_argument_counts"),
+        "epsilon": Same("of a filter that wants the image: test_ensemble.test_each_argument_counts"),
         "weight": 0.9, "area": 1.0, "uniform": beside(0.9, LABELS, area=0.0),
         "landmarks": beside(3, weight=1.0), "gamma": beside(4.0, weight=1.0), "penalty": beside(1.0, weight=1.0),
     },

@@ -1,11 +1,13 @@
-"""The ensemble of k-NN and kernel ridge: its parts against naive formulas, each argument's effect, what it forgets."""
+"""The ensemble of neighbours and kernel ridge: its parts against naive formulas, each argument, what it forgets."""
 
 import pytest
 import torch
-from dense_ctx_probes.ensemble import EnsembleProbe
+from dense_ctx_probes import bank
+from dense_ctx_probes.ensemble import EnsembleProbe, principal_axes
+from dense_ctx_probes.guided_filter import refined
 from torch.nn import functional
 
-from dense_ctx.errors import CheckpointError, InputError
+from dense_ctx.errors import CheckpointError, ConfigError, InputError
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import check_probe
 
@@ -63,14 +65,122 @@ def test_classes_weigh_by_the_square_root_of_their_size():
     torch.testing.assert_close(predicted.double(), expected / expected.sum(1, keepdim=True), rtol=1e-3, atol=1e-3)
 
 
-def test_the_neighbours_alone_are_k_nn_with_the_prior_moved():
+def test_the_neighbours_alone_are_all_cells_by_their_cosines_with_the_prior_moved():
     (features, labels), (query, _) = scene(0), scene(1)
     labels[:, 2:] = 0
-    plain = EnsembleProbe(weight=0.0, area=0.0, uniform=0.0).partial_fit(features, labels).predict(query)
-    moved = EnsembleProbe(weight=0.0, area=0.0, uniform=0.4).partial_fit(features, labels).predict(query)
-    prior = functional.one_hot(labels.flatten(), 3).float().mean(0)
-    expected = plain * ((0.6 * prior + 0.4 / 3) / prior)[:, None, None]
-    torch.testing.assert_close(moved, expected / expected.sum(1, keepdim=True))
+    one_hot = functional.one_hot(labels.flatten(), 3).double()
+    keys, queries = (functional.normalize(rows(part), dim=1) for part in (features, query))
+    plain = (queries @ keys.T / 0.1).softmax(1) @ one_hot
+    prior = one_hot.mean(0)
+    expected = plain.clamp_min(1e-3) * (0.6 * prior + 0.4 / 3) / prior
+    probe = EnsembleProbe(weight=0.0, area=0.0, uniform=0.4, temperature=0.1).partial_fit(features, labels)
+    predicted = probe.predict(query)[0].flatten(1).T
+    torch.testing.assert_close(predicted.double(), expected / expected.sum(1, keepdim=True), rtol=1e-4, atol=1e-4)
+
+
+def test_channels_that_a_rare_class_needs_are_among_the_principal_ones():
+    keys = torch.zeros(1000, 4)
+    keys[:500, 0], keys[500:996, 1], keys[996:, 2] = 1, 1, 1
+    counts = torch.tensor([500.0] * 500 + [496.0] * 496 + [4.0] * 4)
+    assert principal_axes(keys, counts.rsqrt(), 3)[2].norm() == pytest.approx(1)
+    assert principal_axes(keys, torch.ones(1000), 2)[2].norm() == pytest.approx(0)
+    assert torch.equal(principal_axes(keys, counts, 4), torch.eye(4))
+
+
+def test_few_channels_are_the_cosines_on_the_principal_axes():
+    (features, labels), (query, _) = scene(0), scene(1)
+    probe = EnsembleProbe(weight=0.0, area=0.0, uniform=0.0, channels=3).partial_fit(features, labels)
+    axes = probe.readings[0].double()
+    keys, queries = (functional.normalize(rows(part), dim=1) @ axes for part in (features, query))
+    votes = (queries @ keys.T / 0.02).softmax(1) @ functional.one_hot(labels.flatten(), 3).double()
+    votes = votes.clamp_min(1e-3) / votes.clamp_min(1e-3).sum(1, keepdim=True)
+    torch.testing.assert_close(probe.predict(query)[0].flatten(1).T.double(), votes, rtol=1e-3, atol=1e-3)
+
+
+def test_the_filter_is_a_linear_fit_in_each_window():
+    generator = torch.Generator().manual_seed(0)
+    image, scores = (torch.rand(1, c, 7, 9, generator=generator, dtype=torch.float64) for c in (3, 2))
+    scores = scores / scores.sum(1, keepdim=True)
+    fits = torch.zeros(7, 9, 4, dtype=torch.float64)
+    for y in range(7):
+        for x in range(9):
+            window = (0, slice(None), slice(max(0, y - 2), y + 3), slice(max(0, x - 2), x + 3))
+            colours, values = image[window].flatten(1).T, scores[window].flatten(1).T[:, 0]
+            centred = colours - colours.mean(0)
+            system = centred.T @ centred / len(centred) + 1e-2 * torch.eye(3, dtype=torch.float64)
+            slopes = torch.linalg.solve(system, centred.T @ (values - values.mean()) / len(centred))
+            fits[y, x] = torch.cat([slopes, (values.mean() - slopes @ colours.mean(0))[None]])
+    expected = torch.zeros(7, 9, dtype=torch.float64)
+    for y in range(7):
+        for x in range(9):
+            mean = fits[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].flatten(0, 1).mean(0)
+            expected[y, x] = mean[:3] @ image[0, :, y, x] + mean[3]
+    expected = torch.stack([expected, 1 - expected]).clamp_min(0)
+    result = refined(scores, image, 1, 2, 1e-2)[0]  # of a step of 1, where a half cell is a pixel too
+    torch.testing.assert_close(result, expected / expected.sum(0))
+
+
+@pytest.mark.parametrize("step", [2, 5, 8])
+def test_an_edge_inside_of_cells_becomes_that_of_the_image(step):
+    image, labels = torch.zeros(1, 3, 41, 66), torch.zeros(41, 66, dtype=torch.int64)
+    image[..., 23:], labels[:, 23:] = 0.9, 1
+    image[:, 2] = 0.5
+    cells = functional.one_hot(labels, 2).movedim(-1, 0)[None].float()
+    cells = functional.avg_pool2d(cells, step, ceil_mode=True)
+    assert torch.equal(refined(cells, image, step, 2, 2e-4)[0].argmax(0), labels)
+
+
+def test_cells_are_means_also_of_cut_and_large_features(monkeypatch):
+    pixels = torch.randn(2, 5, 30, 40)[..., :29, :37].contiguous(memory_format=torch.channels_last)
+    whole = functional.avg_pool2d(pixels, 4, ceil_mode=True)
+    monkeypatch.setattr(bank, "_STRIP", 3000)
+    torch.testing.assert_close(bank.pooled(pixels, 4), whole)
+    assert bank.pooled(pixels, 1) is pixels
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 5, 8])
+def test_cells_are_read_at_four_pixels(step):
+    pixels = torch.randn(2, 3, 30, 41)
+    near, far = step // 4, step - 1 - step // 4
+    result = bank.sampled(pixels, step)
+    for y in range(-(-30 // step)):
+        for x in range(-(-41 // step)):
+            rows, columns = [min(y * step + o, 29) for o in (near, far)], [min(x * step + o, 40) for o in (near, far)]
+            expected = pixels[:, :, rows][..., columns].mean((2, 3))
+            torch.testing.assert_close(result[:, :, y, x], expected)
+    assert result.shape == (2, 3, -(-30 // step), -(-41 // step))
+
+
+def test_features_that_carry_the_image_are_refined_at_its_edges():
+    generator = torch.Generator().manual_seed(0)
+    image, labels = torch.rand(1, 3, 24, 32, generator=generator) * 0.1, torch.zeros(1, 24, 32, dtype=torch.int64)
+    image[..., 13:] += 0.8
+    labels[..., 13:] = 1
+    plain = DenseFeatures(image - 0.5, image[..., ::8, ::8])
+    probe = EnsembleProbe(stride=8).partial_fit(plain, labels)
+    apart = (probe.predict(plain)[0].argmax(0) != labels[0]).float().mean()
+    carried = DenseFeatures(plain.pixels, plain.patches, image=image)
+    assert apart > 0
+    assert torch.equal(probe.predict(carried)[0].argmax(0), labels[0])
+    assert torch.equal(
+        EnsembleProbe(stride=8, radius=0).partial_fit(plain, labels).predict(carried), probe.predict(plain)
+    )
+    # an image of another size than the features, and a result of a third
+    large = functional.interpolate(image, size=(48, 64), mode="nearest")
+    other = probe.predict(DenseFeatures(plain.pixels, plain.patches, image=large), size=(12, 16))
+    assert other.shape == (1, 2, 12, 16)
+    assert torch.equal(other[0].argmax(0)[:, ::6], labels[0, ::2, ::12])
+
+
+def test_a_regression_has_no_probabilities_to_refine():
+    features, _ = scene(0)
+    for argument in ("uniform", "radius", "epsilon"):
+        with pytest.raises(ConfigError, match=f"{argument} would have no effect"):
+            EnsembleProbe("regression", **{argument: 1})
+    values = torch.randn(1, 2, 12, 16)
+    image = torch.rand(1, 3, 12, 16)
+    probe = EnsembleProbe("regression").partial_fit(features, values)
+    assert torch.equal(probe.predict(DenseFeatures(*features, image=image)), probe.predict(features))
 
 
 def test_the_neighbours_weigh_by_how_much_is_annotated():
@@ -98,12 +208,13 @@ def test_cells_under_strokes_are_single_pixels():
 
 @pytest.mark.parametrize(
     "change",
-    [{"k": 3}, {"temperature": 0.5}, {"stride": 2}, {"memory": 40}, {"weight": 0.9}, {"area": 3.0}, {"uniform": 0.5},
-     {"landmarks": 9}, {"gamma": 4.0}, {"penalty": 1.0}],
+    [{"temperature": 0.5}, {"stride": 2}, {"memory": 40}, {"weight": 0.9}, {"area": 3.0}, {"uniform": 0.5},
+     {"landmarks": 9}, {"gamma": 4.0}, {"penalty": 1.0}, {"channels": 3}, {"radius": 1}, {"epsilon": 0.1}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_each_argument_counts(change):
     (features, labels), (query, _) = scene(0), scene(1)
+    query = DenseFeatures(query.pixels, query.patches, image=query.pixels[:, :3].sigmoid())
     base = {"area": 0.0} if "area" not in change else {}  # few pixels, of which the neighbours would say little
     plain = EnsembleProbe(**base).partial_fit(features, labels).predict(query)
     other = EnsembleProbe(**base, **change).partial_fit(features, labels).predict(query)
@@ -136,7 +247,17 @@ def test_images_of_a_batch_are_predicted_apart():
 
 @pytest.mark.parametrize(
     "args",
-    [{"weight": 1.1}, {"uniform": -0.1}, {"gamma": 0}, {"penalty": 0}, {"landmarks": 0}, {"weight": float("nan")}],
+    [
+        {"weight": 1.1},
+        {"uniform": -0.1},
+        {"gamma": 0},
+        {"penalty": 0},
+        {"landmarks": 0},
+        {"weight": float("nan")},
+        {"channels": 0},
+        {"radius": -1},
+        {"epsilon": 0.0},
+    ],
 )
 def test_arguments_out_of_range_are_refused(args):
     with pytest.raises(InputError, match=next(iter(args))):

@@ -32,6 +32,7 @@ PLUGINS = Path(__file__).parents[1] / "plugins"
 WITH_THE_PART = {
     "diffusers": ("segmenter", "diffcut"), "skimage": ("segmenter", "slic"), "rasterio": ("label-format", "geotiff"),
     "zarr": ("label-format", "ome-zarr"), "onnx": ("exporter", "onnx"),
+    **{name: ("tracker", name) for name in ("aim", "mlflow", "wandb")},
 }  # fmt: skip
 ROWS = torch.rand(20, 4)
 # imported when the part is built or used

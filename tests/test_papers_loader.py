@@ -29,7 +29,7 @@ def test_a_table_cannot_be_changed():
 
 @pytest.mark.parametrize("name", ["flowfeat", "flowfeat:table1", "", ":table1"])
 def test_unknown_paper(name):
-    with pytest.raises(UnknownNameError, match=r"Unknown paper .* lists all"):
+    with pytest.raises(UnknownNameError, match=r"Unknown paper .* Known: .*lila, maxa"):
         papers.table(name)
 
 

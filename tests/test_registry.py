@@ -29,7 +29,7 @@ def test_the_three_closest_names():
     assert closest[0] == "dinov2-b14"
     assert all(name.startswith("dinov2") for name in closest)
     assert isinstance(error.value, KeyError)
-    with pytest.raises(UnknownNameError, match="No probe is registered"):
+    with pytest.raises(UnknownNameError, match="Known: none"):
         registry.get("probe", "linear")
 
 

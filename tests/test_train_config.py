@@ -108,7 +108,7 @@ def test_keys_that_differ_are_named_and_free_ones_are_not(file):
     found = [text.split(":")[0] for text in config.differences(other.to_dict())]
     assert sorted(found) == ["data.new", "objective.name", "optimizer.lr", "seed"]
     free = ["steps=null", "epochs=200", "accumulate=2", "device=cpu", "workers=3", "save.every=5", "log=3", "out=b"]
-    free += ["resume=never", "wait=true", "compile=true"]
+    free += ["resume=never", "wait=true", "log_with=wandb", "compile=true"]
     assert config.differences(config.override(free).to_dict()) == []
     assert {setting.split("=")[0].split(".")[0] for setting in free} | {"validate"} == set(FREE)
 

@@ -34,12 +34,14 @@ class DenseFeatures:
     """What a DenseModel returns: pixels [B, D, H, W], patches [B, C, h, w] (the deepest map), cls [B, C] or None.
 
     extent: share of the patch grid's height and width that the image covers; the rest is padding to the stride.
+    image: what they are of, [B, 3, H, W] in [0, 1]; None where it is not at hand.
     """
 
     pixels: Tensor
     patches: Tensor
     cls: Tensor | None = None
     extent: tuple[float, float] = (1.0, 1.0)
+    image: Tensor | None = None
 
     def on_pixels(self, low: Tensor) -> Tensor:
         """Bring a map on the patch grid, [B, K, h, w], to the pixel grid: bilinear, padding cut off."""
@@ -56,8 +58,8 @@ class DenseFeatures:
 
     def to(self, *args: Any, **kwargs: Any) -> DenseFeatures:
         """Move or cast, as `Tensor.to`."""
-        cls = None if self.cls is None else self.cls.to(*args, **kwargs)
-        return DenseFeatures(self.pixels.to(*args, **kwargs), self.patches.to(*args, **kwargs), cls, self.extent)
+        cls, image = (None if part is None else part.to(*args, **kwargs) for part in (self.cls, self.image))
+        return DenseFeatures(self.pixels.to(*args, **kwargs), self.patches.to(*args, **kwargs), cls, self.extent, image)
 
 
 class Unchecked(DenseFeatures):

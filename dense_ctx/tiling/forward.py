@@ -148,4 +148,5 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
 
     pixels = map_tiles(model, image, keep, windows, size)
     extent = (image_size[0] / whole_size[0], image_size[1] / whole_size[1])
-    return DenseFeatures(pixels, patches[0], torch.stack(summary).sum(0) if summary else None, extent)
+    cls = torch.stack(summary).sum(0) if summary else None
+    return DenseFeatures(pixels, patches[0], cls, extent, image)

@@ -15,11 +15,9 @@ from ..gateway import gateway
 from ..persistence.identity import differences
 from ..plugins import registry
 
-# keys that may change on resume; none affects completed steps
-FREE = ("steps", "epochs", "accumulate", "device", "compile", "workers", "validate", "save", "log", "out", "resume",
-        "wait")  # fmt: skip
-
-
+# keys that affect no weights; and those that may change on resume: none affects completed steps
+NOT_TRAINED = ("out", "resume", "wait", "log", "log_with", "save", "validate")
+FREE = (*NOT_TRAINED, "steps", "epochs", "accumulate", "device", "compile", "workers")
 OPEN = {"lr": 1e-3, "weight_decay": 0.01}  # of the optimizer: what neither configuration nor objective decides
 
 
@@ -112,6 +110,7 @@ class TrainConfig:
     resume: "auto": go on from the newest state in `out`; "never": `out` must hold none; or the folder of a state.
     wait: for the end of another run in `out`, which is refused otherwise.
     log: a line in log.jsonl every so many steps.
+    log_with: trackers that are told the same, by name; None: TensorBoard, if it is installed.
     """
 
     out: str
@@ -134,6 +133,7 @@ class TrainConfig:
     validate: Validate = field(default_factory=Validate)
     save: Save = field(default_factory=Save)
     log: int = 10
+    log_with: tuple[Part, ...] | None = None
     resume: str = "auto"
     wait: bool = False
 
@@ -177,6 +177,9 @@ class TrainConfig:
             )
         if self.validate.protocol is not None and self.validate.data is None:
             raise ConfigError(f"validate.protocol is {self.validate.protocol}; give validate.data, its data set's root")
+        names = [tracker.name for tracker in self.log_with or ()]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"log_with names {twice[0]} twice; a run has one record of each tracker")
         if not self.out:
             raise ConfigError("out is empty; expected the folder of the run")
 
@@ -233,7 +236,7 @@ class TrainConfig:
             raise ConfigError(f"resume={self.resume} and a dry run, which begins at the start: leave one of them out")
         average = replace(self.average, start=min(self.average.start, 2))
         short = replace(self, steps=2, epochs=None, average=average)
-        return replace(short, out=str(out), log=1, save=Save(0, 1), validate=Validate(), resume="never")
+        return replace(short, out=str(out), log=1, log_with=(), save=Save(0, 1), validate=Validate(), resume="never")
 
     def filled(self, other: Mapping[str, Any]) -> TrainConfig:
         """With the optimizer's values that this one leaves open taken from another's `to_dict`."""
@@ -268,4 +271,6 @@ def _written_out(data: Mapping[str, Any]) -> dict[str, Any]:
         changed["model"] = {key: asdict(parse_part(v)) if isinstance(v, str) else v for key, v in model.items()}
     if isinstance(objective, str):
         changed["objective"] = asdict(parse_part(objective))
+    if isinstance(trackers := data.get("log_with"), (str, Mapping)):
+        changed["log_with"] = [trackers]
     return {**data, **changed}

@@ -1,4 +1,4 @@
-"""A run's log: log.jsonl, a progress bar or lines on stderr, and TensorBoard if it is installed."""
+"""A run's log: log.jsonl, and a progress bar or lines on stderr."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Log:
         self.path, self.start, self.steps, self.batch_size = out / NAME, start, steps, batch_size
         self.active, self.began = active, time.monotonic()
         self.bar: Any = None
-        self.board: Any = None
+        self.file: Any = None
         if not active:
             return
         rows = [row for row in read_log(self.path) if row.get("step", 0) <= start]
@@ -53,20 +53,14 @@ class Log:
             self.file = self.path.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise FileError(f"Cannot write {self.path}: {error}") from error
-        with contextlib.suppress(Exception):  # an optional package, which may be absent or broken
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
         if sys.stderr.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(initial=start, total=steps, unit="step", dynamic_ncols=True)
 
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for item in (self.bar, self.board, self.file) if self.active else ():
+    def close(self) -> None:
+        """Close the bar and the file."""
+        for item in (self.bar, self.file):
             if item is not None:
                 with contextlib.suppress(OSError):
                     item.close()
@@ -97,11 +91,6 @@ class Log:
             raise FileError(f"Cannot write {self.path}: {error}") from error
         step = int(row["step"])
         scores = row.get("validation")
-        if self.board is not None:
-            validation = {f"validation/{k}": v for k, v in (scores or {}).items()}
-            for name, value in ({**row, **row.get("losses", {})} if scores is None else validation).items():
-                if isinstance(value, (int, float)) and name != "step":
-                    self.board.add_scalar(name, value, step)
         if scores is not None:
             self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         elif self.bar is None:

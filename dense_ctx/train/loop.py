@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,13 +67,15 @@ def train(
         run = open_run(config, model, objective, dataset, until)
         check = validator(config, validate, run)
         batches = iter(run.loader)
-        try:
-            with Signals() as signals, run.log() as log:
-                _loop(run, batches, log, signals, check)
-        finally:
-            # else the interpreter waits at exit for workers that are still prefetching
-            getattr(batches, "_shutdown_workers", lambda: None)()
-        return run.publish()
+        with run.callbacks.around(run.step.model, run.out / "model"):
+            try:
+                log = Log(run.out, run.start, run.steps, config.batch_size, run.active)
+                with Signals() as signals, closing(log):
+                    _loop(run, batches, log, signals, check)
+            finally:
+                # else the interpreter waits at exit for workers that are still prefetching
+                getattr(batches, "_shutdown_workers", lambda: None)()
+            return run.publish()
 
 
 def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: Validator | None) -> None:
@@ -102,11 +104,15 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         run.averaged.update(step)
         run.seconds = before + time.monotonic() - began
         log.advance(step, losses["loss"])
+        seconds = round(run.seconds, 3)
+        run.callbacks("training_step", step, values={**losses, "lr": lr, "grad_norm": norm, "seconds": seconds})
         if step % config.log == 0 or step == run.steps:
             log.write({**_row(run, step, losses, lr, norm), **({"skipped": True} if scaled else {})})
         last = step == run.steps
         if check is not None and (step % config.validate.every == 0 or last):
-            log.write({"step": step, "validation": check(step), "seconds": round(run.seconds, 3)})
+            scores = check(step)
+            log.write({"step": step, "validation": scores, "seconds": seconds})
+            run.callbacks("training_evaluation", step, model=run.step.model, scores=scores)
             run.step.train()
         if run.accelerator.num_processes == 1:  # several stop at the step before which all knew of the signal
             stopped = signals.received

@@ -24,13 +24,11 @@ from ..persistence.lock import locked
 from ..plugins import registry
 from . import state
 from .average import Averaged
-from .config import OPEN, Optimizer, TrainConfig
+from .callbacks import Callbacks
+from .config import NOT_TRAINED, OPEN, Optimizer, TrainConfig
 from .data import Order, count, loader, mix, seed_all
-from .log import Log
 from .processes import ending_together, in_main, prepare_accelerator
 from .step import TrainStep
-
-_NOT_TRAINED = ("out", "resume", "wait", "log", "save", "validate")  # keys that do not affect the weights
 
 
 @dataclass
@@ -55,6 +53,8 @@ class Run:
     def __post_init__(self) -> None:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.active = self.accelerator.is_main_process  # the process that writes
+        self.callbacks = Callbacks(self.config, self.start, self.active)
 
     @property
     def steps(self) -> int:
@@ -67,10 +67,6 @@ class Run:
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * scale
         return float(self.lrs[0] * scale)
-
-    def log(self) -> Log:
-        """The run's log, from where it starts."""
-        return Log(self.out, self.start, self.steps, self.config.batch_size, self.accelerator.is_main_process)
 
     def save(self, done: int) -> None:
         """Write state/step_N, then remove states beyond `save.keep`."""
@@ -90,6 +86,7 @@ class Run:
                         self.accelerator.num_processes * self.config.accumulate, self.draws,
                     ),
                 )  # fmt: skip
+                self.callbacks("training_checkpoint", done, folder=folder)
             state.prune(self.out, self.config.save.keep)
 
         in_main(self.accelerator, work)
@@ -117,7 +114,7 @@ class Run:
             "objective": config["objective"] or type(self.step.objective).__name__,
             **{key: config[key] for key in ("data", "steps", "batch_size")},
             "samples": self.samples,
-            "config": {key: config[key] for key in config if key not in _NOT_TRAINED},
+            "config": {key: config[key] for key in config if key not in NOT_TRAINED},
             "seconds": round(self.seconds, 1),
             "processes": self.accelerator.num_processes,
             "command": command_line(),
@@ -135,6 +132,8 @@ def open_run(
     until.enter_context(arithmetic(tf32=config.mixed_precision == "tf32"))
     out = Path(config.out)
     in_main(accelerator, lambda: _claim(config, out, until))
+    for tracker in config.log_with or ():  # before weights are fetched and opened
+        create_part("tracker", tracker.name, tracker.args)
     latest = _latest_state(config, out, accelerator)
     meta = None if latest is None else state.check(latest)
     if meta is not None:

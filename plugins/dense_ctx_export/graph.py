@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from dense_ctx_runtime.geometry import Size, cell_axis, resize_axis, step_of
+from dense_ctx_probes.guided_filter import local_functions, read_at
+from dense_ctx_runtime.geometry import Size, cell_inputs, resize_axis, step_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -80,33 +81,72 @@ class CellGraph(Graph):
         self, image: Tensor, rows: Tensor, rows_shares: Tensor, rows_out: Tensor, columns: Tensor,
         columns_shares: Tensor, columns_out: Tensor,
     ) -> Outputs:  # fmt: skip
-        """As `GraphModel.inputs` has them: rows [h, s] of each cell, their shares [h, s], rows_out [H, h]; columns."""
+        """As `geometry.cell_inputs` has them: rows [h, s] of each cell, shares [h, s], rows_out [H, h]; columns."""
+        features, grid = self.scores(image, rows, rows_shares, columns, columns_shares)
+        large = torch.matmul(torch.matmul(rows_out, grid), columns_out.T)
+        return self.outputs(self.head.finish(large), features)
+
+    def scores(
+        self, image: Tensor, rows: Tensor, rows_shares: Tensor, columns: Tensor, columns_shares: Tensor
+    ) -> tuple[Features, Tensor]:
+        """The backbone's features, and the head's scores of cells [1, K, h, w]."""
         features, normalised = self.encode(image)
         pixels = self.decoder(features, normalised, (image.shape[-2], image.shape[-1]))
         cells = (pixels[:, :, rows] * rows_shares[:, :, None]).sum(3)
         cells = (cells[:, :, :, columns] * columns_shares).sum(4)
         height, width = cells.shape[-2:]
         scores = self.head(cells[0].permute(1, 2, 0).reshape(height * width, cells.shape[1]))
-        grid = scores.reshape(height, width, scores.shape[-1]).permute(2, 0, 1)
-        large = torch.matmul(torch.matmul(rows_out, grid), columns_out.T)
-        return self.outputs(self.head.finish(large[None]), features)
+        return features, scores.reshape(height, width, scores.shape[-1]).permute(2, 0, 1)[None]
 
     def example(self, size: Size) -> dict[str, Tensor]:
         """Inputs for an image of `size`, by name."""
         inputs = super().example(size)
         step = step_of(size, self.head.cells, self.head.stride)
-        for name, side in zip(("rows", "columns"), size, strict=True):
-            index, shares = cell_axis(side, step)
-            inputs[name], inputs[f"{name}_shares"] = torch.from_numpy(index), torch.from_numpy(shares)
-            inputs[f"{name}_out"] = torch.from_numpy(resize_axis(len(index), side))
-        return inputs
+        whole = (inputs["image"].shape[-2], inputs["image"].shape[-1])
+        arrays = cell_inputs(size, whole, step, self.head.radius)
+        return inputs | {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def dims(self) -> Dims:
         """As of a graph of features, with the numbers of cells and their sides."""
+        # of a head that reads four pixels a cell, two on each side
+        down, right = ("s", "t") if self.head.radius is None else (2, 2)
         return {
-            **super().dims(), "rows": ("n", "s"), "rows_shares": ("n", "s"), "rows_out": ("y", "n"),
-            "columns": ("m", "t"), "columns_shares": ("m", "t"), "columns_out": ("x", "m"),
+            **super().dims(), "rows": ("n", down), "rows_shares": ("n", down), "rows_out": ("y", "n"),
+            "columns": ("m", right), "columns_shares": ("m", right), "columns_out": ("x", "m"),
         }  # fmt: skip
+
+
+class FilterGraph(CellGraph):
+    """Of a head whose scores a guided filter refines at the edges of the image."""
+
+    def forward(  # type: ignore[override]
+        self, image: Tensor, rows: Tensor, rows_shares: Tensor, rows_guide: Tensor, rows_lift: Tensor,
+        rows_box: Tensor, rows_out: Tensor, columns: Tensor, columns_shares: Tensor, columns_guide: Tensor,
+        columns_lift: Tensor, columns_box: Tensor, columns_out: Tensor,
+    ) -> Outputs:  # fmt: skip
+        """As `geometry.cell_inputs` has them."""
+        features, grid = self.scores(image, rows, rows_shares, columns, columns_shares)
+
+        def means(x: Tensor) -> Tensor:
+            return torch.matmul(torch.matmul(rows_box, x), columns_box.T)
+
+        guide = torch.matmul(torch.matmul(rows_guide, image), columns_guide.T)
+        scores = torch.matmul(torch.matmul(rows_lift, grid), columns_lift.T)
+        coefficients = local_functions(guide, scores, means, self.head.epsilon)
+        coefficients = torch.matmul(torch.matmul(rows_out, coefficients), columns_out.T)
+        return self.outputs(read_at(coefficients, image), features)
+
+    def dims(self) -> Dims:
+        """As of a graph of cells, with the half cells of the filter."""
+        sides: dict[str, tuple[str | int, ...]] = {}
+        for name, cells, halves, side in (("rows", "n", "i", "h"), ("columns", "m", "j", "w")):
+            whole = f"{self.stride}*{side}"
+            sides |= {
+                f"{name}_guide": (halves, whole), f"{name}_lift": (halves, cells), f"{name}_box": (halves, halves),
+                f"{name}_out": (whole, halves),
+            }  # fmt: skip
+        dims = {**super().dims(), **sides}
+        return {name: dims[name] for name in self.example((self.stride, self.stride))}
 
 
 class ResizedGraph(Graph):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from dense_ctx_probes.ensemble import CELLS as ENSEMBLE_CELLS
-from dense_ctx_probes.ensemble import EnsembleProbe, log_shares
-from dense_ctx_probes.knn import CELLS, KnnProbe
+from dense_ctx_probes.bank import CellBank
+from dense_ctx_probes.ensemble import EnsembleProbe, kernel, log_shares
+from dense_ctx_probes.knn import KnnProbe
 from dense_ctx_probes.linear import LinearProbe
 from dense_ctx_probes.ridge import RidgeProbe
 from dense_ctx_probes.targets import probabilities
@@ -62,18 +62,34 @@ class PixelHead(nn.Module):
 
 
 class CellHead(nn.Module):
-    """A bank of cells: keys [M, D] of unit length, and values [M, K]."""
+    """Reads cells of an image, rows [Q, D], as scores [Q, K].
 
-    cells = CELLS
+    Attributes: cells, stride: of the probe, most of an image and pixels a side. radius: see `Facts.filter_radius`.
+    """
 
-    def __init__(self, probe: KnnProbe, task: str) -> None:
+    radius: int | None = None
+    epsilon = 0.0
+
+    def __init__(self, probe: CellBank, task: str) -> None:
         super().__init__()
         if probe.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
-        self.register_buffer("keys", functional.normalize(probe.keys_, dim=1))
+        self.task, self.cells, self.stride, self.temperature = task, probe.cells, probe.stride, probe.temperature
+
+    def finish(self, scores: Tensor) -> Tensor:
+        """Enlarged scores [1, K, H, W] as predictions."""
+        return functional.normalize(scores, dim=1) if self.task == "normals" else scores
+
+
+class KnnHead(CellHead):
+    """`dense_ctx_probes.knn.KnnProbe`: keys [M, D] of unit length, and values [M, K]."""
+
+    def __init__(self, probe: KnnProbe, task: str) -> None:
+        super().__init__(probe, task)
+        keys = cast(Tensor, probe.keys_)
+        self.register_buffer("keys", functional.normalize(keys, dim=1))
         self.register_buffer("values", probe.values_.clone())
-        self.task, self.stride, self.temperature = task, probe.stride, probe.temperature
-        self.k = min(probe.k, len(probe.keys_))
+        self.k = min(probe.k, len(keys))
 
     def nearest(self, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Cosines and indices [Q, k] of the k nearest keys of rows [Q, D] of unit length."""
@@ -93,12 +109,6 @@ class CellHead(nn.Module):
             raise NotFittedError("Nothing in memory: call fit first")
         return best, index
 
-    def votes(self, rows: Tensor) -> Tensor:
-        """The values of the k nearest keys [Q, K] of rows [Q, D] of unit length, by softmax(cosine / temperature)."""
-        best, index = self.nearest(rows, self.k)
-        weights = (best / self.temperature).softmax(1)
-        return (weights[:, :, None] * self.get_buffer("values")[index]).sum(1)
-
     def gap(self, rows: Tensor) -> Tensor:
         """How much nearer than the next the last neighbour that votes is [Q], of rows [Q, D]; infinite if all vote."""
         if self.k == len(self.get_buffer("keys")):
@@ -106,49 +116,36 @@ class CellHead(nn.Module):
         best, _ = self.nearest(functional.normalize(rows, dim=1), self.k + 1)
         return best[:, -2] - best[:, -1]
 
-    def finish(self, scores: Tensor) -> Tensor:
-        """Enlarged scores [1, K, H, W] as predictions."""
-        return functional.normalize(scores, dim=1) if self.task == "normals" else scores
-
-
-class KnnHead(CellHead):
-    """`dense_ctx_probes.knn.KnnProbe`."""
-
     def forward(self, rows: Tensor) -> Tensor:
-        """Cells [Q, D] to [Q, K]."""
-        return self.votes(functional.normalize(rows, dim=1))
+        """The values of the k nearest keys by softmax(cosine / temperature)."""
+        best, index = self.nearest(functional.normalize(rows, dim=1), self.k)
+        weights = (best / self.temperature).softmax(1)
+        return (weights[:, :, None] * self.get_buffer("values")[index]).sum(1)
 
 
 class EnsembleHead(CellHead):
-    """`dense_ctx_probes.ensemble.EnsembleProbe`: its neighbours and its kernel regression."""
+    """`dense_ctx_probes.ensemble.EnsembleProbe`: its neighbours, its kernel regression and its filter."""
 
-    cells = ENSEMBLE_CELLS
+    names = ("axes", "keys", "values", "landmarks", "basis", "coefficients", "correction")
 
     def __init__(self, probe: EnsembleProbe, task: str) -> None:
         super().__init__(probe, task)
-        landmarks, basis, coefficients, correction = probe.regression
-        self.register_buffer("landmarks", landmarks.clone())
-
-        self.register_buffer("basis", basis.clone())
-        self.register_buffer("coefficients", coefficients.clone())
-        self.register_buffer("correction", correction.clone())
+        for name, tensor in zip(self.names, probe.readings, strict=True):
+            self.register_buffer(name, tensor.clone())
         self.gamma, self.share = probe.gamma, probe.share
+        self.radius, self.epsilon = probe.radius, probe.epsilon
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Cells [Q, D] to log-probabilities up to a constant, or values, [Q, K]."""
-        rows = functional.normalize(rows, dim=1)
-        near = self.votes(rows)
-        kernel = (self.gamma * (rows @ self.get_buffer("landmarks").T - 1)).exp()
-        coefficients = self.get_buffer("coefficients")
-        fit = kernel @ self.get_buffer("basis") @ coefficients[:-1] + coefficients[-1]
+        """Probabilities, or values."""
+        axes, keys, values, landmarks, basis, coefficients, correction = map(self.get_buffer, self.names)
+        rows = functional.normalize(rows, dim=1) @ axes
+        near = ((rows / self.temperature) @ keys.T).softmax(1) @ values
+        fit = kernel(rows, landmarks, self.gamma) @ basis @ coefficients[:-1] + coefficients[-1]
         if self.task == "segmentation":
-            near = log_shares(near) + self.get_buffer("correction")
+            near = log_shares(near) + correction
             fit = log_shares(probabilities(fit))
+            return (self.share * near + (1 - self.share) * fit).softmax(1)
         return self.share * near + (1 - self.share) * fit
-
-    def finish(self, scores: Tensor) -> Tensor:
-        """Enlarged scores [1, K, H, W] as predictions."""
-        return scores.softmax(1) if self.task == "segmentation" else super().finish(scores)
 
 
 def _ridge(probe: RidgeProbe, task: str) -> PixelHead:

@@ -12,7 +12,7 @@ import torch
 from dense_ctx_predict.files import identity
 from dense_ctx_predict.head import output_of
 from dense_ctx_predict.predictor import Predictor
-from dense_ctx_probes.knn import pooled
+from dense_ctx_probes.bank import pooled
 from dense_ctx_runtime.facts import Facts, LabelClass
 from dense_ctx_runtime.geometry import Size, step_of
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from dense_ctx.files import json_digest, state_digest
 from dense_ctx.images import ImageLike, load
 from dense_ctx.model import DenseModel
 
-from .graph import CellGraph, FeatureGraph, Graph, ResizedGraph
-from .heads import CellHead, head_of
+from .graph import CellGraph, FeatureGraph, FilterGraph, Graph, ResizedGraph
+from .heads import CellHead, KnnHead, head_of
 
 TIE = 2e-5  # between the cosines of the last neighbour that votes and the next: rounding decides which is which
 
@@ -75,8 +75,11 @@ def source_of(given: DenseModel | InContext | Predictor, size: Size | None, opse
     predictor.model = predictor.context.model = copied
     head = head_of(given.context, given.task)
     if isinstance(head, CellHead):
-        facts = Facts(reads="cells", cells=head.cells, cell_stride=head.stride, **common)
-        return Source(CellGraph(copied, head), facts, _scores(predictor), _ties(copied, head))
+        cells: dict[str, Any] = {"cells": head.cells, "cell_stride": head.stride, "filter_radius": head.radius}
+        facts = Facts(reads="cells", **cells, **common)
+        graph = FilterGraph(copied, head) if head.radius else CellGraph(copied, head)
+        ties = _ties(copied, head) if isinstance(head, KnnHead) else None
+        return Source(graph, facts, _scores(predictor), ties)
     return Source(FeatureGraph(copied, head), Facts(**common), _scores(predictor))
 
 
@@ -126,7 +129,7 @@ def _features(model: DenseModel) -> Callable[[ImageLike], dict[str, Tensor]]:
     return run
 
 
-def _ties(model: DenseModel, head: CellHead) -> Callable[[ImageLike], Tensor]:
+def _ties(model: DenseModel, head: KnnHead) -> Callable[[ImageLike], Tensor]:
     def run(image: ImageLike) -> Tensor:
         with torch.inference_mode():
             pixels = model(image).pixels

@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+from dense_ctx_training.command import Train
+
 from dense_ctx.commands.arguments import add_device_argument, add_settings, settings_of
-from dense_ctx.commands.train import Train
 
 PRESET = "lila-adapt"
 

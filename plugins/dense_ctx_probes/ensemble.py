@@ -1,4 +1,4 @@
-"""Nearest neighbours and kernel ridge regression on one bank of cells, averaged."""
+"""Neighbours and kernel ridge regression on one bank of cells, averaged, and refined at the edges of the image."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ from dense_ctx.errors import CheckpointError, ConfigError, InputError, NotFitted
 from dense_ctx.interfaces import DenseFeatures, Size, Task
 from dense_ctx.persistence.tensors import require_state
 
-from .knn import KnnProbe, pooled
-from .retrieval_search import nearest
+from .bank import CellBank, sampled
+from .guided_filter import refined
 from .targets import at_size, probabilities
-
-CELLS = 8192  # of an image
 
 _UNIFORM = 0.05
 _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot rule a class out
-_ROWS = 1 << 11  # cells whose kernel, and whose neighbours' votes, are held at once
+_ROWS = 64  # cells compared with the bank at once: their cosines stay near the processor
+_WIDE = 1 << 12  # on an accelerator, where each comparison is a launch
+_PART = 1 << 11  # cells of the bank whose kernel is held at once
 _RANK = 1e-6  # of the largest eigenvalue: directions of the landmarks' span below it are rounding
+_RADIUS, _EPSILON = 2, 2e-4
 
 
-class EnsembleProbe(KnnProbe):
-    """Two readings of the same cells: `knn`, and ridge regression with a kernel.
+class EnsembleProbe(CellBank):
+    """Two readings of the same cells, and the colours of the image.
 
-    Neighbours follow an object whose look changes; the regression weighs channels by what tells the classes apart. In
-    segmentation their log-probabilities are averaged, in regression their values. The kernel is exp(gamma (cos - 1)),
-    in the span of landmarks (Nystrom; Williams and Seeger 2001); a class weighs by the square root of its size.
-    A class's share of the examples says little about its share of another image, so that of the neighbours is moved
-    towards 1 / K (prior correction; Saerens et al. 2002).
+    All cells of the bank vote with softmax(cosine / temperature): an object whose look changes keeps neighbours. Ridge
+    regression with a kernel weighs channels by what tells the classes apart: exp(gamma (cos - 1)), in the span of
+    landmarks (Nystrom; Williams and Seeger 2001); a class weighs by the square root of its size. In segmentation
+    their log-probabilities are averaged, in regression their values. A class's share of the examples says little about
+    its share of another image, so that of the neighbours is moved towards 1 / K (prior correction; Saerens et al.
+    2002). Both read the bank's principal `channels`, in which a class weighs as in the regression, so that those of a
+    small object are among them.
 
     Neighbours need a bank that shows all there is to see, which masks give and strokes do not: their weight is
     (1 - weight) a^2 / (a^2 + area^2), a the annotated area of all images in patches, the positions of the deepest map.
     From strokes, cells of the bank are single pixels; the more is annotated, the larger, up to those of a prediction.
 
+    Probabilities of cells are refined by a guided filter (`guided_filter`) where the features carry the image.
+
     Args:
-        task, k, temperature, memory, seed: see `KnnProbe`.
+        task, temperature, memory, seed: see `CellBank`.
         stride: pixels per side of a cell; default the least that gives an image at most 8,192 (annotated) cells.
         weight: of the kernel regression where masks are whole, 0 to 1.
         area: annotated patches at which the neighbours have half of their weight; 0: they always have all.
@@ -49,26 +54,33 @@ class EnsembleProbe(KnnProbe):
         landmarks: cells that span the regression, as many of each class; at least one of each.
         gamma: of the kernel, above 0.
         penalty: of the regression, on the mean square error.
+        channels: principal ones that are read; all where there are fewer.
+        radius: of the filter's windows, in half cells; default 2; 0: no filter. In segmentation only.
+        epsilon: of the filter, added to the variance of colours; default 2e-4. In segmentation only.
 
     Raises:
         InputError: an argument out of its range.
-        ConfigError: `uniform` for a regression.
+        ConfigError: `uniform`, `radius` or `epsilon` for a regression.
     """
 
+    cells = 8192
+    read = staticmethod(sampled)
     file_args: ClassVar[Mapping[str, Any] | None] = {
-        **(KnnProbe.file_args or {}),
+        **(CellBank.file_args or {}),
         "weight": (0.0, 1.0),
         "area": (0.0, 1e9),
         "uniform": (0.0, 1.0),
         "landmarks": range(1, 1 << 14),
         "gamma": (0.0, 1e6),
         "penalty": (0.0, 1e9),
+        "channels": range(1, 1 << 14),
+        "radius": range(65),
+        "epsilon": (0.0, 1e6),
     }
 
     def __init__(
         self,
         task: Task = "segmentation",
-        k: int = 30,
         temperature: float = 0.02,
         stride: int | None = None,
         memory: int = 65_536,
@@ -79,22 +91,33 @@ class EnsembleProbe(KnnProbe):
         landmarks: int = 512,
         gamma: float = 1.0,
         penalty: float = 1e-4,
+        channels: int = 96,
+        radius: int | None = None,
+        epsilon: float | None = None,
         device_memory: str | int | None = None,
     ) -> None:
-        super().__init__(task, k, temperature, stride, memory, seed, device_memory)
-        if task == "regression" and uniform is not None:
+        super().__init__(task, temperature, stride, memory, seed, device_memory)
+        without = {"uniform": uniform, "radius": radius, "epsilon": epsilon}
+        if task == "regression" and (idle := [name for name, value in without.items() if value is not None]):
             raise ConfigError(
-                "uniform would have no effect with task=regression, which has no class priors: leave it out"
+                f"{' and '.join(idle)} would have no effect with task=regression, which has no class probabilities: "
+                "leave it out"
             )
         uniform = _UNIFORM if uniform is None else uniform
+        radius, epsilon = _RADIUS if radius is None else radius, _EPSILON if epsilon is None else epsilon
         if not (0 <= weight <= 1 and 0 <= uniform <= 1 and 0 <= area < math.inf):
             raise InputError(f"weight={weight}, uniform={uniform}: both 0 to 1; area={area}: at least 0")
-        if not (gamma > 0 and penalty > 0 and landmarks >= 1):
-            raise InputError(f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}: all above 0")
+        if not (gamma > 0 and penalty > 0 and landmarks >= 1 and channels >= 1):
+            raise InputError(
+                f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}, channels={channels}: all above 0"
+            )
+        if not (epsilon > 0 and radius >= 0):
+            raise InputError(f"radius={radius}: at least 0; epsilon={epsilon}: above 0")
         self.weight, self.area, self.uniform = weight, area, uniform
-        self.landmarks, self.gamma, self.penalty = landmarks, gamma, penalty
+        self.landmarks, self.gamma, self.penalty, self.channels = landmarks, gamma, penalty, channels
+        self.radius, self.epsilon = radius if task == "segmentation" else 0, epsilon
         self.annotated_ = 0.0  # patches
-        self._regression: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._readings: tuple[Tensor, ...] | None = None
 
     def partial_fit(self, features: DenseFeatures, targets: Tensor) -> EnsembleProbe:
         """Add the cells of B images that hold a labelled pixel."""
@@ -102,7 +125,7 @@ class EnsembleProbe(KnnProbe):
         valid = targets >= 0 if self.task == "segmentation" else targets.isfinite().all(1)
         patches = features.patches[:, 0].numel() * features.extent[0] * features.extent[1]
         self.annotated_ += float(valid.float().mean()) * patches
-        self._regression = None
+        self._readings = None
         return self
 
     def _cells(self, features: DenseFeatures, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +133,7 @@ class EnsembleProbe(KnnProbe):
         return functional.normalize(keys, dim=1), values
 
     def _step(self, grid: Tensor, share: float) -> int:
-        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / CELLS))
+        return self.stride or math.ceil(math.sqrt(grid.shape[-2] * grid.shape[-1] * share / self.cells))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The memory bank, and how much was annotated."""
@@ -124,32 +147,36 @@ class EnsembleProbe(KnnProbe):
             raise CheckpointError(f"The state's annotated area is {float(own['annotated'])} patches; expected above 0")
         super().load_state_dict({key: value for key, value in state.items() if key not in own})
         self.annotated_ = float(own["annotated"])
-        self._regression = None
+        self._readings = None
 
     def predict(self, features: DenseFeatures, size: Size | None = None) -> Tensor:
         """[B, K, *size]: probabilities or values."""
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
-        cells = pooled(features.pixels.float(), self._step(features.pixels, 1.0))
+        pixels = features.pixels
+        step = self._step(pixels, 1.0)
+        cells = self.read(pixels.float(), step)
         rows = functional.normalize(rearrange(cells, "b d h w -> (b h w) d"), dim=1)
-        keys, values, *fit = self._resident.of(rows.device, self.keys_, self.values_, *self.regression)
-        neighbours = nearest(rows, keys, self.k)
-        here = tuple(tensor.to(rows.device) for tensor in fit)
-        split = zip(*(tensor.split(_ROWS) for tensor in (rows, *neighbours)), strict=True)
-        parts = [self._read(queries, cosines, near, values, here) for queries, cosines, near in split]
-        answers = torch.cat(parts)
+        readings = self._resident.of(rows.device, *self.readings)
+        parts = rows.split(_ROWS if rows.device.type == "cpu" else _WIDE)
+        answers = torch.cat([self._read(part, *(tensor.to(rows.device) for tensor in readings)) for part in parts])
         batch, _, height, _ = cells.shape
-        scores = at_size(rearrange(answers, "(b h w) k -> b k h w", b=batch, h=height), size, features.pixels)
-        return scores.softmax(1) if self.task == "segmentation" else scores
+        scores = rearrange(answers, "(b h w) k -> b k h w", b=batch, h=height)
+        if self.task == "segmentation":
+            scores = scores.softmax(1)
+        if self.radius and features.image is not None:
+            image = at_size(features.image.to(scores), None, pixels)
+            scores = refined(scores, image, step, self.radius, self.epsilon)
+        return at_size(scores, size, pixels)
 
     def _read(
-        self, rows: Tensor, cosines: Tensor, neighbours: Tensor, values: Tensor, regression: tuple[Tensor, ...]
-    ) -> Tensor:
-        """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, d] and their neighbours [Q, k]."""
-        landmarks, basis, coefficients, correction = regression
-        votes = values[neighbours.to(values.device)].to(rows.device)
-        near = torch.einsum("qk,qkm->qm", (cosines / self.temperature).softmax(1), votes)
-        fit = self._lift(rows, landmarks, basis) @ coefficients
+        self, rows: Tensor, axes: Tensor, keys: Tensor, values: Tensor, landmarks: Tensor, basis: Tensor,
+        coefficients: Tensor, correction: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, D]; the rest as `readings`."""
+        rows = rows @ axes
+        near = ((rows / self.temperature) @ keys.T).softmax(1) @ values
+        fit = kernel(rows, landmarks, self.gamma) @ basis @ coefficients[:-1] + coefficients[-1]
         if self.task == "segmentation":
             near = log_shares(near) + correction
             fit = log_shares(probabilities(fit))
@@ -161,45 +188,57 @@ class EnsembleProbe(KnnProbe):
         return (1 - self.weight) / (1 + (self.area / self.annotated_) ** 2)
 
     @property
-    def regression(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Landmarks [L, d], what makes their span orthonormal [L, r], coefficients [r + 1, K], the bias last, and what
-        corrects the prior [K].
+    def readings(self) -> tuple[Tensor, ...]:
+        """Axes [D, c]; on them the keys [M, c]; the values [M, K]; landmarks [L, c] of the regression, what makes
+        their span orthonormal [L, r], coefficients [r + 1, K], the bias last; what corrects the prior [K].
         """
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
-        if self._regression is None:
-            self._regression = (*self._regress(self.keys_, self.values_), self._correction())
-        return self._regression
+        if self._readings is None:
+            weights, groups = self._weights()
+            axes = principal_axes(self.keys_, weights, self.channels)
+            keys = self.keys_ @ axes
+            prior = self.values_.mean(0).clamp_min(1e-6)
+            correction = ((1 - self.uniform) * prior + self.uniform / len(prior)).log() - prior.log()
+            regression = self._regress(keys, weights, groups)
+            self._readings = (axes, keys, self.values_, *regression, correction)
+        return self._readings
 
-    def _correction(self) -> Tensor:
-        """[K]: logarithm of the prior moved towards 1 / K, over the examples' own."""
-        prior = self.values_.mean(0).clamp_min(1e-6)
-        return ((1 - self.uniform) * prior + self.uniform / len(prior)).log() - prior.log()
-
-    def _regress(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weights = torch.ones(len(keys))
-        groups = [torch.arange(len(keys))]
+    def _weights(self) -> tuple[Tensor, list[Tensor]]:
+        """Of the bank's cells, sum 1; and the indices of each class's cells."""
+        values = self.values_
+        weights, groups = torch.ones(len(values)), [torch.arange(len(values))]
         if self.task == "segmentation":
-            size = values.sum(0)
-            weights = (values * size.clamp_min(1e-6).rsqrt()).sum(1)
+            weights = (values * values.sum(0).clamp_min(1e-6).rsqrt()).sum(1)
             first = values.argmax(1)
             groups = [group for label in range(values.shape[1]) if len(group := (first == label).nonzero()[:, 0])]
+        return weights / weights.sum(), groups
+
+    def _regress(self, keys: Tensor, weights: Tensor, groups: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         room = max(1, self.landmarks // len(groups))
         landmarks = torch.cat([keys[_spread(group, room)] for group in groups])
-        eigenvalues, vectors = torch.linalg.eigh(_kernel(landmarks, landmarks, self.gamma).double())
+        eigenvalues, vectors = torch.linalg.eigh(kernel(landmarks, landmarks, self.gamma).double())
         keep = eigenvalues > _RANK * eigenvalues[-1]
         basis = (vectors[:, keep] * eigenvalues[keep].rsqrt()).float()
-        lifted = torch.cat([self._lift(part, landmarks, basis) for part in keys.split(_ROWS)]).double()
-        weighted = lifted * (weights / weights.sum())[:, None]
+        lifted = torch.cat([kernel(part, landmarks, self.gamma) @ basis for part in keys.split(_PART)])
+        lifted = functional.pad(lifted, (0, 1), value=1.0).double()
+        weighted = lifted * weights[:, None]
         system = weighted.T @ lifted
         system.diagonal()[:-1] += self.penalty  # the bias, last, is free
-        return landmarks, basis, torch.linalg.solve(system, weighted.T @ values.double()).float()
-
-    def _lift(self, rows: Tensor, landmarks: Tensor, basis: Tensor) -> Tensor:
-        return functional.pad(_kernel(rows, landmarks, self.gamma) @ basis, (0, 1), value=1.0)
+        return landmarks, basis, torch.linalg.solve(system, weighted.T @ self.values_.double()).float()
 
 
-def _kernel(rows: Tensor, landmarks: Tensor, gamma: float) -> Tensor:
+def principal_axes(keys: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Orthonormal [D, c] on which weighted keys [M, D] keep most of their squares; all D where they are no more."""
+    if keys.shape[1] <= count:
+        return torch.eye(keys.shape[1])
+    squares = (keys * weights[:, None]).T @ keys
+    axes: Tensor = torch.linalg.eigh(squares.double())[1][:, -count:]
+    return axes.float()
+
+
+def kernel(rows: Tensor, landmarks: Tensor, gamma: float) -> Tensor:
+    """exp(gamma (cos - 1)) [Q, L] of rows [Q, c] and landmarks [L, c]."""
     return (gamma * (rows @ landmarks.T - 1)).exp()
 
 

@@ -33,6 +33,8 @@ class Facts:
     reads: "pixels": the result is of the padded image, and cut; "cells": the head reads means of `cells` (at most so
         many, of `cell_stride` pixels a side if that is set), described by inputs of their own; "resized": image and
         result are resized by matrices, inputs too, to and from `image_size` and `output_size`.
+    filter_radius: of a head that reads four pixels of each cell: the guided filter's, in half cells, 0: none; None:
+        a head of means of all pixels.
     mean, std: of the normalisation, which is part of the graph; images are RGB in [0, 1].
     strides, dims: of the backbone's maps. dim: channels of a pixel feature.
     source, source_digest: name and sha256 of what was exported; dense_ctx: the version that wrote it.
@@ -56,6 +58,7 @@ class Facts:
     reads: str = "pixels"
     cells: int = 0
     cell_stride: int | None = None
+    filter_radius: int | None = None
     image_size: tuple[int, int] | None = None
     output_size: tuple[int, int] | None = None
     classes: tuple[LabelClass, ...] = ()

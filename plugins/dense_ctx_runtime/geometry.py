@@ -36,6 +36,55 @@ def cell_axis(length: int, step: int) -> tuple[Array, Array]:
     return np.minimum(place, length - 1).astype(np.int64), shares.astype(np.float32)
 
 
+def sample_axis(length: int, step: int) -> tuple[Array, Array]:
+    """Two pixels of each cell along one side, a fourth of it from its borders: int64 [n, 2], float32 shares [n, 2]."""
+    offsets = np.array([step // 4, step - 1 - step // 4])
+    place = np.arange(-(-length // step))[:, None] * step + offsets
+    return np.minimum(place, length - 1).astype(np.int64), np.full(place.shape, 0.5, np.float32)
+
+
+def filter_axes(length: int, whole: int, step: int, radius: int) -> dict[str, Array]:
+    """What the guided filter does along one side of `length` pixels, padded to `whole`, as matrices.
+
+    "guide" [m, whole]: means of half cells; "lift" [m, n]: cells at the centres of half cells; "box" [m, m]: means of
+    windows; "out" [whole, m]: half cells at the centres of pixels.
+    """
+    half, cells = max(1, step // 2), -(-length // step)
+    index, shares = cell_axis(length, half)
+    guide = np.zeros((len(index), whole), np.float32)
+    np.add.at(guide, (np.arange(len(index))[:, None], index), shares)
+    places = np.arange(len(index))
+    box = (np.abs(places[:, None] - places) <= radius).astype(np.float32)
+    return {
+        "guide": guide, "lift": _bilinear(len(index), half, cells, step), "box": box / box.sum(1, keepdims=True),
+        "out": _bilinear(whole, 1, len(index), half),
+    }  # fmt: skip
+
+
+def _bilinear(after: int, size_after: int, before: int, size_before: int) -> Array:
+    """[after, before]: values of `before` cells read at the centres of cells of another size."""
+    places = ((np.arange(after) + 0.5) * size_after / size_before - 0.5).clip(0, before - 1)
+    return np.asarray(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(before))), dtype=np.float32)
+
+
+def cell_inputs(size: Size, whole: Size, step: int, radius: int | None) -> dict[str, Array]:
+    """Inputs of a graph that reads cells, by name; radius: of a filter in half cells, 0: none.
+
+    Args:
+        size: (H, W) of the image; whole: of the padded one.
+        radius: None: cells are means of all their pixels, and scores are enlarged without a filter.
+    """
+    inputs: dict[str, Array] = {}
+    for name, side, full in zip(("rows", "columns"), size, whole, strict=True):
+        index, shares = cell_axis(side, step) if radius is None else sample_axis(side, step)
+        inputs |= {name: index, f"{name}_shares": shares}
+        if radius:
+            inputs |= {f"{name}_{key}": matrix for key, matrix in filter_axes(side, full, step, radius).items()}
+        else:
+            inputs[f"{name}_out"] = resize_axis(len(index), side)
+    return inputs
+
+
 def resize_axis(before: int, after: int) -> Array:
     """Bilinear resizing of one side as a matrix, float32 [after, before]; antialiased where it shrinks (as PyTorch)."""
     scale = before / after

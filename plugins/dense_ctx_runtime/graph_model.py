@@ -14,7 +14,7 @@ from dense_ctx.errors import InputError, NonFiniteError
 from dense_ctx.persistence.pixels import read_pixels
 
 from .facts import Facts, LabelClass
-from .geometry import Array, Size, cell_axis, padded, resize_axis, step_of
+from .geometry import Array, Size, cell_inputs, padded, resize_axis, step_of
 
 TOLERANCE, LEAST = 2.0, 0.002  # of an int8 model: times the share that calibration images themselves have outside
 
@@ -130,10 +130,9 @@ class GraphModel(ABC):
             }
         inputs = {"image": padded(pixels, facts.stride)}
         if facts.reads == "cells":
+            whole = (inputs["image"].shape[-2], inputs["image"].shape[-1])
             step = step_of(size, facts.cells, facts.cell_stride)
-            for name, side in zip(("rows", "columns"), size, strict=True):
-                index, shares = cell_axis(side, step)
-                inputs |= {name: index, f"{name}_shares": shares, f"{name}_out": resize_axis(len(index), side)}
+            inputs |= cell_inputs(size, whole, step, facts.filter_radius)
         return inputs
 
     def _check_calibration(self, patches: Array, strict: bool) -> None:

@@ -18,11 +18,10 @@ from torch.nn import functional
 from dense_ctx.interfaces import Size
 
 from .base import LAYER, Upsampler, reflected
-from .blocks import by_rows
+from .blocks import by_rows, rows_of
 
 RADIUS, KEYS = 3, 32
 NEIGHBOURS = (2 * RADIUS + 1) ** 2
-ROWS = 8  # of a block; a few rows of all channels stay in a CPU's cache while 49 neighbours are added
 
 
 class FeatUp(Upsampler):
@@ -74,7 +73,8 @@ class Stage(nn.Module):
                 total = total.addcmul_(kernel[:, index, None, start:stop], part)
             return total
 
-        return by_rows(blurred, size[0], ROWS)
+        # small blocks stay in a CPU's cache while 49 neighbours are added
+        return by_rows(blurred, size[0], rows_of(2 * large[:, :, 0].numel()))
 
     def _kernel(self, guidance: Tensor) -> Tensor:
         """The weights [B, 49, H, W]."""

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from dense_ctx import AutoDenseModel, DenseModel, create_decoder, registry
 from dense_ctx.data import open_set
 from dense_ctx.evaluate import evaluate
 from dense_ctx.testing import TinyBackbone, check_decoder, check_objective
+from dense_ctx.train import TrainConfig, train
 
 PARTS = {
     "decoder": "template-conv",
@@ -91,6 +94,16 @@ def test_protocol_measures_what_colours_can_tell(cells, tmp_path):
     result = evaluate(model, "template-cells-ridge-v1", cells, tmp_path)
     assert (result.metric, set(result.parts)) == ("dice", {"cell"})
     assert result.value > 0.95
+
+
+def test_the_best_validation_of_a_run_is_kept(cells, tmp_path):
+    model, objective = "rgb-xy+template-conv(dim=4)", "template-colours(side=32)"
+    settings = {"model": model, "objective": objective, "data": str(cells / "images"), "batch_size": 2, "log_with": []}
+    validate = {"validate": {"every": 1}, "steps": 3, "device": "cpu", "out": str(tmp_path / "run")}
+    config = TrainConfig.from_dict({**settings, **validate})
+    train(config, validate=lambda model, step: {"score": (0.2, 0.7, 0.4)[step - 1], "loss": step})
+    best = json.loads((tmp_path / "run" / "best.json").read_text(encoding="utf-8"))
+    assert best == {"step": 2, "scores": {"score": 0.7, "loss": 2}}
 
 
 def test_cue_gives_the_slope_of_a_ramp_and_is_cached(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import add_settings, refuse, settings_of
-from .base import Command
+from dense_ctx.commands.arguments import add_settings, refuse, settings_of
+from dense_ctx.commands.base import Command
 
 
 class Train(Command):
@@ -34,9 +34,9 @@ class Train(Command):
         if args.list:
             refuse(args, ["settings", "dry_run", "device"], "with --list")
             return _list(args.config)
-        from ..device import processes
-        from ..errors import InputError, StoppedError
-        from ..train import TrainConfig, train
+        from dense_ctx.device import processes
+        from dense_ctx.errors import InputError, StoppedError
+        from dense_ctx.train import TrainConfig, train
 
         if args.config is None:
             raise InputError("train needs a preset or a YAML file; --list shows the presets")
@@ -61,7 +61,7 @@ class Train(Command):
 
 def _list(name: str | None) -> int:
     """Print one preset's file, or each name with the first line of its file, which describes it."""
-    from ..plugins import registry
+    from dense_ctx.plugins import registry
 
     if name is not None:
         print(registry().text("preset", name), end="")

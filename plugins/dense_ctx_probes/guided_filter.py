@@ -1,0 +1,89 @@
+"""Class probabilities of cells, refined at the edges of the image (He et al. 2013; fast: He and Sun 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .bank import pooled
+from .targets import probabilities
+
+
+def refined(scores: Tensor, image: Tensor, step: int, radius: int, epsilon: float) -> Tensor:
+    """Probabilities [B, K, H, W] of those of cells, [B, K, h, w], and the image [B, 3, H, W] in [0, 1].
+
+    In each window the probabilities are fitted by a linear function of the colour, on a grid of half cells; the means
+    of the functions of all windows that hold a pixel are read at the pixel's own colour.
+
+    Args:
+        step: pixels per side of a cell; the last ones may be cut by the border.
+        radius: of a window, in half cells.
+        epsilon: added to the colours' variance: edges that are weaker are smoothed over.
+    """
+    side = half(step)
+    guide = pooled(image, side)
+    shape = guide.shape[-2:]
+    rows, columns = (bilinear(n, side, h, step).to(scores) for n, h in zip(shape, scores.shape[-2:], strict=True))
+
+    def means(x: Tensor) -> Tensor:
+        return functional.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
+
+    coefficients = local_functions(guide, rows @ scores @ columns.T, means, epsilon)
+    if side > 1:
+        coefficients = functional.interpolate(
+            coefficients, scale_factor=side, mode="bilinear", align_corners=False
+        )[..., : image.shape[-2], : image.shape[-1]]  # fmt: skip
+    return read_at(coefficients, image)
+
+
+def half(step: int) -> int:
+    """Pixels per side of half a cell."""
+    return max(1, step // 2)
+
+
+def bilinear(after: int, size_after: int, before: int, size_before: int) -> Tensor:
+    """[after, before]: values of `before` cells along one side, read at the centres of cells of another size."""
+    places = (torch.arange(after, dtype=torch.float32) + 0.5) * size_after / size_before - 0.5
+    return (1 - (places.clamp(0, before - 1)[:, None] - torch.arange(before)).abs()).clamp_min(0)
+
+
+def local_functions(guide: Tensor, scores: Tensor, means: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
+    """Coefficients [B, 4 (K - 1), h, w] of all classes but the last, whose probability is what they leave.
+
+    For each class the weights of the three colours, then the constant, each [K - 1].
+
+    Args:
+        guide: [B, 3, h, w] in [0, 1]; scores: [B, K, h, w], sum 1.
+        means: of the windows around each place, of [B, C, h, w].
+    """
+    guide = guide - 0.5  # variances are differences of squares: small numbers keep their digits
+    r, g, b = guide.split(1, 1)
+    p = scores[:, :-1]
+    known = p.shape[1]
+    moments = means(torch.cat([r, g, b, p, r * r, r * g, r * b, g * g, g * b, b * b, r * p, g * p, b * p], 1))
+    r, g, b, p, rr, rg, rb, gg, gb, bb, rp, gp, bp = moments.split([1, 1, 1, known] + 6 * [1] + 3 * [known], 1)
+    # (covariance + epsilon) weights = covariance with the scores, by its factors L D L'
+    d0 = rr - r * r + epsilon
+    l10, l20 = (rg - r * g) / d0, (rb - r * b) / d0
+    d1 = gg - g * g + epsilon - l10 * l10 * d0
+    l21 = (gb - g * b - l10 * l20 * d0) / d1
+    d2 = bb - b * b + epsilon - l20 * l20 * d0 - l21 * l21 * d1
+    y0 = rp - r * p
+    y1 = gp - g * p - l10 * y0
+    y2 = bp - b * p - l20 * y0 - l21 * y1
+    blue = y2 / d2
+    green = y1 / d1 - l21 * blue
+    red = y0 / d0 - l10 * green - l20 * blue
+    constant = p - red * (r + 0.5) - green * (g + 0.5) - blue * (b + 0.5)
+    return means(torch.cat([red, green, blue, constant], 1))
+
+
+def read_at(coefficients: Tensor, image: Tensor) -> Tensor:
+    """Probabilities [B, K, H, W] by coefficients [B, 4 (K - 1), H, W] at the colours of an image [B, 3, H, W]."""
+    red, green, blue, constant = coefficients.chunk(4, 1)
+    r, g, b = image.split(1, 1)
+    scores = constant + red * r + green * g + blue * b
+    return probabilities(torch.cat([scores, 1 - scores.sum(1, keepdim=True)], 1))

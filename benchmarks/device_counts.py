@@ -1,7 +1,8 @@
 """What a step asks of a GPU's host, counted without a GPU: operations launched, waits for the device, copies to it.
 
     python benchmarks/device_counts.py            # a C++ compiler; minutes
-    python benchmarks/device_counts.py --where    # and where in the code
+    python benchmarks/device_counts.py --where 5  # and where in the code
+    python benchmarks/device_counts.py --roofline # FLOP and bytes of LILA's step, and what they take on an H100
 
 On a pretended CUDA device (tests/pretend_gpu) all values are real and every operation is seen: a launch costs the host
 some microseconds, and a wait lets the device run dry. Counts are of the second step, image or frame of its kind. They
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import roofline
 import torch
 from common import machine, parse
 from PIL import Image
@@ -161,17 +163,26 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="dinov2-b14")
     parser.add_argument("--side", type=int, default=224, help="of the images")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="default 2; of the roofline 32")
     parser.add_argument("--frame", nargs=2, type=int, default=[480, 854], metavar=("H", "W"), help="of a clip")
     parser.add_argument("--where", type=int, default=0, metavar="N", help="the N places with most of each")
+    parser.add_argument("--roofline", action="store_true", help="of a step of LILA, from shapes alone")
+    parser.add_argument("--dim", type=int, default=192, help="of the features there")
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help="these")
-    return parse(parser, words, side=56)
+    args = parse(parser, words, side=56)
+    args.batch = args.batch or (32 if args.roofline else 2)
+    return args
 
 
 def main() -> None:
     args = arguments()
     if compiler() is None:
         raise SystemExit("There is no C++ compiler (c++, g++ or clang++) for the pretended device")
+    if args.roofline:
+        with pretend():
+            count = roofline.lila(args.backbone, args.dim, args.batch, args.side)
+        print(f"LILA, {args.backbone}, {args.side} px, batch {args.batch}, bf16, H100; nothing was run on a GPU\n")
+        return roofline.show(count, args.where)
     of = f"{args.backbone}{' of 4 blocks' if args.quick else ''}"
     print(f"{machine()}; {of}, {args.side} px, batch {args.batch}, bf16; frames of {args.frame[0]} x {args.frame[1]}")
     print(f"\n| {'':24} | {' | '.join(f'{kind:>8}' for kind in KINDS)} |\n|---|---|---|---|")

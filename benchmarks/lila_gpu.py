@@ -42,7 +42,7 @@ def published(args):
             )  # fmt: skip
     print(table(lines))
     print(f"\n{name}; published: {PUBLISHED:.2f} s a step (ViT-B/14, 224 px, batch 32, A100-40GB), {args.cues=}")
-    print("TFLOP: matrix products and convolutions, forward and backward; PAMR's sparse products are not among them")
+    print("TFLOP: matrix products and convolutions, forward and backward, without PAMR and our loss in one pass")
 
 
 def whole_step(args, cues, settings):

@@ -84,8 +84,9 @@ class Bench:
             for place, name, part, back in (
                 (self.model, "encode", "encoder", ()), (self.model, "decode", "decoder", (BACK_DECODER,)),
                 (feature_cue, "refine", PARTS[3], ()), (feature_cue, "standardized", PARTS[4], ()),
+                (feature_cue, "refined_shares", PARTS[3], ()), (feature_cue, "standardized_products", PARTS[4], ()),
                 (regression, "ridge_fit", SOLVE, (BACK_SOLVE, BACK_LOSS)),
-                (regression, "ridge_apply", "prediction", ()), (matching, "matching_loss", "loss", ()),
+                (matching, "linear_matching", "loss", ()),  # our prediction, and most of our gradient, are among it
             ):  # fmt: skip
                 stack.enter_context(mock.patch.object(place, name, clock.timed(part, getattr(place, name), *back)))
             self.optimizer.zero_grad()
@@ -148,6 +149,7 @@ class Bench:
         refined, scaled = [pictures], []
         with (
             torch.no_grad(),
+            mock.patch.object(feature_cue, "few_cells", return_value=False),
             mock.patch.object(feature_cue, "refine", lambda maps, image, *_: refined.append(image) or maps),
             mock.patch.object(
                 feature_cue,

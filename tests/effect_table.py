@@ -83,6 +83,7 @@ LILA = {
     }.items()},
     **{f"regression.{field}": value for field, value in {
         "penalty": 1.0, "relative": False, "bias": "none", "mean": False, "stride": 2,
+        "products": "tf32",
     }.items()},
     **{f"loss.{field}": value for field, value in {
         "fit": "huber", "beta": beside(0.3, loss={"fit": "huber"}), "weight": 0.2, "edges": "l1norm",

@@ -9,7 +9,8 @@ from dense_ctx_dip.ncut_batch import ncut_segments_of, recursive_cuts
 from dense_ctx_dip.projector import Projector
 from dense_ctx_dip.segmenters import NcutSegmenter
 from dense_ctx_dip.soft_labels import soft_predict
-from dense_ctx_lila.losses import edge_loss, matching_loss
+from dense_ctx_lila.losses import edge_loss
+from dense_ctx_lila.matching_op import linear_matching
 from dense_ctx_lila.pamr import refine
 from dense_ctx_lila.regression import Regression
 from dense_ctx_lila.ridge import ridge_fit
@@ -29,11 +30,11 @@ HUMMINGBIRD = {"k": 30, "temperature": 0.02}
 DIFFCUT = {"tau": 0.5, "alpha": 10.0}
 DEFAULTS = {  # the published numbers, and where none is published ours as documented
     ridge_fit: {"penalty": 0.1, "bias": "free", "mean": True},
-    Regression: {"penalty": 0.1, "relative": True, "bias": "free", "mean": True, "stride": 7},
+    Regression: {"penalty": 0.1, "relative": True, "bias": "free", "mean": True, "stride": 7, "products": None},
     RidgeProbe: {"penalty": 1e-3, "bias": "free", "mean": True},
     refine: {"pyramid": (4, 2, 1), "iterations": (20, 10, 5), "dilations": (1, 3, 5)},  # LILA, appendix B
     edge_loss: {"sigma": 0.1, "reduction": "mean"},
-    matching_loss: {"sigma": 0.1, "gamma": 1.0},
+    linear_matching: {"sigma": 0.1, "gamma": 1.0, "products": "float32"},
     soft_knn: HUMMINGBIRD,
     KnnProbe: {**HUMMINGBIRD, "memory": 65_536},
     RetrievalProbe: {**HUMMINGBIRD, "memory": 10_240_000, "mode": "sound"},

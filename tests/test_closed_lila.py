@@ -3,9 +3,10 @@
 import pytest
 import torch
 from dense_ctx_lila import losses
-from dense_ctx_lila.losses import edge_loss, matching_loss
+from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.matching import Matching
 from dense_ctx_lila.pamr import affinity, refine
+from lila_forms import matching_loss
 from torch.nn import functional
 
 from dense_ctx.errors import ConfigError, InputError

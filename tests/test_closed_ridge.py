@@ -9,6 +9,7 @@ from dense_ctx_probes.propagation import PropagationProbe
 from dense_ctx_probes.retrieval import RetrievalProbe
 from dense_ctx_probes.ridge import RidgeProbe
 from dense_ctx_probes.ridge_stats import RidgeStats
+from lila_forms import predict
 
 from dense_ctx.errors import CheckpointError, ConfigError, InputError, NonFiniteError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures
@@ -83,7 +84,7 @@ def test_the_regression_is_its_definition(relative, stride):
     context, query, maps = (noise(2, *shape, seed=seed).double() for seed, shape in
                             enumerate([(4, 9, 11), (4, 7, 10), (3, 9, 11)]))  # fmt: skip
     context[1] *= 5  # each image has its own unit
-    found = Regression(0.3, relative, stride=stride).predict(context, query, maps)
+    found = predict(Regression(0.3, relative, stride=stride), context, query, maps)
     assert found.shape == (2, 3, 7, 10)
     for index in range(2):
         picked = [item[index, :, stride // 2 :: stride, stride // 2 :: stride].flatten(1).T
@@ -99,9 +100,9 @@ def test_the_regression_of_small_features_and_of_none():
     plain = Regression(stride=1)
     small = (1.2e-12 / context.var((0, 2, 3), correction=0).mean()).sqrt()  # above the least variance by a fifth
     torch.testing.assert_close(
-        plain.predict(context * small, query * small, maps), plain.predict(context, query, maps), rtol=1e-3, atol=1e-4
+        predict(plain, context * small, query * small, maps), predict(plain, context, query, maps), rtol=1e-3, atol=1e-4
     )
-    flat = plain.predict(torch.zeros_like(context), torch.zeros_like(query), maps)
+    flat = predict(plain, torch.zeros_like(context), torch.zeros_like(query), maps)
     torch.testing.assert_close(flat, maps.mean((2, 3), keepdim=True).expand_as(flat), rtol=1e-3, atol=1e-4)
 
 
@@ -110,11 +111,13 @@ def test_settings_of_the_regression():
     for wrong in ({"penalty": 0.0}, {"penalty": -0.5}, {"stride": 0}, {"penalty": float("nan")}):
         with pytest.raises(ConfigError, match="expected above 0 and at least 1"):
             Regression(**wrong)
+    with pytest.raises(ConfigError, match="products='fp8': expected one of float32, tf32, bf16x3, or null"):
+        Regression(products="fp8")
     context, maps = noise(1, 3, 8, 9).double(), noise(1, 2, 8, 9, seed=2).double()
     base = {"penalty": 0.5, "relative": True, "bias": "free", "mean": True, "stride": 2}
     changes = [{}, {"penalty": 0.1}, {"relative": False}, {"bias": "none"}, {"bias": "penalized"}, {"mean": False},
                {"stride": 3}]  # fmt: skip
-    found = [Regression(**{**base, **change}).predict(4 * context, context, maps) for change in changes]
+    found = [predict(Regression(**{**base, **change}), 4 * context, context, maps) for change in changes]
     assert all(not torch.allclose(a, b, rtol=1e-3, atol=1e-4) for i, a in enumerate(found) for b in found[:i])
 
 

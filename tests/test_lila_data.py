@@ -114,14 +114,19 @@ def test_frames_of_one_size_are_one_call_of_a_cue_network():
     frames = [torch.rand(2, 3, *size) for size in ((20, 30), (24, 24), (20, 30))]
     box = torch.tensor([[0.1 * i, 0.2, 0.5, 0.6] for i in range(3)])
     batch = {"frames": frames, "context_box": box, "query_box": box.flip(0)}
-    [(_, context, query)] = cues(None, torch.zeros(6, 3, 8, 8), batch)
+    cpu = torch.device("cpu")
+    widths, targets = cues(None, torch.zeros(6, 3, 8, 8), cues.prepare(batch, cpu))
+    assert widths == {"n": 3}
+    context, query = (half.pixels() for half in targets.split())
     assert network.calls == 2
     for index in range(3):
         one = {
             "frames": frames[index : index + 1],
             **{k: batch[k][index : index + 1] for k in ("context_box", "query_box")},
         }
-        [(_, first, second)] = cues(None, torch.zeros(2, 3, 8, 8), one)
+        first, second = (
+            half.pixels() for half in cues(None, torch.zeros(2, 3, 8, 8), cues.prepare(one, cpu))[1].split()
+        )
         torch.testing.assert_close(context[index : index + 1], first)
         torch.testing.assert_close(query[index : index + 1], second)
 
@@ -138,6 +143,7 @@ def test_the_features_cue_behind_the_final_norm_is_the_networks_own():
             backbone.net.norm.bias.copy_(torch.linspace(-1, 1, 32))
     images = torch.rand(2, 3, 64, 64)
     maps = [Features(b(images).maps, None, (64, 64)) for b in (raw, normed)]
-    own = FeatureCue(norm=True, pamr=False)(maps[0], images, 16)
-    torch.testing.assert_close(own, FeatureCue(pamr=False)(maps[1], images, 16), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(own, FeatureCue(pamr=False)(maps[0], images, 16), atol=0.1)
+    own, same, raw = (FeatureCue(norm=norm, pamr=False)(each, images, 16).pixels()
+                      for norm, each in ((True, maps[0]), (False, maps[1]), (False, maps[0])))  # fmt: skip
+    torch.testing.assert_close(own, same, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(own, raw, atol=0.1)

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dense_ctx_lila.losses import edge_loss, matching_loss
+from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.matching import Matching
+from lila_forms import matching_loss
 
 from dense_ctx.errors import ConfigError
 

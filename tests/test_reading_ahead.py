@@ -80,17 +80,17 @@ def test_cue_networks_are_in_bfloat16_where_the_training_is_and_run_once_for_fra
     frames = [torch.rand(2, 3, 24, 32, generator=draw) for _ in range(3)]
     batch = {"frames": frames, "context_box": box, "query_box": box}
     images = torch.rand(6, 3, 16, 16, generator=draw)
-    expected = cues(None, images, batch)[0]
+    expected = cues(None, images, cues.prepare(batch, images.device))[1].pixels()
     assert blur.types == [torch.float32]
     with pretend():
         blur.to("cuda")
         for half, dtype, limit in ((False, torch.float32, 1e-4), (True, torch.bfloat16, 0.1)):
-            name, context, query = cues(None, images.to("cuda"), batch, half)[0]
-            assert name == "blur"
+            there = images.to("cuda")
+            widths, found = cues(None, there, cues.prepare(batch, there.device, half))
+            assert list(widths) == ["blur"]
             assert blur.types[-1] == dtype
-            assert context.dtype == torch.float32
-            for one, two in zip((context, query), expected[1:], strict=True):
-                assert float((one.cpu() - two).abs().max()) < limit
+            assert found.pixels().dtype == torch.float32
+            assert float((found.pixels().cpu() - expected).abs().max()) < limit
     assert len(blur.types) == 3
 
 

@@ -160,7 +160,7 @@ def test_the_features_cue_does_not_follow_the_adapters(tmp_path):
     step = TrainStep(model, objective, data)
     batch = objective.collate([data.sample(0, 0)])
     seen = []
-    objective.cues.register_forward_hook(lambda module, args, cues: seen.append(cues[0][1]))
+    objective.cues.register_forward_hook(lambda module, args, cues: seen.append(cues[1].pixels()))
     step(batch)
     with torch.no_grad():
         for key, value in model.backbone.named_parameters():

@@ -29,6 +29,7 @@ ALLOWED = {
     "DENSE_CTX_TEST_DATA names no folder of real data": "300 MB of public data that are not ours to ship",
     "root is not there": "a part of that data",
     "no Chromium, or no playwright to drive it": "a browser is no package of Python's; marked clients",
+    "triton": "torch brings it on Linux alone",
     "no git repository": "the list of its files",
     "the extra extra is not installed here: error": "extra sea-raft, as below",
     "the extra docs is not installed": "it needs no other test; .ci/run installs it",

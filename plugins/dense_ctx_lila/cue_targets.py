@@ -19,6 +19,7 @@ from .cue_cache import CueCache
 from .cues.base import Cue, create_cue
 from .feature_cue import FeatureCue
 from .sampling import Sampling, normalized
+from .targets import Targets
 
 FEATURES = "features"  # the cue that is the backbone's own
 
@@ -113,21 +114,25 @@ class CueMaps(nn.Module):
         return {**{key: value for key, value in batch.items() if key != "frames"}, **maps}
 
     @torch.no_grad()
-    def forward(self, features: Features, images: Tensor, batch: Batch) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, context map, query map), each [B, c, map_size, map_size], standardised; of a prepared batch.
+    def forward(self, features: Features, images: Tensor, batch: Batch) -> tuple[dict[str, int], Targets]:
+        """Channels of each cue, in their order, and their maps of all contexts, then all queries, of a prepared batch.
 
-        Registered cues are, by the mean and std of the whole context frame. Features are known in the crops only, and
-        a crop may show one flat thing: they are standardised by the mean and std of both crops.
+        The features cue is the first. Registered cues are standardised by the mean and std of the whole context frame.
+        Features are known in the crops only, and a crop may show one flat thing: by the mean and std of both crops.
         """
-        targets = []
+        others: list[Tensor] = []
+        widths: dict[str, int] = {}
         for name in self.names:
             if name == FEATURES:
-                context, query = self.feature_cue(features, images, self.sampling.map_size).chunk(2)
-            else:
-                key = name if self.cache is None else parse_part(name).name
-                context, query = (batch[f"{role}/{key}"].to(images.device) for role in ("context", "query"))
-            targets.append((name, context.float(), query.float()))
-        return targets
+                continue
+            key = name if self.cache is None else parse_part(name).name
+            pair = [batch[f"{role}/{key}"].to(images.device) for role in ("context", "query")]
+            others.append(torch.cat(pair).float())
+            widths[name] = others[-1].shape[1]
+        if FEATURES not in self.names:
+            return widths, Targets.of(torch.cat(others, 1))
+        own = self.feature_cue(features, images, self.sampling.map_size)
+        return {FEATURES: own.channels, **widths}, own.beside(torch.cat(others, 1)) if others else own
 
 
 def _key(name: str) -> str:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import ConfigError, refuse_idle
 from dense_ctx.interfaces import Features
 
-from .pamr import refine
+from .pamr import few_cells, refine, refined_shares
+from .targets import Targets
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class FeatureCue:
         return min(count, self.project) if self.project else count
 
     @torch.no_grad()
-    def __call__(self, features: Features, images: Tensor, side: int) -> Tensor:
-        """Of images [2B, 3, S, S], contexts first, on a grid of `side`: [2B, C, side, side], standardised."""
+    def __call__(self, features: Features, images: Tensor, side: int) -> Targets:
+        """Of images [2B, 3, S, S], contexts first, on a grid of `side`: C channels, standardised."""
         maps = [features.maps[layer].float() for layer in self.layers]
         if self.norm:
             maps = [functional.layer_norm(x.movedim(1, -1), (x.shape[1],), eps=1e-6).movedim(-1, 1) for x in maps]
@@ -74,11 +76,13 @@ class FeatureCue:
             basis = _basis(stacked.shape[1], self.project).to(stacked)
             stacked = torch.einsum("bchw,cd->bdhw", standardized(stacked), basis)
         if not self.pamr:
-            return standardized(_resize(stacked, (side, side)))
+            return Targets.of(standardized(_resize(stacked, (side, side))))
         if side != images.shape[-1]:
             images = functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-        refined = _opaque_refine if torch.compiler.is_compiling() else refine
-        return standardized(refined(stacked, images, self.pyramid, self.iterations, self.dilations))
+        settings = (self.pyramid, self.iterations, self.dilations)
+        if not few_cells(stacked):
+            return Targets.of(standardized(refine(stacked, images, *settings)))
+        return standardized_products(refined_shares(stacked, images, *settings), stacked)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -87,22 +91,6 @@ def _basis(channels: int, project: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     basis: Tensor = torch.linalg.qr(torch.randn(channels, project, generator=generator))[0]
     return basis
-
-
-@torch.library.custom_op("dense_ctx_lila::refine", mutates_args=())
-def _opaque_refine(
-    features: Tensor, image: Tensor, pyramid: Sequence[int], iterations: Sequence[int], dilations: Sequence[int]
-) -> Tensor:
-    """`refine` as one operation of a compiled graph, which knows no sparse matrices and would unroll the iterations."""
-    return refine(features, image, pyramid, iterations, dilations).contiguous(memory_format=torch.channels_last)
-
-
-@_opaque_refine.register_fake
-def _(
-    features: Tensor, image: Tensor, pyramid: Sequence[int], iterations: Sequence[int], dilations: Sequence[int]
-) -> Tensor:
-    size = (max(1, side // pyramid[-1]) for side in image.shape[-2:])
-    return image.new_empty((*features.shape[:2], *size), dtype=torch.float32).to(memory_format=torch.channels_last)
 
 
 def standardized(maps: Tensor) -> Tensor:
@@ -117,6 +105,24 @@ def standardized(maps: Tensor) -> Tensor:
     square = away.square().mean((2, 3))
     std = ((square[:half] + square[half:]) / 2).sqrt().clamp_min(1e-3)
     return away.mul_(std.reciprocal().repeat(2, 1)[..., None, None])
+
+
+def standardized_products(shares: Tensor, maps: Tensor) -> Targets:
+    """`standardized` of the maps that shares [2B, H, W, cells] make of maps [2B, C, h, w], without making them."""
+    rows = rearrange(maps, "b c h w -> b (h w) c")
+    mean = rows.mean(1, keepdim=True)  # kept by shares, which sum to 1; what differs needs the digits
+    rows = rows - mean
+    each = shares.flatten(1, 2)
+    share = each.mean(1, keepdim=True)
+    average = (share @ rows + mean).squeeze(1)
+    half = len(average) // 2
+    middle = ((average[:half] + average[half:]) / 2).repeat(2, 1)
+    # of the products: within an image by the shares' covariance, and the image's own mean beside the pair's
+    covariance = (each.mT @ each) / each.shape[1] - share.mT @ share
+    square = ((covariance @ rows) * rows).sum(1).clamp_min(0) + (average - middle).square()
+    unit = ((square[:half] + square[half:]) / 2).sqrt().clamp_min(1e-3).reciprocal().repeat(2, 1)
+    plain = shares.new_zeros(*shares.shape[:3], 0)
+    return Targets(shares, rows * unit[:, None], (mean.squeeze(1) - middle) * unit, plain)
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:

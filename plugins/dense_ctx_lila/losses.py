@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from einops import rearrange
 from torch import Tensor
+
+from .products import multiply
 
 _CHUNK = 1 << 16  # values worked on at a time: they and their gradients stay in a core's cache
 
@@ -34,101 +33,107 @@ def edge_loss(prediction: Tensor, target: Tensor, sigma: float = 0.1, reduction:
     return total
 
 
-def matching_loss(
-    prediction: Tensor, target: Tensor, weights: Tensor, sigma: float = 0.1, gamma: float = 1.0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """L1 and edges of every channel in one pass, the gradient with them (eq. 3, 6).
+class Sums:
+    """L1 and edges of each channel, and their gradients, a few rows of an image at a time.
 
-    Value and gradient are those of `l1.mean() + gamma * edge_loss()` per channel, weighted; a few rows at a time go
-    through the cache once, where the composition of whole-map operations goes through memory some twenty times.
+    Neither the prediction nor, where they are products, the targets are ever there as a whole: a block of rows of both
+    is multiplied, compared, and its gradient multiplied again while it is in the cache.
 
-    Args:
-        prediction, target: [B, m, H, W]; only the prediction gets a gradient.
-        weights: [m], of the channels; the losses are sums over channels of weight * mean over batch and pixels.
-
-    Returns:
-        total [] with a gradient, L1 of each channel [m], edges of each channel [m] (both unweighted, for logs).
+    Args: as of `dense_ctx_lila.matching_op.linear_matching`.
     """
-    total, fit, edges = _Matching.apply(prediction, target, weights, sigma, gamma)
-    return total, fit, edges
 
-
-class _Matching(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, prediction: Tensor, target: Tensor, weights: Tensor, sigma: float, gamma: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        batch, channels, height, width = prediction.shape
-        # channels side by side, as the product that made the prediction left them
-        rows = rearrange(prediction, "b c h w -> b h w c").contiguous()
-        targets = rearrange(target, "b c h w -> b h w c")
-        fit = prediction.new_zeros(channels, dtype=torch.float32)
-        edges = torch.zeros_like(fit)
-        grad = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
-        size = height if prediction.is_cuda else max(1, _CHUNK // (width * channels))
-        pixels = batch * height * width
+    def __init__(
+        self, pixels: Tensor, weights: Tensor, bias: Tensor, parts: tuple[Tensor, ...], shares: Tensor,
+        edges: tuple[float, float], products: str, gradient: bool,
+    ) -> None:  # fmt: skip
+        batch, height, width, _ = pixels.shape
+        self.pixels, self.weights, self.bias, self.parts = pixels, weights, bias, parts
+        self.sigma, self.gamma = edges
+        self.shares, self.products, self.gradient = shares, products, gradient
+        channels = weights.shape[-1]
+        self.size = height if pixels.is_cuda else max(1, _CHUNK // (width * channels))
+        self.count = batch * height * width
         # differences an axis has: one less than its pixels
-        counts = (max(1, batch * height * (width - 1)), max(1, batch * (height - 1) * width))
-        share = weights / pixels
-        for b in range(batch):
-            above = None  # what the last chunk leaves for the first row of this one
-            for start in range(0, height, size):
-                stop = min(start + size, height)
-                # and the first row of the next chunk, for the differences to it
-                p, t = rows[b, start : stop + 1], targets[b, start : stop + 1].contiguous()
-                off = p[: stop - start] - t[: stop - start]
-                fit += torch.linalg.vector_norm(off, 1, (0, 1)) / pixels
-                g = off.sign_()
-                if gamma:
-                    above = _edges(p, t, edges, g, above, counts, gamma * pixels, sigma)
-                if grad is not None:
-                    torch.mul(g, share, out=grad[b, start:stop])
-        total = (weights * (fit + gamma * edges)).sum()
-        if grad is not None:
-            ctx.save_for_backward(rearrange(grad, "b h w c -> b c h w"))
-        ctx.mark_non_differentiable(fit, edges)
-        return total, fit, edges
+        self.counts = (max(1, batch * height * (width - 1)), max(1, batch * (height - 1) * width))
+        self.fit = weights.new_zeros(channels, dtype=torch.float32)
+        self.edges = torch.zeros_like(self.fit)
+        self.scaled = (weights * (shares / self.count)).mT  # back to the features, shares among it
+        # what belongs to a block, and before it the last row of the one above
+        self.rows = [weights.new_empty(min(self.size, height) + 1, width, channels) for _ in range(3)]
+        # d_pixels is written, the two others are sums
+        self.d_pixels = (
+            torch.empty_like(pixels, memory_format=torch.contiguous_format) if gradient else pixels.new_empty(0)
+        )
+        self.d_weights, self.d_bias = (torch.zeros_like(x) if gradient else x.new_empty(0) for x in (weights, bias))
+        for image in range(batch):
+            for start in range(0, height, self.size):
+                self._block(image, start, min(start + self.size, height))
+        if gradient:
+            self.d_weights *= shares / self.count
+            self.d_bias *= shares / self.count
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        (grad,) = ctx.saved_tensors
-        return grad * grads[0], None, None, None, None
+    @property
+    def results(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """total [], fit [K], edges [K] in float32; gradients of the total by pixels, weights and bias, or empty."""
+        total = (self.shares * (self.fit + self.gamma * self.edges)).sum().float()
+        return total, self.fit, self.edges, self.d_pixels, self.d_weights, self.d_bias
 
+    def _block(self, image: int, start: int, stop: int) -> None:
+        new = slice(1, 1 + stop - start)
+        p, t, g = (buffer[new] for buffer in self.rows)
+        self._multiply(image, start, stop, p, t)
+        torch.sub(p, t, out=g)
+        self.fit += torch.linalg.vector_norm(g, 1, (0, 1)) / self.count
+        g.sign_()
+        first = 0 if start else 1
+        if self.gamma:
+            self._edges(p[:, 1:] - p[:, :-1], t[:, 1:] - t[:, :-1], g[:, 1:], g[:, :-1], 0)
+            p, t, g = (buffer[first : new.stop] for buffer in self.rows)
+            self._edges(p[1:] - p[:-1], t[1:] - t[:-1], g[1:], g[:-1], 1)
+        if self.gradient:
+            height = self.pixels.shape[1]
+            stop_row = new.stop if stop == height else new.stop - 1  # the last row waits for the one below
+            self._back(image, start + first - 1, self.rows[2][first:stop_row])
+        for buffer in self.rows:
+            buffer[0] = buffer[new.stop - 1]
 
-def _edges(
-    prediction: Tensor,
-    target: Tensor,
-    sums: Tensor,
-    grad: Tensor,
-    above: Tensor | None,
-    counts: tuple[int, int],
-    factor: float,
-    sigma: float,
-) -> Tensor | None:
-    """Add both axes' terms [m] to `sums` and factor times their gradient to `grad` [rows, W, m].
+    def _multiply(self, image: int, start: int, stop: int, p: Tensor, t: Tensor) -> None:
+        """The prediction and the targets of some rows, into p and t [rows, W, K]."""
+        shares, cells, offset, plain = (part[image] for part in self.parts)
+        x = self.pixels[image, start:stop].to(p.dtype)
+        multiply(x.flatten(0, 1), self.weights[image], self.products, p.flatten(0, 1)).add_(self.bias[image])
+        mixed = cells.shape[-1]
+        t[..., mixed:] = plain[start:stop]
+        if mixed:
+            product = multiply(shares[start:stop].flatten(0, 1), cells, self.products)
+            torch.add(product.unflatten(0, t.shape[:2]), offset, out=t[..., :mixed])
 
-    prediction, target: [rows, W, m], or with the row below. Returns the pull on that row.
-    """
-    rows = len(grad)
-    if prediction.shape[1] > 1:
-        p, t = prediction[:rows], target[:rows]
-        pull = _pull(p[:, 1:] - p[:, :-1], t[:, 1:] - t[:, :-1], sums, counts[0], sigma)
-        grad[:, 1:].add_(pull, alpha=factor / counts[0])
-        grad[:, :-1].sub_(pull, alpha=factor / counts[0])
-    if above is not None:
-        grad[0].add_(above, alpha=factor / counts[1])
-    if len(prediction) == 1:
-        return None
-    pull = _pull(prediction[1:] - prediction[:-1], target[1:] - target[:-1], sums, counts[1], sigma)
-    grad[: len(pull)].sub_(pull, alpha=factor / counts[1])
-    grad[1:].add_(pull[: rows - 1], alpha=factor / counts[1])
-    return pull[-1] if len(prediction) > rows else None
+    def _edges(self, change: Tensor, wanted: Tensor, after: Tensor, before: Tensor, axis: int) -> None:
+        """Add an axis' terms to the sums and their gradient to that of the pixels after and before each difference."""
+        if not change.numel():
+            return
+        # the derivative of weight * | |change| - |wanted| | by the change; both arguments are used up
+        excess = change.abs().sub_(wanted.abs_())
+        weight = wanted.mul_(-1 / self.sigma).expm1_().neg_()
+        pull = change.mul_(excess).sign_().mul_(weight)
+        self.edges += torch.linalg.vector_norm(excess.mul_(weight), 1, (0, 1)) / self.counts[axis]
+        factor = self.gamma * self.count / self.counts[axis]
+        after.add_(pull, alpha=factor)
+        before.sub_(pull, alpha=factor)
 
-
-def _pull(change: Tensor, target_change: Tensor, sums: Tensor, count: int, sigma: float) -> Tensor:
-    """Derivative of weight * | |change| - |wanted| | by the change; both arguments are used up."""
-    excess = change.abs().sub_(target_change.abs_())
-    weight = target_change.mul_(-1 / sigma).expm1_().neg_()
-    change.mul_(excess).sign_().mul_(weight)
-    sums += torch.linalg.vector_norm(excess.mul_(weight), 1, (0, 1)) / count
-    return change
+    def _back(self, image: int, start: int, grad: Tensor) -> None:
+        """Gradients of some rows whose own, [rows, W, K] without the channels' shares, is complete."""
+        if not len(grad):
+            return
+        rows = grad.flatten(0, 1)
+        x = self.pixels[image, start : start + len(grad)].to(grad.dtype).flatten(0, 1)
+        to = self.d_pixels[image, start : start + len(grad)].flatten(0, 1)
+        if to.dtype == rows.dtype:
+            multiply(rows, self.scaled[image], self.products, to)
+        else:
+            to.copy_(multiply(rows, self.scaled[image], self.products))
+        if self.products == "float32":
+            self.d_weights[image].addmm_(x.mT, rows)
+        else:
+            self.d_weights[image] += multiply(x.mT, rows, self.products)
+        self.d_bias[image] += rows.sum(0)

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import ConfigError
 
-from .losses import matching_loss
+from .matching_op import linear_matching
+from .products import multiply
+from .targets import Targets
 
 Fit = Literal["l1", "l2", "smooth", "huber"]
 Edges = Literal["l1", "l1norm", "l2norm", "smooth", "huber"]
@@ -54,9 +57,6 @@ class Matching:
             prediction, target: [B, m, H, W]. shares: [m], of the channels in the total.
             sigma, gamma: of the edges, and their weight.
         """
-        # a compiler makes one pass of the forms below itself
-        if self.fit == self.edges == "l1" and not torch.compiler.is_compiling():
-            return matching_loss(prediction, target, shares * self.weight, sigma, gamma / self.weight)
         fit = self._fit(prediction, target)
         edges = torch.zeros_like(fit)
         if gamma:
@@ -64,6 +64,23 @@ class Matching:
                 edges = edges + self._edges(prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs(), sigma)
         total = (shares * (self.weight * fit + gamma * edges)).sum()
         return total, fit.detach(), edges.detach()
+
+    def linear(
+        self, pixels: Tensor, weights: Tensor, bias: Tensor, targets: Targets, shares: Tensor, sigma: float,
+        gamma: float, products: str,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Of the prediction pixels @ weights + bias: LILA's own form in one pass, the others as a call of this.
+
+        Args:
+            pixels: [B, H, W, D]. weights: [B, D, K]. bias: [B, K].
+            products: see `products.multiply`.
+        """
+        if self.fit == self.edges == "l1":
+            share, gamma = shares * self.weight, gamma / self.weight
+            return linear_matching(pixels, weights, bias, targets, share, sigma, gamma, products)
+        rows = multiply(pixels.flatten(1, 2).to(weights.dtype), weights, products) + bias[:, None]
+        prediction = rearrange(rows, "b (h w) k -> b k h w", h=pixels.shape[1])
+        return self(prediction, rearrange(targets.pixels(), "b h w k -> b k h w"), shares, sigma, gamma)
 
     def _fit(self, prediction: Tensor, target: Tensor) -> Tensor:
         return _bent(prediction, target, self.fit, 1.0 if self.beta is None else self.beta).mean((0, 2, 3))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -28,9 +29,11 @@ from .cue_targets import FEATURES, CueMaps
 from .feature_cue import FeatureCue
 from .matching import Edges, Fit, Matching
 from .open_clips import open_clips
+from .products import Products
 from .regression import Regression
 from .sampling import FramePairs, Sampling
 from .slow_copy import SlowCopy
+from .targets import Targets
 
 S = TypeVar("S", Sampling, Regression, FeatureCue, Matching, SlowCopy)
 
@@ -71,7 +74,7 @@ class LilaObjective(Objective):
         "features": {"layers": LAYERS, "norm": bool, "project": range(CHANNELS.stop), "pamr": bool,
                      "pyramid": [range(1, 65)], "iterations": [range(1001)], "dilations": [range(1, 65)]},
         "regression": {"penalty": (0.0, 1e9), "relative": bool, "bias": frozenset(get_args(Bias)), "mean": bool,
-                       "stride": range(1, 4097)},
+                       "stride": range(1, 4097), "products": frozenset(get_args(Products))},
         "loss": {"fit": frozenset(get_args(Fit)), "beta": (0.0, 1e6), "weight": (0.0, 1e6),
                  "edges": frozenset(get_args(Edges))},
         "sampling": {"gap": [range(1, 100_001)], "items": frozenset(("frames", "clips")), "crop": [(0.0, 1.0)],
@@ -210,40 +213,45 @@ class LilaObjective(Objective):
         size = (images.shape[-2], images.shape[-1])
         side = self.sampling.map_size
         features, padded = model.encode(images)
-        pixels = model.decode(features, padded, size, (side, side)).float()
+        pixels = model.decode(features, padded, size, (side, side))
         context, query = pixels.chunk(2)
         if self.context == "detached":
             context = context.detach()
         with torch.no_grad():
             if self.slow is not None:
-                context = model.decode(features, padded, size, (side, side), self.slow).float().chunk(2)[0]
+                context = model.decode(features, padded, size, (side, side), self.slow).chunk(2)[0]
             if self.original is not None and FEATURES in self.cues.names:
                 features = self.original(padded)
+        half = device.type != "cpu" and torch.is_autocast_enabled(device.type)
         # the networks may run in bfloat16; sums over thousands of pixels and a solve may not
         with torch.autocast(device.type, enabled=False):
-            cues = self.cues(features, images, batch)
-            return self._erm(pixels, cues) if self.mode == "erm" else self._in_context(context, query, cues)
+            channels, targets = self.cues(features, images, batch)
+            products = self.regression.products or ("bf16x3" if half else "float32")
+            if self.mode == "erm":
+                return self._losses(pixels, *self._head(len(pixels)), channels, targets, products)
+            known, targets = targets.split()
+            weights, bias = self.regression.fit(context.float(), known.pixels(self.regression.stride))
+            return self._losses(query, weights, bias, channels, targets, products)
 
-    def _in_context(self, context: Tensor, query: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:
-        predicted = self.regression.predict(context, query, torch.cat([maps for _, maps, _ in cues], 1))
-        return self._losses(predicted, [(name, maps) for name, _, maps in cues])
-
-    def _erm(self, pixels: Tensor, cues: list[tuple[str, Tensor, Tensor]]) -> Losses:
-        if self.head is None:
+    def _head(self, count: int) -> tuple[Tensor, Tensor]:
+        """Weights and bias of the linear head, for each of some images."""
+        if self.head is None or self.head.bias is None:
             raise InputError("The linear head is made by setup")
-        targets = [(name, torch.cat([context, query])) for name, context, query in cues]
-        return self._losses(self.head(pixels), targets)
+        weights = rearrange(self.head.weight, "k d 1 1 -> d k")
+        return weights.expand(count, -1, -1), self.head.bias.expand(count, -1)
 
-    def _losses(self, predicted: Tensor, targets: list[tuple[str, Tensor]]) -> Losses:
+    def _losses(
+        self, pixels: Tensor, weights: Tensor, bias: Tensor, channels: dict[str, int], targets: Targets, products: str
+    ) -> Losses:
         """Fit + gamma * edges (eq. 3, 6)."""
-        widths = [maps.shape[1] for _, maps in targets]
-        share = [1 / len(targets) if self.balance == "cues" else width / sum(widths) for width in widths]
-        weights = torch.cat([predicted.new_full((n,), part / n) for n, part in zip(widths, share, strict=True)])
-        target_maps = torch.cat([maps for _, maps in targets], 1)
-        total, fit, edges = self.loss(predicted, target_maps, weights, self.sigma, self.gamma)
-        logs = {name: part.mean() for (name, _), part in zip(targets, fit.split(widths), strict=True)}
+        widths = list(channels.values())
+        share = [1 / len(widths) if self.balance == "cues" else width / sum(widths) for width in widths]
+        shares = torch.cat([weights.new_full((n,), part / n) for n, part in zip(widths, share, strict=True)])
+        rows = rearrange(pixels, "b d h w -> b h w d")
+        total, fit, edges = self.loss.linear(rows, weights, bias, targets, shares, self.sigma, self.gamma, products)
+        logs = {name: part.mean() for name, part in zip(channels, fit.split(widths), strict=True)}
         if self.gamma:
-            logs["edges"] = (weights * edges).sum()
+            logs["edges"] = (shares * edges).sum()
         return Losses(total, logs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from einops import rearrange
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch import Tensor
 from dense_ctx.errors import ConfigError
 from dense_ctx.numerics import Bias
 
-from .ridge import ridge_apply, ridge_fit
+from .products import Products
+from .ridge import ridge_fit
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class Regression:
     bias: "free" (a column of ones that is not penalised, ours), "penalized" (FlowFeat) or "none" (eq. 2).
     mean: the squared errors are divided by the number of pixels, as in FlowFeat, or not, as eq. 2 is written.
     stride: every stride-th pixel of the context enters.
+    products: of what is predicted for the query, and of the maps that it is compared with: "float32", "tf32" or
+        "bf16x3" (`products.multiply`). The fit itself is float32. None: bf16x3 where the networks run in half precision
+        on a GPU, and otherwise float32.
     """
 
     penalty: float = 0.1
@@ -31,26 +36,27 @@ class Regression:
     bias: Bias = "free"
     mean: bool = True
     stride: int = 7
+    products: Products | None = None
 
     def __post_init__(self) -> None:
         if not self.penalty > 0 or self.stride < 1:
             raise ConfigError(f"penalty={self.penalty}, stride={self.stride}: expected above 0 and at least 1")
+        if self.products not in (None, *get_args(Products)):
+            raise ConfigError(f"products={self.products!r}: expected one of {', '.join(get_args(Products))}, or null")
 
-    def predict(self, context: Tensor, query: Tensor, maps: Tensor) -> Tensor:
-        """Predict the query's maps [B, K, h, w].
+    def fit(self, context: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients [B, D, K] and bias [B, K], 0 where there is none.
 
         Args:
-            context, query: features [B, D, h, w].
-            maps: of the context, [B, K, h, w].
+            context: features [B, D, h, w].
+            known: the maps of `stride`'s pixels, [B, h', w', K].
         """
-        rows, targets = self._pixels(context), self._pixels(maps)
-        pixels = rearrange(query, "b d h w -> b (h w) d")
+        offset = self.stride // 2
+        rows = rearrange(context[:, :, offset :: self.stride, offset :: self.stride], "b d h w -> b (h w) d")
+        scale = None
         if self.relative:
             scale = rows.var(1, correction=0).mean(1).clamp_min(1e-12).rsqrt()[:, None, None]
-            rows, pixels = rows * scale, pixels * scale
-        weights = ridge_fit(rows, targets, self.penalty, bias=self.bias, mean=self.mean)
-        return rearrange(ridge_apply(pixels, weights), "b (h w) k -> b k h w", h=query.shape[-2])
-
-    def _pixels(self, maps: Tensor) -> Tensor:
-        offset = self.stride // 2
-        return rearrange(maps[:, :, offset :: self.stride, offset :: self.stride], "b c h w -> b (h w) c")
+            rows = rows * scale
+        weights = ridge_fit(rows, known.flatten(1, 2), self.penalty, bias=self.bias, mean=self.mean)
+        coefficients, bias = weights.split([rows.shape[-1], weights.shape[1] - rows.shape[-1]], 1)
+        return coefficients if scale is None else coefficients * scale, bias.sum(1)

@@ -1,0 +1,148 @@
+"""Launches of the Triton kernels, and whether they are to be used: on CUDA, unless DENSE_CTX_TRITON=0 says otherwise.
+
+No kernel of this package has run on a GPU yet: on the CPU Triton's interpreter compares them with the eager form, and
+`usable` compares them again on each device before their first use.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dense_ctx.errors import ConfigError, cause_of
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+SWITCH = "DENSE_CTX_TRITON"
+DEVICES = ("cuda",)
+LIMIT = 1e-2  # of a kernel's error, beside the largest value: TF32's, and far below that of a mistake
+TILE = {"ROWS": 8, "COLUMNS": 16, "BLOCK": 32, "DEPTH": 32}
+_SPLITS = 4  # of the tiles of an image, for the gradient of the weights
+
+
+def usable(error: Callable[[torch.device, str], float], *tensors: Tensor, products: str = "float32") -> bool:
+    """Whether a kernel is used for these tensors.
+
+    Before the first use on a device, `error` of the kernel against the eager form decides, on a small block; where the
+    two differ, or Triton is missing or fails, a warning says so and the eager form computes everything.
+
+    Raises:
+        ConfigError: DENSE_CTX_TRITON is neither 0 nor 1.
+    """
+    wish = os.environ.get(SWITCH, "1")
+    if wish not in ("0", "1"):
+        raise ConfigError(f"{SWITCH}={wish!r}: 0 leaves the Triton kernels out, 1 (the default) uses them on CUDA")
+    plain = all(type(each) is Tensor and each.dtype != torch.float64 for each in tensors)
+    return wish == "1" and tensors[0].device.type in DEVICES and plain and _agrees(error, tensors[0].device, products)
+
+
+@functools.cache
+def _agrees(error: Callable[[torch.device, str], float], device: torch.device, products: str) -> bool:
+    try:
+        found = error(device, products)
+        if found < LIMIT:
+            return True
+        reason = f"on a small block they differ from PyTorch's result by {found:.0e} of its largest value"
+    except Exception as fault:  # a compiler, a driver, a GPU that Triton does not know
+        reason = cause_of(fault)
+    warnings.warn(f"The Triton kernels of LILA are not used on {device}, which takes longer: {reason}", stacklevel=2)
+    return False
+
+
+# ---------------------------------------------------------------------- the loss
+
+
+def matching(
+    pixels: Tensor, weights: Tensor, bias: Tensor, parts: tuple[Tensor, ...], shares: Tensor,
+    edges: tuple[float, float], products: str, gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """What `matching_op` computes, by kernels."""
+    from . import triton_loss as kernels
+
+    batch, height, width, dim = pixels.shape
+    channels, (sigma, gamma) = weights.shape[-1], edges
+    tensors = [each.contiguous() for each in (pixels, weights, bias, *parts)]
+    count = batch * height * width
+    along, down = max(1, batch * height * (width - 1)), max(1, batch * (height - 1) * width)
+    tiles = -(-height // (TILE["ROWS"] - 2)) * -(-width // (TILE["COLUMNS"] - 2))
+    features = min(256, max(16, 1 << (dim - 1).bit_length()))
+    blocks = -(-dim // features)
+    options = {**TILE, "DIM": features, "PRECISION": _precision(kernels, products), "num_warps": 8}
+    sizes = (height, width, dim, parts[1].shape[1], channels, parts[1].shape[2])
+    terms = (gamma * count / along, gamma * count / down, sigma)
+    scale = shares / count
+    sums = weights.new_empty(batch, tiles, 3, channels)
+    d_pixels = torch.empty_like(tensors[0]) if gradient else pixels.new_empty(0)
+    kernels.by_pixel[(tiles, batch, blocks if gradient else 1)](
+        *tensors, weights * scale, d_pixels, sums, *sizes, *terms, GRADIENT=gradient, **options
+    )
+    fit, rows, columns = sums.sum((0, 1))
+    each = (rows / along + columns / down) * bool(gamma)
+    fit = fit / count
+    total = (shares * (fit + gamma * each)).sum()
+    if not gradient:
+        return total, fit, each, d_pixels, weights.new_empty(0), bias.new_empty(0)
+    d_weights, d_bias = weights.new_empty(_SPLITS, *weights.shape), bias.new_empty(_SPLITS, *bias.shape)
+    kernels.by_weight[(blocks * -(-channels // TILE["BLOCK"]), batch, _SPLITS)](
+        *tensors, d_weights, d_bias, *sizes, *terms, tiles, **options
+    )
+    return total, fit, each, d_pixels, d_weights.sum(0) * scale, d_bias.sum(0) * scale
+
+
+def _precision(kernels: ModuleType, products: str) -> str:
+    interpreted = (
+        "Interpreted" in type(kernels.by_pixel).__name__
+    )  # the interpreter multiplies in float32, and knows no more
+    return "ieee" if products == "float32" or interpreted else products
+
+
+def matching_error(device: torch.device, products: str) -> float:
+    """Of `matching` on a small block of noise, beside the largest value of each result."""
+    from .losses import Sums
+
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(2, 9, 17, 20), (2, 20, 37), (2, 37), (2, 9, 17, 7), (2, 7, 35), (2, 35), (2, 9, 17, 2), (37,)]
+    pixels, weights, bias, *parts, shares = (torch.randn(shape, generator=draw).to(device) for shape in shapes)
+    given = (pixels, weights, bias, (parts[0], parts[1], parts[2], parts[3]), shares, (0.5, 0.7), products, True)
+    return _largest(matching(*given), Sums(*given).results)
+
+
+# ---------------------------------------------------------------------- PAMR
+
+
+def stencil(rows: Tensor, weights: Tensor, dilations: list[int], count: int) -> Tensor:
+    """`count` iterations of PAMR: rows [B, H, W, C] and weights [B, near, H, W], both contiguous; `rows` stays."""
+    from . import triton_stencil as kernels
+
+    batch, height, width, channels = rows.shape
+    block = min(64, max(16, 1 << (channels - 1).bit_length()))
+    grid = (-(-channels // block), -(-height * width // 64), batch)
+    source, target, spare = rows, torch.empty_like(rows), torch.empty_like(rows) if count > 1 else rows
+    for _ in range(count):
+        kernels.iterate[grid](source, weights, target, height, width, channels, DILATIONS=tuple(dilations),
+                              COUNT=len(dilations), PIXELS=64, BLOCK=block)  # fmt: skip
+        source, target, spare = target, spare, target
+    return source
+
+
+def stencil_error(device: torch.device, products: str) -> float:
+    """Of `stencil`, as `matching_error`."""
+    from .spreading import sparse
+
+    draw = torch.Generator().manual_seed(0)
+    rows, weights = (torch.rand(shape, generator=draw).to(device) for shape in ((2, 7, 9, 20), (2, 24, 7, 9)))
+    given = (rows, weights / weights.sum(1, keepdim=True), [1, 3, 5], 3)
+    return _largest([stencil(*given)], [sparse(*given)])
+
+
+def _largest(ones: Any, others: Any) -> float:
+    """The largest difference, beside the largest value of the second; NaN counts as infinite."""
+    errors = [float((one - two).abs().max() / two.abs().max()) for one, two in zip(ones, others, strict=True)]
+    return max(errors, key=lambda error: float("inf") if error != error else error)

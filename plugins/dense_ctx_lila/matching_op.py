@@ -1,0 +1,84 @@
+"""LILA's loss as one operation of PyTorch: in blocks on a CPU, one pass of Triton kernels on a GPU.
+
+It computes the gradient together with the value: a loss is differentiated once, and what both need (prediction,
+targets, differences between neighbours) is then made once and never written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import fused
+from .losses import Sums
+from .targets import Targets
+
+
+def linear_matching(
+    pixels: Tensor,
+    weights: Tensor,
+    bias: Tensor,
+    targets: Targets,
+    shares: Tensor,
+    sigma: float = 0.1,
+    gamma: float = 1.0,
+    products: str = "float32",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L1 and edges (eq. 3, 6) of the prediction pixels @ weights + bias in one pass, the gradient with them.
+
+    Value and gradient are those of `l1.mean() + gamma * edge_loss()` per channel, times its share. On CUDA Triton
+    kernels compute it where `fused.usable` says so, and elsewhere the same sums in blocks (`losses.Sums`).
+
+    Args:
+        pixels: features [B, H, W, D], of any floating type; those below get no gradient but for weights and bias.
+        weights: [B, D, K]. bias: [B, K].
+        targets: maps of K channels.
+        shares: [K], of the channels; the losses are sums over channels of share * mean over batch and pixels.
+        sigma, gamma: of the edges, and their weight.
+        products: see `products.multiply`.
+
+    Returns:
+        total [] with a gradient, L1 of each channel [K], edges of each channel [K] (both unweighted, for logs).
+    """
+    gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (pixels, weights, bias))
+    total, fit, edges, *_ = _matching(
+        pixels, weights, bias, targets.shares, targets.cells, targets.offset, targets.plain, shares, sigma, gamma,
+        products, gradient,
+    )  # fmt: skip
+    return total, fit, edges
+
+
+@torch.library.custom_op("dense_ctx_lila::matching", mutates_args=())
+def _matching(
+    pixels: Tensor, weights: Tensor, bias: Tensor, cell_shares: Tensor, cells: Tensor, offset: Tensor, plain: Tensor,
+    shares: Tensor, sigma: float, gamma: float, products: str, gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """total [], fit [K], edges [K], and gradients of the total by pixels, weights and bias, or empty."""
+    parts = (cell_shares, cells, offset, plain)
+    if fused.usable(fused.matching_error, pixels, weights, products=products):
+        return fused.matching(pixels, weights, bias, parts, shares, (sigma, gamma), products, gradient)
+    return Sums(pixels, weights, bias, parts, shares, (sigma, gamma), products, gradient).results
+
+
+@_matching.register_fake
+def _(
+    pixels: Tensor, weights: Tensor, bias: Tensor, cell_shares: Tensor, cells: Tensor, offset: Tensor, plain: Tensor,
+    shares: Tensor, sigma: float, gamma: float, products: str, gradient: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    each = weights.new_empty(weights.shape[-1], dtype=torch.float32)
+    grads = (x.new_empty(x.shape if gradient else 0) for x in (pixels, weights, bias))
+    return each.new_empty(()), each, torch.empty_like(each), *grads
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[3:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    return *(saved * grads[0] for saved in ctx.saved_tensors), *[None] * 9
+
+
+_matching.register_autograd(_backward, setup_context=_keep)

@@ -1,0 +1,182 @@
+"""LILA's Triton kernels against the eager form, and when they are chosen; products of every precision."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from dense_ctx_lila import fused, matching_op, spreading
+from dense_ctx_lila.matching_op import linear_matching
+from dense_ctx_lila.objective import LilaObjective
+from dense_ctx_lila.pamr import affinity, refine
+from dense_ctx_lila.products import multiply
+from dense_ctx_lila.regression import Regression
+from dense_ctx_lila.targets import Targets
+from lila_forms import SHAPES, given, noise
+
+from dense_ctx.errors import ConfigError
+from dense_ctx.testing import tiny_model
+
+
+@pytest.mark.parametrize(
+    "which", ["shape1 or 1-dilations", pytest.param("not (shape1 or 1-dilations)", marks=pytest.mark.slow)]
+)
+def test_kernels_are_the_eager_form_in_the_interpreter(which):
+    """Each case is in tests/lila_interpreter_cases.py."""
+    pytest.importorskip("triton")
+    cases = Path(__file__).with_name("lila_interpreter_cases.py")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases), "-k", which]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+
+
+# ---------------------------------------------------------------------- the choice
+
+
+def test_kernels_are_for_plain_float32_on_cuda(monkeypatch):
+    def error(device, products):
+        return 0.0
+
+    fused._agrees.cache_clear()
+    assert not fused.usable(error, noise(2))
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
+    assert fused.usable(error, noise(2))
+    assert not fused.usable(error, noise(2).double())
+    assert not fused.usable(error, noise(2), torch.nn.Parameter(noise(2)))
+    monkeypatch.setenv(fused.SWITCH, "0")
+    assert not fused.usable(error, noise(2))
+    monkeypatch.setenv(fused.SWITCH, "no")
+    with pytest.raises(ConfigError, match="DENSE_CTX_TRITON='no': 0 leaves the Triton kernels out"):
+        fused.usable(error, noise(2))
+    fused._agrees.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(0.5, "differ from PyTorch's result by 5e-01"), (float("nan"), "by nan"), (None, "no driver")]
+)
+def test_kernels_that_fail_or_differ_are_left_out_with_a_warning(monkeypatch, error, words):
+    def check(device, products):
+        if error is None:
+            raise RuntimeError("no driver")
+        return error
+
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
+    with pytest.warns(UserWarning, match=f"not used on cpu, which takes longer: .*{words}"):
+        assert not fused.usable(check, noise(2))
+    assert not fused.usable(check, noise(2))  # once a device
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+def test_kernels_compile_for_nvidias_gpus(capability, tmp_path):
+    """Triton's compiler and ptxas need no GPU; the interpreter does not see what they refuse."""
+    pytest.importorskip("triton")
+    code = f"""
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from dense_ctx_lila import fused, triton_loss, triton_stencil
+whole = ("height", "width", "dim", "depth", "channels", "mixed", "tiles")
+loss = dict(fused.TILE, DIM=256)
+cases = [(triton_loss.by_pixel, dict(loss, GRADIENT=True, PRECISION=p)) for p in ("ieee", "tf32", "bf16x3")]
+cases += [(triton_loss.by_weight, dict(loss, PRECISION=p)) for p in ("ieee", "tf32", "bf16x3")]
+cases += [(triton_stencil.iterate, dict(DILATIONS=(1, 3, 5), COUNT=3, PIXELS=64, BLOCK=64))]
+for kernel, constants in cases:
+    for features in ("*fp32", "*bf16"):
+        kinds = {{name: "constexpr" if name in constants else "i32" if name in whole
+                 else "fp32" if name in ("along", "down", "sigma")
+                 else features if name in ("pixels", "d_pixels") else "*fp32" for name in kernel.arg_names}}
+        done = triton.compile(ASTSource(kernel, kinds, constants), target=GPUTarget("cuda", {capability}, 32),
+                              options={{"num_warps": 8}})
+        assert done.metadata.shared <= (163 if {capability} == 80 else 227) * 1024, done.metadata.shared
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+# ---------------------------------------------------------------------- the operations
+
+
+def leaves(*shape):
+    pixels, weights, bias, parts, shares = given(*shape)
+    return *(each.requires_grad_() for each in (pixels, weights, bias)), *parts, shares
+
+
+def test_the_operations_keep_pytorchs_rules():
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    checks = [
+        (matching_op._matching, (*leaves(*SHAPES[0]), 0.3, 0.7, "float32", True)),
+        (spreading.spread, (noise(2, 3, 4, 5).requires_grad_(), affinity(noise(2, 3, 8, 9), [1, 2]), [1, 2], 2)),
+        (spreading.spread, (noise(2, 3, 8, 9).requires_grad_(), affinity(noise(2, 3, 8, 9), [1, 2]), [1, 2], 1)),
+        (spreading._spread_back, (noise(2, 8, 9, 3), affinity(noise(2, 3, 8, 9), [1, 2]), [1, 2], 1, 8, 9)),
+    ]  # fmt: skip
+    for operation, arguments in checks:
+        torch.library.opcheck(operation, arguments, test_utils=tests)
+
+
+@pytest.mark.slow
+def test_a_compiler_sees_one_graph_each():
+    pixels, weights, bias, *parts, shares = leaves(*SHAPES[0])
+    targets, image = Targets(*parts), noise(1, 3, 8, 9).sigmoid()
+
+    def loss(pixels):
+        return (
+            linear_matching(pixels, weights, bias, targets, shares)[0] + refine(pixels.movedim(-1, 1)[:1], image).sum()
+        )
+
+    expected = torch.autograd.grad(loss(pixels), (pixels, weights, bias))
+    found = torch.autograd.grad(
+        torch.compile(loss, backend="aot_eager", fullgraph=True)(pixels), (pixels, weights, bias)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+# ---------------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize(
+    ("products", "least", "most"), [("float32", 0, 1e-6), ("tf32", 1e-4, 1e-3), ("bf16x3", 1e-6, 2e-5)]
+)
+def test_the_error_of_a_product(products, least, most):
+    left, right = noise(50, 300), noise(300, 40, seed=1)
+    exact = left.double() @ right.double()
+    found = multiply(left, right, products)
+    assert least <= float((found - exact).norm() / exact.norm()) <= most
+    place = torch.empty_like(found)
+    assert multiply(left, right, products, place) is place
+    assert torch.equal(place, found)
+
+
+def test_what_a_product_rounds():
+    one = torch.ones(1, 1)
+    for value, rounded in (
+        (1 + 2.0**-11, 1 + 2.0**-10),
+        (1 + 2.0**-12, 1.0),
+        (-1 - 2.0**-11, -1 - 2.0**-10),
+        (3.0, 3.0),
+    ):
+        assert float(multiply(torch.full((1, 1), value), one, "tf32")) == rounded
+    assert float(multiply(torch.full((1, 1), 1 + 2.0**-12), one, "bf16x3")) == 1 + 2.0**-12
+    assert float(multiply(torch.full((1, 1), 1 + 2.0**-20), one, "bf16x3")) != 1
+
+
+def test_the_setting_changes_the_loss_by_its_error():
+    pixels, weights, bias, *parts, shares = leaves(*SHAPES[0])
+    totals = {name: float(linear_matching(pixels, weights, bias, Targets(*parts), shares, products=name)[0].detach())
+              for name in ("float32", "tf32", "bf16x3")}  # fmt: skip
+    assert 1e-7 < abs(totals["tf32"] / totals["float32"] - 1) < 1e-3
+    assert 0 < abs(totals["bf16x3"] / totals["float32"] - 1) < 2e-5
+    batch = {key: noise(1, 3, 16, 16, seed=seed).sigmoid() for seed, key in enumerate(("context", "query"))}
+    losses = []
+    for products in ("float32", "tf32"):
+        objective = LilaObjective(
+            cues=["features"], sampling={"size": 16}, regression=Regression(stride=1, products=products)
+        )
+        model = tiny_model()
+        objective.setup(model, (), fresh=True)
+        losses.append(float(objective(model, batch).total.detach()))
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)

@@ -160,7 +160,8 @@ def check_parts(target, call):
     elif name == "create_backbone":
         snippet_verbs.bind("backbone", Part(words[0], options))
     elif name == "from_pretrained" and "/" not in words[0]:
-        snippet_verbs.check_model(words[0] if words[0] != "my-cups" else "./my-cups")
+        saved = any(f'("{words[0]}")' in block.text and ".save" in block.text for block in PYTHON)
+        snippet_verbs.check_model(f"./{words[0]}" if saved else words[0])
 
 
 @pytest.mark.parametrize("block", [block for block in snippets.ALL if block.language == "yaml"], ids=place)

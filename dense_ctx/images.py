@@ -79,12 +79,19 @@ def prepare(
 
     Pixel (0, 0) stays in place.
     """
-    scale = torch.tensor(std, device=images.device, dtype=torch.float32)[:, None, None]
-    shift = torch.tensor(mean, device=images.device, dtype=torch.float32)[:, None, None]
+    shift, scale = _constants(mean, images.device), _constants(std, images.device)
     images = ((images.float() - shift) / scale).to(dtype)
     height, width = padded_size((images.shape[-2], images.shape[-1]), stride)
     extra = (0, width - images.shape[-1], 0, height - images.shape[-2])
     return functional.pad(images, extra, mode="replicate") if any(extra) else images
+
+
+def _constants(values: Sequence[float], device: torch.device) -> Tensor:
+    """Of each channel, [3, 1, 1]."""
+    if torch.compiler.is_compiling():  # a constant of the host's in a graph is no part of a CUDA graph
+        each = [torch.full((1, 1), value, device=device, dtype=torch.float32) for value in values]
+        return torch.stack(each)
+    return torch.tensor(values, device=device, dtype=torch.float32)[:, None, None]
 
 
 def padded_size(size: Size, stride: int) -> Size:

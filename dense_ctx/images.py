@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -66,35 +66,10 @@ def load_mask(mask: ImageLike, size: Size | None = None, name: str = "The mask")
         FileError: the path cannot be read.
         InputError: an RGB mask, floats that are not whole numbers, or a size other than `size`.
     """
-    if isinstance(mask, (str, os.PathLike)):
-        name, mask = f"The mask {mask}", open_image(mask)
-    if isinstance(mask, Image.Image):
-        if mask.mode == "1":
-            mask = mask.convert("L")
-        if mask.mode not in ("L", "P", "I", *pixels.SIXTEEN_BIT):
-            raise InputError(
-                f"{name} is a {mask.mode} picture; expected class indices: a palette (P), 8-bit (L) or 16-bit image"
-                " (colours: a labelmap.txt names them for `dense-ctx labels`)"
-            )
-        mask = np.asarray(mask).astype(np.int64)
-    if isinstance(mask, np.ndarray):
-        if mask.dtype.kind not in "buif":
-            raise InputError(f"{name} holds {mask.dtype}; expected whole numbers")
-        mask = torch.from_numpy(mask.astype(np.int64 if mask.dtype.kind in "bui" else np.float64))
     if not isinstance(mask, Tensor):
-        raise InputError(f"{name} is a path, PIL image, array or tensor; got {type(mask).__name__}")
-    if mask.ndim == 3 and 1 in (mask.shape[0], mask.shape[2]):
-        mask = mask.squeeze(0 if mask.shape[0] == 1 else 2)
-    if mask.ndim != 2 or 0 in mask.shape:
-        raise InputError(f"{name} is [H, W]; got {list(mask.shape)}")
-    if mask.is_floating_point() and not bool((mask == mask.round()).all()):
-        raise InputError(f"{name} holds floats that are not whole numbers; expected class indices")
-    if size is not None and tuple(mask.shape) != size:
-        raise InputError(
-            f"{name} is {mask.shape[0]} x {mask.shape[1]} (H x W); the image is {size[0]} x {size[1]}. "
-            "Resize the mask by nearest neighbour first"
-        )
-    return mask.long()
+        return torch.from_numpy(pixels.read_mask(mask, size, name))
+    whole = not mask.is_floating_point() or bool((mask == mask.round()).all())
+    return cast(Tensor, pixels.checked_mask(mask, whole, size, name)).long()
 
 
 def prepare(
@@ -104,12 +79,19 @@ def prepare(
 
     Pixel (0, 0) stays in place.
     """
-    scale = torch.tensor(std, device=images.device, dtype=torch.float32)[:, None, None]
-    shift = torch.tensor(mean, device=images.device, dtype=torch.float32)[:, None, None]
+    shift, scale = _constants(mean, images.device), _constants(std, images.device)
     images = ((images.float() - shift) / scale).to(dtype)
     height, width = padded_size((images.shape[-2], images.shape[-1]), stride)
     extra = (0, width - images.shape[-1], 0, height - images.shape[-2])
     return functional.pad(images, extra, mode="replicate") if any(extra) else images
+
+
+def _constants(values: Sequence[float], device: torch.device) -> Tensor:
+    """Of each channel, [3, 1, 1]."""
+    if torch.compiler.is_compiling():  # a constant of the host's in a graph is no part of a CUDA graph
+        each = [torch.full((1, 1), value, device=device, dtype=torch.float32) for value in values]
+        return torch.stack(each)
+    return torch.tensor(values, device=device, dtype=torch.float32)[:, None, None]
 
 
 def padded_size(size: Size, stride: int) -> Size:

@@ -91,7 +91,7 @@ def section(name: str, help_text: str, parser: VerbParser) -> str:
             line += f" {word}"
     rows = [f"| `{written(action)}` | {explained(action)} |" for action in ordered]
     description = [] if parser.description == help_text else [sentence(parser.description), ""]
-    text = [f"## {name}", "", sentence(help_text), "", *description, "```", *lines, line, "```", ""]
+    text = [f"## {name}", "", sentence(help_text), "", *description, "```text", *lines, line, "```", ""]
     text += ["| argument | meaning |", "|---|---|", *rows, ""] if rows else []
     return "\n".join(text + ([sentence(parser.epilog), ""] if parser.epilog else []))
 

@@ -26,6 +26,7 @@ def dinov2(width=16):
 READ = Same("where the weights come from, files of which there are none here: test_backbone_weights")
 OF_WHICH = Same("the network itself, in tiny here: test_timm_families, test_backbones_rules")
 PREFIX = Same("of the names in a file: test_backbone_prefixes")
+ADAPTERS = Same("a folder that peft wrote: test_peft_adapters")
 LORA = {"weights": None, "args": {key: value for key, value in VIT.items() if key != "weights"}}
 # what the part is built with here, in place of nothing: networks of their real size take seconds each
 BASES = {
@@ -33,14 +34,15 @@ BASES = {
     "backbone hf:": {"weights": None, "config": dinov2()}, "backbone lora:": LORA,
     "backbone mocov3-b16": {"weights": None}, "backbone sam2-base-plus-neck": {"weights": None, "config": SAM2},
 }  # fmt: skip
-TIMM = {"model": OF_WHICH, "weights": READ, "layers": (0, 1), "norm": False, "prefix": PREFIX}
+TIMM = {"model": OF_WHICH, "weights": READ, "layers": (0, 1), "norm": False, "prefix": PREFIX, "adapters": ADAPTERS}
 BACKBONES = {
     "clip-b16": {**TIMM, "resize": True, "options": {"embed_dim": 24}},
     "hiera-tiny": {**TIMM, "norm": Same("Hiera's maps have no norm of their own: test_timm_families"),
                    "resize": True, "options": {"embed_dim": 32}},
-    "efficientnet-lite0": {"weights": READ, "layers": (0, 1)},
+    "efficientnet-lite0": {"weights": READ, "layers": (0, 1), "adapters": ADAPTERS},
     "hf:": {"repo": OF_WHICH, "weights": READ, "layers": (0, 1), "norm": False, "config": dinov2(24),
-            "revision": Same("of a repository on the Hub: test_hub_stand_ins"), "prefix": PREFIX},
+            "revision": Same("of a repository on the Hub: test_hub_stand_ins"), "prefix": PREFIX,
+            "adapters": ADAPTERS},
     "lora:": {"of": OF_WHICH, "args": {**LORA["args"], "embed_dim": 24}, "rank": 4, "targets": ["proj"],
               "weights": READ},
     "mocov3-b16": {"weights": READ, "layers": (0, 1), "norm": False},

@@ -35,7 +35,8 @@ def given(batch, height, width, dim, mixed, plain, cells, dtype=torch.float32):
     """What both forms are given: pixels, weights, bias, the targets' parts, shares."""
     channels = mixed + plain
     return (
-        noise(batch, height, width, dim).to(dtype), noise(batch, dim, channels, seed=1), noise(batch, channels, seed=2),
+        noise(batch, height, width, dim).to(dtype), noise(batch, channels, dim, seed=1).mT,  # as a solver leaves them
+        noise(batch, channels, seed=2),
         (noise(batch, height, width, cells, seed=3), noise(batch, cells, mixed, seed=4), noise(batch, mixed, seed=5),
          noise(batch, height, width, plain, seed=6)), noise(channels, seed=7).abs(),
     )  # fmt: skip

@@ -9,7 +9,10 @@ import pytest
 import dense_ctx
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/plugin_template/README.md")]
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "examples/plugin_template/README.md", "examples/space/README.md")
+]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 SOURCES = sorted([*(ROOT / "dense_ctx").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
 DOTTED = re.compile(r"(?<![\w./-])dense_ctx\w*(?:\.[A-Za-z_]\w*)+")

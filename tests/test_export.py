@@ -135,6 +135,10 @@ def test_a_torch_program_of_any_size(tmp_path):
     written = TorchExportModel(export(fitted, tmp_path / "a.pt2", "torch-export", image=PHOTO))
     for size in [(33, 70), (90, 21)]:
         close(written.scores(picture(*size)), fitted.predict_proba(picture(*size)))
+    with zipfile.ZipFile(tmp_path / "a.pt2") as archive:  # neither a pickle nor the image that it was traced with
+        sizes = {name.partition("/")[2]: archive.getinfo(name).file_size for name in archive.namelist()}
+        assert sizes["data/sample_inputs/model.pt"] == 0
+        assert not any(archive.read(name).startswith((b"PK", b"\x80\x02")) for name in archive.namelist())
     (tmp_path / "b.pt2").write_bytes((tmp_path / "a.pt2").read_bytes()[:2000])
     content = bytearray((tmp_path / "a.pt2").read_bytes())
     with zipfile.ZipFile(tmp_path / "a.pt2") as archive:

@@ -1,5 +1,7 @@
 """A plain function in place of a model: what retrieval reads from it is what the same network as a backbone gives."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from dense_ctx_backbones.from_function import FunctionBackbone, model_from_function
@@ -86,3 +88,15 @@ def test_faults():
         model_from_function(lambda x: (x, x, x), 8)
     with pytest.raises(InputError, match="stride=0"):
         model_from_function(lambda x: x, 0)
+
+
+def test_the_example_of_the_page_takes_open_hummingbird_s_function():
+    page = (Path(__file__).parents[1] / "docs" / "retrieval.md").read_text(encoding="utf-8")
+    (block,) = [part.partition("```")[0] for part in page.split("```python\n") if "def fn(model, imgs)" in part[:900]]
+    names = {}
+    exec(block, names)
+    image = torch.rand(1, 3, 64, 96)
+    features = names["hummingbird"](image)
+    assert features.patches.shape == (1, 192, 4, 6)
+    tokens, _ = names["fn"](names["network"].eval(), (image - 0.5) / 0.5)
+    torch.testing.assert_close(features.patches, tokens.detach().movedim(1, 2).reshape(1, 192, 4, 6))

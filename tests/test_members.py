@@ -34,6 +34,7 @@ ALLOWED = {
     "dense_ctx/gateway.py:_hint": "the names that an annotation may use",
     "dense_ctx/persistence/file_args.py:check_file_args": "`file_args` of a part that may be a function",
     "dense_ctx/persistence/file_args.py:file_args_problem": "the same, against the part's signature",
+    "plugins/dense_ctx_backbones/adapters.py:described": "what peft leaves on a network that it has adapted",
     "plugins/dense_ctx_backbones/hf_files.py:read_config": "a configuration of transformers",
     "plugins/dense_ctx_export/paddings.py:constant_paddings": "a child module of a network, by the name it has there",
     "plugins/dense_ctx_measures/boundary.py:boundary_quality": "a sample of any iterable, refused by number",

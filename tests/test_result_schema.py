@@ -3,6 +3,7 @@
 import json
 from dataclasses import fields
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -55,3 +56,16 @@ def test_a_changed_file_is_not(result, wrong):
 def test_no_key_may_be_missing(result, key):
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({name: value for name, value in result.items() if name != key}, SCHEMA)
+
+
+def test_the_example_of_the_page_validates_it(result, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (block,) = [part.partition("```")[0] for part in page.split("```python\n") if "jsonschema.validate" in part[:900]]
+    (tmp_path / "runs/dinov2-s14-seeds").mkdir(parents=True)
+    file = tmp_path / "runs/dinov2-s14-seeds/result.json"
+    monkeypatch.chdir(tmp_path)
+    file.write_text(json.dumps(result))
+    exec(block, {})
+    file.write_text(json.dumps({**result, "format": 1}))
+    with pytest.raises(jsonschema.ValidationError):
+        exec(block, {})

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_export import export
-from dense_ctx_runtime import OnnxModel
+from dense_ctx_predict.tracking import MaskTracker
+from dense_ctx_runtime import OnnxModel, OnnxTracker
 from dense_ctx_runtime.geometry import cell_axis, nearest, padded, resize_axis, resized
 from torch.nn import functional
 
@@ -30,20 +31,32 @@ def file(tmp_path_factory):
     mask = (np.arange(45)[:, None] + np.arange(56) > 50).astype(np.uint8)
     context = InContext(tiny_model(), "ridge").fit(IMAGE, mask)
     path = export(context, tmp_path_factory.mktemp("runtime") / "a.onnx", size=(45, 56), image=IMAGE)
+    export(MaskTracker(tiny_model()), path.with_name("track.onnx"), size=(45, 56), image=IMAGE)
     np.save(path.with_name("image.npy"), IMAGE)
+    np.save(path.with_name("mask.npy"), mask)
     return path
 
 
+def results(file):
+    """What `script` prints first."""
+    mask = np.load(file.with_name("mask.npy"))
+    masks = list(OnnxTracker(file.with_name("track.onnx")).track([IMAGE, IMAGE[::-1]], mask))
+    return [OnnxModel(file).predict(IMAGE).sum(), masks[1].sum()]
+
+
 def script(file, *lines):
-    """A program that runs the file without torch and prints the labels' sum and what of dense_ctx it has loaded."""
+    """A program that runs the files without torch and prints sums of labels, and what of dense_ctx it has loaded."""
     return "\n".join([
         "import sys, json",
         "sys.modules['torch'] = None",
         *lines,
         "import numpy as np",
-        "from dense_ctx_runtime import OnnxModel",
-        f"labels = OnnxModel({str(file)!r}).predict(np.load({str(file.with_name('image.npy'))!r}))",
-        "print(json.dumps([int(labels.sum()), sorted(n for n in sys.modules if n.startswith('dense_ctx'))]))",
+        "from dense_ctx_runtime import OnnxModel, OnnxTracker",
+        f"image, mask = (np.load({str(file.parent)!r} + name) for name in ('/image.npy', '/mask.npy'))",
+        f"labels = OnnxModel({str(file)!r}).predict(image)",
+        f"masks = list(OnnxTracker({str(file.with_name('track.onnx'))!r}).track([image, image[::-1]], mask))",
+        "modules = sorted(n for n in sys.modules if n.startswith('dense_ctx'))",
+        "print(json.dumps([[int(labels.sum()), int(masks[1].sum())], modules]))",
     ])  # fmt: skip
 
 
@@ -51,7 +64,7 @@ def test_no_torch_is_imported(file):
     code = script(file)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)[0] == OnnxModel(file).predict(IMAGE).sum()
+    assert json.loads(done.stdout)[0] == results(file)
 
 
 @source_tree
@@ -90,7 +103,7 @@ def test_the_distribution_of_its_own(file, tmp_path):
     done = subprocess.run([sys.executable, "-I", "-S", "-c", script(file, *lines)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     total, modules = json.loads(done.stdout)
-    assert total == OnnxModel(file).predict(IMAGE).sum()
+    assert total == results(file)
     assert "dense_ctx.persistence.pixels" in modules
     whole = "import dense_ctx\nprint(dense_ctx.AutoDenseModel)"
     code = "\n".join(["import sys", *lines, whole])
@@ -121,6 +134,7 @@ def test_without_the_extra(file, tmp_path, module, code, message):
 
 def test_public_names():
     assert dense_ctx_runtime.OnnxModel is OnnxModel
+    assert dense_ctx_runtime.OnnxTracker is OnnxTracker
     with pytest.raises(AttributeError, match="no attribute 'Model'"):
         _ = dense_ctx_runtime.Model
 

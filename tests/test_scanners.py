@@ -19,17 +19,23 @@ from artefacts import KINDS, place_of
 from client_environments import client_python
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import make_tasks
+from dense_ctx_export import export
 from dense_ctx_predict import Predictor
 from dense_ctx_session import Session
+from evaluation_data import camvid
 from PIL import Image
 from train_parts import config, install
 
 from dense_ctx import InContext, Part, cli
+from dense_ctx.evaluate import evaluate
 from dense_ctx.model_spec import open_model
 from dense_ctx.train import train
 
 TOOLS = ("picklescan==1.0.5", "modelscan==0.8.8", "fickling==0.1.12", "typing_extensions>=4.12")
 SUFFIXES = {
+    ".onnx",
+    ".pt2",
+    ".xml",
     "",
     ".csv",
     ".html",
@@ -98,6 +104,8 @@ def written(tmp_path_factory):
     session.stroke(0, 0, [(4, 4), (70, 5)], 3)
     session.stroke(0, 1, [(26, 18), (38, 30)], 3)
     session.save(root / "session")
+    for name in ("png", "coco", "cvat", "labelme", "label-studio", "yolo"):
+        session.export(root / "labels" / name, format=name)
     session.close()
     settings = TaskSettings(side=48, classes=2, segmenter=Part("slic", {"segments": 12}))
     make_tasks(photos, root / "tasks", model, settings, "rgb-xy+upsample")
@@ -110,10 +118,23 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bait(written, tmp_path_factory):
+def exported(written):
+    """The folder with exported models and an evaluation in it too, which take a minute."""
+    model = open_model("rgb-xy+upsample", "cpu")
+    image = torch.rand(3, 48, 80, generator=torch.Generator().manual_seed(0))
+    context = InContext(model, "ridge").fit(image, (image[0] > 0.5).long())
+    for name, exporter in (("model.onnx", "onnx"), ("model.pt2", "torch-export")):
+        export(context, written / name, exporter, image=(255 * image).byte().permute(1, 2, 0).numpy())
+    camvid(written / "data")
+    evaluate(model, "camvid-linear-grid4-v1", written / "data", written / "evaluation", keep=True)
+    return written
+
+
+@pytest.fixture(scope="module")
+def bait(exported, tmp_path_factory):
     """The same folder with pickles that would run a command: a bare one, and one in an archive of torch."""
     folder = tmp_path_factory.mktemp("bait") / "written"
-    shutil.copytree(written, folder)
+    shutil.copytree(exported, folder)
     (folder / "evil.pkl").write_bytes(pickle.dumps(Payload()))
     with zipfile.ZipFile(folder / "evil.pt", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Payload()))
@@ -134,7 +155,7 @@ def test_the_suffixes_are_those_of_data(written):
 
 
 @pytest.mark.clients
-def test_picklescan(written, bait):
+def test_picklescan(exported, bait):
     python = client_python("scanners", *TOOLS)
 
     def scan(folder):
@@ -142,12 +163,12 @@ def test_picklescan(written, bait):
         found = re.findall(r"(?:suspicious|dangerous|innocuous)[^\n]*", done.stdout + done.stderr)
         return done.returncode, int(re.search(r"Infected files: (\d+)", done.stdout)[1]), found
 
-    assert scan(written) == (0, 0, [])
+    assert scan(exported) == (0, 0, [])
     assert scan(bait)[:2] == (1, 2)
 
 
 @pytest.mark.clients
-def test_modelscan(written, bait, tmp_path):
+def test_modelscan(exported, bait, tmp_path):
     program = client_python("scanners", *TOOLS).parent / "modelscan"
 
     def issues(folder):
@@ -155,12 +176,12 @@ def test_modelscan(written, bait, tmp_path):
         run(program, "-p", folder, "-r", "json", "-o", report)
         return json.loads(report.read_text())["summary"]["total_issues"]
 
-    assert issues(written) == 0
+    assert issues(exported) == 0
     assert issues(bait) >= 2
 
 
 @pytest.mark.clients
-def test_fickling(written, bait):
+def test_fickling(exported, bait):
     python = client_python("scanners", *TOOLS)
 
     def pickles(folder):
@@ -168,5 +189,5 @@ def test_fickling(written, bait):
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    assert pickles(written) == []
+    assert pickles(exported) == []
     assert pickles(bait) == ["evil.pkl", "evil.pt"]

@@ -72,10 +72,8 @@ def test_the_hook_in_the_text_is_the_template_s():
         assert line in init.replace("template", "yours")
 
 
-def test_repository_commands_exist():
-    (block,) = re.findall(r"```bash\n(.*?)```", REPOSITORY, re.DOTALL)
-    commands = [line.partition("#")[0].split() for line in block.splitlines()]
-    assert [command[0] for command in commands] == ["pip", "pytest", "pytest", ".ci/run"]
+def test_what_runs_everything_runs_every_tool():
+    assert ".ci/run " in REPOSITORY
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for tool in ("pytest", "ruff", "mypy", "lint-imports", "-m build"):

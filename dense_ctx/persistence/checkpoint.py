@@ -149,11 +149,14 @@ def _describe(
             "This model was made of modules, so it cannot be built again from a file. Register the parts in a plugin "
             "then use AutoDenseModel.from_parts with their names (see CONTRIBUTING.md)"
         )
-    backbone, whole = dict(model.backbone.state_dict()), is_whole(model, standalone)
+    whole = is_whole(model, standalone)
+    args = model.backbone.stored_args(config.backbone.args, whole=whole)
+    backbone = dict(model.backbone.state_dict())
     if whole:
         names, digest = list(backbone), ""
     else:
         learns = {key for key, value in model.backbone.named_parameters() if value.requires_grad}
+        learns |= {*model.backbone.adapters()}
         names = [key for key in backbone if key in learns or key in config.backbone_tensors]
         digest = state_digest({key: value for key, value in backbone.items() if key not in set(names)})
     plugins = {}
@@ -161,7 +164,7 @@ def _describe(
         owner = registry().get(kind, part.name)[0].owner
         plugins[owner.distribution] = owner.version
     saved = ModelConfig(
-        backbone=replace(config.backbone, args=model.backbone.stored_args(config.backbone.args, whole=whole)),
+        backbone=replace(config.backbone, args=args),
         decoder=config.decoder,
         backbone_tensors=tuple(names),
         backbone_digest=digest,

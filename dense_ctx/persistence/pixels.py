@@ -96,6 +96,43 @@ def read_pixels(image: str | os.PathLike[str] | Image.Image | np.ndarray[Any, An
     raise InputError(f"An image is a path, PIL image, array or tensor; got {type(image).__name__}")
 
 
+def read_mask(mask: Any, size: tuple[int, int] | None = None, name: str = "The mask") -> np.ndarray[Any, Any]:
+    """A label map as int64 [H, W]; what is accepted and refused: `dense_ctx.images.load_mask`."""
+    if isinstance(mask, (str, os.PathLike)):
+        name, mask = f"The mask {mask}", open_image(mask)
+    if isinstance(mask, Image.Image):
+        if mask.mode == "1":
+            mask = mask.convert("L")
+        if mask.mode not in ("L", "P", "I", *SIXTEEN_BIT):
+            raise InputError(
+                f"{name} is a {mask.mode} picture; expected class indices: a palette (P), 8-bit (L) or 16-bit image"
+                " (colours: a labelmap.txt names them for `dense-ctx labels`)"
+            )
+        mask = np.asarray(mask).astype(np.int64)
+    if not isinstance(mask, np.ndarray):
+        raise InputError(f"{name} is a path, PIL image, array or tensor; got {type(mask).__name__}")
+    if mask.dtype.kind not in "buif":
+        raise InputError(f"{name} holds {mask.dtype}; expected whole numbers")
+    whole = mask.dtype.kind != "f" or bool((mask == mask.round()).all())
+    return np.array(checked_mask(mask, whole, size, name), dtype=np.int64)  # the caller's stays its own
+
+
+def checked_mask(mask: Any, whole: bool, size: tuple[int, int] | None, name: str) -> Any:
+    """An array or tensor as [H, W]; whole: whether its values are whole numbers."""
+    if mask.ndim == 3 and 1 in (mask.shape[0], mask.shape[2]):
+        mask = mask.squeeze(0 if mask.shape[0] == 1 else 2)
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise InputError(f"{name} is [H, W]; got {list(mask.shape)}")
+    if not whole:
+        raise InputError(f"{name} holds floats that are not whole numbers; expected class indices")
+    if size is not None and tuple(mask.shape) != size:
+        raise InputError(
+            f"{name} is {mask.shape[0]} x {mask.shape[1]} (H x W); the image is {size[0]} x {size[1]}. "
+            "Resize the mask by nearest neighbour first"
+        )
+    return mask
+
+
 def check_range(low: float, high: float) -> None:
     """Refuse a float image whose extremes, NaN if it holds any, are not in [0, 1]."""
     if low >= -1e-3 and high <= 1 + 1e-3:  # neither holds for NaN

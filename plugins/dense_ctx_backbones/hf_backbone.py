@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from dense_ctx.create import placement
 from dense_ctx.errors import InputError, WeightsError
-from dense_ctx.interfaces import Backbone, Features
+from dense_ctx.interfaces import Features
 from dense_ctx.persistence.file_args import LAYERS, TEXT, WEIGHTS
 
+from .adapters import AdaptedBackbone, attach
 from .hf_files import empty_net, hf_folder, read_config, statistics
 from .unused import is_unused
 from .weights import read_state
@@ -28,7 +29,7 @@ from .weights import read_state
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm", "rms_norm")
 
 
-class HfBackbone(Backbone):
+class HfBackbone(AdaptedBackbone):
     """A transformers vision encoder.
 
     Args:
@@ -39,10 +40,12 @@ class HfBackbone(Backbone):
         revision: branch, tag or commit.
         prefix: of the encoder's tensors in a file that holds others beside them.
         config: a transformers configuration in place of the repository's.
+        adapters: peft's, of this network: a folder that peft wrote (docs/backbones.md, "Adapters of peft").
     """
 
     file_args: ClassVar[Mapping[str, Any] | None] = {
         "weights": WEIGHTS, "prefix": TEXT, "layers": LAYERS, "norm": bool, "revision": TEXT,
+        "adapters": dict,
     }  # fmt: skip
 
     def __init__(
@@ -54,6 +57,7 @@ class HfBackbone(Backbone):
         revision: str | None = None,
         config: Any = None,
         prefix: str | None = None,
+        adapters: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if prefix is not None and weights in ("pretrained", None):
@@ -89,6 +93,7 @@ class HfBackbone(Backbone):
         self.mean, self.std = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) if own else statistics(folder)
         self._shuffles = "noise" in inspect.signature(self.net.forward).parameters
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
+        attach(self.net, adapters)
         self.eval()
 
     def _configure(self, layers: Sequence[int] | None, repo: str) -> None:

@@ -54,14 +54,18 @@ class EfficientNetLite0(TimmBackbone):
     Args:
         weights: "pretrained" (from the installed package), a file, or None (random).
         layers: which of the five stages give the maps; default the deepest four.
+        adapters: peft's, of this network: a folder that peft wrote (docs/backbones.md, "Adapters of peft").
     """
 
-    file_args: ClassVar[Mapping[str, Any] | None] = {"weights": WEIGHTS, "layers": LAYERS}
+    file_args: ClassVar[Mapping[str, Any] | None] = {"weights": WEIGHTS, "layers": LAYERS, "adapters": dict}
 
     def __init__(
-        self, weights: str | os.PathLike[str] | None = "pretrained", layers: Sequence[int] | None = None
+        self,
+        weights: str | os.PathLike[str] | None = "pretrained",
+        layers: Sequence[int] | None = None,
+        adapters: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__("tf_efficientnet_lite0", weights, layers)
+        super().__init__("tf_efficientnet_lite0", weights, layers, adapters=adapters)
 
     def _pretrained(self) -> State:
         self.source = f"pip:{_PACKAGE}"

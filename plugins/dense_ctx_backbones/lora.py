@@ -13,6 +13,8 @@ from dense_ctx.errors import ConfigError
 from dense_ctx.interfaces import Backbone, Features
 from dense_ctx.persistence.file_args import TEXT, WEIGHTS
 
+from .adapters import merge_layers, parameter_names
+
 # the attention's projections, as timm and transformers call them
 TARGETS = ("qkv", "q_proj", "k_proj", "v_proj", "query", "key", "value")
 
@@ -53,10 +55,12 @@ class LoraBackbone(Backbone):
 
         if rank < 1:
             raise ConfigError(f"rank={rank} is not at least 1")
+        if (args or {}).get("adapters") is not None:
+            raise ConfigError("adapters beside those of lora:NAME: save a model with them, then use lora:model:FOLDER")
         if isinstance(of, str):
             own = random_args(of) if weights is None else {} if weights == "pretrained" else {"weights": weights}
             of = create_backbone(of, **{**(args or {}), **own})
-        _merge(of)
+        merge_layers(of)
         names = _target_layers(of, targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # a model built again for its checkpoint starts alike
@@ -73,7 +77,7 @@ class LoraBackbone(Backbone):
 
     def adapters(self) -> list[str]:
         """Names of the adapters' parameters."""
-        return [name for name, _ in self.named_parameters() if ".lora_" in name]
+        return parameter_names(self)
 
     def blocks(self) -> list[str]:
         """The bare backbone's."""
@@ -93,17 +97,6 @@ class LoraBackbone(Backbone):
         """The bare backbone's, within `args`."""
         inner = self.net.stored_args(args.get("args") or {}, whole=whole)
         return {**args, "args": inner} if inner else dict(args)
-
-
-def _merge(backbone: Backbone) -> None:
-    """Merge earlier adapters into the weights of their layers, which replace the adapted layers."""
-    from peft.tuners.lora import LoraLayer
-
-    for name, layer in list(backbone.named_modules()):
-        if isinstance(layer, LoraLayer):
-            layer.merge()
-            parent, _, last = name.rpartition(".")
-            backbone.get_submodule(parent).register_module(last, layer.get_base_layer())
 
 
 def _target_layers(backbone: Backbone, targets: Sequence[str] | None) -> list[str]:

@@ -24,10 +24,11 @@ from torch.nn import functional
 
 from dense_ctx.create import placement
 from dense_ctx.errors import InputError, UnknownNameError, WeightsError
-from dense_ctx.interfaces import Backbone, Features, Size
+from dense_ctx.interfaces import Features, Size
 from dense_ctx.persistence.file_args import CHANNELS, LAYERS, TEXT, WEIGHTS, is_permitted
 from dense_ctx.persistence.transfer import persevere
 
+from .adapters import AdaptedBackbone, attach
 from .convert import to_timm
 from .positions import official_positions
 from .weights import State, cached_state, hub_error, load_strictly, prefix_hint, read_state
@@ -38,7 +39,7 @@ def _SIZE(value: Any) -> bool:
     return len(sides) == 2 and is_permitted([range(1, 4097)], sides)
 
 
-class TimmBackbone(Backbone):
+class TimmBackbone(AdaptedBackbone):
     """A timm network without its classifier.
 
     Args:
@@ -50,12 +51,14 @@ class TimmBackbone(Backbone):
             it and the maps back to the grid of their strides, bilinear, each side by itself. For a network that takes
             no other size and is refused at one.
         prefix: of the network's tensors in a file that holds others beside them ("student.backbone.").
+        adapters: peft's, of this network: a folder that peft wrote (docs/backbones.md, "Adapters of peft").
         **options: further arguments of `timm.create_model` (depth, embed_dim, img_size ...).
     """
 
     # all else that timm's create_model takes is left out: some of it leads to other repositories and files
     file_args: ClassVar[Mapping[str, Any] | None] = {
         "weights": WEIGHTS, "prefix": TEXT, "layers": LAYERS, "norm": bool, "resize": bool,
+        "adapters": dict,
         "depth": range(1, 65), "depths": [range(1, 65)], "num_heads": range(1, 129), "embed_dim": CHANNELS,
         "dims": [CHANNELS], "img_size": _SIZE, "patch_size": range(1, 129), "mlp_ratio": (0.1, 16.0),
         "reg_tokens": range(65), "init_values": (0.0, 1.0), "qkv_bias": bool, "class_token": bool, "pre_norm": bool,
@@ -70,6 +73,7 @@ class TimmBackbone(Backbone):
         norm: bool = True,
         resize: bool = False,
         prefix: str | None = None,
+        adapters: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -87,6 +91,7 @@ class TimmBackbone(Backbone):
         elif weights is not None:
             self.source = os.fspath(weights)
             self._load(read_state(weights, prefix, self.net), self.source, prefix or "")
+        attach(self.net, adapters)
         self.eval()
 
     def _build(self, model: str, options: dict[str, Any]) -> nn.Module:

@@ -18,7 +18,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
 from dense_ctx.persistence.file_args import CHANNELS
 
-from .upsample import resize
+from . import resizing
 
 STRENGTH = 0.5  # of a principal component at the start: its standard deviation to this power beside its own
 
@@ -99,9 +99,9 @@ class DPT(Decoder):
             path = _resize(path, (skip.shape[-2], skip.shape[-1]))
             path = self.fuse[level](path + self.skip[level](skip))
         path = self.head(_resize(path, (2 * path.shape[-2], 2 * path.shape[-1])))
-        out: Tensor = self.project(_at_size(path, size))
+        out: Tensor = self.project(resizing.at_size(path, size))
         if self.shortcut:
-            out = out + _at_size(self._shortcut(features.maps), size)
+            out = out + resizing.at_size(self._shortcut(features.maps), size)
         out = out.movedim(1, -1)
         if self.norm is not None:
             out = self.norm(out)
@@ -112,7 +112,7 @@ class DPT(Decoder):
         total: Tensor | None = None
         for layer, item in zip(reversed(self.shortcut), reversed(maps), strict=True):
             one: Tensor = layer(_standardized(item))
-            total = one if total is None else one + _at_size(total, (one.shape[-2], one.shape[-1]))
+            total = one if total is None else one + resizing.at_size(total, (one.shape[-2], one.shape[-1]))
         if total is None:
             raise InputError("This decoder has no shortcut")
         return total
@@ -177,7 +177,8 @@ def _moments(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
     for maps in batches:
         grid = maps[min(1, len(maps) - 1)].shape[-2:]
         rows = torch.cat(
-            [_at_size(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps], 1
+            [resizing.at_size(_standardized(item.float()), (grid[0], grid[1])) / item.shape[1] ** 0.5 for item in maps],
+            1,
         )
         rows = rearrange(rows, "b c h w -> (b h w) c").double().cpu()
         if not count:
@@ -191,14 +192,6 @@ def _moments(batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
 
 def _standardized(item: Tensor) -> Tensor:
     return functional.layer_norm(item.movedim(1, -1), (item.shape[1],)).movedim(-1, 1)
-
-
-def _at_size(path: Tensor, size: Size) -> Tensor:
-    """[B, width, h, w] at the size asked for; what is smaller holds means, so that no detail turns into noise."""
-    shrink = path.shape[-2] / size[0], path.shape[-1] / size[1]
-    if min(shrink) >= 2:  # a tenth of the time of the antialiased filter, and little else at this factor
-        return functional.interpolate(path, size=size, mode="area")
-    return resize(path, size)
 
 
 class ResidualUnit(nn.Module):

@@ -13,6 +13,8 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
 from dense_ctx.persistence.file_args import LAYERS
 
+from . import resizing
+
 
 class Upsample(Decoder):
     """Normalise each map per position, resize all to the finest grid, concatenate, upsample bilinearly.
@@ -46,16 +48,5 @@ class Upsample(Decoder):
         if self.normalize:
             maps = [functional.normalize(item, dim=1) for item in maps]
         finest = max((item.shape[-2], item.shape[-1]) for item in maps)
-        stacked = torch.cat([resize(item, finest) for item in maps], dim=1)
-        return resize(stacked, size)
-
-
-def resize(x: Tensor, size: Size) -> Tensor:
-    """Resize [B, C, h, w] to `size`: bilinear, antialiased when shrinking."""
-    if tuple(x.shape[-2:]) == size:
-        return x
-    # plain bilinear sampling would skip cells when shrinking
-    shrink = x.shape[-2] > size[0] or x.shape[-1] > size[1]
-    if shrink:  # in float32: the antialiased filter has no bfloat16 kernel on the CPU
-        return functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(x)
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        stacked = torch.cat([resizing.resize(item, finest) for item in maps], dim=1)
+        return resizing.resize(stacked, size)

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dense_ctx.errors import ConfigError
+
 if TYPE_CHECKING:
     from dense_ctx_predict.predictor import Predictor
+    from dense_ctx_predict.tracking import MaskTracker
     from dense_ctx_runtime.facts import Facts
     from dense_ctx_runtime.graph_model import GraphModel
     from torch import Tensor
@@ -28,7 +31,7 @@ class Exporter(ABC):
 
     def __call__(
         self,
-        source: DenseModel | InContext | Predictor,
+        source: DenseModel | InContext | Predictor | MaskTracker,
         path: Path,
         *,
         size: Size | str = "dynamic",
@@ -49,6 +52,14 @@ class Exporter(ABC):
         Raises:
             Exception: it cannot be had; becomes ConfigError with the reason.
         """
+
+    def with_votes(self, graph: Any, facts: Facts) -> Any:
+        """A graph of a frame's keys with the propagation of masks, which `Facts.track` describes.
+
+        Raises:
+            ConfigError: this format has no place for it.
+        """
+        raise ConfigError('Tracking is exported to "onnx" only: this format has no loop over the parts of a frame')
 
     @abstractmethod
     def write(self, graph: Any, facts: Facts, path: Path) -> None:

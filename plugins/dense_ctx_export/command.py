@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,11 @@ class Export(Command):
         add = parser.add_argument
         add("source", metavar="MODEL", help=MODEL_HELP + "; or the folder of a saved predictor")
         add("--out", type=Path, required=True, metavar="FILE", help="the file to write, .onnx or .pt2")
+        add(
+            "--task", metavar="TASK",
+            help="track: carry a mask through a clip, by dense_ctx_runtime.OnnxTracker; or with settings of it: "
+            "'track(stride=4, topk=10)'; default: what MODEL predicts",
+        )  # fmt: skip
         add("--format", default="onnx", help="onnx, torch-export or another registered exporter (%(default)s)")
         add("--size", default="dynamic", metavar="HxW", help="of the images, 480x640, or dynamic: any (%(default)s)")
         add("--opset", type=int, help="of ONNX, 18 to 23 (20)")
@@ -49,6 +55,7 @@ class Export(Command):
         """Write the file; print what it is and the differences from the model."""
         from dense_ctx_predict.files import is_predictor
         from dense_ctx_predict.predictor import Predictor
+        from dense_ctx_predict.tracking import MaskTracker
 
         from dense_ctx import registry
         from dense_ctx.errors import InputError
@@ -60,7 +67,13 @@ class Export(Command):
         size = (int(match[1]), int(match[2])) if match else args.size
         options = {} if args.opset is None else {"opset": args.opset}
         exporter: Exporter = registry().create("exporter", args.format, **options)
-        source = Predictor.from_pretrained(args.source) if is_predictor(args.source) else open_model(args.source)
+        tracking = None if args.task is None else _tracking(args)
+        predictor = is_predictor(args.source)
+        if predictor and tracking is not None:
+            raise InputError(f"{args.source} is a predictor, whose head --task track would not use: give its model")
+        source: Any = Predictor.from_pretrained(args.source) if predictor else open_model(args.source)
+        if tracking is not None:
+            source = MaskTracker(source, **tracking)
         if args.int8:
             return _write_int8(exporter, source, args, size)
         path = exporter(source, args.out, size=size, image=args.image)
@@ -71,6 +84,19 @@ class Export(Command):
             height, width = check["size"]
             print(f"{height:>5} x {width:<4}  {check['input']:<12}{check['error']:.1e}" + _ties(check["ties"]))
         return 0
+
+
+def _tracking(args: argparse.Namespace) -> Mapping[str, Any]:
+    """The settings in --task track(...)."""
+    from dense_ctx.config import parse_part
+    from dense_ctx.errors import InputError
+
+    part = parse_part(args.task)
+    if part.name != "track":
+        raise InputError(f"--task {args.task}: expected track; what else a file predicts is what MODEL was fitted to")
+    if args.int8:
+        raise InputError("--int8 cannot be combined with --task track: a tracker's calibration would need clips")
+    return part.args
 
 
 def _write_int8(exporter: Exporter, source: DenseModel | Predictor, args: argparse.Namespace, size: Any) -> int:

@@ -31,7 +31,13 @@ class Graph(nn.Module):
     Args:
         model: a copy: its convolutions' paddings become constants.
         head: scores of pixels; None: the features themselves.
+
+    Attributes:
+        names: of the outputs; there may be fewer. decodes_at_size: it decodes at a size that its inputs tell.
     """
+
+    names: tuple[str, ...] = ("pixels", "patches", "cls")
+    decodes_at_size = False
 
     def __init__(self, model: DenseModel, head: nn.Module | None = None) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ from .verify import verify
 
 if TYPE_CHECKING:
     from dense_ctx_predict.predictor import Predictor
+    from dense_ctx_predict.tracking import MaskTracker
 
     from dense_ctx import InContext
     from dense_ctx.model import DenseModel
@@ -32,7 +33,7 @@ _FORMATS = {".onnx": "onnx", ".pt2": "torch-export"}  # by suffix
 
 @gateway
 def export(
-    source: DenseModel | InContext | Predictor,
+    source: DenseModel | InContext | Predictor | MaskTracker,
     path: str | os.PathLike[str],
     format: str = "onnx",
     *,
@@ -47,7 +48,8 @@ def export(
 
     Args:
         source: a model (its features, or what its trained head predicts), a fitted InContext with the probe ridge,
-            linear, knn or ensemble, or a Predictor, whose names and colours of classes go into the file.
+            linear, knn or ensemble, a Predictor, whose names and colours of classes go into the file, or a MaskTracker,
+            for `dense_ctx_runtime.OnnxTracker`.
         path: of the file; what is there is replaced.
         format: "onnx", "torch-export", or another registered exporter.
         size: (H, W) of the images, or "dynamic": any.
@@ -69,7 +71,7 @@ def export(
 
 def export_with(
     exporter: Exporter,
-    given: DenseModel | InContext | Predictor,
+    given: DenseModel | InContext | Predictor | MaskTracker,
     path: Path,
     size: Size | str,
     image: ImageLike | None,
@@ -85,8 +87,10 @@ def export_with(
     with new_file(path, f"the exported model {path}") as partial:
         try:
             program, inputs = trace(source.graph, sides)
-            names = ["pixels", "patches", "cls"][: len(program.graph_signature.user_outputs)]
+            names = list(source.graph.names[: len(program.graph_signature.user_outputs)])
             graph = exporter.convert(program, inputs, names)
+            if source.facts.track is not None:
+                graph = exporter.with_votes(graph, source.facts)
             exporter.write(graph, source.facts, partial)
         except DenseCtxError:
             raise

@@ -12,12 +12,14 @@ import onnx
 import torch
 from dense_ctx_runtime.facts import FACTS, Facts
 from dense_ctx_runtime.onnx_model import BLANK, SEAL, OnnxModel
+from dense_ctx_runtime.windows import grid_of, tiles
 from torch import Tensor
 from torch.export import ExportedProgram
 
 from dense_ctx.errors import ConfigError, InputError
 
 from .base import Exporter
+from .votes import attach_votes
 
 _MOST = 2_000_000_000  # bytes: protobuf's limit is 2 GiB
 
@@ -53,6 +55,14 @@ class OnnxExporter(Exporter):
         if converted is None:
             raise ConfigError("PyTorch's exporter gave no ONNX program")
         return converted.model_proto
+
+    def with_votes(self, graph: onnx.ModelProto, facts: Facts) -> onnx.ModelProto:
+        """The graph of a frame's keys with the propagation of masks."""
+        tables = None
+        if facts.track and facts.size is not None:
+            tables = tiles(grid_of(facts.size, facts.track["stride"]), facts.track["size_mask_neighborhood"])
+        attach_votes(graph, facts.track or {}, facts.dim, tables)
+        return graph
 
     def write(self, graph: onnx.ModelProto, facts: Facts, path: Path) -> None:
         """Write the graph with its facts, sealed."""

@@ -48,6 +48,8 @@ def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.
     model, out = OnnxModel(path), Path(out)
     if model.facts.quantisation is not None:
         raise InputError(f"{path} is int8 already: give the float32 file")
+    if model.facts.track is not None:
+        raise InputError(f"{path} carries masks through clips, for which images do not calibrate it: leave it float32")
     if len(images) < _FEWEST:
         raise InputError(f"{len(images)} calibration images; expected at least {_FEWEST}, of what the model will see")
     graph = onnx.load(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from dense_ctx_predict.files import identity
 from dense_ctx_predict.head import output_of
 from dense_ctx_predict.predictor import Predictor
+from dense_ctx_predict.tracking import MaskTracker
 from dense_ctx_probes.bank import pooled
 from dense_ctx_runtime.facts import Facts, LabelClass
-from dense_ctx_runtime.geometry import Size, step_of
+from dense_ctx_runtime.geometry import Array, Size, step_of
+from dense_ctx_runtime.graph_model import GraphModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +29,7 @@ from dense_ctx.model import DenseModel
 
 from .graph import CellGraph, FeatureGraph, FilterGraph, Graph, ResizedGraph
 from .heads import CellHead, KnnHead, head_of
+from .tracks import KeyGraph, TrackCheck, settings_of
 
 TIE = 2e-5  # between the cosines of the last neighbour that votes and the next: rounding decides which is which
 
@@ -35,15 +39,17 @@ class Source:
     """A graph of any size, its facts, and `eager`: what it must equal, by name, for an image [3, H, W].
 
     ties: of an image, the pixels [H, W] whose result depends on which of two equally near neighbours is taken.
+    written: what the loaded file gives in place of `eager`; None: what a call or `scores` returns.
     """
 
     graph: Graph
     facts: Facts
     eager: Callable[[ImageLike], dict[str, Tensor]]
     ties: Callable[[ImageLike], Tensor] | None = None
+    written: Callable[[GraphModel, ImageLike], dict[str, Array]] | None = None
 
 
-def source_of(given: DenseModel | InContext | Predictor, size: Size | None, opset: int | None) -> Source:
+def source_of(given: DenseModel | InContext | Predictor | MaskTracker, size: Size | None, opset: int | None) -> Source:
     """Prepare an export.
 
     Raises:
@@ -63,6 +69,12 @@ def source_of(given: DenseModel | InContext | Predictor, size: Size | None, opse
         "std": tuple(backbone.std), "stride": backbone.stride, "strides": tuple(backbone.strides),
         "dims": tuple(backbone.dims), "dim": copied.dim, "opset": opset, "size": size,
     }  # fmt: skip
+    if isinstance(given, MaskTracker):
+        settings = settings_of(given)
+        facts = Facts(task="track", source_digest=state_digest(model.state_dict()), track=settings, **common)
+        check = TrackCheck(MaskTracker(copied, stride=given.stride), settings)
+        graph_of_keys = KeyGraph(copied, given.stride)
+        return Source(graph_of_keys, facts, check.eager, partial(check.ties, least=TIE), check.written)
     if isinstance(given, DenseModel):
         facts = Facts(task="features", source_digest=state_digest(model.state_dict()), **common)
         return Source(FeatureGraph(copied), facts, _features(copied))

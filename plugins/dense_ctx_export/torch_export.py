@@ -39,7 +39,9 @@ class TorchExporter(Exporter):
     def write(self, graph: tuple[ExportedProgram, list[str]], facts: Facts, path: Path) -> None:
         """Write the program, and beside it in the archive its facts and the outputs' names."""
         extra = {f"{FACTS}.json": facts.to_json(), f"{FACTS}.outputs": " ".join(graph[1])}
-        torch.export.save(graph[0], path, extra_files=extra)
+        program = graph[0]
+        program.example_inputs = None  # torch would write the example as a pickle
+        torch.export.save(program, path, extra_files=extra)
 
     def open(self, path: Path) -> TorchExportModel:
         """Load it."""

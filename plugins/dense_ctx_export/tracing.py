@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from unittest import mock
 
 import dense_ctx_backbones.positions
+import dense_ctx_dpt.resizing
 import torch
 from dense_ctx_runtime.geometry import Size
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from . import resizing
 from .graph import Dims, Graph, OneSize
 
 _MOST = 512  # cells of the stride a side
@@ -30,10 +32,12 @@ def trace(graph: Graph, size: Size | None) -> tuple[ExportedProgram, dict[str, T
     graph.eval()
     if size is not None:
         inputs = {"image": torch.rand(1, 3, *size)}
-        return _export(OneSize(graph, size).eval(), inputs, None), inputs
-    # sides that differ from each other and from all constants, so that none is mistaken for another
-    inputs = graph.example((5 * graph.stride, 7 * graph.stride))
-    with _positions_of_any_grid():
+        with _sizes_from_inputs(graph):
+            return _export(OneSize(graph, size).eval(), inputs, None), inputs
+    # sides that are no multiples of the stride, so that the image's and the padded one's differ, and that differ from
+    # each other and from all constants, so that none is mistaken for another
+    inputs = graph.example((4 * graph.stride + 1, 6 * graph.stride + 1))
+    with _positions_of_any_grid(), _sizes_from_inputs(graph):
         return _export(graph, inputs, graph.dims()), inputs
 
 
@@ -59,6 +63,20 @@ def _dynamic(shape: tuple[str | int, ...]) -> dict[int, object]:
 def _positions_of_any_grid() -> Iterator[None]:
     """DINO's and DINOv2's rule for position tables, in operations that keep the grid a variable."""
     with mock.patch.object(dense_ctx_backbones.positions, "interpolate", interpolate):
+        yield
+
+
+@contextmanager
+def _sizes_from_inputs(graph: Graph) -> Iterator[None]:
+    """Where a graph decodes at a size that its inputs tell: resizing that keeps it a variable."""
+    if not graph.decodes_at_size:
+        yield
+        return
+    module = dense_ctx_dpt.resizing
+    with (
+        mock.patch.object(module, "resize", resizing.resize),
+        mock.patch.object(module, "at_size", resizing.at_size),
+    ):
         yield
 
 

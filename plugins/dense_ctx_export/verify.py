@@ -62,7 +62,9 @@ def difference(source: Source, written: GraphModel, image: Any) -> tuple[float, 
     differs between two runs of PyTorch itself, with the number of threads.
     """
     expected = {name: value.numpy() for name, value in source.eager(image).items()}
-    if written.task == "features":
+    if source.written is not None:
+        given = source.written(written, image)
+    elif written.task == "features":
         features = written(image)
         given = {"pixels": features.pixels, "patches": features.patches, "cls": features.cls}
     else:
@@ -88,6 +90,8 @@ def sizes(source: Source, photo: Size) -> list[Size]:
     own = (max(stride, round(photo[0] * scale)), max(stride, round(photo[1] * scale)))
     trained = source.graph.backbone.image_size
     square = [trained] if max(trained) <= 600 and source.facts.reads != "resized" else []
+    if source.facts.track:  # a grid of several tiles
+        square = [tuple(source.facts.track["stride"] * side + 1 for side in (44, 31))]
     return [(4 * stride + 3, 6 * stride - 1), (7 * stride, 3 * stride + 5), own, *square]
 
 

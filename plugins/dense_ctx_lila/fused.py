@@ -81,7 +81,7 @@ def matching(
     sums = weights.new_empty(batch, tiles, 3, channels)
     d_pixels = torch.empty_like(tensors[0]) if gradient else pixels.new_empty(0)
     kernels.by_pixel[(tiles, batch, blocks if gradient else 1)](
-        *tensors, weights * scale, d_pixels, sums, *sizes, *terms, GRADIENT=gradient, **options
+        *tensors, tensors[1] * scale, d_pixels, sums, *sizes, *terms, GRADIENT=gradient, **options
     )
     fit, rows, columns = sums.sum((0, 1))
     each = (rows / along + columns / down) * bool(gamma)
@@ -110,6 +110,7 @@ def matching_error(device: torch.device, products: str) -> float:
     draw = torch.Generator().manual_seed(0)
     shapes = [(2, 9, 17, 20), (2, 20, 37), (2, 37), (2, 9, 17, 7), (2, 7, 35), (2, 35), (2, 9, 17, 2), (37,)]
     pixels, weights, bias, *parts, shares = (torch.randn(shape, generator=draw).to(device) for shape in shapes)
+    weights = weights.mT.contiguous().mT  # as a solver leaves them
     given = (pixels, weights, bias, (parts[0], parts[1], parts[2], parts[3]), shares, (0.5, 0.7), products, True)
     return _largest(matching(*given), Sums(*given).results)
 

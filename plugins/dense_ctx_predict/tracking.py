@@ -32,17 +32,25 @@ class MaskTracker:
     """Carries masks from frame to frame; several masks of one clip share the features of its frames.
 
     Args:
-        model, stride, max_memory, **options: see `track`; the options are those of the probe.
+        model, stride, max_memory, and the settings of the probe: see `track`.
+
+    Attributes:
+        options: the settings of the probe by name.
     """
 
     @gateway
     def __init__(
-        self, model: DenseModel, *, stride: int = 8, max_memory: str | int | None = None, **options: Any
-    ) -> None:
+        self, model: DenseModel, *, stride: int = 8, max_memory: str | int | None = None, n_last_frames: int = 7,
+        size_mask_neighborhood: int = 12, topk: int = 5, temperature: float = 0.1, recall: float | None = None,
+    ) -> None:  # fmt: skip
         if stride < 1:
             raise InputError(f"stride={stride} is not at least 1")
-        self.model, self.stride, self.max_memory, self.options = model, stride, max_memory, options
-        registry().bind("probe", "propagation", **options)
+        self.model, self.stride, self.max_memory = model, stride, max_memory
+        self.options: dict[str, Any] = {
+            "n_last_frames": n_last_frames, "size_mask_neighborhood": size_mask_neighborhood, "topk": topk,
+            "temperature": temperature, "recall": recall,
+        }  # fmt: skip
+        registry().bind("probe", "propagation", **self.options)
 
     @torch.no_grad()
     @gateway

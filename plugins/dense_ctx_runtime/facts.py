@@ -40,7 +40,9 @@ class Facts:
     source, source_digest: name and sha256 of what was exported; dense_ctx: the version that wrote it.
     verified: largest differences from the source, relative to its largest value: {size, input, error, ties}, ties the
         share of pixels that are left out because two neighbours are equally near.
-    quantisation: of an int8 graph: its calibration. track: of a tracking graph: its settings.
+    quantisation: of an int8 graph: its calibration.
+    track: of a tracking graph its settings, those of `dense_ctx_predict.track`: stride, n_last_frames,
+        size_mask_neighborhood, topk, temperature.
     """
 
     task: str
@@ -95,6 +97,11 @@ def read_facts(text: str, name: str) -> Facts:
         facts = Facts(**known)
         whole = [facts.stride, *facts.strides, *facts.dims, *(facts.size or ()), *(facts.image_size or ())]
         right = facts.task in TASKS and facts.reads in READS and all(type(n) is int and n > 0 for n in whole)
+        right = right and (facts.task == "track") == (facts.track is not None)
+        if facts.track is not None:
+            counts = [facts.track[name] for name in ("n_last_frames", "size_mask_neighborhood")]
+            least = [facts.track["stride"] - 1, facts.track["topk"] - 1]
+            right = right and all(type(n) is int and n >= 0 for n in counts + least)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{name} has metadata of dense_ctx that is not complete: {error!r:.100}") from None
     if not right or len(given) != len(fields(Facts)):

@@ -15,7 +15,9 @@ from dense_ctx.persistence.pixels import read_pixels
 
 from .facts import Facts, LabelClass
 from .geometry import Array, Size, cell_inputs, padded, resize_axis, step_of
+from .windows import cuts, grid_of, tiles
 
+TRACKS = "This file carries masks from frame to frame: open it with dense_ctx_runtime.OnnxTracker"
 TOLERANCE, LEAST = 2.0, 0.002  # of an int8 model: times the share that calibration images themselves have outside
 
 
@@ -72,6 +74,8 @@ class GraphModel(ABC):
             FileError, InputError: an image that cannot be read or is not one; of another size than the graph takes.
             NonFiniteError: features that are NaN or infinite.
         """
+        if self.task == "track":
+            raise InputError(TRACKS)
         if self.task != "features":
             raise InputError(f"This file predicts {self.task}, and gives no features: call predict or scores")
         if isinstance(images, (list, tuple)):
@@ -83,7 +87,9 @@ class GraphModel(ABC):
 
     def scores(self, image: Any, *, strict: bool = False) -> Array:
         """Class probabilities in the order of `classes`, or values: float32 [K, H, W]; errors as of a call."""
-        if self.task in ("features", "track"):
+        if self.task == "track":
+            raise InputError(TRACKS)
+        if self.task == "features":
             raise InputError("This file has no fitted head: export a predictor, or call it for features")
         return np.asarray(self._outputs(image, strict)[0]["pixels"][0])
 
@@ -129,6 +135,10 @@ class GraphModel(ABC):
                 },
             }
         inputs = {"image": padded(pixels, facts.stride)}
+        if facts.track is not None:
+            stride, full = facts.track["stride"], inputs["image"].shape[-2:]
+            windows = tiles(grid_of(size, stride), facts.track["size_mask_neighborhood"])
+            return inputs | cuts(size, (full[0], full[1]), stride) | windows
         if facts.reads == "cells":
             whole = (inputs["image"].shape[-2], inputs["image"].shape[-1])
             step = step_of(size, facts.cells, facts.cell_stride)

@@ -57,6 +57,8 @@ class OnnxModel(GraphModel):
         seal = digest(content)
         if seal is not None and seal[0] != seal[1]:
             raise CheckpointError(f"{path} is damaged: its sha256 is not the one written into it. Get the file again")
+        self._options = _runtime().RunOptions()
+        self._options.only_execute_path_to_fetches = True
         self._session = _session(content, path, threads, providers)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if seal is None or FACTS not in metadata:
@@ -65,15 +67,24 @@ class OnnxModel(GraphModel):
                 "`dense-ctx export`"
             )
         self.facts = read_facts(metadata[FACTS], str(path))
-        self._outputs_names = [item.name for item in self._session.get_outputs()]
+        self._output_names = [item.name for item in self._session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The graph's outputs by name."""
-        return dict(zip(self._outputs_names, self._session.run(None, dict(inputs)), strict=True))
+    def run(self, inputs: Mapping[str, Array], only: Sequence[str] | None = None) -> dict[str, Array]:
+        """The graph's outputs by name.
+
+        Args:
+            only: compute these outputs, and no more; None: all.
+        """
+        names = list(only or self._output_names)
+        return dict(zip(names, self._session.run(names, dict(inputs), self._options), strict=True))
+
+
+def _runtime() -> Any:
+    return optional_package("onnxruntime", "OnnxModel", INSTALL)
 
 
 def _session(content: bytes, path: Path, threads: int | None, providers: Sequence[str] | None) -> Any:
-    runtime = optional_package("onnxruntime", "OnnxModel", INSTALL)
+    runtime = _runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:

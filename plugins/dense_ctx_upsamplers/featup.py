@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from dense_ctx_dpt.upsample import resize
+from dense_ctx_dpt import resizing
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -47,7 +47,7 @@ class FeatUp(Upsampler):
         for stage in (self.up1, self.up2, self.up3, self.up4):
             twice = (2 * x.shape[-2], 2 * x.shape[-1])
             x = stage(x, functional.adaptive_avg_pool2d(guidance, twice))
-        return resize(x + 0.1 * self.fixup_proj(x), size)
+        return resizing.resize(x + 0.1 * self.fixup_proj(x), size)
 
 
 class Stage(nn.Module):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from dense_ctx_dpt.upsample import resize
+from dense_ctx_dpt import resizing
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -61,7 +61,7 @@ class Uplift(Upsampler):
 
     def upsample(self, low: Tensor, guidance: Tensor, size: Size) -> Tensor:
         """The map through all steps."""
-        image = resize(guidance, (GRID * low.shape[-2], GRID * low.shape[-1]))
+        image = resizing.resize(guidance, (GRID * low.shape[-2], GRID * low.shape[-1]))
         shallow = self.encoder[:-1](image)
         deep = self.encoder[-1](shallow)
         for _ in range(self.steps):
@@ -69,7 +69,7 @@ class Uplift(Upsampler):
             smooth = functional.interpolate(guide, scale_factor=2, mode="bilinear", align_corners=True)
             guide = self.after(_beside(smooth + self.twice(guide), shallow))
             low = _averaged(low, _padded_sum(guide, self.weights(guide)).float().softmax(1).to(low.dtype))
-        return resize(low, size)
+        return resizing.resize(low, size)
 
 
 class Convs(nn.Module):

@@ -1,0 +1,27 @@
+"""How the decoders resize maps. They call these by the module, so that an export can put its own in their place."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from dense_ctx.interfaces import Size
+
+
+def resize(x: Tensor, size: Size) -> Tensor:
+    """Resize [B, C, h, w] to `size`: bilinear, antialiased when shrinking."""
+    if tuple(x.shape[-2:]) == size:
+        return x
+    # plain bilinear sampling would skip cells when shrinking
+    shrink = x.shape[-2] > size[0] or x.shape[-1] > size[1]
+    if shrink:  # in float32: the antialiased filter has no bfloat16 kernel on the CPU
+        return functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(x)
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def at_size(path: Tensor, size: Size) -> Tensor:
+    """[B, C, h, w] at `size`; what is smaller holds means, so that no detail turns into noise."""
+    shrink = path.shape[-2] / size[0], path.shape[-1] / size[1]
+    if min(shrink) >= 2:  # a tenth of the time of the antialiased filter, and little else at this factor
+        return functional.interpolate(path, size=size, mode="area")
+    return resize(path, size)

@@ -221,7 +221,7 @@ def test_a_saved_model_s_parts_are_not_changed_by_name(folder, option):
 
 @pytest.mark.parametrize("option", [{"num_labels": 5}, {"id2label": {0: "a", 1: "b", 2: "c"}}])
 def test_a_saved_model_s_number_of_classes_is_not_changed(predictor, option):
-    with pytest.raises(InputError, match="labels .*where the saved model has 2"):
+    with pytest.raises(InputError, match=r"labels .*where the saved model has 2"):
         AutoModelForSemanticSegmentation.from_pretrained(predictor[1], **option)
     names = AutoModelForSemanticSegmentation.from_pretrained(predictor[1], id2label={0: "a", 1: "b"}).config.id2label
     assert names == {0: "a", 1: "b"}

@@ -119,14 +119,17 @@ class Opened(PreTrainedModel):
 
 def _require_same(config: DenseConfig, stored: DenseConfig) -> None:
     """Refuse a configuration that says other parts or classes than the folder has, which it does not change."""
-    for key in ("backbone", "decoder", "output"):
-        if (value := getattr(config, key)) != getattr(stored, key):
+    parts = {"backbone": config.backbone, "decoder": config.decoder, "output": config.output}
+    saved = {"backbone": stored.backbone, "decoder": stored.decoder, "output": stored.output}
+    for key, value in parts.items():
+        if value != saved[key]:
             raise InputError(
                 f"{key}={value!r:.80} would have no effect on a saved model: leave it out, or build a new one with "
                 "from_config"
             )
-    if len(config.id2label) != len(stored.id2label):
+    given, there = len(config.id2label or ()), len(stored.id2label or ())
+    if given != there:
         raise InputError(
-            f"{len(config.id2label)} labels (num_labels, id2label), where the saved model has {len(stored.id2label)}: "
+            f"{given} labels (num_labels, id2label), where the saved model has {there}: "
             "leave them out, or train a new head (from_config)"
         )

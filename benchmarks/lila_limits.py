@@ -85,15 +85,16 @@ def errors(model, objective, data, count):
         features, padded = model.encode(images)
         side = objective.sampling.map_size
         context, query = model.decode(features, padded, tuple(images.shape[-2:]), (side, side)).chunk(2)
-        cues = objective.cues(features, images, batch)
-        predicted = objective.regression.predict(context, query, torch.cat([maps for _, maps, _ in cues], 1))
+        channels, targets = objective.cues(features, images, batch)
+        known, wanted = targets.split()
+        weights, bias = objective.regression.fit(context, known.pixels(objective.regression.stride))
+        predicted = torch.einsum("bdhw,bdk->bhwk", query, weights) + bias[:, None, None]
+        off = (predicted - wanted.pixels()).abs().movedim(-1, 1).double()
         moving = (batch["query/moving"] > 0.5).double()
         places = torch.stack([moving, 1 - moving])
         weight += places.sum((1, 2, 3, 4))
-        widths = [maps.shape[1] for _, maps, _ in cues]
-        for (name, _, target), part in zip(cues, predicted.split(widths, 1), strict=True):
-            off = (part - target).abs().mean(1, keepdim=True).double()
-            sums[name] = sums.get(name, 0) + (places * off).sum((1, 2, 3, 4))
+        for name, part in zip(channels, off.split(list(channels.values()), 1), strict=True):
+            sums[name] = sums.get(name, 0) + (places * part.mean(1, keepdim=True)).sum((1, 2, 3, 4))
     return {name: (total / weight.clamp_min(1)).tolist() for name, total in sums.items()}, float(
         weight[0] / weight.sum()
     )

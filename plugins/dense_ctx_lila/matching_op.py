@@ -57,9 +57,11 @@ def _matching(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """total [], fit [K], edges [K], and gradients of the total by pixels, weights and bias, or empty."""
     parts = (cell_shares, cells, offset, plain)
-    if fused.usable(fused.matching_error, pixels, weights, products=products):
-        return fused.matching(pixels, weights, bias, parts, shares, (sigma, gamma), products, gradient)
-    return Sums(pixels, weights, bias, parts, shares, (sigma, gamma), products, gradient).results
+    one = fused.usable(fused.matching_error, pixels, weights, products=products)
+    given = (pixels, weights, bias, parts, shares, (sigma, gamma), products, gradient)
+    total, fit, edges, *grads = fused.matching(*given) if one else Sums(*given).results
+    by_pixels, by_weights, by_bias = (grad.contiguous() for grad in grads)  # the strides that a compiler was told
+    return total, fit, edges, by_pixels, by_weights, by_bias
 
 
 @_matching.register_fake

@@ -64,7 +64,7 @@ class Sums:
         self.d_pixels = (
             torch.empty_like(pixels, memory_format=torch.contiguous_format) if gradient else pixels.new_empty(0)
         )
-        self.d_weights, self.d_bias = (torch.zeros_like(x) if gradient else x.new_empty(0) for x in (weights, bias))
+        self.d_weights, self.d_bias = (x.new_zeros(x.shape if gradient else 0) for x in (weights, bias))
         for image in range(batch):
             for start in range(0, height, self.size):
                 self._block(image, start, min(start + self.size, height))

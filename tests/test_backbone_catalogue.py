@@ -85,6 +85,9 @@ def test_the_table_and_the_refusals(capsys):
     status, text = run(capsys, "--licence", "gpl")
     assert status == 2
     assert "No backbone has the licence 'gpl': give permissive, apache-2.0" in text
+    status, text = run(capsys, "--licence", "")
+    assert status == 2
+    assert "No backbone has the licence ''" in text
     status, text = run(capsys, "tipsv2-b14", "--ungated")
     assert status == 2
     assert "leave them out" in text

@@ -100,3 +100,12 @@ def test_the_example_of_the_page_takes_open_hummingbird_s_function():
     assert features.patches.shape == (1, 192, 4, 6)
     tokens, _ = names["fn"](names["network"].eval(), (image - 0.5) / 0.5)
     torch.testing.assert_close(features.patches, tokens.detach().movedim(1, 2).reshape(1, 192, 4, 6))
+
+
+def test_a_stride_too_large_for_the_tokens_is_refused():
+    def tokens(images):
+        return torch.rand(len(images), (images.shape[-2] // 8) * (images.shape[-1] // 8), 4)
+
+    assert model_from_function(tokens, 8)(torch.rand(1, 3, 64, 96)).patches.shape == (1, 4, 8, 12)
+    with pytest.raises(InputError, match=r"72 more than the 4 x 6 at stride 16; .* Is the stride right\?"):
+        model_from_function(tokens, 16)(torch.rand(1, 3, 64, 96))

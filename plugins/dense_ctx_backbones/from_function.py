@@ -22,7 +22,8 @@ class FunctionBackbone(Backbone):
 
     A pair is such an output and attention, which is not used: what open-hummingbird's `fn(model, images)` gives.
 
-    Prefix tokens, where the function leaves them in, come first and are cut off: as many as N is above h * w.
+    Prefix tokens, where the function leaves them in, come first and are cut off: as many as N is above h * w, the
+    same for every size.
 
     Args:
         function: called as it is, in whatever mode its network is.
@@ -32,7 +33,8 @@ class FunctionBackbone(Backbone):
         network: given to the function before the images; in eval mode from now on.
 
     Raises:
-        InputError: the function gives something else, or too few tokens for the stride.
+        InputError: the function gives something else, too few tokens for the stride, or a surplus that depends on the
+            size.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class FunctionBackbone(Backbone):
         # a fingerprint in place of weights: its output for a fixed input, so that functions are told apart
         self.fingerprint = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
         self.dims = (0,)
+        self.prefix: int | None = None  # tokens before those of the patches
         with torch.no_grad():
             maps = self._maps(probe)
         self.dims = (maps.shape[1],)
@@ -83,6 +86,14 @@ class FunctionBackbone(Backbone):
                 raise InputError(
                     f"The function gave {output.shape[1]} tokens for {list(images.shape[-2:])} pixels; at stride "
                     f"{self.stride} there are {grid[0]} x {grid[1]}. Is the stride right?"
+                )
+            if self.prefix is None:
+                self.prefix = surplus
+            elif surplus != self.prefix:
+                raise InputError(
+                    f"The function gave {output.shape[1]} tokens for {list(images.shape[-2:])} pixels, {surplus} more "
+                    f"than the {grid[0]} x {grid[1]} at stride {self.stride}; for another size it gave {self.prefix} "
+                    "more, and prefix tokens are as many for every size. Is the stride right?"
                 )
             output = rearrange(output[:, surplus:], "b (h w) c -> b c h w", h=grid[0])
         elif tuple(output.shape[-2:]) != grid:

@@ -39,15 +39,15 @@ class Backbones(Command):
         from .catalogue import cards
 
         if args.name is not None:
-            if args.licence or args.ungated:
+            if args.licence is not None or args.ungated:
                 raise InputError(
                     f"--licence and --ungated choose from the list; with the name {args.name} leave them out"
                 )
             print(json.dumps(details(args.name), indent=2) if args.json else table(details(args.name)))
             return 0
         backbones = cards()
-        if args.licence and args.licence != "permissive" and args.licence not in {card.licence for card in backbones}:
-            names = sorted({card.licence for card in backbones if card.licence})
+        names = sorted({card.licence for card in backbones if card.licence})
+        if args.licence not in (None, "permissive", *names):
             raise InputError(f"No backbone has the licence {args.licence!r}: give permissive, {', '.join(names)}")
         selection = [
             card

@@ -1,7 +1,11 @@
 """Exported files: equal to the model at any size, refused where they cannot be, and nothing half-written."""
 
 import json
+import subprocess
+import sys
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -348,3 +352,14 @@ def test_a_file_of_which_nothing_could_be_compared_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="nothing could be compared"):
         export(twice, tmp_path / "a.onnx", size=(16, 24), image=PHOTO)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_in_the_browser_takes_no_trained_head(tmp_path):
+    saved = AutoDenseModel.from_parts("rgb-xy", "linear", decoder_args={"dim": 2})
+    saved.model_config = replace(saved.model_config, output=Output("segmentation", ("ground", "box")))
+    folder = saved.save_pretrained(tmp_path / "model")
+    command = [sys.executable, "examples/browser/build.py", str(tmp_path / "page"), "--model", str(folder)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "has a trained head; the page fits its own" in done.stderr
+    assert not (tmp_path / "page").exists()

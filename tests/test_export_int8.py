@@ -61,6 +61,8 @@ def test_refusals(files, tmp_path):
         quantise(files / "int8.onnx", [photo(0)] * 4, out)
     with pytest.raises(InputError, match="takes 64 x 80 only"):
         quantise(files / "float.onnx", [photo(0)[:32]] * 4, out)
+    with pytest.raises(InputError, match="has the suffix of the format torch-export"):
+        quantise(files / "float.onnx", [photo(0)] * 4, tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
 
 

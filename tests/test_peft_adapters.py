@@ -1,6 +1,8 @@
 """Adapters that peft made outside: saved with a model, attached from a folder, merged, listed; and what is refused."""
 
 import json
+import shutil
+import warnings
 
 import peft
 import pytest
@@ -132,7 +134,12 @@ def test_transformers_network(tmp_path):
     outside.save_pretrained(tmp_path / "adapter")
     image = torch.rand(1, 3, 28, 28)
     args = {"adapters": str(tmp_path / "adapter")}
-    opened = AutoDenseModel.from_parts(f"hf:{tmp_path / 'net'}", "upsample", backbone_args=args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        opened = AutoDenseModel.from_parts(f"hf:{tmp_path / 'net'}", "upsample", backbone_args=args)
+    shutil.copytree(tmp_path / "net", tmp_path / "other")  # of the same shapes
+    with pytest.warns(UserWarning, match="adapters of .*net, put on .*other"):
+        AutoDenseModel.from_parts(f"hf:{tmp_path / 'other'}", "upsample", backbone_args=args)
     with torch.no_grad():
         expected = outside.eval()((image - 0.5) / 0.5).last_hidden_state[:, 1:].movedim(1, 2).reshape(1, 24, 2, 2)
         torch.testing.assert_close(opened(image).patches, expected, rtol=1e-5, atol=1e-5)

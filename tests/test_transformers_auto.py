@@ -225,3 +225,40 @@ def test_a_saved_model_s_number_of_classes_is_not_changed(predictor, option):
         AutoModelForSemanticSegmentation.from_pretrained(predictor[1], **option)
     names = AutoModelForSemanticSegmentation.from_pretrained(predictor[1], id2label={0: "a", 1: "b"}).config.id2label
     assert names == {0: "a", 1: "b"}
+
+
+def test_images_outside_0_to_1_are_refused_in_training_too(folder):
+    images = PROCESSOR(picture(5))["pixel_values"]
+    for model in (AutoModel.from_pretrained(folder).train(), DenseBackbone.from_pretrained(folder).train()):
+        model(images)
+        with pytest.raises(InputError, match=r"lies in \[0, 1\]"):
+            model(images * 255)
+
+
+def test_labels_that_are_no_channels_are_refused_and_ignored_ones_teach_nothing():
+    model = DenseForSemanticSegmentation(DenseConfig(**PARTS, output=HEAD))
+    images = PROCESSOR(picture(5))["pixel_values"]
+    for wrong, message in ((MASK[None] + 6, "hold [67]; expected 0 to 1"), (MASK[None] * 0.7, "got torch.float32")):
+        with pytest.raises(InputError, match=message):
+            model(images, labels=wrong)
+    with pytest.raises(InputError, match="hold -100"):
+        model(images, labels=MASK[None] * 0 - 100)
+    loss = model(images, labels=MASK[None] * 0 + 255).loss
+    loss.backward()
+    assert loss == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+    half = MASK[None].clone()
+    half[:, 20:] = 255
+    logits = model(images, labels=half).logits
+    expected = torch.nn.functional.cross_entropy(logits[:, :, :20], half[:, :20])
+    torch.testing.assert_close(model(images, labels=half).loss, expected)
+
+
+def test_labels_beside_the_classes_and_weights_beside_the_model_are_refused(tmp_path):
+    for labels in ({"num_labels": 7}, {"id2label": {0: "x", 1: "y", 2: "z"}}):
+        with pytest.raises(ConfigError, match=r"labels .* for an output of 2 classes"):
+            DenseConfig(**PARTS, output=HEAD, **labels)
+    model = DenseForSemanticSegmentation(DenseConfig(**PARTS, output=HEAD))
+    with pytest.raises(InputError, match="is not the model's own"):
+        model.save_pretrained(tmp_path / "a", state_dict={key: value + 1 for key, value in model.state_dict().items()})
+    model.save_pretrained(tmp_path / "a", state_dict=model.state_dict())

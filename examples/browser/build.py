@@ -23,6 +23,9 @@ FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thread
 
 def build(out: Path, model: str, height: int, width: int) -> None:
     """Write the page, the runtime and the model of one size into `out`."""
+    opened = open_model(model)
+    if opened.model_config is not None and opened.model_config.output is not None:
+        raise SystemExit(f"{model} has a trained head; the page fits its own to features: give a model without one")
     out.mkdir(parents=True, exist_ok=True)
     for name in ("index.html", "page.css", "page.js", "model.js", "ridge.js"):
         shutil.copyfile(HERE / name, out / name)
@@ -35,7 +38,7 @@ def build(out: Path, model: str, height: int, width: int) -> None:
         (out / "ort").mkdir(exist_ok=True)
         for name in FILES:
             shutil.copyfile(source / "dist" / name, out / "ort" / name)
-    export(open_model(model), out / "model.onnx", format="onnx", size=(height, width))
+    export(opened, out / "model.onnx", format="onnx", size=(height, width))
     (out / "facts.json").write_text(json.dumps({"name": model, "height": height, "width": width}), encoding="utf-8")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 1e6:.1f} MB. Open it with: python -m http.server -d {out}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -118,8 +119,11 @@ def merge_adapters(model: DenseModel) -> list[str]:
     return layers
 
 
-def attach(net: nn.Module, adapters: str | os.PathLike[str] | Mapping[str, Any] | None) -> None:
+def attach(net: nn.Module, adapters: str | os.PathLike[str] | Mapping[str, Any] | None, network: str = "") -> None:
     """Put adapters on a network: those of a folder with their weights, or fresh ones by what `described` gave.
+
+    Args:
+        network: its name; a folder whose adapters are of another one, as far as it says, is warned of.
 
     Raises:
         FileError: no such folder, or a file is missing. ConfigError: its configuration is not one of `METHODS`, or
@@ -136,6 +140,12 @@ def attach(net: nn.Module, adapters: str | os.PathLike[str] | Mapping[str, Any] 
             if not (folder / file).is_file():
                 raise FileError(f"{folder} holds no adapters of peft: it has no {file} (pickles are not read)")
         values, where = read_object(folder / CONFIG), str(folder / CONFIG)
+        base = values.get("base_model_name_or_path")
+        if network and isinstance(base, str) and base and Path(base).name != Path(network).name:
+            what = (
+                f"{where}: adapters of {base[:200]}, put on {network}: their shapes may fit where their weights do not"
+            )
+            warnings.warn(what, stacklevel=2)
     name = str(values.pop("name", "default"))
     if not re.fullmatch(r"\w{1,100}", name):
         raise ConfigError(f"{where}: name is {name!r:.100}; expected letters, digits and _")

@@ -93,7 +93,7 @@ class HfBackbone(AdaptedBackbone):
         self.mean, self.std = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) if own else statistics(folder)
         self._shuffles = "noise" in inspect.signature(self.net.forward).parameters
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
-        attach(self.net, adapters)
+        attach(self.net, adapters, repo)
         self.eval()
 
     def _configure(self, layers: Sequence[int] | None, repo: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from dense_ctx_predict.predictor import Predictor
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dense_ctx.images import ImageLike
     from dense_ctx.interfaces import Size
     from dense_ctx.model import DenseModel
+
+_FORMATS = {".onnx": "onnx", ".pt2": "torch-export"}  # by suffix
 
 
 class Exporter(ABC):
@@ -41,6 +43,15 @@ class Exporter(ABC):
         from .one_file import export_with
 
         return export_with(self, source, path, size, image)
+
+    def require_suffix(self, path: Path) -> None:
+        """Raise InputError where the name says another format than the one that is written."""
+        suffix = path.suffix.lower()
+        if suffix in _FORMATS and suffix != self.suffix:
+            raise InputError(
+                f"{path} has the suffix of the format {_FORMATS[suffix]}, and another one is written: give "
+                f'--format {_FORMATS[suffix]} (format="{_FORMATS[suffix]}"), or another name'
+            )
 
     @abstractmethod
     def convert(self, program: ExportedProgram, inputs: Mapping[str, Tensor], outputs: list[str]) -> Any:

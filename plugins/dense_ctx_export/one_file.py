@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from .base import Exporter
 
-_FORMATS = {".onnx": "onnx", ".pt2": "torch-export"}  # by suffix
-
 
 @gateway
 def export(
@@ -78,11 +76,7 @@ def export_with(
 ) -> Path:
     """`export` with an exporter."""
     sides = None if size == "dynamic" else _checked(size)
-    if (other := _FORMATS.get(path.suffix.lower())) is not None and path.suffix.lower() != exporter.suffix:
-        raise InputError(
-            f"{path} has the suffix of the format {other}, and another one is written: give --format {other} "
-            f'(format="{other}"), or another name'
-        )
+    exporter.require_suffix(path)
     source = source_of(given, sides, exporter.opset)
     with new_file(path, f"the exported model {path}") as partial:
         try:

@@ -52,11 +52,12 @@ def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.
         raise InputError(f"{path} carries masks through clips, for which images do not calibrate it: leave it float32")
     if len(images) < _FEWEST:
         raise InputError(f"{len(images)} calibration images; expected at least {_FEWEST}, of what the model will see")
+    exporter = OnnxExporter(model.facts.opset or 20)
+    exporter.require_suffix(out)
     graph = onnx.load(path)
     nodes = [node.name for node in graph.graph.node if node.op_type in ("Conv", "MatMul", "Gemm") and _inside(node)]
     if not nodes:
         raise ConfigError(f"{path} has no convolution or matrix product in its backbone and decoder to quantise")
-    exporter = OnnxExporter(model.facts.opset or 20)
     with new_file(out, f"the int8 model {out}") as partial, tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "int8.onnx"
         try:

@@ -31,6 +31,12 @@ class DenseConfig(PreTrainedConfig):
             kwargs["id2label"] = dict(enumerate(self.output["classes"]))
             kwargs["label2id"] = {name: index for index, name in kwargs["id2label"].items()}
         super().__init__(**kwargs)
+        classes = list((self.output or {}).get("classes") or ())
+        if classes and len(self.id2label or ()) != len(classes):
+            raise ConfigError(
+                f"{len(self.id2label or ())} labels (num_labels, id2label) for an output of {len(classes)} classes: "
+                "leave them out, the classes name them"
+            )
 
     def parts(self) -> ModelConfig:
         """The parts to build a new model of.

@@ -22,6 +22,8 @@ from dense_ctx.model import DenseModel
 from .configuration import DenseConfig
 from .opening import Opened
 
+IGNORED = 255  # the label of a pixel that is not annotated
+
 
 @dataclass
 class DenseOutput(ModelOutput):
@@ -40,7 +42,7 @@ class DenseFeatureModel(Opened):
 
     def forward(self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any) -> Any:
         """Features of images [B, 3, H, W] in [0, 1], of any size."""
-        features = self.dense(pixel_values)
+        features = self.dense(check_batch(pixel_values))  # a DenseModel in training looks at no values
         output = DenseOutput(features.patches.flatten(2).transpose(1, 2), features.cls, features.pixels)
         return output.to_tuple() if return_dict is False else output
 
@@ -68,7 +70,7 @@ class DenseBackbone(Opened):
 
     def forward(self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any) -> Any:
         """Maps [B, C, h, w] of images [B, 3, H, W] in [0, 1], padded to the stride at the right and below."""
-        maps = self.dense.encode(pixel_values)[0].maps
+        maps = self.dense.encode(check_batch(pixel_values))[0].maps
         chosen: Any = tuple(maps[index] for index in self.out_indices)
         output = BackboneOutput(feature_maps=chosen)
         return output.to_tuple() if return_dict is False else output
@@ -102,10 +104,12 @@ class DenseForSemanticSegmentation(Opened):
         """Logits of images [B, 3, H, W] in [0, 1]: logarithms of the probabilities, [B, K, H, W].
 
         Args:
-            labels: int64 [B, H, W], channels; 255 is ignored. Gives the mean cross-entropy as loss.
+            labels: whole numbers [B, H, W], channels; 255 is ignored. Gives the mean cross-entropy as loss, 0 where all
+                are ignored.
 
         Raises:
-            InputError: labels for a fitted predictor, which does not train; labels of another size; values outside
+            InputError: labels for a fitted predictor, which does not train; labels of another size, dtype or value;
+                values outside
                 [0, 1], in training too.
         """
         if self.predictor is not None:
@@ -121,7 +125,7 @@ class DenseForSemanticSegmentation(Opened):
                 raise InputError(
                     f"labels are [B, H, W] of the images, {tuple(pixel_values.shape)}; got {tuple(labels.shape)}"
                 )
-            loss = functional.nll_loss(logits, labels.long(), ignore_index=255)
+            loss = _cross_entropy(logits, labels)
         output = SemanticSegmenterOutput(loss=loss, logits=logits)
         return output.to_tuple() if return_dict is False else output
 
@@ -145,3 +149,18 @@ class DenseForSemanticSegmentation(Opened):
         kwargs.pop("state_dict", None)
         self.predictor.save(save_directory, **kwargs)
         return None
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean over the labelled pixels; 0, not NaN, without any: of a batch without labels nothing is learnt."""
+    if labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"labels are whole numbers, channels of the scores; got {labels.dtype}")
+    labelled = labels != IGNORED
+    wrong = labels[labelled & ((labels < 0) | (labels >= logits.shape[1]))]
+    if len(wrong):
+        raise InputError(
+            f"labels hold {int(wrong[0])}; expected 0 to {logits.shape[1] - 1}, channels of the scores, or {IGNORED}, "
+            "not annotated"
+        )
+    total = functional.nll_loss(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
+    return total / labelled.sum().clamp_min(1)

@@ -108,12 +108,16 @@ class Opened(PreTrainedModel):
             kwargs: standalone, metrics, trained_with, license, dtype: see `dense_ctx.DenseModel.save_pretrained`.
 
         Raises:
-            InputError: push_to_hub: `model.dense.push_to_hub` publishes.
+            InputError: push_to_hub: `model.dense.push_to_hub` publishes. A state_dict that is not the model's own.
         """
         if push_to_hub:
             raise InputError("push_to_hub=True: publish with model.dense.push_to_hub(repository)")
-        for key in ("state_dict", "is_main_process", "safe_serialization", "max_shard_size", "save_function"):
-            kwargs.pop(key, None)  # of the Trainer: the same tensors, in one file
+        own = self.state_dict()
+        for key, value in (kwargs.pop("state_dict", None) or {}).items():
+            if key not in own or not torch.equal(value.to(own[key]), own[key]):
+                raise InputError(f"state_dict: {key} is not the model's own, which is saved: load_state_dict it first")
+        for key in ("is_main_process", "safe_serialization", "max_shard_size", "save_function"):
+            kwargs.pop(key, None)  # of the Trainer
         self.dense.save_pretrained(save_directory, **kwargs)
 
 

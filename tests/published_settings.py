@@ -10,6 +10,7 @@ model.backbone.name | {s14: dinov2-s14, b14: dinov2-b14, l14: dinov2-l14, l14-ki
 dinov2-reg-b14: dinov2-reg-b14, dinov3-b16: dinov3-b16} | LILA 4, tables 1 and 6
 model.backbone.args.weights | pretrained | LILA 3, frozen pretrained encoder
 model.backbone.args.resize | false | LILA 3
+model.backbone.args.adapters | null | LILA 3: none
 model.backbone.args.layers | {default: [2, 5, 8, 11], l14: [5, 11, 17, 23], l14-kinetics: [5, 11, 17, 23]} | FlowFeat, \
 hooks of 12 and 24 blocks
 model.backbone.args.norm | false | FlowFeat, hooks before the final norm
@@ -38,6 +39,7 @@ objective.args.regression.relative | false | LILA eq. 2
 objective.args.regression.bias | none | LILA eq. 2
 objective.args.regression.mean | true | FlowFeat
 objective.args.regression.stride | 7 | LILA B
+objective.args.regression.products | float32 | FlowFeat: float32
 objective.args.loss.fit | l1 | LILA eq. 3
 objective.args.loss.beta | null | LILA eq. 3
 objective.args.loss.weight | 1.0 | LILA eq. 6
@@ -81,6 +83,7 @@ model.backbone.name | {s14: dinov2-reg-s14, b14: dinov2-reg-b14, l14: dinov2-reg
 mae-b16: mae-b16} | DIP 4.1, tables 4 and 9
 model.backbone.args.weights | pretrained | DIP 3
 model.backbone.args.resize | false | DIP's code
+model.backbone.args.adapters | null | DIP 3: none
 model.backbone.args.layers | {l14: [23], default: [11]} | DIP 3.1, the last block's patches
 model.backbone.args.norm | true | DIP's code
 model.decoder.name | upsample | DIP 3.1, no decoder
@@ -125,6 +128,7 @@ DIP_TASKS = """
 model.backbone.name | {s14: dinov2-reg-s14, b14: dinov2-reg-b14, l14: dinov2-reg-l14} | DIP 4.1, the base model
 model.backbone.args.weights | pretrained | DIP 3.2
 model.backbone.args.resize | false | open
+model.backbone.args.adapters | null | DIP 3: none
 model.backbone.args.layers | {l14: [23], default: [11]} | open, the last block
 model.backbone.args.norm | true | open
 model.decoder.name | upsample | DIP 3.2

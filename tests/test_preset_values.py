@@ -12,8 +12,8 @@ from dense_ctx.errors import ConfigError
 
 TASKS = ["dip-tasks-s14", "dip-tasks-b14", "dip-tasks-l14"]
 MAXA = list(published.MAXA_COLUMNS)
-RUN = {"out", "data", "data.root", "workers", "log", "resume", "verb", "cache", "objective.args.cue_cache",
-       "objective.args.sampling.memory", "model.backbone.args.prefix"}  # fmt: skip
+RUN = {"out", "data", "data.root", "workers", "compile", "log_with", "log", "resume", "verb", "cache",
+       "objective.args.cue_cache", "objective.args.sampling.memory", "model.backbone.args.prefix"}  # fmt: skip
 SECTIONS = ("validate.", "save.")  # of the run, too
 
 

@@ -1,5 +1,6 @@
 """Plugins are told of the course of a training by hooks; one that fails is named, and the run goes on."""
 
+import json
 import time
 
 import pytest
@@ -126,6 +127,13 @@ def test_those_that_began_are_told_of_the_end_when_a_later_plugin_refuses(tmp_pa
     assert [item if isinstance(item, str) else item[0] for item in seen] == ["start", "tracking"]
     assert seen[1][1]["folder"] is None
     assert isinstance(seen[1][1]["error"], ConfigError)
+
+
+def test_a_score_that_is_not_finite_is_null_in_the_log(told, tmp_path):
+    out = tmp_path / "run"
+    train(config(out, steps=1, validate={"every": 1}), validate=lambda model, step: {"score": float("nan"), "other": 1})
+    last = (out / "log.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last, parse_constant=pytest.fail)["validation"] == {"score": None, "other": 1}
 
 
 def test_other_processes_call_no_hook(told, tmp_path):

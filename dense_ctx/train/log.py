@@ -92,7 +92,8 @@ class Log:
         step = int(row["step"])
         scores = row.get("validation")
         if scores is not None:
-            self.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+            texts = [f"{name} {'not finite' if v is None else format(v, '.4f')}" for name, v in scores.items()]
+            self.say(f"step {step}: " + ", ".join(texts))
         elif self.bar is None:
             remaining = (self.steps - step) * self.batch_size / max(self.speed(step), 1e-9)
             hours, minutes, seconds = int(remaining) // 3600, int(remaining) // 60 % 60, int(remaining) % 60

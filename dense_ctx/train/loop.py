@@ -111,7 +111,7 @@ def _loop(run: Run, batches: Iterator[Any], log: Log, signals: Signals, check: V
         last = step == run.steps
         if check is not None and (step % config.validate.every == 0 or last):
             scores = check(step)
-            log.write({"step": step, "validation": scores, "seconds": seconds})
+            log.write({"step": step, "validation": _finite(scores), "seconds": seconds})
             run.callbacks("training_evaluation", step, model=run.step.model, scores=scores)
             run.step.train()
         if run.accelerator.num_processes == 1:  # several stop at the step before which all knew of the signal
@@ -267,7 +267,12 @@ def _fault(run: Run, step: int, what: str, causes: list[tuple[int, str]], sample
 
 
 def _row(run: Run, step: int, losses: Mapping[str, float], lr: float, norm: float) -> dict[str, Any]:
-    finite = {name: value if math.isfinite(value) else None for name, value in losses.items()}
+    finite = _finite(losses)
     first, last = finite.pop("loss"), norm if math.isfinite(norm) else None
     row = {"step": step, "loss": first, "losses": finite, "lr": lr, "grad_norm": last}
     return {**row, "seconds": round(run.seconds, 3)}
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """None for what is not finite, which JSON cannot hold."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -12,6 +12,7 @@ import time
 
 import dense_ctx.images
 from dense_ctx import cli
+from dense_ctx.persistence import pixels
 
 AT_ONCE = 10_000
 
@@ -36,7 +37,8 @@ def child(case, ready):
 
     if case["signal"]:
         RgbXy.forward = slowed(RgbXy.forward, 0.03, ready)
-        dense_ctx.images.open_image = slowed(dense_ctx.images.open_image, 0.01, ready)
+        for reader in (dense_ctx.images, pixels):  # of images and of masks
+            reader.open_image = slowed(reader.open_image, 0.01, ready)
     status = cli.main(case["argv"])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -24,6 +24,8 @@ def test_a_tutorial_runs(page, tmp_path, monkeypatch):
         elif language == "bash":
             for line in text.splitlines():
                 program, *words = shlex.split(line, comments=True)
+                if (program, *words[:1]) in (("pip", "install"), ("dense-ctx", "explore")):
+                    continue  # a step of .ci/run; a server, which tests/test_explore_page.py runs
                 assert program == "dense-ctx"
                 assert cli.main(words) == 0, line
 

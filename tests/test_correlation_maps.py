@@ -37,6 +37,7 @@ def test_a_patch_is_found_where_it_is():
         correlation(model, image, (32, 0), image)
 
 
+@pytest.mark.slow
 def test_the_script_writes_a_row_a_model(tmp_path):
     import numpy as np
 

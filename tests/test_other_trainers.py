@@ -45,6 +45,7 @@ def run(python, *words, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_plain_loop(tmp_path):
     first, last = losses(run(sys.executable, ROOT / "examples" / "head_plain.py", "--quick", folder=tmp_path))
     assert last < first

@@ -63,7 +63,8 @@ def backbones(text):
     for line in text.strip().splitlines():
         row, name, layers, more = (cell.strip() for cell in line.split(" | "))
         layers, more = load_value(layers, line), load_value(more, line)
-        args = {"weights": "pretrained", "prefix": None, "resize": False, "adapters": None, "layers": layers, "norm": True, **more}
+        none = {"prefix": None, "resize": False, "adapters": None}
+        args = {"weights": "pretrained", **none, "layers": layers, "norm": True, **more}
         if name == "sam2-base-plus-neck":
             args = {"weights": "pretrained", **more}
         if name == "mocov3-b16":

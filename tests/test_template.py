@@ -35,6 +35,7 @@ pytest() {{ python -m pytest -q -p no:cacheprovider "$@"; }}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("perl") is None, reason="needs bash and perl")
 def test_the_commands_make_a_plugin_that_is_listed_and_passes_its_tests(tmp_path):
     clone, site = tmp_path / "dense_ctx", tmp_path / "site"

@@ -12,7 +12,10 @@ PAGES = sorted((Path(__file__).parent.parent / "docs" / "start").glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.stem == "compare" else [], id=page.stem) for page in PAGES],
+)
 def test_a_tutorial_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks, names = BLOCK.findall(page.read_text(encoding="utf-8")), {}

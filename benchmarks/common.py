@@ -20,11 +20,11 @@ def parse(parser: argparse.ArgumentParser, words: list[str] | None = None, **qui
     parser.add_argument(
         "--quick", action="store_true", help="tiny inputs, in seconds: that it runs and its sides agree, no figures"
     )
-    words = sys.argv[1:] if words is None else words  # a VerbParser does not look there itself
-    args = parser.parse_args(words)
+    arguments = sys.argv[1:] if words is None else words  # a VerbParser takes none from sys.argv
+    args = parser.parse_args(arguments)
     if args.quick:
         parser.set_defaults(**quick)
-        args = parser.parse_args(words)
+        args = parser.parse_args(arguments)
     return args
 
 

@@ -110,7 +110,7 @@ def cases(args: argparse.Namespace, work: Path) -> dict[str, Callable[[], Any]]:
     image = torch.rand(1, 3, args.image, args.image, generator=draw)
     lite = {"weights": None, "layers": [1, 2, 3, 4]}
     adapter = {"dim": 128, "width": 64, "shortcut": True}
-    found: dict[str, Callable[[], Any]] = {
+    sides: dict[str, Callable[[], Any]] = {
         "features, EfficientNet-Lite0 + dpt, as lila-lite0": lambda: feature_sides(
             AutoDenseModel.from_parts("efficientnet-lite0", "dpt", backbone_args=lite, decoder_args=adapter),
             image,
@@ -123,8 +123,8 @@ def cases(args: argparse.Namespace, work: Path) -> dict[str, Callable[[], Any]]:
     for name, make in (("LILA", lila), ("DIP", dip), ("MAXA semantic", maxa)):
         folder = work / name
         folder.mkdir()
-        found[f"step, {name}"] = lambda make=make, folder=folder: step_sides(*make(args, folder), args.backend)  # type: ignore[misc]
-    return found
+        sides[f"step, {name}"] = lambda make=make, folder=folder: step_sides(*make(args, folder), args.backend)  # type: ignore[misc]
+    return sides
 
 
 def main() -> None:
@@ -148,13 +148,13 @@ def main() -> None:
             eager()
             began = time.perf_counter()
             compiled()
-            made = time.perf_counter() - began
+            compilation = time.perf_counter() - began
             same(difference(), 1e-3, name)
             seconds = in_turn({"eager": eager, "compiled": compiled}, args.rounds, cpu_seconds=True)
             clock = in_turn({"eager": eager, "compiled": compiled}, max(1, args.rounds // 2))
             each = [f"{min(seconds[side]):.3f}" for side in ("eager", "compiled")]
             gains = [ratio(one["eager"], one["compiled"]) for one in (seconds, clock)]
-            lines.append([name, *each, *gains, f"{difference():.0e}", f"{made:.0f}"])
+            lines.append([name, *each, *gains, f"{difference():.0e}", f"{compilation:.0f}"])
             print(text_table([lines[0], lines[-1]]), flush=True)
     print(f"\n{text_table(lines)}\n")
     print(f"features of an image of {args.image} px, steps of {args.batch} samples of {args.side} px; {machine()}")

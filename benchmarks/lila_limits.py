@@ -86,10 +86,10 @@ def errors(model, objective, data, count):
         side = objective.sampling.map_size
         context, query = model.decode(features, padded, tuple(images.shape[-2:]), (side, side)).chunk(2)
         channels, targets = objective.cues(features, images, batch)
-        known, wanted = targets.split()
-        weights, bias = objective.regression.fit(context, known.pixels(objective.regression.stride))
+        context_cues, query_cues = targets.split()
+        weights, bias = objective.regression.fit(context, context_cues.pixels(objective.regression.stride))
         predicted = torch.einsum("bdhw,bdk->bhwk", query, weights) + bias[:, None, None]
-        off = (predicted - wanted.pixels()).abs().movedim(-1, 1).double()
+        off = (predicted - query_cues.pixels()).abs().movedim(-1, 1).double()
         moving = (batch["query/moving"] > 0.5).double()
         places = torch.stack([moving, 1 - moving])
         weight += places.sum((1, 2, 3, 4))

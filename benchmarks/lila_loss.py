@@ -40,8 +40,8 @@ def one_pass(pixels, weights, bias, targets, shares, products="float32"):
 
 def whole_maps(pixels, weights, bias, targets, shares):
     prediction = (pixels.flatten(1, 2) @ weights + bias[:, None]).unflatten(1, pixels.shape[1:3]).movedim(-1, 1)
-    wanted = targets.pixels().movedim(-1, 1)
-    total = (prediction - wanted).abs().mean() + edge_loss(prediction, wanted)
+    target = targets.pixels().movedim(-1, 1)
+    total = (prediction - target).abs().mean() + edge_loss(prediction, target)
     return total.detach(), *torch.autograd.grad(total, (pixels, weights, bias))
 
 
@@ -50,8 +50,8 @@ def errors(args):
     exact = one_pass(*given(args, torch.float64))
     print("| products | loss | gradient of the features | of the coefficients |\n|---|---|---|---|")
     for products in ("float32", "bf16x3", "tf32"):
-        found = one_pass(*given(args), products)
-        each = [float((one - two).norm() / two.norm()) for one, two in zip(found, exact, strict=True)]
+        rounded = one_pass(*given(args), products)
+        each = [float((one - two).norm() / two.norm()) for one, two in zip(rounded, exact, strict=True)]
         print(f"| {products} | {each[0]:.0e} | {each[1]:.0e} | {each[2]:.0e} |", flush=True)
         same(each[0], 1e-2, products)
 

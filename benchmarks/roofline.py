@@ -123,9 +123,9 @@ def fake(module: torch.nn.Module) -> torch.nn.Module:
         for table in (part._parameters, part._buffers):
             for name, value in table.items():
                 if value is not None:
-                    there = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda:0")
+                    copy = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda:0")
                     own = isinstance(value, torch.nn.Parameter)
-                    table[name] = torch.nn.Parameter(there, requires_grad=value.requires_grad) if own else there
+                    table[name] = torch.nn.Parameter(copy, requires_grad=value.requires_grad) if own else copy
     return module
 
 

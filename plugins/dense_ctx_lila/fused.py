@@ -46,10 +46,10 @@ def usable(error: Callable[[torch.device, str], float], *tensors: Tensor, produc
 @functools.cache
 def _agrees(error: Callable[[torch.device, str], float], device: torch.device, products: str) -> bool:
     try:
-        found = error(device, products)
-        if found < LIMIT:
+        difference = error(device, products)
+        if difference < LIMIT:
             return True
-        reason = f"on a small block they differ from PyTorch's result by {found:.0e} of its largest value"
+        reason = f"on a small block they differ from PyTorch's result by {difference:.0e} of its largest value"
     except Exception as fault:  # a compiler, a driver, a GPU that Triton does not know
         reason = cause_of(fault)
     warnings.warn(f"The Triton kernels of LILA are not used on {device}, which takes longer: {reason}", stacklevel=2)

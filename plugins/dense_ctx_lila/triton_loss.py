@@ -34,11 +34,11 @@ def _neighbour(values, lane, step: tl.constexpr, LANES: tl.constexpr):
 
 
 @triton.jit
-def _pull(change, wanted, valid, sigma):
-    """Derivative of weight * | |change| - |wanted| | by the change, and the term itself; 0 where it is not valid."""
-    wanted = tl.abs(wanted)
-    excess = tl.abs(change) - wanted
-    weight = tl.where(valid, 1 - tl.exp(-wanted / sigma), 0.0)
+def _pull(change, target, valid, sigma):
+    """Derivative of weight * | |change| - |target| | by the change, and the term itself; 0 where it is not valid."""
+    target = tl.abs(target)
+    excess = tl.abs(change) - target
+    weight = tl.where(valid, 1 - tl.exp(-target / sigma), 0.0)
     sign = tl.where(change * excess > 0, 1.0, tl.where(change * excess < 0, -1.0, 0.0))
     return sign * weight, tl.abs(excess) * weight
 

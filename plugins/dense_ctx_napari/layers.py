@@ -115,8 +115,8 @@ def require_same_place(strokes: Any, image: Any, shape: tuple[int, ...]) -> None
         shape: of both.
     """
     corners = np.array(list(itertools.product(*((0, side - 1) for side in shape))), dtype=np.float64)
-    there = [image.world_to_data(strokes.data_to_world(corner)) for corner in corners]
-    if not np.abs(np.array(there) - corners).max() <= 0.5:
+    points = [image.world_to_data(strokes.data_to_world(corner)) for corner in corners]
+    if not np.abs(np.array(points) - corners).max() <= 0.5:
         raise InputError(
             f"The labels layer {strokes.name!r} lies elsewhere than the image layer {image.name!r}: strokes would "
             "teach other pixels than those below them; give it the same scale and translation, or choose <new>"

@@ -38,8 +38,8 @@ class MLflow(AccelerateTracker):
         """Store the configuration; a value that the run has is never changed, which MLflow would refuse."""
         run = self.inner.tracker.info.run_id
         remember_run(out, self.name, run)
-        there = mlflow.get_run(run).data.params
-        super().store(out, {key: value for key, value in _names(config).items() if key not in there})
+        logged = mlflow.get_run(run).data.params
+        super().store(out, {key: value for key, value in _names(config).items() if key not in logged})
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Pass the numbers on."""

@@ -131,9 +131,9 @@ def _require_same(config: DenseConfig, stored: DenseConfig) -> None:
                 f"{key}={value!r:.80} would have no effect on a saved model: leave it out, or build a new one with "
                 "from_config"
             )
-    given, there = len(config.id2label or ()), len(stored.id2label or ())
-    if given != there:
+    labels, classes = len(config.id2label or ()), len(stored.id2label or ())
+    if labels != classes:
         raise InputError(
-            f"{given} labels (num_labels, id2label), where the saved model has {there}: "
+            f"{labels} labels (num_labels, id2label), where the saved model has {classes}: "
             "leave them out, or train a new head (from_config)"
         )

@@ -3,10 +3,11 @@
 python benchmarks/clicks.py [MODEL]
 """
 
-import sys
+import argparse
 import time
 
 import numpy as np
+from common import parse
 from dense_ctx_cvat import interaction, shapes
 from dense_ctx_cvat.sdk import cvat
 from dense_ctx_demo.demo import ANNOTATED, annotation, clip_path
@@ -66,13 +67,18 @@ def overlaps(function, session, mask, others):
 
 
 def main():
-    model = sys.argv[1] if len(sys.argv) > 1 else "efficientnet-lite0"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="efficientnet-lite0", metavar="MODEL")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="probes (%(default)s)")
+    parser.add_argument("--frames", type=int, default=len(ANNOTATED), help="annotated frames of the clip")
+    args = parse(parser, methods=["ridge"], frames=1)
+    model = args.model
     frames = list(Video(clip_path()))
     print(f"{model}, mean IoU")
-    for method in METHODS:
+    for method in args.methods:
         start, rows = time.process_time(), []
         function = interaction.create(model, method=method)
-        for index in ANNOTATED:
+        for index in list(ANNOTATED)[: args.frames]:
             session = function.preprocess_image(None, Image.fromarray(frames[index]))
             labels = annotation(index).numpy()
             classes = np.unique(labels).tolist()

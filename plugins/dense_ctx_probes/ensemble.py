@@ -17,6 +17,7 @@ from dense_ctx.persistence.tensors import require_state
 
 from .bank import CellBank, sampled
 from .guided_filter import refined
+from .retrieval_blocks import multiplies_bfloat16
 from .targets import at_size, probabilities
 
 _UNIFORM = 0.05
@@ -24,7 +25,9 @@ _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot 
 _ROWS = 64  # cells compared with the bank at once: their cosines stay near the processor
 _WIDE = 1 << 12  # on an accelerator, where each comparison is a launch
 _PART = 1 << 11  # cells of the bank whose kernel is held at once
-_RANK = 1e-6  # of the largest eigenvalue: directions of the landmarks' span below it are rounding
+_SLACK = 1e-6  # added to each landmark's kernel with itself, times their number: directions below it are rounding
+_MANY = 1 << 22  # cosines from which on rounding to bfloat16 pays where the processor multiplies it
+_ROWS_SHORT = 1 << 8  # cells compared at once in it
 _RADIUS, _EPSILON = 2, 2e-4
 
 
@@ -158,8 +161,11 @@ class EnsembleProbe(CellBank):
         cells = self.read(pixels.float(), step)
         rows = functional.normalize(rearrange(cells, "b d h w -> (b h w) d"), dim=1)
         readings = self._resident.of(rows.device, *self.readings)
-        parts = rows.split(_ROWS if rows.device.type == "cpu" else _WIDE)
-        answers = torch.cat([self._read(part, *(tensor.to(rows.device) for tensor in readings)) for part in parts])
+        axes, keys, *rest = (tensor.to(rows.device) for tensor in readings)
+        count = _ROWS if rows.device.type == "cpu" else _WIDE
+        if self._is_short(rows, keys):
+            keys, count = shortened(keys), _ROWS_SHORT
+        answers = torch.cat([self._read(part @ axes, keys, *rest) for part in rows.split(count)])
         batch, _, height, _ = cells.shape
         scores = rearrange(answers, "(b h w) k -> b k h w", b=batch, h=height)
         if self.task == "segmentation":
@@ -169,14 +175,16 @@ class EnsembleProbe(CellBank):
             scores = refined(scores, image, step, self.radius, self.epsilon)
         return at_size(scores, size, pixels)
 
+    def _is_short(self, rows: Tensor, keys: Tensor) -> bool:
+        many = len(rows) * len(keys) >= _MANY
+        return self.task == "segmentation" and many and multiplies_bfloat16(rows.device)
+
     def _read(
-        self, rows: Tensor, axes: Tensor, keys: Tensor, values: Tensor, landmarks: Tensor, basis: Tensor,
-        coefficients: Tensor, correction: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, D]; the rest as `readings`."""
-        rows = rows @ axes
-        near = ((rows / self.temperature) @ keys.T).softmax(1) @ values
-        fit = kernel(rows, landmarks, self.gamma) @ basis @ coefficients[:-1] + coefficients[-1]
+        self, rows: Tensor, keys: Tensor, values: Tensor, landmarks: Tensor, coefficients: Tensor, correction: Tensor
+    ) -> Tensor:
+        """Log-probabilities up to a constant, or values, [Q, K], of rows on the axes [Q, c]; the rest as `readings`."""
+        near = votes(rows, keys, values, self.temperature)
+        fit = kernel(rows, landmarks, self.gamma) @ coefficients[:-1] + coefficients[-1]
         if self.task == "segmentation":
             near = log_shares(near) + correction
             fit = log_shares(probabilities(fit))
@@ -189,8 +197,8 @@ class EnsembleProbe(CellBank):
 
     @property
     def readings(self) -> tuple[Tensor, ...]:
-        """Axes [D, c]; on them the keys [M, c]; the values [M, K]; landmarks [L, c] of the regression, what makes
-        their span orthonormal [L, r], coefficients [r + 1, K], the bias last; what corrects the prior [K].
+        """Axes [D, c]; on them the keys [M, c]; the values [M, K]; landmarks [L, c] of the regression and their
+        coefficients [L + 1, K], the bias last; what corrects the prior [K].
         """
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
@@ -214,18 +222,39 @@ class EnsembleProbe(CellBank):
             groups = [group for label in range(values.shape[1]) if len(group := (first == label).nonzero()[:, 0])]
         return weights / weights.sum(), groups
 
-    def _regress(self, keys: Tensor, weights: Tensor, groups: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _regress(self, keys: Tensor, weights: Tensor, groups: list[Tensor]) -> tuple[Tensor, Tensor]:
         room = max(1, self.landmarks // len(groups))
         landmarks = torch.cat([keys[_spread(group, room)] for group in groups])
-        eigenvalues, vectors = torch.linalg.eigh(kernel(landmarks, landmarks, self.gamma).double())
-        keep = eigenvalues > _RANK * eigenvalues[-1]
-        basis = (vectors[:, keep] * eigenvalues[keep].rsqrt()).float()
-        lifted = torch.cat([kernel(part, landmarks, self.gamma) @ basis for part in keys.split(_PART)])
-        lifted = functional.pad(lifted, (0, 1), value=1.0).double()
-        weighted = lifted * weights[:, None]
-        system = weighted.T @ lifted
+        gram = kernel(landmarks, landmarks, self.gamma).double()
+        gram.diagonal().add_(_SLACK * len(gram))
+        # what makes the span of the landmarks orthonormal, so that float32 is enough for the sums
+        basis = torch.linalg.inv(torch.linalg.cholesky(gram)).T
+        system = torch.zeros(len(gram) + 1, len(gram) + 1, dtype=torch.float64)
+        right = torch.zeros(len(gram) + 1, self.values_.shape[1], dtype=torch.float64)
+        for part, weight, values in zip(keys.split(_PART), weights.split(_PART), self.values_.split(_PART), strict=True):
+            lifted = functional.pad(kernel(part, landmarks, self.gamma) @ basis.float(), (0, 1), value=1.0)
+            weighted = (lifted * weight[:, None]).T
+            system += weighted @ lifted
+            right += weighted @ values
         system.diagonal()[:-1] += self.penalty  # the bias, last, is free
-        return landmarks, basis, torch.linalg.solve(system, weighted.T @ self.values_.double()).float()
+        solution = torch.linalg.solve(system, right)
+        return landmarks, torch.cat([basis @ solution[:-1], solution[-1:]]).float()
+
+
+def votes(rows: Tensor, keys: Tensor, values: Tensor, temperature: float) -> Tensor:
+    """softmax(cosine / temperature) over all keys [M, c] times values [M, K], of rows [Q, c]; `shortened` keys too."""
+    rows = rows / temperature
+    if keys.dtype != rows.dtype:
+        rows = functional.pad(rows, (0, 1), value=1 / temperature).to(keys.dtype)
+    return ((rows @ keys.T).softmax(1) @ values.to(keys.dtype)).float()
+
+
+def shortened(keys: Tensor) -> Tensor:
+    """Keys [M, c] in bfloat16, [M, c + 1]: -1 is added to their cosines, which are then near 0 where they weigh most.
+
+    A softmax is the same of them, and bfloat16 has three digits wherever its numbers lie.
+    """
+    return functional.pad(keys, (0, 1), value=-1.0).bfloat16()
 
 
 def principal_axes(keys: Tensor, weights: Tensor, count: int) -> Tensor:

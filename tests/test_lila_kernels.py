@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from dense_ctx_lila import fused, matching_op, spreading
+from dense_ctx_lila.matching import Matching
 from dense_ctx_lila.matching_op import linear_matching
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.pamr import affinity, refine
@@ -180,3 +181,32 @@ def test_the_setting_changes_the_loss_by_its_error():
         losses.append(float(objective(model, batch).total.detach()))
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("products", ["float32", "tf32", "bf16x3"])
+def test_a_product_has_the_gradient_of_its_factors(products):
+    left, right = noise(5, 30).requires_grad_(), noise(30, 4, seed=1).requires_grad_()
+    weights = noise(5, 4, seed=2)
+    ours = torch.autograd.grad((multiply(left, right, products) * weights).sum(), (left, right))
+    expected = torch.autograd.grad((left @ right * weights).sum(), (left, right))
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("products", ["float32", "tf32", "bf16x3"])
+def test_a_product_of_nan_is_nan_whatever_its_bits(products):
+    for bits in (0x7FC00000, 0x7FFFFFFF, -1):  # CUDA's own is the second
+        bad = torch.tensor([[bits]], dtype=torch.int32).view(torch.float32)
+        assert multiply(bad, torch.ones(1, 1), products).isnan()
+        assert multiply(torch.ones(1, 1), bad, products).isnan()
+
+
+@pytest.mark.parametrize("loss", [{}, {"fit": "l2"}, {"edges": "l1norm"}])
+def test_every_form_of_the_loss_has_the_gradient_of_float32(loss):
+    pixels, weights, bias, *parts, shares = leaves(*SHAPES[0])
+    grads = {}
+    for products in ("float32", "tf32", "bf16x3"):
+        total = Matching(**loss).linear(pixels, weights, bias, Targets(*parts), shares, 0.3, 0.7, products)[0]
+        grads[products] = torch.autograd.grad(total, (pixels, weights, bias))
+    for products in ("tf32", "bf16x3"):
+        for one, two in zip(grads[products], grads["float32"], strict=True):
+            assert float((one - two).norm() / two.norm()) < 0.05  # signs of an L1 may differ

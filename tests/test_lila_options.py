@@ -94,9 +94,7 @@ def test_synthetic_pairs_have_their_own_flow_and_order(clips):
 
 
 def test_layers_are_of_synthetic_pairs(clips):
-    with pytest.raises(
-        ConfigError, match="the cue layers would have no effect"
-    ):
+    with pytest.raises(ConfigError, match="the cue layers would have no effect"):
         LilaObjective(cues=["layers"])
     with pytest.raises(InputError, match="known of synthetic pairs alone"):
         create_cue("layers")(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))

@@ -89,9 +89,9 @@ class Matching:
             parts = targets.apart(count)
             first, last = (slice(None, -count), slice(-count, None))
             rows = multiply(pixels.flatten(1, 2).to(weights.dtype), weights[..., last], products) + bias[:, None, last]
-            maps = [rearrange(x, "b h w k -> b k h w") for x in (rows.unflatten(1, pixels.shape[1:3]), parts[1].plain)]
-            known = rearrange(confidence, "b h w k -> b k h w")
-            results = [self(*maps, shares[last], sigma, gamma, known)]
+            each = rows.unflatten(1, pixels.shape[1:3]), parts[1].plain, confidence
+            prediction, target, known = (rearrange(x, "b h w k -> b k h w") for x in each)
+            results = [self(prediction, target, shares[last], sigma, gamma, known)]
             if parts[0].channels:
                 results.insert(
                     0,

@@ -21,6 +21,9 @@ class Layers(Cue):
     pair = False
     meaning = "0 in the background, 1 and more on pasted objects, larger is nearer"
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, context: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Never given."""
         raise InputError(

@@ -23,6 +23,9 @@ class Photometric(Cue):
     unit = "grey levels"
     pair = False
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @abstractmethod
     def maps(self, grey: Grey) -> list[Grey]:
         """`channels` maps [H, W]."""

@@ -1,6 +1,6 @@
 """The table of docs/results/lila.md: LILA on EfficientNet-Lite0, its ablations, and the frozen network below it.
 
-python benchmarks/lila.py CLIPS DATA --out DIR [--steps N] [--seeds 0 1 2] [--only lila erm ...] [KEY=VALUE ...]
+python benchmarks/lila.py CLIPS DATA --out DIR [--backbone NAME] [--seeds 0 1 2] [--only lila ...] [KEY=VALUE ...]
 
 CLIPS is a folder of unlabelled clips; DATA holds davis2016/ and vos_multi/schoolgirls/. A killed run goes on where it
 was: every training and every evaluation has a folder of its own under DIR. Networks run in bfloat16 when measured,
@@ -29,14 +29,14 @@ from dense_ctx.train import TrainConfig, train
 from dense_ctx.visualize import text_table as table
 
 PRESET = "lila-lite0"
-FROZEN = {
-    "all five maps": "efficientnet-lite0(layers=[0,1,2,3,4])+upsample",
-    "four maps": "efficientnet-lite0+upsample",
-    "maps at strides 4 to 16": "efficientnet-lite0(layers=[1,2,3])+upsample",
-    "map at stride 4": "efficientnet-lite0(layers=[1])+upsample",
-    "map at stride 8": "efficientnet-lite0(layers=[2])+upsample",
-    "map at stride 16": "efficientnet-lite0(layers=[3])+upsample",
-    "map at stride 32, the last": "efficientnet-lite0(layers=[4])+upsample",
+FROZEN = {  # of the backbone
+    "all five maps": "(layers=[0,1,2,3,4])+upsample",
+    "four maps": "+upsample",
+    "maps at strides 4 to 16": "(layers=[1,2,3])+upsample",
+    "map at stride 4": "(layers=[1])+upsample",
+    "map at stride 8": "(layers=[2])+upsample",
+    "map at stride 16": "(layers=[3])+upsample",
+    "map at stride 32, the last": "(layers=[4])+upsample",
 }
 TRAINED = {  # settings on top of the configuration
     "start, not trained": ["steps=1", "average.start=0", "optimizer.lr=1e-12"],
@@ -128,7 +128,8 @@ def slug(name):
 def trained(name, seed, args):
     out = args.out / "runs" / f"{slug(name)}-{seed}"
     steps = [f"steps={args.steps}"] if args.steps else []
-    settings = [f"out={out}", f"data={args.clips}", f"seed={seed}", *steps, *args.settings, *TRAINED[name]]
+    same = [f"out={out}", f"data={args.clips}", f"seed={seed}", f"model.backbone.name={args.backbone}"]
+    settings = [*same, *steps, *args.settings, *TRAINED[name]]
     return train(TrainConfig.load(PRESET, settings))
 
 
@@ -137,6 +138,9 @@ def main():
     parser.add_argument("clips", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--backbone", default="efficientnet-lite0", help="of five stages, strides 2 to 32 (%(default)s)"
+    )
     parser.add_argument("--steps", type=int, help="in place of the configuration's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--every-seed", action="store_true", help=f"of all rows, not of {', '.join(EVERY_SEED)} alone")
@@ -157,7 +161,7 @@ def main():
     lines, rows = [["features", *args.protocols]], {}
     if args.only is None or "frozen" in args.only:
         for name in args.frozen:
-            scores = measured(FROZEN[name], f"frozen-{slug(name)}", args)
+            scores = measured(args.backbone + FROZEN[name], f"frozen-{slug(name)}", args)
             lines.append([f"frozen, {name}", *(f"{100 * scores[protocol].value:.1f}" for protocol in args.protocols)])
             print(lines[-1], flush=True)
     for name in args.only or TRAINED:

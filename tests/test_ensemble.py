@@ -226,7 +226,8 @@ def test_cells_under_strokes_are_single_pixels():
 @pytest.mark.parametrize(
     "change",
     [{"temperature": 0.5}, {"stride": 2}, {"memory": 40}, {"weight": 0.9}, {"area": 3.0}, {"uniform": 0.5},
-     {"landmarks": 9}, {"gamma": 4.0}, {"penalty": 1.0}, {"channels": 3}, {"keys": 40}, {"radius": 1}, {"epsilon": 0.1}],
+     {"landmarks": 9}, {"gamma": 4.0}, {"penalty": 1.0}, {"channels": 3}, {"keys": 40}, {"radius": 1},
+     {"epsilon": 0.1}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_each_argument_counts(change):

@@ -113,7 +113,8 @@ class EnsembleProbe(CellBank):
             raise InputError(f"weight={weight}, uniform={uniform}: both 0 to 1; area={area}: at least 0")
         if not (gamma > 0 and penalty > 0 and min(landmarks, channels, keys) >= 1):
             raise InputError(
-                f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}, channels={channels}, keys={keys}: all above 0"
+                f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}, channels={channels}, keys={keys}: "
+                "all above 0"
             )
         if not (epsilon > 0 and radius >= 0):
             raise InputError(f"radius={radius}: at least 0; epsilon={epsilon}: above 0")

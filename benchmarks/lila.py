@@ -5,10 +5,11 @@ python benchmarks/lila.py CLIPS DATA --out DIR [--backbone NAME] [--seeds 0 1 2]
 CLIPS is a folder of unlabelled clips; DATA holds davis2016/ and vos_multi/schoolgirls/. A killed run goes on where it
 was: every training and every evaluation has a folder of its own under DIR. Networks run in bfloat16 when measured,
 frozen and trained alike (`--precision float32`: as the protocols have it). `--every 2` measures every second frame of
-each sequence. Where "start, not trained" or "lila" is among the rows, the others' differences from it follow, paired
-by sequence and seed, with 95 % intervals by the bootstrap over both; `--tuned` are reported apart. `--losses N`: the
-L1 of each cue on the query, in standard deviations, over N fixed pairs of DAVIS-2016, and that of the true masks, which
-no training saw. KEY=VALUE goes on top of every training's configuration.
+each sequence. Where "start, not trained", "lila" or "bundled" (the model `lila-lite0`, seed 0) is among the rows, the
+others' differences from it follow, paired by sequence and seed, with 95 % intervals by the bootstrap over both;
+`--tuned` are reported apart. `--losses N`: the L1 of each cue on the query, in standard deviations, over N fixed pairs
+of DAVIS-2016, and that of the true masks, which no training saw. KEY=VALUE goes on top of every training's
+configuration.
 """
 
 import argparse
@@ -63,7 +64,8 @@ TRAINED = {  # settings on top of the configuration
     "edges, texture and shading": ["objective.args.cues=[features,'flow:dis',edges,texture,shading]"],
 }  # fmt: skip
 TUNED = ("bmx-trees", "car-roundabout", "goat")  # the sequences that options are chosen on
-BASES = ("start, not trained", "lila")  # that the other rows are compared with
+BUNDLED = "bundled"  # the model of the package, in place of a training
+BASES = ("start, not trained", "lila", BUNDLED)  # that the other rows are compared with
 QUICK = [  # settings of a training that says nothing
     "average.start=0", "schedule.warmup=0", "batch_size=1", "objective.args.sampling.size=96",
     "objective.args.sampling.map_size=48", "objective.args.sampling.cue_side=64",
@@ -150,6 +152,8 @@ def slug(name):
 
 
 def trained(name, seed, args):
+    if name == BUNDLED:
+        return PRESET
     out = args.out / "runs" / f"{slug(name)}-{seed}"
     steps = [f"steps={args.steps}"] if args.steps else []
     same = [f"out={out}", f"data={args.clips}", f"seed={seed}", f"model.backbone.name={args.backbone}"]
@@ -168,7 +172,7 @@ def main():
     parser.add_argument("--steps", type=int, help="in place of the configuration's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--every-seed", action="store_true", help=f"of all rows, not of {', '.join(EVERY_SEED)} alone")
-    parser.add_argument("--only", nargs="+", choices=["frozen", *TRAINED])
+    parser.add_argument("--only", nargs="+", choices=["frozen", BUNDLED, *TRAINED])
     parser.add_argument("--frozen", nargs="+", choices=list(FROZEN), default=list(FROZEN), metavar="MAPS")
     parser.add_argument("--protocols", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS), metavar="ID")
     parser.add_argument("--limit", type=int, help="first so many sequences")

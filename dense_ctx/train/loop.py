@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 
 from ..errors import ContractError, InputError, NonFiniteError, StoppedError
 from ..gateway import gateway
@@ -28,6 +28,7 @@ from .signals import Signals
 from .validation import Validator, validator
 
 Part: TypeAlias = "tuple[list[Any], Any]"  # of a step: the names of its samples, and its batch
+COUNTING = (BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm)
 MAX_SKIPS = 32  # float16: consecutive overflows before the run fails; each halves the loss scale
 
 
@@ -137,7 +138,7 @@ def _gradients(
     accelerator, rows = run.accelerator, [[0.0]]
     run.step.compiled = run.config.compile
     # not of a scaler, which unscales gradients once a step, nor of BatchNorm, which counts what it sees
-    again = accelerator.scaler is None and not any(isinstance(m, _NormBase) and m.training for m in run.modules)
+    again = accelerator.scaler is None and not any(isinstance(m, COUNTING) and m.training for m in run.modules)
     for late in (True, False) if again else (False,):
         with assuming() if late else nullcontext(list[Tensor]()) as conditions:
             losses, totals = _backward(run, parts, step)

@@ -122,6 +122,12 @@ FLOWFEAT = {"cues": ["flow:dis"], "context": "ema", "ema": {"every": 5, "ramp": 
         {"features": {"layers": [0, -1]}},
         {"features": {"layers": [0, -1], "project": 3}},
         sampled(map_size=16),
+        {
+            "anchor": 1.0,
+            "refine": 0.5,
+            "cues": ["features", "flow:dis", "layers"],
+            **sampled(synthetic=0.5, flow_check=True),
+        },
         {**sampled(map_size=16), "features": {"pamr": False}, "context": "ema"},
     ],
 )

@@ -246,6 +246,28 @@ def test_an_image_whose_features_are_not_finite_is_named_and_its_batch_is_not_lo
 
 @pytest.mark.pretend_gpu
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler (c++, g++ or clang++) for the pretended device")
+def test_a_batch_that_the_device_has_no_memory_for_is_done_one_by_one(tmp_path, monkeypatch):
+    queries, encode = expand([photos(tmp_path / "in", [(24, 40)] * 4)]), DenseModel.encode
+    most = [1]
+
+    def full(model, images):
+        if len(images) > most[0]:
+            raise torch.OutOfMemoryError(f"CUDA out of memory: {len(images)} images")
+        return encode(model, images)
+
+    with pretend():
+        found = predictor("cuda:0")
+        monkeypatch.setattr(DenseModel, "encode", full)
+        assert run(queries, Writer(found, tmp_path / "out", pictures=False)).new == 4
+        most[0] = 0
+        summary = run(queries, Writer(found, tmp_path / "none", pictures=False))
+        assert len(summary.skipped) == 4
+        reasons = "".join(summary.skipped.values())
+        assert reasons.count("1 images. cuda:0 has 85.9 GB of 85.9 free now: max_memory=") == 4
+
+
+@pytest.mark.pretend_gpu
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler (c++, g++ or clang++) for the pretended device")
 def test_as_many_images_go_together_as_memory_has_room_for(monkeypatch):
     assert Room(tiny_model().eval())((24, 40)) == 1  # a CPU
     with pretend():

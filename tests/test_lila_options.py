@@ -5,16 +5,21 @@ import random
 import pytest
 import torch
 from dense_ctx_lila.anchor import anchor_loss
-from dense_ctx_lila.cues.base import create_cue
+from dense_ctx_lila.cue_targets import CueMaps
+from dense_ctx_lila.cues.base import Cue, create_cue
 from dense_ctx_lila.cues.flow import consistency
+from dense_ctx_lila.feature_cue import FeatureCue
 from dense_ctx_lila.matching import Matching
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.refinement import refined
 from dense_ctx_lila.regression import Regression
+from dense_ctx_lila.sampling import Sampling
 from dense_ctx_lila.synthetic import Scene
 from dense_ctx_lila.targets import Targets
+from torch import nn
 from torch.nn import functional
 
+from dense_ctx.cli import main
 from dense_ctx.data.video import write_video
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.testing import tiny_model
@@ -89,7 +94,7 @@ def test_synthetic_pairs_have_their_own_flow_and_order(clips):
         assert known or not item["query/layers"].any()
     assert any(float(item["query/layers"].std()) > 0 for item in items)
     assert data.sample(0, 3)["context"].equal(data.sample(0, 3)["context"])
-    results = [float(loss(clips, sampling={**SAMPLING, "synthetic": share})[0].total) for share in (0.0, 1.0)]
+    results = [loss(clips, sampling={**SAMPLING, "synthetic": share})[0].total.item() for share in (0.0, 1.0)]
     assert results[0] != results[1]
 
 
@@ -153,6 +158,51 @@ def test_the_check_leaves_flow_out_of_the_loss(clips):
         assert results[mode, True]["features"] == pytest.approx(float(results[mode, False]["features"]), rel=1e-4)
     with pytest.raises(ConfigError, match="flow_check would have no effect without a flow cue"):
         LilaObjective(cues=["features"], sampling={"flow_check": True})
+
+
+class Network(Cue):
+    """Flow with a weight: 2 pixels to the right by both frames, on the right half of the query by none."""
+
+    channels, unit, pair, meaning = 2, "pixels", True, "a flow"
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, context, query):
+        flow = torch.zeros(len(context), 2, *context.shape[2:])
+        flow[:, 0] = self.weight
+        other = flow.clone()
+        other[..., flow.shape[-1] // 2 :] = 0
+        return flow, other
+
+
+def test_flow_of_networks_and_of_a_cache_is_checked(clips, tmp_path):
+    cues = CueMaps(["features"], FeatureCue(), Sampling(map_size=8, flow_check=False), None)
+    cues.names, cues.heavy = ("n", "other"), nn.ModuleDict({"n": Network()})
+    box = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    frames = {"frames": [torch.rand(2, 3, 16, 16)] * 2, "context_box": box, "query_box": box}
+    cpu = torch.device("cpu")
+    assert cues.confidence({"n": 2, "other": 1}, cues.prepare(frames, cpu), cpu, "query") is None
+    cues.sampling = Sampling(map_size=16, flow_check=True)
+    known = cues.confidence({"n": 2, "other": 1}, cues.prepare(frames, cpu), cpu, "query")
+    assert known.shape == (2, 16, 16, 3)
+    assert known[:, :, 2:8, :2].all()
+    assert not known[:, :, 10:, :2].any(), "what the context's flow leads to does not lead back"
+    assert known[..., 2].all(), "a cue without a check counts everywhere"
+    folder = tmp_path / "cues"
+    assert (
+        main(["cues", str(clips), "--cues", "flow:dis", "--out", str(folder), "--gaps", "1", "2", "--size", "48"]) == 0
+    )
+    batches = []
+    for more in ({}, {"cue_cache": str(folder)}):
+        objective = LilaObjective(cues=["flow:dis"], sampling={**SAMPLING, "flow_check": True}, **more)
+        data = objective.dataset(clips)
+        batch = objective.collate([data.sample(i, i) for i in range(4)])
+        batches.append(objective.cues.confidence({"flow:dis": 2}, batch, cpu, "context", "query"))
+    assert batches[0].shape == (8, 32, 32, 2)
+    assert 0 < batches[0].mean() < 1
+    assert (batches[0] - batches[1]).abs().mean() < 0.01  # a cache's flow is float16
 
 
 # ---------------------------------------------------------------------- refined cues

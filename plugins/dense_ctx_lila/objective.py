@@ -145,6 +145,11 @@ class LilaObjective(Objective):
             (not own and feature_cue != FeatureCue(), "features", f"without the cue {FEATURES}"),
         )
         refuse_idle(cases)
+        if mode == "in-context" and self.regression.stride // 2 >= self.sampling.map_size:
+            raise ConfigError(
+                f"regression.stride={self.regression.stride} leaves no pixel of maps of {self.sampling.map_size} x "
+                f"{self.sampling.map_size}: give a smaller one, or a larger sampling.map_size"
+            )
         self.slow: nn.Module | None = None
         self.original: nn.Module | None = None
         self.initial: nn.Module | None = None

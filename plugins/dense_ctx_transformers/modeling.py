@@ -169,9 +169,8 @@ class DenseForSemanticSegmentation(Opened):
             InputError: other names in `config.id2label` than the classes have, which would not be written.
         """
         own = [c.name for c in self.predictor.classes] if self.predictor else list(output_of(self.dense).classes)
-        renamed = [
-            (name, label) for name, label in zip(own, self.config.id2label.values(), strict=True) if name != label
-        ]
+        labels = (self.config.id2label or {}).values()
+        renamed = [(name, label) for name, label in zip(own, labels, strict=True) if name != label]
         if renamed:
             raise InputError(
                 f"config.id2label calls {renamed[0][0]!r} {renamed[0][1]!r}, which the folder would not say: give a "

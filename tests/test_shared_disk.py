@@ -32,16 +32,13 @@ def disk(tmp_path_factory):
 
 
 def both(disk, case, first):
-    """The folder, and what the one that began and the other came to (at once: who was done, or ended, first)."""
+    """The folder, and what the one that was done, or done first, and the other came to."""
     folder = disk / f"{case.replace(' ', '-')}-{first}"
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("outcome-*.json"))]
     for rank, words in enumerate(found):
         print(case, first, rank, words["outcome"], (folder / f"log-{rank}").read_text()[-600:])
     assert len(found) == 2
-    if first is None:
-        found.sort(key=lambda words: (words["outcome"] != "done", words["ended"]))
-    elif first == 1:
-        found.reverse()
+    found.sort(key=lambda words: (words["outcome"] != "done", words["ended"]))
     assert not list(folder.rglob("*.partial*")), "half-written"
     assert not list(folder.rglob(".*.lock")), "a lock is left"
     return folder, *found

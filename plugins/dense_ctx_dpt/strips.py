@@ -52,7 +52,7 @@ def suit(x: Tensor) -> bool:
 
 def enlarged(x: Tensor, size: Size, align_corners: bool = False) -> Tensor:
     """[B, C, h, w] enlarged to `size`, bilinear."""
-    return decoded(lambda *rows: enlarged_rows(x, *rows, size, align_corners), len(x), x.shape[1], size)
+    return decoded(lambda start, stop: enlarged_rows(x, start, stop, size, align_corners), len(x), x.shape[1], size)
 
 
 def enlarged_rows(x: Tensor, start: int, stop: int, size: Size, align_corners: bool = False) -> Tensor:

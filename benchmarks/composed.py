@@ -95,7 +95,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    args.classes, args.frames = (8, 1) if args.quick else (256, 4)  # of the pseudo-labels
+    for name, value in (dip.TINY if args.quick else dip.NUMBERS).items():  # of the pseudo-labels
+        setattr(args, name, value)
+    args.backbone, args.images = "efficientnet-lite0", args.out / "images"
     rows = {"as it is": [measured(BASE, "base", args)]}
     for seed in args.seeds:
         for kind in ("dip", "lila", "lila on dip"):

@@ -24,29 +24,36 @@ LAYERS = {"layers": [-2, -1]}  # strides 16 and 32: a grid of 14 x 14 for 224 x 
 PRETRAINED, UNTRAINED = Part("efficientnet-lite0"), Part("efficientnet-lite0", {"weights": None})
 # each head at the rate, of 1e-3, 2e-3 and 4e-3, that is best on the part of CamVid's training images that is held out
 MAXA = Part("maxa", {**LAYERS, "lr": 4e-3})
-HEADS = (MAXA, Part("cnn", {**LAYERS, "width": 128, "lr": 2e-3}), Part("linear", {**LAYERS, "lr": 4e-3}))
+LINEAR = Part("linear", {**LAYERS, "lr": 4e-3})
+HEADS = (MAXA, Part("cnn", {**LAYERS, "width": 128, "lr": 2e-3}), LINEAR)
+NUMBERS = {"size": 112, "steps": 1000, "room_steps": 200, "batch": 4}
+TINY = {"size": 64, "steps": 2, "room_steps": 1, "batch": 2}
 SWITCHES = ({"width": 16}, {"sigma": "none"}, {"sigma": "shared"}, {"depth": 1})
 ABLATIONS = (MAXA, *(Part("maxa", {**MAXA.args, **switch}) for switch in SWITCHES))
 
 
-def benches(args, seeds):
-    """Name and benchmark, in the order in which they are run."""
+def tasks(args):
+    """CamVid's classes; depth and normals of the kitchen."""
     camvid = {"name": "camvid", "root": str(args.data / "camvid")}
     kitchen = {"name": "rgbd-folder", "root": str(args.data / "rgbd" / "kitchen")}
     depth = BenchTask("maxa-depth", kitchen, steps=args.room_steps)
     normals = BenchTask("maxa-normals", {**kitchen, "target": "normals"}, steps=args.room_steps)
-    tasks = (BenchTask("maxa-semantic", camvid), depth, normals)
-    same = {
-        "seeds": seeds,
-        "size": (args.size, args.size),
-        "steps": args.steps,
-        "batch_size": args.batch,
-        "schedule": "cosine",
-    }
+    return BenchTask("maxa-semantic", camvid), depth, normals
+
+
+def same(args, seeds):
+    """What all benchmarks here have in common."""
+    size = (args.size, args.size)
+    return {"seeds": seeds, "size": size, "steps": args.steps, "batch_size": args.batch, "schedule": "cosine"}
+
+
+def benches(args, seeds):
+    """Name and benchmark, in the order in which they are run."""
+    every, common = tasks(args), same(args, seeds)
     return [
-        ("heads", Bench(args.out / "heads", (PRETRAINED,), HEADS, tasks, **same)),
-        ("ablations", Bench(args.out / "ablations", (PRETRAINED,), ABLATIONS, (depth,), **same)),
-        ("heads", Bench(args.out / "heads", (UNTRAINED,), HEADS, tasks, **same)),
+        ("heads", Bench(args.out / "heads", (PRETRAINED,), HEADS, every, **common)),
+        ("ablations", Bench(args.out / "ablations", (PRETRAINED,), ABLATIONS, every[1:2], **common)),
+        ("heads", Bench(args.out / "heads", (UNTRAINED,), HEADS, every, **common)),
     ]
 
 
@@ -80,10 +87,9 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--show", action="store_true", help="only print the tables of what is done")
-    numbers = (("size", 112), ("steps", 1000), ("room-steps", 200), ("batch", 4))
-    for name, value in numbers:
-        parser.add_argument(f"--{name}", type=type(value), default=value, help="(%(default)s)")
-    args = parse(parser, size=64, steps=2, room_steps=1, batch=2, seeds=[0])
+    for name, value in NUMBERS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="(%(default)s)")
+    args = parse(parser, **TINY, seeds=[0])
     for count in () if args.show else range(1, len(args.seeds) + 1):
         for _, bench in benches(args, tuple(args.seeds[:count])):
             run_bench(bench, report)

@@ -39,7 +39,7 @@ BACKBONES = {
     "clip-b16": {**TIMM, "resize": True, "options": {"embed_dim": 24}},
     "hiera-tiny": {**TIMM, "norm": Same("Hiera's maps have no norm of their own: test_timm_families"),
                    "resize": True, "options": {"embed_dim": 32}},
-    "efficientnet-lite0": {"weights": READ, "layers": (0, 1), "adapters": ADAPTERS},
+    "efficientnet-lite0": {"model": OF_WHICH, "weights": READ, "layers": (0, 1), "adapters": ADAPTERS},
     "hf:": {"repo": OF_WHICH, "weights": READ, "layers": (0, 1), "norm": False, "config": dinov2(24),
             "revision": Same("of a repository on the Hub: test_hub_stand_ins"), "prefix": PREFIX,
             "adapters": ADAPTERS},

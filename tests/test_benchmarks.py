@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8"))
 ARGUMENTS = {  # beside --quick: MODEL a saved model, CLIPS and DATA made data, OUT an empty folder
     "adapt.py": ["CLIPS", "DATA/davis2016", "--out", "OUT"],
+    "bases.py": ["DATA", "--out", "OUT"],
     "bundle.py": ["MODEL", "OUT/bundle", "--command", "train", "--data", "made clips"],
     "composed.py": ["DATA", "--out", "OUT", "--seeds", "0"],
     "dip.py": ["DATA", "--out", "OUT", "batch_size=2"],

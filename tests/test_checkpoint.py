@@ -92,21 +92,21 @@ def test_files_are_readable_as_any_other(folder, tmp_path):
 
 def test_standalone_needs_no_home(original, tmp_path, monkeypatch):
     folder = original.save_pretrained(tmp_path / "m", standalone=True)
-    from dense_ctx_backbones import lite0
+    from dense_ctx_backbones import efficientnet_lite
 
-    def gone():
+    def gone(model):
         raise WeightsError("no weights today")
 
-    monkeypatch.setattr(lite0, "packaged_state", gone)
+    monkeypatch.setattr(efficientnet_lite, "packaged_state", gone)
     assert torch.equal(pixels(AutoDenseModel.from_pretrained(folder)), pixels(original))
 
 
 def test_other_backbone_weights_are_noticed(original, folder, monkeypatch):
-    from dense_ctx_backbones import lite0
+    from dense_ctx_backbones import efficientnet_lite
 
-    state = lite0.packaged_state()
+    state = efficientnet_lite.packaged_state("tf_efficientnet_lite0")
     state["conv_stem.weight"] = state["conv_stem.weight"] + 1e-3
-    monkeypatch.setattr(lite0, "packaged_state", lambda: state)
+    monkeypatch.setattr(efficientnet_lite, "packaged_state", lambda model: state)
     with pytest.raises(CheckpointError, match="trained on other weights of efficientnet-lite0"):
         AutoDenseModel.from_pretrained(folder)
 

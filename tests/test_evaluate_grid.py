@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from dense_ctx_backbones.lite0 import EfficientNetLite0
+from dense_ctx_backbones.efficientnet_lite import EfficientNetLite
 from dense_ctx_benchmarks.grid import places
 from dense_ctx_benchmarks.passes import BackbonePasses, backbone_digest
 from evaluation_data import camvid, davis2016, same_revision
@@ -29,13 +29,13 @@ def _revision(monkeypatch):
 @pytest.fixture
 def forwards(monkeypatch):
     """The images that the network has seen, one after the other."""
-    seen, plain = [], EfficientNetLite0.forward
+    seen, plain = [], EfficientNetLite.forward
 
     def forward(self, images):
         seen.append(images)
         return plain(self, images)
 
-    monkeypatch.setattr(EfficientNetLite0, "forward", forward)
+    monkeypatch.setattr(EfficientNetLite, "forward", forward)
     return seen
 
 
@@ -166,7 +166,7 @@ def test_maps_are_read_as_they_were_and_pictures_and_precisions_are_told_apart(t
         for one, other in zip(plain.maps, item.maps, strict=True):
             assert torch.equal(one, other)
             assert one.is_contiguous() == other.is_contiguous()  # in memory as before: sums keep their order
-    assert backbone.forward.__func__ is EfficientNetLite0.forward
+    assert backbone.forward.__func__ is EfficientNetLite.forward
     assert json.dumps(sorted(path.parent.name.rpartition("-")[2] for path in tmp_path.glob("*/*"))) == (
         '["bfloat16", "float32", "float32"]'
     )

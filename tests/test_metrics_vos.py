@@ -117,6 +117,7 @@ def write(root, name, frames):
         Image.fromarray(frame.astype(np.uint8)).save(path)
 
 
+@pytest.mark.slow
 def test_folders_in_one_and_two_processes(clips, tmp_path):
     for name in ("car-shadow", "judo"):  # the first 8 frames: reading PNGs is what takes the time
         write(tmp_path / "truth", name, clips[name][:8])

@@ -77,7 +77,7 @@ def test_options_of_a_probe_belong_to_what_has_one(place):
         Predictor.from_pretrained("model", probe={"embeddings": "text.st"})
 
 
-@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("saved", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_other_processes_get_the_file_too(saved, place):
     words = ["--model", "saved(probe={embeddings: text.st})"] if saved else [
         "--support", "photo.png:mask.png", "--method", METHOD, "--model", MODEL]  # fmt: skip

@@ -112,12 +112,12 @@ def test_standalone_needs_no_middle_link_and_no_pretrained_weights(tmp_path, mon
     folder = third.save_pretrained(tmp_path / "c", standalone=True)
     shutil.rmtree(first)
     shutil.rmtree(second)
-    from dense_ctx_backbones import lite0
+    from dense_ctx_backbones import efficientnet_lite
 
-    def gone():
+    def gone(model):
         raise WeightsError("no weights today")
 
-    monkeypatch.setattr(lite0, "packaged_state", gone)
+    monkeypatch.setattr(efficientnet_lite, "packaged_state", gone)
     again = AutoDenseModel.from_pretrained(folder)
     assert torch.equal(pixels(again), pixels(third))
     assert torch.equal(pixels(AutoDenseModel.from_pretrained(again.save_pretrained(tmp_path / "d"))), pixels(third))

@@ -69,7 +69,9 @@ def scores(model):
     return [float(iou(confusion_matrix(labels[n], truth[n], len(demo.CLASSES))).nanmean()) for n in later]
 
 
-@pytest.mark.parametrize("name", ["lila", "dip", "maxa-instances"])
+@pytest.mark.parametrize(
+    "name", ["lila", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dip", "maxa-instances"))]
+)
 def test_a_published_model_that_is_trained_starts_as_it_is(tmp_path, published, name):
     """One step at a rate of 1e-12: no start from data, no centring of features that were centred."""
     args, data = settings(name, tmp_path)

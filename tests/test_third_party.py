@@ -197,6 +197,7 @@ def test_bench_refuses_an_objective_that_cannot_score_before_any_cell(site, data
     assert not records(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_score_fails_its_own_cell(site, data, tmp_path):
     tasks = ["stranger-torn-score", "stranger-scored"]
     status, _, error = site.run(*spell("bench", tmp_path, data, "--no-cache", tasks=tasks))

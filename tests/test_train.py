@@ -94,7 +94,7 @@ def test_a_continued_run_is_the_same_run(tmp_path, seeded):
     assert len(set(drawn)) == 8
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_killed_in_mid_epoch_it_goes_on_bitwise(tmp_path, workers):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     train(config(straight, steps=9))

@@ -1,5 +1,6 @@
 """TrainStep under DistributedDataParallel: two processes with different data keep the same weights."""
 
+import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -42,6 +43,7 @@ def worker(rank, folder):
     end_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_keep_the_same_weights(tmp_path):
     multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))

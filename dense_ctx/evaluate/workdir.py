@@ -27,8 +27,7 @@ class RunFolder:
     """Shared by the processes of one evaluation, which coordinate through its files.
 
     Args:
-        path: the folder.
-        identity: what determines the result.
+        path: the folder. identity: what determines the result.
         rank, world: index of this process, and number of processes.
         barrier: returns when every process has called it.
 

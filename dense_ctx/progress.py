@@ -49,10 +49,7 @@ def steps(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
 
 
 def ahead(read: Callable[[Any], Any], items: Iterable[Any], depth: int = 2, threads: int = 1) -> Iterator[Any]:
-    """`read` of each item, in order, by a thread that is up to `depth` ahead: it decodes while the device computes.
-
-    One thread, unless what it reads from bears several; an error comes where its result would.
-    """
+    """`read` of each item, or its error, in order, up to `depth` ahead: by one thread, unless `read` bears several."""
     waiting, pool = deque[Future[Any]](), ThreadPoolExecutor(threads)
     try:
         for item in items:

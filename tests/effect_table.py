@@ -21,7 +21,7 @@ PROBES = {
     "knn": {"task": "regression", **NEIGHBOURS},
     "ensemble": {
         "task": "regression", **{key: value for key, value in NEIGHBOURS.items() if key != "k"},
-        "temperature": beside(0.5, area=0.0), "channels": 2,
+        "temperature": beside(0.5, area=0.0), "channels": 2, "keys": 20,
         "radius": Same("of a filter that wants the image: test_ensemble.test_each_argument_counts"),
         "epsilon": Same("of a filter that wants the image: test_ensemble.test_each_argument_counts"),
         "weight": 0.9, "area": 1.0, "uniform": beside(0.9, LABELS, area=0.0),

@@ -86,6 +86,7 @@ def _owner(lock: Path) -> dict[str, Any]:
     nobody = {"pid": "unknown", "host": "an unknown machine", "since": time.time()}
     try:
         record = read_json(lock)
-        return record if isinstance(record["since"], float) and isinstance(record["pid"], int) else nobody
+        whole = isinstance(record["host"], str) and isinstance(record["pid"], int) and 0 < record["since"] < 1e11
+        return record if whole else nobody
     except (FileError, KeyError, TypeError):
         return nobody

@@ -60,7 +60,8 @@ def meaning(channels: Tensor, output: Output, size: Size) -> Tensor:
         channels = channels[:, : len(output.classes)]
     if tuple(channels.shape[-2:]) != size:
         shrink = channels.shape[-2] > size[0] or channels.shape[-1] > size[1]
-        channels = functional.interpolate(channels, size, mode="bilinear", align_corners=False, antialias=shrink)
+        wide = channels.float() if shrink else channels  # the antialiased filter has no bfloat16 kernel on the CPU
+        channels = functional.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=shrink)
     if output.task == "segmentation":
         return channels.softmax(1)
     if output.task == "normals":

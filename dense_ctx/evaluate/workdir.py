@@ -28,8 +28,7 @@ class RunFolder:
 
     Args:
         path: the folder. identity: what determines the result.
-        rank, world: index of this process, and number of processes.
-        barrier: returns when every process has called it.
+        rank, world: index of this process, and number of processes. barrier: returns when every one has called it.
 
     Raises:
         ConfigError: the folder holds the evaluation of something else.

@@ -93,11 +93,10 @@ class TrainConfig:
 
     model: parts by name, or a published model to start from, as on the command line; None: the caller's.
     objective: a registered name and its arguments; None: the caller's. data: of `objective.dataset`.
-    out: folder of the run.
+    out: folder of the run. clip_norm: of the gradient; None: not clipped, measured all the same.
     steps: of the optimizer. epochs: in their place, passes over a data set with a length, rounded up to whole steps.
     batch_size: samples a step sees, over all processes and accumulated parts, so that
         neither number changes what is trained. accumulate: parts a step is cut into, to save memory.
-    clip_norm: of the gradient; None: not clipped, measured all the same.
     device: on which everything is computed; "auto": the best there is, of several processes each its own.
     mixed_precision: of the networks. "no": float32; "tf32": float32 with a GPU's TF32 products; "bf16", "fp16":
         autocast; "auto": bf16 where the device computes in it, else float32.

@@ -21,7 +21,7 @@ from ..partial_files import machine
 from .config import TrainConfig
 
 # of Accelerate's variables, those that change nothing
-_FREE = ("USE_CPU", "DEBUG_MODE", "CPU_AFFINITY", "LOG_LEVEL", "ENABLE_RICH", "DYNAMO_MODE")
+_FREE = ("DEBUG_MODE", "CPU_AFFINITY", "LOG_LEVEL", "ENABLE_RICH", "DYNAMO_MODE")
 _POLL, _GRACE = 0.2, 4.0  # seconds
 _runs = itertools.count()
 
@@ -44,7 +44,7 @@ def prepare_accelerator(config: TrainConfig) -> tuple[Any, TrainConfig]:
         cuda = device.startswith("cuda")
         fast = torch.cuda.is_bf16_supported(False) if cuda else torch.cpu._is_avx512_bf16_supported()
         precision = "bf16" if fast and (cuda or device == "cpu") else "no"
-    _check_variables(precision, config.accumulate)
+    _check_variables(device, precision, config.accumulate)
     join_group(device)
     check_alike(device, precision)
     # what an earlier run of this process, or anyone in it, has left
@@ -89,13 +89,14 @@ def check_alike(device: str, precision: str) -> None:
         warnings.warn(f"The processes have different cards; each step waits for the slowest ({listed})", stacklevel=3)
 
 
-def _check_variables(precision: str, accumulate: int) -> None:
+def _check_variables(device: str, precision: str, accumulate: int) -> None:
     """Refuse what `accelerate config`, or a shell, asks for beside the configuration."""
     agreed = {"MIXED_PRECISION": precision, "GRADIENT_ACCUMULATION_STEPS": str(accumulate)}
     for name, value in os.environ.items():
         key = name.removeprefix("ACCELERATE_")
         plain = value.lower() in ("", "no", "none", "false", agreed.get(key, "0"))
-        if key == name or key in _FREE or plain or (key == "GRADIENT_ACCUMULATION_STEPS" and value == "1"):
+        free = (*_FREE, "USE_CPU") if device == "cpu" else _FREE
+        if key == name or key in free or plain or (key == "GRADIENT_ACCUMULATION_STEPS" and value == "1"):
             continue
         sharded = key in ("USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM")
         raise ConfigError(

@@ -44,23 +44,23 @@ def pick_device(name: str = "auto") -> str:
     """
     import torch
 
-    local, (_, world) = int(os.environ.get("LOCAL_RANK", "0")), processes()
+    local, (_, world) = int(os.environ.get("LOCAL_RANK") or 0), processes()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = getattr(torch.backends, "mps", None)
     if name == "auto":
         name = "cuda" if count else "mps" if mps and mps.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind != "cuda":
+    if kind not in ("cuda", "meta"):
         with contextlib.suppress(RuntimeError, AssertionError):
             torch.empty(0, device=name)
-            return name
-    elif count:
+            return "cpu" if kind == "cpu" else name
+    elif kind == "cuda" and count:
         if index and world > 1:
             raise InputError(f"device {name} is one for {world} processes: write cuda, and each takes its own")
         index = index or str(local % count if world > 1 else torch.cuda.current_device())
         if index.isdecimal() and int(index) < count:
             torch.cuda.set_device(int(index))
-            return f"cuda:{index}"
+            return f"cuda:{int(index)}"
     devices = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
     raise InputError(f"There is no device {name!r} here: {devices}, or auto, the best of them")
 

@@ -104,6 +104,12 @@ def preserve_generators() -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+def random_states(device: torch.device) -> tuple[Any, ...]:
+    """Of all global generators, a device's too: equal where nothing was drawn."""
+    own = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state().tolist()
+    return random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist(), own
+
+
 def _places() -> dict[str, Any]:
     """Where PyTorch decides what becomes of float32 products: on CUDA, and with oneDNN on the CPU."""
     backends: Any = torch.backends

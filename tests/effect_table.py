@@ -21,7 +21,7 @@ PROBES = {
     "knn": {"task": "regression", **NEIGHBOURS},
     "ensemble": {
         "task": "regression", **{key: value for key, value in NEIGHBOURS.items() if key != "k"},
-        "temperature": beside(0.5, area=0.0), "channels": 2,
+        "temperature": beside(0.5, area=0.0), "channels": 2, "keys": 20,
         "radius": Same("of a filter that wants the image: test_ensemble.test_each_argument_counts"),
         "epsilon": Same("of a filter that wants the image: test_ensemble.test_each_argument_counts"),
         "weight": 0.9, "area": 1.0, "uniform": beside(0.9, LABELS, area=0.0),
@@ -88,10 +88,12 @@ LILA = {
     **{f"loss.{field}": value for field, value in {
         "fit": "huber", "beta": beside(0.3, loss={"fit": "huber"}), "weight": 0.2, "edges": "l1norm",
     }.items()},
-    "sigma": 0.5, "gamma": 0.1, "balance": "channels", "start": 2, "centre": 0,
+    "sigma": 0.5, "gamma": 0.1, "balance": "channels", "start": 2, "centre": 0, "refine": 0.5,
+    "anchor": Same("zero in a first step: test_the_anchor_is_zero_at_the_start_and_holds_it_after"),
     **{f"sampling.{field}": value for field, value in {
         "gap": (2, 3), "items": "clips", "crop": (1, 1), "size": 32, "map_size": 12, "frame_side": 30, "cue_side": 32,
-        "same_frame": True, "memory": Same("how much is kept, not what: test_memory_of_frames_is_bounded"),
+        "same_frame": True, "synthetic": 1.0, "flow_check": True,
+        "memory": Same("how much is kept, not what: test_memory_of_frames_is_bounded"),
     }.items()},
     "cue_cache": Same("maps read in place of computed: test_cues_from_a_cache_are_those_computed"),
 }  # fmt: skip

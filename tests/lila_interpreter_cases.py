@@ -83,14 +83,40 @@ def test_a_step_by_kernels_is_the_eager_step(monkeypatch):
 
 def test_a_kernel_that_computes_something_else_is_noticed(monkeypatch):
     real = fused.matching
-    assert fused.matching_error(torch.device("cpu"), "float32") < 1e-5
-    assert fused.stencil_error(torch.device("cpu"), "float32") < 1e-5
+    block = torch.device("cpu"), "float32", 32, torch.float32
+    assert fused.matching_error(*block) < 1e-5
+    assert fused.stencil_error(*block) < 1e-5
+    assert fused.matching_error(*block[:3], torch.bfloat16) < 5e-3
     for index in range(6):
 
         def wrong(*args, index=index):
             return [1.1 * each if place == index else each for place, each in enumerate(real(*args))]
 
         monkeypatch.setattr(fused, "matching", wrong)
-        assert fused.matching_error(torch.device("cpu"), "float32") > 0.05
+        assert fused.matching_error(*block) > 0.05
     monkeypatch.setattr(fused, "matching", lambda *args: [each + torch.nan for each in real(*args)])
-    assert not fused.matching_error(torch.device("cpu"), "float32") < fused.LIMIT
+    assert not fused.matching_error(*block) < fused.LIMIT
+
+
+def test_a_kernel_that_fails_at_the_width_of_the_features_is_left_out(monkeypatch):
+    """Of a GPU with too little shared memory: kernels of fewer features would fit."""
+    from dense_ctx_lila import triton_loss
+
+    real = triton_loss.by_weight
+
+    class TooWide:
+        def __getitem__(self, grid):
+            def launch(*args, **options):
+                if options["DIM"] > 32:
+                    raise RuntimeError("out of resource: shared memory")
+                return real[grid](*args, **options)
+
+            return launch
+
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
+    monkeypatch.setattr(triton_loss, "by_weight", TooWide())
+    fused._agrees.cache_clear()
+    assert fused.usable(fused.matching_error, noise(1, 2, 2, 20))
+    with pytest.warns(UserWarning, match="out of resource: shared memory"):
+        assert not fused.usable(fused.matching_error, noise(1, 2, 2, 40))
+    fused._agrees.cache_clear()

@@ -49,6 +49,8 @@ objective.args.gamma | 1.0 | LILA 4, implementation details
 objective.args.balance | channels | LILA eq. 3
 objective.args.start | 0 | LILA 3
 objective.args.centre | 0 | LILA 3
+objective.args.refine | 0.0 | LILA 3, cues as they are
+objective.args.anchor | 0.0 | LILA eq. 6
 objective.args.sampling.gap | [1, 5] | LILA 3, figure 7; its size is open
 objective.args.sampling.items | {l14-kinetics: clips, default: frames} | open
 objective.args.sampling.crop | [0.5, 0.75] | FlowFeat
@@ -57,6 +59,8 @@ objective.args.sampling.map_size | 224 | LILA 3
 objective.args.sampling.frame_side | 448 | FlowFeat, Resize 448
 objective.args.sampling.cue_side | 448 | LILA 3, cues of whole frames
 objective.args.sampling.same_frame | false | LILA 3
+objective.args.sampling.synthetic | 0.0 | LILA 4, real videos
+objective.args.sampling.flow_check | false | LILA eq. 3
 data.layout | {l14-kinetics: kinetics700, default: youtube-vos} | LILA 4, training datasets
 data.split | {l14-kinetics: [train, val, test], default: [train, valid]} | LILA 4, training datasets: 3,978
 data.frames | {l14-kinetics: ABSENT, default: all} | FlowFeat, train_all_frames

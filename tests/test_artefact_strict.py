@@ -257,6 +257,23 @@ def test_the_lock_of_a_machine_that_died_says_what_to_do_and_loses_nothing(model
     assert load_context(place, model).classes_ == [0, 1, 2]  # the old one, where the message was followed
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"pid": 1, "since": 1e9},
+        *({"pid": 1, "since": since, "host": "elsewhere"} for since in (1e300, math.nan, -1e18, "now")),
+        {"pid": "one", "since": 1e9, "host": "elsewhere"},
+        [],
+    ],
+)
+def test_a_lock_with_a_record_that_says_nothing_is_refused_as_any(tmp_path, record):
+    lock = tmp_path / ".c.lock"
+    lock.write_text(json.dumps(record))
+    with pytest.raises(FileError, match="process unknown on an unknown machine"), locked(tmp_path / "c", "c", 0.0):
+        pass
+    assert lock.exists()
+
+
 def test_a_lock_keeps_threads_apart_and_is_waited_for(tmp_path):
     inside, most = [], []
 

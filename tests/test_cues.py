@@ -36,7 +36,11 @@ CASES = {
     "depth:depth-anything-v2-small": {"weights": None, "side": 42, "config": TINY_DEPTH},
     "depth:depth-anything-v2-base": {"weights": None, "side": 56, "config": TINY_DEPTH},
     "depth:depth-anything-v2-large": {"weights": None, "side": 42, "config": TINY_DEPTH},
+    "edges": {},
+    "texture": {},
+    "shading": {},
 }
+ELSEWHERE = {"layers"}  # known of synthetic pairs alone: test_lila_options
 SEA_RAFT = {f"flow:sea-raft-{size}" for size in "sml"}
 
 
@@ -56,7 +60,7 @@ def moved(x, y, height=141, width=190, margin=20):
 
 def test_every_registered_cue_is_tested_here():
     ours = {e.name for e in registry().entries("cue") if e.owner.distribution == "dense-ctx"}
-    assert ours == set(CASES) | SEA_RAFT
+    assert ours == set(CASES) | SEA_RAFT | ELSEWHERE
 
 
 def lively(cue, seed=0):
@@ -358,3 +362,18 @@ def test_a_target_that_is_no_cue_is_refused():
     own.commit({("cue", "wrong"): Entry("cue", "wrong", "torch.nn:Identity", Owner("p", "d", "1"))})
     with pytest.raises(PluginError, match="not a subclass"):
         own.create("cue", "wrong")
+
+
+def test_photometric_cues_say_what_their_names_do():
+    ramp = (torch.arange(64.0) / 64).expand(1, 3, 48, 64)
+    step = (torch.arange(64) >= 32).float().expand(1, 3, 48, 64)
+    stripes = step.clone()
+    stripes[..., 40:] = (torch.arange(24) // 2 % 2).float()
+    edges, texture, shading = (create_cue(name)(step, stripes) for name in ("edges", "texture", "shading"))
+    assert edges[0][0].argmax(-1).unique().tolist() in ([31], [32], [31, 32])
+    slope = create_cue("edges")(ramp, ramp)[0][0, :, 24, 32]
+    assert torch.allclose(slope, torch.tensor([1.0, 2.0, 4.0]) / 64, rtol=0.01)  # times the scale
+    across, down = texture[1][0, 0], texture[1][0, 1]
+    assert across[24, 52] > 10 * max(across[24, 10], down[24, 52])
+    assert 0.1 < float(shading[0][0, 0, 24, 29]) < 0.5 < float(shading[0][0, 0, 24, 34]) < 0.9
+    assert float(shading[0].diff(dim=-1).abs().max()) < 0.2

@@ -1,5 +1,6 @@
 """The policy of devices and processes: what a launcher says, which device a process takes, what is refused."""
 
+import types
 import warnings
 
 import pytest
@@ -66,14 +67,15 @@ def test_each_process_takes_its_own_device(launched, monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     launched()
-    assert [pick_device(name) for name in ("auto", "cuda", "cuda:3", "cpu")] == ["cuda:2", "cuda:2", "cuda:3", "cpu"]
-    assert chosen == [2, 2, 3]
+    names = {"auto": "cuda:2", "cuda": "cuda:2", "cuda:3": "cuda:3", "cuda:01": "cuda:1", "cpu": "cpu", "cpu:0": "cpu"}
+    assert {name: pick_device(name) for name in names} == names
+    assert chosen == [2, 2, 3, 1]
     launched(RANK="5", WORLD_SIZE="8", LOCAL_RANK="1")
     assert [pick_device(name) for name in ("auto", "cuda")] == ["cuda:1", "cuda:1"]
     with pytest.raises(InputError, match="cuda:3 is one for 8 processes: write cuda"):
         pick_device("cuda:3")
     launched()
-    for name in ("cuda:4", "cuda:x", "phone"):
+    for name in ("cuda:4", "cuda:x", "phone", "meta"):
         with pytest.raises(InputError, match=f"no device '{name}' here: cpu, cuda:0, cuda:1, cuda:2, cuda:3, or auto"):
             pick_device(name)
 
@@ -97,9 +99,10 @@ A100, H100 = "NVIDIA A100", "NVIDIA H100"
 def test_processes_with_other_cards(launched, monkeypatch, device, others, message):
     launched(RANK="0", WORLD_SIZE="2")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid="GPU-0"))
 
     def gather(cards, own):
-        cards[:] = [own, others]
+        cards[:] = [own, (others, "another machine's")]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     if message is None or "slowest" in message:
@@ -115,6 +118,19 @@ def test_processes_with_other_cards(launched, monkeypatch, device, others, messa
             check_alike(device, "bf16")
     launched()
     check_alike(device, "bf16")  # one process asks nobody
+
+
+def test_processes_that_share_a_gpu_are_refused(launched, monkeypatch):
+    launched(RANK="0", WORLD_SIZE="3")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: H100)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(uuid="GPU-0"))
+
+    def gather(cards, own):
+        cards[:] = [own, (own[0], "GPU-1"), own]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    with pytest.raises(ConfigError, match="Processes 0, 2 share a GPU: start as many on a machine as it has"):
+        check_alike("cuda:0", "bf16")
 
 
 def test_a_device_out_of_memory_says_the_budget_that_it_has(monkeypatch):

@@ -200,3 +200,24 @@ def test_segments_of_a_device_are_the_cpus_at_few_launches(tmp_path):
         for one, two in zip(found, expected, strict=True):
             assert float((one.cpu() == two).float().mean()) > 0.99
     assert counts("ncut, image", tmp_path)["launches"] <= 600 * BATCH
+
+
+def test_batch_norm_sees_each_batch_once(tmp_path, monkeypatch):
+    """Nothing is assumed of a step that could not be done again without it counting twice."""
+    install(tmp_path / "site", monkeypatch)
+    from sandbox_train.parts import Shift
+
+    class Doubtful(Shift):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(3)
+
+        def forward(self, model, batch):
+            losses = super().forward(model, batch)
+            held = holds(torch.zeros((), dtype=torch.bool, device=model.device))
+            return Losses(losses.total + self.norm(batch["image"]).mean() * (0 if held else 1), losses.logs)
+
+    with pretend():
+        objective = Doubtful()
+        train(config(tmp_path / "run", steps=3, device="cuda:1"), objective=objective)
+        assert int(objective.norm.num_batches_tracked) == 3

@@ -87,6 +87,23 @@ def test_channels_that_a_rare_class_needs_are_among_the_principal_ones():
     assert torch.equal(principal_axes(keys, counts, 4), torch.eye(4))
 
 
+def test_a_sample_of_the_bank_stands_for_all_of_it():
+    generator = torch.Generator().manual_seed(0)
+    looks, weak = torch.randn(3, 6, generator=generator), torch.randn(1, 6, 12, 16, generator=generator) * 1e-4
+    labels = torch.zeros(1, 12, 16, dtype=torch.int64)
+    labels[:, 9:], labels[0, 11, 12:] = 1, 2  # 144, 44 and 4 cells
+    pixels = looks[labels[0]].permute(2, 0, 1)[None] + weak
+    query, _ = scene(1)
+    for weight in (0.0, 1.0, 0.4):
+        args = {"temperature": 0.2, "area": 0.0, "weight": weight, "gamma": 2.0}
+        whole, part = (
+            EnsembleProbe(**args, keys=keys).partial_fit(DenseFeatures(pixels, weak), labels) for keys in (192, 20)
+        )
+        assert [len(probe.readings[1]) for probe in (whole, part)] == [192, 20]
+        assert part.readings[2].sum(0).tolist() == pytest.approx([144, 44, 4])
+        torch.testing.assert_close(part.predict(query), whole.predict(query), rtol=0, atol=2e-3)
+
+
 def test_few_channels_are_the_cosines_on_the_principal_axes():
     (features, labels), (query, _) = scene(0), scene(1)
     probe = EnsembleProbe(weight=0.0, area=0.0, uniform=0.0, channels=3).partial_fit(features, labels)
@@ -209,7 +226,8 @@ def test_cells_under_strokes_are_single_pixels():
 @pytest.mark.parametrize(
     "change",
     [{"temperature": 0.5}, {"stride": 2}, {"memory": 40}, {"weight": 0.9}, {"area": 3.0}, {"uniform": 0.5},
-     {"landmarks": 9}, {"gamma": 4.0}, {"penalty": 1.0}, {"channels": 3}, {"radius": 1}, {"epsilon": 0.1}],
+     {"landmarks": 9}, {"gamma": 4.0}, {"penalty": 1.0}, {"channels": 3}, {"keys": 40}, {"radius": 1},
+     {"epsilon": 0.1}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_each_argument_counts(change):
@@ -219,8 +237,8 @@ def test_each_argument_counts(change):
     plain = EnsembleProbe(**base).partial_fit(features, labels).predict(query)
     other = EnsembleProbe(**base, **change).partial_fit(features, labels).predict(query)
     assert not torch.allclose(plain, other, atol=1e-4)
-    if change == {"memory": 40}:
-        seeded = EnsembleProbe(**base, memory=40, seed=1).partial_fit(features, labels).predict(query)
+    if change in ({"memory": 40}, {"keys": 40}):
+        seeded = EnsembleProbe(**base, **change, seed=1).partial_fit(features, labels).predict(query)
         assert not torch.allclose(other, seeded, atol=1e-4)
 
 
@@ -255,6 +273,7 @@ def test_images_of_a_batch_are_predicted_apart():
         {"landmarks": 0},
         {"weight": float("nan")},
         {"channels": 0},
+        {"keys": 0},
         {"radius": -1},
         {"epsilon": 0.0},
     ],

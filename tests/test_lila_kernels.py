@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
 from dense_ctx_lila import fused, matching_op, spreading
+from dense_ctx_lila.matching import Matching
 from dense_ctx_lila.matching_op import linear_matching
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.pamr import affinity, refine
@@ -37,13 +39,23 @@ def test_kernels_are_the_eager_form_in_the_interpreter(which):
 
 
 def test_kernels_are_for_plain_float32_on_cuda(monkeypatch):
-    def error(device, products):
+    def error(device, products, width, dtype):
+        asked.append((products, width, dtype))
         return 0.0
+
+    asked = []
 
     fused._agrees.cache_clear()
     assert not fused.usable(error, noise(2))
     monkeypatch.setattr(fused, "DEVICES", ("cpu",))
     assert fused.usable(error, noise(2))
+    for shape, dtype in (((3, 192), torch.float32), ((3, 250), torch.float32), ((3, 770), torch.float32),
+                         ((3, 20), torch.bfloat16)):  # fmt: skip
+        assert fused.usable(error, noise(*shape).to(dtype), products="tf32")
+    # each kernel that is used is checked, once
+    assert asked == [
+        ("float32", 16, torch.float32), ("tf32", 256, torch.float32), ("tf32", 32, torch.bfloat16),
+    ]  # fmt: skip
     assert not fused.usable(error, noise(2).double())
     assert not fused.usable(error, noise(2), torch.nn.Parameter(noise(2)))
     monkeypatch.setenv(fused.SWITCH, "0")
@@ -58,7 +70,7 @@ def test_kernels_are_for_plain_float32_on_cuda(monkeypatch):
     ("error", "words"), [(0.5, "differ from PyTorch's result by 5e-01"), (float("nan"), "by nan"), (None, "no driver")]
 )
 def test_kernels_that_fail_or_differ_are_left_out_with_a_warning(monkeypatch, error, words):
-    def check(device, products):
+    def check(device, products, width, dtype):
         if error is None:
             raise RuntimeError("no driver")
         return error
@@ -69,8 +81,20 @@ def test_kernels_that_fail_or_differ_are_left_out_with_a_warning(monkeypatch, er
     assert not fused.usable(check, noise(2))  # once a device
 
 
+@pytest.mark.parametrize(("room", "features"), [(227, 256), (163, 256), (99, 128), (64, 128)])
+def test_a_program_has_the_features_that_shared_memory_holds(monkeypatch, room, features):
+    card = types.SimpleNamespace(shared_memory_per_block_optin=room * 1024)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    fused._widest.cache_clear()
+    assert fused._widest(torch.device("cuda", 0)) == features
+    fused._widest.cache_clear()
+
+
+SHARED = {80: (256, 163), 86: (128, 99), 90: (256, 227)}  # features of a program, and KB that a block of a GPU has
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", SHARED)
 def test_kernels_compile_for_nvidias_gpus(capability, tmp_path):
     """Triton's compiler and ptxas need no GPU; the interpreter does not see what they refuse."""
     pytest.importorskip("triton")
@@ -80,7 +104,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from dense_ctx_lila import fused, triton_loss, triton_stencil
 whole = ("height", "width", "dim", "depth", "channels", "mixed", "tiles")
-loss = dict(fused.TILE, DIM=256)
+loss = dict(fused.TILE, DIM={SHARED[capability][0]})
 cases = [(triton_loss.by_pixel, dict(loss, GRADIENT=True, PRECISION=p)) for p in ("ieee", "tf32", "bf16x3")]
 cases += [(triton_loss.by_weight, dict(loss, PRECISION=p)) for p in ("ieee", "tf32", "bf16x3")]
 cases += [(triton_stencil.iterate, dict(DILATIONS=(1, 3, 5), COUNT=3, PIXELS=64, BLOCK=64))]
@@ -91,7 +115,7 @@ for kernel, constants in cases:
                  else features if name in ("pixels", "d_pixels") else "*fp32" for name in kernel.arg_names}}
         done = triton.compile(ASTSource(kernel, kinds, constants), target=GPUTarget("cuda", {capability}, 32),
                               options={{"num_warps": 8}})
-        assert done.metadata.shared <= (163 if {capability} == 80 else 227) * 1024, done.metadata.shared
+        assert done.metadata.shared <= {SHARED[capability][1]} * 1024, done.metadata.shared
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -180,3 +204,32 @@ def test_the_setting_changes_the_loss_by_its_error():
         losses.append(float(objective(model, batch).total.detach()))
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("products", ["float32", "tf32", "bf16x3"])
+def test_a_product_has_the_gradient_of_its_factors(products):
+    left, right = noise(5, 30).requires_grad_(), noise(30, 4, seed=1).requires_grad_()
+    weights = noise(5, 4, seed=2)
+    ours = torch.autograd.grad((multiply(left, right, products) * weights).sum(), (left, right))
+    expected = torch.autograd.grad((left @ right * weights).sum(), (left, right))
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("products", ["float32", "tf32", "bf16x3"])
+def test_a_product_of_nan_is_nan_whatever_its_bits(products):
+    for bits in (0x7FC00000, 0x7FFFFFFF, -1):  # CUDA's own is the second
+        bad = torch.tensor([[bits]], dtype=torch.int32).view(torch.float32)
+        assert multiply(bad, torch.ones(1, 1), products).isnan()
+        assert multiply(torch.ones(1, 1), bad, products).isnan()
+
+
+@pytest.mark.parametrize("loss", [{}, {"fit": "l2"}, {"edges": "l1norm"}])
+def test_every_form_of_the_loss_has_the_gradient_of_float32(loss):
+    pixels, weights, bias, *parts, shares = leaves(*SHAPES[0])
+    grads = {}
+    for products in ("float32", "tf32", "bf16x3"):
+        total = Matching(**loss).linear(pixels, weights, bias, Targets(*parts), shares, 0.3, 0.7, products)[0]
+        grads[products] = torch.autograd.grad(total, (pixels, weights, bias))
+    for products in ("tf32", "bf16x3"):
+        for one, two in zip(grads[products], grads["float32"], strict=True):
+            assert float((one - two).norm() / two.norm()) < 0.05  # signs of an L1 may differ

@@ -9,6 +9,7 @@ from dense_ctx_lila.cues.base import Cue
 from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.objective import LilaObjective
 from dense_ctx_lila.open_clips import open_clips
+from dense_ctx_lila.regression import Regression
 from dense_ctx_lila.ridge import ridge_apply, ridge_fit
 from dense_ctx_lila.sampling import FramePairs, Sampling
 from dense_ctx_lila.slow_copy import SlowCopy
@@ -16,7 +17,7 @@ from PIL import Image
 from torch.nn import functional
 
 from dense_ctx.data.video import write_video
-from dense_ctx.errors import ConfigError, FileError, InputError
+from dense_ctx.errors import ConfigError, FileError, InputError, NonFiniteError
 from dense_ctx.model import DenseModel
 from dense_ctx.testing import TinyBackbone, check_objective, tiny_model
 from dense_ctx.train import TrainConfig, TrainStep
@@ -122,6 +123,12 @@ FLOWFEAT = {"cues": ["flow:dis"], "context": "ema", "ema": {"every": 5, "ramp": 
         {"features": {"layers": [0, -1]}},
         {"features": {"layers": [0, -1], "project": 3}},
         sampled(map_size=16),
+        {
+            "anchor": 1.0,
+            "refine": 0.5,
+            "cues": ["features", "flow:dis", "layers"],
+            **sampled(synthetic=0.5, flow_check=True),
+        },
         {**sampled(map_size=16), "features": {"pamr": False}, "context": "ema"},
     ],
 )
@@ -534,3 +541,30 @@ def test_cues_from_a_cache_are_those_computed(clips, tmp_path):
 def test_a_shipped_configuration(name):
     config = TrainConfig.load(name, ["objective.args.cues=[features]"])
     LilaObjective(**config.objective.args)
+
+
+def test_the_slow_copy_has_the_statistics_of_batch_norm():
+    slow, fast = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    fast(torch.randn(50, 2) + 7)
+    SlowCopy().move(slow, fast, 1)
+    assert torch.equal(slow.running_mean, fast.running_mean)
+
+
+@pytest.mark.parametrize(
+    ("features", "relative", "message"),
+    [
+        (1e20 * torch.randn(1, 8, 8, 8), False, r"reach \de\+20 and vary"),
+        (1e25 * torch.randn(1, 8, 8, 8), True, "NaN or infinity in features"),  # their squares are infinite
+        (torch.ones(1, 8, 8, 8), True, r"reach 1e\+00 and vary over its pixels by 0e\+00"),
+        (torch.full((1, 8, 8, 8), torch.nan), True, "NaN or infinity in features"),
+    ],
+)
+def test_features_of_a_training_that_has_diverged_are_named_as_such(features, relative, message):
+    with pytest.raises(NonFiniteError, match=message):
+        Regression(stride=1, relative=relative).fit(features, torch.randn(1, 8, 8, 2))
+
+
+def test_a_stride_beyond_the_maps_is_refused():
+    with pytest.raises(ConfigError, match=r"regression.stride=65 leaves no pixel of maps of 32 x 32"):
+        LilaObjective(**ARGS, regression={"stride": 65})
+    LilaObjective(**ARGS, regression={"stride": 63})

@@ -155,9 +155,10 @@ def test_training_in_mixed_precision(name):
     torch.manual_seed(0)
     args = {"size": (48, 64)} if name == "maxa" else {}
     head = registry().create("decoder", name, dims=(12,), strides=(16,), dim=3, **args)
-    whole = head(scene(), None, (48, 64))
+    size = (48, 64) if name == "maxa" else (2, 3)  # smaller than the grid, which other filters make
+    whole = head(scene(), None, size)
     with torch.autocast("cpu", torch.bfloat16):
-        out = head(scene(), None, (48, 64))
+        out = head(scene(), None, size)
         out.float().square().mean().backward()
     assert float((out - whole).detach().abs().max()) < 0.05 * float(whole.detach().abs().max())
     assert all(bool(parameter.grad.isfinite().all()) for parameter in head.parameters())

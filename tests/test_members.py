@@ -43,6 +43,8 @@ ALLOWED = {
     "dense_ctx/evaluate/scorer.py:__init__": "a Metric's two attributes, refused by name where they are missing",
     "dense_ctx/evaluate/scorer.py:_args": "the fields of Scoring, a dataclass",
     "plugins/dense_ctx_metrics/segmentation.py:compute": "the fields of Segmentation, a dataclass",
+    "dense_ctx/train/processes.py:check_alike": "a property of a GPU, which PyTorch may not have",
+    "plugins/dense_ctx_lila/fused.py:_widest": "the same: not for AMD's",
     "dense_ctx/registry.py:_attribute": "a target is an attribute of its module",
     "plugins/dense_ctx_datasets/testing.py:_options": "options are the keywords of `open`, as DatasetReader says",
     "plugins/dense_ctx_metrics/testing.py:_attributes": "a contract check: what it looks for may be missing",

@@ -188,3 +188,8 @@ def test_pca_finds_the_directions_and_is_deterministic():
     again = pca(rows, 3)
     assert torch.equal(mean, again[0])
     assert torch.equal(axes, again[1])
+
+
+def test_a_penalty_that_is_lost_beside_the_features_is_said():
+    with pytest.raises(InputError, match=r"\[40, 4\] reach \de\+20; penalty=0.1 is lost beside"):
+        ridge_fit(torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) * 1e20, torch.ones(40, 1))

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from train_parts import install, settings
 
 from dense_ctx import AutoDenseModel, InContext, cli, registry
-from dense_ctx.errors import InputError
+from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.evaluate import evaluate
 from dense_ctx.interfaces import DenseFeatures, FitContext
 from dense_ctx.testing.tiny import tiny_model
@@ -372,3 +372,9 @@ def test_every_verb_takes_a_device(verb, tmp_path):
 
 def test_evaluating_and_then_training_in_one_start_of_two_processes_keeps_their_devices(tmp_path):
     assert not ends(tmp_path, 1, "both")
+
+
+def test_a_variable_that_asks_for_the_cpu_beside_a_device_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    with pretend(), pytest.raises(ConfigError, match=r"ACCELERATE_USE_CPU=1 would change the run.*device"):
+        train(TrainConfig.from_dict(settings(tmp_path / "run", device="cuda:1")))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tiny_datasets import davis
 from train_parts import config, install, lay_out, losses, rows, same, settings, weights
 
 from dense_ctx import AutoDenseModel, cli, partial_files
-from dense_ctx.errors import ConfigError, FileError
+from dense_ctx.errors import ConfigError, ContractError, FileError
 from dense_ctx.train import TrainConfig, state, train
 from dense_ctx.train.log import read_log
 
@@ -223,3 +224,19 @@ def test_the_verb_trains_a_third_partys_objective_by_name(tmp_path, capsys):
     assert AutoDenseModel.from_pretrained(tmp_path / "run" / "model").dim == 5
     assert cli.main(["train", str(file), "stepz=4"]) == 2
     assert "unknown key(s) stepz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("draw", "refused"), [("", False), ("python", True), ("numpy", True), ("torch", True)])
+def test_random_numbers_of_any_generator_count_as_drawn(tmp_path, draw, refused):
+    changes = {"objective": {"name": "sandbox", "args": {"draw": draw}}}
+    train(config(tmp_path / "run", steps=2, **changes))
+    again = config(tmp_path / "run", steps=3, accumulate=2, **changes)
+    with pytest.raises(ConfigError, match="draws random numbers for each part") if refused else nullcontext():
+        train(again)
+
+
+def test_parts_with_other_losses_are_refused(tmp_path):
+    changes = {"objective": {"name": "sandbox", "args": {"extra": True}}}
+    train(config(tmp_path / "one", steps=2, **changes))
+    with pytest.raises(ContractError, match=r"a batch logs \['clip-\d', 'drawn', 'mse'\], another one \['clip-"):
+        train(config(tmp_path / "two", steps=2, accumulate=2, **changes))

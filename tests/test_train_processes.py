@@ -13,7 +13,7 @@ from train_parts import install, lay_out, settings, weights
 
 from dense_ctx import AutoDenseModel, registry
 from dense_ctx.device import end_process_group
-from dense_ctx.errors import ConfigError, InputError, NonFiniteError, StoppedError
+from dense_ctx.errors import ConfigError, ContractError, InputError, NonFiniteError, StoppedError
 from dense_ctx.train import TrainConfig, state, train
 from dense_ctx.train.log import read_log
 
@@ -82,7 +82,7 @@ def worker(rank, port, folder, cases):
         said[name] = None
         try:
             (trained_on_uneven if "uneven" in name else recorded)(settled, folder / f"{name}-{rank}.pt")
-        except (InputError, NonFiniteError, StoppedError) as error:
+        except (ContractError, InputError, NonFiniteError, StoppedError) as error:
             said[name] = [type(error).__name__, str(error)]
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
     end_process_group()
@@ -96,6 +96,7 @@ def pair(tmp_path_factory):
     cases = {
         "joint": settings(folder / "joint", steps=3, data=DATA, accumulate=2, batch_size=8),
         "poisoned": settings(folder / "poisoned", steps=10, data=poisoned, save={"every": 1, "keep": 2}),
+        "names": settings(folder / "names", data=DATA, objective={"name": "sandbox", "args": {"extra": True}}),
         "idle": settings(folder / "idle", objective={"name": "sandbox", "args": {"idle": True}}),
         "stopped": settings(
             folder / "stopped", steps=6, data=DATA, objective={"name": "sandbox", "args": {"signal_at": 3, **RANDOM}}
@@ -155,6 +156,12 @@ def test_a_parameter_that_no_loss_reaches_is_named(pair):
     assert first == second
     assert first[0] == "InputError"
     assert "objective.unused, which no loss depends on" in first[1]
+
+
+def test_losses_of_other_names_are_not_averaged(pair):
+    first, second = said(pair, "names")
+    assert [first, second].count(None) == 0
+    assert any("ContractError" in each and "a batch logs ['clip-" in each[1] for each in (first, second))
 
 
 def test_a_signal_stops_both_and_one_process_goes_on(pair, tmp_path, monkeypatch):

@@ -153,6 +153,40 @@ def test_the_trainer_trains_a_head_that_dense_ctx_opens(tmp_path):
     torch.testing.assert_close(again.model.eval()(images).logits, logits, rtol=1e-3, atol=1e-3)
 
 
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
+    weights = []
+    for batch, accumulated in ((4, 1), (1, 4)):
+        torch.manual_seed(0)
+        model = AutoModelForSemanticSegmentation.from_config(DenseConfig(**PARTS, output=HEAD))
+        settings = TrainingArguments(
+            str(tmp_path / str(batch)), max_steps=1, per_device_train_batch_size=batch, learning_rate=0.1, optim="sgd",
+            gradient_accumulation_steps=accumulated, max_grad_norm=0, report_to=[], use_cpu=True, disable_tqdm=True,
+            remove_unused_columns=False,
+        )  # fmt: skip
+        Trainer(model, settings, train_dataset=Pictures()).train()
+        weights.append({name: value.detach() for name, value in model.named_parameters() if value.requires_grad})
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_renamed_labels_are_not_lost_in_saving(predictor, tmp_path):
+    opened = AutoModelForSemanticSegmentation.from_pretrained(predictor[1], id2label={0: "ground", 1: "crate"})
+    with pytest.raises(InputError, match=r"id2label calls 'box' 'crate', which the folder would not say"):
+        opened.save_pretrained(tmp_path / "renamed")
+    assert not (tmp_path / "renamed").exists()
+
+
+@pytest.mark.parametrize("option", ["output_hidden_states", "output_attentions"])
+def test_outputs_that_there_are_none_of_are_refused(folder, predictor, option):
+    images = PROCESSOR(picture())["pixel_values"]
+    for opened in (AutoModel.from_pretrained(folder), AutoModelForSemanticSegmentation.from_pretrained(predictor[1])):
+        with pytest.raises(InputError, match=rf"{option}=True: .* AutoBackbone"):
+            opened(images, **{option: True})
+        opened(images, **{option: False})
+        with pytest.raises(TypeError, match="hidden_sates"):
+            opened(images, hidden_sates=True)
+
+
 def test_saved_folders_say_which_package_opens_them(folder, predictor):
     for place in (folder, predictor[1]):
         assert json.loads((place / "config.json").read_text())["model_type"] == "dense_ctx"

@@ -67,11 +67,12 @@ class Seeded(Noisy, SeededDataset):
 class Shift(Objective):
     """Predict the image from its features; an average of the head's weights follows it."""
 
-    def __init__(self, dropout=0.0, blow_up=None, signal_at=None, idle=False):
+    def __init__(self, dropout=0.0, blow_up=None, signal_at=None, idle=False, draw="torch", extra=False):
         super().__init__()
         self.head = nn.Conv2d(5, 3, 1)
         self.register_buffer("average", torch.zeros(3, 5, 1, 1))
         self.dropout, self.blow_up, self.signal_at = dropout, blow_up, signal_at
+        self.draw, self.extra = draw, extra
         if idle:
             self.unused = nn.Parameter(torch.zeros(2))
 
@@ -85,7 +86,9 @@ class Shift(Objective):
         loss = functional.mse_loss(self.head(pixels), batch["image"])
         if self.blow_up is not None and f"clip-{self.blow_up}" in batch["name"]:
             loss = loss + (self.head.bias - self.head.bias.detach()).sqrt().sum()  # 0, with an infinite gradient
-        return Losses(loss, {"mse": loss, "drawn": torch.rand([])})
+        draws = {"torch": lambda: torch.rand([]), "numpy": np.random.rand, "python": random.random, "": float}
+        logs = {"mse": loss, "drawn": torch.as_tensor(draws[self.draw]())}
+        return Losses(loss, {**logs, batch["name"][0]: loss} if self.extra else logs)
 
     def after_step(self, model, step):
         self.average.lerp_(self.head.weight, 0.1)

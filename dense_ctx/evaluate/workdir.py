@@ -27,10 +27,8 @@ class RunFolder:
     """Shared by the processes of one evaluation, which coordinate through its files.
 
     Args:
-        path: the folder.
-        identity: what determines the result.
-        rank, world: index of this process, and number of processes.
-        barrier: returns when every process has called it.
+        path: the folder. identity: what determines the result.
+        rank, world: index of this process, and number of processes. barrier: returns when every one has called it.
 
     Raises:
         ConfigError: the folder holds the evaluation of something else.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of a batch: total [] to differentiate, logs: scalars [] for the log."""
+    """The losses of a batch: total [] to differentiate, logs: scalars [] for the log, of the same names each time."""
 
     total: Tensor
     logs: Mapping[str, Tensor] = field(default_factory=dict)

@@ -68,8 +68,9 @@ def _take(lock: Path, owner: dict[str, Any]) -> dict[str, Any] | None:
         if other == owner:
             return None
         if not (machine().items() <= other.items() and ended(other["pid"], other["since"])):
-            if lock.exists():  # otherwise it was just released
+            if lock.exists():
                 return other
+            time.sleep(_POLL)  # it was just released, or is not seen yet on a shared file system
             continue
         from filelock import FileLock
 
@@ -85,6 +86,7 @@ def _owner(lock: Path) -> dict[str, Any]:
     nobody = {"pid": "unknown", "host": "an unknown machine", "since": time.time()}
     try:
         record = read_json(lock)
-        return record if isinstance(record["since"], float) and isinstance(record["pid"], int) else nobody
+        whole = isinstance(record["host"], str) and isinstance(record["pid"], int) and 0 < record["since"] < 1e11
+        return record if whole else nobody
     except (FileError, KeyError, TypeError):
         return nobody

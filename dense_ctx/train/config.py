@@ -91,26 +91,20 @@ class Save:
 class TrainConfig:
     """The configuration of a run.
 
-    model: parts by name, or a published model to start from; as on the command line, BACKBONE+DECODER, a short name,
-        a folder or a Hub repository; None: the caller's.
-    objective: a registered name and its arguments; None: the caller's.
-    data: handed to `objective.dataset` as it is.
-    out: folder of the run.
-    steps: of the optimizer. epochs: in their place, passes over the data set, which needs a length; a share of one is
-        rounded up to whole steps.
+    model: parts by name, or a published model to start from, as on the command line; None: the caller's.
+    objective: a registered name and its arguments; None: the caller's. data: of `objective.dataset`.
+    out: folder of the run. clip_norm: of the gradient; None: not clipped, measured all the same.
+    steps: of the optimizer. epochs: in their place, passes over a data set with a length, rounded up to whole steps.
     batch_size: samples a step sees, over all processes and accumulated parts, so that
         neither number changes what is trained. accumulate: parts a step is cut into, to save memory.
-    clip_norm: of the gradient; None: not clipped, measured all the same.
     device: on which everything is computed; "auto": the best there is, of several processes each its own.
     mixed_precision: of the networks. "no": float32; "tf32": float32 with a GPU's TF32 products; "bf16", "fp16":
         autocast; "auto": bf16 where the device computes in it, else float32.
     compile: compute the losses as one graph of torch.compile: the same up to rounding; it takes a while to be made.
-    workers: processes that read data, for each process that trains; None: as many as its share of the cores beside an
-        accelerator, at most 8, and none on the CPU, whose cores the networks need.
+    workers: processes that read data for each process that trains; None: see `data.reader_count`.
     resume: "auto": go on from the newest state in `out`; "never": `out` must hold none; or the folder of a state.
     wait: for the end of another run in `out`, which is refused otherwise.
-    log: a line in log.jsonl every so many steps.
-    log_with: trackers that are told the same, by name; None: TensorBoard, if it is installed.
+    log: a line in log.jsonl every so many steps. log_with: trackers, by name; None: TensorBoard, if it is installed.
     """
 
     out: str

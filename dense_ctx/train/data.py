@@ -40,10 +40,8 @@ class Order:
     """The (epoch, index) keys of the samples of this process, for each accumulated part of each step.
 
     Args:
-        samples: in the data set.
-        seed: of the run.
-        batch_size: samples of a step, over all processes and parts.
-        accumulate: parts of a step.
+        samples: in the data set. seed: of the run.
+        batch_size: samples of a step, over all processes and parts. accumulate: parts of a step.
         rank, world: index of this process, and number of processes.
 
     Raises:

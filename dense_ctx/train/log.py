@@ -34,10 +34,8 @@ class Log:
     """The log of a run, opened at its first step; rows of later steps, from an interrupted run, are removed.
 
     Args:
-        out: folder of the run.
-        start, steps: steps completed, and their total.
-        batch_size: samples of a step, for the throughput.
-        active: True in the first process, the only one that writes.
+        out: folder of the run. start, steps: steps completed, and their total.
+        batch_size: samples of a step, for the throughput. active: in the first process, the only one that writes.
     """
 
     def __init__(self, out: Path, start: int, steps: int, batch_size: int, active: bool) -> None:

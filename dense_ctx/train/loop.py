@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 
-from ..errors import InputError, NonFiniteError, StoppedError
+from ..errors import ContractError, InputError, NonFiniteError, StoppedError
 from ..gateway import gateway
 from ..interfaces import Objective
 from ..model import DenseModel
-from ..numerics import assuming, preserve_generators
+from ..numerics import assuming, preserve_generators, random_states
 from . import state
 from .config import TrainConfig
 from .data import mix, seed_all
@@ -27,6 +28,7 @@ from .signals import Signals
 from .validation import Validator, validator
 
 Part: TypeAlias = "tuple[list[Any], Any]"  # of a step: the names of its samples, and its batch
+COUNTING = (BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm)
 MAX_SKIPS = 32  # float16: consecutive overflows before the run fails; each halves the loss scale
 
 
@@ -55,13 +57,11 @@ def train(
         `config.out`/model.
 
     Raises:
-        ConfigError: the configuration is invalid, or epochs are of a data set without a length; or `out` holds a run
-            that differs in a key that may not change.
+        ConfigError: it is invalid, or `out` holds a run that differs in a key that may not change.
         InputError: the data set has no length, or the batch cannot be divided among the processes.
         NonFiniteError: a loss, gradient or weight is NaN or infinite; the last good state stays.
         StoppedError: SIGINT or SIGTERM was received; the state was saved.
-        FileError: `out` cannot be written, or the disk is full; earlier states stay. Or another process trains in it.
-        CheckpointError: a saved state is damaged.
+        FileError, CheckpointError: `out` cannot be written, or another process trains in it; a state is damaged.
     """
     with preserve_generators(), ExitStack() as until:
         run = open_run(config, model, objective, dataset, until)
@@ -137,7 +137,9 @@ def _gradients(
     """
     accelerator, rows = run.accelerator, [[0.0]]
     run.step.compiled = run.config.compile
-    for late in (True, False) if accelerator.scaler is None else (False,):  # which unscales gradients once a step
+    # not of a scaler, which unscales gradients once a step, nor of BatchNorm, which counts what it sees
+    again = accelerator.scaler is None and not any(isinstance(m, COUNTING) and m.training for m in run.modules)
+    for late in (True, False) if again else (False,):
         with assuming() if late else nullcontext(list[Tensor]()) as conditions:
             losses, totals = _backward(run, parts, step)
         if step == run.start + 1:
@@ -169,7 +171,7 @@ def _backward(run: Run, parts: list[Part], step: int) -> tuple[dict[str, Tensor]
         batch = send_to_device(part[1], run.accelerator.device, non_blocking=True)
         # random numbers depend on seed, step and part of the joint batch alone: a resumed run repeats them
         seed_all(mix(run.config.seed, "step", step, index * world + rank, 0))
-        before = torch.get_rng_state() if step == run.start + 1 else None
+        before = random_states(run.accelerator.device) if step == run.start + 1 else None
         with run.accelerator.no_sync(run.wrapped) if index + 1 < len(parts) else nullcontext():
             try:
                 result = run.wrapped(batch)
@@ -177,8 +179,9 @@ def _backward(run: Run, parts: list[Part], step: int) -> tuple[dict[str, Tensor]
                 raise _fault(run, step, str(error), [_cause(run, [part])], part[0]) from error
             run.accelerator.backward(result.total * share)
         if before is not None:
-            run.draws = run.draws or not torch.equal(before, torch.get_rng_state())
+            run.draws = run.draws or before != random_states(run.accelerator.device)
         totals.append(result.total.detach())
+        _check_names(run, sorted(result.logs))
         for name, value in result.logs.items():
             losses[name] = losses.get(name, 0) + value.detach().float() / len(parts)
         loss = loss + totals[-1] * share
@@ -198,13 +201,24 @@ def _shares(run: Run, parts: list[Part]) -> list[Any]:
 
 
 def _check_reached(run: Run) -> None:
-    """Refuse parameters without a gradient where several processes would wait for it."""
+    """Refuse parameters without a gradient, for which several processes would wait."""
     idle = [name for name, p in run.step.named_parameters() if p.requires_grad and p.grad is None]
     if idle and run.accelerator.num_processes > 1:
         raise InputError(
             f"{type(run.step.objective).__name__}.setup lists {', '.join(idle[:4])}, which no loss depends on; "
             "several processes would wait for its gradient for ever. Leave it out of setup()"
         )
+
+
+def _check_names(run: Run, names: list[str]) -> None:
+    """Refuse losses that other parts and processes of the run have not, with which they would be averaged by place."""
+    if run.logs is None:  # the first part: of the processes, another one's, if there are any
+        from accelerate.utils import gather_object
+
+        run.logs = next((each for each in gather_object([names]) if each != names), names)
+    if names != run.logs and run.config.accumulate * run.accelerator.num_processes > 1:
+        what = f"objective {type(run.step.objective).__name__}: a batch logs {names}, another one {run.logs}"
+        raise ContractError("losses", f"{what}; expected the same names, as parts and processes are averaged")
 
 
 def _names(batch: Any, indices: list[int]) -> list[Any]:

@@ -17,10 +17,11 @@ import torch
 
 from ..device import join_group, pick_device, processes
 from ..errors import ConfigError, DenseCtxError, FileError, cause_of
+from ..partial_files import machine
 from .config import TrainConfig
 
 # of Accelerate's variables, those that change nothing
-_FREE = ("USE_CPU", "DEBUG_MODE", "CPU_AFFINITY", "LOG_LEVEL", "ENABLE_RICH", "DYNAMO_MODE")
+_FREE = ("DEBUG_MODE", "CPU_AFFINITY", "LOG_LEVEL", "ENABLE_RICH", "DYNAMO_MODE")
 _POLL, _GRACE = 0.2, 4.0  # seconds
 _runs = itertools.count()
 
@@ -43,7 +44,7 @@ def prepare_accelerator(config: TrainConfig) -> tuple[Any, TrainConfig]:
         cuda = device.startswith("cuda")
         fast = torch.cuda.is_bf16_supported(False) if cuda else torch.cpu._is_avx512_bf16_supported()
         precision = "bf16" if fast and (cuda or device == "cpu") else "no"
-    _check_variables(precision, config.accumulate)
+    _check_variables(device, precision, config.accumulate)
     join_group(device)
     check_alike(device, precision)
     # what an earlier run of this process, or anyone in it, has left
@@ -69,13 +70,18 @@ def check_alike(device: str, precision: str) -> None:
     """Compare the processes' devices: another kind or precision is refused, another card is a warning.
 
     Raises:
-        ConfigError: processes compute on devices of different kinds, or "auto" gives them different precisions.
+        ConfigError: processes share a card, have devices of different kinds, or "auto" gives them other precisions.
     """
-    own = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    cards: list[Any] = [(own, device.partition(":")[0], precision)]
-    if processes()[1] > 1:
-        cards *= processes()[1]
-        torch.distributed.all_gather_object(cards, cards[0])
+    cuda, (rank, world) = device.startswith("cuda"), processes()
+    own = torch.cuda.get_device_name(device) if cuda else device
+    card = (machine(), str(getattr(torch.cuda.get_device_properties(device), "uuid", device))) if cuda else rank
+    every: list[Any] = [((own, device.partition(":")[0], precision), card)]
+    if world > 1:
+        every *= world
+        torch.distributed.all_gather_object(every, every[0])
+    cards, places = zip(*every, strict=True)
+    if shared := [str(number) for number, place in enumerate(places) if places.count(place) > 1]:
+        raise ConfigError(f"Processes {', '.join(shared)} share a GPU: start as many on a machine as it has")
     if len(set(cards)) > 1:
         listed = "; ".join(f"process {rank}: {card}, {arithmetic}" for rank, (card, _, arithmetic) in enumerate(cards))
         if len({card[1:] for card in cards}) > 1:
@@ -83,13 +89,14 @@ def check_alike(device: str, precision: str) -> None:
         warnings.warn(f"The processes have different cards; each step waits for the slowest ({listed})", stacklevel=3)
 
 
-def _check_variables(precision: str, accumulate: int) -> None:
+def _check_variables(device: str, precision: str, accumulate: int) -> None:
     """Refuse what `accelerate config`, or a shell, asks for beside the configuration."""
     agreed = {"MIXED_PRECISION": precision, "GRADIENT_ACCUMULATION_STEPS": str(accumulate)}
     for name, value in os.environ.items():
         key = name.removeprefix("ACCELERATE_")
         plain = value.lower() in ("", "no", "none", "false", agreed.get(key, "0"))
-        if key == name or key in _FREE or plain or (key == "GRADIENT_ACCUMULATION_STEPS" and value == "1"):
+        free = (*_FREE, "USE_CPU") if device == "cpu" else _FREE
+        if key == name or key in free or plain or (key == "GRADIENT_ACCUMULATION_STEPS" and value == "1"):
             continue
         sharded = key in ("USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM")
         raise ConfigError(
@@ -153,19 +160,20 @@ def ending_together() -> Iterator[None]:
         over.set()
 
 
-def in_main(accelerator: Any, work: Callable[[], object]) -> None:
-    """Do it in the first process while the others wait; if it fails, it fails in all of them."""
-    failure: DenseCtxError | None = None
+def in_main(accelerator: Any, work: Callable[[], Any]) -> Any:
+    """Its result in the first process, given to all; the others wait for it, and if it fails, it fails in all."""
+    failure, result = None, None
     if accelerator.is_main_process:
         try:
-            work()
+            result = work()
         except DenseCtxError as error:
             failure = error
     if accelerator.num_processes > 1:
         from accelerate.utils import broadcast_object_list
 
-        messages = broadcast_object_list([None if failure is None else f"{type(failure).__name__}: {failure}"])
-        if failure is None and messages[0] is not None:
-            raise FileError(f"process 0 failed: {messages[0]}")
+        text, result = broadcast_object_list([failure and f"{type(failure).__name__}: {failure}", result])
+        if text and failure is None:
+            raise FileError(f"process 0 failed: {text}")
     if failure is not None:
         raise failure
+    return result

@@ -49,9 +49,11 @@ class Run:
     seconds: float
     averaged: Averaged
     draws: bool = False  # whether the objective draws random numbers in its forward
+    logs: list[str] | None = None  # names of the objective's losses
 
     def __post_init__(self) -> None:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.modules = list(self.step.modules())
         self.lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.active = self.accelerator.is_main_process  # the process that writes
         self.callbacks = Callbacks(self.config, self.start, self.active)
@@ -235,17 +237,7 @@ def _latest_state(config: TrainConfig, out: Path, accelerator: Any) -> Path | No
         return None
     if config.resume != "auto":
         return Path(config.resume)
-    latest: list[Path | None] = [None]
-
-    def look() -> None:
-        latest[0] = state.newest(out)
-
-    in_main(accelerator, look)
-    if accelerator.num_processes > 1:
-        from accelerate.utils import broadcast_object_list
-
-        broadcast_object_list(latest)
-    return latest[0]
+    return cast("Path | None", in_main(accelerator, lambda: state.newest(out)))
 
 
 def _model(config: TrainConfig) -> DenseModel:

@@ -26,9 +26,7 @@ class TrainStep(nn.Module):
     of its groups, because DistributedDataParallel waits for the gradient of every parameter that requires one.
 
     Args:
-        model: on its device.
-        objective: trains the model.
-        dataset: of `objective.dataset`.
+        model: on its device. objective: trains the model. dataset: of `objective.dataset`.
         fresh: whether the decoder may be initialised from data; default its own `fresh`. False if the run resumes.
 
     Attributes:

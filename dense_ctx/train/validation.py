@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 
@@ -43,16 +43,13 @@ def validator(
 
 
 def _call(run: Run, function: Callable[[DenseModel, int], Mapping[str, float]], step: int) -> dict[str, float]:
-    scores: dict[str, float] = {}
-
-    def work() -> None:
+    def work() -> dict[str, float]:
         result = function(run.step.model, step)
         if not isinstance(result, Mapping):
             raise InputError(f"validate gave a {type(result).__name__}; expected a mapping of names to numbers")
-        scores.update({str(name): float(value) for name, value in result.items()})
+        return {str(name): float(value) for name, value in result.items()}
 
-    in_main(run.accelerator, work)
-    return scores
+    return cast("dict[str, float]", in_main(run.accelerator, work))
 
 
 def _protocol(run: Run, step: int) -> dict[str, float]:

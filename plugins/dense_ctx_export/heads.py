@@ -126,7 +126,7 @@ class KnnHead(CellHead):
 class EnsembleHead(CellHead):
     """`dense_ctx_probes.ensemble.EnsembleProbe`: its neighbours, its kernel regression and its filter."""
 
-    names = ("axes", "keys", "values", "landmarks", "basis", "coefficients", "correction")
+    names = ("axes", "keys", "values", "landmarks", "coefficients", "correction")
 
     def __init__(self, probe: EnsembleProbe, task: str) -> None:
         super().__init__(probe, task)
@@ -137,12 +137,12 @@ class EnsembleHead(CellHead):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Probabilities, or values."""
-        axes, keys, values, landmarks, basis, coefficients, correction = map(self.get_buffer, self.names)
+        axes, keys, values, landmarks, coefficients, correction = map(self.get_buffer, self.names)
         rows = functional.normalize(rows, dim=1) @ axes
         near = ((rows / self.temperature) @ keys.T).softmax(1) @ values
-        fit = kernel(rows, landmarks, self.gamma) @ basis @ coefficients[:-1] + coefficients[-1]
+        fit = kernel(rows, landmarks, self.gamma) @ coefficients[:-1] + coefficients[-1]
         if self.task == "segmentation":
-            near = log_shares(near) + correction
+            near = log_shares(probabilities(near)) + correction
             fit = log_shares(probabilities(fit))
             return (self.share * near + (1 - self.share) * fit).softmax(1)
         return self.share * near + (1 - self.share) * fit

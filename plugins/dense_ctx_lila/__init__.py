@@ -36,6 +36,9 @@ def register_parts(register: Register) -> None:
     register("command", "adapt", "dense_ctx_lila.adapt_command:AdaptCommand")
     register("command", "cues", "dense_ctx_lila.command:CuesCommand")
     register("objective", "lila", "dense_ctx_lila.objective:LilaObjective")
+    register("cue", "layers", "dense_ctx_lila.cues.layers:Layers")
+    for name in ("edges", "texture", "shading"):
+        register("cue", name, f"dense_ctx_lila.cues.photometric:{name.capitalize()}")
     register("cue", "flow:dis", "dense_ctx_lila.cues.dis:DIS", extra="flow")
     for size in ("small", "large"):
         register("cue", f"flow:raft-{size}", "dense_ctx_lila.cues.raft:RAFT", args={"size": size})

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from dense_ctx.config import parse_part
@@ -18,7 +19,9 @@ from .crops import crop_map
 from .cue_cache import CueCache
 from .cues.base import Cue, create_cue
 from .feature_cue import FeatureCue
-from .sampling import Sampling, normalized
+from .frame_maps import confidence_of, cue_maps
+from .sampling import Sampling
+from .synthetic import LAYERS
 from .targets import Targets
 
 FEATURES = "features"  # the cue that is the backbone's own
@@ -44,7 +47,15 @@ class CueMaps(nn.Module):
             raise ConfigError(f"cues={list(names)}: at least one, each once")
         self.names, self.feature_cue, self.sampling = tuple(names), feature_cue, sampling
         outside = [name for name in names if name != FEATURES]
-        refuse_idle([(bool(folder) and not outside, "cue_cache", f"with the cue {FEATURES} alone, made of the crops")])
+        own = "objective.args.sampling"
+        refuse_idle([
+            (bool(folder) and not outside, "cue_cache", f"with the cue {FEATURES} alone, made of the crops"),
+            (bool(folder) and sampling.synthetic > 0, "cue_cache", "on synthetic pairs, whose maps no cache has"),
+            (LAYERS in outside and not sampling.synthetic, f"the cue {LAYERS}", f"with {own}.synthetic=0: real pairs"
+             " do not have it"),
+            (sampling.flow_check and not any(name.startswith("flow:") for name in outside), f"{own}.flow_check",
+             "without a flow cue"),
+        ])  # fmt: skip
         low, high = sampling.gap
         self.cache = CueCache(folder, outside, sampling.cue_side, range(low, high + 1)) if folder else None
         self._unbuilt = [] if self.cache else outside
@@ -101,15 +112,18 @@ class CueMaps(nn.Module):
         for index, frames in enumerate(batch["frames"]):
             shapes.setdefault(tuple(frames.shape), []).append(index)
         order = torch.tensor([index for group in shapes.values() for index in group]).argsort().to(device)
-        rows: dict[str, list[Tensor]] = {f"{role}/{name}": [] for name in names for role in ("context", "query")}
+        rows: dict[str, list[Tensor]] = {}
         for group in shapes.values():  # frames of one size are one call of a network
             pairs = torch.stack([batch["frames"][index] for index in group]).to(device)
             for name in names:
+                cue = cast(Cue, self.heavy[_key(name)])
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    context, query = normalized(self.heavy[_key(name)], pairs[:, 0], pairs[:, 1])  # type: ignore[arg-type]
-                used = {"context": context, "query": context if self.sampling.same_frame else query}
-                for role, one in used.items():
-                    rows[f"{role}/{name}"].append(crop_map(one, batch[f"{role}_box"][group], side))
+                    maps_of = cue_maps(name, cue, pairs[:, 0], pairs[:, 1], self.sampling.flow_check)
+                for key, (context, query) in maps_of.items():
+                    used = {"context": context, "query": context if self.sampling.same_frame else query}
+                    for role, one in used.items():
+                        row = rows.setdefault(f"{role}/{key}", [])
+                        row.append(crop_map(one, batch[f"{role}_box"][group], side))
         maps = {key: torch.cat(parts)[order] for key, parts in rows.items()}
         return {**{key: value for key, value in batch.items() if key != "frames"}, **maps}
 
@@ -133,6 +147,24 @@ class CueMaps(nn.Module):
             return widths, Targets.of(torch.cat(others, 1))
         own = self.feature_cue(features, images, self.sampling.map_size)
         return {FEATURES: own.channels, **widths}, own.beside(torch.cat(others, 1)) if others else own
+
+    def confidence(self, channels: dict[str, int], batch: Batch, device: torch.device, *roles: str) -> Tensor | None:
+        """How much each pixel counts for each channel of the registered cues, [B, H, W, M] from 0 to 1; None: all 1.
+
+        Args:
+            channels: of each cue. roles: "context", "query": whose pixels, one after the other.
+        """
+        keys = {name: confidence_of(name if self.cache is None else parse_part(name).name) for name in channels}
+        keys.pop(FEATURES, None)
+        some = next((key for key in keys.values() if f"query/{key}" in batch), None)
+        if some is None:
+            return None
+        ones = torch.ones_like(batch[f"query/{some}"])
+        parts = []
+        for role in roles:
+            maps = [batch.get(f"{role}/{key}", ones).expand(-1, channels[name], -1, -1) for name, key in keys.items()]
+            parts.append(torch.cat(maps, 1))
+        return rearrange(torch.cat(parts).to(device), "b m h w -> b h w m")
 
 
 def _key(name: str) -> str:

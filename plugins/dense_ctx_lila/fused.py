@@ -10,7 +10,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,13 +25,17 @@ DEVICES = ("cuda",)
 LIMIT = 1e-2  # of a kernel's error, beside the largest value: TF32's, and far below that of a mistake
 TILE = {"ROWS": 8, "COLUMNS": 16, "BLOCK": 32, "DEPTH": 32}
 _SPLITS = 4  # of the tiles of an image, for the gradient of the weights
+_WIDEST, _WIDE = 256, 128  # features of a program: where a block may have 160 KB of shared memory, and elsewhere
+
+Check: TypeAlias = "Callable[[torch.device, str, int, torch.dtype], float]"
 
 
-def usable(error: Callable[[torch.device, str], float], *tensors: Tensor, products: str = "float32") -> bool:
-    """Whether a kernel is used for these tensors.
+def usable(error: Check, *tensors: Tensor, products: str = "float32") -> bool:
+    """Whether a kernel is used for these tensors, of which the first has the features last.
 
-    Before the first use on a device, `error` of the kernel against the eager form decides, on a small block; where the
-    two differ, or Triton is missing or fails, a warning says so and the eager form computes everything.
+    Before the first use on a device, at a width and a type of the features, which make a kernel of their own, `error`
+    of it against the eager form decides, on a small block; where the two differ, or Triton is missing or fails (a GPU
+    with too little shared memory), a warning says so and the eager form computes everything.
 
     Raises:
         ConfigError: DENSE_CTX_TRITON is neither 0 nor 1.
@@ -40,13 +44,28 @@ def usable(error: Callable[[torch.device, str], float], *tensors: Tensor, produc
     if wish not in ("0", "1"):
         raise ConfigError(f"{SWITCH}={wish!r}: 0 leaves the Triton kernels out, 1 (the default) uses them on CUDA")
     plain = all(type(each) is Tensor and each.dtype != torch.float64 for each in tensors)
-    return wish == "1" and tensors[0].device.type in DEVICES and plain and _agrees(error, tensors[0].device, products)
+    if wish == "0" or tensors[0].device.type not in DEVICES or not plain:
+        return False
+    return _agrees(error, tensors[0].device, products, _block(tensors[0].shape[-1], _WIDEST), tensors[0].dtype)
+
+
+def _block(width: int, most: int) -> int:
+    """Features of a program, of `width`: a power of two."""
+    return min(most, max(16, 1 << (width - 1).bit_length()))
 
 
 @functools.cache
-def _agrees(error: Callable[[torch.device, str], float], device: torch.device, products: str) -> bool:
+def _widest(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _WIDEST
+    room = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    return _WIDEST if room >= 160 * 1024 else _WIDE
+
+
+@functools.cache
+def _agrees(error: Check, device: torch.device, products: str, width: int, dtype: torch.dtype) -> bool:
     try:
-        difference = error(device, products)
+        difference = error(device, products, width, dtype)
         if difference < LIMIT:
             return True
         reason = f"on a small block they differ from PyTorch's result by {difference:.0e} of its largest value"
@@ -72,7 +91,7 @@ def matching(
     count = batch * height * width
     along, down = max(1, batch * height * (width - 1)), max(1, batch * (height - 1) * width)
     tiles = -(-height // (TILE["ROWS"] - 2)) * -(-width // (TILE["COLUMNS"] - 2))
-    features = min(256, max(16, 1 << (dim - 1).bit_length()))
+    features = _block(dim, _widest(pixels.device))
     blocks = -(-dim // features)
     options = {**TILE, "DIM": features, "PRECISION": _precision(kernels, products), "num_warps": 8}
     sizes = (height, width, dim, parts[1].shape[1], channels, parts[1].shape[2])
@@ -103,15 +122,16 @@ def _precision(kernels: ModuleType, products: str) -> str:
     return "ieee" if products == "float32" or interpreted else products
 
 
-def matching_error(device: torch.device, products: str) -> float:
-    """Of `matching` on a small block of noise, beside the largest value of each result."""
+def matching_error(device: torch.device, products: str, width: int, dtype: torch.dtype) -> float:
+    """Of `matching` on a small block of noise with `width` features, beside the largest value of each result."""
     from .losses import Sums
 
     draw = torch.Generator().manual_seed(0)
-    shapes = [(2, 9, 17, 20), (2, 20, 37), (2, 37), (2, 9, 17, 7), (2, 7, 35), (2, 35), (2, 9, 17, 2), (37,)]
+    shapes = [(2, 9, 17, width), (2, width, 37), (2, 37), (2, 9, 17, 7), (2, 7, 35), (2, 35), (2, 9, 17, 2), (37,)]
     pixels, weights, bias, *parts, shares = (torch.randn(shape, generator=draw).to(device) for shape in shapes)
     weights = weights.mT.contiguous().mT  # as a solver leaves them
-    given = (pixels, weights, bias, (parts[0], parts[1], parts[2], parts[3]), shares, (0.5, 0.7), products, True)
+    given = (pixels.to(dtype), weights, bias, (parts[0], parts[1], parts[2], parts[3]), shares, (0.5, 0.7), products,
+             True)  # fmt: skip
     return _largest(matching(*given), Sums(*given).results)
 
 
@@ -123,8 +143,8 @@ def stencil(rows: Tensor, weights: Tensor, dilations: list[int], count: int) -> 
     from . import triton_stencil as kernels
 
     batch, height, width, channels = rows.shape
-    block = min(64, max(16, 1 << (channels - 1).bit_length()))
-    grid = (-(-channels // block), -(-height * width // 64), batch)
+    block = _block(channels, 64)
+    grid = (-(-channels // block) * -(-height * width // 64), 1, batch)  # CUDA has 65,535 blocks in a second dimension
     source, target, spare = rows, torch.empty_like(rows), torch.empty_like(rows) if count > 1 else rows
     for _ in range(count):
         kernels.iterate[grid](source, weights, target, height, width, channels, DILATIONS=tuple(dilations),
@@ -133,12 +153,12 @@ def stencil(rows: Tensor, weights: Tensor, dilations: list[int], count: int) -> 
     return source
 
 
-def stencil_error(device: torch.device, products: str) -> float:
+def stencil_error(device: torch.device, products: str, width: int, dtype: torch.dtype) -> float:
     """Of `stencil`, as `matching_error`."""
     from .spreading import sparse
 
     draw = torch.Generator().manual_seed(0)
-    rows, weights = (torch.rand(shape, generator=draw).to(device) for shape in ((2, 7, 9, 20), (2, 24, 7, 9)))
+    rows, weights = (torch.rand(shape, generator=draw).to(device, dtype) for shape in ((2, 7, 9, width), (2, 24, 7, 9)))
     given = (rows, weights / weights.sum(1, keepdim=True), [1, 3, 5], 3)
     return _largest([stencil(*given)], [sparse(*given)])
 

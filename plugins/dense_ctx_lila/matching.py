@@ -49,32 +49,58 @@ class Matching:
             raise ConfigError(f"loss.beta would have no effect with loss.fit={self.fit}: leave it out")
 
     def __call__(
-        self, prediction: Tensor, target: Tensor, shares: Tensor, sigma: float, gamma: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, prediction: Tensor, target: Tensor, shares: Tensor, sigma: float, gamma: float,
+        confidence: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """The total [] with a gradient; fit and edges of each channel [m], without, unweighted.
 
         Args:
             prediction, target: [B, m, H, W]. shares: [m], of the channels in the total.
             sigma, gamma: of the edges, and their weight.
+            confidence: of each value, [B, m, H, W] from 0 to 1: its errors are multiplied by it, and those of the
+                difference between two neighbours by the lower of both. None: 1.
         """
-        fit = self._fit(prediction, target)
+        fit = _mean(_bent(prediction, target, self.fit, 1.0 if self.beta is None else self.beta), confidence)
         edges = torch.zeros_like(fit)
         if gamma:
             for axis in (-1, -2):
-                edges = edges + self._edges(prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs(), sigma)
+                both = None
+                if confidence is not None:
+                    length = confidence.shape[axis] - 1
+                    both = torch.minimum(confidence.narrow(axis, 0, length), confidence.narrow(axis, 1, length))
+                change, wanted = prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs()
+                edges = edges + self._edges(change, wanted, sigma, both)
         total = (shares * (self.weight * fit + gamma * edges)).sum()
         return total, fit.detach(), edges.detach()
 
     def linear(
         self, pixels: Tensor, weights: Tensor, bias: Tensor, targets: Targets, shares: Tensor, sigma: float,
-        gamma: float, products: str,
+        gamma: float, products: str, confidence: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Of the prediction pixels @ weights + bias: LILA's own form in one pass, the others as a call of this.
 
         Args:
             pixels: [B, H, W, D]. weights: [B, D, K]. bias: [B, K].
             products: see `products.multiply`.
+            confidence: of the last channels, [B, H, W, M]; as maps of those, outside the one pass.
         """
+        if confidence is not None:
+            count = confidence.shape[-1]
+            parts = targets.apart(count)
+            first, last = (slice(None, -count), slice(-count, None))
+            rows = multiply(pixels.flatten(1, 2).to(weights.dtype), weights[..., last], products) + bias[:, None, last]
+            each = rows.unflatten(1, pixels.shape[1:3]), parts[1].plain, confidence
+            prediction, target, known = (rearrange(x, "b h w k -> b k h w") for x in each)
+            results = [self(prediction, target, shares[last], sigma, gamma, known)]
+            if parts[0].channels:
+                results.insert(
+                    0,
+                    self.linear(
+                        pixels, weights[..., first], bias[:, first], parts[0], shares[first], sigma, gamma, products
+                    ),
+                )
+            totals, fits, edges = zip(*results, strict=True)
+            return torch.stack(totals).sum(), torch.cat(fits), torch.cat(edges)
         if self.fit == self.edges == "l1":
             share, gamma = shares * self.weight, gamma / self.weight
             return linear_matching(pixels, weights, bias, targets, share, sigma, gamma, products)
@@ -82,20 +108,22 @@ class Matching:
         prediction = rearrange(rows, "b (h w) k -> b k h w", h=pixels.shape[1])
         return self(prediction, rearrange(targets.pixels(), "b h w k -> b k h w"), shares, sigma, gamma)
 
-    def _fit(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return _bent(prediction, target, self.fit, 1.0 if self.beta is None else self.beta).mean((0, 2, 3))
-
-    def _edges(self, change: Tensor, wanted: Tensor, sigma: float) -> Tensor:
+    def _edges(self, change: Tensor, wanted: Tensor, sigma: float, confidence: Tensor | None) -> Tensor:
         if not change.numel():
             return change.new_zeros(change.shape[1])
         if self.edges in _BENT:
-            return _bent(change, wanted, self.edges, sigma).mean((0, 2, 3))
+            return _mean(_bent(change, wanted, self.edges, sigma), confidence)
         terms = -torch.expm1(-wanted / sigma)
         if self.edges != "l1":
             terms = terms / terms.sum((-1, -2), keepdim=True).clamp_min(torch.finfo(terms.dtype).tiny)
             terms = terms * change.shape[-1] * change.shape[-2]  # a mean below, FlowFeat's sum
         off = change - wanted
-        return (terms * (off.square() if self.edges == "l2norm" else off.abs())).mean((0, 2, 3))
+        return _mean(terms * (off.square() if self.edges == "l2norm" else off.abs()), confidence)
+
+
+def _mean(errors: Tensor, confidence: Tensor | None) -> Tensor:
+    """Of each channel of [B, m, H, W]; errors without confidence count as pixels with an error of 0."""
+    return (errors if confidence is None else errors * confidence).mean((0, 2, 3))
 
 
 def _bent(one: Tensor, two: Tensor, form: str, beta: float) -> Tensor:

@@ -25,11 +25,13 @@ from dense_ctx.numerics import Bias
 from dense_ctx.persistence.file_args import CHANNELS, LAYERS
 
 from . import decoder_init
+from .anchor import anchor_loss
 from .cue_targets import FEATURES, CueMaps
 from .feature_cue import FeatureCue
 from .matching import Edges, Fit, Matching
 from .open_clips import open_clips
 from .products import Products
+from .refinement import refined
 from .regression import Regression
 from .sampling import FramePairs, Sampling
 from .slow_copy import SlowCopy
@@ -58,6 +60,10 @@ class LilaObjective(Objective):
             so many crops of the data (`Decoder.shift`). A free bias leaves the mean to chance, and cosines between
             features that share a large one say little; linear probes do not notice. A decoder that was trained before
             keeps the mean that it had on these crops: its own zero is that of the data it was trained on. 0: leave it.
+        refine: share by which maps of registered cues move towards what both frames' regressions predict alike, from 0
+            to 1, see `refinement.refined`; 0: they stay.
+        anchor: weight of a loss that holds cosines between pixels near those before training, see `anchor.anchor_loss`;
+            0: none.
         sampling: of pairs and their crops, see `Sampling`.
         cue_cache: folder that `dense-ctx cues` wrote at `sampling.cue_side`: maps are read, no cue network is built.
 
@@ -71,6 +77,7 @@ class LilaObjective(Objective):
         "context": frozenset(("shared", "detached", "ema")), "ema": (0.0, 1.0),
         "sigma": (0.0, 1e6), "gamma": (0.0, 1e6),
         "balance": frozenset(("cues", "channels")), "start": range(100_001), "centre": range(100_001),
+        "refine": (0.0, 1.0), "anchor": (0.0, 1e6),
         "features": {"layers": LAYERS, "norm": bool, "project": range(CHANNELS.stop), "pamr": bool,
                      "pyramid": [range(1, 65)], "iterations": [range(1001)], "dilations": [range(1, 65)]},
         "regression": {"penalty": (0.0, 1e9), "relative": bool, "bias": frozenset(get_args(Bias)), "mean": bool,
@@ -79,7 +86,8 @@ class LilaObjective(Objective):
                  "edges": frozenset(get_args(Edges))},
         "sampling": {"gap": [range(1, 100_001)], "items": frozenset(("frames", "clips")), "crop": [(0.0, 1.0)],
                      "size": range(8, 4097), "map_size": range(4097), "frame_side": range(8, 8193),
-                     "cue_side": range(8, 8193), "same_frame": bool, "memory": range(1 << 40)},
+                     "cue_side": range(8, 8193), "same_frame": bool, "synthetic": (0.0, 1.0),
+                     "flow_check": bool, "memory": range(1 << 40)},
     }  # fmt: skip
 
     def __init__(
@@ -96,6 +104,8 @@ class LilaObjective(Objective):
         balance: Literal["cues", "channels"] = "cues",
         start: int = 0,
         centre: int = 64,
+        refine: float = 0.0,
+        anchor: float = 0.0,
         sampling: Sampling | Mapping[str, Any] = Sampling(),  # noqa: B008
         cue_cache: str | None = None,
     ) -> None:
@@ -111,6 +121,9 @@ class LilaObjective(Objective):
             raise ConfigError(f"start={start}, centre={centre}: a number of pairs, of crops; or 0")
         if not (sigma is None or sigma > 0) or not gamma >= 0:
             raise ConfigError(f"sigma={sigma}, gamma={gamma}: expected above 0, and at least 0")
+        if not 0 <= refine <= 1 or not anchor >= 0:
+            raise ConfigError(f"refine={refine}, anchor={anchor}: a share from 0 to 1, and a weight from 0 up")
+        self.refine, self.anchor = refine, anchor
         self.mode, self.context = mode, context
         self.ema = SlowCopy() if ema is None else _settings(SlowCopy, ema, "ema")
         self.gamma, self.sigma, self.balance = gamma, 0.1 if sigma is None else sigma, balance
@@ -127,14 +140,22 @@ class LilaObjective(Objective):
             (mode == "erm" and self.regression != Regression(), "regression", "with mode=erm"),
             (not gamma and self.loss.edges != "l1", "loss.edges", "with gamma=0, which leaves the edge loss out"),
             (not gamma and sigma is not None, "sigma", "with gamma=0, which leaves the edge loss out"),
+            (refine > 0 and mode == "erm", "refine", "with mode=erm, which solves nothing in context"),
+            (refine > 0 and self.cues.names == (FEATURES,), "refine", f"with the cue {FEATURES} alone"),
             (not own and feature_cue != FeatureCue(), "features", f"without the cue {FEATURES}"),
         )
         refuse_idle(cases)
+        if mode == "in-context" and self.regression.stride // 2 >= self.sampling.map_size:
+            raise ConfigError(
+                f"regression.stride={self.regression.stride} leaves no pixel of maps of {self.sampling.map_size} x "
+                f"{self.sampling.map_size}: give a smaller one, or a larger sampling.map_size"
+            )
         self.slow: nn.Module | None = None
         self.original: nn.Module | None = None
         self.initial: nn.Module | None = None
         self.head: nn.Conv2d | None = None
         self._to_centre: Dataset[Any] | None = None
+        self._keeps_mean = False
 
     def check(self, model: DenseModel) -> None:
         """Refuse `start` on a trained model."""
@@ -167,7 +188,8 @@ class LilaObjective(Objective):
         if self.start and fresh:
             decoder_init.initialise(model, dataset, self.start)
         self._to_centre = dataset if self.centre else None
-        if self.centre and not model.decoder.fresh:
+        self._keeps_mean = bool(self.centre) and not model.decoder.fresh
+        if self._keeps_mean or self.anchor:
             self.initial = copy.deepcopy(model.decoder).requires_grad_(False).eval()
         if self.context == "ema" and self.slow is None:
             self.slow = copy.deepcopy(model.decoder).requires_grad_(False).eval()
@@ -194,7 +216,7 @@ class LilaObjective(Objective):
         """Centre the features; see `centre`."""
         if self._to_centre is not None:
             backbone = model.backbone if self.original is None else self.original
-            start = None if self.initial is None else (backbone, self.initial)
+            start = (backbone, self.initial) if self._keeps_mean and self.initial is not None else None
             decoder_init.centre(model, self._to_centre, self.centre, max(1, self.sampling.map_size // 4), start)
 
     # ------------------------------------------------------------------ one batch
@@ -220,18 +242,29 @@ class LilaObjective(Objective):
         with torch.no_grad():
             if self.slow is not None:
                 context = model.decode(features, padded, size, (side, side), self.slow).chunk(2)[0]
-            if self.original is not None and FEATURES in self.cues.names:
+            if self.original is not None and (self.anchor or FEATURES in self.cues.names):
                 features = self.original(padded)
+            start = model.decode(features, padded, size, (side, side), self.initial) if self.anchor else None
         half = device.type != "cpu" and torch.is_autocast_enabled(device.type)
         # the networks may run in bfloat16; sums over thousands of pixels and a solve may not
         with torch.autocast(device.type, enabled=False):
             channels, targets = self.cues(features, images, batch)
             products = self.regression.products or ("bf16x3" if half else "float32")
+            roles = ("context", "query") if self.mode == "erm" else ("query",)
+            confidence = self.cues.confidence(channels, batch, device, *roles)
             if self.mode == "erm":
-                return self._losses(pixels, *self._head(len(pixels)), channels, targets, products)
-            known, targets = targets.split()
-            weights, bias = self.regression.fit(context.float(), known.pixels(self.regression.stride))
-            return self._losses(query, weights, bias, channels, targets, products)
+                losses = self._losses(pixels, *self._head(len(pixels)), channels, targets, products, confidence)
+            else:
+                known, targets = targets.split()
+                if self.refine:
+                    count = sum(width for name, width in channels.items() if name != FEATURES)
+                    known, targets = refined(self.regression, (context, query), (known, targets), count, self.refine)
+                weights, bias = self.regression.fit(context.float(), known.pixels(self.regression.stride))
+                losses = self._losses(query, weights, bias, channels, targets, products, confidence)
+            if start is None:
+                return losses
+            apart = anchor_loss(pixels, start)
+            return Losses(losses.total + self.anchor * apart, {**losses.logs, "anchor": apart.detach()})
 
     def _head(self, count: int) -> tuple[Tensor, Tensor]:
         """Weights and bias of the linear head, for each of some images."""
@@ -241,14 +274,16 @@ class LilaObjective(Objective):
         return weights.expand(count, -1, -1), self.head.bias.expand(count, -1)
 
     def _losses(
-        self, pixels: Tensor, weights: Tensor, bias: Tensor, channels: dict[str, int], targets: Targets, products: str
-    ) -> Losses:
+        self, pixels: Tensor, weights: Tensor, bias: Tensor, channels: dict[str, int], targets: Targets, products: str,
+        confidence: Tensor | None,
+    ) -> Losses:  # fmt: skip
         """Fit + gamma * edges (eq. 3, 6)."""
         widths = list(channels.values())
         share = [1 / len(widths) if self.balance == "cues" else width / sum(widths) for width in widths]
         shares = torch.cat([weights.new_full((n,), part / n) for n, part in zip(widths, share, strict=True)])
         rows = rearrange(pixels, "b d h w -> b h w d")
-        total, fit, edges = self.loss.linear(rows, weights, bias, targets, shares, self.sigma, self.gamma, products)
+        settings = shares, self.sigma, self.gamma, products
+        total, fit, edges = self.loss.linear(rows, weights, bias, targets, *settings, confidence)
         logs = {name: part.mean() for name, part in zip(channels, fit.split(widths), strict=True)}
         if self.gamma:
             logs["edges"] = (shares * edges).sum()

@@ -8,7 +8,7 @@ from typing import get_args
 from einops import rearrange
 from torch import Tensor
 
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import ConfigError, InputError, NonFiniteError
 from dense_ctx.numerics import Bias
 
 from .products import Products
@@ -50,13 +50,26 @@ class Regression:
         Args:
             context: features [B, D, h, w].
             known: the maps of `stride`'s pixels, [B, h', w', K].
+
+        Raises:
+            NonFiniteError: features are not finite, or the training has diverged: they are so large, or all so alike,
+                that not even float64 can solve for coefficients.
         """
         offset = self.stride // 2
         rows = rearrange(context[:, :, offset :: self.stride, offset :: self.stride], "b d h w -> b (h w) d")
         scale = None
         if self.relative:
-            scale = rows.var(1, correction=0).mean(1).clamp_min(1e-12).rsqrt()[:, None, None]
+            variance = rows.var(1, correction=0).mean(1)
+            variance = variance + 0 * variance  # infinity, which would make coefficients of 0, becomes NaN: refused
+            scale = variance.clamp_min(1e-12).rsqrt()[:, None, None]
             rows = rows * scale
-        weights = ridge_fit(rows, known.flatten(1, 2), self.penalty, bias=self.bias, mean=self.mean)
+        try:
+            weights = ridge_fit(rows, known.flatten(1, 2), self.penalty, bias=self.bias, mean=self.mean)
+        except InputError as error:
+            largest, spread = float(context.detach().abs().max()), float(context.detach().std((2, 3)).max())
+            raise NonFiniteError(
+                f"LILA's regression has no solution in float64: the features of the context reach {largest:.0e} and "
+                f"vary over its pixels by {spread:.0e} at most"
+            ) from error
         coefficients, bias = weights.split([rows.shape[-1], weights.shape[1] - rows.shape[-1]], 1)
         return coefficients if scale is None else coefficients * scale, bias.sum(1)

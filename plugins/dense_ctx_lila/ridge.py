@@ -58,9 +58,16 @@ def ridge_fit(
         try:
             solution = _ridge(features.double(), targets.double(), penalty, bias, mean, wide)
         except IllConditioned:
+            shape = f"features [N, d] = {list(features.shape[-2:])}"
+            if penalty:
+                reach = features.detach().abs().max().item()
+                raise InputError(
+                    f"The ridge system is singular in float64: {shape} reach {reach:.0e}; penalty={penalty} is lost "
+                    "beside them. Scale the features, or centre them"
+                ) from None
             raise InputError(
-                f"The ridge system is singular at penalty={penalty}: features [N, d] = {list(features.shape[-2:])} are "
-                "linearly dependent. Ask for a penalty above 0"
+                f"The ridge system is singular at penalty={penalty}: {shape} are linearly dependent. Ask for a penalty "
+                "above 0"
             ) from None
     return solution.to(features.dtype)
 

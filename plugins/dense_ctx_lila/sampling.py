@@ -5,24 +5,24 @@ from __future__ import annotations
 import random
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dense_ctx.data import Clip, VideoSet
-from dense_ctx.data.video import Video
-from dense_ctx.errors import ConfigError, FileError
-from dense_ctx.images import open_image
+from dense_ctx.errors import ConfigError, FileError, refuse_idle
 from dense_ctx.interfaces import SeededDataset
 
 from .crops import crop_image, crop_map, draw_box, scaled
 from .cue_cache import CueCache
 from .cues.base import Cue, normalize_cues
+from .frame_maps import Maps, confidence_of, cue_maps, standardized_maps
+from .source import Source
+from .synthetic import LAYERS, OBJECTS, Scene
 
 _RECENT = 64  # clips whose lengths a worker remembers
 
@@ -43,6 +43,10 @@ class Sampling:
     frame_side: frames are read at this short side at most.
     cue_side: cues are computed on frames of this short side at most.
     same_frame: the query is the context frame itself (the ablation without time).
+    synthetic: share of the pairs that are made of one frame, by a camera motion and objects cut out of other frames,
+        from 0 to 1; see `Scene`. Their flow is known and takes the place of what a flow cue without weights would
+        give; so is the order in depth, the cue `layers`.
+    flow_check: forward and backward flow must agree, see `consistency`: elsewhere a flow cue's loss is left out.
     memory: bytes of decoded frames kept by each worker. Clips that fit into it as a whole are decoded whole, once.
     """
 
@@ -54,6 +58,8 @@ class Sampling:
     frame_side: int = 480
     cue_side: int = 256
     same_frame: bool = False
+    synthetic: float = 0.0
+    flow_check: bool = False
     memory: int = 1_000_000_000
 
     def __post_init__(self) -> None:
@@ -61,6 +67,10 @@ class Sampling:
             raise ConfigError(f"gap={self.gap}: at least 1 frame, the least first")
         if not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise ConfigError(f"crop={self.crop}: shares of the short side in (0, 1], the least first")
+        if not 0 <= self.synthetic <= 1:
+            raise ConfigError(f"synthetic={self.synthetic}: a share of the pairs, from 0 to 1")
+        idle = "with same_frame=true, whose pairs have no motion of their own"
+        refuse_idle([(self.same_frame and self.synthetic > 0, "synthetic", idle)])
         if not self.map_size:
             object.__setattr__(self, "map_size", self.size)
         if min(self.size, self.map_size, self.frame_side, self.cue_side) < 8:
@@ -68,52 +78,6 @@ class Sampling:
                 f"size={self.size}, map_size={self.map_size}, "
                 f"frame_side={self.frame_side}, cue_side={self.cue_side}: at least 8 pixels"
             )
-
-
-class Source:
-    """A clip that can be read at any place; frames are made smaller once and kept while there is room."""
-
-    def __init__(self, clip: Clip, sampling: Sampling) -> None:
-        self.clip, self.name, self.sampling = clip, clip.name, sampling
-        self._frames = clip.frames
-        self._video = None if clip.video is None else Video(clip.video)
-        self.length = len(self._frames) if self._video is None else len(self._video)
-        if self.length <= sampling.gap[0]:
-            raise FileError(f"{clip.name} has {self.length} frame(s); a gap of {sampling.gap[0]} needs more")
-        self.check()
-
-    def check(self) -> None:
-        """Decode the first pair, so that a broken file is found before training."""
-        first = self.read(0, self.sampling.gap[0])[0]
-        self.bytes = self.length * first.numel()  # of all its frames, made smaller
-
-    def read(self, start: int, gap: int) -> dict[int, Tensor]:
-        """Frames [3, H, W] uint8 by number, `start` and `start + gap` among them.
-
-        Raises:
-            FileError: one of them cannot be decoded.
-        """
-        if self._video is None:
-            pictures = {i: np.array(open_image(self._frames[i]).convert("RGB")) for i in (start, start + gap)}
-        else:
-            frames = self._video.frames(start, gap + 1)
-            pictures = {i: np.array(picture) for i, picture in enumerate(frames, start)}
-            if len(pictures) <= gap:
-                raise FileError(f"{self.name} ends at frame {start + len(pictures) - 1}, before frame {start + gap}")
-        return {i: self._small(torch.from_numpy(picture).permute(2, 0, 1)) for i, picture in pictures.items()}
-
-    def read_all(self) -> Iterator[tuple[int, Tensor]]:
-        """Frames with their numbers in one pass, up to the first damaged one."""
-        if self._video is not None:
-            with suppress(FileError):
-                for number, picture in enumerate(self._video):
-                    yield number, self._small(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
-
-    def _small(self, frame: Tensor) -> Tensor:
-        side = min(frame.shape[1:])
-        if side <= self.sampling.frame_side:
-            return frame.contiguous()
-        return scaled(frame[None].float(), self.sampling.frame_side)[0].round().clamp(0, 255).to(torch.uint8)
 
 
 class FramePairs(SeededDataset):
@@ -208,6 +172,8 @@ class FramePairs(SeededDataset):
                 place, source = f"{place} at frame {start}", self._source(number)
                 gap = generator.randint(self.sampling.gap[0], min(self.sampling.gap[1], source.length - 1 - start))
                 first, second = self._pair(number, start, gap)
+                if self.sampling.synthetic and generator.random() < self.sampling.synthetic:
+                    return self._scene(f"{source.name}@{start} synthetic", first, generator)
                 break
             except FileError as error:  # damaged further on: another place, the same for this seed ever after
                 warnings.warn(f"{place} is left out: {error}", stacklevel=2)
@@ -219,7 +185,20 @@ class FramePairs(SeededDataset):
         places = (start, start + gap)
         if generator.random() < 0.5:
             first, second, places = second, first, places[::-1]
-        return self._item(f"{source.name}@{start}+{gap}", torch.stack([first, second]), source, places, generator)
+        maps_of = partial(self._maps, source=source, places=places)
+        return self._item(
+            f"{source.name}@{start}+{gap}", torch.stack([first, second]).float() / 255, maps_of, generator
+        )
+
+    def _scene(self, name: str, frame: Tensor, generator: random.Random) -> Mapping[str, Any]:
+        """A pair that is made of a frame and of others'."""
+        others = []
+        for _ in range(generator.randint(*OBJECTS)):
+            number, start = self._place(generator.randrange(len(self)), generator)
+            others.append(self._pair(number, start, self.sampling.gap[0])[0].float() / 255)
+        scene = Scene(frame.float() / 255, others, generator)
+        size = (frame.shape[1], frame.shape[2])
+        return self._item(name, scene.frames(size), partial(self._true_maps, scene=scene), generator)
 
     def _pair(self, number: int, start: int, gap: int) -> tuple[Tensor, Tensor]:
         keys = (number, start), (number, start + gap)
@@ -242,28 +221,51 @@ class FramePairs(SeededDataset):
         while self._used > self.sampling.memory and self._frames:
             self._used -= self._frames.popitem(last=False)[1].numel()
 
-    def _maps(self, small: Tensor, source: Source, places: tuple[int, int]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Each cue's maps [1, c, h, w] of whole frames, context and query, at one scale."""
-        if self.cache is None:
-            return {name: normalized(cue, small[:1], small[1:]) for name, cue in self.cues.items()}
-        maps = {}
-        size = self.cache.size(source.clip)
-        for name, (context, query) in self.cache.maps(source.clip, places[0], places[1] - places[0]).items():
-            flow = [i - self.cache.channels[name].start for i in self.cache.flow if i in _range(self.cache, name)]
-            maps[name] = normalize_cues(context[None], query[None], flow=flow, size=size)
+    def _maps(self, small: Tensor, source: Source, places: tuple[int, int]) -> Maps:
+        """Of a real pair, at one scale."""
+        maps: Maps = {}
+        check, size = self.sampling.flow_check, (small.shape[-2], small.shape[-1])
+        for name, cue in self.cues.items():
+            if name == LAYERS:  # not known here, and left out of the loss
+                none = small.new_zeros(1, 1, *size)
+                maps |= {name: (none, none), confidence_of(name): (none, none)}
+            else:
+                maps |= cue_maps(name, cue, small[:1], small[1:], check)
+        if self.cache is not None:
+            size = self.cache.size(source.clip)
+            for name, (context, query) in self.cache.maps(source.clip, places[0], places[1] - places[0]).items():
+                flow = [i - self.cache.channels[name].start for i in self.cache.flow if i in _range(self.cache, name)]
+                maps |= standardized_maps(name, context[None], query[None], flow, size, check)
+        return maps
+
+    def _true_maps(self, small: Tensor, scene: Scene) -> Maps:
+        """Of a synthetic pair: its flow and its order in depth are known."""
+        maps: Maps = {}
+        size = (small.shape[-2], small.shape[-1])
+        flow, order = scene.truth(size)
+        everywhere = small.new_ones(1, 1, *size)
+        for name, cue in self.cues.items():
+            if name == LAYERS:
+                maps[name] = normalize_cues(order[:1], order[1:])
+            elif cue.unit == "pixels":
+                maps[name] = normalize_cues(flow[:1], flow[1:], flow=[0], size=size)
+            else:
+                maps |= cue_maps(name, cue, small[:1], small[1:], False)
+                continue
+            if name == LAYERS or self.sampling.flow_check:
+                maps[confidence_of(name)] = everywhere, everywhere
         return maps
 
     def _item(
-        self, name: str, frames: Tensor, source: Source, places: tuple[int, int], generator: random.Random
+        self, name: str, pair: Tensor, maps_of: Callable[[Tensor], Maps], generator: random.Random
     ) -> Mapping[str, Any]:
         sampling = self.sampling
-        pair = frames.float() / 255
         size = (pair.shape[-2], pair.shape[-1])
         whole = tuple(sampling.crop) == (1.0, 1.0)
         boxes = [draw_box(size, sampling.crop, None if whole else generator) for _ in range(2)]
         item: dict[str, Any] = {"name": name}
         small = scaled(pair, sampling.cue_side) if self.cues or self.frames else pair
-        maps = self._maps(small, source, places)
+        maps = maps_of(small)
         if sampling.same_frame:
             maps = {cue_name: (context, context) for cue_name, (context, _) in maps.items()}
         views = (pair[0], pair[0] if sampling.same_frame else pair[1])
@@ -280,11 +282,3 @@ class FramePairs(SeededDataset):
 def _range(cache: CueCache, name: str) -> range:
     channels = cache.channels[name]
     return range(channels.start, channels.stop)
-
-
-def normalized(cue: Cue, context: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-    """A cue's maps of whole frames [B, 3, H, W], brought to one scale by the context's statistics."""
-    size = (context.shape[-2], context.shape[-1])
-    flow = range(0, cue.channels, 2) if cue.unit == "pixels" else ()
-    first, second = (maps.float() for maps in cue(context, query))  # sums over frames are not bfloat16's
-    return normalize_cues(first, second, flow=flow, size=size)

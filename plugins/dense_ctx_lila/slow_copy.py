@@ -43,3 +43,5 @@ class SlowCopy:
             momentum = min(momentum, 1 - before ** (-2 / 3)) if before else 0.0
         for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
             old.lerp_(new, 1 - momentum)
+        for name, buffer in slow.named_buffers():  # BatchNorm's statistics are means already
+            buffer.copy_(fast.get_buffer(name))

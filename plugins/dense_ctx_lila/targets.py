@@ -42,6 +42,12 @@ class Targets:
         plain = torch.cat([self.plain, _last(maps)], -1) if self.plain.shape[-1] else _last(maps)
         return Targets(self.shares, self.cells, self.offset, plain)
 
+    def apart(self, count: int) -> tuple[Targets, Targets]:
+        """All but the last `count` channels, and these: maps that are given, not products."""
+        first = self.plain.shape[-1] - count
+        last = Targets.of(rearrange(self.plain[..., first:], "b h w m -> b m h w"))
+        return Targets(self.shares, self.cells, self.offset, self.plain[..., :first]), last
+
     def split(self) -> tuple[Targets, Targets]:
         """Of the first and the second half of the images."""
         halves = [each.chunk(2) for each in (self.shares, self.cells, self.offset, self.plain)]

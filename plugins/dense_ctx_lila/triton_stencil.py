@@ -15,8 +15,9 @@ def iterate(source, weights, target, height, width, channels, DILATIONS: tl.cons
     first are of a cache.
     """
     image, size = tl.program_id(2).to(tl.int64), height * width
-    pixel = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(channels, BLOCK)
+    pixel = (tl.program_id(0) // blocks) * PIXELS + tl.arange(0, PIXELS)
+    channel = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     y, x = pixel // width, pixel % width
     inside = pixel < size
     mask = inside[:, None] & (channel < channels)[None]

@@ -102,5 +102,6 @@ class LinearHead(Decoder):
 def _resize(x: Tensor, size: Size) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    shrink = x.shape[-2] > size[0] or x.shape[-1] > size[1]
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=shrink)
+    if x.shape[-2] > size[0] or x.shape[-1] > size[1]:  # the antialiased filter has no bfloat16 kernel on the CPU
+        return functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(x)
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -24,14 +24,14 @@ _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot 
 _ROWS = 64  # cells compared with the bank at once: their cosines stay near the processor
 _WIDE = 1 << 12  # on an accelerator, where each comparison is a launch
 _PART = 1 << 11  # cells of the bank whose kernel is held at once
-_RANK = 1e-6  # of the largest eigenvalue: directions of the landmarks' span below it are rounding
+_SLACK = 1e-6  # added to each landmark's kernel with itself, times their number: directions below it are rounding
 _RADIUS, _EPSILON = 2, 2e-4
 
 
 class EnsembleProbe(CellBank):
     """Two readings of the same cells, and the colours of the image.
 
-    All cells of the bank vote with softmax(cosine / temperature): an object whose look changes keeps neighbours. Ridge
+    Cells of the bank vote with softmax(cosine / temperature): an object whose look changes keeps neighbours. Ridge
     regression with a kernel weighs channels by what tells the classes apart: exp(gamma (cos - 1)), in the span of
     landmarks (Nystrom; Williams and Seeger 2001); a class weighs by the square root of its size. In segmentation
     their log-probabilities are averaged, in regression their values. A class's share of the examples says little about
@@ -55,6 +55,8 @@ class EnsembleProbe(CellBank):
         gamma: of the kernel, above 0.
         penalty: of the regression, on the mean square error.
         channels: principal ones that are read; all where there are fewer.
+        keys: cells of the bank that are read; of more, a seeded sample with as many of each class, weighted so that it
+            stands for all.
         radius: of the filter's windows, in half cells; default 2; 0: no filter. In segmentation only.
         epsilon: of the filter, added to the variance of colours; default 2e-4. In segmentation only.
 
@@ -74,6 +76,7 @@ class EnsembleProbe(CellBank):
         "gamma": (0.0, 1e6),
         "penalty": (0.0, 1e9),
         "channels": range(1, 1 << 14),
+        "keys": range(1, 1 << 26),
         "radius": range(65),
         "epsilon": (0.0, 1e6),
     }
@@ -92,6 +95,7 @@ class EnsembleProbe(CellBank):
         gamma: float = 1.0,
         penalty: float = 1e-4,
         channels: int = 96,
+        keys: int = 4096,
         radius: int | None = None,
         epsilon: float | None = None,
         device_memory: str | int | None = None,
@@ -107,14 +111,15 @@ class EnsembleProbe(CellBank):
         radius, epsilon = _RADIUS if radius is None else radius, _EPSILON if epsilon is None else epsilon
         if not (0 <= weight <= 1 and 0 <= uniform <= 1 and 0 <= area < math.inf):
             raise InputError(f"weight={weight}, uniform={uniform}: both 0 to 1; area={area}: at least 0")
-        if not (gamma > 0 and penalty > 0 and landmarks >= 1 and channels >= 1):
+        if not (gamma > 0 and penalty > 0 and min(landmarks, channels, keys) >= 1):
             raise InputError(
-                f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}, channels={channels}: all above 0"
+                f"gamma={gamma}, penalty={penalty}, landmarks={landmarks}, channels={channels}, keys={keys}: "
+                "all above 0"
             )
         if not (epsilon > 0 and radius >= 0):
             raise InputError(f"radius={radius}: at least 0; epsilon={epsilon}: above 0")
         self.weight, self.area, self.uniform = weight, area, uniform
-        self.landmarks, self.gamma, self.penalty, self.channels = landmarks, gamma, penalty, channels
+        self.landmarks, self.gamma, self.penalty, self.channels, self.keys = landmarks, gamma, penalty, channels, keys
         self.radius, self.epsilon = radius if task == "segmentation" else 0, epsilon
         self.annotated_ = 0.0  # patches
         self._readings: tuple[Tensor, ...] | None = None
@@ -170,15 +175,15 @@ class EnsembleProbe(CellBank):
         return at_size(scores, size, pixels)
 
     def _read(
-        self, rows: Tensor, axes: Tensor, keys: Tensor, values: Tensor, landmarks: Tensor, basis: Tensor,
-        coefficients: Tensor, correction: Tensor,
+        self, rows: Tensor, axes: Tensor, keys: Tensor, values: Tensor, landmarks: Tensor, coefficients: Tensor,
+        correction: Tensor,
     ) -> Tensor:  # fmt: skip
         """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, D]; the rest as `readings`."""
         rows = rows @ axes
         near = ((rows / self.temperature) @ keys.T).softmax(1) @ values
-        fit = kernel(rows, landmarks, self.gamma) @ basis @ coefficients[:-1] + coefficients[-1]
+        fit = kernel(rows, landmarks, self.gamma) @ coefficients[:-1] + coefficients[-1]
         if self.task == "segmentation":
-            near = log_shares(near) + correction
+            near = log_shares(probabilities(near)) + correction
             fit = log_shares(probabilities(fit))
         return self.share * near + (1 - self.share) * fit
 
@@ -189,43 +194,63 @@ class EnsembleProbe(CellBank):
 
     @property
     def readings(self) -> tuple[Tensor, ...]:
-        """Axes [D, c]; on them the keys [M, c]; the values [M, K]; landmarks [L, c] of the regression, what makes
-        their span orthonormal [L, r], coefficients [r + 1, K], the bias last; what corrects the prior [K].
+        """Axes [D, c]; on them the keys [M, c] that are read; their values [M, K], times the cells that each stands
+        for; landmarks [L, c] of the regression and their coefficients [L + 1, K], the bias last; what corrects the
+        prior [K].
         """
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
         if self._readings is None:
-            weights, groups = self._weights()
-            axes = principal_axes(self.keys_, weights, self.channels)
-            keys = self.keys_ @ axes
-            prior = self.values_.mean(0).clamp_min(1e-6)
+            index, counts, groups = self._sample()
+            values, sizes = self.values_[index], self.values_.sum(0)
+            weights = counts
+            if self.task == "segmentation":
+                weights = counts * (values * sizes.clamp_min(1e-6).rsqrt()).sum(1)
+            weights = weights / weights.sum()
+            keys = self.keys_[index]
+            axes = principal_axes(keys, weights, self.channels)
+            keys = keys @ axes
+            prior = (sizes / len(self.values_)).clamp_min(1e-6)
             correction = ((1 - self.uniform) * prior + self.uniform / len(prior)).log() - prior.log()
-            regression = self._regress(keys, weights, groups)
-            self._readings = (axes, keys, self.values_, *regression, correction)
+            regression = self._regress(keys, values, weights, groups)
+            shown = values * counts[:, None] if self.task == "segmentation" else values
+            self._readings = (axes, keys, shown, *regression, correction)
         return self._readings
 
-    def _weights(self) -> tuple[Tensor, list[Tensor]]:
-        """Of the bank's cells, sum 1; and the indices of each class's cells."""
-        values = self.values_
-        weights, groups = torch.ones(len(values)), [torch.arange(len(values))]
-        if self.task == "segmentation":
-            weights = (values * values.sum(0).clamp_min(1e-6).rsqrt()).sum(1)
-            first = values.argmax(1)
-            groups = [group for label in range(values.shape[1]) if len(group := (first == label).nonzero()[:, 0])]
-        return weights / weights.sum(), groups
+    def _sample(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Cells of the bank that are read, how many each stands for, and each class's places among them.
 
-    def _regress(self, keys: Tensor, weights: Tensor, groups: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        Classes have as many; what a small one leaves goes to the others. A regression's cells are one class.
+        """
+        first = self.values_.argmax(1) if self.task == "segmentation" else torch.zeros(len(self.values_)).long()
+        classes = [cells for label in first.unique() for cells in (first == label).nonzero(as_tuple=True)]
+        room, counts = self.keys, torch.zeros(len(first))
+        generator = torch.Generator().manual_seed(self.seed)
+        for number, cells in enumerate(sorted(classes, key=len)):
+            share = min(len(cells), max(1, room // (len(classes) - number)))
+            room -= share
+            counts[cells[torch.randperm(len(cells), generator=generator)[:share]]] = len(cells) / share
+        index = counts.nonzero()[:, 0]
+        groups = [(first[index] == first[cells[0]]).nonzero()[:, 0] for cells in classes]
+        return index, counts[index], groups
+
+    def _regress(self, keys: Tensor, values: Tensor, weights: Tensor, groups: list[Tensor]) -> tuple[Tensor, Tensor]:
         room = max(1, self.landmarks // len(groups))
         landmarks = torch.cat([keys[_spread(group, room)] for group in groups])
-        eigenvalues, vectors = torch.linalg.eigh(kernel(landmarks, landmarks, self.gamma).double())
-        keep = eigenvalues > _RANK * eigenvalues[-1]
-        basis = (vectors[:, keep] * eigenvalues[keep].rsqrt()).float()
-        lifted = torch.cat([kernel(part, landmarks, self.gamma) @ basis for part in keys.split(_PART)])
-        lifted = functional.pad(lifted, (0, 1), value=1.0).double()
-        weighted = lifted * weights[:, None]
-        system = weighted.T @ lifted
+        gram = kernel(landmarks, landmarks, self.gamma).double()
+        gram.diagonal().add_(_SLACK * len(gram))
+        # what makes the span of the landmarks orthonormal, so that float32 is enough for the sums
+        basis = torch.linalg.inv(torch.linalg.cholesky(gram)).T
+        system = torch.zeros(len(gram) + 1, len(gram) + 1, dtype=torch.float64)
+        right = torch.zeros(len(gram) + 1, values.shape[1], dtype=torch.float64)
+        for part, target, weight in zip(*(x.split(_PART) for x in (keys, values, weights)), strict=True):
+            lifted = functional.pad(kernel(part, landmarks, self.gamma) @ basis.float(), (0, 1), value=1.0)
+            weighted = (lifted * weight[:, None]).T
+            system += weighted @ lifted
+            right += weighted @ target
         system.diagonal()[:-1] += self.penalty  # the bias, last, is free
-        return landmarks, basis, torch.linalg.solve(system, weighted.T @ self.values_.double()).float()
+        solution = torch.linalg.solve(system, right)
+        return landmarks, torch.cat([basis @ solution[:-1], solution[-1:]]).float()
 
 
 def principal_axes(keys: Tensor, weights: Tensor, count: int) -> Tensor:

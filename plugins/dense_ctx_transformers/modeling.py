@@ -40,8 +40,15 @@ class DenseOutput(ModelOutput):
 class DenseFeatureModel(Opened):
     """`AutoModel`: features of every pixel, and of every cell of the deepest map."""
 
-    def forward(self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        return_dict: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> Any:
         """Features of images [B, 3, H, W] in [0, 1], of any size."""
+        _refuse_outputs(output_hidden_states, output_attentions)
         features = self.dense(check_batch(pixel_values))  # a DenseModel in training looks at no values
         output = DenseOutput(features.patches.flatten(2).transpose(1, 2), features.cls, features.pixels)
         return output.to_tuple() if return_dict is False else output
@@ -68,8 +75,15 @@ class DenseBackbone(Opened):
         self.channels = [self.dense.backbone.dims[index] for index in self.out_indices]
         self.strides = [self.dense.backbone.strides[index] for index in self.out_indices]
 
-    def forward(self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        return_dict: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> Any:
         """Maps [B, C, h, w] of images [B, 3, H, W] in [0, 1], padded to the stride at the right and below."""
+        _refuse_outputs(output_hidden_states, output_attentions)
         maps = self.dense.encode(check_batch(pixel_values))[0].maps
         chosen: Any = tuple(maps[index] for index in self.out_indices)
         output = BackboneOutput(feature_maps=chosen)
@@ -99,7 +113,12 @@ class DenseForSemanticSegmentation(Opened):
         return cls(config, predictor.model, predictor if predictor.context is not None else None)
 
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> Any:
         """Logits of images [B, 3, H, W] in [0, 1]: logarithms of the probabilities, [B, K, H, W].
 
@@ -112,6 +131,7 @@ class DenseForSemanticSegmentation(Opened):
                 values outside
                 [0, 1], in training too.
         """
+        _refuse_outputs(output_hidden_states, output_attentions)
         if self.predictor is not None:
             if labels is not None:
                 raise InputError("This predictor was fitted to examples and does not train: leave labels out")
@@ -143,12 +163,33 @@ class DenseForSemanticSegmentation(Opened):
         return values.log_softmax(1)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Write the folder of the predictor, or of the model with its head."""
+        """Write the folder of the predictor, or of the model with its head.
+
+        Raises:
+            InputError: other names in `config.id2label` than the classes have, which would not be written.
+        """
+        own = [c.name for c in self.predictor.classes] if self.predictor else list(output_of(self.dense).classes)
+        labels = (self.config.id2label or {}).values()
+        renamed = [(name, label) for name, label in zip(own, labels, strict=True) if name != label]
+        if renamed:
+            raise InputError(
+                f"config.id2label calls {renamed[0][0]!r} {renamed[0][1]!r}, which the folder would not say: give a "
+                "Predictor's names in Python (names=...), a new head's in DenseConfig's output"
+            )
         if self.predictor is None:
             return super().save_pretrained(save_directory, **kwargs)
         kwargs.pop("state_dict", None)
         self.predictor.save(save_directory, **kwargs)
         return None
+
+
+def _refuse_outputs(hidden_states: bool | None, attentions: bool | None) -> None:
+    """Named options in place of **kwargs, with which the Trainer would not divide the loss by its accumulated steps."""
+    for option, value in (("output_hidden_states", hidden_states), ("output_attentions", attentions)):
+        if value:
+            raise InputError(
+                f"{option}=True: this model returns none. Maps of the backbone: AutoBackbone, feature_maps"
+            )
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

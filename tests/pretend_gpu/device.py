@@ -332,6 +332,7 @@ def _patches(mode: Pretend):
             "reset_peak_memory_stats": lambda device=None: touch(device),
             "mem_get_info": lambda device=None: (80 << 30, 80 << 30),
             "empty_cache": lambda: None,
+            "get_rng_state": lambda device=None: torch.get_rng_state(),
             "manual_seed": lambda seed: None,
             "manual_seed_all": lambda seed: None,
         }.items()),

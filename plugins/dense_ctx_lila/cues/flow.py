@@ -36,6 +36,34 @@ class FlowCue(Cue):
         return forward, -backward
 
 
+def consistency(context: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Where forward and backward flow agree, in the context and in the query: 1, elsewhere and out of the frame 0.
+
+    A pixel's flow u and the way back w from where it leads must cancel: |u + w|^2 < 0.01 (|u|^2 + |w|^2) + 0.5
+    (Sundaram, Brox, Keutzer 2010, eq. 5).
+
+    Args:
+        context, query: forward flow, and minus the backward flow, [B, 2, h, w] in pixels of these maps.
+
+    Returns:
+        Two maps [B, 1, h, w].
+    """
+    return _agreement(context, query, 1.0), _agreement(query, context, -1.0)
+
+
+def _agreement(flow: Tensor, other: Tensor, sign: float) -> Tensor:
+    height, width = flow.shape[-2:]
+    y, x = (torch.arange(n, device=flow.device, dtype=flow.dtype) for n in (height, width))
+    end = torch.stack(torch.broadcast_tensors(x, y[:, None])) + sign * flow
+    size = flow.new_tensor([width, height])[:, None, None]
+    inside = ((end >= 0) & (end <= size - 1)).all(1, keepdim=True)
+    grid = ((end + 0.5) / size * 2 - 1).movedim(1, -1)
+    back = functional.grid_sample(other, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    apart = (flow - back).square().sum(1, keepdim=True)
+    length = (flow.square() + back.square()).sum(1, keepdim=True)
+    return (inside & (apart < 0.01 * length + 0.5)).to(flow.dtype)
+
+
 def pad_frames(frames: Tensor, multiple: int, least: int) -> Tensor:
     """Pad below and to the right by repeating the border, to multiples of `multiple` and at least `least` pixels."""
     height, width = padded_size((frames.shape[-2], frames.shape[-1]), multiple)

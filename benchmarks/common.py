@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -90,21 +91,30 @@ def _status(key: str) -> float:
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(key + ":"))
 
 
-def _child(function: Callable[..., Any], arguments: tuple[Any, ...], pipe: Any) -> None:
+def _child(function: Callable[..., Any], arguments: tuple[Any, ...], pipe: Any, seconds: int | None) -> None:
+    if seconds is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     pipe.send(function(*arguments))
     pipe.close()
 
 
-def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run `function(*arguments)` in a fresh process and return its result."""
+def in_process(function: Callable[..., Any], *arguments: Any, seconds: int | None = None) -> Any:
+    """Run `function(*arguments)` in a fresh process and return its result.
+
+    Args:
+        seconds: of the processors that it may take; None comes back where it needs more.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(function, arguments, theirs))
+    process = context.Process(target=_child, args=(function, arguments, theirs, seconds))
     process.start()
     theirs.close()
     try:
         return ours.recv()
     except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGXCPU:
+            return None
         raise SystemExit(f"{function.__name__} died with exit code {process.exitcode}") from None
     finally:
         process.join()

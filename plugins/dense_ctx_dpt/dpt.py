@@ -18,7 +18,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Decoder, Features, Size
 from dense_ctx.persistence.file_args import CHANNELS
 
-from . import resizing
+from . import resizing, strips
 
 STRENGTH = 0.5  # of a principal component at the start: its standard deviation to this power beside its own
 
@@ -99,13 +99,34 @@ class DPT(Decoder):
             path = _resize(path, (skip.shape[-2], skip.shape[-1]))
             path = self.fuse[level](path + self.skip[level](skip))
         path = self.head(_resize(path, (2 * path.shape[-2], 2 * path.shape[-1])))
-        out: Tensor = self.project(resizing.at_size(path, size))
-        if self.shortcut:
-            out = out + resizing.at_size(self._shortcut(features.maps), size)
-        out = out.movedim(1, -1)
+        low = self._shortcut(features.maps) if self.shortcut else None
+        if strips.suit(path):
+            return self._in_strips(path, low, size)
+        beside = None if low is None else resizing.at_size(low, size)
+        return self._finished(self.project(resizing.at_size(path, size)), beside)
+
+    def _finished(self, out: Tensor, beside: Tensor | None) -> Tensor:
+        """The projected channels with the shortcut's, normed."""
+        out = (out if beside is None else out + beside).movedim(1, -1)
         if self.norm is not None:
             out = self.norm(out)
         return out.movedim(-1, 1)
+
+    def _in_strips(self, path: Tensor, low: Tensor | None, size: Size) -> Tensor:
+        """What follows the last map, a few rows at a time; a row needs one more on each side for the convolution."""
+        first, rest = cast(nn.Conv2d, self.project[0]), self.project[1:]
+        path = resizing.enlargeable(path, size)
+        low = None if low is None else resizing.enlargeable(low, size)
+
+        def strip(start: int, stop: int) -> Tensor:
+            top, bottom = max(0, start - 1), min(size[0], stop + 1)
+            x = strips.enlarged_rows(path, top, bottom, size)
+            if bottom - top < stop + 2 - start:  # at the border there is none
+                x = functional.pad(x, (0, 0, top - start + 1, stop + 1 - bottom))
+            x = functional.conv2d(x, first.weight, first.bias, padding=(0, 1))
+            return self._finished(rest(x), None if low is None else strips.enlarged_rows(low, start, stop, size))
+
+        return strips.decoded(strip, len(path), self.dim, size)
 
     def _shortcut(self, maps: Sequence[Tensor]) -> Tensor:
         """Projections of all maps, added from coarse to fine, on the finest grid."""
@@ -222,4 +243,6 @@ def _rescale(channels: int, power: int) -> nn.Module:
 
 
 def _resize(x: Tensor, size: Size) -> Tensor:
+    if strips.suit(x):
+        return strips.enlarged(x, size, align_corners=True)
     return functional.interpolate(x, size=size, mode="bilinear", align_corners=True)

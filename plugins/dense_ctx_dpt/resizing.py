@@ -7,15 +7,18 @@ from torch.nn import functional
 
 from dense_ctx.interfaces import Size
 
+from . import strips
+
 
 def resize(x: Tensor, size: Size) -> Tensor:
     """Resize [B, C, h, w] to `size`: bilinear, antialiased when shrinking."""
     if tuple(x.shape[-2:]) == size:
         return x
     # plain bilinear sampling would skip cells when shrinking
-    shrink = x.shape[-2] > size[0] or x.shape[-1] > size[1]
-    if shrink:  # in float32: the antialiased filter has no bfloat16 kernel on the CPU
+    if _shrinks(x, size):  # in float32: the antialiased filter has no bfloat16 kernel on the CPU
         return functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(x)
+    if strips.suit(x):
+        return strips.enlarged(x, size)
     return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
@@ -25,3 +28,12 @@ def at_size(path: Tensor, size: Size) -> Tensor:
     if min(shrink) >= 2:  # a tenth of the time of the antialiased filter, and little else at this factor
         return functional.interpolate(path, size=size, mode="area")
     return resize(path, size)
+
+
+def enlargeable(path: Tensor, size: Size) -> Tensor:
+    """`at_size` where a side becomes shorter; else as it is, for `strips.enlarged_rows`."""
+    return at_size(path, size) if _shrinks(path, size) else path
+
+
+def _shrinks(x: Tensor, size: Size) -> bool:
+    return x.shape[-2] > size[0] or x.shape[-1] > size[1]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from dense_ctx_dpt.strips import by_rows
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +19,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
 
 from .base import HEADS, LAYER, WIDTH, Upsampler
-from .blocks import Counts, attend, by_rows, rows_of
+from .blocks import Counts, attend, rows_of
 from .encoders import Attention, Block, Rotation, encoder, require_width
 
 KERNEL = 5  # of the filters over the map

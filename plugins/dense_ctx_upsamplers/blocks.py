@@ -1,42 +1,22 @@
-"""Work on a map a block of rows at a time, and attention of pixels to a coarse grid in such blocks.
+"""Attention of pixels to a coarse grid, a block of rows at a time.
 
 `LIMIT` bounds the numbers that one block holds beside its result; the result does not depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from dense_ctx_dpt.strips import by_rows
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 LIMIT = 1 << 22  # 16 MB in float32; softmax and products hold a few times as much
 
 # how often each of a side's positions (rows of the table) reads each cell of the coarse grid's side (its columns)
 Counts = np.ndarray[Any, np.dtype[np.float32]]
-
-
-def by_rows(function: Callable[[int, int], Tensor], height: int, rows: int) -> Tensor:
-    """Join the blocks `function(start, stop)`, [..., stop - start, width], of `rows` rows each.
-
-    With gradients a block is computed again in the backward pass, so that it is not kept until then.
-    """
-    spans = list(_spans(height, rows))
-    if len(spans) == 1:
-        return function(0, height)
-    if torch.is_grad_enabled():
-        return torch.cat([checkpoint(function, *span, use_reentrant=False) for span in spans], -2)
-    whole: Tensor | None = None
-    for start, stop in spans:
-        part = function(start, stop)
-        if whole is None:
-            whole = part.new_empty(*part.shape[:-2], height, part.shape[-1])
-        whole[..., start:stop, :] = part
-    assert whole is not None  # there is a row
-    return whole
 
 
 def rows_of(numbers: int) -> int:

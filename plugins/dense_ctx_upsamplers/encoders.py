@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from dense_ctx_dpt.strips import by_rows
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
 
 from .base import reflected, require_heads
-from .blocks import by_rows, rows_of
+from .blocks import rows_of
 
 GROUPS = 8
 

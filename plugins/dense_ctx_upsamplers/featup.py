@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 from dense_ctx_dpt import resizing
+from dense_ctx_dpt.strips import by_rows
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dense_ctx.interfaces import Size
 
 from .base import LAYER, Upsampler, reflected
-from .blocks import by_rows, rows_of
+from .blocks import rows_of
 
 RADIUS, KEYS = 3, 32
 NEIGHBOURS = (2 * RADIUS + 1) ** 2

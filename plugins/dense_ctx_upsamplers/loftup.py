@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from dense_ctx_dpt.strips import by_rows
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dense_ctx.interfaces import Size
 
 from .base import HEADS, LAYER, Upsampler, require_heads
-from .blocks import attend, by_rows, rows_of
+from .blocks import attend, rows_of
 from .encoders import in_heads
 
 COARSE, FINE = 5, 20  # frequencies of the map's coordinates, and of the image's coordinates and colours

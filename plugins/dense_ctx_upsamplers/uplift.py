@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from dense_ctx_dpt import resizing
+from dense_ctx_dpt.strips import by_rows
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +19,7 @@ from dense_ctx.errors import InputError
 from dense_ctx.interfaces import Size
 
 from .base import LAYER, WIDTH, Upsampler
-from .blocks import by_rows, rows_of
+from .blocks import rows_of
 
 IMAGE = (16, 32, 64, 128, 128)  # channels of the image's encoder
 GRID = 16  # the image is brought to so many pixels a cell, which in training it had

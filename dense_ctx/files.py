@@ -179,9 +179,9 @@ def _name_once(partial: Path, path: Path) -> None:
         os.link(partial, path)
     except FileExistsError:
         pass
-    except OSError:  # a file system without links: of two simultaneous writers the last one wins
-        if not path.exists():
-            partial.replace(path)
+    except OSError:  # a file system without links: the first to open it writes it, in view of the others
+        with contextlib.suppress(FileExistsError), path.open("xb") as file:
+            file.write(partial.read_bytes())
 
 
 def write_text(path: Path, text: str, *, once: bool = False, sync: bool = True) -> None:

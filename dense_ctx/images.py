@@ -86,6 +86,12 @@ def prepare(
     return functional.pad(images, extra, mode="replicate") if any(extra) else images
 
 
+def to_device(images: Tensor, device: torch.device) -> Tensor:
+    """`images` on `device`; from the host to CUDA by way of pinned memory, so that the host need not wait for it."""
+    pinned = device.type == "cuda" and images.device.type == "cpu" and not images.requires_grad
+    return (images.pin_memory() if pinned else images).to(device, non_blocking=True)
+
+
 def _constants(values: Sequence[float], device: torch.device) -> Tensor:
     """Of each channel, [3, 1, 1]."""
     if torch.compiler.is_compiling():  # a constant of the host's in a graph is no part of a CUDA graph

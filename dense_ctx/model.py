@@ -171,7 +171,8 @@ class DenseModel(nn.Module):
         if not self.training:
             images = image_io.check_batch(images)
         backbone = self.backbone
-        padded = image_io.prepare(images.to(self.device), backbone.mean, backbone.std, backbone.stride, self.dtype)
+        images = image_io.to_device(images, self.device)
+        padded = image_io.prepare(images, backbone.mean, backbone.std, backbone.stride, self.dtype)
         needs_gradient = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
         named = self.model_config.backbone.name if self.model_config else backbone
         with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient), blamed("backbone", named):

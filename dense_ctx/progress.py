@@ -48,12 +48,9 @@ def steps(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
     return progress(items, total, what, unit, row=1) if _shown.get() and total > 1 else items
 
 
-def ahead(read: Callable[[Any], Any], items: Iterable[Any], depth: int = 2) -> Iterator[Any]:
-    """`read` of each item, in order, by a thread that is up to `depth` ahead: it decodes while the device computes.
-
-    One thread, so that what it reads from need not bear several; an error comes where its result would.
-    """
-    waiting, pool = deque[Future[Any]](), ThreadPoolExecutor(1)
+def ahead(read: Callable[[Any], Any], items: Iterable[Any], depth: int = 2, threads: int = 1) -> Iterator[Any]:
+    """`read` of each item, or its error, in order, up to `depth` ahead: by one thread, unless `read` bears several."""
+    waiting, pool = deque[Future[Any]](), ThreadPoolExecutor(threads)
     try:
         for item in items:
             waiting.append(pool.submit(read, item))

@@ -38,6 +38,13 @@ def test_features_in_bfloat16():
         torch.testing.assert_close(one, two, rtol=0, atol=(1e-2 if index == 3 else 1e-5) * float(two.abs().max()))
 
 
+def test_the_gradient_of_float16_features_is_float32():
+    ours = fused.matching(*given(*SHAPES[1], torch.float16), (0.3, 0.7), "float32", True)
+    eager = Sums(*given(*SHAPES[1], torch.float16), (0.3, 0.7), "float32", True).results
+    assert ours[3].dtype == eager[3].dtype == torch.float32
+    torch.testing.assert_close(ours[3], eager[3])
+
+
 def test_without_a_gradient_there_is_none():
     value = fused.matching(*given(*SHAPES[0]), (0.3, 0.7), "float32", True)[0]
     ours = fused.matching(*given(*SHAPES[0]), (0.3, 0.7), "float32", False)

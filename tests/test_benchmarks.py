@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,6 +76,28 @@ def test_quick(script, places, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip()
+
+
+def test_differences_between_rows_of_bases(monkeypatch):
+    """A row that is not trained stands beside each seed; draws of a probe are averaged; RMSE is in metres."""
+    monkeypatch.syspath_prepend(FOLDER)
+    import bases
+
+    def result(**scenes):
+        value = float(np.mean([np.mean([*draws.values()]) for draws in scenes.values()]))
+        return SimpleNamespace(value=value, scenes=scenes)
+
+    scores = bases.Scores([("DIP", "base")])
+    frozen = result(a={"0": 0.2, "1": 0.4}, b={"0": 0.5, "1": 0.5})
+    scores.add("lite", "base", None, {"mIoU": frozen, "RMSE": result(a={"0": 0.5})})
+    for seed, gain in ((0, 0.1), (2, 0.3)):
+        better = result(a={"0": 0.3 + gain, "1": 0.3 + gain}, b={"0": 0.5 + gain})
+        scores.add("lite", "DIP", seed, {"mIoU": better, "RMSE": result(a={"0": 0.5 - gain})})
+    assert scores.scenes("lite", "base", "mIoU", [0, 2])["a"] == {"0": pytest.approx(30), "2": pytest.approx(30)}
+    assert scores.cell("lite", "DIP", "mIoU") == "60.0 ± 14.1"
+    assert scores.difference("lite", "DIP", "base", "mIoU") == "+20.0 (+10.0 to +30.0)"
+    assert scores.difference("lite", "DIP", "base", "RMSE") == "-0.200 (-0.300 to -0.100)"
+    assert "DIP - base" in scores.lines()
 
 
 def test_what_prints_a_ratio_checks_that_its_sides_agree():

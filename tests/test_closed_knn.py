@@ -171,3 +171,19 @@ def test_cells_that_are_partly_labelled():
         KnnProbe("regression").partial_fit(image(pixels), torch.full((1, 1, 4, 4), float("nan")))
     with pytest.raises(InputError, match="No labelled pixel"):
         KnnProbe().partial_fit(image(pixels), torch.full((1, 4, 4), -1))
+
+
+def test_a_full_bank_has_each_cells_values_beside_its_key():
+    """With threads that write at once, of which the last one's key and another one's values could stay."""
+    side, memory, before = 256, 16_384, torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        probe = KnnProbe("regression", k=1, stride=1, memory=memory, seed=0)
+        for image in range(2):
+            numbers = (torch.arange(side * side) + image * side * side).float().view(1, 1, side, side)
+            pixels = numbers.expand(1, 64, side, side)
+            probe.partial_fit(DenseFeatures(pixels, pixels), numbers.expand(1, 12, side, side))
+        assert torch.equal(probe.keys_[:, :1].expand(-1, 64), probe.keys_)
+        assert torch.equal(probe.keys_[:, :12], probe.values_)
+    finally:
+        torch.set_num_threads(before)

@@ -233,3 +233,15 @@ def test_every_form_of_the_loss_has_the_gradient_of_float32(loss):
     for products in ("tf32", "bf16x3"):
         for one, two in zip(grads[products], grads["float32"], strict=True):
             assert float((one - two).norm() / two.norm()) < 0.05  # signs of an L1 may differ
+
+
+def test_a_scaled_loss_of_float16_features_has_its_gradient():
+    """As GradScaler has it: the gradient of the loss itself is below float16's least number, 6e-8."""
+    pixels, weights, bias, *parts, shares = leaves(*SHAPES[0])
+    half, grads = pixels.detach().half(), []
+    for one in (half, half.float()):
+        total = linear_matching(one.requires_grad_(), weights, bias, Targets(*parts), shares * 1e-7)[0]
+        grads.append(torch.autograd.grad(total * 2.0**20, one)[0])
+    assert grads[0].dtype == torch.float16
+    assert float(grads[1].abs().max()) > 1e-4
+    assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 1e-2

@@ -16,7 +16,7 @@ from ..device import processes, wait_for_everyone
 from ..errors import ConfigError, FileError, InputError
 from ..files import json_digest, state_digest
 from ..gateway import gateway
-from ..images import padded_size, prepare, resized
+from ..images import padded_size, prepare, resized, to_device
 from ..interfaces import Backbone, Features, Size
 from ..persistence.identity import Identity
 from ..persistence.tensors import Spec
@@ -164,7 +164,11 @@ def fill_cache(
     settings = _settings(backbone, images, size, layers, name)
     cache = _disk_cache(folder, settings)
     cache.check()
-    one = _encode(backbone, _read(images, range(1), settings), images.names[:1], settings)
+
+    def stacked(indices: range) -> Tensor:
+        return torch.stack([resized(images[index].image, size) for index in indices])
+
+    one = _encode(backbone, stacked(range(1)), images.names[:1], settings)
     shapes = {key: list(value.shape[1:]) for key, value in one.items()}
 
     shards = enumerate(_shards(len(images)).items())
@@ -178,10 +182,9 @@ def fill_cache(
     size_on_disk, parts = 0, dict[str, list[Tensor]]()
     spans = [range(number * SHARD, number * SHARD + count) for number, count in share.items()]
     batches = [(span, span[at : at + batch]) for span in spans for at in range(0, len(span), batch)]
-    read = ahead(lambda pair: _read(images, pair[1], settings), batches)
     with progress(None, sum(share.values()), "features") as bar:
-        for (span, indices), stacked in zip(batches, read, strict=True):
-            for key, value in _encode(backbone, stacked, [images.names[i] for i in indices], settings).items():
+        for (span, indices), pixels in zip(batches, ahead(lambda pair: stacked(pair[1]), batches), strict=True):
+            for key, value in _encode(backbone, pixels, [images.names[i] for i in indices], settings).items():
                 parts.setdefault(key, []).append(value)
             bar.update(len(indices))
             if indices.stop == span.stop:
@@ -254,20 +257,14 @@ def _pixels(images: ImageSet) -> str:
     return digest
 
 
-def _read(images: ImageSet, indices: range, settings: dict[str, Any]) -> Tensor:
-    size = (settings["size"][0], settings["size"][1])
-    return torch.stack([resized(images[index].image, size) for index in indices])
-
-
 @torch.no_grad()
 def _encode(backbone: Backbone, stacked: Tensor, names: Sequence[str], settings: dict[str, Any]) -> dict[str, Tensor]:
     first = next(backbone.parameters(), None)
     device, dtype = (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
-    stacked = (stacked.pin_memory() if device.type == "cuda" else stacked).to(device, non_blocking=True)
     training = backbone.training
     backbone.eval()
     try:
-        features = backbone(prepare(stacked, backbone.mean, backbone.std, backbone.stride, dtype))
+        features = backbone(prepare(to_device(stacked, device), backbone.mean, backbone.std, backbone.stride, dtype))
     finally:
         backbone.train(training)
     tensors = {f"map{layer}": features.maps[layer] for layer in settings["layers"]}

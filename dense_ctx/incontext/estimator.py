@@ -113,7 +113,9 @@ class InContext:
         return self
 
     def _learn(self, image: ImageLike, target: Any, max_memory: str | int | None) -> None:
-        pixels = _one(image)
+        pixels = _batch(image)
+        if len(pixels) > 1:
+            raise InputError(f"fit takes one image for a target, or a list of each; got {list(pixels.shape)}")
         size = (pixels.shape[-2], pixels.shape[-1])
         encoded = self.targets_.read(target, size)
         if self.probe_ is None:
@@ -122,8 +124,7 @@ class InContext:
             self._fit(self.probe_, self.model(pixels), encoded)
             return
         windows = settled(self.model, pixels, plan(self.model, size, max_memory), max_memory)
-        shares = steps(windows.shares(), len(windows), "windows")
-        for (rows, columns), (own_rows, own_columns) in shares:
+        for (rows, columns), (own_rows, own_columns) in steps(windows.shares(), len(windows), "windows"):
             # each pixel is learnt from once, in the window where it is farthest from a border
             part = torch.full_like(encoded, -1 if encoded.dtype == torch.int64 else torch.nan)
             part[..., own_rows, own_columns] = encoded[..., own_rows, own_columns]
@@ -137,7 +138,7 @@ class InContext:
 
     @gateway
     def predict(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
-        """Label ids, int64 [H, W], or values, float [K, H, W], at each image's size, on the CPU; a list for a list.
+        """Label ids, int64 [H, W], or values, float [K, H, W], on the CPU; a list for a list, [B, ...] for a batch.
 
         Raises:
             NotFittedError: before `fit`. InputError: a single class was annotated.
@@ -145,11 +146,11 @@ class InContext:
         if isinstance(images, (list, tuple)):
             return [self.predict(image, max_memory) for image in images]
         scores = self._scores(images, max_memory)
-        return scores if self.task_ == "regression" else torch.tensor(self.classes_)[scores.argmax(0)]
+        return scores if self.task_ == "regression" else torch.tensor(self.classes_)[scores.argmax(-3)]
 
     @gateway
     def predict_proba(self, images: ImageLike | ImageList, max_memory: str | int | None = None) -> Any:
-        """Class probabilities, float [K, H, W], in the order of `classes_`, on the CPU; a list for a list.
+        """Class probabilities, float [K, H, W], in the order of `classes_`, on the CPU; of several as `predict`.
 
         Raises:
             NotFittedError: before `fit`.
@@ -167,13 +168,15 @@ class InContext:
         if probe is None:
             raise NotFittedError("predict needs examples first: call fit(images, targets)")
         self.targets_.require_two_classes()
-        pixels = _one(image)
+        pixels = _batch(image)
         if max_memory is None:
-            return self._read(probe, self.model(pixels))[0].cpu()
-        channels = len(self.classes_) or self.targets_.channels
-        windows = plan(self.model, (pixels.shape[-2], pixels.shape[-1]), max_memory, channels)
-        windows = settled(self.model, pixels, windows, max_memory)
-        return map_tiles(self.model, pixels, lambda features: self._read(probe, features), windows)[0].cpu()
+            scores = self._read(probe, self.model(pixels))
+        else:
+            size, channels = (pixels.shape[-2], pixels.shape[-1]), len(self.classes_) or self.targets_.channels
+            windows = plan(self.model, size, max_memory, channels, batch=len(pixels))
+            windows = settled(self.model, pixels, windows, max_memory)
+            scores = map_tiles(self.model, pixels, lambda features: self._read(probe, features), windows)
+        return (scores if isinstance(image, Tensor) and image.ndim == 4 else scores[0]).cpu()
 
     def _read(self, probe: Probe, features: DenseFeatures) -> Tensor:
         with blamed("probe", self.method):
@@ -185,8 +188,6 @@ class InContext:
         return prediction
 
 
-def _one(image: Any) -> Tensor:
-    """[1, 3, H, W] of one image."""
-    if isinstance(image, Tensor) and image.ndim == 4 and len(image) == 1:
-        return check_batch(image)
-    return load(image)[None]
+def _batch(image: Any) -> Tensor:
+    """[B, 3, H, W] of one image, or of a batch."""
+    return check_batch(image) if isinstance(image, Tensor) and image.ndim == 4 else load(image)[None]

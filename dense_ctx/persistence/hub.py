@@ -128,9 +128,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path | None:
 
 
 def locate(
-    name: str | os.PathLike[str],
-    access: Access = Access(),
-    files: Sequence[str] = (CONFIG, WEIGHTS, MANIFEST),
+    name: str | os.PathLike[str], access: Access = Access(), files: Sequence[str] = (CONFIG, WEIGHTS, MANIFEST)
 ) -> Path:
     """The folder of a model, its `files` downloaded if necessary; errors as `load`."""
     if len(os.fspath(name)) > 1000:

@@ -35,9 +35,9 @@ class Identity:
             FileError: the folder holds something else, or the settings cannot be read or were changed.
         """
         folder = self.path.parent
-        in_use = folder.is_file() or (folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()))
+        names = {p.name for p in folder.iterdir() if p.name[0] != "."} if folder.is_dir() else set()
         if not self.path.exists():  # after the listing: another process may have written it in between
-            if in_use:
+            if folder.is_file() or (names and self.path.name not in names):
                 raise FileError(f"{folder} exists and holds no {self.what}; choose another folder")
             return None
         repair = f"Remove {folder} if it is of no use, or choose another folder"
@@ -74,10 +74,9 @@ class Identity:
         Raises:
             ConfigError, FileError: as `check`; it cannot be written.
         """
-        if self.check(settings) is None:
+        while self.check(settings) is None:  # a shared file system may show another machine's file late
             content = json.loads(json.dumps({**(notes or {}), **settings}))
             write_json(self.path, {**content, _DIGEST: json_digest(content)}, once=True)
-            self.check(settings)
 
 
 def require_equal(stored: Mapping[str, Any], settings: Mapping[str, Any], complaint: str, advice: str) -> None:

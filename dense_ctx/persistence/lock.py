@@ -68,8 +68,9 @@ def _take(lock: Path, owner: dict[str, Any]) -> dict[str, Any] | None:
         if other == owner:
             return None
         if not (machine().items() <= other.items() and ended(other["pid"], other["since"])):
-            if lock.exists():  # otherwise it was just released
+            if lock.exists():
                 return other
+            time.sleep(_POLL)  # it was just released, or is not seen yet on a shared file system
             continue
         from filelock import FileLock
 

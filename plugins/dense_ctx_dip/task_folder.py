@@ -12,7 +12,7 @@ A shard is 256 images. Finished files stay, whoever wrote them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,11 +60,10 @@ class TaskFolder:
         starts = range(0, len(self.names), SHARD)
         return {f"shard-{start // SHARD:05d}": range(start, min(start + SHARD, len(self.names))) for start in starts}
 
-    def todo(self, done: Callable[[str], bool], what: str) -> Iterator[tuple[str, int, bool]]:
+    def todo(self, done: Callable[[str], bool]) -> list[tuple[str, int, bool]]:
         """(shard, image, whether it is the shard's last) of this process' shards that are not done."""
         mine = list(self.shards().items())[self.rank :: self.world]
-        left = [(shard, index, index == span[-1]) for shard, span in mine if not done(shard) for index in span]
-        yield from self.progress(left, len(left), what)
+        return [(shard, index, index == span[-1]) for shard, span in mine if not done(shard) for index in span]
 
     def png(self, folder: str, index: int) -> Path:
         """The file of an image in `segments` or `labels`."""

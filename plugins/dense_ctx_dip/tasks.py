@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from dense_ctx_predict.batches import batches, results
 from einops import rearrange
 from torch import Tensor
 
@@ -26,6 +29,7 @@ from dense_ctx.model import DenseModel
 from dense_ctx.persistence.lock import locked
 from dense_ctx.plugins import blamed, registry
 from dense_ctx.progress import ahead
+from dense_ctx.train.data import reader_count
 
 from .kmeans import SAMPLE, assign, kmeans
 from .manifest import claim, compare
@@ -39,6 +43,7 @@ from .task_settings import TaskSettings, read_image
 BATCH = 8  # images cut into segments together
 MANY = 65535  # segments of an image, at most
 MEMORY = 1 << 30  # bytes of feature maps held from stage to stage, so that small sets are encoded once
+Encoded: TypeAlias = "tuple[Tensor, Tensor]"  # an image's deepest map [C, h, w] and global feature [C']
 
 
 class Tasks(TaskFolder):
@@ -60,8 +65,9 @@ class Tasks(TaskFolder):
     ) -> None:
         super().__init__(images, out, progress)
         self.model, self.settings = model.eval(), settings
-        self._encoded: dict[int, tuple[Tensor, Tensor]] = {}
+        self._encoded: dict[int, Encoded] = {}
         self._budget = MEMORY
+        self._together = BATCH if model.device.type == "cuda" else 1  # images of one size encoded at once
         part = settings.segmenter
         self.segmenter: Segmenter = registry().create("segmenter", part.name, **part.args).to(model.device)
         weights = {"model": name, "weights": state_digest(model.state_dict())}
@@ -93,18 +99,43 @@ class Tasks(TaskFolder):
             return error
 
     @torch.no_grad()
-    def _features(self, index: int, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The deepest map [C, h, w] and the global feature [C'] of an image (or of `image`, if it is read already)."""
-        if index in self._encoded:
-            return self._encoded[index]
-        features, _ = self.model.encode((self._image(index) if image is None else image)[None])
-        deep = features.maps[-1][0].float()
-        both = deep, deep.mean((1, 2)) if features.cls is None else features.cls[0].float()
-        size = sum(item.numel() * item.element_size() for item in both)
-        if size <= self._budget:
-            self._encoded[index] = both
-            self._budget -= size
-        return both
+    def _encode(self, images: Tensor) -> list[Encoded]:
+        """Of each of [B, 3, H, W]."""
+        features, _ = self.model.encode(images)
+        deep = features.maps[-1].float()
+        return list(zip(deep, deep.mean((2, 3)) if features.cls is None else features.cls.float(), strict=True))
+
+    def _features(self, some: Sequence[tuple[int, Any]]) -> Iterator[Encoded]:
+        """Of images of one size, with their numbers; what fits into memory is held."""
+        images = [image for _, image in some]
+        each = results(images, self._encode, lambda image: self._encode(image[None])[0])
+        for (index, _), (deep, whole) in zip(some, each, strict=True):
+            size = sum(item.numel() * item.element_size() for item in (deep, whole))
+            if size <= self._budget:
+                self._encoded[index] = deep.clone(), whole.clone()  # not views of a whole batch
+                self._budget -= size
+            yield deep, whole
+
+    def _segmented_images(self, done: Callable[[str], bool], what: str) -> Iterator[tuple[str, int, bool, Any]]:
+        """(shard, image, whether it is the shard's last, its `Encoded`; None: no segments) of what is not done."""
+        left = self.todo(done)
+
+        def read(item: tuple[str, int, bool]) -> Tensor | Encoded | None:
+            if not self.png("segments", item[1]).exists():
+                return None
+            return self._encoded.get(item[1]) or self._image(item[1])
+
+        def encoded() -> Iterator[tuple[str, int, bool, Any]]:
+            for some in batches(self.model, left, read, lambda size: self._together):
+                first = some[0][1]
+                if isinstance(first, DenseCtxError):
+                    raise first
+                values: Iterable[Any] = [first]
+                if isinstance(first, Tensor):
+                    values = self._features([(index, image) for (_, index, _), image in some])
+                yield from ((*item, value) for (item, _), value in zip(some, values, strict=True))
+
+        yield from self.progress(encoded(), len(left), what)
 
     def run(self) -> Path:
         """All stages; returns the folder."""
@@ -120,7 +151,7 @@ class Tasks(TaskFolder):
         mine = [i for span in list(self.shards().values())[self.rank :: self.world] for i in span]
         left = [index for index in mine if not self.png("segments", index).exists()]
         waiting: list[tuple[int, Tensor]] = []
-        images = ahead(self._readable, left, BATCH)
+        images = ahead(self._readable, left, BATCH, max(1, reader_count(self.model.device)))
         for index in self.progress(left, len(left), "segment"):
             image = next(images)
             if isinstance(image, Tensor):
@@ -136,7 +167,10 @@ class Tasks(TaskFolder):
 
     def _segmented(self, items: list[tuple[int, Tensor]]) -> None:
         reads, device = self.segmenter.reads_features, self.model.device
-        features = [self._features(index, image)[0] if reads else None for index, image in items]
+        features: list[Tensor | None] = [None] * len(items)
+        if reads:
+            runs = groupby(items, lambda item: item[1].shape if self._together > 1 else item[0])
+            features = [deep for _, run in runs for deep, _ in self._features(list(run))]
         sizes = [(image.shape[-2], image.shape[-1]) for _, image in items]
         with blamed("segmenter", self.settings.segmenter.name):
             batch = self.segmenter.batch([image.to(device) for _, image in items], features, sizes)
@@ -152,9 +186,9 @@ class Tasks(TaskFolder):
         rows: list[Tensor] = []
         images: list[Tensor] = []
         counts: list[tuple[int, int]] = []
-        for shard, index, last in self.todo(lambda name: self.embeddings(name).exists(), "embed"):
-            if self.png("segments", index).exists():
-                deep, whole = self._features(index)
+        for shard, index, last, both in self._segmented_images(lambda name: self.embeddings(name).exists(), "embed"):
+            if both is not None:
+                deep, whole = both
                 segments = read_pseudo_labels(self.png("segments", index)).to(deep.device)
                 weights = pixels_of(segments, (deep.shape[-2], deep.shape[-1]))
                 total = weights.sum(1)
@@ -199,9 +233,9 @@ class Tasks(TaskFolder):
             Shard(self.out / "centroids.safetensors").require(CENTROIDS).tensor("centroids").to(self.model.device)
         )
         shares: dict[str, dict[int, float]] = {}
-        for shard, index, last in self.todo(lambda name: self.votes(name).exists(), "vote"):
-            if self.png("segments", index).exists():
-                labels = self._voted(index, centroids)
+        for shard, index, last, both in self._segmented_images(lambda name: self.votes(name).exists(), "vote"):
+            if both is not None:
+                labels = self._voted(index, both[0], centroids)
                 save_pseudo_labels(self.png("labels", index), labels, self.settings.classes)
                 classes, sizes = labels[labels >= 0].unique(return_counts=True)
                 shares[str(index)] = dict(zip(classes.tolist(), (sizes / labels.numel()).tolist(), strict=True))
@@ -209,8 +243,7 @@ class Tasks(TaskFolder):
                 write_json(self.votes(shard), shares)
                 shares = {}
 
-    def _voted(self, index: int, centroids: Tensor) -> Tensor:
-        deep, _ = self._features(index)
+    def _voted(self, index: int, deep: Tensor, centroids: Tensor) -> Tensor:
         segments = read_pseudo_labels(self.png("segments", index))
         if int(segments.max()) < 0:
             return segments  # no segment: nothing is labelled

@@ -84,6 +84,7 @@ def matching(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """What `matching_op` computes, by kernels."""
     from . import triton_loss as kernels
+    from .losses import gradient_type
 
     batch, height, width, dim = pixels.shape
     channels, (sigma, gamma) = weights.shape[-1], edges
@@ -98,7 +99,7 @@ def matching(
     terms = (gamma * count / along, gamma * count / down, sigma)
     scale = shares / count
     sums = weights.new_empty(batch, tiles, 3, channels)
-    d_pixels = torch.empty_like(tensors[0]) if gradient else pixels.new_empty(0)
+    d_pixels = pixels.new_empty(pixels.shape if gradient else 0, dtype=gradient_type(pixels))
     kernels.by_pixel[(tiles, batch, blocks if gradient else 1)](
         *tensors, tensors[1] * scale, d_pixels, sums, *sizes, *terms, GRADIENT=gradient, **options
     )

@@ -33,6 +33,11 @@ def edge_loss(prediction: Tensor, target: Tensor, sigma: float = 0.1, reduction:
     return total
 
 
+def gradient_type(pixels: Tensor) -> torch.dtype:
+    """In which their gradient is kept: it is made before the loss is scaled, and in float16 would be 0."""
+    return torch.float32 if pixels.dtype == torch.float16 else pixels.dtype
+
+
 class Sums:
     """L1 and edges of each channel, and their gradients, a few rows of an image at a time.
 
@@ -61,9 +66,7 @@ class Sums:
         # what belongs to a block, and before it the last row of the one above
         self.rows = [weights.new_empty(min(self.size, height) + 1, width, channels) for _ in range(3)]
         # d_pixels is written, the two others are sums
-        self.d_pixels = (
-            torch.empty_like(pixels, memory_format=torch.contiguous_format) if gradient else pixels.new_empty(0)
-        )
+        self.d_pixels = pixels.new_empty(pixels.shape if gradient else 0, dtype=gradient_type(pixels))
         self.d_weights, self.d_bias = (x.new_zeros(x.shape if gradient else 0) for x in (weights, bias))
         for image in range(batch):
             for start in range(0, height, self.size):

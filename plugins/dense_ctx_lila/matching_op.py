@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import fused
-from .losses import Sums
+from .losses import Sums, gradient_type
 from .targets import Targets
 
 
@@ -70,17 +70,20 @@ def _(
     shares: Tensor, sigma: float, gamma: float, products: str, gradient: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     each = weights.new_empty(weights.shape[-1], dtype=torch.float32)
-    grads = (x.new_empty(x.shape if gradient else 0) for x in (pixels, weights, bias))
-    return each.new_empty(()), each, torch.empty_like(each), *grads
+    d_pixels = pixels.new_empty(pixels.shape if gradient else 0, dtype=gradient_type(pixels))
+    d_weights, d_bias = (x.new_empty(x.shape if gradient else 0) for x in (weights, bias))
+    return each.new_empty(()), each, torch.empty_like(each), d_pixels, d_weights, d_bias
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.dtype = inputs[0].dtype
     ctx.save_for_backward(*output[3:])
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    return *(saved * grads[0] for saved in ctx.saved_tensors), *[None] * 9
+    by_pixels, by_weights, by_bias = (saved * grads[0] for saved in ctx.saved_tensors)
+    return by_pixels.to(ctx.dtype), by_weights, by_bias, *[None] * 9
 
 
 _matching.register_autograd(_backward, setup_context=_keep)

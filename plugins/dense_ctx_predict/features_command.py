@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dense_ctx.commands.arguments import add_model_argument, model_of, progress, refuse
 from dense_ctx.commands.base import Command
 from dense_ctx.model_spec import DEFAULT_MODEL
 
 from .precision import add_precision_arguments
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dense_ctx.model import DenseModel
 
 
 class Features(Command):
@@ -33,14 +37,11 @@ class Features(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Write NAME.safetensors (pixels, patches, cls) and NAME.png (joint PCA) for each image."""
-        import torch
-
-        from dense_ctx import images, visualize
+        from dense_ctx import visualize
         from dense_ctx.data.video import IMAGE_SUFFIXES
         from dense_ctx.errors import FileError, InputError
         from dense_ctx.files import new_file, write_tensors
         from dense_ctx.numerics import require_finite
-        from dense_ctx.progress import ahead
 
         from .feature_files import write_features
         from .pca import pca_pictures
@@ -59,33 +60,52 @@ class Features(Command):
         model = model_of(args)
         stems: set[str] = set()
         maps, names = [], []
-        # with --npy it is read in tiles
-        pixels: Iterator[Any] = repeat(None) if args.npy else ahead(images.load, args.images)
-        for path, image in zip(progress(args.images, len(args.images), "features"), pixels, strict=False):
-            name = _unique_stem(path, stems)
-            if args.npy:
+        if args.npy:  # read in tiles
+            for path in progress(args.images, len(args.images), "features"):
+                name = _unique_stem(path, stems)
                 file = write_features(model, path, args.out / f"{name}.npy", max_memory=args.max_memory or "2GB")
                 print(f"{path} -> {file}")
-                continue
+            return 0
+        for path, image, tensors in progress(_tensors(model, args), len(args.images), "features"):
+            name = _unique_stem(path, stems)
             height, width = image.shape[1:]
-            size = (max(1, round(height * args.scale)), max(1, round(width * args.scale)))
-            with torch.inference_mode():
-                features = model(image, size=size, max_memory=args.max_memory)
-            tensors = {"pixels": features.pixels[0], "patches": features.patches[0]}
-            if features.cls is not None:
-                tensors["cls"] = features.cls[0]
-            tensors = {key: (t.half() if args.half else t).cpu().contiguous() for key, t in tensors.items()}
             require_finite(f"{path} as float16", "Leave --half out", **tensors)
             with new_file(args.out / f"{name}.safetensors") as partial:
                 write_tensors(partial, tensors, {"image": path.name, "size": f"{height}x{width}"})
             print(f"{path} -> {args.out / name}.safetensors, pixels {list(tensors['pixels'].shape)}")
             # the PCA picture is subsampled to about 1024 pixels a side
-            step = max(1, round(max(size) / 1024))
+            step = max(1, round(max(tensors["pixels"].shape[1:]) / 1024))
             maps.append(tensors["pixels"][:, ::step, ::step].float())
             names.append(name)
         for name, picture in zip(names, pca_pictures(maps) if maps else [], strict=True):
             print(f"picture {visualize.save_picture(args.out / f'{name}.png', picture)}")
         return 0
+
+
+def _tensors(model: DenseModel, args: argparse.Namespace) -> Iterator[tuple[Path, Tensor, dict[str, Tensor]]]:
+    """Of each image in order: its path, itself [3, H, W], and what its file holds, on the CPU."""
+    import torch
+
+    from dense_ctx import images
+    from dense_ctx.errors import DenseCtxError
+
+    from .batches import Room, batches, results
+
+    def features(pixels: Tensor, max_memory: str | None = None) -> list[dict[str, Tensor]]:
+        size = max(1, round(pixels.shape[-2] * args.scale)), max(1, round(pixels.shape[-1] * args.scale))
+        with torch.inference_mode():
+            values = model(pixels, size=size, max_memory=max_memory)
+        tensors = {"pixels": values.pixels, "patches": values.patches, "cls": values.cls}
+        halves = {key: t.half() if args.half else t for key, t in tensors.items() if t is not None}
+        return [{key: t[index] for key, t in halves.items()} for index in range(len(values.pixels))]
+
+    for some in batches(model, args.images, images.load, Room(model, args.max_memory)):
+        loaded = [image for _, image in some]
+        if isinstance(loaded[0], DenseCtxError):
+            raise loaded[0]
+        each = results(loaded, features, lambda image: features(image, args.max_memory)[0])
+        for (path, image), tensors in zip(some, each, strict=True):
+            yield path, image, {key: t.cpu().contiguous() for key, t in tensors.items()}
 
 
 def _unique_stem(path: Path, stems: set[str]) -> str:

@@ -35,23 +35,23 @@ def output_of(model: DenseModel) -> Output:
 
 
 @torch.inference_mode()
-def read_head(model: DenseModel, image: Tensor) -> Tensor:
-    """Probabilities or values, float32 [K, H, W], of one image [3, H, W] in [0, 1].
+def read_head(model: DenseModel, images: Tensor) -> Tensor:
+    """Probabilities or values, float32 [B, K, H, W], of images [B, 3, H, W] in [0, 1].
 
-    As in training, the image is resized to the training size; the output is resized to the image's size.
+    As in training, they are resized to the training size; the output is resized to their size.
 
     Raises:
         ConfigError: the model has features only.
         NonFiniteError: the prediction holds NaN or infinity.
     """
     output = output_of(model)
-    height, width = image.shape[-2:]
-    small = image if output.image_size is None else resized(image, output.image_size)
+    height, width = images.shape[-2:]
+    small = images if output.image_size is None else torch.stack([resized(i, output.image_size) for i in images])
     seen = (small.shape[-2], small.shape[-1])
-    features, padded = model.encode(small[None])
+    features, padded = model.encode(small)
     channels = model.decode(features, padded, seen, output.size).float()
     require_finite("The prediction of the head", "Check its weights, or use float32", values=channels)
-    return meaning(channels, output, (height, width))[0]
+    return meaning(channels, output, (height, width))
 
 
 def meaning(channels: Tensor, output: Output, size: Size) -> Tensor:

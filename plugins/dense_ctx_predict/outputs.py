@@ -23,6 +23,7 @@ from dense_ctx.progress import steps
 from dense_ctx.visualize import Picture, heat_picture, normals_picture, overlay, save_labels, save_picture
 
 from . import exr
+from .batches import decoded
 from .predictor import Predictor
 from .queries import Query
 from .rasters import SUFFIXES, Rasters, raster_fault
@@ -64,8 +65,22 @@ class Writer:
         folder = Path("overlays" if self.predictor.task == "segmentation" else "pictures") / query.name
         return [main, folder.with_name(f"{folder.name}{'.mp4' if query.clip else '.jpg'}")]
 
-    def write(self, query: Query) -> dict[str, Any]:
+    def read(self, query: Query) -> Tensor | None:
+        """The image of a query; None of a clip or a raster, which is read as it is predicted.
+
+        Raises:
+            QueryError: it cannot be read.
+        """
+        if query.clip or self.rasters is not None:
+            return None
+        with query_fault():
+            return _loaded(query.path)
+
+    def write(self, query: Query, image: Tensor | None = None, prediction: Tensor | None = None) -> dict[str, Any]:
         """Predict and write a query.
+
+        Args:
+            image, prediction: where they are at hand: what `read` and `Predictor.predict` give.
 
         Returns:
             For the summary: "without_depth", the number of pixels without a positive depth; "frames" of a clip.
@@ -76,7 +91,7 @@ class Writer:
         """
         if self.rasters is not None:
             return self._raster(query, self.rasters)
-        return self._clip(query) if query.clip else self._image(query)
+        return self._clip(query) if query.clip else self._image(query, image, prediction)
 
     def _raster(self, query: Query, rasters: Rasters) -> dict[str, Any]:
         from .labels import named_ids
@@ -94,10 +109,10 @@ class Writer:
             raise QueryError(str(error)) from error
         return {"without_depth": 0}
 
-    def _image(self, query: Query) -> dict[str, Any]:
+    def _image(self, query: Query, read: Tensor | None, prediction: Any) -> dict[str, Any]:
         with query_fault():
-            image = _loaded(query.path)
-            prediction = self.predictor.predict(image, self.max_memory)
+            image = _loaded(query.path) if read is None else read
+            prediction = self.predictor.predict(image, self.max_memory) if prediction is None else prediction
         main, *pictures = self.files(query)
         none = self._store(self.out / main, prediction)
         for picture in pictures:
@@ -115,7 +130,7 @@ class Writer:
         def shown() -> Iterator[Picture]:
             nonlocal none, count
             span: tuple[float, float] | None = None
-            frames = iter(steps(video, len(video), "frames"))
+            frames = iter(steps(decoded(video), len(video), "frames"))
             while True:
                 with query_fault():
                     frame = next(frames, None)

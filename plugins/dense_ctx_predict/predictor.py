@@ -15,15 +15,17 @@ from torch.nn import functional
 from dense_ctx import InContext
 from dense_ctx.config import Quantity
 from dense_ctx.data.video import VIDEO_SUFFIXES, Video
-from dense_ctx.errors import InputError, NotFittedError
+from dense_ctx.errors import DenseCtxError, InputError, NotFittedError
 from dense_ctx.gateway import gateway
-from dense_ctx.images import ImageLike, load
+from dense_ctx.images import ImageLike, check_batch, load
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence import hub
 from dense_ctx.persistence.links import refuse_local_links
 from dense_ctx.visualize import Picture, palette
 
+from .batches import Room, batches, decoded, results
 from .head import output_of, read_head
+from .queries import Query, expand
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,7 +102,7 @@ class Predictor:
         """Class probabilities in the order of `classes`, or values: float32 [K, H, W] at the image's size.
 
         Args:
-            image: path, PIL image, array or tensor; see `dense_ctx.images.load`.
+            image: path, PIL image, array or tensor, see `dense_ctx.images.load`; a batch [B, 3, H, W] gives [B, ...].
             max_memory: as for `InContext.predict`; a head resizes images to one size and ignores it.
 
         Raises:
@@ -108,20 +110,23 @@ class Predictor:
             NonFiniteError: the features or predictions hold NaN or infinity.
         """
         if self.context is None:
-            return read_head(self.model, load(image)).cpu()
+            if isinstance(image, Tensor) and image.ndim == 4:
+                return read_head(self.model, check_batch(image)).cpu()
+            return read_head(self.model, load(image)[None])[0].cpu()
         if self.task == "segmentation":
             return torch.as_tensor(self.context.predict_proba(image, max_memory)).cpu()
         values = torch.as_tensor(self.context.predict(image, max_memory)).cpu()
-        return functional.normalize(values, dim=0) if self.task == "normals" else values
+        return functional.normalize(values, dim=-3) if self.task == "normals" else values
 
     @gateway
     def predict(self, source: Any, max_memory: str | int | None = None) -> Any:
         """Label ids int64 [H, W], or values float32 [K, H, W]: depth in metres (K = 1), unit normals (K = 3), others.
 
         Args:
-            source: an image (path, PIL, array, tensor); a list, which gives a list; a `Video` or the path of a video
-                file, which gives an iterator over its frames; a folder, which gives an iterator of (path, prediction)
-                over the images in it and its subfolders.
+            source: an image (path, PIL, array, tensor); a batch [B, 3, H, W], which gives [B, ...]; a list, which gives
+                a list; a `Video` or the path of a video file, which gives an iterator over its frames; a folder, which
+                gives an iterator of (path, prediction) over the images in it and its subfolders. Files are read ahead;
+                beside CUDA consecutive images of a folder that have one size are a batch (`batches`).
             max_memory: as for `scores`.
 
         Raises:
@@ -138,16 +143,28 @@ class Predictor:
         if isinstance(source, Video):
             return self._frames(source, max_memory)
         scores = self.scores(source, max_memory)
-        return torch.tensor([c.id for c in self.classes])[scores.argmax(0)] if self.task == "segmentation" else scores
+        return torch.tensor([c.id for c in self.classes])[scores.argmax(-3)] if self.task == "segmentation" else scores
 
     def _folder(self, folder: Path, max_memory: str | int | None) -> Iterator[tuple[Path, Any]]:
-        from .queries import expand
+        def read(query: Query) -> Tensor | Path:
+            return query.path if query.clip else load(query.path)
 
-        queries = expand([folder])  # here, so that an empty folder is refused at the call, not at the first item
-        return ((query.path, self.predict(query.path, max_memory)) for query in queries)
+        def predictions(queries: list[Query]) -> Iterator[tuple[Path, Any]]:
+            for some in batches(self.model, queries, read, self.room(max_memory)):
+                images = [image for _, image in some]
+                if isinstance(images[0], DenseCtxError):
+                    raise images[0]
+                each = results(images, self.predict, lambda image: self.predict(image, max_memory))
+                yield from zip((query.path for query, _ in some), each, strict=True)
+
+        return predictions(expand([folder]))  # an empty folder is refused at the call, not at the first item
 
     def _frames(self, video: Video, max_memory: str | int | None) -> Iterator[Any]:
-        return (self.predict(frame, max_memory) for frame in video)
+        return (self.predict(frame, max_memory) for frame in decoded(video))
+
+    def room(self, max_memory: str | int | None = None) -> Room:
+        """How many images of one size are predicted at once."""
+        return Room(self.model, max_memory, len(self.classes) or 3)
 
     @gateway
     def save(self, folder: str | os.PathLike[str], **options: Any) -> Path:

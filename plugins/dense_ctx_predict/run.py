@@ -20,6 +20,7 @@ from typing import Any
 from dense_ctx.errors import InputError, PluginError
 from dense_ctx.progress import progress
 
+from .batches import batches, results
 from .outputs import QueryError, Writer
 from .queries import Query
 
@@ -78,12 +79,12 @@ class Record:
     def _source(self, item: dict[str, Any]) -> str:
         return os.path.abspath(os.path.join(self.out, str(item.get("path"))))
 
-    def add(self, query: Query, files: Sequence[Path], notes: dict[str, Any]) -> None:
-        """Record a finished query."""
+    def add(self, query: Query, stamp: list[int], files: Sequence[Path], notes: dict[str, Any]) -> None:
+        """Record a finished query. stamp: its file's, from before it was read."""
         path = os.path.abspath(query.path)
         with suppress(ValueError):  # on another drive
             path = os.path.relpath(path, self.out)
-        item = {"name": query.name, "path": path, "source": _stamp(query), "files": _names(files), **notes}
+        item = {"name": query.name, "path": path, "source": stamp, "files": _names(files), **notes}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(("\n" if self.cut else "") + json.dumps(item) + "\n")  # ASCII: a name may be no text
@@ -110,6 +111,7 @@ def run(
         record.require_free(query)
     todo = [query for query in queries if not record.done(query, writer.files(query))]
     summary.before = len(queries) - len(todo)
+    stamps = {query: _stamp(query) for query in todo}  # not later: a file may change once it is read
     if open_writer is None or min(processes, len(todo)) <= 1:
         outcomes = _in_this_process(todo, writer)
     else:
@@ -120,7 +122,7 @@ def run(
                 summary.skipped[query.path] = outcome
                 bar.write(f"skipped {query.path}: {outcome}", file=sys.stderr)
             else:
-                record.add(query, writer.files(query), outcome)
+                record.add(query, stamps[query], writer.files(query), outcome)
                 summary.new += 1
                 summary.without_depth += bool(outcome.get("without_depth"))
             bar.update()
@@ -129,13 +131,19 @@ def run(
 
 
 def _in_this_process(queries: Sequence[Query], writer: Writer) -> Iterator[tuple[Query, Outcome]]:
-    for query in queries:
-        yield query, _outcome(writer, query)
+    predictor = writer.predictor
+    for some in batches(predictor.model, queries, writer.read, predictor.room(writer.max_memory)):
+        images = [image for _, image in some]
+        predictions = results(images, predictor.predict, lambda image: None)
+        for (query, image), prediction in zip(some, predictions, strict=True):
+            yield query, _outcome(writer, query, image, prediction)
 
 
-def _outcome(writer: Writer, query: Query) -> Outcome:
+def _outcome(writer: Writer, query: Query, image: Any = None, prediction: Any = None) -> Outcome:
     try:
-        return writer.write(query)
+        if isinstance(image, QueryError):
+            raise image
+        return writer.write(query, image, prediction)
     except QueryError as error:
         return str(error)
 
@@ -193,9 +201,12 @@ def _in_workers(
 
 
 def _stamp(query: Query) -> list[int]:
-    """Size, modification time and number of a query's files: a file, or a folder of frames."""
-    files = sorted(query.path.iterdir()) if query.path.is_dir() else [query.path]
-    status = [os.stat(file) for file in files]
+    """Size, modification time and number of a query's files: a file, or a folder of frames. [] of what is gone."""
+    try:
+        files = sorted(query.path.iterdir()) if query.path.is_dir() else [query.path]
+        status = [os.stat(file) for file in files]
+    except OSError:
+        return []
     return [sum(item.st_size for item in status), max((item.st_mtime_ns for item in status), default=0), len(status)]
 
 

@@ -44,6 +44,7 @@ class Track(Command):
         from dense_ctx.files import write_json
         from dense_ctx.images import load_mask
 
+        from .batches import decoded
         from .outputs import remove_later_frames
         from .tracking import track
 
@@ -56,7 +57,7 @@ class Track(Command):
 
         def overlays() -> Iterator[Frame]:
             nonlocal count
-            frames = iter(progress(video, len(video), "frames"))
+            frames = iter(progress(decoded(video), len(video), "frames"))
             pending: list[Frame] = []  # frames without labels yet
 
             def inputs() -> Iterator[Frame]:

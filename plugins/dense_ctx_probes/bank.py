@@ -122,8 +122,11 @@ class CellBank(Probe):
             generator = torch.Generator().manual_seed(self.seed + self.seen_)
             slots = (torch.rand(len(rest), generator=generator, dtype=torch.float64) * (self.seen_ + rest + 1)).long()
             inside = slots < self.memory
-            self.keys_[slots[inside]] = keys[rest[inside]]
-            self.values_[slots[inside]] = values[rest[inside]]
+            # the last of a slot stays; threads that write to one would leave a cell's key beside another's values
+            last = torch.full((self.memory,), -1).scatter_reduce_(0, slots[inside], rest[inside], "amax")
+            taken = (last >= 0).nonzero()[:, 0]
+            self.keys_[taken] = keys[last[taken]]
+            self.values_[taken] = values[last[taken]]
         self.seen_ += len(keys)
         return self
 

@@ -10,8 +10,8 @@ import pytest
 import shared_disk
 from safetensors.torch import load_file
 
+from dense_ctx.data.cache import Shard
 from dense_ctx.files import read_json
-from dense_ctx.persistence.tensors import read_state
 
 pytestmark = [
     pytest.mark.slow,
@@ -99,8 +99,8 @@ def test_the_first_claim_stands_and_the_other_names_the_difference(disk, case, f
 def test_a_feature_cache_is_whole_and_one_of_other_settings_refused(disk, first):
     folder, one, two = both(disk, "features", first)
     assert one["outcome"] == two["outcome"] == "done"
-    files = {path.name: read_state(path) for path in (folder / "cache").glob("*.safetensors")}
-    assert {name: len(tensors["map0"]) for name, tensors in files.items()} == {
+    files = {path.name: Shard(path) for path in (folder / "cache").glob("*.safetensors")}
+    assert {name: len(file.tensor("map1")) for name, file in files.items()} == {
         "features-00000.safetensors": 64, "features-00001.safetensors": 6,
     }  # fmt: skip
     _, one, two = both(disk, "features of other settings", first)

@@ -56,7 +56,7 @@ class Artefact:
         partial = _partial(target)
         with locked(target, f"The {self.what} {folder}"):  # which also removes what killed writers left
             _mend(target)
-            if target.exists() and not (target / self.files[0]).exists() and _in_use(target):
+            if target.exists() and _in_use(target, self.files[0]):
                 raise FileError(f"{folder} exists and is not a {self.what} folder; choose another or remove it")
             swapped = False
             try:
@@ -167,8 +167,9 @@ def _mend(target: Path) -> None:
         shutil.rmtree(trash, ignore_errors=True)
 
 
-def _in_use(target: Path) -> bool:
-    return not target.is_dir() or any(not item.name.startswith(".") for item in target.iterdir())
+def _in_use(target: Path, own: str) -> bool:
+    names = os.listdir(target) if target.is_dir() else ["a file"]
+    return own not in names and any(not name.startswith(".") for name in names)
 
 
 def _previous(target: Path) -> Path:

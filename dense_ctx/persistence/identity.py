@@ -37,7 +37,7 @@ class Identity:
         folder = self.path.parent
         names = {p.name for p in folder.iterdir() if p.name[0] != "."} if folder.is_dir() else set()
         if not self.path.exists():  # after the listing: another process may have written it in between
-            if folder.is_file() or names - {self.path.name}:
+            if folder.is_file() or (names and self.path.name not in names):
                 raise FileError(f"{folder} exists and holds no {self.what}; choose another folder")
             return None
         repair = f"Remove {folder} if it is of no use, or choose another folder"

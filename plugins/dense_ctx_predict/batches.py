@@ -68,7 +68,8 @@ def batches(
 ) -> Iterator[list[tuple[T, Any]]]:
     """Each item and what `read` gives of it, in order; consecutive images [3, H, W] of one size come together.
 
-    On a CPU one thread reads one item ahead; beside an accelerator several read `BATCH` and more (`reader_count`).
+    Beside an accelerator threads (`reader_count`) are `BATCH` and more items ahead; on a CPU, whose cores the network
+    takes, each item is read in its turn.
 
     Args:
         read: an image; what is no tensor, a DenseCtxError that it raises among it, comes alone.
@@ -81,8 +82,10 @@ def batches(
         except DenseCtxError as error:
             return error
 
-    readers = reader_count(model.device)
-    values = ahead(safely, items, depth=readers + BATCH if readers else 1, threads=max(1, readers))
+    values: Iterator[Any] = map(safely, items)
+    if model.device.type != "cpu":
+        threads = max(1, reader_count(model.device))
+        values = ahead(safely, items, depth=threads + BATCH, threads=threads)
     together: list[tuple[T, Any]] = []
     most = 1
     for value, item in zip(values, items, strict=True):

@@ -28,7 +28,7 @@ def describe_environment(device: Any = None) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **versions},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "arithmetic": float32_settings(),
+        "arithmetic": float32_settings() | {k: v for k, v in os.environ.items() if k == "NVIDIA_TF32_OVERRIDE"},
         "git": git_revision(),
     }
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from train_parts import config, install, losses, rows, settings
 
 from dense_ctx import cli
+from dense_ctx.environment import describe_environment
 from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, NonFiniteError, StoppedError
 from dense_ctx.interfaces import Losses
 from dense_ctx.numerics import float32_settings
@@ -127,6 +128,13 @@ def test_variables_that_agree_or_that_a_launcher_sets_anyway_change_nothing(tmp_
 def test_a_device_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="no device 'cuda:7' here: cpu"):
         train(config(tmp_path / "run", device="cuda:7"))
+
+
+def test_a_variable_that_overrides_cudas_arithmetic_is_recorded(monkeypatch):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    assert "NVIDIA_TF32_OVERRIDE" not in describe_environment()["arithmetic"]
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert describe_environment()["arithmetic"]["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
 def test_float32_is_float32_whatever_the_process_was_set_to(tmp_path):

@@ -18,8 +18,9 @@ from dense_ctx_predict.queries import expand
 from dense_ctx_predict.run import run
 from PIL import Image
 from pretend_gpu.device import compiler, pretend
+from safetensors.torch import load_file
 
-from dense_ctx import DenseModel, InContext
+from dense_ctx import DenseModel, InContext, cli
 from dense_ctx.errors import FileError, InputError, NonFiniteError
 from dense_ctx.images import load, load_mask
 from dense_ctx.progress import ahead
@@ -249,18 +250,48 @@ def test_an_image_whose_features_are_not_finite_is_named_and_its_batch_is_not_lo
 
 @pytest.mark.pretend_gpu
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler (c++, g++ or clang++) for the pretended device")
+@pytest.mark.parametrize("half", [[], ["--half"]])
+def test_features_of_a_batch_are_those_of_its_images(half, tmp_path, monkeypatch):
+    folder, encoded, encode = photos(tmp_path / "in", [(24, 40)] * 3 + [None]), [], DenseModel.encode
+
+    def counted(model, images):
+        encoded.append(len(images))
+        return encode(model, images)
+
+    monkeypatch.setattr(DenseModel, "encode", counted)
+    words = ["features", "rgb-xy", *(str(folder / f"{i}.png") for i in range(4)), *half, "--out"]
+    assert cli.main([*words, str(tmp_path / "cpu"), "--device", "cpu"]) == 2  # the last is no image
+    assert encoded == [1, 1, 1]
+    with pretend():
+        assert cli.main([*words, str(tmp_path / "cuda"), "--device", "cuda:1"]) == 2
+    assert encoded[3:] == [3]
+    for index in range(3):
+        one, two = (load_file(tmp_path / where / f"{index}.safetensors") for where in ("cpu", "cuda"))
+        assert one.keys() == two.keys()
+        for key, values in one.items():
+            assert values.dtype == two[key].dtype
+            torch.testing.assert_close(values, two[key], rtol=1e-3, atol=1e-3)
+
+
+FULL = """
+def full(model, images):
+    if len(images) > most[0]:
+        raise torch.OutOfMemoryError(f"CUDA out of memory: {len(images)} images")
+    return encode(model, images)
+"""
+
+
+@pytest.mark.pretend_gpu
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler (c++, g++ or clang++) for the pretended device")
 def test_a_batch_that_the_device_has_no_memory_for_is_done_one_by_one(tmp_path, monkeypatch):
     queries, encode = expand([photos(tmp_path / "in", [(24, 40)] * 4)]), DenseModel.encode
     most = [1]
-
-    def full(model, images):
-        if len(images) > most[0]:
-            raise torch.OutOfMemoryError(f"CUDA out of memory: {len(images)} images")
-        return encode(model, images)
-
+    # in a module of ours: an error of the user's own code would pass unchanged
+    scope = {"__name__": "dense_ctx", "torch": torch, "encode": encode, "most": most}
+    exec(FULL, scope)
     with pretend():
         found = predictor("cuda:0")
-        monkeypatch.setattr(DenseModel, "encode", full)
+        monkeypatch.setattr(DenseModel, "encode", scope["full"])
         assert run(queries, Writer(found, tmp_path / "out", pictures=False)).new == 4
         most[0] = 0
         summary = run(queries, Writer(found, tmp_path / "none", pictures=False))

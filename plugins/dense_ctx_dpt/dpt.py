@@ -114,7 +114,7 @@ class DPT(Decoder):
 
     def _in_strips(self, path: Tensor, low: Tensor | None, size: Size) -> Tensor:
         """What follows the last map, a few rows at a time; a row needs one more on each side for the convolution."""
-        first, rest = cast(nn.Conv2d, self.project[0]), self.project[1:]
+        first = cast(nn.Conv2d, self.project[0])
         path = resizing.enlargeable(path, size)
         low = None if low is None else resizing.enlargeable(low, size)
 
@@ -123,8 +123,11 @@ class DPT(Decoder):
             x = strips.enlarged_rows(path, top, bottom, size)
             if bottom - top < stop + 2 - start:  # at the border there is none
                 x = functional.pad(x, (0, 0, top - start + 1, stop + 1 - bottom))
-            x = functional.conv2d(x, first.weight, first.bias, padding=(0, 1))
-            return self._finished(rest(x), None if low is None else strips.enlarged_rows(low, start, stop, size))
+            x = functional.conv2d(x, first.weight, first.bias, padding=(0, 1)).relu_()
+            out: Tensor = self._last(x)
+            if low is not None:
+                out += strips.enlarged_rows(low, start, stop, size)
+            return self._finished(out, None)
 
         return strips.decoded(strip, len(path), self.dim, size)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dense_ctx_probes import bank
+from dense_ctx_probes import bank, guided_filter
 from dense_ctx_probes.ensemble import EnsembleProbe, principal_axes
 from dense_ctx_probes.guided_filter import refined
 from torch.nn import functional
@@ -135,6 +135,20 @@ def test_the_filter_is_a_linear_fit_in_each_window():
     expected = torch.stack([expected, 1 - expected]).clamp_min(0)
     result = refined(scores, image, 1, 2, 1e-2)[0]  # of a step of 1, where a half cell is a pixel too
     torch.testing.assert_close(result, expected / expected.sum(0))
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_classes_are_refined_a_few_at_a_time(monkeypatch, step):
+    draw = torch.Generator().manual_seed(0)
+    image, scores = (
+        torch.rand(2, 3, 23, 31, generator=draw),
+        torch.rand(2, 6, -(-23 // step), -(-31 // step), generator=draw),
+    )
+    scores = scores / scores.sum(1, keepdim=True)
+    whole = refined(scores, image, step, 2, 1e-3)
+    torch.testing.assert_close(whole.sum(1), torch.ones(2, 23, 31))
+    monkeypatch.setattr(guided_filter, "_NUMBERS", 1)
+    torch.testing.assert_close(refined(scores, image, step, 2, 1e-3), whole)
 
 
 @pytest.mark.parametrize("step", [2, 5, 8])

@@ -71,7 +71,11 @@ def test_they_open():
         ("timm/resnet18.a1_in1k", WeightsError, r"write timm:resnet18\.a1_in1k"),
         ("dinov2-s41", UnknownNameError, r"Did you mean dinov2-s14.*BACKBONE alone means BACKBONE\+upsample"),
         ("lila-lite", UnknownNameError, "Did you mean lila-lite0"),
-        ("efficientnet-lite+upsample", UnknownNameError, r"lists all \d+\. Did you mean efficientnet-lite0\?$"),
+        (
+            "efficientnet-lite+upsample",
+            UnknownNameError,
+            r"lists all \d+\. Did you mean efficientnet-lite2, .*efficientnet-lite0\?$",
+        ),
         ("lila-lite0+upsample", UnknownNameError, "saved model as a backbone is written model:lila-lite0$"),
         ("rgb-xy+upsampel", UnknownNameError, "Unknown decoder 'upsampel'.* Closest: upsample"),
         ("upsample", UnknownNameError, r"upsample is a decoder: write BACKBONE\+upsample"),

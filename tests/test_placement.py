@@ -7,11 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from test_backbone_threads import NAMES, options, tiny
-from train_parts import config, install
 
-from dense_ctx import AutoDenseModel, create_backbone, model
+from dense_ctx import AutoDenseModel, create_backbone
 from dense_ctx.model_spec import open_model
-from dense_ctx.train import train
 
 OWN_FILES = ("rgb-xy", "sam2-base-plus-neck", "mocov3-b16")  # read none, or files of a kind of their own
 PEAK = """
@@ -72,19 +70,6 @@ def test_the_verbs_open_a_backbone_so(tmp_path):
     plain, placed, image = open_model(spec), open_model(spec, "cpu"), torch.ones(1, 3, 28, 28)
     file.write_bytes(b"")  # what was read does not depend on the file any more
     assert torch.equal(plain(image).pixels, placed(image).pixels)
-
-
-def test_a_training_opens_its_backbone_on_its_device(tmp_path, monkeypatch):
-    install(tmp_path / "site", monkeypatch)
-    places, place = [], model.placed
-
-    def recorded(device, dtype):
-        places.append((device, dtype))
-        return place(device, dtype)
-
-    monkeypatch.setattr(model, "placed", recorded)
-    train(config(tmp_path / "run", steps=1, device="cpu"))
-    assert places[0] == (torch.device("cpu"), None)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import torch
 from dense_ctx_probes.guided_filter import local_functions, read_at
+from dense_ctx_probes.targets import probabilities
 from dense_ctx_runtime.geometry import Size, cell_inputs, resize_axis, step_of
 from torch import Tensor, nn
 from torch.nn import functional
@@ -138,9 +139,10 @@ class FilterGraph(CellGraph):
 
         guide = torch.matmul(torch.matmul(rows_guide, image), columns_guide.T)
         scores = torch.matmul(torch.matmul(rows_lift, grid), columns_lift.T)
-        coefficients = local_functions(guide, scores, means, self.head.epsilon)
+        coefficients = local_functions(guide, scores[:, :-1], means, self.head.epsilon)
         coefficients = torch.matmul(torch.matmul(rows_out, coefficients), columns_out.T)
-        return self.outputs(read_at(coefficients, image), features)
+        known = read_at(coefficients, image)
+        return self.outputs(probabilities(torch.cat([known, 1 - known.sum(1, keepdim=True)], 1)), features)
 
     def dims(self) -> Dims:
         """As of a graph of cells, with the half cells of the filter."""

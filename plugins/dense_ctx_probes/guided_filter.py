@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .bank import pooled
-from .targets import probabilities
+
+_NUMBERS = 1 << 23  # of the maps that are held at once
 
 
 def refined(scores: Tensor, image: Tensor, step: int, radius: int, epsilon: float) -> Tensor:
@@ -31,12 +32,21 @@ def refined(scores: Tensor, image: Tensor, step: int, radius: int, epsilon: floa
     def means(x: Tensor) -> Tensor:
         return functional.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
 
-    coefficients = local_functions(guide, rows @ scores @ columns.T, means, epsilon)
-    if side > 1:
-        coefficients = functional.interpolate(
-            coefficients, scale_factor=side, mode="bilinear", align_corners=False
-        )[..., : image.shape[-2], : image.shape[-1]]  # fmt: skip
-    return read_at(coefficients, image)
+    size, count = image.shape[-2:], scores.shape[1]
+    result = scores.new_empty(len(scores), count, *size)
+    # a few classes at a time: the functions of one are four maps, and the moments behind them some ten more
+    together = max(1, _NUMBERS // (len(scores) * (4 * size.numel() + 20 * shape.numel())))
+    for first in range(0, count - 1, together):
+        chosen = slice(first, min(first + together, count - 1))
+        coefficients = local_functions(guide, rows @ scores[:, chosen] @ columns.T, means, epsilon)
+        if side > 1:
+            coefficients = functional.interpolate(
+                coefficients, scale_factor=side, mode="bilinear", align_corners=False
+            )[..., : size[0], : size[1]]  # fmt: skip
+        result[:, chosen] = read_at(coefficients, image)
+    result[:, -1] = 1 - result[:, :-1].sum(1)  # the last class has what the others leave
+    result.clamp_(min=0)
+    return result.div_(result.sum(1, keepdim=True).clamp_min(torch.finfo(result.dtype).tiny))
 
 
 def half(step: int) -> int:
@@ -51,18 +61,15 @@ def bilinear(after: int, size_after: int, before: int, size_before: int) -> Tens
 
 
 def local_functions(guide: Tensor, scores: Tensor, means: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
-    """Coefficients [B, 4 (K - 1), h, w] of all classes but the last, whose probability is what they leave.
-
-    For each class the weights of the three colours, then the constant, each [K - 1].
+    """Coefficients [B, 4 K, h, w] of K classes: the weights of the three colours, then the constant, each [K].
 
     Args:
-        guide: [B, 3, h, w] in [0, 1]; scores: [B, K, h, w], sum 1.
+        guide: [B, 3, h, w] in [0, 1]; scores: [B, K, h, w].
         means: of the windows around each place, of [B, C, h, w].
     """
     guide = guide - 0.5  # variances are differences of squares: small numbers keep their digits
     r, g, b = guide.split(1, 1)
-    p = scores[:, :-1]
-    known = p.shape[1]
+    p, known = scores, scores.shape[1]
     moments = means(torch.cat([r, g, b, p, r * r, r * g, r * b, g * g, g * b, b * b, r * p, g * p, b * p], 1))
     r, g, b, p, rr, rg, rb, gg, gb, bb, rp, gp, bp = moments.split([1, 1, 1, known] + 6 * [1] + 3 * [known], 1)
     # (covariance + epsilon) weights = covariance with the scores, by its factors L D L'
@@ -82,8 +89,7 @@ def local_functions(guide: Tensor, scores: Tensor, means: Callable[[Tensor], Ten
 
 
 def read_at(coefficients: Tensor, image: Tensor) -> Tensor:
-    """Probabilities [B, K, H, W] by coefficients [B, 4 (K - 1), H, W] at the colours of an image [B, 3, H, W]."""
+    """Scores [B, K, H, W] by coefficients [B, 4 K, H, W] at the colours of an image [B, 3, H, W]."""
     red, green, blue, constant = coefficients.chunk(4, 1)
     r, g, b = image.split(1, 1)
-    scores = constant + red * r + green * g + blue * b
-    return probabilities(torch.cat([scores, 1 - scores.sum(1, keepdim=True)], 1))
+    return constant + red * r + green * g + blue * b

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.pretend_gpu,
     pytest.mark.skipif(compiler() is None, reason="no C++ compiler (c++, g++ or clang++) for the pretended device"),
 ]
-HALF = {torch.bfloat16: 0.06, torch.float16: 0.02}  # the largest difference, as a share of the largest value
+HALF = {torch.bfloat16: 0.08, torch.float16: 0.02}  # the largest difference, as a share of the largest value
 
 
 def close(one, two, share=2e-4):

@@ -92,4 +92,5 @@ def read_at(coefficients: Tensor, image: Tensor) -> Tensor:
     """Scores [B, K, H, W] by coefficients [B, 4 K, H, W] at the colours of an image [B, 3, H, W]."""
     red, green, blue, constant = coefficients.chunk(4, 1)
     r, g, b = image.split(1, 1)
-    return constant + red * r + green * g + blue * b
+    scores: Tensor = constant + red * r + green * g + blue * b
+    return scores

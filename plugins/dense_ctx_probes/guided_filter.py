@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from .bank import pooled
 
-_NUMBERS = 1 << 23  # of the maps that are held at once
+_NUMBERS = 1 << 19  # of the maps that are held at once
 
 
 def refined(scores: Tensor, image: Tensor, step: int, radius: int, epsilon: float) -> Tensor:

@@ -105,15 +105,15 @@ def features(folder, rank, side):
 
 
 def cues(folder, rank):
-    words = ["cues", f"{sys.argv[1]}/data/train/images", "--cues", "flow:dis", "--gaps", "1", "--device", "cpu"]
-    command([*words, "--out", str(folder / "cues")])
+    arguments = ["cues", f"{sys.argv[1]}/data/train/images", "--cues", "flow:dis", "--gaps", "1", "--device", "cpu"]
+    command([*arguments, "--out", str(folder / "cues")])
 
 
 def predict(folder, rank):
-    words = ["--model", "rgb-xy+upsample", "--device", "cpu", "--method", "ridge", "--out", str(folder / "out")]
+    arguments = ["--model", "rgb-xy+upsample", "--device", "cpu", "--method", "ridge", "--out", str(folder / "out")]
     root = f"{sys.argv[1]}/data/train"
     pair = f"{root}/images/{NAMES[0]}:{root}/labels/{NAMES[0]}"
-    command(["predict", "--support", pair, "--query", f"{root}/images", *words])
+    command(["predict", "--support", pair, "--query", f"{root}/images", *arguments])
 
 
 def model(folder, rank):
@@ -135,8 +135,8 @@ def training(folder, rank, wait):
     train(config(folder / "run", steps=6, data={"samples": 7, "slow": 0.1}, wait=wait, save={"every": 2}))
 
 
-def command(words):
-    if status := cli.main(words):
+def command(arguments):
+    if status := cli.main(arguments):
         raise DenseCtxError(f"status {status}")
 
 
@@ -176,9 +176,9 @@ def child(case, folder, rank, first):
         work(folder, rank, *options)
     except BaseException as error:
         outcome = f"{type(error).__name__}: {error}"
-    words = {"outcome": outcome, "began": began, "ended": time.monotonic(), "pid": os.getpid()}
+    arguments = {"outcome": outcome, "began": began, "ended": time.monotonic(), "pid": os.getpid()}
     with os.fdopen(os.open(folder / f"outcome-{rank}.json", os.O_CREAT | os.O_WRONLY), "w") as file:
-        json.dump(words, file)
+        json.dump(arguments, file)
 
 
 def main():

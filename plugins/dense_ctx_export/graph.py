@@ -141,8 +141,8 @@ class FilterGraph(CellGraph):
         scores = torch.matmul(torch.matmul(rows_lift, grid), columns_lift.T)
         coefficients = local_functions(guide, scores[:, :-1], means, self.head.epsilon)
         coefficients = torch.matmul(torch.matmul(rows_out, coefficients), columns_out.T)
-        known = read_at(coefficients, image)
-        return self.outputs(probabilities(torch.cat([known, 1 - known.sum(1, keepdim=True)], 1)), features)
+        pixels = read_at(coefficients, image)
+        return self.outputs(probabilities(torch.cat([pixels, 1 - pixels.sum(1, keepdim=True)], 1)), features)
 
     def dims(self) -> Dims:
         """As of a graph of cells, with the half cells of the filter."""

@@ -56,10 +56,10 @@ class Scene:
         extent = _extent((frame.shape[-2], frame.shape[-1]))
         for other in others:
             radius, angle = generator.uniform(0.25, 0.6), generator.uniform(-180, 180)
-            place = [generator.uniform(-0.8, 0.8) * float(side) for side in extent]
-            first = _affine_of(angle, radius, place)
+            centre = [generator.uniform(-0.8, 0.8) * float(side) for side in extent]
+            first = _affine_of(angle, radius, centre)
             second = _after(
-                _affine_of(0, 1, place), _after(_affine(generator, 15, 0.1, 0.25), _affine_of(angle, radius))
+                _affine_of(0, 1, centre), _after(_affine(generator, 15, 0.1, 0.25), _affine_of(angle, radius))
             )
             reach = [max(0.0, float(side) - radius) for side in _extent((other.shape[-2], other.shape[-1]))]
             cut = _affine_of(angle, radius, [generator.uniform(-side, side) for side in reach])
@@ -86,12 +86,12 @@ class Scene:
         """
         flows, orders = [], []
         for time, sign in enumerate((1, -1)):
-            place = _coordinates(size)
-            flow, order = torch.zeros(2, *size, dtype=place.dtype), torch.zeros(1, *size)
+            coordinates = _coordinates(size)
+            flow, order = torch.zeros(2, *size, dtype=coordinates.dtype), torch.zeros(1, *size)
             for number, layer in enumerate(self.layers):
-                own = _apply(_inverse(layer.poses[time]), place)
+                own = _apply(_inverse(layer.poses[time]), coordinates)
                 front = _opacity(layer, own) > 0.5
-                motion = (_apply(layer.poses[1 - time], own) - place).movedim(-1, 0)
+                motion = (_apply(layer.poses[1 - time], own) - coordinates).movedim(-1, 0)
                 flow = torch.where(front, motion, flow)
                 order = torch.where(front, float(number), order)
             flows.append(sign * flow * min(size) / 2)

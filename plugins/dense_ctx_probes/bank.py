@@ -124,9 +124,9 @@ class CellBank(Probe):
             inside = slots < self.memory
             # the last of a slot stays; threads that write to one would leave a cell's key beside another's values
             last = torch.full((self.memory,), -1).scatter_reduce_(0, slots[inside], rest[inside], "amax")
-            taken = (last >= 0).nonzero()[:, 0]
-            self.keys_[taken] = keys[last[taken]]
-            self.values_[taken] = values[last[taken]]
+            rows = (last >= 0).nonzero()[:, 0]
+            self.keys_[rows] = keys[last[rows]]
+            self.values_[rows] = values[last[rows]]
         self.seen_ += len(keys)
         return self
 

@@ -37,13 +37,13 @@ def refined(scores: Tensor, image: Tensor, step: int, radius: int, epsilon: floa
     # a few classes at a time: the functions of one are four maps, and the moments behind them some ten more
     together = max(1, _NUMBERS // (len(scores) * (4 * size.numel() + 20 * shape.numel())))
     for first in range(0, count - 1, together):
-        chosen = slice(first, min(first + together, count - 1))
-        coefficients = local_functions(guide, rows @ scores[:, chosen] @ columns.T, means, epsilon)
+        classes = slice(first, min(first + together, count - 1))
+        coefficients = local_functions(guide, rows @ scores[:, classes] @ columns.T, means, epsilon)
         if side > 1:
             coefficients = functional.interpolate(
                 coefficients, scale_factor=side, mode="bilinear", align_corners=False
             )[..., : size[0], : size[1]]  # fmt: skip
-        result[:, chosen] = read_at(coefficients, image)
+        result[:, classes] = read_at(coefficients, image)
     result[:, -1] = 1 - result[:, :-1].sum(1)  # the last class has what the others leave
     result.clamp_(min=0)
     return result.div_(result.sum(1, keepdim=True).clamp_min(torch.finfo(result.dtype).tiny))

@@ -98,11 +98,16 @@ SHARED = {80: (256, 163), 86: (128, 99), 90: (256, 227)}  # features of a progra
 def test_kernels_compile_for_nvidias_gpus(capability, tmp_path):
     """Triton's compiler and ptxas need no GPU; the interpreter does not see what they refuse."""
     pytest.importorskip("triton")
+    architecture = f"sm_{capability}" + "a" * (capability == 90)
     code = f"""
+import re
+import subprocess
+from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from dense_ctx_lila import fused, triton_loss, triton_stencil
+assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
 whole = ("height", "width", "dim", "depth", "channels", "mixed", "tiles")
 loss = dict(fused.TILE, DIM={SHARED[capability][0]})
 cases = [(triton_loss.by_pixel, dict(loss, GRADIENT=True, PRECISION=p)) for p in ("ieee", "tf32", "bf16x3")]
@@ -114,10 +119,16 @@ for kernel, constants in cases:
                  else "fp32" if name in ("along", "down", "sigma")
                  else features if name in ("pixels", "d_pixels") else "*fp32" for name in kernel.arg_names}}
         done = triton.compile(ASTSource(kernel, kinds, constants), target=GPUTarget("cuda", {capability}, 32),
-                              options={{"num_warps": 8}})
+                              options=fused.launch_options())
         assert done.metadata.shared <= {SHARED[capability][1]} * 1024, done.metadata.shared
+        Path("kernel.ptx").write_text(done.asm["ptx"])
+        report = subprocess.run([assembler, "-v", "-arch={architecture}", "kernel.ptx", "-o", "kernel.cubin"],
+                                capture_output=True, text=True, check=True).stderr
+        spilled = sum(map(int, re.findall("([0-9]+) bytes spill", report)))
+        assert spilled < 20_000, (kernel, constants, features, report)
+        print(kernel.__name__, constants.get("PRECISION"), features, spilled, flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

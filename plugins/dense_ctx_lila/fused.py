@@ -94,7 +94,7 @@ def matching(
     tiles = -(-height // (TILE["ROWS"] - 2)) * -(-width // (TILE["COLUMNS"] - 2))
     features = _block(dim, _widest(pixels.device))
     blocks = -(-dim // features)
-    options = {**TILE, "DIM": features, "PRECISION": _precision(kernels, products), "num_warps": 8}
+    options = {**TILE, "DIM": features, "PRECISION": _precision(kernels, products), **launch_options()}
     sizes = (height, width, dim, parts[1].shape[1], channels, parts[1].shape[2])
     terms = (gamma * count / along, gamma * count / down, sigma)
     scale = shares / count
@@ -114,6 +114,11 @@ def matching(
         *tensors, d_weights, d_bias, *sizes, *terms, tiles, **options
     )
     return total, fit, each, d_pixels, d_weights.sum(0) * scale, d_bias.sum(0) * scale
+
+
+def launch_options() -> dict[str, int]:
+    """Of the loss's kernels. Left to itself, ptxas spills 60 KB a thread to fit float32 products into 32 registers."""
+    return {"num_warps": 8} | ({"maxnreg": 255} if torch.version.cuda else {})  # ROCm's compiler has no such option
 
 
 def _precision(kernels: ModuleType, products: str) -> str:

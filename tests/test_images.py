@@ -7,6 +7,7 @@ from PIL import Image
 
 from dense_ctx.errors import DenseCtxError, FileError, InputError
 from dense_ctx.images import check_batch, load, load_mask, padded_size, prepare
+from dense_ctx.interfaces import DenseFeatures, resample
 
 rng = np.random.default_rng(0)
 PICTURE = rng.integers(0, 256, (7, 5, 3), dtype=np.uint8)
@@ -201,3 +202,17 @@ def test_all_errors_share_one_base():
     assert issubclass(InputError, ValueError)
     assert issubclass(FileError, DenseCtxError)
     assert issubclass(FileError, OSError)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_maps_of_any_type_are_made_smaller_and_larger(dtype):
+    """The antialiased filter has no bfloat16 kernel on the CPU."""
+    maps = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    features = DenseFeatures(maps[..., :4, :4].to(dtype), maps.to(dtype))
+    for size in ((4, 4), (8, 12), (16, 6), (19, 23)):
+        small = resample(maps.to(dtype), size)
+        assert small.dtype == dtype
+        torch.testing.assert_close(small.float(), resample(maps, size), rtol=0, atol=1e-2)
+    assert torch.equal(features.on_pixels(features.patches), resample(maps.to(dtype), (4, 4)))
+    means = maps.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
+    assert (resample(maps, (4, 6)) - means).abs().mean() < (maps[..., ::2, ::2] - means).abs().mean() / 2

@@ -7,12 +7,11 @@ member of a part that is not named here; `dense_ctx.testing` has a check for eac
 
 from .backbone import Backbone, Link
 from .decoder import Decoder
-from .features import Batch, DenseFeatures, Features, Reads, Size, Task, Unchecked
+from .features import Batch, DenseFeatures, Features, Reads, Size, Task, Unchecked, resample
 from .metric import Metric, Scores
 from .objective import EpochDataset, Losses, Objective, ScoredObjective, SeededDataset
 from .probe import FitContext, Probe
 
-__all__ = [
-    "Backbone", "Batch", "Decoder", "DenseFeatures", "EpochDataset", "Features", "FitContext", "Link", "Losses",
-    "Metric", "Objective", "Probe", "Reads", "ScoredObjective", "Scores", "SeededDataset", "Size", "Task", "Unchecked",
-]  # fmt: skip
+__all__ = ["Backbone", "Batch", "Decoder", "DenseFeatures", "EpochDataset", "Features", "FitContext", "Link", "Losses",
+           "Metric", "Objective", "Probe", "Reads", "ScoredObjective", "Scores", "SeededDataset", "Size", "Task",
+           "Unchecked", "resample"]  # fmt: skip

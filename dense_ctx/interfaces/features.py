@@ -47,11 +47,7 @@ class DenseFeatures:
         """Bring a map on the patch grid, [B, K, h, w], to the pixel grid: bilinear, padding cut off."""
         height, width = self.pixels.shape[-2:]
         full = (max(height, round(height / self.extent[0])), max(width, round(width / self.extent[1])))
-        if tuple(low.shape[-2:]) == full:
-            return low[:, :, :height, :width]
-        shrink = low.shape[-2] > full[0] or low.shape[-1] > full[1]
-        large = functional.interpolate(low, size=full, mode="bilinear", align_corners=False, antialias=shrink)
-        return large[:, :, :height, :width]
+        return resample(low, full)[:, :, :height, :width]
 
     def __iter__(self) -> Iterator[Tensor | None]:
         return iter((self.pixels, self.patches, self.cls))
@@ -60,6 +56,15 @@ class DenseFeatures:
         """Move or cast, as `Tensor.to`."""
         cls, image = (None if part is None else part.to(*args, **kwargs) for part in (self.cls, self.image))
         return DenseFeatures(self.pixels.to(*args, **kwargs), self.patches.to(*args, **kwargs), cls, self.extent, image)
+
+
+def resample(maps: Tensor, size: Size) -> Tensor:
+    """Maps [B, K, h, w] at `size`: bilinear; where a side shrinks antialiased, as plain sampling would skip cells."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    shrink = maps.shape[-2] > size[0] or maps.shape[-1] > size[1]
+    wide = maps.float() if shrink and maps.itemsize < 4 else maps  # that filter has no bfloat16 kernel on the CPU
+    return functional.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=shrink).to(maps)
 
 
 class Unchecked(DenseFeatures):

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from ..errors import CheckpointError, FileError
 from ..files import MAX_TEXT, file_digest, read_json, regular_size, sync_folder, tensor_shapes, write_json
 from ..partial_files import unique
+from .identity import in_use
 from .lock import locked
 
 MANIFEST = "manifest.json"
@@ -56,7 +57,7 @@ class Artefact:
         partial = _partial(target)
         with locked(target, f"The {self.what} {folder}"):  # which also removes what killed writers left
             _mend(target)
-            if target.exists() and _in_use(target, self.files[0]):
+            if in_use(target, self.files[0]):
                 raise FileError(f"{folder} exists and is not a {self.what} folder; choose another or remove it")
             swapped = False
             try:
@@ -165,11 +166,6 @@ def _mend(target: Path) -> None:
     else:
         previous.replace(trash)  # if removal were interrupted under its own name, it would pass for the old folder
         shutil.rmtree(trash, ignore_errors=True)
-
-
-def _in_use(target: Path, own: str) -> bool:
-    names = os.listdir(target) if target.is_dir() else ["a file"]
-    return own not in names and any(not name.startswith(".") for name in names)
 
 
 def _previous(target: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,9 @@ class Identity:
             FileError: the folder holds something else, or the settings cannot be read or were changed.
         """
         folder = self.path.parent
-        names = {p.name for p in folder.iterdir() if p.name[0] != "."} if folder.is_dir() else set()
+        foreign = in_use(folder, self.path.name)
         if not self.path.exists():  # after the listing: another process may have written it in between
-            if folder.is_file() or (names and self.path.name not in names):
+            if foreign:
                 raise FileError(f"{folder} exists and holds no {self.what}; choose another folder")
             return None
         repair = f"Remove {folder} if it is of no use, or choose another folder"
@@ -77,6 +78,12 @@ class Identity:
         while self.check(settings) is None:  # a shared file system may show another machine's file late
             content = json.loads(json.dumps({**(notes or {}), **settings}))
             write_json(self.path, {**content, _DIGEST: json_digest(content)}, once=True)
+
+
+def in_use(folder: Path, own: str) -> bool:
+    """Whether there is something else: a file, or a folder without the file `own` and not of hidden files alone."""
+    names = os.listdir(folder) if folder.is_dir() else ["a file"] * folder.exists()
+    return own not in names and any(not name.startswith(".") for name in names)
 
 
 def require_equal(stored: Mapping[str, Any], settings: Mapping[str, Any], complaint: str, advice: str) -> None:

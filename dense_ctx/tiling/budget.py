@@ -93,18 +93,14 @@ def plan(
 
     def needed(side: int) -> float:
         window = (min(side, padded[0]), min(side, padded[1]))
-        out = tuple(
-            max(1, round(part * full / given)) for part, full, given in zip(window, whole, image_size, strict=True)
-        )
-        return _window_bytes(model, batch, window, (out[0], out[1]), channels)
+        rows, columns = (max(1, round(a * b / c)) for a, b, c in zip(window, whole, image_size, strict=True))
+        return _window_bytes(model, batch, window, (rows, columns), channels)
 
     padded = padded_size(image_size, stride)
     pictures = 12.0 * batch * image_size[0] * image_size[1]
     most = max(padded)
     if needed(most) + pictures <= budget:
-        return Plan(
-            Axis.plan(image_size[0], padded[0], stride, stride), Axis.plan(image_size[1], padded[1], stride, stride)
-        )
+        return overlapping(image_size, most, stride, 4, True)  # one window
     held = pictures + batch * whole[0] * whole[1] * 4.0 * (channels + 2 * bool(channels))
     least = 4 * stride
     if held + needed(least) > budget:

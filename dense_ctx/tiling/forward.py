@@ -105,10 +105,8 @@ def map_tiles(
     """Blend a function of the features over windows: [B, K, *size], without the whole image's features in memory.
 
     Args:
-        image: [B, 3, H, W] in [0, 1].
+        image: [B, 3, H, W] in [0, 1]. windows: from `plan`. size: (h, w) of the result; default the image's.
         function: takes a window's DenseFeatures, gives [B, K, h, w] at its pixels' size (class scores, depth).
-        windows: from `plan`.
-        size: (h, w) of the result; default the image's.
     """
     size = size or (image.shape[-2], image.shape[-1])
     result: Tensor | None = None
@@ -132,10 +130,8 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
         whole: DenseFeatures = model(image, size=size)
         return whole
     padded, grid = _on_patches(model, windows, image_size)
-    whole_size = (padded.rows.length, padded.columns.length)
     cells = iter(list(padded.tiles((grid[0], grid[1]))))
-    patches: list[Tensor] = []
-    summary: list[Tensor] = []
+    patches, summary = list[Tensor](), list[Tensor]()
 
     def keep(features: DenseFeatures) -> Tensor:
         _, window, weights = next(cells)
@@ -147,6 +143,6 @@ def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size:
         return features.pixels
 
     pixels = map_tiles(model, image, keep, windows, size)
-    extent = (image_size[0] / whole_size[0], image_size[1] / whole_size[1])
+    extent = (image_size[0] / padded.rows.length, image_size[1] / padded.columns.length)
     cls = torch.stack(summary).sum(0) if summary else None
     return DenseFeatures(pixels, patches[0], cls, extent, image)

@@ -5,21 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from dense_ctx.interfaces import Size
+from dense_ctx.interfaces import Size, resample
 
 from . import strips
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
     """Resize [B, C, h, w] to `size`: bilinear, antialiased when shrinking."""
-    if tuple(x.shape[-2:]) == size:
-        return x
-    # plain bilinear sampling would skip cells when shrinking
-    if _shrinks(x, size):  # in float32: the antialiased filter has no bfloat16 kernel on the CPU
-        return functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(x)
-    if strips.suit(x):
-        return strips.enlarged(x, size)
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    same = tuple(x.shape[-2:]) == size
+    return resample(x, size) if same or _shrinks(x, size) or not strips.suit(x) else strips.enlarged(x, size)
 
 
 def at_size(path: Tensor, size: Size) -> Tensor:

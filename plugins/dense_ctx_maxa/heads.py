@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
-from dense_ctx.interfaces import Decoder, Features, Size
+from dense_ctx.interfaces import Decoder, Features, Size, resample
 from dense_ctx.persistence.file_args import CHANNELS, LAYERS
 
 from .maps import joined_map, layer_indices
@@ -69,7 +69,7 @@ class CnnHead(Decoder):
         query, key, value = rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
         attended = functional.scaled_dot_product_attention(query, key, value)
         x = x + self.out(rearrange(attended, "b heads n d -> b n (heads d)"))
-        return _resize(self.upscale(rearrange(x, "b (h w) c -> b c h w", h=height)), size)
+        return resample(self.upscale(rearrange(x, "b (h w) c -> b c h w", h=height)), size)
 
 
 class LinearHead(Decoder):
@@ -96,12 +96,4 @@ class LinearHead(Decoder):
 
     def forward(self, features: Features, images: Tensor, size: Size) -> Tensor:
         """Decode to [B, dim, *size]."""
-        return _resize(self.project(joined_map(features, self.layers)), size)
-
-
-def _resize(x: Tensor, size: Size) -> Tensor:
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    if x.shape[-2] > size[0] or x.shape[-1] > size[1]:  # the antialiased filter has no bfloat16 kernel on the CPU
-        return functional.interpolate(x.float(), size=size, mode="bilinear", align_corners=False, antialias=True).to(x)
-    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return resample(self.project(joined_map(features, self.layers)), size)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from dense_ctx.config import Output
 from dense_ctx.errors import ConfigError, InputError
 from dense_ctx.images import resized
-from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task, resample
 from dense_ctx.model import DenseModel
 from dense_ctx.numerics import require_finite
 
@@ -58,10 +58,7 @@ def meaning(channels: Tensor, output: Output, size: Size) -> Tensor:
     """A head's channels [B, C, h, w] as probabilities or values [B, K, *size]."""
     if output.task == "segmentation":
         channels = channels[:, : len(output.classes)]
-    if tuple(channels.shape[-2:]) != size:
-        shrink = channels.shape[-2] > size[0] or channels.shape[-1] > size[1]
-        wide = channels.float() if shrink else channels  # the antialiased filter has no bfloat16 kernel on the CPU
-        channels = functional.interpolate(wide, size, mode="bilinear", align_corners=False, antialias=shrink)
+    channels = resample(channels, size)
     if output.task == "segmentation":
         return channels.softmax(1)
     if output.task == "normals":

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import CheckpointError, InputError, NotFittedError, refuse_idle
-from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task
+from dense_ctx.interfaces import DenseFeatures, FitContext, Probe, Size, Task, resample
 from dense_ctx.persistence.file_args import CHANNELS, SEEDS
 from dense_ctx.persistence.tensors import require_state
 
@@ -221,10 +221,7 @@ class RetrievalProbe(Probe):
         maps = rearrange(values, "(b h w) k -> b k h w", b=len(patches), h=patches.shape[-2])
         height, width = size or (features.pixels.shape[-2], features.pixels.shape[-1])
         full = (max(height, round(height / extent[0])), max(width, round(width / extent[1])))
-        if tuple(maps.shape[-2:]) != full:
-            shrink = maps.shape[-2] > full[0] or maps.shape[-1] > full[1]
-            maps = functional.interpolate(maps, size=full, mode="bilinear", align_corners=False, antialias=shrink)
-        return maps[:, :, :height, :width]
+        return resample(maps, full)[:, :, :height, :width]
 
     def retrieve(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For query features [Q, C]: values [Q, K], their neighbours' indices [Q, k], nearest first, and cosines.

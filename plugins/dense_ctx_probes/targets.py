@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dense_ctx.errors import InputError
-from dense_ctx.interfaces import DenseFeatures, Size, Task
+from dense_ctx.interfaces import DenseFeatures, Size, Task, resample
 
 
 def rows_of(features: DenseFeatures, targets: Tensor, task: Task, classes: int = 0) -> tuple[Tensor, Tensor]:
@@ -63,11 +63,7 @@ def linear_scores(pixels: Tensor, weight: Tensor) -> Tensor:
 
 def at_size(scores: Tensor, size: Size | None, pixels: Tensor) -> Tensor:
     """Scores [B, K, h, w] at `size`, by default the pixel features' own."""
-    size = size or (pixels.shape[-2], pixels.shape[-1])
-    if tuple(scores.shape[-2:]) == tuple(size):
-        return scores
-    shrink = scores.shape[-2] > size[0] or scores.shape[-1] > size[1]
-    return functional.interpolate(scores, size=size, mode="bilinear", align_corners=False, antialias=shrink)
+    return resample(scores, size or (pixels.shape[-2], pixels.shape[-1]))
 
 
 def probabilities(scores: Tensor) -> Tensor:

@@ -171,7 +171,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
 
 def test_renamed_labels_are_not_lost_in_saving(predictor, tmp_path):
     opened = AutoModelForSemanticSegmentation.from_pretrained(predictor[1], id2label={0: "ground", 1: "crate"})
-    with pytest.raises(InputError, match=r"id2label calls 'box' 'crate', which the folder would not say"):
+    names = r"names \['ground', 'crate'\], and the folder would say \['ground', 'box'\]"
+    with pytest.raises(InputError, match=names):
+        opened.save_pretrained(tmp_path / "renamed")
+    opened.config.id2label = {0: "ground", 1: "box", 2: "third"}
+    with pytest.raises(InputError, match="'third'"):
         opened.save_pretrained(tmp_path / "renamed")
     assert not (tmp_path / "renamed").exists()
 

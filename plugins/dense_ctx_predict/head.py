@@ -44,14 +44,18 @@ def read_head(model: DenseModel, images: Tensor) -> Tensor:
         ConfigError: the model has features only.
         NonFiniteError: the prediction holds NaN or infinity.
     """
-    output = output_of(model)
-    height, width = images.shape[-2:]
-    small = images if output.image_size is None else torch.stack([resized(i, output.image_size) for i in images])
-    seen = (small.shape[-2], small.shape[-1])
-    features, padded = model.encode(small)
-    channels = model.decode(features, padded, seen, output.size).float()
+    channels = head_channels(model, images)
     require_finite("The prediction of the head", "Check its weights, or use float32", values=channels)
-    return meaning(channels, output, (height, width))
+    return meaning(channels, output_of(model), (images.shape[-2], images.shape[-1]))
+
+
+def head_channels(model: DenseModel, images: Tensor) -> Tensor:
+    """The decoder's channels, float32 [B, C, h, w], of images [B, 3, H, W]; both sizes are those of its training."""
+    output = output_of(model)
+    if output.image_size is not None:
+        images = torch.stack([resized(image, output.image_size) for image in images])
+    features, padded = model.encode(images)
+    return model.decode(features, padded, (images.shape[-2], images.shape[-1]), output.size).float()
 
 
 def meaning(channels: Tensor, output: Output, size: Size) -> Tensor:

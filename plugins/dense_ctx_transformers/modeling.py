@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from dense_ctx_predict import Predictor
-from dense_ctx_predict.head import meaning, output_of
+from dense_ctx_predict.head import head_channels, output_of
 from torch import Tensor
 from torch.nn import functional
 from transformers.modeling_outputs import BackboneOutput, SemanticSegmenterOutput
@@ -16,13 +16,14 @@ from transformers.utils.generic import ModelOutput
 from typing_extensions import Self
 
 from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.images import check_batch, resized
+from dense_ctx.images import check_batch
+from dense_ctx.interfaces import resample
 from dense_ctx.model import DenseModel
 
 from .configuration import DenseConfig
 from .opening import Opened
 
-IGNORED = 255  # the label of a pixel that is not annotated
+VOID = 255  # the label of a pixel that is not annotated
 
 
 @dataclass
@@ -128,8 +129,7 @@ class DenseForSemanticSegmentation(Opened):
 
         Raises:
             InputError: labels for a fitted predictor, which does not train; labels of another size, dtype or value;
-                values outside
-                [0, 1], in training too.
+                values outside [0, 1], in training too.
         """
         _refuse_outputs(output_hidden_states, output_attentions)
         if self.predictor is not None:
@@ -138,7 +138,10 @@ class DenseForSemanticSegmentation(Opened):
             scores = [self.predictor.scores(image) for image in pixel_values]
             logits = torch.stack(scores).clamp_min(torch.finfo(torch.float32).tiny).log().to(pixel_values.device)
         else:
-            logits = self._head(pixel_values)
+            # resizing clamps values, and a DenseModel in training looks at none
+            channels = head_channels(self.dense, check_batch(pixel_values))
+            classes = channels[:, : len(output_of(self.dense).classes)]
+            logits = resample(classes, (pixel_values.shape[-2], pixel_values.shape[-1])).log_softmax(1)
         loss = None
         if labels is not None:
             if labels.shape != (len(logits), *logits.shape[-2:]):
@@ -149,19 +152,6 @@ class DenseForSemanticSegmentation(Opened):
         output = SemanticSegmenterOutput(loss=loss, logits=logits)
         return output.to_tuple() if return_dict is False else output
 
-    def _head(self, images: Tensor) -> Tensor:
-        images = check_batch(images)  # resizing clamps values, and a DenseModel in training looks at none
-        output, size = output_of(self.dense), (images.shape[-2], images.shape[-1])
-        small = images
-        if output.image_size is not None:
-            small = torch.stack([resized(image, output.image_size) for image in images])
-        features, padded = self.dense.encode(small)
-        channels = self.dense.decode(features, padded, (small.shape[-2], small.shape[-1]), output.size).float()
-        values = meaning(
-            channels[:, : len(output.classes)], replace(output, task="regression", classes=(), sigmoid=False), size
-        )
-        return values.log_softmax(1)
-
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the folder of the predictor, or of the model with its head.
 
@@ -169,12 +159,11 @@ class DenseForSemanticSegmentation(Opened):
             InputError: other names in `config.id2label` than the classes have, which would not be written.
         """
         own = [c.name for c in self.predictor.classes] if self.predictor else list(output_of(self.dense).classes)
-        labels = (self.config.id2label or {}).values()
-        renamed = [(name, label) for name, label in zip(own, labels, strict=True) if name != label]
-        if renamed:
+        labels = list((self.config.id2label or {}).values())
+        if labels != own:
             raise InputError(
-                f"config.id2label calls {renamed[0][0]!r} {renamed[0][1]!r}, which the folder would not say: give a "
-                "Predictor's names in Python (names=...), a new head's in DenseConfig's output"
+                f"config.id2label names {labels!r:.200}, and the folder would say {own!r:.200}: give a Predictor's "
+                "names in Python (names=...), a new head's in DenseConfig's output"
             )
         if self.predictor is None:
             return super().save_pretrained(save_directory, **kwargs)
@@ -196,12 +185,12 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean over the labelled pixels; 0, not NaN, without any: of a batch without labels nothing is learnt."""
     if labels.is_floating_point() or labels.is_complex():
         raise InputError(f"labels are whole numbers, channels of the scores; got {labels.dtype}")
-    labelled = labels != IGNORED
+    labelled = labels != VOID
     wrong = labels[labelled & ((labels < 0) | (labels >= logits.shape[1]))]
     if len(wrong):
         raise InputError(
-            f"labels hold {int(wrong[0])}; expected 0 to {logits.shape[1] - 1}, channels of the scores, or {IGNORED}, "
+            f"labels hold {int(wrong[0])}; expected 0 to {logits.shape[1] - 1}, channels of the scores, or {VOID}, "
             "not annotated"
         )
-    total = functional.nll_loss(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
+    total = functional.nll_loss(logits, labels.long(), ignore_index=VOID, reduction="sum")
     return total / labelled.sum().clamp_min(1)

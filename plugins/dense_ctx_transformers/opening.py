@@ -123,10 +123,9 @@ class Opened(PreTrainedModel):
 
 def _require_same(config: DenseConfig, stored: DenseConfig) -> None:
     """Refuse a configuration that says other parts or classes than the folder has, which it does not change."""
-    parts = {"backbone": config.backbone, "decoder": config.decoder, "output": config.output}
-    saved = {"backbone": stored.backbone, "decoder": stored.decoder, "output": stored.output}
-    for key, value in parts.items():
-        if value != saved[key]:
+    saved = stored.to_dict()
+    for key in ("backbone", "decoder", "output"):
+        if (value := config.to_dict()[key]) != saved[key]:
             raise InputError(
                 f"{key}={value!r:.80} would have no effect on a saved model: leave it out, or build a new one with "
                 "from_config"

@@ -100,11 +100,10 @@ class Scores:
 
 
 def run_lila(scores, seeds, args):
-    videos = open_set("davis2016", args.data / "davis2016", "val")
-    clips = [replace(c, frames=c.frames[:: args.every], masks=c.masks[:: args.every]) for c in videos.clips]
+    videos = lila.thinned(open_set("davis2016", args.data / "davis2016", "val"), args.every)
     if args.quick:
-        clips = [replace(c, frames=c.frames[:4], masks=c.masks[:4]) for c in clips[:1]]
-    videos = replace(videos, clips=tuple(clips))
+        first = videos.clips[0]
+        videos = replace(videos, clips=(replace(first, frames=first.frames[:4], masks=first.masks[:4]),))
     settings = [*lila.QUICK, "objective.args.start=8"] if args.quick else []
     steps = 2 if args.quick else None
     for base in args.bases:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import dip
-from common import machine
+from common import machine, parse
 
 from dense_ctx.commands.arguments import progress
 from dense_ctx.evaluate import evaluate
@@ -93,11 +93,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
-    for name, value in (dip.TINY if args.quick else dip.NUMBERS).items():  # of the pseudo-labels
-        setattr(args, name, value)
-    args.backbone, args.images = "efficientnet-lite0", args.out / "images"
+    parser.set_defaults(**dip.NUMBERS, backbone="efficientnet-lite0")  # of the pseudo-labels
+    args = parse(parser, **dip.TINY)
+    args.images = args.out / "images"
     rows = {"as it is": [measured(BASE, "base", args)]}
     for seed in args.seeds:
         for kind in ("dip", "lila", "lila on dip"):

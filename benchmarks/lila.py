@@ -100,8 +100,12 @@ def sequences(protocol, args):
     if args.every == 1:
         return root
     spec = load_protocol(protocol)
-    videos = open_set(spec.data.name, root, spec.data.val)
-    clips = [replace(c, frames=c.frames[:: args.every], masks=c.masks[:: args.every]) for c in videos.clips]
+    return thinned(open_set(spec.data.name, root, spec.data.val), args.every)
+
+
+def thinned(videos, every):
+    """Every so many frames of each clip."""
+    clips = [replace(c, frames=c.frames[::every], masks=c.masks[::every]) for c in videos.clips]
     return replace(videos, clips=tuple(clips))
 
 

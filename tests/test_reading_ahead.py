@@ -69,31 +69,36 @@ def test_an_error_comes_where_its_result_would_and_nothing_is_read_beyond():
 
 def test_several_threads_read_where_what_they_read_bears_it():
     both = threading.Barrier(2, timeout=10)  # passed by two at once alone
-    assert [*ahead(lambda item: both.wait() and item, range(6), depth=5, threads=2)] != []
+    assert [*ahead(lambda item: (both.wait(), item)[1], range(6), depth=5, threads=2)] == [*range(6)]
+    alone = threading.Barrier(2, timeout=0.05)
     with pytest.raises(threading.BrokenBarrierError):
-        next(ahead(lambda item: threading.Barrier(2, timeout=0.05).wait(), range(2)))
+        next(ahead(lambda item: alone.wait(), range(2)))
 
 
 def together(device, items, most):
-    """The items of each batch; an item is an image's height, None a file that cannot be read."""
+    """The items of each batch; an item is an image's height, None a clip, a text a file that cannot be read."""
 
     def read(item):
-        if item is None:
-            raise FileError("damaged")
-        return torch.zeros(3, item, 4)
+        if isinstance(item, str):
+            raise FileError(item)
+        return None if item is None else torch.zeros(3, item, 4)
 
     model = SimpleNamespace(device=torch.device(device))
-    some = list(batches(model, items, read, lambda size: most))
-    assert all(isinstance(value, FileError) for group in some for item, value in group if item is None)
-    return [[item for item, _ in group] for group in some]
+    for some in batches(model, items, read, lambda size: most):
+        yield [item for item, _ in some]
 
 
-def test_consecutive_images_of_one_size_come_together_and_what_cannot_be_read_alone():
+def test_consecutive_images_of_one_size_come_together_and_a_clip_alone():
     items = [2, 2, 2, 5, 2, None, 2, 2, None]
-    assert together("cuda", items, 2) == [[2, 2], [2], [5], [2], [None], [2, 2], [None]]
-    assert together("cuda", items, 8) == [[2, 2, 2], [5], [2], [None], [2, 2], [None]]
-    assert together("cpu", items, 1) == [[item] for item in items]
-    assert together("cuda", [], 8) == []
+    assert [*together("cuda", items, 2)] == [[2, 2], [2], [5], [2], [None], [2, 2], [None]]
+    assert [*together("cuda", items, 8)] == [[2, 2, 2], [5], [2], [None], [2, 2], [None]]
+    assert [*together("cpu", items, 1)] == [[item] for item in items]
+    assert [*together("cuda", [], 8)] == []
+    for device in ("cpu", "cuda"):
+        some = together(device, [2, 2, 5, 5, "damaged", 5], 8)
+        assert [next(some), next(some)] == [[2, 2], [5, 5]]
+        with pytest.raises(FileError, match="damaged"):
+            next(some)
 
 
 def test_on_a_cpu_an_image_does_not_wait_for_the_next():
@@ -158,16 +163,16 @@ def predictor(device="cpu"):
 def test_a_batch_gives_what_its_images_give_one_by_one(kind):
     image = torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0))
     context = InContext(tiny_model().eval(), "ridge").fit(image, image - 0.4) if kind == "normals" else None
-    found = predictor() if context is None else Predictor(context, "normals")
+    fitted = predictor() if context is None else Predictor(context, "normals")
     images = torch.rand(4, 3, 20, 28, generator=torch.Generator().manual_seed(1))
     for budget in (None, "1GB"):
-        whole = found.scores(images, budget)
+        whole = fitted.scores(images, budget)
         assert len(whole) == 4
-        assert max(float((found.scores(i, budget) - w).abs().max()) for i, w in zip(images, whole, strict=True)) < 1e-5
-    assert found.predict(images).shape == (4, *found.predict(images[0]).shape)
-    assert found.context.predict(images[:1]).shape == (1, *found.context.predict(images[0]).shape)
+        assert max(float((fitted.scores(i, budget) - w).abs().max()) for i, w in zip(images, whole, strict=True)) < 1e-5
+    assert fitted.predict(images).shape == (4, *fitted.predict(images[0]).shape)
+    assert fitted.context.predict(images[:1]).shape == (1, *fitted.context.predict(images[0]).shape)
     with pytest.raises(InputError, match=r"one image for a target, or a list of each; got \[4, 3, 20, 28\]"):
-        found.context.fit(images, torch.zeros(20, 28).long())
+        fitted.context.fit(images, torch.zeros(20, 28).long())
 
 
 def test_a_photo_that_changes_once_it_is_read_is_predicted_again(tmp_path, monkeypatch):
@@ -290,11 +295,11 @@ def test_a_batch_that_the_device_has_no_memory_for_is_done_one_by_one(tmp_path, 
     scope = {"__name__": "dense_ctx", "torch": torch, "encode": encode, "most": most}
     exec(FULL, scope)
     with pretend():
-        found = predictor("cuda:0")
+        fitted = predictor("cuda:0")
         monkeypatch.setattr(DenseModel, "encode", scope["full"])
-        assert run(queries, Writer(found, tmp_path / "out", pictures=False)).new == 4
+        assert run(queries, Writer(fitted, tmp_path / "out", pictures=False)).new == 4
         most[0] = 0
-        summary = run(queries, Writer(found, tmp_path / "none", pictures=False))
+        summary = run(queries, Writer(fitted, tmp_path / "none", pictures=False))
         assert len(summary.skipped) == 4
         reasons = "".join(summary.skipped.values())
         assert reasons.count("1 images. cuda:0 has 85.9 GB of 85.9 free now: max_memory=") == 4

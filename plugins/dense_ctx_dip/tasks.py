@@ -128,8 +128,6 @@ class Tasks(TaskFolder):
         def encoded() -> Iterator[tuple[str, int, bool, Any]]:
             for some in batches(self.model, left, read, lambda size: self._together):
                 first = some[0][1]
-                if isinstance(first, DenseCtxError):
-                    raise first
                 values: Iterable[Any] = [first]
                 if isinstance(first, Tensor):
                     values = self._features([(index, image) for (_, index, _), image in some])

@@ -255,11 +255,12 @@ class LilaObjective(Objective):
             if self.mode == "erm":
                 losses = self._losses(pixels, *self._head(len(pixels)), channels, targets, products, confidence)
             else:
-                known, targets = targets.split()
+                context_cues, targets = targets.split()
                 if self.refine:
                     count = sum(width for name, width in channels.items() if name != FEATURES)
-                    known, targets = refined(self.regression, (context, query), (known, targets), count, self.refine)
-                weights, bias = self.regression.fit(context.float(), known.pixels(self.regression.stride))
+                    both = (context_cues, targets)
+                    context_cues, targets = refined(self.regression, (context, query), both, count, self.refine)
+                weights, bias = self.regression.fit(context.float(), context_cues.pixels(self.regression.stride))
                 losses = self._losses(query, weights, bias, channels, targets, products, confidence)
             if start is None:
                 return losses

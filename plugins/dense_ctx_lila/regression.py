@@ -44,12 +44,12 @@ class Regression:
         if self.products not in (None, *get_args(Products)):
             raise ConfigError(f"products={self.products!r}: expected one of {', '.join(get_args(Products))}, or null")
 
-    def fit(self, context: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    def fit(self, context: Tensor, cues: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients [B, D, K] and bias [B, K], 0 where there is none.
 
         Args:
             context: features [B, D, h, w].
-            known: the maps of `stride`'s pixels, [B, h', w', K].
+            cues: the maps of `stride`'s pixels, [B, h', w', K].
 
         Raises:
             NonFiniteError: features are not finite, or the training has diverged: they are so large, or all so alike,
@@ -64,7 +64,7 @@ class Regression:
             scale = variance.clamp_min(1e-12).rsqrt()[:, None, None]
             rows = rows * scale
         try:
-            weights = ridge_fit(rows, known.flatten(1, 2), self.penalty, bias=self.bias, mean=self.mean)
+            weights = ridge_fit(rows, cues.flatten(1, 2), self.penalty, bias=self.bias, mean=self.mean)
         except InputError as error:
             largest, spread = float(context.detach().abs().max()), float(context.detach().std((2, 3)).max())
             raise NonFiniteError(

@@ -40,7 +40,8 @@ class Scene:
     """A background and objects in front of it, at two times.
 
     Coordinates have their origin in the middle of a frame, and half its short side is 1. The camera turns by up to 5
-    degrees, scales by up to 5 % and moves by up to 0.1; an object does so besides, by up to 15 degrees, 10 % and 0.25.
+    degrees, scales by up to 5 % and moves by up to 0.1. An object moves in the frame by a motion of its own, without
+    the camera's: up to 15 degrees around its middle, 10 % and 0.25.
     An object is a random outline with the pixels of another frame.
 
     Args:

@@ -47,14 +47,16 @@ class Room:
         if self.model.device.type != "cuda":
             return 1
         if self.budget is not None:
-            return next((n for n in (BATCH, 4, 2) if self._fits(size, self.budget // n)), 1)
+            return self._most(size, self.budget)
         if not self._pixels:  # once: it takes a while, and the sizes of a folder of pictures may be many
             free = int(_SHARE * torch.cuda.mem_get_info(self.model.device)[0])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a network whose memory is not known in advance: a guess will do
-                least = next((n for n in (BATCH, 4, 2) if self._fits(size, free // n)), 1)
-            self._pixels = float(least * size[0] * size[1])
+                self._pixels = float(self._most(size, free) * size[0] * size[1])
         return max(1, min(BATCH, int(self._pixels / (size[0] * size[1]))))
+
+    def _most(self, size: Size, budget: int) -> int:
+        return next((count for count in (BATCH, 4, 2) if self._fits(size, budget // count)), 1)
 
     def _fits(self, size: Size, budget: int) -> bool:
         try:
@@ -72,33 +74,31 @@ def batches(
     takes, each item is read in its turn.
 
     Args:
-        read: an image; what is no tensor, a DenseCtxError that it raises among it, comes alone.
+        read: an image; what is no tensor comes alone. A DenseCtxError is raised once the items before it have come.
         room: how many of a size may come together, such as `Room`.
     """
-
-    def safely(item: T) -> Any:
-        try:
-            return read(item)
-        except DenseCtxError as error:
-            return error
-
-    values: Iterator[Any] = map(safely, items)
+    values: Iterator[Any] = map(read, items)
     if model.device.type != "cpu":
         threads = max(1, reader_count(model.device))
-        values = ahead(safely, items, depth=threads + BATCH, threads=threads)
+        values = ahead(read, items, depth=threads + BATCH, threads=threads)
     together: list[tuple[T, Any]] = []
     most = 1
-    for value, item in zip(values, items, strict=True):
-        image = isinstance(value, Tensor)
-        if together and not (image and len(together) < most and value.shape == together[0][1].shape):
+    try:
+        for value, item in zip(values, items, strict=True):
+            image = isinstance(value, Tensor)
+            if together and not (image and len(together) < most and value.shape == together[0][1].shape):
+                yield together
+                together = []
+            if not together:
+                most = room((value.shape[-2], value.shape[-1])) if image else 1
+            together.append((item, value))
+            if len(together) == most:
+                yield together
+                together = []
+    except DenseCtxError:
+        if together:
             yield together
-            together = []
-        if not together:
-            most = room((value.shape[-2], value.shape[-1])) if image else 1
-        together.append((item, value))
-        if len(together) == most:
-            yield together
-            together = []
+        raise
     if together:
         yield together
 

@@ -87,7 +87,6 @@ def _tensors(model: DenseModel, args: argparse.Namespace) -> Iterator[tuple[Path
     import torch
 
     from dense_ctx import images
-    from dense_ctx.errors import DenseCtxError
 
     from .batches import Room, batches, results
 
@@ -101,8 +100,6 @@ def _tensors(model: DenseModel, args: argparse.Namespace) -> Iterator[tuple[Path
 
     for some in batches(model, args.images, images.load, Room(model, args.max_memory)):
         loaded = [image for _, image in some]
-        if isinstance(loaded[0], DenseCtxError):
-            raise loaded[0]
         each = results(loaded, features, lambda image: features(image, args.max_memory)[0])
         for (path, image), tensors in zip(some, each, strict=True):
             yield path, image, {key: t.cpu().contiguous() for key, t in tensors.items()}

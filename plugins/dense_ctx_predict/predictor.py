@@ -15,7 +15,7 @@ from torch.nn import functional
 from dense_ctx import InContext
 from dense_ctx.config import Quantity
 from dense_ctx.data.video import VIDEO_SUFFIXES, Video
-from dense_ctx.errors import DenseCtxError, InputError, NotFittedError
+from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.gateway import gateway
 from dense_ctx.images import ImageLike, check_batch, load
 from dense_ctx.model import DenseModel
@@ -152,8 +152,6 @@ class Predictor:
         def predictions(queries: list[Query]) -> Iterator[tuple[Path, Any]]:
             for some in batches(self.model, queries, read, self.room(max_memory)):
                 images = [image for _, image in some]
-                if isinstance(images[0], DenseCtxError):
-                    raise images[0]
                 each = results(images, self.predict, lambda image: self.predict(image, max_memory))
                 yield from zip((query.path for query, _ in some), each, strict=True)
 

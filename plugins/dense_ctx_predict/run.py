@@ -131,8 +131,14 @@ def run(
 
 
 def _in_this_process(queries: Sequence[Query], writer: Writer) -> Iterator[tuple[Query, Outcome]]:
+    def read(query: Query) -> Any:
+        try:
+            return writer.read(query)
+        except QueryError as error:  # of this query alone
+            return error
+
     predictor = writer.predictor
-    for some in batches(predictor.model, queries, writer.read, predictor.room(writer.max_memory)):
+    for some in batches(predictor.model, queries, read, predictor.room(writer.max_memory)):
         images = [image for _, image in some]
         predictions = results(images, predictor.predict, lambda image: None)
         for (query, image), prediction in zip(some, predictions, strict=True):

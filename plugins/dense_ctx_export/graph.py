@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from dense_ctx_probes.guided_filter import local_functions, read_at
+from dense_ctx_probes.guided_filter import colour_moments, local_functions, read_at
 from dense_ctx_probes.targets import probabilities
 from dense_ctx_runtime.geometry import Size, cell_inputs, resize_axis, step_of
 from torch import Tensor, nn
@@ -139,7 +139,8 @@ class FilterGraph(CellGraph):
 
         guide = torch.matmul(torch.matmul(rows_guide, image), columns_guide.T)
         scores = torch.matmul(torch.matmul(rows_lift, grid), columns_lift.T)
-        coefficients = local_functions(guide, scores[:, :-1], means, self.head.epsilon)
+        colours = colour_moments(guide, means, self.head.epsilon)
+        coefficients = local_functions(colours, scores[:, :-1], means)
         coefficients = torch.matmul(torch.matmul(rows_out, coefficients), columns_out.T)
         pixels = read_at(coefficients, image)
         return self.outputs(probabilities(torch.cat([pixels, 1 - pixels.sum(1, keepdim=True)], 1)), features)

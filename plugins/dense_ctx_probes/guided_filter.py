@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,16 +30,19 @@ def refined(scores: Tensor, image: Tensor, step: int, radius: int, epsilon: floa
     shape = guide.shape[-2:]
     rows, columns = (bilinear(n, side, h, step).to(scores) for n, h in zip(shape, scores.shape[-2:], strict=True))
 
-    def means(x: Tensor) -> Tensor:
-        return functional.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
+    counts = box_sums(torch.ones_like(guide[:1, :1]), radius)
 
+    def means(x: Tensor) -> Tensor:
+        return box_sums(x, radius).div_(counts)
+
+    colours = colour_moments(guide, means, epsilon)
     size, count = image.shape[-2:], scores.shape[1]
     result = scores.new_empty(len(scores), count, *size)
-    # a few classes at a time: the functions of one are four maps, and the moments behind them some ten more
+    # a few classes at a time: the functions of one are four maps, and the moments behind them some ten more; few stay near the processor
     together = max(1, _NUMBERS // (len(scores) * (4 * size.numel() + 20 * shape.numel())))
     for first in range(0, count - 1, together):
         classes = slice(first, min(first + together, count - 1))
-        coefficients = local_functions(guide, rows @ scores[:, classes] @ columns.T, means, epsilon)
+        coefficients = local_functions(colours, rows @ scores[:, classes] @ columns.T, means)
         if side > 1:
             coefficients = functional.interpolate(
                 coefficients, scale_factor=side, mode="bilinear", align_corners=False
@@ -60,24 +64,59 @@ def bilinear(after: int, size_after: int, before: int, size_before: int) -> Tens
     return (1 - (places.clamp(0, before - 1)[:, None] - torch.arange(before)).abs()).clamp_min(0)
 
 
-def local_functions(guide: Tensor, scores: Tensor, means: Callable[[Tensor], Tensor], epsilon: float) -> Tensor:
-    """Coefficients [B, 4 K, h, w] of K classes: the weights of the three colours, then the constant, each [K].
+def box_sums(x: Tensor, radius: int) -> Tensor:
+    """[B, C, h, w]: sums over the squares of 2 radius + 1 places a side around each place, cut by the border."""
+    for axis in (-2, -1):
+        size, sums = x.shape[axis], x.clone()
+        for apart in range(1, min(radius, size - 1) + 1):
+            sums.narrow(axis, apart, size - apart).add_(x.narrow(axis, 0, size - apart))
+            sums.narrow(axis, 0, size - apart).add_(x.narrow(axis, apart, size - apart))
+        x = sums
+    return x
+
+
+class ColourMoments(NamedTuple):
+    """What the fits of all classes share, each [B, 1, h, w]: colours, their means in the window around each place, and
+    the factors L D L' of covariance + epsilon.
+    """
+
+    colours: tuple[Tensor, ...]
+    means: tuple[Tensor, ...]
+    lower: tuple[Tensor, ...]  # l10, l20, l21
+    diagonal: tuple[Tensor, ...]
+
+
+def colour_moments(guide: Tensor, means: Callable[[Tensor], Tensor], epsilon: float) -> ColourMoments:
+    """Of a guide [B, 3, h, w] in [0, 1].
 
     Args:
-        guide: [B, 3, h, w] in [0, 1]; scores: [B, K, h, w].
         means: of the windows around each place, of [B, C, h, w].
+        epsilon: see `refined`.
     """
     guide = guide - 0.5  # variances are differences of squares: small numbers keep their digits
-    r, g, b = guide.split(1, 1)
-    p, known = scores, scores.shape[1]
-    moments = means(torch.cat([r, g, b, p, r * r, r * g, r * b, g * g, g * b, b * b, r * p, g * p, b * p], 1))
-    r, g, b, p, rr, rg, rb, gg, gb, bb, rp, gp, bp = moments.split([1, 1, 1, known] + 6 * [1] + 3 * [known], 1)
-    # (covariance + epsilon) weights = covariance with the scores, by its factors L D L'
+    colours = guide.split(1, 1)
+    r, g, b = colours
+    moments = means(torch.cat([r, g, b, r * r, r * g, r * b, g * g, g * b, b * b], 1))
+    r, g, b, rr, rg, rb, gg, gb, bb = moments.split(1, 1)
     d0 = rr - r * r + epsilon
     l10, l20 = (rg - r * g) / d0, (rb - r * b) / d0
     d1 = gg - g * g + epsilon - l10 * l10 * d0
     l21 = (gb - g * b - l10 * l20 * d0) / d1
     d2 = bb - b * b + epsilon - l20 * l20 * d0 - l21 * l21 * d1
+    return ColourMoments(colours, (r, g, b), (l10, l20, l21), (d0, d1, d2))
+
+
+def local_functions(colours: ColourMoments, scores: Tensor, means: Callable[[Tensor], Tensor]) -> Tensor:
+    """Coefficients [B, 4 K, h, w] of K classes: the weights of the three colours, then the constant, each [K].
+
+    Args:
+        scores: [B, K, h, w].
+        means: see `colour_moments`.
+    """
+    moments = means(torch.cat([scores, *(colour * scores for colour in colours.colours)], 1))
+    p, rp, gp, bp = moments.chunk(4, 1)
+    (r, g, b), (l10, l20, l21), (d0, d1, d2) = colours[1:]
+    # (covariance + epsilon) weights = covariance with the scores
     y0 = rp - r * p
     y1 = gp - g * p - l10 * y0
     y2 = bp - b * p - l20 * y0 - l21 * y1
@@ -92,5 +131,4 @@ def read_at(coefficients: Tensor, image: Tensor) -> Tensor:
     """Scores [B, K, H, W] by coefficients [B, 4 K, H, W] at the colours of an image [B, 3, H, W]."""
     red, green, blue, constant = coefficients.chunk(4, 1)
     r, g, b = image.split(1, 1)
-    scores: Tensor = constant + red * r + green * g + blue * b
-    return scores
+    return constant.addcmul(red, r).addcmul(green, g).addcmul(blue, b)

@@ -21,8 +21,9 @@ from .targets import at_size, probabilities
 
 _UNIFORM = 0.05
 _FLOOR = 1e-3  # of a probability before its logarithm: one member alone cannot rule a class out
-_ROWS = 64  # cells compared with the bank at once: their cosines stay near the processor
+_ROWS = 128  # cells compared with the bank at once: their cosines stay near the processor
 _WIDE = 1 << 12  # on an accelerator, where each comparison is a launch
+_COLD = 1 / 60  # temperature at which exp(cosine / temperature) of -1 to 1 is far within float32, also their sums
 _PART = 1 << 11  # cells of the bank whose kernel is held at once
 _SLACK = 1e-6  # added to each landmark's kernel with itself, times their number: directions below it are rounding
 _RADIUS, _EPSILON = 2, 2e-4
@@ -163,8 +164,7 @@ class EnsembleProbe(CellBank):
         cells = self.read(pixels.float(), step)
         rows = functional.normalize(rearrange(cells, "b d h w -> (b h w) d"), dim=1)
         readings = self._resident.of(rows.device, *self.readings)
-        parts = rows.split(_ROWS if rows.device.type == "cpu" else _WIDE)
-        answers = torch.cat([self._read(part, *(tensor.to(rows.device) for tensor in readings)) for part in parts])
+        answers = self._read(rows, *(tensor.to(rows.device) for tensor in readings))
         batch, _, height, _ = cells.shape
         scores = rearrange(answers, "(b h w) k -> b k h w", b=batch, h=height)
         if self.task == "segmentation":
@@ -180,12 +180,23 @@ class EnsembleProbe(CellBank):
     ) -> Tensor:  # fmt: skip
         """Log-probabilities up to a constant, or values, [Q, K], of rows [Q, D]; the rest as `readings`."""
         rows = rows @ axes
-        near = ((rows / self.temperature) @ keys.T).softmax(1) @ values
-        fit = kernel(rows, landmarks, self.gamma) @ coefficients[:-1] + coefficients[-1]
+        parts = rows.split(_ROWS if rows.device.type == "cpu" else _WIDE)
+        near = torch.cat([self._votes(part, keys, values) for part in parts])
+        fit = torch.cat([kernel(part, landmarks, self.gamma) @ coefficients[:-1] for part in parts]) + coefficients[-1]
         if self.task == "segmentation":
             near = log_shares(probabilities(near)) + correction
             fit = log_shares(probabilities(fit))
         return self.share * near + (1 - self.share) * fit
+
+    def _votes(self, rows: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Values [Q, K] of keys by softmax(cosine / temperature) for rows [Q, c]; of classes up to a factor a row."""
+        weights = (rows / self.temperature) @ keys.T
+        if self.temperature < _COLD:
+            weights = weights.softmax(1)
+        else:  # in range without a shift; and their sum divides a few numbers in place of all
+            weights.exp_()
+        votes = (values.T @ weights.T).T  # of few columns several times as fast as weights @ values
+        return votes if self.task == "segmentation" else votes / weights.sum(1, keepdim=True)
 
     @property
     def share(self) -> float:

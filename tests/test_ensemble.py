@@ -87,6 +87,15 @@ def test_channels_that_a_rare_class_needs_are_among_the_principal_ones():
     assert torch.equal(principal_axes(keys, counts, 4), torch.eye(4))
 
 
+def test_a_cold_softmax_does_not_underflow():
+    (features, labels), (query, _) = scene(0), scene(1)
+    keys, queries = (functional.normalize(rows(part), dim=1) for part in (features, query))
+    votes = (queries @ keys.T / 1e-3).softmax(1) @ functional.one_hot(labels.flatten(), 3).double()
+    votes = votes.clamp_min(1e-3) / votes.clamp_min(1e-3).sum(1, keepdim=True)
+    probe = EnsembleProbe(weight=0.0, area=0.0, uniform=0.0, temperature=1e-3).partial_fit(features, labels)
+    torch.testing.assert_close(probe.predict(query)[0].flatten(1).T.double(), votes, rtol=1e-2, atol=1e-3)
+
+
 def test_a_sample_of_the_bank_stands_for_all_of_it():
     generator = torch.Generator().manual_seed(0)
     looks, weak = torch.randn(3, 6, generator=generator), torch.randn(1, 6, 12, 16, generator=generator) * 1e-4

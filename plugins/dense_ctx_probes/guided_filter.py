@@ -38,7 +38,7 @@ def refined(scores: Tensor, image: Tensor, step: int, radius: int, epsilon: floa
     colours = colour_moments(guide, means, epsilon)
     size, count = image.shape[-2:], scores.shape[1]
     result = scores.new_empty(len(scores), count, *size)
-    # a few classes at a time: the functions of one are four maps, and the moments behind them some ten more; few stay near the processor
+    # a few classes at a time: the functions of one are four maps, and the moments behind them some ten more
     together = max(1, _NUMBERS // (len(scores) * (4 * size.numel() + 20 * shape.numel())))
     for first in range(0, count - 1, together):
         classes = slice(first, min(first + together, count - 1))

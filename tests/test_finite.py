@@ -333,6 +333,17 @@ def test_a_sum_that_overflows_is_no_fault():
     require_finite("whole numbers", a=torch.tensor([1, 2]), empty=torch.empty(0))
 
 
+def test_bfloat16_is_looked_at_without_a_copy():
+    features = torch.rand(1000, 1000).to(torch.bfloat16)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        require_finite("features", pixels=features)
+    assert max(event.self_cpu_memory_usage for event in profile.key_averages()) < 1000
+    require_finite("large numbers", a=torch.full((100,), 3e38, dtype=torch.bfloat16))
+    features[3, 5] = NAN
+    with pytest.raises(NonFiniteError, match="infinity in pixels"):
+        require_finite("features", pixels=features)
+
+
 def test_a_training_forward_does_not_wait_for_the_device():
     model = broken().train()
     assert not bool(model(IMAGE).pixels.isfinite().all()), "the loop checks the loss, once a step"

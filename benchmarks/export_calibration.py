@@ -60,14 +60,16 @@ def main() -> None:
     parser.add_argument("--model", default="lila-lite0")
     parser.add_argument("--every", type=int, default=30, help="frames between those that are tried (%(default)s)")
     parser.add_argument("--most", type=int, default=1000, help="pictures of scikit-image (%(default)s)")
-    args = parse(parser, every=1000, most=1)
+    args = parse(parser, every=4, most=1)
     root = args.data / "davis2016" / "JPEGImages" / "480p"
     clips = [sorted(folder.glob("*.[jp][pn]g"))[:: args.every] for folder in sorted(root.iterdir()) if folder.is_dir()]
     calibration = [clip[0] for clip in clips[:4]]
-    calibration += [calibration[0]] * (4 - len(calibration))
+    calibration += [clip[-1] for clip in clips][: 4 - len(calibration)]
     pictures = sorted(Path(str(files("skimage") / "data")).glob("*.[pj][np]g"))[: args.most]
     groups: dict[str, dict[str, Any]] = {
-        "later frames of calibrated clips": {f"{p.parent.name}/{p.stem}": p for clip in clips[:4] for p in clip[1:]},
+        "later frames of calibrated clips": {
+            f"{p.parent.name}/{p.stem}": p for clip in clips[:4] for p in clip[1:] if p not in calibration
+        },
         "other clips": {f"{p.parent.name}/{p.stem}": p for clip in clips[4:] for p in clip},
         "scikit-image": {p.stem: photograph(p) for p in pictures},
         "drawn": drawn(),

@@ -59,8 +59,9 @@ def require_finite(what: str, advice: str = "", **tensors: Tensor | None) -> Non
     floats = {k: t.detach() for k, t in tensors.items() if t is not None and t.is_floating_point() and t.numel()}
     if not floats:
         return
-    half, first = torch.float16, next(iter(floats.values()))  # a CPU copies for `dtype`: not bfloat16, of float32's range
-    sums = [t.sum(dtype=torch.float32 if t.dtype == half else None).to(first.device).float() for t in floats.values()]
+    small, first = (torch.float16, torch.bfloat16), next(iter(floats.values()))  # small: a CPU's sum copies to float32
+    parts = [p for t in floats.values() for p in (t.split(16, -2) if t.is_cpu and t.itemsize == 2 < t.ndim else [t])]
+    sums = [p.sum(dtype=torch.float32 if p.dtype in small else None).to(first.device).float() for p in parts]
     if holds(torch.stack(sums).isfinite().all()):
         return
     names = [name for name, tensor in floats.items() if not bool(tensor.isfinite().all())]  # a sum may overflow itself

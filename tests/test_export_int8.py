@@ -38,6 +38,7 @@ def test_it_is_smaller_and_near(files):
     a, b = OnnxModel(whole).scores(photo(1)), OnnxModel(small).scores(photo(1))
     assert 0 < np.abs(a - b).mean() < 0.1
     assert OnnxModel(small).facts.quantisation["images"] == 8
+    assert not OnnxModel(small)._session.get_session_options().enable_mem_pattern, "it holds twice a forward's memory"
 
 
 def test_an_image_unlike_the_calibration_s_is_said(files, recwarn):
@@ -59,10 +60,15 @@ def test_refusals(files, tmp_path):
         quantise(files / "float.onnx", [photo(0)] * 3, out)
     with pytest.raises(InputError, match="is int8 already"):
         quantise(files / "int8.onnx", [photo(0)] * 4, out)
+    photos = [photo(seed) for seed in range(4)]
+    with pytest.raises(
+        InputError, match=r"1 of 5 calibration images repeat another one: image 5 is image 3\. Give each"
+    ):
+        quantise(files / "float.onnx", [*photos, photo(2)], out)
     with pytest.raises(InputError, match="takes 64 x 80 only"):
-        quantise(files / "float.onnx", [photo(0)[:32]] * 4, out)
+        quantise(files / "float.onnx", [item[:32] for item in photos], out)
     with pytest.raises(InputError, match="has the suffix of the format torch-export"):
-        quantise(files / "float.onnx", [photo(0)] * 4, tmp_path / "a.pt2")
+        quantise(files / "float.onnx", photos, tmp_path / "a.pt2")
     assert not list(tmp_path.iterdir())
 
 

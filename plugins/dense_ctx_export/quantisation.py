@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -35,14 +36,15 @@ def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.
 
     Args:
         path: an .onnx file that `export` wrote.
-        images: at least 4 that look like those it will see: paths, PIL images or arrays.
+        images: at least 4 different ones that look like those it will see: paths, PIL images or arrays.
         out: the file to write.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: too few images; the file is int8 already. ConfigError: ONNX Runtime cannot quantise it.
+        InputError: too few images, or one twice; the file is int8 already.
+        ConfigError: ONNX Runtime cannot quantise it.
         FileError, CheckpointError: an image or the file cannot be read.
     """
     model, out = OnnxModel(path), Path(out)
@@ -52,6 +54,7 @@ def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.
         raise InputError(f"{path} carries masks through clips, for which images do not calibrate it: leave it float32")
     if len(images) < _FEWEST:
         raise InputError(f"{len(images)} calibration images; expected at least {_FEWEST}, of what the model will see")
+    _refuse_repeated(images)
     exporter = OnnxExporter(model.facts.opset or 20)
     exporter.require_suffix(out)
     graph = onnx.load(path)
@@ -75,6 +78,24 @@ def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.
         facts = replace(model.facts, verified=(), quantisation=_ranges(exporter.open(partial), images))
         exporter.write(quantised, facts, partial)
     return out
+
+
+def _refuse_repeated(images: Sequence[Any]) -> None:
+    """An image given twice adds nothing to the ranges."""
+    first: dict[bytes, str] = {}
+    repeated = []
+    for number, image in enumerate(images, 1):
+        pixels = read_pixels(image)
+        name = str(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
+        earlier = first.setdefault(hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest(), name)
+        if len(first) + len(repeated) < number:
+            repeated.append(f"{name} is {earlier}" if name != earlier else f"{name} is given twice")
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} of {len(images)} calibration images repeat another one: {', '.join(repeated[:4])}"
+            + (" ..." if len(repeated) > 4 else "")
+            + f". Give each once, at least {_FEWEST}"
+        )
 
 
 def _inside(node: onnx.NodeProto) -> bool:

@@ -83,7 +83,7 @@ def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.
 def _refuse_repeated(images: Sequence[Any]) -> None:
     """An image given twice adds nothing to the ranges."""
     first: dict[bytes, str] = {}
-    repeated = []
+    repeated: list[str] = []
     for number, image in enumerate(images, 1):
         pixels = read_pixels(image)
         name = str(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"

@@ -87,7 +87,7 @@ def _session(content: bytes, path: Path, threads: int | None, providers: Sequenc
     runtime = _runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    # from the second image of a size on it would hold a block for the whole forward beside the arena's own: twice as much
+    # from the second image of a size on it would hold a block for the forward beside the arena's own: twice as much
     options.enable_mem_pattern = False
     if threads is not None:
         if threads < 1:

@@ -106,7 +106,6 @@ def run_config(out, args, dtype, steps=2):
     return config(out, steps=steps, model={"backbone": backbone, "decoder": {"name": "sandbox"}})
 
 
-@pytest.mark.slow
 def test_a_training_on_it_resumes_and_records_it(args, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     install(tmp_path / "site", monkeypatch)

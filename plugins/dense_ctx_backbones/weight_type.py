@@ -82,7 +82,7 @@ class SameDraws(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._room = torch.empty(0)  # for all draws: tensors of their own would leave holes in the host's memory
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

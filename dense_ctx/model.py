@@ -139,8 +139,8 @@ class DenseModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of images and features: the decoder's floating-point type, the backbone's where it has no parameters."""
-        return next(p.dtype for part in (self.decoder, self.backbone) for p in part.parameters())
+        """The backbone's floating-point type."""
+        return next(self.backbone.parameters()).dtype
 
     def train(self, mode: bool = True) -> Self:
         """Set the decoder's mode; the backbone stays in eval, so that BatchNorm's statistics do not change."""

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_predict import LabelClass, Predictor
-from dense_ctx_predict.head import meaning
 from evaluation_data import camvid, rgbd
 from hubserver import TOKEN, serving
 from PIL import Image
 
 import dense_ctx
 from dense_ctx import AutoDenseModel, InContext, cli, registry
-from dense_ctx.config import Output
 from dense_ctx.data import open_set
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, NotFittedError
@@ -269,13 +267,3 @@ def test_pushed_to_a_hub_and_opened_from_it(predictor, heads, tmp_path):
         assert str(heads).encode() not in content
         assert str(tmp_path).encode() not in content
         assert str(Path(dense_ctx.__file__).parent.parent).encode() not in content
-
-
-def test_a_head_in_bfloat16_shrinks_its_maps_on_a_cpu():
-    channels = torch.randn(1, 3, 20, 30, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
-    output = Output("segmentation", ("a", "b", "c"))
-    small = meaning(channels, output, (5, 7))
-    assert torch.allclose(small, meaning(channels.float(), output, (5, 7)), atol=1e-6)
-    small[:, 0].sum().backward()
-    assert bool(channels.grad.isfinite().all())
-    assert float(channels.grad.abs().max()) > 0

@@ -42,7 +42,6 @@ class Backbone(nn.Module, ABC):
     image_size: Size
     source: str | None = None
     links: tuple[Link, ...] = ()
-    weights_dtype: str | None = None  # of frozen weights, where the arguments say it; maps are in the images' type
     # arguments that may come from a file: `dense_ctx.persistence.file_args`; None: bounded numbers alone
     file_args: ClassVar[Mapping[str, Any] | None] = None
 

@@ -109,7 +109,7 @@ def read(folder: Path, *, weights: bool = True, published: bool = False, allow: 
         (config, expected), tensors = MODEL.read(folder, plan, lambda part: read_state(part / WEIGHTS))
         require_state(tensors, expected, f"{folder / WEIGHTS} {_UNFIT}", cast=True)
         model = build(config, where, random=bool(config.backbone_tensors) and not config.backbone_digest)
-        (model if model.backbone.weights_dtype is None else model.decoder).to(dtype=getattr(torch, config.dtype))
+        model.to(dtype=getattr(torch, config.dtype))
         _load_tensors(model, config, tensors, folder)
         model.decoder.fresh = False
     return model
@@ -182,8 +182,7 @@ def _describe(
 
 
 def _dtype(model: DenseModel) -> Any:
-    part = model if model.backbone.weights_dtype is None else model.decoder
-    dtypes = {value.dtype for value in part.state_dict().values() if value.is_floating_point()}
+    dtypes = {value.dtype for value in model.state_dict().values() if value.is_floating_point()}
     names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
     if len(dtypes) > 1:
         raise ConfigError(

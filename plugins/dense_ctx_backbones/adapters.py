@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, WeightsError
-from dense_ctx.interfaces import Backbone, Features
+from dense_ctx.interfaces import Backbone
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence.artefact import read_object
 from dense_ctx.persistence.tensors import read_state, require_state, specs
-
-from .weight_type import cast_through, require_own_type
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # peft's names
 METHODS = ("LORA", "IA3")  # DoRA is LORA with use_dora
@@ -43,14 +41,9 @@ FREE = (
 
 
 class AdaptedBackbone(Backbone):
-    """A backbone whose network, `net`, may carry peft's adapters, or hold its frozen weights in `dtype`."""
+    """A backbone whose network, `net`, may carry peft's adapters."""
 
     net: Any
-
-    def __call__(self, images: Tensor) -> Features:
-        """`forward`, in the type of the weights where the argument `dtype` says it."""
-        encode = super().__call__
-        return encode(images) if self.weights_dtype is None else cast_through(self, encode, images)
 
     def adapters(self) -> list[str]:
         """Names of the parameters of peft's adapters, and of the modules that peft trains with them."""
@@ -60,10 +53,9 @@ class AdaptedBackbone(Backbone):
         """The arguments, and the adapters that are on the network now.
 
         Raises:
-            CheckpointError: of a kind that cannot be built again (`described`); or the weights are not in `dtype`.
+            CheckpointError: of a kind that cannot be built again (`described`).
         """
         self.net = bare(self.net)
-        require_own_type(self.net, self.weights_dtype)
         given = {key: value for key, value in args.items() if key != "adapters"}
         return given if (now := described(self.net)) is None else {**given, "adapters": now}
 

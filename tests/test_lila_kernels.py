@@ -126,7 +126,6 @@ for kernel, constants in cases:
                                 capture_output=True, text=True, check=True).stderr
         spilled = sum(map(int, re.findall("([0-9]+) bytes spill", report)))
         assert spilled < 20_000, (kernel, constants, features, report)
-        print(kernel.__name__, constants.get("PRECISION"), features, spilled, flush=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,7 +6,9 @@ from dense_ctx_probes import bank, guided_filter
 from dense_ctx_probes.ensemble import EnsembleProbe, principal_axes
 from dense_ctx_probes.guided_filter import refined
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from dense_ctx import registry
 from dense_ctx.errors import CheckpointError, ConfigError, InputError
 from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import check_probe
@@ -72,10 +74,68 @@ def test_the_neighbours_alone_are_all_cells_by_their_cosines_with_the_prior_move
     keys, queries = (functional.normalize(rows(part), dim=1) for part in (features, query))
     plain = (queries @ keys.T / 0.1).softmax(1) @ one_hot
     prior = one_hot.mean(0)
-    expected = plain.clamp_min(1e-3) * (0.6 * prior + 0.4 / 3) / prior
+    moved = plain * (0.6 * prior + 0.4 / 3) / prior
+    expected = (moved / moved.sum(1, keepdim=True)).clamp_min(1e-3)
     probe = EnsembleProbe(weight=0.0, area=0.0, uniform=0.4, temperature=0.1).partial_fit(features, labels)
     predicted = probe.predict(query)[0].flatten(1).T
     torch.testing.assert_close(predicted.double(), expected / expected.sum(1, keepdim=True), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_a_class_of_one_pixel_has_no_votes_elsewhere(weight):
+    """A stray pixel of a mask: its prior is moved by a factor of thousands, of no votes too if they had a floor."""
+    looks, rest = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    labels = torch.zeros(1, 96, 96, dtype=torch.int64)
+    labels[:, :, 48:] = 1
+    pixels = looks[labels[0]].permute(2, 0, 1)[None] + 0.3 * torch.randn(1, 16, 96, 96, generator=rest)
+    clean = labels.clone()
+    labels[0, 30, 20] = 2
+    features = DenseFeatures(pixels, pixels[:, :, ::8, ::8])
+    predicted = EnsembleProbe(weight=weight, area=0.0, stride=4).partial_fit(features, labels).predict(features)[0]
+    assert predicted[2].mean() < 0.03
+    assert (predicted.argmax(0) == clean).float().mean() > 0.99
+
+
+def test_shares_of_classes_in_cells_are_those_of_one_hot_maps():
+    labels = torch.randint(-1, 4, (2, 13, 10), generator=torch.Generator().manual_seed(0))
+    labels[:, :4, :4] = -1
+    one_hot = (functional.one_hot(labels.clamp_min(0), 5) * (labels >= 0)[..., None]).movedim(-1, 1).float()
+    for step in (1, 4):
+        sums = bank.pooled(one_hot, step).movedim(1, -1)
+        labelled = sums.sum(-1) > 0
+        expected = sums[labelled] / sums[labelled].sum(1, keepdim=True)
+        torch.testing.assert_close(bank.class_shares(labels, labelled, step, 5), expected)
+
+
+@pytest.mark.parametrize("name", ["ensemble", "knn"])
+def test_memory_does_not_grow_with_the_number_of_classes(name):
+    """Of a mask of 300 classes a map of each would be 300 times the mask."""
+    labels = (torch.arange(128)[:, None] // 8 * 16 + torch.arange(128) // 8)[None]
+    pixels = torch.rand(1, 4, 128, 128, generator=torch.Generator().manual_seed(0))
+    features = DenseFeatures(pixels, pixels[:, :, ::8, ::8])
+    probe = registry().create("probe", name, stride=8)
+    with Largest() as largest:
+        probe.partial_fit(features, labels)
+    assert probe.values_.shape == (256, 256)
+    assert largest.size < 10 * labels.numel()
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers of a tensor that an operation gave."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.size = max(self.size, result.numel() if isinstance(result, torch.Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("name", ["ensemble", "knn"])
+def test_nothing_annotated_is_refused(name):
+    features, labels = scene()
+    with pytest.raises(InputError, match="No labelled pixel"):
+        registry().create("probe", name).partial_fit(features, torch.full_like(labels, -1))
 
 
 def test_channels_that_a_rare_class_needs_are_among_the_principal_ones():

@@ -142,7 +142,7 @@ class EnsembleHead(CellHead):
         near = ((rows / self.temperature) @ keys.T).softmax(1) @ values
         fit = kernel(rows, landmarks, self.gamma) @ coefficients[:-1] + coefficients[-1]
         if self.task == "segmentation":
-            near = log_shares(probabilities(near)) + correction
+            near = log_shares(probabilities(near * correction))
             fit = log_shares(probabilities(fit))
             return (self.share * near + (1 - self.share) * fit).softmax(1)
         return self.share * near + (1 - self.share) * fit

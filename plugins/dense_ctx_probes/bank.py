@@ -51,6 +51,24 @@ def sampled(x: Tensor, step: int) -> Tensor:
     return (sums / 4).movedim(-1, 1)
 
 
+def class_shares(labels: Tensor, labelled: Tensor, step: int, count: int) -> Tensor:
+    """Shares [N, K] of the classes among the labelled pixels of cells, of labels [B, H, W], -1 where there is none.
+
+    Counted: a map for each class is memory in proportion to their number.
+
+    Args:
+        labelled: [B, h, w], the N cells that hold a labelled pixel.
+        step: pixels per side of a cell.
+        count: K.
+    """
+    places = labelled.flatten().cumsum(0).view_as(labelled) - 1
+    rows, columns = (torch.arange(side, device=labels.device) // step for side in labels.shape[1:])
+    keep = labels >= 0
+    index = places[:, rows][:, :, columns][keep] * count + labels[keep]
+    counts = index.bincount(minlength=int(labelled.sum()) * count).view(-1, count).float()
+    return counts / counts.sum(1, keepdim=True)
+
+
 def _samples(length: int, step: int) -> Iterator[tuple[slice, slice]]:
     """Cells along one side, and their pixels."""
     for offset in (step // 4, step - 1 - step // 4):
@@ -132,21 +150,21 @@ class CellBank(Probe):
 
     def _cells(self, features: DenseFeatures, targets: Tensor) -> tuple[Tensor, Tensor]:
         check(features, targets, self.task)
-        if self.task == "segmentation":
-            count = max(int(targets.max()) + 1, self.values_.shape[1] if self.keys_ is not None else 0)
-            valid = targets >= 0
-            values = functional.one_hot(targets.clamp_min(0), max(1, count)).movedim(-1, 1).float() * valid[:, None]
-        else:
-            valid = targets.isfinite().all(1)
-            values = torch.where(valid[:, None], targets, 0.0).float()
+        segmentation = self.task == "segmentation"
+        valid = targets >= 0 if segmentation else targets.isfinite().all(1)
+        if not bool(valid.any()):
+            raise InputError("No labelled pixel: every target is ignored (-1) or NaN")
         step = self._step(targets, float(valid.float().mean()))
         share = pooled(valid[:, None].float(), step)
-        values = pooled(values, step) / share.clamp_min(1e-9)
         labelled = share[:, 0] > 0
-        if not bool(labelled.any()):
-            raise InputError("No labelled pixel: every target is ignored (-1) or NaN")
+        if segmentation:
+            count = max(int(targets.max()) + 1, self.values_.shape[1] if self.keys_ is not None else 0)
+            values = class_shares(targets, labelled, step, count)
+        else:
+            means = pooled(torch.where(valid[:, None], targets, 0.0).float(), step) / share.clamp_min(1e-9)
+            values = means.movedim(1, -1)[labelled]
         pixels = (features.pixels if step == 1 else self.read(features.pixels.float(), step)).movedim(1, -1)
-        return pixels[labelled.to(pixels.device)].float().cpu(), values.movedim(1, -1)[labelled].cpu()
+        return pixels[labelled.to(pixels.device)].float().cpu(), values.cpu()
 
     def _step(self, grid: Tensor, share: float) -> int:
         """Pixels per side of a cell of a grid [..., H, W] of which a share is annotated, or to be predicted (1)."""

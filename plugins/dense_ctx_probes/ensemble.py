@@ -184,7 +184,8 @@ class EnsembleProbe(CellBank):
         near = torch.cat([self._votes(part, keys, values) for part in parts])
         fit = torch.cat([kernel(part, landmarks, self.gamma) @ coefficients[:-1] for part in parts]) + coefficients[-1]
         if self.task == "segmentation":
-            near = log_shares(probabilities(near)) + correction
+            # before the floor: after it a class of few pixels would have votes where it has none
+            near = log_shares(probabilities(near * correction))
             fit = log_shares(probabilities(fit))
         return self.share * near + (1 - self.share) * fit
 
@@ -207,7 +208,7 @@ class EnsembleProbe(CellBank):
     def readings(self) -> tuple[Tensor, ...]:
         """Axes [D, c]; on them the keys [M, c] that are read; their values [M, K], times the cells that each stands
         for; landmarks [L, c] of the regression and their coefficients [L + 1, K], the bias last; what corrects the
-        prior [K].
+        prior, a factor of each class's votes [K].
         """
         if self.keys_ is None:
             raise NotFittedError("Nothing in memory: call fit first")
@@ -222,7 +223,7 @@ class EnsembleProbe(CellBank):
             axes = principal_axes(keys, weights, self.channels)
             keys = keys @ axes
             prior = (sizes / len(self.values_)).clamp_min(1e-6)
-            correction = ((1 - self.uniform) * prior + self.uniform / len(prior)).log() - prior.log()
+            correction = 1 - self.uniform + self.uniform / (len(prior) * prior)
             regression = self._regress(keys, values, weights, groups)
             shown = values * counts[:, None] if self.task == "segmentation" else values
             self._readings = (axes, keys, shown, *regression, correction)

@@ -192,7 +192,8 @@ def test_differences_are_paired_scene_by_scene():
     mean, low, high = (float(x) for x in re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", cells["b"]).groups())
     assert mean == 0.05
     assert 0.04 < low < 0.05 < high < 0.06
-    assert "paired bootstrap over 10 scenes and 1 seed(s)" in compare([first, better])
+    text = compare([first, better])
+    assert "paired bootstrap over 10 scene(s) and 1 seed(s) that both results have a score of. They are" in text
     assert [line[2] for line in rows(compare([better, first]))[2:]] == ["", f"-0.0500 (-{high:.4f} to -{low:.4f})"]
 
 
@@ -223,6 +224,23 @@ def test_undefined_scenes_other_seeds_and_single_scenes():
     assert paired(scenes([0.5]), scenes([0.25])).text() == "+0.2500"
     assert paired(first, {"other": {"0": 1.0}}) is None
     assert paired({}, {}) is None
+
+
+def test_a_scene_without_one_of_the_seeds_is_left_out():
+    """What is compared is said: pairs of the seeds and scenes that both have, no interval of a single pair."""
+    whole, other = scenes([0.1, 0.2], [0.3, 0.4], [0.5, 0.6]), scenes([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
+    for number, name in enumerate(whole):
+        less = {**whole, name: {"0": 0.9}}
+        left = np.delete([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], number, 0)
+        for found, sign in ((paired(less, other), 1), (paired(other, less), -1)):
+            assert (found.mean, found.scenes, found.seeds) == (pytest.approx(sign * left.mean()), 2, 2)
+        unlike = {name: {"7": 0.0} for name in whole}
+        assert (paired(less, unlike).mean, paired(less, unlike).scenes) == (pytest.approx(left.mean()), 2)
+    one = compare([made(name="a"), made(name="b", value=0.6)])
+    assert rows(one)[2][2] == "+0.1000"
+    assert "Interval" not in one
+    many = {f"clip{n}": {"0": 0.01 * n} for n in range(20)}
+    assert compare([made(scenes=many), made(scenes=many)]).endswith("that both results have a score of.")
 
 
 def test_a_score_that_does_not_exist_is_a_dash_and_comes_last(tmp_path):

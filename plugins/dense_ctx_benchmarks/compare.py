@@ -14,6 +14,8 @@ from . import papers
 from .intervals import Difference, paired
 from .whole import require_whole
 
+_FEW = 20  # scenes or seeds below which an interval covers less than 93 in 100
+
 # (a protocol's task, score) -> how the papers call it; a score that is not here is called by its own name
 _COLUMNS = {
     ("video", "J&F-Mean"): "J&F",
@@ -89,9 +91,18 @@ def compare(results: Sequence[Result], paper: str | None = None) -> str:
     count = ", ".join(f"{value} {key}" for key, value in first.n.items())
     direction = "higher is better" if higher else "lower is better"
     table = f"{first.protocol_id}: {first.metric} ({direction}); {count}\n\n" + text_table([head, *lines])
-    sizes = {(each.scenes, each.seeds) for each in apart.values() if each is not None}
-    notes = [f"{scenes} scenes and {seeds} seed(s)" for scenes, seeds in sorted(sizes)]
-    return table + (f"\n\nIntervals: paired bootstrap over {' or '.join(notes)}." if notes else "")
+    return f"{table}{_note([each for each in apart.values() if each is not None and each.low is not None])}"
+
+
+def _note(differences: Sequence[Difference]) -> str:
+    """What the intervals are over, and that they are too narrow over little."""
+    if not differences:
+        return ""
+    sizes = sorted({(each.scenes, each.seeds) for each in differences})
+    over = " or ".join(f"{scenes} scene(s) and {seeds} seed(s)" for scenes, seeds in sizes)
+    few = any(1 < count < _FEW for size in sizes for count in size)
+    narrow = " They are too narrow over so few: docs/evaluation.md says by how much." if few else ""
+    return f"\n\nIntervals: paired bootstrap over {over} that both results have a score of.{narrow}"
 
 
 def _beside(results: Sequence[Result], paper: str) -> str:

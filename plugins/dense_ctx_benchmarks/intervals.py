@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -33,20 +34,29 @@ def paired(
 ) -> Difference | None:
     """The mean over scenes and seeds of `one` minus `other`.
 
-    Both are {scene: {seed: score}}. Pairs are of one scene and one seed; where no seed is in both, of the scenes' means
-    over seeds. A scene with an undefined score (NaN) in either is left out.
+    Both are {scene: {seed: score}}. Pairs are of one scene and one seed, of the seeds that each has; where no seed is
+    in both, of the scenes' means over seeds. A scene with an undefined score (NaN), or without one of its result's
+    seeds, in either is left out.
 
     Returns:
         None where no scene is in both.
     """
     common = [name for name in one if name in other]
-    seeds = [seed for seed in (one[common[0]] if common else ()) if seed in other[common[0]]]
-    if seeds:
-        rows = [[one[name][seed] - other[name][seed] for seed in seeds] for name in common]
+    own, others = (list(dict.fromkeys(seed for row in side.values() for seed in row)) for side in (one, other))
+    if seeds := [seed for seed in own if seed in others]:
+        rows = [[_of(one[name], seed) - _of(other[name], seed) for seed in seeds] for name in common]
     else:
-        rows = [[float(np.mean([*one[name].values()]) - np.mean([*other[name].values()]))] for name in common]
+        rows = [[_mean(one[name], own) - _mean(other[name], others)] for name in common]
     table = np.asarray([row for row in rows if np.isfinite(row).all()])
     return bootstrap(table, samples) if len(table) else None
+
+
+def _of(scores: Mapping[str, float], seed: str) -> float:
+    return scores.get(seed, math.nan)
+
+
+def _mean(scores: Mapping[str, float], seeds: Sequence[str]) -> float:
+    return float(np.mean([_of(scores, seed) for seed in seeds]))
 
 
 def bootstrap(table: np.ndarray[tuple[int, int], np.dtype[np.float64]], samples: int = SAMPLES) -> Difference:

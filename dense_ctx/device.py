@@ -72,7 +72,6 @@ def join_group(device: str) -> None:
     if processes()[1] > 1 and not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
-        atexit.unregister(end_process_group)  # once, however often groups are formed
         atexit.register(end_process_group)
 
 

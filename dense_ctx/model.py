@@ -139,8 +139,9 @@ class DenseModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The backbone's floating-point type."""
-        return next(self.backbone.parameters()).dtype
+        """Of images and features: the decoder's floating-point type, the backbone's where it has no parameters."""
+        last = reversed([*self.backbone.children()])  # of a saved model as the backbone, its decoder
+        return next(p.dtype for part in (self.decoder, *last, self.backbone) for p in part.parameters())
 
     def train(self, mode: bool = True) -> Self:
         """Set the decoder's mode; the backbone stays in eval, so that BatchNorm's statistics do not change."""

@@ -34,7 +34,8 @@ BASES = {
     "backbone hf:": {"weights": None, "config": dinov2()}, "backbone lora:": LORA,
     "backbone mocov3-b16": {"weights": None}, "backbone sam2-base-plus-neck": {"weights": None, "config": SAM2},
 }  # fmt: skip
-TIMM = {"model": OF_WHICH, "weights": READ, "layers": (0, 1), "norm": False, "prefix": PREFIX, "adapters": ADAPTERS}
+TIMM = {"model": OF_WHICH, "weights": READ, "layers": (0, 1), "norm": False, "prefix": PREFIX, "adapters": ADAPTERS,
+        "dtype": "bfloat16"}  # fmt: skip
 BACKBONES = {
     "clip-b16": {**TIMM, "resize": True, "options": {"embed_dim": 24}},
     "hiera-tiny": {**TIMM, "norm": Same("Hiera's maps have no norm of their own: test_timm_families"),
@@ -42,7 +43,7 @@ BACKBONES = {
     "efficientnet-lite0": {"model": OF_WHICH, "weights": READ, "layers": (0, 1), "adapters": ADAPTERS},
     "hf:": {"repo": OF_WHICH, "weights": READ, "layers": (0, 1), "norm": False, "config": dinov2(24),
             "revision": Same("of a repository on the Hub: test_hub_stand_ins"), "prefix": PREFIX,
-            "adapters": ADAPTERS},
+            "adapters": ADAPTERS, "dtype": "bfloat16"},
     "lora:": {"of": OF_WHICH, "args": {**LORA["args"], "embed_dim": 24}, "rank": 4, "targets": ["proj"],
               "weights": READ},
     "mocov3-b16": {"weights": READ, "layers": (0, 1), "norm": False},

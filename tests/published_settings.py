@@ -11,6 +11,7 @@ dinov2-reg-b14: dinov2-reg-b14, dinov3-b16: dinov3-b16} | LILA 4, tables 1 and 6
 model.backbone.args.weights | pretrained | LILA 3, frozen pretrained encoder
 model.backbone.args.resize | false | LILA 3
 model.backbone.args.adapters | null | LILA 3: none
+model.backbone.args.dtype | null | FlowFeat, float32
 model.backbone.args.layers | {default: [2, 5, 8, 11], l14: [5, 11, 17, 23], l14-kinetics: [5, 11, 17, 23]} | FlowFeat, \
 hooks of 12 and 24 blocks
 model.backbone.args.norm | false | FlowFeat, hooks before the final norm
@@ -88,6 +89,7 @@ mae-b16: mae-b16} | DIP 4.1, tables 4 and 9
 model.backbone.args.weights | pretrained | DIP 3
 model.backbone.args.resize | false | DIP's code
 model.backbone.args.adapters | null | DIP 3: none
+model.backbone.args.dtype | null | DIP's code, float32
 model.backbone.args.layers | {l14: [23], default: [11]} | DIP 3.1, the last block's patches
 model.backbone.args.norm | true | DIP's code
 model.decoder.name | upsample | DIP 3.1, no decoder
@@ -133,6 +135,7 @@ model.backbone.name | {s14: dinov2-reg-s14, b14: dinov2-reg-b14, l14: dinov2-reg
 model.backbone.args.weights | pretrained | DIP 3.2
 model.backbone.args.resize | false | open
 model.backbone.args.adapters | null | DIP 3: none
+model.backbone.args.dtype | null | open, float32
 model.backbone.args.layers | {l14: [23], default: [11]} | open, the last block
 model.backbone.args.norm | true | open
 model.decoder.name | upsample | DIP 3.2

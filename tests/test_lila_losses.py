@@ -9,7 +9,7 @@ from dense_ctx_lila.losses import edge_loss
 from dense_ctx_lila.matching import Matching
 from lila_forms import matching_loss
 
-from dense_ctx.errors import ConfigError
+from dense_ctx.errors import ConfigError, InputError
 
 ORACLE = np.load(Path(__file__).parent / "oracles" / "edge_loss.npz")
 
@@ -48,6 +48,14 @@ def test_one_pass_is_the_composition(shape, gamma):
     (ours,) = torch.autograd.grad(3 * total, prediction)
     (reference,) = torch.autograd.grad(3 * expected, prediction)
     assert (ours - reference).abs().max() < 1e-9
+
+
+def test_a_second_derivative_is_refused_beside_other_terms_too():
+    generator = torch.Generator().manual_seed(0)
+    prediction = torch.randn(1, 2, 5, 6, generator=generator, requires_grad=True)
+    total, *_ = matching_loss(prediction, torch.zeros(1, 2, 5, 6), torch.ones(2), 0.1, 1.0)
+    with pytest.raises(InputError, match=r"LILA's loss is differentiated once.*create_graph"):
+        torch.autograd.grad(total + prediction.square().sum(), prediction, create_graph=True)
 
 
 def records():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_predict import LabelClass, Predictor
+from dense_ctx_predict.head import HeadProbe
 from evaluation_data import camvid, rgbd
 from hubserver import TOKEN, serving
 from PIL import Image
@@ -19,6 +20,7 @@ from dense_ctx.data import open_set
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, NotFittedError
 from dense_ctx.images import resized
+from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import tiny_model
 from dense_ctx.train import TrainConfig, train
 
@@ -267,3 +269,12 @@ def test_pushed_to_a_hub_and_opened_from_it(predictor, heads, tmp_path):
         assert str(heads).encode() not in content
         assert str(tmp_path).encode() not in content
         assert str(Path(dense_ctx.__file__).parent.parent).encode() not in content
+
+
+@pytest.mark.parametrize("task", ["segmentation", "regression"])
+def test_a_head_in_bfloat16_is_read_in_float32(task):
+    """Its maps are made smaller too, for which the CPU has no bfloat16 kernel, and are not rounded once more."""
+    channels = torch.randn(1, 3, 20, 30, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found, wide = (HeadProbe(task).predict(DenseFeatures(x, x), (5, 7)) for x in (channels, channels.float()))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wide)

@@ -63,7 +63,7 @@ def backbones(text):
     for line in text.strip().splitlines():
         row, name, layers, more = (cell.strip() for cell in line.split(" | "))
         layers, more = load_value(layers, line), load_value(more, line)
-        none = {"prefix": None, "resize": False, "adapters": None}
+        none = {"prefix": None, "resize": False, "adapters": None, "dtype": None}
         args = {"weights": "pretrained", **none, "layers": layers, "norm": True, **more}
         if name == "sam2-base-plus-neck":
             args = {"weights": "pretrained", **more}

@@ -14,6 +14,7 @@ from maxa_scenes import KINDS, OUTPUTS, Boxes
 from pretend_gpu.device import compiler, pretend
 from safetensors.torch import load_file
 from test_clean_ends import ends
+from test_placement import vit_file
 from test_pretend_gpu_parts import close
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -43,6 +44,7 @@ def clips(tmp_path_factory):
 
 
 SAMPLING = {"size": 32, "frame_side": 48, "cue_side": 48, "crop": (0.6, 0.9), "gap": (1, 2)}
+HALF_DTYPE = {"dtype": "bfloat16"}
 LILA = {
     "plain": {}, "start": {"start": 2}, "erm": {"mode": "erm"}, "ema": {"context": "ema"}, "no pamr": {"features": {"pamr": False}},
 }  # fmt: skip
@@ -331,6 +333,33 @@ def test_train_resumes_and_averages_on_the_device(precision, tmp_path, monkeypat
     assert runs["once"] == runs["twice"]
     if "cpu" in runs:
         assert runs["once"] == pytest.approx(runs["cpu"], rel=1e-4 if precision == "no" else 3e-2)
+
+
+def test_a_bfloat16_backbone_is_read_to_the_device_and_the_decoder_begins_as_ever(tmp_path, monkeypatch):
+    install(tmp_path / "site", monkeypatch)
+    file = vit_file(tmp_path / "vit.safetensors", 2, 32)
+    args = {"weights": str(file), "depth": 2, "embed_dim": 32, "num_heads": 8, "layers": [0, 1]}
+    opened, first = [], dict[str, dict]()
+
+    def look(model, objective):
+        opened.append({value.device.type for value in model.backbone.parameters()})
+        first[name] = {key: value.cpu().clone() for key, value in model.decoder.state_dict().items()}
+
+    from sandbox_train.parts import Shift
+
+    monkeypatch.setattr(Shift, "check", lambda objective, model: look(model, objective))
+    logged = {}
+    for name, device, dtype in (("plain", "cpu", {}), ("cpu", "cpu", HALF_DTYPE), ("cuda", "cuda:1", HALF_DTYPE)):
+        backbone = {"name": "timm:vit_base_patch14_dinov2.lvd142m", "args": {**args, **dtype}}
+        model = {"backbone": backbone, "decoder": {"name": "sandbox"}}
+        with pretend() as gpu:
+            train(TrainConfig.from_dict(settings(tmp_path / name, steps=3, device=device, model=model)))
+            assert gpu.touched == ({1} if device == "cuda:1" else set())
+        logged[name] = [row["loss"] for row in read_log(tmp_path / name / "log.jsonl")]
+    assert opened[-1] == {"cuda"}  # when the objective first sees the model
+    for name in ("cpu", "cuda"):
+        assert all(torch.equal(value, first["plain"][key]) for key, value in first[name].items())
+        assert logged[name] == pytest.approx(logged["plain"], rel=3e-2)
 
 
 def verbs(root):

@@ -42,6 +42,7 @@ class Backbone(nn.Module, ABC):
     image_size: Size
     source: str | None = None
     links: tuple[Link, ...] = ()
+    weights_dtype: str | None = None  # in which its weights stay, if the arguments say it; maps: in that of the images
     # arguments that may come from a file: `dense_ctx.persistence.file_args`; None: bounded numbers alone
     file_args: ClassVar[Mapping[str, Any] | None] = None
 

@@ -182,12 +182,13 @@ def _describe(
 
 
 def _dtype(model: DenseModel) -> Any:
-    dtypes = {value.dtype for value in model.state_dict().values() if value.is_floating_point()}
+    held = tuple(f"{name}." for name, part in model.named_modules() if getattr(part, "weights_dtype", None))
+    dtypes = {v.dtype for k, v in model.state_dict().items() if v.is_floating_point() and not k.startswith(held)}
     names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
     if len(dtypes) > 1:
         raise ConfigError(
             f"The model's tensors are of several floating-point types ({names}), of which it could get back only one: "
-            f"make them one first, model.to({model.dtype})"
+            "make them one first, model.float()"
         )
     return names or "float32"
 

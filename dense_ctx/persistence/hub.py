@@ -69,9 +69,7 @@ def load(
     if isinstance(allow, str):
         raise InputError(f"allow={allow!r} is one text; expected a list of Hub repositories")
     model = read(folder, published=local_folder(name) is None, allow=allow)
-    if device is not None or dtype is not None:
-        model.to(device=device, dtype=dtype)
-    return model.eval()
+    return model.to(device=device, dtype=dtype).eval()
 
 
 def push(

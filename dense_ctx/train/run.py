@@ -149,7 +149,7 @@ def open_run(
     objective = _objective(config) if objective is None else objective
     dataset = objective.dataset(config.data) if dataset is None else dataset  # before weights are fetched and opened
     seed_all(mix(config.seed, "model"))
-    model = _model(config) if model is None else model
+    model = _model(config, accelerator.device) if model is None else model
     if model.model_config is None:
         raise ConfigError(
             "The model was made of modules, so it could not be saved after training. Register its parts in a plugin "
@@ -240,14 +240,13 @@ def _latest_state(config: TrainConfig, out: Path, accelerator: Any) -> Path | No
     return cast("Path | None", in_main(accelerator, lambda: state.newest(out)))
 
 
-def _model(config: TrainConfig) -> DenseModel:
+def _model(config: TrainConfig, device: torch.device) -> DenseModel:
     if config.model is None:
-        raise ConfigError(
-            "model is missing: {backbone: {name: ...}, decoder: {name: ...}}, or a published model's name"
-        )
+        raise ConfigError("model is missing: {backbone: {name: ...}, decoder: {name: ...}}, or a saved model's name")
     if isinstance(config.model, str):
         return open_model(config.model)
-    return DenseModel.from_parts(config.model.backbone, config.model.decoder)
+    where = device if config.model.backbone.args.get("dtype") else None  # others make their first weights on the host
+    return DenseModel.from_parts(config.model.backbone, config.model.decoder, device=where)
 
 
 def _objective(config: TrainConfig) -> Objective:

@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import Self
 
 from dense_ctx.errors import CheckpointError, ConfigError, FileError, InputError, WeightsError
-from dense_ctx.interfaces import Backbone
+from dense_ctx.interfaces import Backbone, Features
 from dense_ctx.model import DenseModel
 from dense_ctx.persistence.artefact import read_object
 from dense_ctx.persistence.tensors import read_state, require_state, specs
+
+from .weight_type import cast_through, in_own_type, refuse_adapters, require_own_type
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # peft's names
 METHODS = ("LORA", "IA3")  # DoRA is LORA with use_dora
@@ -41,9 +44,22 @@ FREE = (
 
 
 class AdaptedBackbone(Backbone):
-    """A backbone whose network, `net`, may carry peft's adapters."""
+    """A backbone whose network, `net`, may carry peft's adapters, or hold its frozen weights in `dtype`.
+
+    Weights whose type an argument says stay in it, however the model around them is cast.
+    """
 
     net: Any
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:  # what `to`, `float`, `cuda` ... call for each tensor
+        run: Any = super()._apply
+        run(fn if self.weights_dtype is None else in_own_type(fn), recurse)
+        return self
+
+    def __call__(self, images: Tensor) -> Features:
+        """`forward`, in the type of the weights where the argument `dtype` says it."""
+        encode = super().__call__
+        return encode(images) if self.weights_dtype is None else cast_through(self, encode, images)
 
     def adapters(self) -> list[str]:
         """Names of the parameters of peft's adapters, and of the modules that peft trains with them."""
@@ -53,11 +69,15 @@ class AdaptedBackbone(Backbone):
         """The arguments, and the adapters that are on the network now.
 
         Raises:
-            CheckpointError: of a kind that cannot be built again (`described`).
+            CheckpointError: of a kind that cannot be built again (`described`); or the weights are not in `dtype`.
+            ConfigError: adapters were put on weights in bfloat16.
         """
         self.net = bare(self.net)
         given = {key: value for key, value in args.items() if key != "adapters"}
-        return given if (now := described(self.net)) is None else {**given, "adapters": now}
+        now = described(self.net)
+        refuse_adapters(self.weights_dtype, now)
+        require_own_type(self.net, self.weights_dtype)
+        return given if now is None else {**given, "adapters": now}
 
 
 def bare(net: nn.Module) -> nn.Module:

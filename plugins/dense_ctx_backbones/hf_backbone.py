@@ -24,6 +24,7 @@ from dense_ctx.persistence.file_args import LAYERS, TEXT, WEIGHTS
 from .adapters import AdaptedBackbone, attach
 from .hf_files import empty_net, hf_folder, read_config, statistics
 from .unused import is_unused
+from .weight_type import DTYPES, reading_as
 from .weights import read_state
 
 _FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "layer_norm", "rms_norm")
@@ -41,11 +42,13 @@ class HfBackbone(AdaptedBackbone):
         prefix: of the encoder's tensors in a file that holds others beside them.
         config: a transformers configuration in place of the repository's.
         adapters: peft's, of this network: a folder that peft wrote (docs/backbones.md, "Adapters of peft").
+        dtype: of the frozen weights, "float32" or "bfloat16", and they stay in it; None: float32, or as the model is
+            opened and cast.
     """
 
     file_args: ClassVar[Mapping[str, Any] | None] = {
         "weights": WEIGHTS, "prefix": TEXT, "layers": LAYERS, "norm": bool, "revision": TEXT,
-        "adapters": dict,
+        "adapters": dict, "dtype": frozenset(DTYPES),
     }  # fmt: skip
 
     def __init__(
@@ -58,8 +61,10 @@ class HfBackbone(AdaptedBackbone):
         config: Any = None,
         prefix: str | None = None,
         adapters: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        dtype: str | None = None,
     ) -> None:
         super().__init__()
+        self.weights_dtype = dtype
         if prefix is not None and weights in ("pretrained", None):
             raise InputError(f"prefix={prefix!r} is of the names in a file: give weights=PATH with it")
         needed = config is None or weights == "pretrained"
@@ -68,23 +73,10 @@ class HfBackbone(AdaptedBackbone):
         config = getattr(config, "vision_config", None) or config
         if hasattr(config, "mask_ratio"):
             config.mask_ratio = 0.0  # MAE drops patches by default, in evaluation too
-        if weights is None:
-            self.net = empty_net(config, repo)
-        else:
-            self.source = repo if weights == "pretrained" else os.fspath(weights)
-            # the file is read here and handed over: transformers would follow adapter_config.json to other
-            # repositories, and open pickles; it still renames what its older versions saved
-            shell = empty_net(config, repo, "meta")
-            self.net, report = type(shell).from_pretrained(
-                None,
-                config=config,
-                state_dict=read_state(folder if weights == "pretrained" else weights, prefix, shell),
-                dtype=placement.get()[1] or torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                trust_remote_code=False,
-            )
-            _complete(report, self.source, self.net)
+        with reading_as(dtype, adapters):
+            self._read(config, repo, folder, weights, prefix)
+        if dtype is not None:
+            self.net.to(getattr(torch, dtype))
         self.config = config
         self.norm = norm
         self._configure(layers, repo)
@@ -95,6 +87,27 @@ class HfBackbone(AdaptedBackbone):
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
         attach(self.net, adapters, repo)
         self.eval()
+
+    def _read(
+        self, config: Any, repo: str, folder: Path, weights: str | os.PathLike[str] | None, prefix: str | None
+    ) -> None:
+        if weights is None:
+            self.net = empty_net(config, repo)
+            return
+        self.source = repo if weights == "pretrained" else os.fspath(weights)
+        # the file is read here and handed over: transformers would follow adapter_config.json to other
+        # repositories, and open pickles; it still renames what its older versions saved
+        shell = empty_net(config, repo, "meta")
+        self.net, report = type(shell).from_pretrained(
+            None,
+            config=config,
+            state_dict=read_state(folder if weights == "pretrained" else weights, prefix, shell),
+            dtype=placement.get()[1] or torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+        )
+        _complete(report, self.source, self.net)
 
     def _configure(self, layers: Sequence[int] | None, repo: str) -> None:
         config: Any = self.config

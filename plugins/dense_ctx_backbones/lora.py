@@ -60,6 +60,8 @@ class LoraBackbone(Backbone):
         if isinstance(of, str):
             own = random_args(of) if weights is None else {} if weights == "pretrained" else {"weights": weights}
             of = create_backbone(of, **{**(args or {}), **own})
+        if any(isinstance(part, Backbone) and part.weights_dtype == "bfloat16" for part in of.modules()):
+            raise ConfigError("lora: adapters train beside float32 weights; leave dtype=bfloat16 out of its args")
         merge_layers(of)
         names = _target_layers(of, targets)
         with torch.random.fork_rng(devices=[]):

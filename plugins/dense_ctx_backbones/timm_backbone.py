@@ -31,6 +31,7 @@ from dense_ctx.persistence.transfer import persevere
 from .adapters import AdaptedBackbone, attach
 from .convert import to_timm
 from .positions import official_positions
+from .weight_type import DTYPES, SameDraws, reading_as
 from .weights import State, cached_state, hub_error, load_strictly, prefix_hint, read_state
 
 
@@ -52,13 +53,15 @@ class TimmBackbone(AdaptedBackbone):
             no other size and is refused at one.
         prefix: of the network's tensors in a file that holds others beside them ("student.backbone.").
         adapters: peft's, of this network: a folder that peft wrote (docs/backbones.md, "Adapters of peft").
+        dtype: of the frozen weights, "float32" or "bfloat16", read in it one by one, and they stay in it; None:
+            float32, or as the model is opened and cast.
         **options: further arguments of `timm.create_model` (depth, embed_dim, img_size ...).
     """
 
     # all else that timm's create_model takes is left out: some of it leads to other repositories and files
     file_args: ClassVar[Mapping[str, Any] | None] = {
         "weights": WEIGHTS, "prefix": TEXT, "layers": LAYERS, "norm": bool, "resize": bool,
-        "adapters": dict,
+        "adapters": dict, "dtype": frozenset(DTYPES),
         "depth": range(1, 65), "depths": [range(1, 65)], "num_heads": range(1, 129), "embed_dim": CHANNELS,
         "dims": [CHANNELS], "img_size": _SIZE, "patch_size": range(1, 129), "mlp_ratio": (0.1, 16.0),
         "reg_tokens": range(65), "init_values": (0.0, 1.0), "qkv_bias": bool, "class_token": bool, "pre_norm": bool,
@@ -74,15 +77,35 @@ class TimmBackbone(AdaptedBackbone):
         resize: bool = False,
         prefix: str | None = None,
         adapters: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        dtype: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         if prefix is not None and weights in ("pretrained", None):
             raise InputError(f"prefix={prefix!r} is of the names in a file: give weights=PATH with it")
-        self.name, self.resize = model, resize
+        self.name, self.resize, self.weights_dtype = model, resize, dtype
+        with reading_as(dtype, adapters):
+            self._open(model, weights, layers, norm, prefix, options)
+        if dtype is not None:
+            self.net.to(getattr(torch, dtype))
+        attach(self.net, adapters)
+        self.eval()
+
+    def _open(
+        self,
+        model: str,
+        weights: str | os.PathLike[str] | None,
+        layers: Sequence[int] | None,
+        norm: bool,
+        prefix: str | None,
+        options: dict[str, Any],
+    ) -> None:
         # of parameters that are read to their place none is held before; buffers are, a file may lack some
         empty = weights is not None and placement.get() != (None, None)
-        with init_empty_weights(include_buffers=False) if empty else nullcontext():
+        with (
+            init_empty_weights(include_buffers=False) if empty else nullcontext(),
+            SameDraws() if empty and self.weights_dtype is not None else nullcontext(),
+        ):
             self.net = self._build(model, options)
         official_positions(self.net)
         self._configure(layers, norm)
@@ -91,8 +114,6 @@ class TimmBackbone(AdaptedBackbone):
         elif weights is not None:
             self.source = os.fspath(weights)
             self._load(read_state(weights, prefix, self.net), self.source, prefix or "")
-        attach(self.net, adapters)
-        self.eval()
 
     def _build(self, model: str, options: dict[str, Any]) -> nn.Module:
         if not timm.is_model(model):

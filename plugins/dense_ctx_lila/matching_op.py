@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dense_ctx.errors import InputError
+
 from . import fused
 from .losses import Sums, gradient_type
 from .targets import Targets
@@ -82,6 +84,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():  # create_graph: the saved gradients are constants, and would give a silent 0
+        raise InputError(
+            "LILA's loss is differentiated once: its gradient is made with its value. Leave create_graph out, or use "
+            "dense_ctx_lila.losses.edge_loss and L1, which can be differentiated twice"
+        )
     by_pixels, by_weights, by_bias = (saved * grads[0] for saved in ctx.saved_tensors)
     return by_pixels.to(ctx.dtype), by_weights, by_bias, *[None] * 9
 

@@ -8,7 +8,10 @@ import argparse
 def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
     """--dtype and --max-memory, of verbs that run the model on pictures of any size."""
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the network (%(default)s)"
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="of the network (%(default)s), but for a backbone whose own argument dtype says another",
     )
     parser.add_argument(
         "--max-memory",

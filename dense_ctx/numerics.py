@@ -136,11 +136,10 @@ def arithmetic(tf32: bool = False) -> Iterator[None]:
     with suppress(RuntimeError):  # it has two sets of names, and complains of the older where they disagree
         legacy = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     word = {True: "tf32", False: "ieee"}
-    ours = {name: word[tf32 and not name.startswith("mkldnn")] for name in _places()}
+    ours: dict[str, Any] = {name: word[tf32 and not name.startswith("mkldnn")] for name in _places()}
+    ours |= {"cudnn.benchmark": False, "cudnn.deterministic": True}
     try:
-        _set_float32(
-            {**ours, "cudnn.benchmark": False, "cudnn.deterministic": True}, ("high" if tf32 else "highest", tf32)
-        )
+        _set_float32(ours, ("high" if tf32 else "highest", tf32))
         yield
     finally:
         _set_float32(before, legacy)

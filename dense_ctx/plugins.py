@@ -88,7 +88,9 @@ def plugin_failed(what: str, part: object, error: BaseException, strict: bool | 
         PluginError: in place of the warning, if it is `strict` (load_plugins), or Python's filters make it an error.
     """
     cause = cause_of(error)
-    if _strict() if strict is None else strict:
+    if strict is None:
+        strict = os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
+    if strict:
         raise PluginError(f"{part} failed: {cause}") from error
     try:
         warnings.warn(f"{what}: {cause}", PluginWarning, stacklevel=_callers_level())
@@ -97,10 +99,6 @@ def plugin_failed(what: str, part: object, error: BaseException, strict: bool | 
             raise PluginError(f"{part} failed: {cause}") from error
         # -W error is meant for the user's code, not for a third party's
         print(f"warning: {warning}", file=sys.stderr)
-
-
-def _strict() -> bool:
-    return os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
 
 
 def load_plugins(strict: bool | None = None) -> Registry:
@@ -112,8 +110,6 @@ def load_plugins(strict: bool | None = None) -> Registry:
         strict: raise `PluginError` at the first plugin that fails. Default: the environment variable
             DENSE_CTX_STRICT_PLUGINS.
     """
-    if strict is None:
-        strict = _strict()
     skip = {name.strip() for name in os.environ.get(SKIP_VARIABLE, "").split(",") if name.strip()}
     global _loading
     with _lock:
@@ -185,7 +181,7 @@ class _Loader:
     What one hook of a plugin registers is staged, and committed only if the hook succeeds.
     """
 
-    def __init__(self, strict: bool) -> None:
+    def __init__(self, strict: bool | None) -> None:
         self.strict = strict
         self.registry = Registry()
         self.registry.on_failure = self.failed

@@ -86,10 +86,6 @@ class Registry:
         self.kinds.update(kinds)
         self._entries.update(staged)
 
-    def remove(self, owner: Owner) -> None:
-        """Unregister every name of one plugin; its kinds stay, for the parts of other plugins."""
-        self._entries = {key: entry for key, entry in self._entries.items() if entry.owner != owner}
-
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
         """Entries sorted by kind, in order of definition, and name."""
         order = list(self.kinds)
@@ -137,15 +133,13 @@ class Registry:
         definition = self.kinds[kind]
         if definition.base is None:
             return None
+        what = f"The base class {definition.base} of kind {kind!r}"
         try:
             base = _attribute(definition.base)
         except Exception as error:
-            cause = cause_of(error)
-            raise PluginError(
-                f"The base class {definition.base} of kind {kind!r} cannot be imported: {cause}"
-            ) from error
+            raise PluginError(f"{what} cannot be imported: {cause_of(error)}") from error
         if not isinstance(base, type):
-            raise PluginError(f"The base class {definition.base} of kind {kind!r} is a {type(base).__name__}")
+            raise PluginError(f"{what} is a {type(base).__name__}")
         return base
 
     def resolve(self, entry: Entry) -> Any:
@@ -223,10 +217,8 @@ class Registry:
         except DenseCtxError:
             raise
         except (TypeError, ValueError) as error:  # usually a value of the wrong type or out of range
-            cause = f"{type(error).__name__}: {error}"
-            raise InputError(
-                f"{kind} {name!r} ({entry.target}) does not take {args or 'no arguments'}: {cause}"
-            ) from error
+            refused = f"{kind} {name!r} ({entry.target}) does not take {args or 'no arguments'}"
+            raise InputError(f"{refused}: {cause_of(error)}") from error
         base = self.base(kind)
         if base is not None and not isinstance(part, base):
             raise PluginError(  # for these arguments only: the plugin stays registered
@@ -273,7 +265,8 @@ class Registry:
             raise FileError(f"Cannot read the {kind} {name}: {error}") from None
 
     def _fail(self, entry: Entry, error: BaseException) -> PluginError:
-        self.remove(entry.owner)
+        # every name of the plugin; its kinds stay, for the parts of other plugins
+        self._entries = {key: other for key, other in self._entries.items() if other.owner != entry.owner}
         if self.on_failure is not None:
             self.on_failure(entry.owner, error)
         return PluginError(f"{entry.kind} {entry.name!r} cannot be used: {entry.owner} failed ({cause_of(error)})")

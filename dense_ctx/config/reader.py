@@ -125,7 +125,7 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        return _one_of(choices, value, where, path)
+        return _one_of(hint, value, where, path)
     if hint is Part and isinstance(value, str):
         return parse_part(value)
     if is_dataclass(hint) and isinstance(hint, type):
@@ -157,10 +157,10 @@ def _value(hint: Any, value: Any, where: str, path: str) -> Any:
     return value
 
 
-def _one_of(choices: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
+def _one_of(hint: Any, value: Any, where: str, path: str) -> Any:
+    choices, problems = get_args(hint), []
     if (value is None and type(None) in choices) or (isinstance(value, str) and str in choices):
         return value
-    problems = []
     for choice in [choice for choice in choices if choice not in (type(None), str)] or [str]:
         try:
             return _value(choice, value, where, path)
@@ -168,8 +168,7 @@ def _one_of(choices: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
             problems.append(error)
     if len(problems) == 1 or isinstance(value, Mapping):  # of the keys inside
         raise problems[0]
-    expected = " or ".join(_expected(choice) for choice in choices if choice is not type(None))
-    raise ConfigError(f"{where}: {path} is {shortened(repr(value), 200)}; expected {expected}")
+    raise ConfigError(f"{where}: {path} is {shortened(repr(value), 200)}; expected {_expected(hint)}")
 
 
 def _expected(hint: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ..errors import DenseCtxError, InputError, PluginError
+from ..errors import DenseCtxError, InputError, PluginError, cause_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,9 +98,8 @@ def read_sample(images: ImageSet, index: int, title: str) -> Sample:
     except DenseCtxError:
         raise
     except Exception as error:
-        raise PluginError(
-            f"data set {title!r}: sample {images.names[index]!r} cannot be read: {type(error).__name__}: {error}"
-        ) from error
+        what = f"data set {title!r}: sample {images.names[index]!r}"
+        raise PluginError(f"{what} cannot be read: {cause_of(error)}") from error
     return sample
 
 

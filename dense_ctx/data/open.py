@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import FileError, InputError
 from ..gateway import gateway
@@ -25,7 +25,7 @@ def layout(name: str) -> Layout:
     Raises:
         UnknownNameError: no such data set; with the closest names.
     """
-    return _reader(name).layout
+    return cast(Layout, registry().create("dataset", name).layout)
 
 
 def published(name: str, split: str | None) -> int | None:
@@ -62,7 +62,7 @@ def open_set(name: str, root: str | os.PathLike[str], split: str | None = None, 
 def list_set(name: str, root: str | os.PathLike[str], split: str | None = None, **options: Any) -> ImageSet | VideoSet:
     """As `open_set`, but missing files stay in `.problems` and the rest can be read."""
     with blamed("dataset", name):
-        return list_with(_reader(name), root, split, **options)
+        return list_with(registry().create("dataset", name), root, split, **options)
 
 
 def list_with(
@@ -76,8 +76,3 @@ def list_with(
     if unknown:
         raise InputError(f"{expected.name} has no option {unknown[0]!r}; it has {', '.join(allowed) or 'none'}")
     return reader.open(Path(root), choose(split, expected) if split is not None else None, **options)
-
-
-def _reader(name: str) -> DatasetReader:
-    reader: DatasetReader = registry().create("dataset", name)
-    return reader

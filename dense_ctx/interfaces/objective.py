@@ -75,7 +75,6 @@ class Objective(nn.Module, ABC):
         Raises:
             ConfigError: says why, and what to change.
         """
-        return None
 
     @abstractmethod
     def dataset(self, data: Any) -> Dataset[Any]:

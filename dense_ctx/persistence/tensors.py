@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, cause_of
 from ..files import new_file, regular_size, state_digest, tensor_shapes, write_tensors
 from ..interfaces import Probe
 from ..numerics import require_finite
@@ -162,8 +162,6 @@ def load_probe(probe: Probe, tensors: Mapping[str, Tensor], where: str) -> None:
     try:
         probe.load_state_dict(tensors)
         again = probe.state_dict()
-    except CheckpointError as error:
-        raise CheckpointError(f"{complaint}: {error}") from error
     except Exception as error:  # whatever a probe raises for tensors that it did not write
-        raise CheckpointError(f"{complaint}: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{complaint}: {cause_of(error)}") from error
     require_state(tensors, specs(again), complaint)

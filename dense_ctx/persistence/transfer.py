@@ -32,7 +32,7 @@ def persevere(work: Callable[[], T], budget: float = BUDGET) -> T:
             return work()
         except Exception as error:
             unreachable += _is(error, _UNREACHABLE)
-            transient = _is(error, (*_UNREACHABLE, *_CUT)) or _busy(error) or _short(error)
+            transient = _is(error, (*_UNREACHABLE, *_CUT)) or _busy(error)
             hopeless = unreachable > 1 or not transient or _is(error, ("OfflineModeIsEnabled",))
             pause = wait * random.uniform(0.5, 1.5)  # processes that fail together should not retry together
             if hopeless or time.monotonic() + pause > end:
@@ -52,8 +52,6 @@ def _is(error: Exception, names: tuple[str, ...]) -> bool:
 
 
 def _busy(error: Exception) -> bool:
-    return any(getattr(getattr(each, "response", None), "status_code", None) in _BUSY for each in _chain(error))
-
-
-def _short(error: Exception) -> bool:
-    return any("Consistency check failed" in str(each) for each in _chain(error))  # an incomplete file
+    """Whether a server is, or has sent an incomplete file."""
+    answers = [(getattr(getattr(each, "response", None), "status_code", None), str(each)) for each in _chain(error)]
+    return any(status in _BUSY or "Consistency check failed" in text for status, text in answers)

@@ -94,8 +94,7 @@ def _outputs(features: Features) -> list[torch.Tensor]:
 
 
 def _values(check: Clauses, backbone: Backbone, tolerance: float) -> None:
-    height, width = _sizes(backbone)[0]
-    images = noise(3, 3, height, width)
+    images = noise(3, 3, *_sizes(backbone)[0])
     original = images.clone()
     with torch.no_grad():
         with check.clause("finite") as require:
@@ -116,10 +115,9 @@ def _values(check: Clauses, backbone: Backbone, tolerance: float) -> None:
 
 
 def _gradients(check: Clauses, backbone: Backbone) -> None:
-    height, width = _sizes(backbone)[0]
     trial = copy.deepcopy(backbone).requires_grad_(True)
     with check.clause("gradients") as require:
-        maps = trial(noise(1, 3, height, width)).maps
+        maps = trial(noise(1, 3, *_sizes(backbone)[0])).maps
         total = torch.stack([item.float().square().mean() for item in maps]).sum()
         require(total.requires_grad, "forward cuts gradients off")
         total.backward()
@@ -129,8 +127,7 @@ def _gradients(check: Clauses, backbone: Backbone) -> None:
 
 
 def _state(check: Clauses, backbone: Backbone) -> None:
-    height, width = _sizes(backbone)[0]
-    images = noise(1, 3, height, width)
+    images = noise(1, 3, *_sizes(backbone)[0])
     with check.clause("state_dict") as require, torch.no_grad():
         state = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
         other = copy.deepcopy(backbone)
@@ -142,6 +139,5 @@ def _state(check: Clauses, backbone: Backbone) -> None:
 
 
 def _bfloat16(check: Clauses, backbone: Backbone) -> None:
-    height, width = _sizes(backbone)[0]
     trial = copy.deepcopy(backbone).to(torch.bfloat16)
-    check_bfloat16(check, lambda: trial(noise(1, 3, height, width).to(torch.bfloat16)).maps)
+    check_bfloat16(check, lambda: trial(noise(1, 3, *_sizes(backbone)[0]).to(torch.bfloat16)).maps)

@@ -37,8 +37,7 @@ class Clauses:
         except ContractError:
             raise
         except Exception as error:
-            message = f"{self.subject} raised {type(error).__name__}: {error}"
-            raise ContractError(name, message) from error
+            raise ContractError(name, f"{self.subject} raised {type(error).__name__}: {error}") from error
         if name not in self.done:
             self.done.append(name)
 

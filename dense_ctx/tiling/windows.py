@@ -44,19 +44,16 @@ class Axis:
         centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * self.length / cells
         raw = []
         for (a, b), (first, last), (_, own) in zip(edges, spans, self.shares(), strict=True):
-            if not self.blend:
-                mine = ((centres >= own.start) & (centres < own.stop)).double()
-                mine[:first] = mine[last:] = 0
-                raw.append(mine)
-                continue
-            weight = torch.ones(cells, dtype=torch.float64)
-            if a > 0:
-                weight = weight.minimum((centres - a) / self.overlap)
-            if b < self.length:
-                weight = weight.minimum((b - centres) / self.overlap)
-            inside = torch.zeros(cells, dtype=torch.float64)
-            inside[first:last] = weight[first:last].clamp_min(1e-6)
-            raw.append(inside)
+            weight = ((centres >= own.start) & (centres < own.stop)).double()
+            if self.blend:
+                weight = torch.ones(cells, dtype=torch.float64)
+                if a > 0:
+                    weight = weight.minimum((centres - a) / self.overlap)
+                if b < self.length:
+                    weight = weight.minimum((b - centres) / self.overlap)
+                weight = weight.clamp_min(1e-6)
+            weight[:first] = weight[last:] = 0
+            raw.append(weight)
         total = torch.stack(raw).sum(0)
         for (a, b), (first, last), weight in zip(edges, spans, raw, strict=True):
             if last > first:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,12 @@ from ..plugins import registry
 NOT_TRAINED = ("out", "resume", "wait", "log", "log_with", "save", "validate")
 FREE = (*NOT_TRAINED, "steps", "epochs", "accumulate", "device", "compile", "workers")
 OPEN = {"lr": 1e-3, "weight_decay": 0.01}  # of the optimizer: what neither configuration nor objective decides
+_RANGES = (  # of numbers: in words, the least, and the keys
+    ("at least 1", 1, ("steps", "batch_size", "accumulate", "log", "save.keep")),
+    ("at least 0", 0, ("save.every", "validate.every", "schedule.warmup", "schedule.floor", "average.start",
+                       "average.momentum", "workers", "seed", "optimizer.weight_decay")),
+    ("more than 0, and finite", math.ulp(0.0), ("optimizer.lr", "clip_norm", "epochs")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -135,29 +142,11 @@ class TrainConfig:
         if (self.steps is None) == (self.epochs is None):
             given = f"steps is {self.steps} and epochs is {self.epochs}"
             raise ConfigError(f"{given}; give a number for one of the two, and null, or nothing, for the other")
-        least = {
-            "steps": (1 if self.steps is None else self.steps, 1),
-            "batch_size": (self.batch_size, 1),
-            "accumulate": (self.accumulate, 1),
-            "log": (self.log, 1),
-            "save.keep": (self.save.keep, 1),
-            "save.every": (self.save.every, 0),
-            "validate.every": (self.validate.every, 0),
-            "schedule.warmup": (self.schedule.warmup, 0),
-            "schedule.floor": (self.schedule.floor, 0),
-            "average.start": (self.average.start, 0),
-            "average.momentum": (self.average.momentum, 0),
-            "workers": (self.workers or 0, 0),
-            "seed": (self.seed, 0),
-            "optimizer.weight_decay": (self.optimizer.weight_decay or 0, 0),
-        }
-        for key, (value, bound) in least.items():
-            if not bound <= value < math.inf:
-                raise ConfigError(f"{key} is {value}; expected at least {bound}")
-        above = {"optimizer.lr": self.optimizer.lr, "clip_norm": self.clip_norm, "epochs": self.epochs}
-        for key, number in above.items():
-            if number is not None and not 0 < number < math.inf:
-                raise ConfigError(f"{key} is {number}; expected more than 0, and finite")
+        for expected, least, keys in _RANGES:
+            for key in keys:
+                value = attrgetter(key)(self)
+                if value is not None and not least <= value < math.inf:
+                    raise ConfigError(f"{key} is {value}; expected {expected}")
         if self.batch_size % self.accumulate:
             raise ConfigError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
         if self.average.momentum >= 1 or (self.average.momentum and not self.average.start):

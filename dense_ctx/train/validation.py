@@ -58,10 +58,8 @@ def _protocol(run: Run, step: int) -> dict[str, float]:
     from ..evaluate.run import evaluate
 
     spec = run.config.validate
-    if spec.protocol is None or spec.data is None:
-        raise ConfigError("validate.protocol and validate.data belong together")
     out = run.out / "validation" / f"step_{step}"
-    protocol = load_protocol(spec.protocol, spec.set)
+    protocol = load_protocol(cast(str, spec.protocol), spec.set)
     with torch.enable_grad():  # probes that train
-        result = evaluate(run.step.model, protocol, spec.data, out, name=f"step {step}", limit=spec.limit)
+        result = evaluate(run.step.model, protocol, cast(str, spec.data), out, name=f"step {step}", limit=spec.limit)
     return {result.metric: result.value, **{name: float(value) for name, value in result.scores.items()}}

@@ -73,11 +73,6 @@ def _run(args: argparse.Namespace) -> int:
         with bars():
             status: int = args.run(args)
         sys.stdout.flush()
-    except DenseCtxError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as error:
         if debug:
             raise
@@ -89,10 +84,11 @@ def _run(args: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        ours = translated(error, args.verb)
+        ours = translated(error, args.verb, "--max-memory {}" if "max_memory" in args else "")
         if debug or ours is None:
             raise
-        print(f"error: {ours} (--debug shows where)", file=sys.stderr)
+        where = "" if isinstance(error, DenseCtxError) else " (--debug shows where)"
+        print(f"error: {ours}{where}", file=sys.stderr)
         return 2
     return status
 

@@ -12,26 +12,55 @@ import contextlib
 import gc
 import os
 import re
+import warnings
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
-from .errors import InputError
+from .errors import ConfigError, InputError
+from .partial_files import machine
 
 PATIENCE = timedelta(hours=3)  # the first process may validate or save for long while the others wait
 
 
+def launched(name: str, default: str = "", fits: Callable[[str], bool] = str.isdecimal) -> str:
+    """A variable that launchers set for each process, of which `fits` holds; `default` where it is not set.
+
+    Raises:
+        ConfigError: it is another value, or not set.
+    """
+    value = os.environ.get(name) or default
+    if fits(value):
+        return value
+    raise ConfigError(
+        f"{name} is {repr(value) if value else 'not set'}; expected what torchrun, accelerate launch or srun set for "
+        "each process: a whole number, for RANK one below WORLD_SIZE, and the machines in SLURM_STEP_NODELIST. Start "
+        "by one of them, and let all its variables through (into a container, say); or, for one process alone, unset "
+        "RANK, WORLD_SIZE and SLURM_STEP_NUM_TASKS"
+    )
+
+
 def processes() -> tuple[int, int]:
-    """This process' number and how many torchrun, `accelerate launch` or srun started."""
+    """This process' number and how many torchrun, `accelerate launch` or srun started.
+
+    Raises:
+        ConfigError: a variable of theirs is missing or no number, as `launched` says.
+    """
     given = os.environ
-    if "RANK" not in given and int(given.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # an srun: in torchrun's own words
-        first = re.sub(r"\[(\d+).*", r"\1", given["SLURM_STEP_NODELIST"]).partition(",")[0]  # node[03-07,11], a,b
-        given.setdefault("MASTER_ADDR", first)
-        given.setdefault("MASTER_PORT", str(20_000 + int(given["SLURM_JOB_ID"] + given["SLURM_STEP_ID"]) % 20_000))
+    tasks = "1" if given.get("RANK") else launched("SLURM_STEP_NUM_TASKS", "1")
+    if int(tasks) > 1:  # an srun: in torchrun's own words
+        nodes = launched("SLURM_STEP_NODELIST", fits=bool)  # node[03-07,11], a,b
+        share = launched("SLURM_STEP_TASKS_PER_NODE", fits=lambda value: value[:1].isdecimal())  # 4(x2), 3
+        port = 20_000 + int(launched("SLURM_JOB_ID") + launched("SLURM_STEP_ID")) % 20_000
         given.update(
-            RANK=given["SLURM_PROCID"], WORLD_SIZE=given["SLURM_STEP_NUM_TASKS"], LOCAL_RANK=given["SLURM_LOCALID"],
-            LOCAL_WORLD_SIZE=given["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0].partition(",")[0],
+            RANK=launched("SLURM_PROCID"), WORLD_SIZE=tasks, LOCAL_RANK=launched("SLURM_LOCALID"),
+            LOCAL_WORLD_SIZE=share.partition("(")[0].partition(",")[0],
+            MASTER_ADDR=given.get("MASTER_ADDR") or re.sub(r"\[(\d+).*", r"\1", nodes).partition(",")[0],
+            MASTER_PORT=given.get("MASTER_PORT") or str(port),
         )  # fmt: skip
-    world = int(given.get("WORLD_SIZE", "1"))
-    return (int(given.get("RANK", "0")), world) if world > 1 else (0, 1)
+    world = max(1, int(launched("WORLD_SIZE", "" if given.get("RANK") else "1")))
+    rank = launched("RANK", "0" if world == 1 else "", lambda value: value.isdecimal() and int(value) < world)
+    return int(rank), world
 
 
 def pick_device(name: str = "auto") -> str:
@@ -40,11 +69,11 @@ def pick_device(name: str = "auto") -> str:
     The device becomes PyTorch's current one, so that nothing is done on cuda:0 for a model on cuda:1.
 
     Raises:
-        InputError: there is no such device, or one that several processes would share.
+        InputError: there is no such device, or one that several processes would share. ConfigError: as `processes`.
     """
     import torch
 
-    local, (_, world) = int(os.environ.get("LOCAL_RANK") or 0), processes()
+    local, (_, world) = int(launched("LOCAL_RANK", "0")), processes()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = getattr(torch.backends, "mps", None)
     if name == "auto":
@@ -73,6 +102,31 @@ def join_group(device: str) -> None:
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
         atexit.register(end_process_group)
+
+
+def check_alike(device: str, precision: str) -> None:
+    """Compare the processes' devices: another kind or precision is refused, another card is a warning.
+
+    Raises:
+        ConfigError: processes share a card, have devices of different kinds, or "auto" gives them other precisions.
+    """
+    import torch
+
+    cuda, (rank, world) = device.startswith("cuda"), processes()
+    own = torch.cuda.get_device_name(device) if cuda else device
+    card = (machine(), str(getattr(torch.cuda.get_device_properties(device), "uuid", device))) if cuda else rank
+    every: list[Any] = [((own, device.partition(":")[0], precision), card)]
+    if world > 1:
+        every *= world
+        torch.distributed.all_gather_object(every, every[0])
+    cards, places = zip(*every, strict=True)
+    if shared := [str(number) for number, place in enumerate(places) if places.count(place) > 1]:
+        raise ConfigError(f"Processes {', '.join(shared)} share a GPU: start as many on a machine as it has")
+    if len(set(cards)) > 1:
+        listed = "; ".join(f"process {rank}: {card}, {arithmetic}" for rank, (card, _, arithmetic) in enumerate(cards))
+        if len({card[1:] for card in cards}) > 1:
+            raise ConfigError(f"The processes would compute differently ({listed}): set device, and mixed_precision")
+        warnings.warn(f"The processes have different cards; each step waits for the slowest ({listed})", stacklevel=3)
 
 
 def wait_for_everyone() -> None:

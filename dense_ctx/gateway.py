@@ -51,8 +51,15 @@ _BUGS = (NotImplementedError, RecursionError)
 _OF_VALUES = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  # what libraries raise for bad arguments
 
 
-def translated(error: Exception, doing: str) -> DenseCtxError | None:
-    """The equivalent DenseCtxError; None for what looks like a bug of the library itself."""
+def translated(error: Exception, doing: str, option: str = "") -> DenseCtxError | None:
+    """The equivalent DenseCtxError; None for what looks like a bug of the library itself.
+
+    option: how whoever is `doing` it is given a budget of memory, with {} for its size; "": not at all.
+    """
+    if isinstance(error, MemoryBudgetError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # an inner function has said what helps in terms of its own arguments
+    elif isinstance(error, DenseCtxError):
+        return error
     kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
     if any(name == "TorchDynamoException" for _, name in kinds):
         return ConfigError(f"{doing}: the compiler failed: {cause_of(error)}. Leave compile out")
@@ -67,11 +74,11 @@ def translated(error: Exception, doing: str) -> DenseCtxError | None:
         ours = InputError
     if ours is None:
         return None
-    advice = _device_advice(error, doing) if ours is MemoryBudgetError else None
+    advice = _device_advice(error, doing, option) if ours is MemoryBudgetError else None
     return ours(f"{doing}: {cause_of(error)}. {advice or _ADVICE[ours]}")
 
 
-def _device_advice(error: Exception, doing: str) -> str | None:
+def _device_advice(error: Exception, doing: str, option: str) -> str | None:
     """What to do when an accelerator is out of memory, with the budget that it has; None for the host's memory."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(error, torch.OutOfMemoryError) or not torch.cuda.is_available():
@@ -81,11 +88,10 @@ def _device_advice(error: Exception, doing: str) -> str | None:
     traceback.clear_frames(error.__traceback__)  # they hold what the failed call had allocated
     torch.cuda.empty_cache()
     free, total = (amount / 1e9 for amount in torch.cuda.mem_get_info())
-    return (
-        f"cuda:{torch.cuda.current_device()} has {free:.3g} GB of {total:.3g} free now: "
-        f'max_memory="{0.9 * free:.2g}GB" computes large images in windows that fit; or take smaller images, '
-        "or another device"
-    )
+    windows = f"{option.format(f'{0.9 * free:.2g}GB')} computes large images in windows that fit; or " if option else ""
+    smaller = "images (image.short_side), which is another protocol" if doing == "evaluate" else "images"
+    held = f"cuda:{torch.cuda.current_device()} has {free:.3g} GB of {total:.3g} free now"
+    return f"{held}: {windows}take smaller {smaller}, or another device"
 
 
 def gateway(function: F) -> F:
@@ -98,14 +104,14 @@ def gateway(function: F) -> F:
         except Exception as error:
             if (better := _fault(error, function, args, kwargs)) is None:
                 raise
-            raise better from error
+            raise better from error.__cause__ if isinstance(error, MemoryBudgetError) else error
 
     return typing.cast(F, call)
 
 
 def _fault(error: Exception, function: Callable[..., Any], args: Any, kwargs: Any) -> DenseCtxError | None:
     """The DenseCtxError for an error of a call; None for one that passes unchanged."""
-    if isinstance(error, DenseCtxError):
+    if isinstance(error, DenseCtxError) and not (isinstance(error, MemoryBudgetError) and error.__cause__):
         return None
     title = function.__qualname__.removesuffix(".__init__").removesuffix(".__post_init__")
     try:
@@ -114,7 +120,8 @@ def _fault(error: Exception, function: Callable[..., Any], args: Any, kwargs: An
         return None
     if wrong := list(_wrong(function, given)):
         return InputError(f"{title}: {'; '.join(wrong)} ({cause_of(error)})")
-    return None if _is_callers(error, function) else translated(error, title)
+    option = 'max_memory="{}"' if "max_memory" in inspect.signature(function).parameters else ""
+    return None if _is_callers(error, function) else translated(error, title, option)
 
 
 def _is_callers(error: Exception, function: Callable[..., Any]) -> bool:

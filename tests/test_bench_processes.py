@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import pytest
 import tiny_datasets
 import torch
 from dense_ctx_bench import cells
-from dense_ctx_bench.run import run_bench
+from dense_ctx_bench.run import _alone, run_bench
 from filelock import FileLock
 from test_bench import bench
 
 from dense_ctx import cli
 from dense_ctx.config import Part
+from dense_ctx.device import processes
 from dense_ctx.errors import StoppedError
 from dense_ctx.testing.tiny import TinyBackbone
 
@@ -27,6 +29,17 @@ MAY_DIFFER = {
 
 def numbers(record):
     return {key: value for key, value in record.items() if key not in MAY_DIFFER}
+
+
+def test_a_cell_runs_alone_whatever_started_the_processes():
+    srun = {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "7",
+            "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}  # fmt: skip
+    for started in (srun, {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}):
+        with mock.patch.dict(os.environ, started):
+            assert processes() == (1, 2)
+            with _alone():
+                assert processes() == (0, 1)
+            assert processes() == (1, 2)
 
 
 @pytest.mark.slow

@@ -1,16 +1,20 @@
 """The policy of devices and processes: what a launcher says, which device a process takes, what is refused."""
 
+import os
+import threading
+import time
 import types
 import warnings
+from collections import Counter
 
 import pytest
 import torch
 
-from dense_ctx.device import pick_device, processes
-from dense_ctx.errors import ConfigError, InputError, MemoryBudgetError
+from dense_ctx.device import check_alike, pick_device, processes
+from dense_ctx.errors import ConfigError, DenseCtxError, InputError, MemoryBudgetError
 from dense_ctx.gateway import gateway
 from dense_ctx.train.data import reader_count
-from dense_ctx.train.processes import check_alike
+from dense_ctx.train.processes import ending_together
 
 SRUN = {
     "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_ID": "4711",
@@ -34,8 +38,6 @@ def launched(monkeypatch):
 
 
 def test_srun_is_told_in_torchruns_words(launched):
-    import os
-
     launched(**SRUN)
     assert processes() == (5, 8)
     assert {name: os.environ[name] for name in TORCH} == {
@@ -60,6 +62,44 @@ def test_one_process_and_torchrun_within_srun(launched):
     assert processes() == (1, 2)
 
 
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({**TORCHRUN, "WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2'"),
+        ({**TORCHRUN, "WORLD_SIZE": ""}, "WORLD_SIZE is not set"),
+        ({"RANK": "0"}, "WORLD_SIZE is not set"),
+        ({"WORLD_SIZE": "2"}, "RANK is not set"),
+        ({**TORCHRUN, "RANK": "first"}, "RANK is 'first'"),
+        ({**TORCHRUN, "RANK": "2"}, "RANK is '2'"),
+        ({**SRUN, "SLURM_STEP_NUM_TASKS": "many"}, "SLURM_STEP_NUM_TASKS is 'many'"),
+        *(({**SRUN, name: ""}, f"{name} is not set") for name in SRUN if name != "SLURM_STEP_NUM_TASKS"),
+        *(({**SRUN, name: "x"}, f"{name} is 'x'") for name in SRUN if name != "SLURM_STEP_NODELIST"),
+    ],
+)
+def test_a_launchers_variable_that_is_missing_or_no_number_is_named(launched, words, message):
+    launched(**words)
+    before = dict(os.environ)
+    for _ in range(2):  # nothing is half done by the first
+        with pytest.raises(ConfigError) as refusal:
+            processes()
+        assert str(refusal.value).startswith(f"{message}; expected what torchrun, accelerate launch or srun set")
+        assert "unset RANK, WORLD_SIZE and SLURM_STEP_NUM_TASKS" in str(refusal.value)
+        assert dict(os.environ) == before
+
+
+def test_a_local_rank_or_count_that_is_no_number_is_named(launched):
+    launched(**{**TORCHRUN, "LOCAL_RANK": "x"})
+    with pytest.raises(ConfigError, match="LOCAL_RANK is 'x'; expected what torchrun"):
+        pick_device("cpu")
+    launched(**{**TORCHRUN, "LOCAL_WORLD_SIZE": "two"})
+    with pytest.raises(ConfigError, match="LOCAL_WORLD_SIZE is 'two'; expected what torchrun"):
+        reader_count(torch.device("cuda"))
+
+
 def test_each_process_takes_its_own_device(launched, monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -78,6 +118,50 @@ def test_each_process_takes_its_own_device(launched, monkeypatch):
     for name in ("cuda:4", "cuda:x", "phone", "meta"):
         with pytest.raises(InputError, match=f"no device '{name}' here: cpu, cuda:0, cuda:1, cuda:2, cuda:3, or auto"):
             pick_device(name)
+
+
+class Store:
+    """Where processes meet, of this process alone."""
+
+    def __init__(self):
+        self.words, self.counts = {}, Counter()
+
+    def clone(self):
+        return self
+
+    def check(self, keys):
+        return all(key in self.words for key in keys)
+
+    def get(self, key):
+        return self.words[key]
+
+    def compare_set(self, key, expected, value):
+        return self.words.setdefault(key, value.encode())
+
+    def add(self, key, amount):
+        self.counts[key] += amount
+        return self.counts[key]
+
+
+@pytest.mark.parametrize(("world", "late", "least", "most"), [("2", 0, 0, 1.5), ("3", 1, 0.8, 2.5)])
+def test_a_process_whose_peer_was_killed_waits_for_no_word_of_it(launched, monkeypatch, world, late, least, most):
+    launched(RANK="0", WORLD_SIZE=world)
+    store, began = Store(), time.monotonic()
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+
+    def read():  # a third process, after a while
+        time.sleep(late)
+        store.add(next(iter(store.words)) + "/read", 1)
+
+    @ending_together()
+    def work():
+        if late:
+            threading.Thread(target=read, daemon=True).start()
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer")
+
+    with pytest.raises(DenseCtxError, match="another process was killed"):
+        work()
+    assert least < time.monotonic() - began < most
 
 
 A100, H100 = "NVIDIA A100", "NVIDIA H100"
@@ -143,12 +227,27 @@ def test_a_device_out_of_memory_says_the_budget_that_it_has(monkeypatch):
         def __del__(self):
             free["bytes"] = 40e9
 
-    def forward():
+    def forward(max_memory=None):
         held = Held()
         raise torch.OutOfMemoryError(f"CUDA out of memory {held is None}")
 
-    with pytest.raises(MemoryBudgetError, match=r'cuda:1 has 40 GB of 80 free now: max_memory="36GB"'):
-        gateway(forward)()
+    inner = gateway(forward)
+    with pytest.raises(MemoryBudgetError, match=r'cuda:1 has 40 GB of 80 free now: max_memory="36GB" .* or take'):
+        inner()
+
+    def features():
+        return inner()
+
+    def predict(max_memory=None):
+        return inner()
+
+    def fit(max_memory=None):
+        return gateway(predict)()
+
+    windows, smaller = 'now: max_memory="36GB"', "now: take smaller images, or another device"
+    for function, said in ((features, smaller), (predict, windows), (fit, windows)):
+        with pytest.raises(MemoryBudgetError, match=f"{function.__name__}: OutOfMemoryError: .* {said}"):
+            gateway(function)()  # the outermost function has the arguments that its caller may change
 
     def train():
         return forward()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..device import launched
 from ..errors import InputError
 from ..interfaces import EpochDataset, Objective, SeededDataset
 
@@ -152,7 +153,7 @@ def reader_count(device: torch.device) -> int:
     """Worker processes beside one that trains on `device`: its share of the cores, less one, at most 8; 0 on a CPU."""
     if device.type == "cpu" or sys.platform != "linux":  # elsewhere a script would be run again in each worker
         return 0
-    return max(1, min(8, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    return max(1, min(8, len(os.sched_getaffinity(0)) // max(1, int(launched("LOCAL_WORLD_SIZE", "1"))) - 1))
 
 
 def loader(

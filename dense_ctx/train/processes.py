@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,9 +14,8 @@ from typing import Any
 
 import torch
 
-from ..device import join_group, pick_device, processes
+from ..device import check_alike, join_group, pick_device, processes
 from ..errors import ConfigError, DenseCtxError, FileError, cause_of
-from ..partial_files import machine
 from .config import TrainConfig
 
 # of Accelerate's variables, those that change nothing
@@ -64,29 +62,6 @@ def prepare_accelerator(config: TrainConfig) -> tuple[Any, TrainConfig]:
     if precision == "fp16" and accelerator.scaler is None:
         raise ConfigError(f"mixed_precision=fp16 needs an accelerator, not {accelerator.device.type}; use bf16, or no")
     return accelerator, replace(config, mixed_precision=precision)
-
-
-def check_alike(device: str, precision: str) -> None:
-    """Compare the processes' devices: another kind or precision is refused, another card is a warning.
-
-    Raises:
-        ConfigError: processes share a card, have devices of different kinds, or "auto" gives them other precisions.
-    """
-    cuda, (rank, world) = device.startswith("cuda"), processes()
-    own = torch.cuda.get_device_name(device) if cuda else device
-    card = (machine(), str(getattr(torch.cuda.get_device_properties(device), "uuid", device))) if cuda else rank
-    every: list[Any] = [((own, device.partition(":")[0], precision), card)]
-    if world > 1:
-        every *= world
-        torch.distributed.all_gather_object(every, every[0])
-    cards, places = zip(*every, strict=True)
-    if shared := [str(number) for number, place in enumerate(places) if places.count(place) > 1]:
-        raise ConfigError(f"Processes {', '.join(shared)} share a GPU: start as many on a machine as it has")
-    if len(set(cards)) > 1:
-        listed = "; ".join(f"process {rank}: {card}, {arithmetic}" for rank, (card, _, arithmetic) in enumerate(cards))
-        if len({card[1:] for card in cards}) > 1:
-            raise ConfigError(f"The processes would compute differently ({listed}): set device, and mixed_precision")
-        warnings.warn(f"The processes have different cards; each step waits for the slowest ({listed})", stacklevel=3)
 
 
 def _check_variables(device: str, precision: str, accumulate: int) -> None:
@@ -151,7 +126,8 @@ def ending_together() -> Iterator[None]:
                 message = "another process was killed; the machine may be out of memory"
             message = store.compare_set(key, "", message).decode()
             until = time.monotonic() + _GRACE - 1
-            while store.add(f"{key}/read", 0) < world and time.monotonic() < until:  # before their store ends with us
+            readers = world - lost  # but one that was killed; the others' store may end with us
+            while store.add(f"{key}/read", 0) < readers and time.monotonic() < until:
                 time.sleep(_POLL / 4)
         if lost:
             raise DenseCtxError(message) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dense_ctx.commands.arguments import add_device_argument, refuse
 from dense_ctx.commands.base import Command
 from dense_ctx.config import parse_part
+from dense_ctx.device import processes
 from dense_ctx.files import write_text
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class BenchCommand(Command):
         except StoppedError as error:
             print(error, file=sys.stderr)
             return 128 + error.signal
-        if int(os.environ.get("RANK", "0")):  # the first of several processes writes the table
+        if processes()[0]:  # the first of several processes writes the table
             return 0
         table = markdown(records)
         write_text(args.out / "table.md", table)

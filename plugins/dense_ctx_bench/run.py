@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dense_ctx.device import pick_device
+from dense_ctx.device import pick_device, processes
 from dense_ctx.files import read_json, write_json
 from dense_ctx.gateway import gateway
 from dense_ctx.persistence.identity import require_equal
@@ -24,7 +24,8 @@ FORMAT = 1
 ADVICE = "Choose another --out or remove the file"
 _POLL = 0.2  # seconds
 # the distributed environment that torchrun and `accelerate launch` set
-_LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+_LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
+           "SLURM_STEP_NUM_TASKS")  # fmt: skip
 
 Report = Callable[[Cell, Mapping[str, Any]], object]
 
@@ -58,7 +59,7 @@ def run_bench(
         StoppedError: SIGINT or SIGTERM was received in training; the same command resumes.
     """
     check_parts(bench)
-    first = _rank() == 0
+    first = processes()[0] == 0
     cells = list(bench.cells())
     paths = {cell.name: bench.out / "cells" / f"{cell.name}.json" for cell in cells}
     earlier = {name: _stamp(path) for name, path in paths.items()}
@@ -109,7 +110,7 @@ def _take(
             device = pick_device(bench.device)
             with _alone():
                 result = run_cell(bench, cell, on_error, device)
-            record = {"format": FORMAT, "settings": bench.settings(cell), "process": _rank(), **result}
+            record = {"format": FORMAT, "settings": bench.settings(cell), "process": processes()[0], **result}
             write_json(path, record)
     except Timeout:
         return False
@@ -127,10 +128,6 @@ def _alone() -> Iterator[None]:
         yield
     finally:
         os.environ.update(launch)
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
 
 
 def _stamp(path: Path) -> int | None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from dense_ctx import registry
 from dense_ctx.data import open_set
 from dense_ctx.errors import CheckpointError, FileError, InputError
-from dense_ctx.evaluate import evaluate, fit, load_protocol
+from dense_ctx.evaluate import evaluate, fit, load_protocol, samples
 from dense_ctx.evaluate import images as dense
 from dense_ctx.evaluate.job import Job
 from dense_ctx.evaluate.samples import extract
@@ -255,6 +255,23 @@ def test_a_damaged_part_is_named(root, tmp_path):
     (tmp_path / "out/parts/shard-000000.json").write_text("{")
     with pytest.raises(FileError, match=r"shard-000000\.json is not JSON"):
         evaluate(tiny_model(), "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=SHORT)
+
+
+def test_training_features_are_held_as_far_as_the_budget_goes(root, monkeypatch):
+    protocol = load_protocol("camvid-linear-grid4-v1")
+    job = Job(tiny_model().eval(), protocol, Scorer(protocol), None, (0,), False, None)
+    calls, views = [], [(index, 0) for index in range(3)]
+    monkeypatch.setattr(samples, "extract", lambda *args: calls.append(args) or extract(*args))
+    whole = list(fit.ProbeFit(job, open_set("camvid", root, "train"), 0)._items(views))
+    size = sum(t.numel() * t.element_size() for t in (whole[0][0], whole[0][1].pixels, whole[0][1].patches))
+    for budget, again in ((0, 3), (2 * size, 1), (2 * size - 1, 2), (10**9, 0)):
+        probes = fit.ProbeFit(job, open_set("camvid", root, "train"), budget)
+        calls.clear()
+        for _ in range(2):
+            for (target, features), (same, found) in zip(probes._items(views), whole, strict=True):
+                assert torch.equal(target, same)
+                assert torch.equal(features.pixels, found.pixels)
+        assert len(calls) == 3 + again
 
 
 def test_the_cache_changes_nothing(root, tmp_path):

@@ -47,12 +47,12 @@ def test_pieces_are_shared_out_and_found_done(tmp_path):
     raised = together(*(lambda make=make: folders.append(make()) for make in pair(tmp_path / "out")))
     assert raised == [None, None]
     first, second = sorted(folders, key=lambda folder: folder.rank)
-    names = [f"piece{i}" for i in range(5)]
-    assert list(first.share(names)) == ["piece0", "piece2", "piece4"]
-    assert list(second.share(names)) == ["piece1", "piece3"]
+    pieces = {f"piece{i}": () for i in range(5)}
+    assert list(first.share(pieces)) == ["piece0", "piece2", "piece4"]
+    assert list(second.share(pieces)) == ["piece1", "piece3"]
     write_json(first.part("piece0"), {"x": 1.5})
-    assert list(first.share(names)) == ["piece2", "piece4"]
-    assert list(first.share(names, lambda name: False)) == ["piece0", "piece2", "piece4"]
+    assert list(first.share(pieces)) == ["piece2", "piece4"]
+    assert list(first.share({key: [tmp_path / "none"] for key in pieces})) == ["piece0", "piece2", "piece4"]
     assert read_json(second.part("piece0")) == {"x": 1.5}
 
 

@@ -7,9 +7,8 @@ from dense_ctx.data.base import Sample
 from dense_ctx.errors import InputError
 from dense_ctx.evaluate import load_protocol
 from dense_ctx.evaluate.fit import batch
-from dense_ctx.evaluate.samples import FeatureMemory, extract, grid_size, model_size, training_target, training_view
+from dense_ctx.evaluate.samples import extract, grid_size, model_size, training_target, training_view
 from dense_ctx.images import nearest, resized
-from dense_ctx.interfaces import DenseFeatures
 from dense_ctx.testing import tiny_model
 
 H, W = 12, 20
@@ -155,21 +154,6 @@ def test_batches_are_whole_passes_in_an_order_of_their_own():
     assert drawn != [index for step in range(10) for index in batch(chosen, 3, 1, step)]
     assert batch(chosen, 3, 0, 7) == drawn[21:24]  # a step does not depend on those before it
     assert len(batch([0, 1], 5, 0, 0)) == 5  # fewer images than a batch
-
-
-def test_the_cache_keeps_within_its_budget():
-    features = DenseFeatures(torch.zeros(1, 4, 5, 5), torch.zeros(1, 2, 1, 1))
-    target = torch.zeros(10, 10, dtype=torch.long)
-    size = 400 + 8 + 800
-    cache = FeatureMemory(2 * size)
-    for index in range(3):
-        cache.put(index, features, target)
-    assert cache.get(1) is not None
-    assert cache.get(2) is None
-    assert cache.used == 2 * size
-    empty = FeatureMemory()
-    empty.put(0, features, target)
-    assert empty.get(0) is None
 
 
 def test_stack_names_the_sizes():

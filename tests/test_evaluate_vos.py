@@ -14,8 +14,7 @@ from dense_ctx import registry
 from dense_ctx.data import open_set
 from dense_ctx.data.base import Clip, VideoSet
 from dense_ctx.errors import ConfigError, FileError, InputError
-from dense_ctx.evaluate import clips as vos
-from dense_ctx.evaluate import evaluate
+from dense_ctx.evaluate import evaluate, samples
 from dense_ctx.images import load, load_mask
 from dense_ctx.testing import tiny_model
 
@@ -110,7 +109,7 @@ def test_kept_predictions_are_what_the_evaluator_reads(tmp_path, protocol):
 def test_an_interrupted_evaluation_goes_on_at_the_clip(davis, tmp_path, monkeypatch):
     arguments = (tiny_model(), "davis2016-knn-grid8-v1", davis)
     whole = evaluate(*arguments, tmp_path / "whole", keep=True)
-    real, frames = vos.extract, []
+    real, frames = samples.extract, []
 
     def stopping(*args):
         if len(frames) == 8:  # in the middle of the second of three clips
@@ -118,11 +117,11 @@ def test_an_interrupted_evaluation_goes_on_at_the_clip(davis, tmp_path, monkeypa
         frames.append(1)
         return real(*args)
 
-    monkeypatch.setattr(vos, "extract", stopping)
+    monkeypatch.setattr(samples, "extract", stopping)
     with pytest.raises(KeyboardInterrupt):
         evaluate(*arguments, tmp_path / "cut", keep=True)
     assert [path.name for path in (tmp_path / "cut/parts").iterdir()] == ["camel.json"]
-    monkeypatch.setattr(vos, "extract", lambda *args: frames.append(1) or real(*args))
+    monkeypatch.setattr(samples, "extract", lambda *args: frames.append(1) or real(*args))
     frames.clear()
     again = evaluate(*arguments, tmp_path / "cut", keep=True)
     assert len(frames) == 10
@@ -145,7 +144,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path, monkeypatch, protocol):
     settings = ["probe.args.n_last_frames=2"] if "knn" in protocol else []
     peaks = {}
     for count in (8, 24):
-        alive, peak, real = weakref.WeakSet(), [0], vos.extract
+        alive, peak, real = weakref.WeakSet(), [0], samples.extract
 
         def counted(*args, alive=alive, peak=peak, real=real):
             features = real(*args)
@@ -155,7 +154,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path, monkeypatch, protocol):
 
         root = vos_folder(tmp_path / str(count), clips=("one",), frames=count)
         with monkeypatch.context() as patch:
-            patch.setattr(vos, "extract", counted)
+            patch.setattr(samples, "extract", counted)
             evaluate(tiny_model(), protocol, root, tmp_path / f"out{count}", overrides=settings, keep=True)
         peaks[count] = peak[0]
     assert 1 <= peaks[8] == peaks[24] <= 4

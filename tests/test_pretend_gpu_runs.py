@@ -11,19 +11,23 @@ from dense_ctx_probes.text import TextEmbeddings
 from dip_data import tasks
 from evaluation_data import camvid, clip, davis2016, rgbd, save
 from maxa_scenes import KINDS, OUTPUTS, Boxes
-from pretend_gpu.device import compiler, pretend
+from pretend_gpu.device import compiler, pretend, without_room
 from safetensors.torch import load_file
 from test_clean_ends import ends
 from test_placement import vit_file
 from test_pretend_gpu_parts import close
+from tiny_datasets import labels
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from train_parts import install, settings
 
 from dense_ctx import AutoDenseModel, InContext, cli, registry
-from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.evaluate import evaluate
+from dense_ctx.errors import ConfigError, InputError, MemoryBudgetError, NonFiniteError
+from dense_ctx.evaluate import evaluate, samples
+from dense_ctx.evaluate import run as evaluation
+from dense_ctx.images import load, load_mask
 from dense_ctx.interfaces import DenseFeatures, FitContext
+from dense_ctx.model import DenseModel
 from dense_ctx.testing.tiny import tiny_model
 from dense_ctx.train import TrainConfig, TrainStep, train
 from dense_ctx.train.log import read_log
@@ -316,6 +320,106 @@ def test_evaluate(protocol, tmp_path):
     assert found[1] == pytest.approx(found[0], abs=0.02)
 
 
+def uneven(root):
+    """CamVid's layout; in each split one image is of another size."""
+    camvid(root, 11, 11)
+    for split in ("train", "val"):
+        picture, label = clip(1, (16, 36))[0]
+        save(root / f"{split}/images/0003.png", picture)
+        labels(root / f"{split}/labels/0003.png", label)
+    return root
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many images each forward of a model encodes."""
+    counts, encode = [], DenseModel.encode
+
+    def counted(model, images):
+        counts.append(len(images))
+        return encode(model, images)
+
+    monkeypatch.setattr(DenseModel, "encode", counted)
+    return counts
+
+
+SCORED = [3, 1, 4, 3, 1, 1, 2]  # by eight, and where the size changes; at last the pictures
+STEPS = ["probe.name=conv", "probe.args={}", "reads=both", "train={steps: 3, batch: 4, crop: [16, 24]}"]
+BATCHES = {
+    "in closed form": ("camvid-linear-grid4-v2", [], [3, 1, 4, 3] * 2 + SCORED),
+    "by steps": ("camvid-linear-grid4-v2", STEPS, [4] * 3 * 2 + SCORED),
+    "clips": ("davis2016-knn-grid8-v1", [], [5] * 3),
+}
+
+
+@pytest.mark.parametrize("case", BATCHES)
+def test_an_evaluation_in_batches_is_that_of_its_images(case, tmp_path, monkeypatch, encoded):
+    protocol, overrides, batches = BATCHES[case]
+    root = (uneven if protocol.startswith("camvid") else davis2016)(tmp_path / "data")
+    results, counts = [], []
+    with pretend() as gpu:
+        model = tiny_model().eval().to("cuda:1")
+        for most in (8, 1):
+            monkeypatch.setattr(samples, "BATCH", most)
+            encoded.clear()
+            out = tmp_path / str(most)
+            results.append(evaluate(model, protocol, root, out, overrides=overrides, keep=True, seeds=[0, 1]))
+            counts.append([*encoded])
+        assert gpu.touched == {1}
+    assert counts[0] == batches
+    assert set(counts[1]) == {1}
+    assert sum(counts[0]) == sum(counts[1])
+    assert results[0].value == pytest.approx(results[1].value, abs=1e-6)
+    one, two = (sorted((tmp_path / most / "predictions").rglob("*.png")) for most in "81")
+    assert [path.name for path in one] == [path.name for path in two] != []
+    assert all(torch.equal(load_mask(a), load_mask(b)) for a, b in zip(one, two, strict=True))
+
+
+def test_a_fault_in_a_batch_names_its_image_and_without_memory_images_go_one_by_one(tmp_path, monkeypatch, encoded):
+    root, forward = camvid(tmp_path / "data", 9, 9), DenseModel.forward
+    arguments = ("camvid-linear-grid4-v2", root)
+    poison = load(root / "train/images/0004.png")
+
+    def poisoned(model, images, **options):
+        if any(torch.equal(image, poison) for image in images):
+            raise NonFiniteError("The features hold NaN")
+        return forward(model, images, **options)
+
+    with pretend():
+        model = tiny_model().eval().to("cuda:1")
+        whole = evaluate(model, *arguments, tmp_path / "whole")
+        monkeypatch.setattr(DenseModel, "forward", poisoned)
+        with pytest.raises(NonFiniteError, match=r"^0004: The features hold NaN"):
+            evaluate(model, *arguments, tmp_path / "nan")
+        monkeypatch.setattr(DenseModel, "forward", forward)
+        monkeypatch.setattr(DenseModel, "encode", without_room(most := [1]))
+        encoded.clear()
+        assert evaluate(model, *arguments, tmp_path / "one").value == pytest.approx(whole.value, abs=1e-6)
+        assert max(encoded) == 1
+        most[0] = 0
+        with pytest.raises(MemoryBudgetError) as said:
+            evaluate(model, *arguments, tmp_path / "none")
+    assert "evaluate: OutOfMemoryError: CUDA out of memory: 1 images. cuda:" in str(said.value)
+    assert "take smaller images (image.short_side), which is another protocol, or another device" in str(said.value)
+    assert "max_memory" not in str(said.value)
+
+
+def test_evaluations_of_processes_that_share_a_gpu_are_refused(tmp_path, monkeypatch):
+    def gather(every, own):
+        every[:] = [own, own]
+
+    root = camvid(tmp_path / "data", 1, 1)
+    with pretend():
+        model = tiny_model().eval().to("cuda:1")
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setattr(evaluation, "wait_for_everyone", lambda: None)
+        monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+        with pytest.raises(ConfigError, match="Processes 0, 1 share a GPU: start as many on a machine as it has"):
+            evaluate(model, "camvid-linear-grid4-v2", root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 def test_train_resumes_and_averages_on_the_device(precision, tmp_path, monkeypatch):
     install(tmp_path / "site", monkeypatch)
@@ -379,10 +483,8 @@ def verbs(root):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "verb", ["features", "predict", "track", "measure", "evaluate", "pseudo-label", "cues", "bench", "train"]
-)
-def test_every_verb_takes_a_device(verb, tmp_path):
+def laid_out(tmp_path):
+    """What the verbs are given."""
     for index, (picture, mask) in enumerate(clip(4)):
         save(tmp_path / f"p/{index}.png", picture)
         save(tmp_path / f"clip/{index:05d}.png", picture)
@@ -393,10 +495,37 @@ def test_every_verb_takes_a_device(verb, tmp_path):
     run = {"out": str(tmp_path / "run"), "steps": 2, "batch_size": 2, "model": "rgb-xy+linear(dim=1)",
            "objective": {"name": "maxa-depth", "args": {"size": [16, 24], "image_size": [24, 32]}}, "data": {"name": "rgbd-folder", "root": str(tmp_path / "rgbd")}}  # fmt: skip
     (tmp_path / "run.yaml").write_text(json.dumps(run))
+
+
+@pytest.mark.parametrize(
+    "verb", ["features", "predict", "track", "measure", "evaluate", "pseudo-label", "cues", "bench", "train"]
+)
+def test_every_verb_takes_a_device(verb, tmp_path):
+    laid_out(tmp_path)
     with pretend() as gpu:
         assert cli.main([*verbs(tmp_path)[verb], "--device", "cuda:1"]) == 0
         assert gpu.touched == {1}
         assert gpu.launches
+
+
+WINDOWS = "--max-memory 77GB computes large images in windows that fit; or take smaller images, or another device"
+OUT_OF_MEMORY = {
+    "features": WINDOWS, "predict": WINDOWS, "track": WINDOWS, "measure": "take smaller images, or another device",
+    "pseudo-label": "take smaller images, or another device",
+    "evaluate": "take smaller images (image.short_side), which is another protocol, or another device",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", [*OUT_OF_MEMORY, "train"])
+def test_a_verb_out_of_memory_says_what_its_own_options_can_do(verb, tmp_path, monkeypatch, capsys):
+    laid_out(tmp_path)
+    with pretend():
+        monkeypatch.setattr(DenseModel, "encode", without_room([0]))
+        assert cli.main([*verbs(tmp_path)[verb], "--device", "cuda:1"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(f"error: {verb}: OutOfMemoryError: CUDA out of memory: ")
+    free = "cuda:1 has 85.9 GB of 85.9 free now: "
+    assert said.endswith(f". {free}{OUT_OF_MEMORY[verb]}" if verb != "train" else "or lower batch_size")
 
 
 def test_evaluating_and_then_training_in_one_start_of_two_processes_keeps_their_devices(tmp_path):

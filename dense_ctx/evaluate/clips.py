@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from ..interfaces import Probe, Size
 from ..numerics import require_finite
 from ..progress import ahead
 from .job import Job, Totals, make_probe
-from .samples import extract, model_size
+from .samples import encoded, model_size, together
 
 
 class VideoEvaluation:
@@ -45,15 +46,13 @@ class VideoEvaluation:
     def run(self) -> Totals:
         """Scores of each seed and clip, over the clips of all processes."""
         clips = {clip.name: clip for clip in self.clips.clips}
-        todo = [clips[name] for name in self.job.folder.share(list(clips), lambda name: self._complete(clips[name]))]
+        # an earlier run may have written no predictions
+        files = {key: [self._path(c, frame) for frame in c.frames if self.job.keep] for key, c in clips.items()}
+        todo = [clips[name] for name in self.job.folder.share(files)]
         frames = (frame for clip in todo for frame in self._clip(clip))
         for _ in self.job.progress(frames, sum(len(clip.frames) for clip in todo), "frames"):
             pass
         return self.job.totals(list(clips), self.clips.classes)
-
-    def _complete(self, clip: Clip) -> bool:
-        """Whether predictions are not requested, or all written (an earlier run may have written none)."""
-        return not self.job.keep or all(self._path(clip, frame).exists() for frame in clip.frames)
 
     def _path(self, clip: Clip, frame: Path) -> Path:
         return self.job.folder.predictions / clip.name / f"{frame.stem}.png"
@@ -65,8 +64,9 @@ class VideoEvaluation:
         metrics = self.job.metrics(self.clips.classes)
         first_size: Size = (0, 0)
         middle = len(clip.frames) // 2
-        pairs = ahead(lambda number: self._read(clip, number), range(len(clip.frames)))
-        for number, (path, (image, mask)) in enumerate(zip(clip.frames, pairs, strict=True)):
+        read = ahead(lambda number: self._read(clip, number), range(len(clip.frames)), 1 + together(model))
+        frames = zip(clip.frames, encoded(model, read, protocol), strict=True)
+        for number, (path, ((image, mask), features)) in enumerate(frames):
             height, width = image.shape[1:]
             if number == 0:
                 first_size = (height, width)
@@ -75,12 +75,10 @@ class VideoEvaluation:
                     f"{clip.name}: {path.name} is {height} x {width} (H x W), the first frame "
                     f"{first_size[0]} x {first_size[1]}"
                 )
-            with about(f"{clip.name}, frame {number}"):
-                small = resized(image, model_size((height, width), protocol))
-                features = extract(model, small[None], protocol)
             for seed, metric in metrics.items():
                 if number == 0:
-                    scorer.start(metric, clip.name, mask)
+                    with scorer.blamed():
+                        metric.start(clip.name, mask)
                     first = mask.masked_fill(mask == 255, -1)
                     grid = (features.pixels.shape[-2], features.pixels.shape[-1])
                     probes[seed] = make_probe(protocol, seed)
@@ -92,21 +90,20 @@ class VideoEvaluation:
                         scores = probes[seed].predict(features, size=(height, width))[0]
                     require_finite(f"{clip.name}, frame {number}: the prediction", values=scores)
                     labels = _largest(scores).cpu()
-                    scorer.update(metric, labels, mask)
+                    with scorer.blamed():
+                        metric.update(labels, mask)
                 if seed == self.job.seeds[0]:
                     self._show(clip, path, labels, image if number == middle else None)
             yield
         self.job.write(clip.name, metrics, {clip.name: self.job.headlines(metrics)})
 
-    def _read(self, clip: Clip, number: int) -> tuple[Tensor, Tensor]:
-        path, mask_path = clip.frames[number], clip.masks[number]
-        if mask_path is None:
-            raise InputError(f"{clip.name}: frame {number} has no mask")
-        with about(f"{clip.name}, frame {number}"):
-            image = load(path)
-            mask = read_mask(mask_path, clip.binary)
-        same_size(image, mask, str(mask_path))
-        return image, mask
+    def _read(self, clip: Clip, number: int) -> tuple[str, Tensor, tuple[Tensor, Tensor]]:
+        """A frame's name, its image at the size that the model encodes, and itself with its mask."""
+        path = cast(Path, clip.masks[number])  # each frame has one
+        with about(name := f"{clip.name}, frame {number}"):
+            image, mask = load(clip.frames[number]), read_mask(path, clip.binary)
+        same_size(image, mask, str(path))
+        return name, resized(image, model_size((image.shape[-2], image.shape[-1]), self.job.protocol)), (image, mask)
 
     def _show(self, clip: Clip, path: Path, labels: Tensor, image: Tensor | None) -> None:
         if self.job.keep:

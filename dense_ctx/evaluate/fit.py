@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from ..data.base import ImageSet, read_sample
-from ..errors import InputError, about
+from ..errors import InputError
 from ..interfaces import DenseFeatures, Probe
 from ..persistence.tensors import load_probe, read_sealed, write_sealed
 from .job import Job, make_probe
-from .samples import FeatureMemory, extract, stack, training_target, training_view
+from .samples import encoded, stack, together, training_target, training_view
 from .sections import Train
 
 SAVE_EVERY = 200  # training steps
@@ -37,7 +37,10 @@ class ProbeFit:
         support = self.protocol.support
         self.passes = 0 if support is None else support.passes
         augments = self.passes > 0 or (self.protocol.train is not None and self.protocol.train.augments)
-        self.cache = FeatureMemory(0 if augments else cache)
+        self._held: dict[tuple[int, ...], list[tuple[Tensor, DenseFeatures]]] = {}
+        self._room = 0 if augments else cache
+        # a step's images are together once, and its features are of more use again
+        self.together = 1 if self._room and self.protocol.train else together(job.model)
 
     def probe(self, seed: int) -> Probe:
         """The seed's probe: fitted, or read from an earlier run.
@@ -58,7 +61,8 @@ class ProbeFit:
 
     def _fit(self, seed: int, path: Path) -> None:
         support, train = self._support(seed), self.protocol.train
-        probe = self._by_images(seed, support) if train is None else self._by_steps(seed, support, train, path)
+        begun = path.with_suffix(".begun")  # of a probe that is still in training
+        probe = self._by_images(seed, support) if train is None else self._by_steps(seed, support, train, begun)
         if probe is None:
             raise InputError(
                 f"The {len(support)} training images of {self.protocol.data.name} have no labelled pixel: every "
@@ -66,7 +70,7 @@ class ProbeFit:
             )
         with self.job.blamed():
             write_sealed(path, probe.state_dict())
-        _unfinished(path).unlink(missing_ok=True)
+        begun.unlink(missing_ok=True)
 
     def _support(self, seed: int) -> list[int]:
         """Indices of the training images: all, the seed's list, or a seeded sample of the protocol's fraction."""
@@ -81,8 +85,8 @@ class ProbeFit:
         """One `partial_fit` per image; None where nothing is labelled."""
         probe, fitted = self._new(seed), False
         views = [(index, mix(seed, n, index)) for n in range(self.passes or 1) for index in support]
-        for index, draw in self.job.progress(views, len(views), f"fit, seed {seed}"):
-            features, target = self._item(index, draw if self.passes else 0)
+        items = self._items([(index, draw if self.passes else 0) for index, draw in views])
+        for target, features in self.job.progress(items, len(views), f"fit, seed {seed}"):
             # a probe of histograms takes the annotation at its own resolution
             label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
             if labelled(label):
@@ -91,18 +95,18 @@ class ProbeFit:
                 fitted = True
         return probe if fitted else None
 
-    def _by_steps(self, seed: int, support: list[int], train: Train, path: Path) -> Probe | None:
+    def _by_steps(self, seed: int, support: list[int], train: Train, begun: Path) -> Probe | None:
         """One `partial_fit` per step, from an earlier run's last saved step on; None where nothing is labelled."""
         probe, start = self._new(seed), 0
-        if _unfinished(path).exists():
-            state, metadata = read_sealed(_unfinished(path))
-            load_probe(probe, state, str(_unfinished(path)))
+        if begun.exists():
+            state, metadata = read_sealed(begun)
+            load_probe(probe, state, str(begun))
             start = int(metadata["step"])
         fitted = start > 0
         for step in self.job.progress(range(start, train.steps), train.steps - start, f"train, seed {seed}"):
-            items = [self._item(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]
-            features = _batch_features([features for features, _ in items])
-            targets = [training_target(target, _grid(features), train) for _, target in items]
+            items = list(self._items([(i, mix(seed, step, i)) for i in batch(support, train.batch, seed, step)]))
+            features = _batch_features([features for _, features in items])
+            targets = [training_target(target, _grid(features), train) for target, _ in items]
             target = stack(targets, "Annotations")
             if labelled(target):
                 with self.job.blamed():
@@ -110,19 +114,25 @@ class ProbeFit:
                 fitted = True
             if fitted and (step + 1) % SAVE_EVERY == 0 and step + 1 < train.steps:
                 with self.job.blamed():
-                    write_sealed(_unfinished(path), probe.state_dict(), {"step": str(step + 1)})
+                    write_sealed(begun, probe.state_dict(), {"step": str(step + 1)})
         return probe if fitted else None
 
-    def _item(self, index: int, seed: int) -> tuple[DenseFeatures, Tensor]:
-        """Features [1, ...] of the view of a training image, and its target."""
-        item = self.cache.get(index)
-        if item is None:
-            sample = read_sample(self.images, index, self.protocol.data.name)
-            view = training_view(sample, self.protocol, self.images.kind, seed)
-            with about(sample.name):
-                item = (extract(self.job.model, view.image[None], self.protocol), view.target)
-            self.cache.put(index, *item)
-        return item
+    def _items(self, views: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, DenseFeatures]]:
+        """Targets of views of training images, each (index, seed), and their features [1, ...]."""
+        for start in range(0, len(views), self.together):
+            some = views[start : start + self.together]
+            key = tuple(index for index, _ in some)  # rounding depends on what is in a batch
+            items = self._held.get(key) or list(encoded(self.job.model, map(self._view, some), self.protocol))
+            size = sum(t.numel() * t.element_size() for target, f in items for t in (f.pixels, f.patches, target))
+            if key not in self._held and size <= self._room:
+                self._held[key] = items
+                self._room -= size
+            yield from items
+
+    def _view(self, view: tuple[int, int]) -> tuple[str, Tensor, Tensor]:
+        sample = read_sample(self.images, view[0], self.protocol.data.name)
+        sample = training_view(sample, self.protocol, self.images.kind, view[1])
+        return sample.name, sample.image, sample.target
 
 
 def labelled(target: Tensor) -> bool:
@@ -143,11 +153,6 @@ def batch(support: list[int], size: int, seed: int, step: int) -> list[int]:
         order = np.random.default_rng(mix(seed, epoch)).permutation(len(support))
         indices.append(support[int(order[position])])
     return indices
-
-
-def _unfinished(path: Path) -> Path:
-    """The file of a probe that is still in training."""
-    return path.with_suffix(".begun")
 
 
 def _grid(features: DenseFeatures) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import visualize
 from ..data.base import ImageSet, Sample, read_sample
-from ..errors import InputError, about
+from ..errors import InputError
 from ..files import new_file
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Metric, Probe
@@ -19,9 +19,9 @@ from ..numerics import require_finite
 from ..progress import ahead
 from .fit import ProbeFit, labelled
 from .job import Job, Scenes, Totals
-from .samples import extract, model_size
+from .samples import BATCH, encoded, model_size, together
 
-SHARD = 25  # images scored before their sums are stored
+SHARD = 3 * BATCH  # images scored before their sums are stored: batches are the same in whichever process
 
 
 class ImageEvaluation:
@@ -50,14 +50,17 @@ class ImageEvaluation:
         probes = {seed: self.fit.probe(seed) for seed in self.job.seeds}
         starts = range(0, len(self.val), SHARD)
         shards = {f"shard-{start:06d}": range(start, min(start + SHARD, len(self.val))) for start in starts}
-        todo = list(self.job.folder.share(list(shards), lambda name: self._complete(shards[name])))
+        # an earlier run may have written no predictions
+        files = {key: [self._path(self.val.names[i]) for i in shard if self.job.keep] for key, shard in shards.items()}
+        todo = list(self.job.folder.share(files))
         images = [(name, index) for name in todo for index in shards[name]]
         metrics: dict[int, Metric] = {}
-        scenes, samples = Scenes(), ahead(lambda item: self._sample(item[1]), images)
+        samples = ahead(self._read, [index for _, index in images], 1 + together(self.job.model))
+        scenes, pairs = Scenes(), encoded(self.job.model, samples, self.job.protocol)
         for name, index in self.job.progress(images, len(images), "score"):
             if index == shards[name].start:
                 metrics, scenes = self.job.metrics(self.val.classes), Scenes()
-            scenes |= self._score(next(samples), probes, metrics)
+            scenes |= self._score(*next(pairs), probes, metrics)
             if index == shards[name].stop - 1:
                 self.job.write(name, metrics, scenes)
         totals = self.job.totals(list(shards), self.val.classes)
@@ -65,12 +68,11 @@ class ImageEvaluation:
             self._pictures(probes[self.job.seeds[0]])
         return totals
 
-    def _sample(self, index: int) -> Sample:
-        return read_sample(self.val, index, self.job.protocol.data.name)
-
-    def _complete(self, shard: Iterable[int]) -> bool:
-        """Whether predictions are not requested, or all written (an earlier run may have written none)."""
-        return not self.job.keep or all(self._path(self.val.names[index]).exists() for index in shard)
+    def _read(self, index: int) -> tuple[str, Tensor, Sample]:
+        """A sample's name, its image at the size that the model encodes, and itself."""
+        sample = read_sample(self.val, index, self.job.protocol.data.name)
+        size = model_size((sample.image.shape[-2], sample.image.shape[-1]), self.job.protocol)
+        return sample.name, resized(sample.image, size), sample
 
     def _path(self, name: str) -> Path:
         return self.job.folder.predictions / f"{name}{'.png' if self.labels else '.npy'}"
@@ -90,19 +92,17 @@ class ImageEvaluation:
         require_finite(f"{sample.name}: the prediction of {self.job.protocol.probe.name}", values=prediction)
         return prediction, target
 
-    def _features(self, sample: Sample) -> DenseFeatures:
-        size = model_size((sample.image.shape[-2], sample.image.shape[-1]), self.job.protocol)
-        with about(sample.name):
-            return extract(self.job.model, resized(sample.image, size)[None], self.job.protocol)
-
-    def _score(self, sample: Sample, probes: dict[int, Probe], metrics: dict[int, Metric]) -> Scenes:
-        own, features = dict[int, Metric](), self._features(sample)
+    def _score(
+        self, sample: Sample, features: DenseFeatures, probes: dict[int, Probe], metrics: dict[int, Metric]
+    ) -> Scenes:
+        own = dict[int, Metric]()
         for seed, probe in probes.items():
             prediction, target = self._predict(sample, features, probe)
             if labelled(target):
                 own[seed] = self.job.scorer.new(self.val.classes)
-                self.job.scorer.update(own[seed], prediction, target)
-                self.job.scorer.merge(metrics[seed], self.job.scorer.state(own[seed]))
+                with self.job.scorer.blamed():
+                    own[seed].update(prediction, target)
+                    metrics[seed].merge(self.job.scorer.state(own[seed]))
             if self.job.keep and seed == self.job.seeds[0]:
                 self._write(sample.name, prediction)
         return {sample.name: self.job.headlines(own)} if own else {}
@@ -121,9 +121,9 @@ class ImageEvaluation:
         if path.exists():
             return
         rows, names = [], []
-        for index in sorted({round(i * (len(self.val) - 1) / 3) for i in range(4)}):
-            sample = self._sample(index)
-            prediction, target = self._predict(sample, self._features(sample), probe)
+        samples = map(self._read, sorted({round(i * (len(self.val) - 1) / 3) for i in range(4)}))
+        for sample, features in encoded(self.job.model, samples, self.job.protocol):
+            prediction, target = self._predict(sample, features, probe)
             height, width = target.shape[-2:]
             picture = (resized(sample.image, (height, width)).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
             pair = comparison(self.job.scorer.target, target, prediction.cpu())

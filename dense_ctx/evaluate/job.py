@@ -62,7 +62,8 @@ class Job:
             stored = read_json(self.folder.part(piece))
             scenes.update(stored["scenes"])
             for seed, metric in metrics.items():
-                self.scorer.merge(metric, stored["states"][str(seed)])
+                with self.scorer.blamed():
+                    metric.merge(stored["states"][str(seed)])
         return {seed: self.scorer.compute(metric) for seed, metric in metrics.items()}, scenes
 
 

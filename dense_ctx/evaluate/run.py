@@ -17,7 +17,7 @@ import torch
 
 from ..data import open_set, published
 from ..data.base import ImageSet, Subset, VideoSet
-from ..device import processes, wait_for_everyone
+from ..device import check_alike, processes, wait_for_everyone
 from ..environment import command_line, describe_environment, peak_memory_mb
 from ..errors import ConfigError, InputError
 from ..files import file_digest
@@ -73,7 +73,7 @@ def evaluate(
         progress: (iterable, total, what) -> iterable, for bars.
 
     Raises:
-        UnknownNameError, ConfigError: of the protocol or its probe; or `out` holds another evaluation.
+        UnknownNameError, ConfigError: of the protocol or its probe; `out` holds another evaluation; a shared GPU.
         FileError, InputError: of the data. PluginError: the probe, metric or data set fails in another way.
     """
     began = time.monotonic()
@@ -116,6 +116,8 @@ def evaluate(
         "model_digest": described["digest"], "data": about, "seeds": list(seeds),
     }  # fmt: skip
     rank, world = processes()
+    wait_for_everyone()
+    check_alike(str(model.device), spec.precision)
     folder = RunFolder(Path(out), identity, rank, world, wait_for_everyone)
     bar = progress if progress is not None and rank == 0 else lambda items, *_: items
     model.eval()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path
+from typing import TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..data.base import Sample
-from ..errors import FileError, InputError
+from ..errors import DenseCtxError, FileError, InputError, MemoryBudgetError, about
 from ..files import MAX_JSON, read_text
 from ..images import nearest, resized
 from ..interfaces import DenseFeatures, Size
@@ -20,6 +23,11 @@ from ..model import DenseModel
 from .protocol import Protocol
 from .protocol import names as known
 from .sections import Support, Train
+
+T = TypeVar("T")
+
+BATCH = 8  # images of one size that CUDA encodes at once
+_crowded = WeakSet[DenseModel]()  # for a batch of which a device had no room
 
 
 def model_size(size: Size, protocol: Protocol) -> Size:
@@ -53,15 +61,44 @@ def extract(model: DenseModel, images: Tensor, protocol: Protocol) -> DenseFeatu
     return DenseFeatures(nearest(pixels, size), features.patches, features.cls, features.extent)
 
 
-@dataclass(frozen=True)
-class View:
-    """A training sample, resized and augmented."""
-
-    image: Tensor
-    target: Tensor
+def together(model: DenseModel) -> int:
+    """How many images are encoded at once, at most: a CPU is no faster by several."""
+    return BATCH if model.device.type == "cuda" and model not in _crowded else 1
 
 
-def training_view(sample: Sample, protocol: Protocol, kind: str, seed: int) -> View:
+def encoded(
+    model: DenseModel, items: Iterable[tuple[str, Tensor, T]], protocol: Protocol
+) -> Iterator[tuple[T, DenseFeatures]]:
+    """Features [1, ...] of images, as `extract` gives them: of neighbours of one size in a batch.
+
+    A batch that fails is encoded image by image, so that the error names one; for want of memory the later ones too.
+
+    Args:
+        items: name, image [3, H, W], and what comes before its features in the result.
+    """
+    rest = iter(items)
+    while some := list(islice(rest, together(model))):
+        for _, run in groupby(some, lambda item: item[1].shape):
+            batch, rows = list(run), None
+            try:
+                if len(batch) > 1:
+                    rows = extract(model, torch.stack([image for _, image, _ in batch]), protocol)
+            except MemoryBudgetError:
+                _crowded.add(model)
+            except DenseCtxError:
+                pass  # of one of them
+            for index, (name, image, other) in enumerate(batch):
+                with about(name):
+                    features = extract(model, image[None], protocol) if rows is None else _row(rows, index)
+                yield other, features
+
+
+def _row(batch: DenseFeatures, index: int) -> DenseFeatures:
+    one, cls = slice(index, index + 1), batch.cls
+    return DenseFeatures(batch.pixels[one], batch.patches[one], None if cls is None else cls[one], batch.extent)
+
+
+def training_view(sample: Sample, protocol: Protocol, kind: str, seed: int) -> Sample:
     """Resize and augment a sample as the protocol says; the same seed gives the same pixels."""
     size = model_size((sample.image.shape[-2], sample.image.shape[-1]), protocol)
     train = protocol.train
@@ -78,10 +115,10 @@ def training_view(sample: Sample, protocol: Protocol, kind: str, seed: int) -> V
         image, target = image.flip(-1), target.flip(-1)
         if kind == "normals":  # mirrored in x, as the surface is
             target = target * target.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
-    return View(image, target)
+    return replace(sample, image=image, target=target)
 
 
-def _augmented(sample: Sample, size: Size, support: Support, seed: int) -> View:
+def _augmented(sample: Sample, size: Size, support: Support, seed: int) -> Sample:
     """A random resized crop of image and target, with colour jitter, as `Support` says."""
     from torchvision import tv_tensors
     from torchvision.transforms import v2
@@ -93,7 +130,8 @@ def _augmented(sample: Sample, size: Size, support: Support, seed: int) -> View:
         crop = v2.RandomResizedCrop(size, support.scale, support.ratio)
         shape = sample.target.shape
         image, target = crop(image, tv_tensors.Mask(sample.target.reshape(-1, *shape[-2:])))
-    return View(image.clamp(0, 1), target.as_subclass(Tensor).reshape(*shape[:-2], *size))
+    target = target.as_subclass(Tensor).reshape(*shape[:-2], *size)
+    return replace(sample, image=image.clamp(0, 1), target=target)
 
 
 def read_lists(protocol: Protocol, root: Path, seeds: Sequence[int], names: Sequence[str]) -> dict[int, list[str]]:
@@ -157,22 +195,3 @@ def stack(items: list[Tensor], what: str) -> Tensor:
             "protocol"
         )
     return torch.stack(items)
-
-
-class FeatureMemory:
-    """Features of training images by index, in memory, up to a budget in bytes; 0 stores nothing."""
-
-    def __init__(self, budget: int = 0) -> None:
-        self.budget, self.used = budget, 0
-        self._items: dict[int, tuple[DenseFeatures, Tensor]] = {}
-
-    def get(self, index: int) -> tuple[DenseFeatures, Tensor] | None:
-        """Features and target of an image, if they are in memory."""
-        return self._items.get(index)
-
-    def put(self, index: int, features: DenseFeatures, target: Tensor) -> None:
-        """Store the features [1, ...] and target of an image, if the budget allows."""
-        size = sum(t.numel() * t.element_size() for t in (features.pixels, features.patches, target))
-        if self.used + size <= self.budget:
-            self._items[index] = (features, target)
-            self.used += size

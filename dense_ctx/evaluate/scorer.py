@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, cast
 
-from torch import Tensor
-
 from ..errors import ConfigError, InputError, PluginError
 from ..interfaces import Metric, Scores
 from ..plugins import blamed, registry
@@ -76,40 +74,26 @@ class Scorer:
         Raises:
             InputError: arguments that the metric does not take, or a data set without what it needs.
         """
-        with self._blamed():
+        with self.blamed():
             return cast(Metric, registry().create("metric", self.name, classes=tuple(classes), **self.args))
 
     def rehearse(self, classes: Sequence[str] = ()) -> None:
         """Create an empty metric and merge its state: a faulty one fails before any work."""
-        self.merge(self.new(classes), self.state(self.new(classes)))
-
-    def start(self, metric: Metric, name: str, target: Tensor) -> None:
-        """As `Metric.start`."""
-        with self._blamed():
-            metric.start(name, target)
-
-    def update(self, metric: Metric, prediction: Tensor, target: Tensor) -> None:
-        """As `Metric.update`."""
-        with self._blamed():
-            metric.update(prediction, target)
+        with self.blamed():
+            self.new(classes).merge(self.state(self.new(classes)))
 
     def state(self, metric: Metric) -> Any:
         """As `Metric.state`, as JSON gives it back."""
-        with self._blamed():
+        with self.blamed():
             state = metric.state()
             stored = json.loads(json.dumps(state, allow_nan=False))
             if stored != state:
                 raise TypeError("state(): JSON gives back other values; it has no tuples, and no keys but str")
             return stored
 
-    def merge(self, metric: Metric, state: Any) -> None:
-        """As `Metric.merge`."""
-        with self._blamed():
-            metric.merge(state)
-
     def compute(self, metric: Metric) -> Scores:
         """As `Metric.compute`, with the headline among its values."""
-        with self._blamed():
+        with self.blamed():
             scores = metric.compute()
             if not isinstance(scores, Scores):
                 raise TypeError(f"compute() gave a {type(scores).__name__}, not Scores")
@@ -122,11 +106,11 @@ class Scorer:
 
     def headline(self, metric: Metric) -> float | None:
         """The protocol's score of what a metric has seen so far; None where it is not defined."""
-        with self._blamed(), suppress(InputError):
+        with self.blamed(), suppress(InputError):
             value = float(metric.compute().values[self.protocol.metric])
             return value if math.isfinite(value) else None
         return None
 
-    def _blamed(self) -> AbstractContextManager[None]:
+    def blamed(self) -> AbstractContextManager[None]:
         """A block in which the metric's errors name it and its plugin."""
         return blamed("metric", self.name)

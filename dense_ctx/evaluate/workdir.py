@@ -58,10 +58,10 @@ class RunFolder:
         """The file of the piece `name`."""
         return self.parts / f"{name}.json"
 
-    def share(self, names: Sequence[str], complete: Callable[[str], bool] = lambda name: True) -> Iterator[str]:
-        """This process' share of the unfinished pieces; `complete` tells whether all else of a piece is written."""
-        for index, name in enumerate(names):
-            if index % self.world == self.rank and not (self.part(name).exists() and complete(name)):
+    def share(self, pieces: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+        """This process' share of the unfinished pieces: one is finished with its part, and the files named here."""
+        for index, (name, files) in enumerate(pieces.items()):
+            if index % self.world == self.rank and not all(path.exists() for path in (self.part(name), *files)):
                 yield name
 
     def wait(self, paths: Sequence[Path]) -> None:

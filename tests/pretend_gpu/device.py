@@ -118,6 +118,24 @@ class OnDevice(torch.Tensor):
         return _MODES[-1].run(function, args, kwargs or {})
 
 
+FULL = """
+def full(model, images):
+    if len(images) > most[0]:
+        raise torch.OutOfMemoryError(f"CUDA out of memory: {len(images)} images")
+    return encode(model, images)
+"""
+
+
+def without_room(most: list[int]):
+    """`DenseModel.encode` as it is where a device has no memory for more than `most[0]` images."""
+    from dense_ctx.model import DenseModel
+
+    # in a module of ours: an error of the user's own code would pass unchanged
+    scope = {"__name__": "dense_ctx", "torch": torch, "encode": DenseModel.encode, "most": most}
+    exec(FULL, scope)
+    return scope["full"]
+
+
 class MixedDevices(RuntimeError):
     """What CUDA refuses: tensors of two devices in one operation."""
 

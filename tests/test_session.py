@@ -118,6 +118,17 @@ def test_the_best_class_is_that_of_all_probabilities(size, smooth):
     assert (best == wide.argmax(0))[clear].all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_probabilities_in_two_bytes_are_made_smaller_and_larger(dtype):
+    """The CPU has no kernel in bfloat16 for the filter that makes them smaller."""
+    shares = torch.rand(3, 12, 20, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for size in ((6, 7), (9, 30), (48, 80)):
+        wide = enlarged(shares, size)
+        assert wide.dtype == dtype
+        torch.testing.assert_close(wide.float(), enlarged(shares.float(), size), rtol=0, atol=4e-3)
+        assert torch.equal(best_classes(shares, size), wide.max(0).indices.to(torch.uint8))
+
+
 def test_similarity_is_the_cosine_to_a_pixel(session):
     own = session.similarity(0, 30, 24)
     assert own.shape == SIZE

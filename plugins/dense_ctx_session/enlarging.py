@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from dense_ctx.interfaces import Size
+from dense_ctx.interfaces import Size, resample
 
 
 def enlarged(shares: Tensor, size: Size) -> Tensor:
     """[K, h, w] at `size`: bilinear, antialiased where it shrinks. Sums over K stay what they are."""
-    if tuple(shares.shape[-2:]) == tuple(size):
-        return shares
-    shrink = shares.shape[-2] > size[0] or shares.shape[-1] > size[1]
-    return functional.interpolate(shares[None], size=size, mode="bilinear", align_corners=False, antialias=shrink)[0]
+    return resample(shares[None], size)[0]
 
 
 def best_classes(shares: Tensor, size: Size) -> Tensor:

@@ -84,29 +84,22 @@ class Matching:
             products: see `products.multiply`.
             confidence: of the last channels, [B, H, W, M]; as maps of those, outside the one pass.
         """
-        if confidence is not None:
-            count = confidence.shape[-1]
-            parts = targets.apart(count)
-            first, last = (slice(None, -count), slice(-count, None))
-            rows = multiply(pixels.flatten(1, 2).to(weights.dtype), weights[..., last], products) + bias[:, None, last]
-            each = rows.unflatten(1, pixels.shape[1:3]), parts[1].plain, confidence
-            prediction, target, known = (rearrange(x, "b h w k -> b k h w") for x in each)
-            results = [self(prediction, target, shares[last], sigma, gamma, known)]
-            if parts[0].channels:
-                results.insert(
-                    0,
-                    self.linear(
-                        pixels, weights[..., first], bias[:, first], parts[0], shares[first], sigma, gamma, products
-                    ),
-                )
+        if confidence is not None and targets.channels > (count := confidence.shape[-1]):
+            halves = (slice(None, -count), None), (slice(-count, None), confidence)
+            results = [
+                self.linear(pixels, weights[..., own], bias[:, own], part, shares[own], sigma, gamma, products, known)
+                for part, (own, known) in zip(targets.apart(count), halves, strict=True)
+            ]
             totals, fits, edges = zip(*results, strict=True)
             return torch.stack(totals).sum(), torch.cat(fits), torch.cat(edges)
-        if self.fit == self.edges == "l1":
+        if confidence is None and self.fit == self.edges == "l1":
             share, gamma = shares * self.weight, gamma / self.weight
             return linear_matching(pixels, weights, bias, targets, share, sigma, gamma, products)
         rows = multiply(pixels.flatten(1, 2).to(weights.dtype), weights, products) + bias[:, None]
-        prediction = rearrange(rows, "b (h w) k -> b k h w", h=pixels.shape[1])
-        return self(prediction, rearrange(targets.pixels(), "b h w k -> b k h w"), shares, sigma, gamma)
+        maps = rows.unflatten(1, pixels.shape[1:3]), targets.pixels()
+        prediction, target = (rearrange(each, "b h w k -> b k h w") for each in maps)
+        known = None if confidence is None else rearrange(confidence, "b h w k -> b k h w")
+        return self(prediction, target, shares, sigma, gamma, known)
 
     def _edges(self, change: Tensor, wanted: Tensor, sigma: float, confidence: Tensor | None) -> Tensor:
         if not change.numel():

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from dense_ctx_probes.bank import CellBank
-from dense_ctx_probes.ensemble import EnsembleProbe, kernel, log_shares
+from dense_ctx_probes.ensemble import EnsembleProbe, averaged, kernel
 from dense_ctx_probes.knn import KnnProbe
 from dense_ctx_probes.linear import LinearProbe
 from dense_ctx_probes.ridge import RidgeProbe
@@ -141,11 +141,8 @@ class EnsembleHead(CellHead):
         rows = functional.normalize(rows, dim=1) @ axes
         near = ((rows / self.temperature) @ keys.T).softmax(1) @ values
         fit = kernel(rows, landmarks, self.gamma) @ coefficients[:-1] + coefficients[-1]
-        if self.task == "segmentation":
-            near = log_shares(probabilities(near * correction))
-            fit = log_shares(probabilities(fit))
-            return (self.share * near + (1 - self.share) * fit).softmax(1)
-        return self.share * near + (1 - self.share) * fit
+        scores = averaged(near, fit, correction, self.share, self.task)
+        return scores.softmax(1) if self.task == "segmentation" else scores
 
 
 def _ridge(probe: RidgeProbe, task: str) -> PixelHead:

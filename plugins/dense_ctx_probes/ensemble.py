@@ -183,11 +183,7 @@ class EnsembleProbe(CellBank):
         parts = rows.split(_ROWS if rows.device.type == "cpu" else _WIDE)
         near = torch.cat([self._votes(part, keys, values) for part in parts])
         fit = torch.cat([kernel(part, landmarks, self.gamma) @ coefficients[:-1] for part in parts]) + coefficients[-1]
-        if self.task == "segmentation":
-            # before the floor: after it a class of few pixels would have votes where it has none
-            near = log_shares(probabilities(near * correction))
-            fit = log_shares(probabilities(fit))
-        return self.share * near + (1 - self.share) * fit
+        return averaged(near, fit, correction, self.share, self.task)
 
     def _votes(self, rows: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Values [Q, K] of keys by softmax(cosine / temperature) for rows [Q, c]; of classes up to a factor a row."""
@@ -284,7 +280,20 @@ def _spread(group: Tensor, count: int) -> Tensor:
     return group if len(group) <= count else group[torch.arange(count) * len(group) // count]
 
 
-def log_shares(shares: Tensor) -> Tensor:
+def averaged(near: Tensor, fit: Tensor, correction: Tensor, share: float, task: str) -> Tensor:
+    """Both readings as one: log-probabilities up to a constant, or values, [Q, K].
+
+    Args:
+        near: of the neighbours, of classes up to a factor a row. fit: of the regression. Both [Q, K].
+        correction: of the neighbours' prior, [K]. share: their weight.
+    """
+    if task == "segmentation":
+        # corrected before the floor: after it a class of few pixels would have votes where it has none
+        near, fit = _log_shares(probabilities(near * correction)), _log_shares(probabilities(fit))
+    return share * near + (1 - share) * fit
+
+
+def _log_shares(shares: Tensor) -> Tensor:
     """Logarithm of probabilities [N, K], none below the floor."""
     shares = shares.clamp_min(_FLOOR)
     return (shares / shares.sum(1, keepdim=True)).log()

@@ -156,9 +156,3 @@ def upsampled_votes(soft: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     scaled = torch.where(high > 0, (large - low) / (high - low).clamp_min(1e-12), large)
     return nearest(scaled, size)
-
-
-def soft_to_labels(soft: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Soft labels [K, h, w] of a frame -> label map [H, W]: the largest of `upsampled_votes`."""
-    native = (soft.shape[-2] * stride, soft.shape[-1] * stride)
-    return nearest(upsampled_votes(soft, native, stride).argmax(0), size)

@@ -1,11 +1,12 @@
 """torch.compile of a training step: one graph for each objective, the same losses and gradients."""
 
+import copy
 import subprocess
 import sys
 
 import pytest
 import torch
-from compiled_steps import compiled, dip, gradients, lila, maxa, same, step_of
+from compiled_steps import compiled, dip, gradients, lila, maxa, model_of, same, step_of
 from maxa_scenes import KINDS
 from torch import _dynamo, distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
@@ -14,7 +15,7 @@ from train_parts import config, install, rows
 from dense_ctx import AutoDenseModel
 from dense_ctx.device import end_process_group
 from dense_ctx.errors import ConfigError, InputError
-from dense_ctx.interfaces import Losses
+from dense_ctx.interfaces import Losses, Objective
 from dense_ctx.train import TrainConfig, TrainStep, train
 
 
@@ -239,6 +240,48 @@ def test_assumptions_that_fail_are_said(tmp_path, plugin, quick, eager_calls):
     loss = rows(tmp_path / "run")[0]["loss"]
     train(config(tmp_path / "plain", steps=1), objective=objective())
     assert loss == pytest.approx(rows(tmp_path / "plain")[0]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("left", ["an assumption", "the compiler"])
+def test_batch_norm_counts_a_batch_once_where_its_graph_is_left(left):
+    from torch._dynamo.exc import TorchDynamoException
+
+    from dense_ctx.numerics import holds
+
+    class Doubtful(Objective):
+        def dataset(self, data):
+            return data
+
+        def setup(self, model, dataset, *, fresh):
+            return [{"params": list(model.decoder.parameters())}]
+
+        def forward(self, model, batch):
+            features, padded = model.encode(batch["image"])
+            loss = model.decoder(features, padded, (16, 24)).square().mean()
+            return Losses(loss if holds(loss > 1e9) else 2 * loss, {})
+
+    def failing(graph, inputs):
+        def run(*args):
+            graph(*args)
+            raise TorchDynamoException("out of registers")
+
+        return run
+
+    step = TrainStep(model_of("loftup", False, heads=2), Doubtful(), ()).train()
+    before, batch = copy.deepcopy(step.state_dict()), {"image": torch.rand(2, 3, 16, 24)}
+    alone = copy.deepcopy(step)
+    wanted = alone(batch)
+    changed = [key for key, value in alone.state_dict().items() if not torch.equal(value, before[key])]
+    assert any("num_batches_tracked" in key for key in changed)
+    _dynamo.reset()
+    step.compile("eager" if left == "an assumption" else failing)
+    if left == "the compiler":
+        with pytest.raises(ConfigError, match="compile: out of registers"):
+            step(batch)
+        torch.testing.assert_close(step.state_dict(), before, rtol=0, atol=0)
+    else:
+        torch.testing.assert_close(step(batch).total, wanted.total)
+        torch.testing.assert_close(step.state_dict(), alone.state_dict())
 
 
 @pytest.mark.slow

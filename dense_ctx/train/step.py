@@ -48,8 +48,8 @@ class TrainStep(nn.Module):
         with blamed("objective", objective):
             objective.check(model)
             setup = objective.setup(model, dataset, fresh=model.decoder.fresh if fresh is None else fresh)
-        groups = [{**group, "params": list(group["params"])} for group in setup]
-        parameters = [p for group in groups for p in group["params"]]
+        self.groups: list[dict[str, Any]] = [{**group, "params": list(group["params"])} for group in setup]
+        parameters = [p for group in self.groups for p in group["params"]]
         own = {id(p) for p in self.parameters()}
         if not parameters:
             raise InputError(f"{type(objective).__name__}.setup gave no parameters: nothing to train")
@@ -60,7 +60,6 @@ class TrainStep(nn.Module):
         self.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_(True)
-        self.groups: list[dict[str, Any]] = groups
 
     def compile(self, backend: str = "inductor") -> None:
         """Let `forward` run as one graph of torch.compile, after `Objective.prepare`: the same losses up to rounding.
@@ -82,22 +81,24 @@ class TrainStep(nn.Module):
             return self._losses(batch)
         from torch._dynamo.exc import TorchDynamoException
 
-        generator = torch.get_rng_state()
+        generator, fault = torch.get_rng_state(), None
+        counts = [(b, b.clone()) for m in self.modules() if m.training for b in m.buffers(recurse=False)]  # BatchNorm's
         try:
             with assuming() as conditions:
                 # a graph is of one name or number: another would be another graph
                 losses: Losses = self._graph({key: x for key, x in batch.items() if isinstance(x, torch.Tensor)})
+            if not conditions or holds(torch.stack([c.to(self.model.device) for c in conditions]).all(), late=True):
+                return losses
         except TorchDynamoException as error:
-            torch.set_rng_state(generator)
+            fault = error
             self._losses(batch)  # a fault of the data is said as such
-            first, places = str(error).strip().splitlines()[0], re.findall(r'File (".+", line \d+), in', str(error))
-            raise ConfigError(
-                f"compile: {' at '.join([first, *places[-1:]])}. Leave compile out, or change it"
-            ) from error
-        if conditions and not holds(torch.stack([c.to(self.model.device) for c in conditions]).all(), late=True):
-            torch.set_rng_state(generator)
+        torch.set_rng_state(generator)
+        for buffer, before in counts:
+            buffer.copy_(before)
+        if not fault:
             return self._losses(batch)
-        return losses
+        first, places = str(fault).strip().splitlines()[0], re.findall(r'File (".+", line \d+), in', str(fault))
+        raise ConfigError(f"compile: {' at '.join([first, *places[-1:]])}. Leave compile out, or change it") from fault
 
     def _losses(self, batch: Batch) -> Losses:
         with blamed("objective", self.objective):

@@ -131,6 +131,17 @@ def test_three_hundred_classes(model):
     assert context.predict(image).max() == 299
 
 
+def test_windows_cells_are_the_whole_image_s_where_they_are_fixed():
+    """What docs/large_images.md says: by default a window's are smaller, and so are its labels' parts."""
+    near = AutoDenseModel.from_parts("efficientnet-lite0", "upsample", decoder_args={"layers": [0]})
+    image, mask = scene(96, 128, 1)
+    large, _ = scene(96, 1024, 2)
+    for options, same in (({"stride": 8}, True), ({}, False)):
+        context = InContext(near, **options).fit(image, mask)
+        whole, tiled = context.predict_proba(large), context.predict_proba(large, max_memory="35MB")
+        assert ((whole - tiled).abs().max() < 1e-3) == same
+
+
 @pytest.mark.parametrize("method", ["ridge", "ensemble"])
 def test_tiled_prediction_agrees_inside(model, method):
     image, labels = scene(256, 320, 1)

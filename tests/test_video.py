@@ -42,6 +42,21 @@ def test_folder_of_frames_is_a_video_in_order_of_names(tmp_path):
     assert len(Video(tmp_path)) == 3
 
 
+def test_frames_without_leading_zeros_are_in_the_order_of_their_numbers(tmp_path):
+    """frame10 came before frame2, and a clip was read in another order than it was filmed, without a word."""
+    from dense_ctx_datasets.pairs import images_in
+    from dense_ctx_metrics.davis import _frames
+    from dense_ctx_session.source import open_source
+
+    names = [f"{prefix}{number}.png" for prefix in ("frame", "frame_003_") for number in (1, 2, 9, 10, 100)]
+    for name in names:
+        Image.fromarray(np.full((8, 8, 3), len(name), np.uint8)).save(tmp_path / name)
+    assert [path.name for path in Video(tmp_path)._images] == names
+    assert [path.name for path in images_in(tmp_path)] == names
+    assert [f"{stem}.png" for stem in _frames(tmp_path, "truth")] == names
+    assert [item.name for item in open_source(tmp_path, frames=True).items] == names
+
+
 def test_the_demo_clip():
     video = Video(clip_path())
     assert (len(video), video.size) == (120, (144, 176))

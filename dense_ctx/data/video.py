@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from ..errors import FileError, InputError
-from ..files import new_file
+from ..files import by_number, new_file
 from ..gateway import gateway
 from ..images import open_image
 from ..interfaces import Size
@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".m
 
 
 class Video:
-    """A clip: a video file, or a folder of images in the order of their names, without hidden ones.
+    """A clip: a video file, or a folder of images in the order of their names (2 before 10), without hidden ones.
 
     Iterating decodes one frame at a time, uint8 [H, W, 3], upright, from the first one on. `len` is what the container
     states: it may be off by some frames, or 0 where it states nothing.
@@ -43,7 +43,8 @@ class Video:
             raise FileError(f"No video at {self.path}")
         if self.path.is_dir():
             inside = self.path.iterdir()
-            self._images = sorted(p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+            images = (p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+            self._images = sorted(images, key=by_number)
             if not self._images:
                 raise FileError(f"The folder {self.path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
             self._length = len(self._images)
@@ -66,9 +67,7 @@ class Video:
 
     def first(self) -> Frame:
         """The first frame."""
-        for frame in self:
-            return frame
-        raise FileError(f"{self.path} holds no frame that can be decoded")
+        return next(iter(self))
 
     def frames(self, start: int, count: int) -> list[Frame]:
         """`count` frames from `start` on (fewer at the end), by seeking: the cost does not grow with `start`.

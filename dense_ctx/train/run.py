@@ -15,6 +15,7 @@ import torch
 from ..config import ModelConfig, unknown_keys
 from ..create import create_part
 from ..errors import ConfigError, FileError, InputError
+from ..files import state_digest
 from ..interfaces import Objective
 from ..model import DenseModel
 from ..model_spec import open_model
@@ -179,7 +180,7 @@ def open_run(
     step = TrainStep(model, objective, dataset, fresh=fresh and meta is None)
     if config.compile:
         step.compile()
-    frozen = state.frozen_digest(step)
+    frozen = state_digest({n: p for n, p in step.model.backbone.named_parameters() if not p.requires_grad})
     todo = order.between(start, cast(int, config.steps))
     batches = loader(dataset, objective, todo, config.seed, config.workers, accelerator.device)
     config, adamw = _optimizer(config if meta is None else config.filled(meta.config), config.optimizer, step)

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from ..config import typed
 from ..errors import CheckpointError, FileError, NonFiniteError
-from ..files import state_digest, write_tensors
+from ..files import write_tensors
 from ..numerics import require_finite
 from ..persistence.artefact import Artefact, read_object
 from ..persistence.tensors import read_state, require_state, specs, stored
@@ -116,11 +116,6 @@ def module_tensors(step: TrainStep) -> dict[str, Tensor]:
     if odd:
         raise CheckpointError(f"The state of {odd[0]} is no tensor, so it cannot be saved; make it a buffer")
     return tensors
-
-
-def frozen_digest(step: TrainStep) -> str:
-    """sha256 of the backbone's parameters that do not train."""
-    return state_digest({n: p for n, p in step.model.backbone.named_parameters() if not p.requires_grad})
 
 
 def _parameter_names(step: TrainStep, optimizer: Optimizer) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dense_ctx.data.base import ImageSet, Kind, Layout, Sample, same_size
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.files import MAX_JSON, read_text
+from dense_ctx.files import MAX_JSON, by_number, read_text
 
 from .files import read_image, refuse
 
@@ -91,14 +91,15 @@ class Present:
 
 
 def images_in(folder: Path, suffix: str = "") -> list[Path]:
-    """Image files of a folder whose names end in `suffix`, sorted by name, without hidden files."""
+    """Image files of a folder whose names end in `suffix`, sorted by name (2 before 10), without hidden files."""
     if not folder.is_dir():
         return []
-    return sorted(
+    images = (
         path
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and path.name.endswith(suffix) and not path.name.startswith(".")
     )
+    return sorted(images, key=by_number)
 
 
 def same_stem(images: Sequence[Path], targets: Path, suffix: str = ".png") -> list[Pair]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from dense_ctx.data.base import read_mask
 from dense_ctx.errors import FileError, InputError
+from dense_ctx.files import by_number
 from dense_ctx.gateway import gateway
 
 from .vos import Array, object_scores, statistics
@@ -187,7 +188,7 @@ def _score_sequence(truth: Path, prediction: Path, binary: bool, name: str) -> S
 def _frames(folder: Path, role: str) -> Mapping[str, Path]:
     if not folder.is_dir():
         raise FileError(f"No folder of {role} at {folder}")
-    return {path.stem: path for path in sorted(folder.glob("*.png"))}
+    return {path.stem: path for path in sorted(folder.glob("*.png"), key=by_number)}
 
 
 def _some(stems: list[str]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dense_ctx.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from dense_ctx.errors import DenseCtxError, FileError, InputError
-from dense_ctx.files import file_digest, regular_size
+from dense_ctx.files import by_number, file_digest, regular_size
 from dense_ctx.images import image_size, load
 from dense_ctx.visualize import Picture
 
@@ -187,9 +187,10 @@ def open_source(source: Any, frames: bool, skip: Collection[str | os.PathLike[st
     if not path.is_dir():
         return Files([path], [path.name], path.parent)
     if frames:
-        images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+        images = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
         if not images:
             raise FileError(f"The folder {path} holds no frames ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        images.sort(key=by_number)
         return Files(images, [image.name for image in images], path, frames=True)
     return _folder(path, [Path(item) for item in skip])
 

@@ -184,11 +184,6 @@ def _name_once(partial: Path, path: Path) -> None:
             file.write(partial.read_bytes())
 
 
-def by_number(path: Path) -> str:
-    """A key by which frame2 comes before frame10, and frame02 where it was."""
-    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.name)
-
-
 def write_text(path: Path, text: str, *, once: bool = False, sync: bool = True) -> None:
     """Write a text file in UTF-8, atomically; arguments and errors as `new_file`."""
     with new_file(path, once=once, sync=sync) as partial:

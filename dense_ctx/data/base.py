@@ -6,6 +6,7 @@ Importing this module loads no torch; reading a sample does.
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -192,6 +193,11 @@ def choose(split: str | None, layout: Layout) -> str:
     if split not in layout.splits and not layout.own_splits:
         raise InputError(f"{layout.name} has no split {split!r}; it has {', '.join(layout.splits)}")
     return split
+
+
+def by_number(path: Path) -> str:
+    """A key by which frame2 comes before frame10, and frame02 where it was."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.name)
 
 
 def read_mask(path: Path, binary: bool = False) -> Tensor:

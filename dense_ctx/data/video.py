@@ -13,10 +13,11 @@ import av
 import numpy as np
 
 from ..errors import FileError, InputError
-from ..files import by_number, new_file
+from ..files import new_file
 from ..gateway import gateway
 from ..images import open_image
 from ..interfaces import Size
+from .base import by_number
 
 Frame = np.ndarray[Any, np.dtype[np.uint8]]
 

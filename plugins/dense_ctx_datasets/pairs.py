@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dense_ctx.data.base import ImageSet, Kind, Layout, Sample, same_size
+from dense_ctx.data.base import ImageSet, Kind, Layout, Sample, by_number, same_size
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.files import MAX_JSON, by_number, read_text
+from dense_ctx.files import MAX_JSON, read_text
 
 from .files import read_image, refuse
 

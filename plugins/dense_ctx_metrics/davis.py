@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dense_ctx.data.base import read_mask
+from dense_ctx.data.base import by_number, read_mask
 from dense_ctx.errors import FileError, InputError
-from dense_ctx.files import by_number
 from dense_ctx.gateway import gateway
 
 from .vos import Array, object_scores, statistics

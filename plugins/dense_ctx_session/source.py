@@ -15,9 +15,10 @@ import numpy as np
 from dense_ctx_predict.queries import expand
 from torch import Tensor
 
+from dense_ctx.data.base import by_number
 from dense_ctx.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from dense_ctx.errors import DenseCtxError, FileError, InputError
-from dense_ctx.files import by_number, file_digest, regular_size
+from dense_ctx.files import file_digest, regular_size
 from dense_ctx.images import image_size, load
 from dense_ctx.visualize import Picture
 

@@ -14,7 +14,10 @@ pytestmark = [
     pytest.mark.pretend_gpu,
     pytest.mark.skipif(compiler() is None, reason="no C++ compiler (c++, g++ or clang++) for the pretended device"),
 ]
-HALF = {torch.bfloat16: 0.08, torch.float16: 0.02}  # the largest difference, as a share of the largest value
+# the largest difference in bfloat16 and float16, as a share of the largest value: of parts whose names begin so, and of
+# any other (measured with three seeds: 0.013 and 0.0016 at most)
+HALF = {"efficientnet-lite": (0.08, 0.02), "model:": (0.04, 0.008), "sam2": (0.035, 0.005), "hiera": (0.025, 0.004),
+        "": (0.02, 0.003)}  # fmt: skip
 
 
 def close(one, two, share=2e-4):
@@ -44,7 +47,7 @@ def gradients(model, images):
     return found
 
 
-def check(model, images, halves=True, slope=True):
+def check(name, model, images, halves=True, slope=True):
     """The model's features and gradients on cuda:1 and cuda:0, in float32 and under autocast, are the CPU's."""
     expected = outputs(model, images)
     slopes = gradients(copy.deepcopy(model), images)
@@ -53,19 +56,20 @@ def check(model, images, halves=True, slope=True):
         for one, two in zip(expected, outputs(there, images), strict=True):
             assert two.device == torch.device("cuda:1")
             close(one, two)
-        if slope:
+        shares = next(shares for start, shares in HALF.items() if name.startswith(start))
+        for dtype, share in zip((torch.bfloat16, torch.float16), shares, strict=True):
+            with torch.autocast("cuda", dtype=dtype):
+                half = outputs(there, images)
+            for one, two in zip(expected, half, strict=True):
+                close(one, two, share)
+        if slope:  # after all outputs: BatchNorm's statistics follow the images
             found = gradients(there, images)
             assert found.keys() == slopes.keys()
             whole = torch.cat([slopes[name].flatten() for name in slopes])
             close(whole, torch.cat([found[name].flatten() for name in slopes]), 2e-3)
-        for dtype, share in HALF.items():
+        for dtype in (torch.bfloat16, torch.float16) if halves and slope else ():
             with torch.autocast("cuda", dtype=dtype):
-                half = outputs(there, images)
-            close(expected[1], half[1], share)
-            with torch.autocast("cuda", dtype=dtype):
-                assert not (halves and slope) or all(
-                    bool(grad.isfinite().all()) for grad in gradients(there, images).values()
-                )
+                assert all(bool(grad.isfinite().all()) for grad in gradients(there, images).values())
         assert gpu.touched == {1}
         gpu.clear()
         first = outputs(copy.deepcopy(model).to("cuda"), images)
@@ -92,12 +96,14 @@ def test_the_pretended_devices_do_not_mix_and_are_counted():
 
 @pytest.mark.parametrize("name", [*NAMES, *FAMILIES])
 def test_backbone(name):
-    model = DenseModel.from_parts(tiny(name), "upsample")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DenseModel.from_parts(tiny(name), "upsample")
     step = model.backbone.stride
     images = torch.rand(2, 3, 2 * step, 3 * step - 1, generator=torch.Generator().manual_seed(0))
     large = name in ("mocov3-b16", "sam2-base-plus-neck")  # of one size
     # AIMv2: torch's RMS norm has a backward kernel of its own on CUDA, which no CPU can stand in for
-    check(model, images[: 1 if large else 2], halves=not large, slope=not name.startswith("aimv2"))
+    check(name, model, images[: 1 if large else 2], halves=not large, slope=not name.startswith("aimv2"))
 
 
 @pytest.mark.parametrize("name", registry().names("decoder"))
@@ -107,7 +113,7 @@ def test_decoder(name):
         heads = {"heads": 2} if name in ("loftup", "naf") else {}  # which divide ten channels
         model = DenseModel.from_parts(TinyBackbone(), name, decoder_args=heads)
     images = torch.rand(2, 3, 37, 52, generator=torch.Generator().manual_seed(0))
-    check(model, images, slope=name not in ("anyup", "jafar"))  # torch's RMS norm, as in AIMv2
+    check(name, model, images, slope=name not in ("anyup", "jafar"))  # torch's RMS norm, as in AIMv2
 
 
 def test_large_images_are_tiled():

@@ -156,15 +156,13 @@ def test_short_names_say_what_is_missing_and_where(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    owner = Owner("t", "t", "1")
-    registry().commit({("model", "tiny"): Entry("model", "tiny", "hub:me/tiny", owner)})
-    try:
+    with monkeypatch.context() as patch:
+        tiny = Entry("model", "tiny", "hub:me/tiny", Owner("t", "t", "1"))
+        patch.setitem(registry()._entries, ("model", "tiny"), tiny)
         start = time.time()
         with pytest.raises(WeightsError, match=r"me/tiny \(the short name 'tiny'\) is not in the cache"):
             AutoDenseModel.from_pretrained("tiny", cache_dir=tmp_path)
         assert time.time() - start < 1
-    finally:
-        registry().remove(owner)
     with pytest.raises(UnknownNameError, match=r"Closest: lila-b14.*Nor is 'lila-b15' a folder"):
         AutoDenseModel.from_pretrained("lila-b15")
     for name in ("./nowhere", "/no/where", Path("no/where")):

@@ -1,10 +1,11 @@
 """A few annotated images in, the others predicted one by one as InContext does it: methods against each other.
 
-    python benchmarks/fewshot.py DATA                            # DATA: davis2016/, vos_multi/schoolgirls/, camvid/
+    python benchmarks/fewshot.py DATA              # DATA: davis2016/, vos_multi/schoolgirls/, camvid/, instances/voc3/
     python benchmarks/fewshot.py DATA --annotated 1 2 5 --scribbles 20 --methods ridge knn ensemble "knn(k=10)"
 
 A scene is a clip (frames spread evenly are annotated, the first always; J, mean over objects and frames) or, of CamVid,
-a draw of training images (mIoU on validation images, which all draws share: intervals say nothing of other places).
+a draw of training images (mIoU on validation images, which all draws share: intervals say nothing of other places), or,
+of VOC, an image whose objects of a class are annotated and the other images with that class (J of the class).
 Differences are to the first method, scene by scene; their 95 % intervals are of a bootstrap over the set's scenes.
 Seconds are of the processor, the backbone's among them, for each annotated or predicted image; MB: the process' peak.
 """
@@ -38,7 +39,7 @@ from dense_ctx.images import load
 from dense_ctx.model_spec import DEFAULT_MODEL, open_model
 
 IGNORED = -1
-SETS = ("davis2016", "vos_multi", "demo", "camvid")
+SETS = ("davis2016", "vos_multi", "demo", "camvid", "voc")
 
 
 @dataclass
@@ -60,6 +61,26 @@ def frame(clip, index):
 def pair(images, index):
     sample = images[index]
     return sample.image, sample.target
+
+
+def of_class(folder, name, label):
+    """A VOC image, the pixels of one class against all others."""
+    mask = read_mask(folder / "SegmentationClass" / f"{name}.png")
+    return load(folder / "JPEGImages" / f"{name}.jpg"), torch.where(mask == 255, IGNORED, (mask == label).long())
+
+
+def voc_scenes(folder):
+    """Each image annotated for each class that another has too."""
+    names = sorted(path.stem for path in (folder / "SegmentationClass").glob("*.png"))
+    if not names:
+        raise SystemExit(f"{folder}/SegmentationClass holds no PNG: expected VOC's classes, or other --sets")
+    classes = {name: set(read_mask(folder / "SegmentationClass" / f"{name}.png").unique().tolist()) for name in names}
+    for name in names:
+        for label in sorted(classes[name] - {0, 255}):
+            others = [other for other in names if other != name and label in classes[other]]
+            if others:
+                annotated, *queries = (partial(of_class, folder, one, label) for one in (name, *others))
+                yield Scene("voc, 1 image", f"{name} class {label}", [annotated], queries)
 
 
 def demo_frame(index):
@@ -88,6 +109,8 @@ def scenes(args, annotated, images):
                     queries = range(0, len(val), args.every_image)
                     learnt, others = [partial(pair, train, i) for i in picks], [partial(pair, val, i) for i in queries]
                     yield Scene(f"camvid, {count} images", f"draw {draw}", learnt, others, len(train.classes))
+        elif name == "voc":
+            yield from voc_scenes(args.data / "instances" / "voc3") if annotated == 1 else ()
         elif name == "demo":
             reads = [partial(demo_frame, i) for i in demo.ANNOTATED]
             yield from split(f"demo, {annotated}", "carphone", reads, annotated, 1)

@@ -34,6 +34,15 @@ def camvid(root, train=5, val=4):
     return root
 
 
+def voc(root, count=2):
+    """VOC's pictures and classes without its lists."""
+    for index in range(count):
+        picture, label = scene(index)
+        save(root / f"JPEGImages/{index}.jpg", picture)
+        labels(root / f"SegmentationClass/{index}.png", label)
+    return root
+
+
 def image_folder(root, train=4, val=3):
     for split, count, first in (("train", train, 0), ("val", val, 100)):
         for index in range(count):

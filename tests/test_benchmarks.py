@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from evaluation_data import camvid, davis2016, rgbd, vos_folder
+from evaluation_data import camvid, davis2016, rgbd, voc, vos_folder
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 # a module that others import has no main
@@ -49,6 +49,7 @@ def places(tmp_path_factory):
     camvid(data / "camvid")
     rgbd(data / "rgbd" / "kitchen")
     vos_folder(data / "vos_multi" / "schoolgirls")
+    voc(data / "instances" / "voc3")
     model = train(TrainConfig.from_dict({
         "model": {
             "backbone": {"name": "efficientnet-lite0"}, "decoder": {"name": "dpt", "args": {"dim": 8, "width": 8}},

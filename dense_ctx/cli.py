@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from types import FrameType
 
+from .commands.allocator import reuse_freed_memory
 from .commands.arguments import VerbParser
 from .commands.base import Command
 from .errors import DenseCtxError, Interruption, PluginError
@@ -60,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.formatwarning = _format_warning
     try:
         with _interruptible():
-            return _run(build_parser().parse_args(argv))
+            args = build_parser().parse_args(argv)
+            if argv is None and getattr(args, "max_memory", None) is None:  # a process of its own, without a bound
+                reuse_freed_memory()
+            return _run(args)
     finally:
         warnings.formatwarning = plain
 
@@ -73,22 +77,21 @@ def _run(args: argparse.Namespace) -> int:
         with bars():
             status: int = args.run(args)
         sys.stdout.flush()
-    except KeyboardInterrupt as error:
-        if debug:
-            raise
-        number = error.signal if isinstance(error, Interruption) else signal.SIGINT
-        note = getattr(args.run, "__self__", Command).stop_note.format(**vars(args))
-        print(f"\nstopped by {signal.Signals(number).name}: {note}", file=sys.stderr)
-        return 128 + number
     except BrokenPipeError:  # the reader (`| head`) has gone; spare the interpreter the same error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
-        ours = translated(error, args.verb, "--max-memory {}" if "max_memory" in args else "")
-        if debug or ours is None:
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
             raise
-        where = "" if isinstance(error, DenseCtxError) else " (--debug shows where)"
-        print(f"error: {ours}{where}", file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt):
+            number = error.signal if isinstance(error, Interruption) else signal.SIGINT
+            note = getattr(args.run, "__self__", Command).stop_note.format(**vars(args))
+            print(f"\nstopped by {signal.Signals(number).name}: {note}", file=sys.stderr)
+            return 128 + number
+        ours = error if isinstance(error, DenseCtxError) else translated(error, args.verb)
+        if ours is None:
+            raise
+        print(f"error: {ours}{'' if ours is error else ' (--debug shows where)'}", file=sys.stderr)
         return 2
     return status
 

@@ -86,6 +86,10 @@ class Registry:
         self.kinds.update(kinds)
         self._entries.update(staged)
 
+    def remove(self, owner: Owner) -> None:
+        """Unregister every name of one plugin; its kinds stay, for the parts of other plugins."""
+        self._entries = {key: entry for key, entry in self._entries.items() if entry.owner != owner}
+
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
         """Entries sorted by kind, in order of definition, and name."""
         order = list(self.kinds)
@@ -265,8 +269,7 @@ class Registry:
             raise FileError(f"Cannot read the {kind} {name}: {error}") from None
 
     def _fail(self, entry: Entry, error: BaseException) -> PluginError:
-        # every name of the plugin; its kinds stay, for the parts of other plugins
-        self._entries = {key: other for key, other in self._entries.items() if other.owner != entry.owner}
+        self.remove(entry.owner)
         if self.on_failure is not None:
             self.on_failure(entry.owner, error)
         return PluginError(f"{entry.kind} {entry.name!r} cannot be used: {entry.owner} failed ({cause_of(error)})")

@@ -20,17 +20,13 @@ def check_layers(check: Clauses, decoder: Decoder, dims: Sequence[int], strides:
     with check.clause("layers") as require:
         count = len(dims)
         layers = range(count) if decoder.layers is None else decoder.layers
-        require(
-            all(isinstance(layer, int) and -count <= layer < count for layer in layers),
-            f"layers is {decoder.layers}; the backbone has maps {-count} to {count - 1}",
-        )
+        exist = all(isinstance(layer, int) and -count <= layer < count for layer in layers)
+        require(exist, f"layers is {decoder.layers}; the backbone has maps {-count} to {count - 1}")
         read = {layer % count for layer in layers}
         maps = tuple(m if i in read else torch.full_like(m, float("nan")) for i, m in enumerate(features.maps))
         only = decoder(Features(maps, features.cls, features.image_size), images, SIZE)
-        require(
-            difference(only, decoder(features, images, SIZE)) <= 1e-6,
-            f"layers is {decoder.layers}, but forward reads other maps too",
-        )
+        gap = difference(only, decoder(features, images, SIZE))
+        require(gap <= 1e-6, f"layers is {decoder.layers}, but forward reads other maps too")
 
 
 @torch.no_grad()

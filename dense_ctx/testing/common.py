@@ -62,15 +62,14 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def decoder_inputs(
-    dims: Sequence[int], strides: Sequence[int], batch: int = 2, grid: tuple[int, int] = (3, 5)
+    dims: Sequence[int], strides: Sequence[int], grid: tuple[int, int] = (3, 5), dtype: torch.dtype = torch.float32
 ) -> tuple[Features, Tensor]:
-    """Random maps and images for a backbone with these dims and strides."""
+    """Random maps and images, two of each, for a backbone with these dims and strides."""
     height, width = grid[0] * max(strides), grid[1] * max(strides)
-    maps = [
-        noise(batch, d, height // s, width // s, seed=i) for i, (d, s) in enumerate(zip(dims, strides, strict=True))
-    ]
-    features = Features(tuple(maps), noise(batch, dims[-1], seed=99), (height, width))
-    return features, noise(batch, 3, height, width, seed=98)
+    sizes = enumerate(zip(dims, strides, strict=True))
+    maps = tuple(noise(2, d, height // s, width // s, seed=index).to(dtype) for index, (d, s) in sizes)
+    features = Features(maps, noise(2, dims[-1], seed=99).to(dtype), (height, width))
+    return features, noise(2, 3, height, width, seed=98).to(dtype)
 
 
 @torch.no_grad()

@@ -120,8 +120,5 @@ def _state(check: Clauses, decoder: Decoder, other: Decoder, dims: Sequence[int]
 
 
 def _bfloat16(check: Clauses, decoder: Decoder, dims: Sequence[int], strides: Sequence[int]) -> None:
-    features, images = decoder_inputs(dims, strides)
-    half = torch.bfloat16
-    cls = None if features.cls is None else features.cls.to(half)
-    features = Features(tuple(m.to(half) for m in features.maps), cls, features.image_size)
-    check_bfloat16(check, lambda: [decoder.to(half).eval()(features, images.to(half), SIZES[0])])
+    features, images = decoder_inputs(dims, strides, dtype=torch.bfloat16)
+    check_bfloat16(check, lambda: [decoder.to(torch.bfloat16).eval()(features, images, SIZES[0])])

@@ -147,9 +147,8 @@ def _ignored(check: Clauses, probe: Probe, segmentation: bool) -> None:
     test, test_labels = _scene((0, 1, 2), seed=5)
     hidden = torch.ones_like(labels, dtype=torch.bool)
     hidden[:, :CELL] = False  # the first row of patches shows every class
-    targets = labels.masked_fill(hidden, -1) if segmentation else _values(labels)
-    if not segmentation:
-        targets = targets.masked_fill(hidden[:, None], float("nan"))
+    classes, values = labels.masked_fill(hidden, -1), _values(labels).masked_fill(hidden[:, None], torch.nan)
+    targets = classes if segmentation else values
     what = "-1" if segmentation else "NaN"
     with check.clause("ignored") as require:
         out = probe.partial_fit(train, targets).predict(test)

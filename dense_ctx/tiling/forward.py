@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import InputError, MemoryBudgetError
+from ..errors import MemoryBudgetError
 from ..images import padded_size
 from ..interfaces import DenseFeatures, Size
 from ..progress import steps
@@ -116,9 +116,7 @@ def map_tiles(
             result = values.new_zeros(values.shape[0], values.shape[1], *size)
         result[:, :, cells[0], cells[1]] += values * weights.to(values)
         del values  # free it before the next window's forward
-    if result is None:
-        raise InputError(f"nothing to decode at size {size}")
-    return result
+    return cast(Tensor, result)  # each cell is in a window
 
 
 def tiled_forward(model: DenseModel, image: Tensor, max_memory: str | int, size: Size | None = None) -> DenseFeatures:

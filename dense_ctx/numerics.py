@@ -111,19 +111,19 @@ def random_states(device: torch.device) -> tuple[Any, ...]:
     return random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist(), own
 
 
-def _places() -> dict[str, Any]:
-    """Where PyTorch decides what becomes of float32 products: on CUDA, and with oneDNN on the CPU."""
+def _places() -> dict[str, tuple[Any, str]]:
+    """Where PyTorch decides what becomes of float32 products, on CUDA and with oneDNN on the CPU: objects and names."""
     backends: Any = torch.backends
-    cudnn, mkldnn = backends.cudnn, backends.mkldnn
-    return {"cuda.matmul": backends.cuda.matmul, "cudnn.conv": cudnn.conv, "cudnn.rnn": cudnn.rnn,
-            "mkldnn.matmul": mkldnn.matmul, "mkldnn.conv": mkldnn.conv}  # fmt: skip
+    cudnn, mkldnn, precision = backends.cudnn, backends.mkldnn, "fp32_precision"
+    return {"cuda.matmul": (backends.cuda.matmul, precision), "cudnn.conv": (cudnn.conv, precision),
+            "cudnn.rnn": (cudnn.rnn, precision), "mkldnn.matmul": (mkldnn.matmul, precision),
+            "mkldnn.conv": (mkldnn.conv, precision), "cudnn.benchmark": (cudnn, "benchmark"),
+            "cudnn.deterministic": (cudnn, "deterministic")}  # fmt: skip
 
 
 def float32_settings() -> dict[str, Any]:
     """What float32 products are computed in ("ieee", "tf32"; "none": as PyTorch likes), and whether cuDNN may vary."""
-    precisions = {name: place.fp32_precision for name, place in _places().items()}
-    cudnn = torch.backends.cudnn
-    return {**precisions, "cudnn.benchmark": cudnn.benchmark, "cudnn.deterministic": cudnn.deterministic}
+    return {key: getattr(place, name) for key, (place, name) in _places().items()}
 
 
 @contextmanager
@@ -149,7 +149,5 @@ def _set_float32(settings: dict[str, Any], legacy: tuple[str, bool] | None) -> N
     if legacy is not None:
         torch.set_float32_matmul_precision(legacy[0])
         torch.backends.cudnn.allow_tf32 = legacy[1]
-    for name, place in _places().items():
-        place.fp32_precision = settings[name]
-    torch.backends.cudnn.benchmark = settings["cudnn.benchmark"]
-    torch.backends.cudnn.deterministic = settings["cudnn.deterministic"]
+    for key, (place, name) in _places().items():
+        setattr(place, name, settings[key])

@@ -201,9 +201,8 @@ class Registry:
                 message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {problem}"
                 raise InputError(message) from None
             try:
-                check_arguments(
-                    target, {k: v for k, v in bound.arguments.items() if k in arguments}, f"{kind} {name!r}"
-                )
+                given = {key: value for key, value in bound.arguments.items() if key in arguments}
+                check_arguments(target, given, f"{kind} {name!r}")
             except ConfigError as error:
                 raise InputError(str(error)) from None
         return partial(target, *positional, **arguments)

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..config import ModelConfig, Part
 from ..errors import CheckpointError, ConfigError, UnknownNameError
 from ..files import regular_size, state_digest, tensor_shapes, write_tensors, write_text
+from ..interfaces import Backbone
 from ..numerics import preserve_generators
 from ..plugins import registry
 from .artefact import Artefact, read_object
@@ -182,7 +183,8 @@ def _describe(
 
 
 def _dtype(model: DenseModel) -> Any:
-    held = tuple(f"{name}." for name, part in model.named_modules() if getattr(part, "weights_dtype", None))
+    parts = model.named_modules()
+    held = tuple(f"{name}." for name, part in parts if isinstance(part, Backbone) and part.weights_dtype)
     dtypes = {v.dtype for k, v in model.state_dict().items() if v.is_floating_point() and not k.startswith(held)}
     names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
     if len(dtypes) > 1:

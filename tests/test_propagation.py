@@ -138,6 +138,21 @@ def test_an_object_that_vanishes_is_no_error():
     assert len(list(track(model, frames, mask, stride=4))) == 3
 
 
+def test_objects_between_the_cells_are_said():
+    """They were lost without a word, and where there was no other one the certainty was a bare RuntimeError."""
+    model, certainties = tiny_model(), []
+    mask = torch.zeros(16, 24, dtype=torch.int64)
+    mask[4:5, 4:5] = 7
+    frames = [torch.rand(3, 16, 24)] * 2
+    with pytest.raises(InputError, match=r"object\(s\) 7 .* no cell of 4 pixels .* give a smaller stride"):
+        list(track(model, frames, mask, stride=4))
+    mask[8:16, 8:16] = 3
+    with pytest.warns(UserWarning, match=r"object\(s\) 7 of the first mask"):
+        list(track(model, frames, mask, stride=4, report=lambda frame, certainty: certainties.append(certainty)))
+    assert len(certainties) == 1
+    list(track(model, frames, mask, stride=1))
+
+
 def test_bad_input():
     model = tiny_model()
     frame = torch.rand(3, 16, 24)
@@ -147,7 +162,7 @@ def test_bad_input():
         (([frame], torch.zeros(16, 25)), "16 x 25 .* the image is 16 x 24"),
         (([], mask), "no frames"),
         (
-            ([frame, torch.rand(3, 16, 25)], mask.index_fill(0, torch.tensor([0]), 1)),
+            ([frame, torch.rand(3, 16, 25)], mask.index_fill(0, torch.tensor([2]), 1)),
             "Frame 1: it is 16 x 25 .* first was 16 x 24",
         ),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ class MaskTracker:
         """Begin with a frame's mask, object ids [H, W].
 
         Raises:
-            InputError: another size than the frame's, or a single label.
+            InputError: another size than the frame's, a single label, or objects that are all smaller than a cell; a
+                warning says so of some.
         """
         values = load_mask(mask, frame.size)
         ids, indices = values.unique(return_inverse=True)
@@ -77,9 +79,24 @@ class MaskTracker:
             )
         probe: Probe = registry().create("probe", "propagation", stride=self.stride, **self.options)
         grid = (frame.features.pixels.shape[-2], frame.features.pixels.shape[-1])
+        cells = nearest(indices, grid)
+        self._refuse_lost(ids, cells)
         with blamed("probe", "propagation"):
-            probe.partial_fit(frame.features, nearest(indices, grid)[None])
+            probe.partial_fit(frame.features, cells[None])
         return Track(probe, values, ids)
+
+    def _refuse_lost(self, ids: Tensor, cells: Tensor) -> None:
+        """Objects that lie between the centres of all cells cannot be followed: a warning, or where none is left."""
+        lost = [int(label) for index, label in enumerate(ids[1:], 1) if not bool((cells == index).any())]
+        if not lost:
+            return
+        text = (
+            f"object(s) {', '.join(map(str, lost[:5]))}{' ...' if lost[5:] else ''} of the first mask cover the centre "
+            f"of no cell of {self.stride} pixels and cannot be followed: give a smaller stride"
+        )
+        if len(lost) == len(ids) - 1:
+            raise InputError(text)
+        warnings.warn(text, stacklevel=4)
 
 
 class Track:
@@ -159,8 +176,8 @@ def track(
 
     Raises:
         NonFiniteError: the features of a frame hold NaN or infinity.
-        InputError: the mask has another size than the first frame or a single label, the frames differ in size, or
-            the video has no frames.
+        InputError: the mask has another size than the first frame, a single label, or only objects that are smaller
+            than a cell; the frames differ in size, or the video has no frames.
     """
     tracker = MaskTracker(
         model, stride=stride, max_memory=max_memory, n_last_frames=n_last_frames, topk=topk, temperature=temperature,

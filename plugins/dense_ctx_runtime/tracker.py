@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -93,7 +94,16 @@ class OnnxTrack:
         settings = model.facts.track or {}
         self._model, self._cell, self._last = model, settings["stride"], settings["n_last_frames"]
         grid = grid_of(self.size, self._cell)
-        self.labels: Array = np.eye(len(self._ids), dtype=np.float32)[nearest(indices.reshape(self.size), grid)]
+        cells = nearest(indices.reshape(self.size), grid)
+        if lost := [int(label) for index, label in enumerate(self._ids) if index and not (cells == index).any()]:
+            text = (
+                f"object(s) {', '.join(map(str, lost[:5]))}{' ...' if lost[5:] else ''} of the first mask cover the "
+                f"centre of no cell of {self._cell} pixels and cannot be followed: export with a smaller stride"
+            )
+            if len(lost) == len(self._ids) - 1:
+                raise InputError(text)
+            warnings.warn(text, stacklevel=3)
+        self.labels: Array = np.eye(len(self._ids), dtype=np.float32)[cells]
         self.certainty, self._steps = 1.0, 0
         inputs = model.inputs(pixels)
         # the tables of the grid serve all frames; the first slot of the context stays

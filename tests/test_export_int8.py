@@ -37,21 +37,35 @@ def test_it_is_smaller_and_near(files):
     assert types.count(onnx.TensorProto.INT8) > 8
     a, b = OnnxModel(whole).scores(photo(1)), OnnxModel(small).scores(photo(1))
     assert 0 < np.abs(a - b).mean() < 0.1
-    assert OnnxModel(small).facts.quantisation["images"] == 8
+    assert len(OnnxModel(small).facts.quantisation["spreads"]) == 8
     assert not OnnxModel(small)._session.get_session_options().enable_mem_pattern, "it holds twice a forward's memory"
 
 
-def test_an_image_unlike_the_calibration_s_is_said(files, recwarn):
+@pytest.mark.parametrize("kind", ["grid", "dark", "black"])
+def test_an_image_unlike_the_calibration_s_is_said(files, recwarn, kind):
     model = OnnxModel(files / "int8.onnx")
-    model.predict(photo(20))
+    for seed in (20, 21):
+        model.predict(photo(seed))
     assert not [item for item in recwarn if item.category is OutsideCalibration]
-    strange = np.zeros((64, 80, 3), np.uint8)
-    strange[::2, ::2] = 255
-    with pytest.warns(OutsideCalibration, match=r"% of the features lie outside .* 8 calibration images"):
+    strange = photo(20, 0.1 if kind == "dark" else 0.0)
+    if kind == "grid":
+        strange[::2, ::2] = 255
+    pattern = r"each of the 8 calibration images: the nearest is [1-9][\d.]* times as far"
+    with pytest.warns(OutsideCalibration, match=pattern):
         model.predict(strange)
-    with pytest.raises(InputError, match="not calibrated for such an image"):
+    with pytest.raises(InputError, match="calibrate with images like this one"):
         model.predict(strange, strict=True)
     OnnxModel(files / "float.onnx").predict(strange, strict=True)
+
+
+def test_a_map_of_few_positions_is_not_compared(files):
+    """Deviations over fewer positions are smaller, whatever the image."""
+    model = OnnxModel(files / "int8.onnx")
+    known = model.facts.quantisation
+    patches = np.zeros((1, len(known["spreads"][0]), 1, known["positions"]), np.float32)
+    with pytest.raises(InputError, match="calibration images"):
+        model._check_calibration(patches, True)
+    model._check_calibration(patches[..., : known["positions"] // 2 - 1], True)
 
 
 def test_refusals(files, tmp_path):
@@ -83,6 +97,6 @@ def test_the_command(tmp_path, capsys):
     words += ["--image", str(tmp_path / "0.png"), "--int8", str(tmp_path)]
     assert main(words) == 0
     assert "MB, float32 has" in capsys.readouterr().out
-    assert OnnxModel(tmp_path / "a.onnx").facts.quantisation["images"] == 4
+    assert len(OnnxModel(tmp_path / "a.onnx").facts.quantisation["spreads"]) == 4
     assert main([*words, "--format", "torch-export"]) == 2
     assert "--int8 would have no effect" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from dense_ctx_runtime.geometry import Array
+from dense_ctx_runtime.graph_model import spreads
 from dense_ctx_runtime.onnx_model import OnnxModel
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -31,8 +32,8 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # of a node: the modules it comes from
 def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.PathLike[str]) -> Path:
     """Write the int8 version of an exported file: backbone and decoder in int8, the head in float32.
 
-    The range of the deepest map on the calibration images, channel by channel, goes into the file: `OnnxModel` warns
-    (or refuses: `strict=True`) where an image's features lie outside.
+    How each channel of the deepest map varies over each calibration image goes into the file: `OnnxModel` warns (or
+    refuses: `strict=True`) where an image is far from all of them.
 
     Args:
         path: an .onnx file that `export` wrote.
@@ -75,7 +76,7 @@ def quantise(path: str | os.PathLike[str], images: Sequence[Any], out: str | os.
             raise ConfigError(f"ONNX Runtime cannot quantise {path}: {cause_of(error)}") from error
         quantised = onnx.load(raw)
         exporter.write(quantised, replace(model.facts, verified=()), partial)
-        facts = replace(model.facts, verified=(), quantisation=_ranges(exporter.open(partial), images))
+        facts = replace(model.facts, verified=(), quantisation=_calibration(exporter.open(partial), images))
         exporter.write(quantised, facts, partial)
     return out
 
@@ -113,16 +114,15 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
         return next(self._inputs, None)
 
 
-def _ranges(model: OnnxModel, images: Sequence[Any]) -> dict[str, Any]:
-    """Range of each channel of the deepest map over the images, and the largest share of an image's values that lie
-    outside the range of the others.
+def _calibration(model: OnnxModel, images: Sequence[Any]) -> dict[str, Any]:
+    """How the channels of the deepest map vary over each image, the largest distance of one to the nearest other, and
+    the fewest positions of a map.
     """
     maps = [model.run(model.inputs(read_pixels(image)[None]))["patches"][0] for image in images]
-    low = np.stack([item.min((1, 2)) for item in maps])
-    high = np.stack([item.max((1, 2)) for item in maps])
-    shares = []
-    for index, item in enumerate(maps):
-        least, most = (np.delete(ends, index, 0) for ends in (low, high))
-        below = item < least.min(0)[:, None, None]
-        shares.append(float((below | (item > most.max(0)[:, None, None])).mean()))
-    return {"images": len(images), "low": low.min(0).tolist(), "high": high.max(0).tolist(), "outside": max(shares)}
+    known = np.stack([spreads(item) for item in maps]).round(4)
+    nearest = [np.linalg.norm(np.delete(known, index, 0) - own, axis=1).min() for index, own in enumerate(known)]
+    return {
+        "apart": max(float(max(nearest)), 1e-3),
+        "positions": min(item[0].size for item in maps),
+        "spreads": known.astype(float).round(4).tolist(),
+    }

@@ -12,6 +12,7 @@ from dense_ctx.errors import CheckpointError
 FORMAT_VERSION = 1
 FACTS = "dense_ctx"  # the key of the metadata
 TASKS = ("features", "segmentation", "depth", "normals", "regression", "track")
+CALIBRATION = {"spreads", "apart", "positions"}
 READS = ("pixels", "cells", "resized")
 
 
@@ -40,7 +41,9 @@ class Facts:
     source, source_digest: name and sha256 of what was exported; dense_ctx: the version that wrote it.
     verified: largest differences from the source, relative to its largest value: {size, input, error, ties}, ties the
         share of pixels that are left out because two neighbours are equally near.
-    quantisation: of an int8 graph: its calibration.
+    quantisation: of an int8 graph, of its calibration images: spreads, how each channel of the deepest map varies over
+        each (logarithms of standard deviations); apart, the largest distance of one to the nearest other; positions,
+        the fewest of a map.
     track: of a tracking graph its settings, those of `dense_ctx_predict.track`: stride, n_last_frames,
         size_mask_neighborhood, topk, temperature.
     """
@@ -97,6 +100,7 @@ def read_facts(text: str, name: str) -> Facts:
         facts = Facts(**known)
         whole = [facts.stride, *facts.strides, *facts.dims, *(facts.size or ()), *(facts.image_size or ())]
         right = facts.task in TASKS and facts.reads in READS and all(type(n) is int and n > 0 for n in whole)
+        right = right and (facts.quantisation is None or set(facts.quantisation) == CALIBRATION)
         right = right and (facts.task == "track") == (facts.track is not None)
         if facts.track is not None:
             counts = [facts.track[name] for name in ("n_last_frames", "size_mask_neighborhood")]

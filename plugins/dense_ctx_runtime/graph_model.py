@@ -18,7 +18,8 @@ from .geometry import Array, Size, cell_inputs, padded, resize_axis, step_of
 from .windows import cuts, grid_of, tiles
 
 TRACKS = "This file carries masks from frame to frame: open it with dense_ctx_runtime.OnnxTracker"
-TOLERANCE, LEAST = 2.0, 0.002  # of an int8 model: times the share that calibration images themselves have outside
+LIMIT = 1.2  # of an int8 model: distance to the nearest calibration image, of the largest among these
+_FLOOR = 1e-4  # of a standard deviation: a channel may be constant
 
 
 class OutsideCalibration(UserWarning):
@@ -146,19 +147,25 @@ class GraphModel(ABC):
         return inputs
 
     def _check_calibration(self, patches: Array, strict: bool) -> None:
-        """Compare an int8 model's deepest map with what it was on the calibration images, channel by channel."""
+        """Compare how an int8 model's deepest map varies with how it does on the calibration images."""
         calibration = self.facts.quantisation
-        if calibration is None:
+        # over fewer positions deviations are smaller: of an image that is much smaller they say nothing
+        if calibration is None or 2 * patches[0, 0].size < calibration["positions"]:
             return
-        low, high = (np.asarray(calibration[key], dtype=np.float32)[:, None, None] for key in ("low", "high"))
-        share = float(((patches[0] < low) | (patches[0] > high)).mean())
-        limit = max(LEAST, TOLERANCE * calibration["outside"])
-        if share > limit:
+        known = np.asarray(calibration["spreads"], dtype=np.float32)
+        distance = float(np.linalg.norm(known - spreads(patches[0]), axis=1).min()) / calibration["apart"]
+        if distance > LIMIT:
             text = (
-                f"{share:.2%} of the features lie outside the range of the {calibration['images']} calibration images "
-                f"(at most {limit:.2%} is usual): this int8 model was not calibrated for such an image. Calibrate it "
-                "with images like this one, or use the float32 file"
+                f"the features of this image vary unlike those of each of the {len(known)} calibration images: the "
+                f"nearest is {distance:.1f} times as far as these are from one another (up to {LIMIT} is usual). int8 "
+                "is often far from float32 there: calibrate with images like this one, or use the float32 file"
             )
             if strict:
                 raise InputError(text)
             warnings.warn(text, OutsideCalibration, stacklevel=5)
+
+
+def spreads(features: Array) -> Array:
+    """Logarithms of the standard deviations of channels, float32 [C], of a map [C, h, w]."""
+    logarithms: Array = np.log(features.std((1, 2)) + _FLOOR).astype(np.float32)
+    return logarithms

@@ -108,8 +108,8 @@ def run(
 
 
 def fit(video: Video, model: DenseModel) -> InContext:
-    """Fit a ridge probe on the model's features to the first frame and its annotation."""
-    return InContext(model, method="ridge").fit(enlarge(video.first()), enlarge_labels(annotation(0)))
+    """Fit the default of few labels on the model's features to the first frame and its annotation."""
+    return InContext(model).fit(enlarge(video.first()), enlarge_labels(annotation(0)))
 
 
 def class_iou(labels: Tensor, target: Tensor) -> list[float]:

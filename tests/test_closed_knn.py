@@ -3,11 +3,12 @@
 import pytest
 import torch
 from dense_ctx_probes.knn import KnnProbe, soft_knn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures
 
-BLOCK = 1 << 16  # keys
+BLOCK = 1 << 13  # keys
 
 
 def noise(*shape, seed=0):
@@ -30,6 +31,25 @@ def test_the_last_block_may_hold_fewer_keys_than_neighbours(count):
     torch.testing.assert_close(cosines.gather(1, index), best.values, rtol=1e-5, atol=1e-5)
     expected = torch.einsum("qk,qkm->qm", (best.values / 0.3).softmax(1), values[index])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_search_takes_little_memory_whatever_the_bank():
+    """64 MB of products; it took 256 and a copy of the bank, more than a `max_memory` of 400 MB left."""
+    queries, keys, values = noise(4000, 4, seed=1), noise(3 * BLOCK, 4), noise(3 * BLOCK, 1, seed=2)
+    with Largest() as largest:
+        soft_knn(queries, keys, values, 1)
+    assert largest.size <= 1 << 24
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers of a tensor that an operation gave."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.size = max(self.size, result.numel() if isinstance(result, torch.Tensor) else 0)
+        return result
 
 
 def test_k_below_and_above_the_number_of_keys_and_limits():

@@ -21,7 +21,7 @@ class AdaptCommand(Train):
         f'`dense-ctx train {PRESET}` with the model\'s own weights as the start; docs/lila.md, "Adapt to a clip". '
         "DIR/model is the adapted model, which every other command opens."
     )
-    epilog = "Killed or stopped? The same command resumes."
+    epilog = "Stopped? The same command resumes. Killed, it begins again: no state is saved on the way."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""

@@ -17,6 +17,9 @@ from dense_ctx.interfaces import DenseFeatures, Size, Task
 from .bank import CellBank, pooled
 from .targets import at_size
 
+_KEYS = 1 << 13  # compared at a time, each block of them copied to unit length
+_WIDE = 1 << 16  # on an accelerator, where each block is some launches
+
 
 class KnnProbe(CellBank):
     """Cosine nearest neighbours on a grid of cells; the result is upsampled bilinearly.
@@ -63,7 +66,7 @@ def soft_knn(
     values: Tensor,
     k: int = 30,
     temperature: float = 0.02,
-    max_bytes: int = 1 << 28,
+    max_bytes: int = 1 << 26,
 ) -> tuple[Tensor, Tensor]:
     """Soft nearest neighbours by cosine: the values of the k nearest keys, weighted by softmax(cosine / temperature).
 
@@ -87,7 +90,7 @@ def soft_knn(
     if k < 1 or not temperature > 0 or len(keys) == 0:
         raise InputError(f"k={k} and temperature={temperature} must be above 0, and keys ({len(keys)}) not empty")
     k = min(k, len(keys))
-    columns = max(k, min(len(keys), 1 << 16))
+    columns = max(k, min(len(keys), _KEYS if queries.device.type == "cpu" else _WIDE))
     parts = functional.normalize(queries, dim=1).split(max(1, max_bytes // (4 * columns)))
     best: list[tuple[Tensor, Tensor] | None] = [None] * len(parts)
     for start in range(0, len(keys), columns):

@@ -34,9 +34,9 @@ def launched(name: str, default: str = "", fits: Callable[[str], bool] = str.isd
         return value
     raise ConfigError(
         f"{name} is {repr(value) if value else 'not set'}; expected what torchrun, accelerate launch or srun set for "
-        "each process: a whole number, for RANK one below WORLD_SIZE, and the machines in SLURM_STEP_NODELIST. Start "
-        "by one of them, and let all its variables through (into a container, say); or, for one process alone, unset "
-        "RANK, WORLD_SIZE and SLURM_STEP_NUM_TASKS"
+        "each process: a whole number, for RANK one below WORLD_SIZE, and machines in MASTER_ADDR and "
+        "SLURM_STEP_NODELIST. Start by one of them, and let all its variables through (into a container, say); or, for "
+        "one process alone, unset RANK, WORLD_SIZE, LOCAL_RANK and SLURM_STEP_NUM_TASKS"
     )
 
 
@@ -73,11 +73,10 @@ def pick_device(name: str = "auto") -> str:
     """
     import torch
 
-    local, (_, world) = int(launched("LOCAL_RANK", "0")), processes()
+    local = int(launched("LOCAL_RANK", "0" if (world := processes()[1]) == 1 else ""))  # Accelerate needs it
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    mps = getattr(torch.backends, "mps", None)
     if name == "auto":
-        name = "cuda" if count else "mps" if mps and mps.is_available() else "cpu"
+        name = "cuda" if count else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = name.partition(":")
     if kind not in ("cuda", "meta"):
         with contextlib.suppress(RuntimeError, AssertionError):
@@ -95,10 +94,12 @@ def pick_device(name: str = "auto") -> str:
 
 
 def join_group(device: str) -> None:
-    """Form the default process group of torch.distributed, once: of all that a training on `device` will need."""
+    """Form the default group of torch.distributed, once: of all that a training on `device` needs. As `launched`."""
     from torch import distributed
 
     if processes()[1] > 1 and not distributed.is_initialized():
+        launched("MASTER_ADDR", fits=bool)
+        launched("MASTER_PORT")
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
         atexit.register(end_process_group)
@@ -115,9 +116,8 @@ def check_alike(device: str, precision: str) -> None:
     cuda, (rank, world) = device.startswith("cuda"), processes()
     own = torch.cuda.get_device_name(device) if cuda else device
     card = (machine(), str(getattr(torch.cuda.get_device_properties(device), "uuid", device))) if cuda else rank
-    every: list[Any] = [((own, device.partition(":")[0], precision), card)]
+    every: list[Any] = [((own, device.partition(":")[0], precision), card)] * world
     if world > 1:
-        every *= world
         torch.distributed.all_gather_object(every, every[0])
     cards, places = zip(*every, strict=True)
     if shared := [str(number) for number, place in enumerate(places) if places.count(place) > 1]:

@@ -380,6 +380,7 @@ def test_killed_in_the_middle_and_run_again(videos, tmp_path):
 def test_two_processes_share_the_clips(videos, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
     seen = []
     for rank in "01":
         monkeypatch.setenv("RANK", rank)

@@ -9,12 +9,13 @@ from collections import Counter
 
 import pytest
 import torch
+from train_parts import config
 
-from dense_ctx.device import check_alike, pick_device, processes
+from dense_ctx.device import check_alike, join_group, pick_device, processes
 from dense_ctx.errors import ConfigError, DenseCtxError, InputError, MemoryBudgetError
 from dense_ctx.gateway import gateway
 from dense_ctx.train.data import reader_count
-from dense_ctx.train.processes import ending_together
+from dense_ctx.train.processes import ending_together, prepare_accelerator
 
 SRUN = {
     "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_JOB_ID": "4711",
@@ -87,7 +88,7 @@ def test_a_launchers_variable_that_is_missing_or_no_number_is_named(launched, wo
         with pytest.raises(ConfigError) as refusal:
             processes()
         assert str(refusal.value).startswith(f"{message}; expected what torchrun, accelerate launch or srun set")
-        assert "unset RANK, WORLD_SIZE and SLURM_STEP_NUM_TASKS" in str(refusal.value)
+        assert "unset RANK, WORLD_SIZE, LOCAL_RANK and SLURM_STEP_NUM_TASKS" in str(refusal.value)
         assert dict(os.environ) == before
 
 
@@ -95,9 +96,32 @@ def test_a_local_rank_or_count_that_is_no_number_is_named(launched):
     launched(**{**TORCHRUN, "LOCAL_RANK": "x"})
     with pytest.raises(ConfigError, match="LOCAL_RANK is 'x'; expected what torchrun"):
         pick_device("cpu")
+    launched(**{**TORCHRUN, "LOCAL_RANK": ""})
+    with pytest.raises(ConfigError, match="LOCAL_RANK is not set; expected what torchrun"):
+        pick_device("cpu")
     launched(**{**TORCHRUN, "LOCAL_WORLD_SIZE": "two"})
     with pytest.raises(ConfigError, match="LOCAL_WORLD_SIZE is 'two'; expected what torchrun"):
         reader_count(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"MASTER_PORT": "29500"}, "MASTER_ADDR is not set"),
+        ({"MASTER_ADDR": "127.0.0.1"}, "MASTER_PORT is not set"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "two"}, "MASTER_PORT is 'two'"),
+    ],
+)
+def test_where_processes_meet_is_said_or_its_variable_is_named(launched, words, message):
+    launched(**TORCHRUN, **words)
+    with pytest.raises(ConfigError, match=f"{message}; expected what torchrun"):
+        join_group("cpu")
+
+
+def test_an_empty_local_rank_of_one_process_is_none(launched, tmp_path):
+    launched(LOCAL_RANK="")
+    accelerator, _ = prepare_accelerator(config(tmp_path, device="cpu"))
+    assert accelerator.num_processes == 1
 
 
 def test_each_process_takes_its_own_device(launched, monkeypatch):

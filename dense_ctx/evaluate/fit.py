@@ -84,9 +84,8 @@ class ProbeFit:
     def _by_images(self, seed: int, support: list[int]) -> Probe | None:
         """One `partial_fit` per image; None where nothing is labelled."""
         probe, fitted = self._new(seed), False
-        views = [(index, mix(seed, n, index)) for n in range(self.passes or 1) for index in support]
-        items = self._items([(index, draw if self.passes else 0) for index, draw in views])
-        for target, features in self.job.progress(items, len(views), f"fit, seed {seed}"):
+        views = [(i, mix(seed, n, i) if self.passes else 0) for n in range(self.passes or 1) for i in support]
+        for target, features in self.job.progress(self._items(views), len(views), f"fit, seed {seed}"):
             # a probe of histograms takes the annotation at its own resolution
             label = (target if probe.pixel_targets else training_target(target, _grid(features), None))[None]
             if labelled(label):

@@ -45,6 +45,8 @@ def prepare_accelerator(config: TrainConfig) -> tuple[Any, TrainConfig]:
     _check_variables(device, precision, config.accumulate)
     join_group(device)
     check_alike(device, precision)
+    if os.environ.get("LOCAL_RANK") == "":
+        del os.environ["LOCAL_RANK"]  # of one process: not set, but no number to Accelerate
     # what an earlier run of this process, or anyone in it, has left
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
@@ -114,8 +116,7 @@ def ending_together() -> Iterator[None]:
             print(f"error: {message}", file=sys.stderr, flush=True)
             os._exit(1)  # the main thread waits for a process that will not come
 
-    thread = threading.Thread(target=watch, name="dense_ctx: other processes", daemon=True)
-    thread.start()
+    threading.Thread(target=watch, name="dense_ctx: other processes", daemon=True).start()
     try:
         yield
     except BaseException as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from dense_ctx_export.source import source_of
 from test_placement import vit_file
 from train_parts import config, install, lay_out, losses, same, weights
 
@@ -133,6 +134,16 @@ def test_a_saved_model_with_it_is_a_backbone(args, tmp_path, standalone):
     assert torch.equal(opened(image).pixels, pixels)
     with pytest.raises(ConfigError, match="adapters train beside float32 weights"):
         AutoDenseModel.from_parts(f"lora:{name}", "upsample")
+
+
+def test_an_export_computes_in_float32_with_the_rounded_weights(args):
+    half, _ = model_of(args, dtype="bfloat16")
+    source, image = source_of(half, (28, 28), None), torch.rand(3, 28, 28)
+    assert {value.dtype for value in source.graph.parameters()} == {torch.float32}
+    assert {value.dtype for value in half.backbone.parameters()} == {torch.bfloat16}
+    rounded, _ = model_of(args)
+    rounded.backbone.load_state_dict(half.backbone.state_dict())
+    assert torch.equal(source.eager(image)["pixels"], rounded(image[None]).pixels)
 
 
 def test_what_would_train_in_bfloat16_is_refused(args, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from dense_ctx import InContext
 from dense_ctx.errors import ConfigError
 from dense_ctx.files import json_digest, state_digest
 from dense_ctx.images import ImageLike, load
+from dense_ctx.interfaces import Backbone
 from dense_ctx.model import DenseModel
 
 from .graph import CellGraph, FeatureGraph, FilterGraph, Graph, ResizedGraph
@@ -60,7 +61,11 @@ def source_of(given: DenseModel | InContext | Predictor | MaskTracker, size: Siz
     if isinstance(given, InContext) or (given is model and _has_head(model)):
         given = Predictor(given)
     # a copy in float32 on the CPU: the graph's modules are changed for the export, and run on any device afterwards
-    copied = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    copied = copy.deepcopy(model)
+    for part in copied.modules():
+        if isinstance(part, Backbone):
+            part.weights_dtype = None  # else they would stay in it, which ONNX Runtime does not compute in
+    copied.to("cpu", torch.float32).eval()
     backbone = copied.backbone
     name = model.model_config.backbone.name if model.model_config else type(model.backbone).__name__
     decoder = model.model_config.decoder.name if model.model_config else type(model.decoder).__name__

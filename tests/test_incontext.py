@@ -131,6 +131,22 @@ def test_three_hundred_classes(model):
     assert context.predict(image).max() == 299
 
 
+def test_an_image_that_cannot_be_learnt_leaves_the_context_as_it_was(model):
+    """Its classes stayed, and every prediction after it was refused for the lack of them."""
+    (image, mask), (other, _) = scene(96, 160, 1), scene(64, 96, 2)
+    context = InContext(model, "ridge").fit(image, mask)
+    before = context.predict(other)
+    with pytest.raises(DenseCtxError, match="max_memory"):
+        context.partial_fit(image, mask + 1, max_memory="1MB")
+    assert context.classes_ == [0, 10, 20, 30]
+    assert torch.equal(context.predict(other), before)
+    first = InContext(model, "ridge")
+    with pytest.raises(DenseCtxError, match="max_memory"):
+        first.partial_fit(image, mask / 7.5, max_memory="1MB")
+    assert first.partial_fit(image, mask).task_ == "segmentation"
+    assert torch.equal(first.predict(other), before)
+
+
 def test_windows_cells_are_the_whole_image_s_where_they_are_fixed():
     """What docs/large_images.md says: by default a window's are smaller, and so are its labels' parts."""
     near = AutoDenseModel.from_parts("efficientnet-lite0", "upsample", decoder_args={"layers": [0]})

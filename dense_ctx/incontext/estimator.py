@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -117,20 +118,25 @@ class InContext:
         if len(pixels) > 1:
             raise InputError(f"fit takes one image for a target, or a list of each; got {list(pixels.shape)}")
         size = (pixels.shape[-2], pixels.shape[-1])
-        encoded = self.targets_.read(target, size)
-        if self.probe_ is None:
-            self.probe_ = cast(Probe, registry().create("probe", self.method, task=self.task_, **self.options))
+        reader = deepcopy(self.targets_)
+        encoded = reader.read(target, size)
+        probe = self.probe_
+        if probe is None:
+            probe = cast(Probe, registry().create("probe", self.method, task=reader.task, **self.options))
         if max_memory is None:
-            self._fit(self.probe_, self.model(pixels), encoded)
+            features = self.model(pixels)
+            self.targets_, self.probe_ = reader, probe  # not before: what cannot be learnt leaves no class behind
+            self._fit(probe, features, encoded)
             return
         windows = settled(self.model, pixels, plan(self.model, size, max_memory), max_memory)
+        self.targets_, self.probe_ = reader, probe
         for (rows, columns), (own_rows, own_columns) in steps(windows.shares(), len(windows), "windows"):
             # each pixel is learnt from once, in the window where it is farthest from a border
             part = torch.full_like(encoded, -1 if encoded.dtype == torch.int64 else torch.nan)
             part[..., own_rows, own_columns] = encoded[..., own_rows, own_columns]
             part = part[..., rows, columns]
             if bool((part >= 0).any() if part.dtype == torch.int64 else part.isfinite().any()):
-                self._fit(self.probe_, self.model(pixels[:, :, rows, columns]), part)
+                self._fit(probe, self.model(pixels[:, :, rows, columns]), part)
 
     def _fit(self, probe: Probe, features: DenseFeatures, targets: Tensor) -> None:
         with blamed("probe", self.method):

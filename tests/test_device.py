@@ -188,6 +188,21 @@ def test_a_process_whose_peer_was_killed_waits_for_no_word_of_it(launched, monke
     assert least < time.monotonic() - began < most
 
 
+def test_a_fault_of_ones_own_that_names_a_folder_like_a_backend_is_said_as_it_is(launched, monkeypatch):
+    launched(RANK="0", WORLD_SIZE="2")
+    store = Store()
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(store, "add", lambda key, amount: 2)  # the other reads at once
+
+    @ending_together()
+    def work():
+        raise FileNotFoundError("No such file: '/data/igloo/0001.png'")
+
+    with pytest.raises(FileNotFoundError):
+        work()
+    assert list(store.words.values()) == [b"process 0 failed: FileNotFoundError: No such file: '/data/igloo/0001.png'"]
+
+
 A100, H100 = "NVIDIA A100", "NVIDIA H100"
 
 

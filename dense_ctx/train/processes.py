@@ -121,7 +121,7 @@ def ending_together() -> Iterator[None]:
         yield
     except BaseException as error:
         message = f"process {rank} failed: {cause_of(error)}"
-        lost = not isinstance(error, DenseCtxError) and ("gloo" in str(error) or "NCCL" in str(error))
+        lost = isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))  # torch's
         with suppress(Exception):
             if lost:
                 message = "another process was killed; the machine may be out of memory"

@@ -31,8 +31,8 @@ def main():
             for _ in range(args.tables):
                 of_seeds = args.seed_spread * draw.normal(size=(1, seeds)) * (seeds > 1)
                 table = draw.normal(size=(scenes, 1)) + of_seeds + 0.5 * draw.normal(size=(scenes, seeds))
-                found = bootstrap(table, 1000)
-                inside += found.low <= 0 <= found.high
+                interval = bootstrap(table, 1000)
+                inside += interval.low <= 0 <= interval.high
             cells.append(f"{100 * inside / args.tables:.0f}")
         lines.append([f"{seeds} seed(s)", *cells])
     print(f"{args.tables} tables of each, spread of seeds {args.seed_spread}\n\n{text_table(lines)}")

@@ -11,7 +11,7 @@ MMAP_THRESHOLD, TRIM_THRESHOLD, BYTES = -3, -1, 1 << 30  # glibc's malloc.h; lar
 def reuse_freed_memory() -> bool:
     """Let glibc keep what is freed for the next image: to get it anew took up to two fifths of a prediction's time.
 
-    False, and nothing changes, with another C library or where the environment has settings of its own.
+    False, and nothing changes, with another C library, a glibc that stops at 32 MB, or where the environment says more.
     """
     if os.name != "posix" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

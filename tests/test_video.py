@@ -1,10 +1,14 @@
 """Clips: files, folders, rotation, damage."""
 
+from itertools import permutations
+from pathlib import Path
+
 import numpy as np
 import pytest
 from dense_ctx_demo.demo import clip_path
 from PIL import Image
 
+from dense_ctx.data.base import by_number
 from dense_ctx.data.video import Video, write_video
 from dense_ctx.errors import FileError, InputError
 
@@ -55,6 +59,13 @@ def test_frames_without_leading_zeros_are_in_the_order_of_their_numbers(tmp_path
     assert [path.name for path in images_in(tmp_path)] == names
     assert [f"{stem}.png" for stem in _frames(tmp_path, "truth")] == names
     assert [item.name for item in open_source(tmp_path, frames=True).items] == names
+
+
+def test_names_of_one_number_are_in_one_order_whatever_the_file_system_s():
+    names = [Path(name) for name in ("f02.png", "f2.png", "f002.png", "f1.png")]
+    assert {tuple(sorted(order, key=by_number)) for order in permutations(names)} == {
+        tuple(Path(name) for name in ("f1.png", "f002.png", "f02.png", "f2.png"))
+    }
 
 
 def test_the_demo_clip():

@@ -195,9 +195,9 @@ def choose(split: str | None, layout: Layout) -> str:
     return split
 
 
-def by_number(path: Path) -> str:
-    """A key by which frame2 comes before frame10, and frame02 where it was."""
-    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.name)
+def by_number(path: Path) -> tuple[str, str]:
+    """A key by which frame2 comes before frame10; of frame2 and frame02, which are one number, the name decides."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path.name), path.name
 
 
 def read_mask(path: Path, binary: bool = False) -> Tensor:

@@ -152,13 +152,13 @@ def protocol_id(title):
 
 def cells(scores):
     """Table cells: IoU in %, depth in metres."""
-    found = []
+    texts = []
     for title in PROTOCOLS:
         factor, digits = (100, 1) if "mIoU" in title else (1, 3)
         values = [factor * score[title] for score in scores]
         spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        found.append(f"{statistics.mean(values):.{digits}f}{spread}")
-    return found
+        texts.append(f"{statistics.mean(values):.{digits}f}{spread}")
+    return texts
 
 
 if __name__ == "__main__":

@@ -44,24 +44,24 @@ def main():
     began = time.perf_counter()
     weights = affinity(rows, args.alpha)
     graph = time.perf_counter() - began
-    seconds, labels, tried = {}, {}, {}
+    seconds, labels, counts = {}, {}, {}
     for name, exact in (("lanczos", False), ("dense", True)):
         began = time.perf_counter()
         labels[name], cuts = recursive_cut(weights, args.tau, exact=exact)
-        seconds[name], tried[name] = time.perf_counter() - began, len(cuts)
+        seconds[name], counts[name] = time.perf_counter() - began, len(cuts)
     alike = float(agreement(labels["lanczos"], labels["dense"]))
     same(1 - alike, 0.005, "the share of patches in the same segment")
-    found = {
+    record = {
         "grid": args.grid,
         "segments": int(labels["dense"].max()) + 1,
-        "cuts_tried": tried,
+        "cuts_tried": counts,
         "affinity_seconds": round(graph, 3),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "ratio": round(seconds["dense"] / seconds["lanczos"], 1),
         "agreement": round(alike, 4),
         "threads": torch.get_num_threads(),
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

@@ -47,20 +47,20 @@ def main():
             classes += kinds.tolist()
             votes = {str(i): {str(k): share for k in kind} for i, kind in zip(span, kinds.tolist(), strict=True)}
             write_json(tasks.votes(shard), votes)
-        found = {"images": args.images, "segments": args.images * args.segments, "shards": -(-args.images // SHARD)}
+        record = {"images": args.images, "segments": args.images * args.segments, "shards": -(-args.images // SHARD)}
         for stage in ("cluster", "pair"):
             began = time.perf_counter()
             getattr(tasks, stage)()
-            found[f"{stage}_seconds"] = round(time.perf_counter() - began, 1)
+            record[f"{stage}_seconds"] = round(time.perf_counter() - began, 1)
         with (tasks.out / "pairs.jsonl").open() as file:
             pairs = [json.loads(line) for line in file]
         number = {name: index for index, name in enumerate(tasks.names)}
         wrong = [p for p in pairs if any(p["class"] not in classes[number[p[role]]] for role in ("query", "positive"))]
         if wrong or not pairs:
             raise SystemExit(f"{len(wrong)} of {len(pairs)} pairs do not share the class they are said to share")
-        found["pairs"] = len(pairs)
-        found["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        print(json.dumps({**vars(args), **found}, indent=1))
+        record["pairs"] = len(pairs)
+        record["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(json.dumps({**vars(args), **record}, indent=1))
 
 
 if __name__ == "__main__":

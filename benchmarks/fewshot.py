@@ -90,12 +90,12 @@ def demo_frame(index):
 
 def split(group, name, reads, annotated, every):
     """The first of n equal parts' frames are annotated; every so many of the others are predicted."""
-    shown = {index * len(reads) // annotated for index in range(annotated)}
-    queries = [reads[index] for index in range(0, len(reads), every) if index not in shown]
-    if len(shown) < annotated or not queries:
+    support = {index * len(reads) // annotated for index in range(annotated)}
+    queries = [reads[index] for index in range(0, len(reads), every) if index not in support]
+    if len(support) < annotated or not queries:
         print(f"{group} {name}: {len(reads)} annotated frames are too few for {annotated}, left out", file=sys.stderr)
         return []
-    return [Scene(group, name, [reads[index] for index in sorted(shown)], queries)]
+    return [Scene(group, name, [reads[index] for index in sorted(support)], queries)]
 
 
 def scenes(args, annotated, images):
@@ -151,12 +151,12 @@ def measure(model, method, scene, scribbles, side):
     """Score in per cent, seconds for learning an image and for predicting one, peak MB."""
     part = parse_part(method)
     context = InContext(model, part.name, "segmentation", ignore_index=IGNORED, **part.args)
-    shown = [read(one, side) for one in scene.annotated]
+    support = [read(one, side) for one in scene.annotated]
     reset_peak()
     began = time.process_time()
-    for number, (image, mask) in enumerate(shown):
+    for number, (image, mask) in enumerate(support):
         context.partial_fit(image, strokes(mask, scribbles, number) if scribbles else mask)
-    learning = (time.process_time() - began) / len(shown)
+    learning = (time.process_time() - began) / len(support)
     objects = [label for label in context.classes_ if label > 0]
     values, confusion, predicting = [], torch.zeros(scene.classes, scene.classes, dtype=torch.int64), 0.0
     for one in scene.queries:

@@ -89,8 +89,8 @@ def cues(model, path, at, gap, layer, stride, penalty):
     own = normalize_cues(*refine(maps, pair).chunk(2))  # the paper's cue; a run may have mixed several maps
     flow = normalize_cues(*create_cue("flow:dis")(*pair.chunk(2)), flow=[0], size=SIDE)
     context, query = (torch.cat(both, 1)[0] for both in zip(own, flow, strict=True))
-    rows, known = (x[:, stride // 2 :: stride, stride // 2 :: stride].flatten(1).T for x in (pixels[0], context))
-    weights = ridge_fit(rows, known, penalty)
+    rows, targets = (x[:, stride // 2 :: stride, stride // 2 :: stride].flatten(1).T for x in (pixels[0], context))
+    weights = ridge_fit(rows, targets, penalty)
     predicted = ridge_apply(pixels[1].flatten(1).T, weights).T.unflatten(1, SIDE)
     channels = own[0].shape[1]
     each = (context, query, predicted)

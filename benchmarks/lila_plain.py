@@ -47,12 +47,12 @@ def iterate(features, weights, count, channels=128):
 
 def pamr(features, image, pyramid=(4, 2, 1), iterations=(20, 10, 5)):
     """Coarse to fine, an image at a time."""
-    found = []
+    outputs = []
     for x, picture in zip(features.split(1), image.split(1), strict=True):
         for (level, resize), count in zip(levels(x, picture, pyramid), iterations, strict=True):
             x = iterate(resize(x), affinity(level), count)
-        found.append(x)
-    return torch.cat(found)
+        outputs.append(x)
+    return torch.cat(outputs)
 
 
 def standardized(context, query, floor=1e-3):

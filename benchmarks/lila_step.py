@@ -114,12 +114,12 @@ class Bench:
             refined = self._refined([one for one, _ in encoded], images, clock)
             with clock.part(PARTS[4]):
                 refined = lila_plain.standardized(*refined)
-            known = torch.cat([refined[0], flows[0]], 1)
+            context = torch.cat([refined[0], flows[0]], 1)
             every = settings.regression.stride
             offset = every // 2
-            rows, known = (x[:, :, offset::every, offset::every].flatten(2).mT for x in (pixels[0], known))
+            rows, context = (x[:, :, offset::every, offset::every].flatten(2).mT for x in (pixels[0], context))
             solve = clock.timed(SOLVE, lila_plain.ridge, BACK_SOLVE, BACK_LOSS)
-            weights = solve(rows, known, settings.regression.penalty, settings.regression.relative)
+            weights = solve(rows, context, settings.regression.penalty, settings.regression.relative)
             with clock.part("prediction"):
                 predicted = lila_plain.predict(pixels[1].flatten(2).mT, weights).mT.unflatten(-1, pixels[1].shape[-2:])
             with clock.part("loss"):

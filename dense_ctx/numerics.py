@@ -66,8 +66,8 @@ def require_finite(what: str, advice: str = "", **tensors: Tensor | None) -> Non
         return
     names = [name for name, tensor in floats.items() if not bool(tensor.isfinite().all())]  # a sum may overflow itself
     if names:
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
-        raise NonFiniteError(f"{what}: NaN or infinity in {shown}" + (f". {advice}" if advice else ""))
+        listing = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+        raise NonFiniteError(f"{what}: NaN or infinity in {listing}" + (f". {advice}" if advice else ""))
 
 
 class IllConditioned(ArithmeticError):

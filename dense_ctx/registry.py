@@ -201,8 +201,8 @@ class Registry:
                 message = f"{kind} {name!r} ({entry.target}) does not take {arguments}: {problem}"
                 raise InputError(message) from None
             try:
-                given = {key: value for key, value in bound.arguments.items() if key in arguments}
-                check_arguments(target, given, f"{kind} {name!r}")
+                values = {key: value for key, value in bound.arguments.items() if key in arguments}
+                check_arguments(target, values, f"{kind} {name!r}")
             except ConfigError as error:
                 raise InputError(str(error)) from None
         return partial(target, *positional, **arguments)

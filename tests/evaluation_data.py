@@ -56,7 +56,7 @@ def image_folder(root, train=4, val=3):
 def clip(frames=5, size=(H, W), objects=1, seed=0):
     """Squares of their own colours that move right over noise: pictures and ids."""
     rng = np.random.default_rng(seed)
-    made = []
+    pairs = []
     for t in range(frames):
         picture = rng.integers(90, 130, (*size, 3)).astype(np.int16)
         label = np.zeros(size, np.uint8)
@@ -64,8 +64,8 @@ def clip(frames=5, size=(H, W), objects=1, seed=0):
             top, left = 3 + 10 * (index - 1), 2 + t % (size[1] - 14)
             label[top : top + 8, left : left + 10] = index
             picture[label == index] = COLOURS[index - 1] + rng.integers(-15, 15, ((label == index).sum(), 3))
-        made.append((picture.clip(0, 255).astype(np.uint8), label))
-    return made
+        pairs.append((picture.clip(0, 255).astype(np.uint8), label))
+    return pairs
 
 
 def davis2016(root, clips=("camel", "goat", "swan"), frames=5):

@@ -16,8 +16,8 @@ class Server:
     """The command in a process of its own."""
 
     def __init__(self, folder, source, *options, port=0, models=(MODEL,)):
-        named = [word for model in models for word in ("--model", model)]
-        words = ["explore", str(source), *named, "--save", str(folder), "--port", str(port), *options]
+        model_options = [word for model in models for word in ("--model", model)]
+        words = ["explore", str(source), *model_options, "--save", str(folder), "--port", str(port), *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dense_ctx.cli", *words],

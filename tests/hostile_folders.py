@@ -127,11 +127,11 @@ def _chain(levels):
 
 def kinds():
     """Name -> what turns a good folder into a hostile one. The same in every run."""
-    found = {}
+    table = {}
 
     def add(name, write):
-        assert name not in found, name
-        found[name] = write
+        assert name not in table, name
+        table[name] = write
 
     # ------------------------------------------------------------------ special files
     for name in (CONFIG, WEIGHTS, MANIFEST):
@@ -351,7 +351,7 @@ def kinds():
         if path[-1] == "layers" and value == []:
             value = [10**9]
         add(f"by chance {index}: {'.'.join(path)}={str(value)[:12]!r}", _put(path, value))
-    return found
+    return table
 
 
 def _folder_kinds(file, add):
@@ -383,11 +383,11 @@ def _folder_kinds(file, add):
 
 def context_kinds():
     """Name -> what turns the folder of a fitted context, a ridge probe's, into a hostile one."""
-    found = {}
+    table = {}
 
     def add(name, write):
-        assert name not in found, name
-        found[name] = write
+        assert name not in table, name
+        table[name] = write
 
     _folder_kinds(PROBE, add)
     for key in ("method", "task", "options", "ignore_index", "classes", "channels", "outputs", "model"):
@@ -426,16 +426,16 @@ def context_kinds():
                 add(f"{method} {key}, {number}", _config(change, PROBE))
     for key in ("trust_remote_code", "n" * 5000, "self", "kind", "name"):
         add(f"ridge takes no {key[:20]}", _put(["options"], {key: 1}, PROBE))
-    return found
+    return table
 
 
 def state_kinds():
     """Name -> what turns the folder of a training state into a hostile one."""
-    found = {}
+    table = {}
 
     def add(name, write):
-        assert name not in found, name
-        found[name] = write
+        assert name not in table, name
+        table[name] = write
 
     _folder_kinds(STATE, add)
     for key in ("step", "seconds", "samples", "config", "frozen", "fresh", "format"):
@@ -453,7 +453,7 @@ def state_kinds():
     }.items():  # fmt: skip
         for number, value in enumerate(values):
             add(f"state's config: {key}, {number}", _put(["config", key], value, STATE))
-    return found
+    return table
 
 
 def make(name, write, good, folder):

@@ -81,7 +81,7 @@ class LabelStudio:
 
     def predictions(self, number, tasks):
         """Have the model predict tasks; the last prediction of each, by its task."""
-        chosen = {"selectedItems": {"all": False, "included": tasks}}
-        self.ask(f"/api/dm/actions?id=retrieve_tasks_predictions&project={number}", chosen)
+        selection = {"selectedItems": {"all": False, "included": tasks}}
+        self.ask(f"/api/dm/actions?id=retrieve_tasks_predictions&project={number}", selection)
         rows = self.ask(f"/api/predictions?project={number}")
         return {row["task"]: row for row in sorted(rows, key=lambda row: row["id"]) if row["task"] in tasks}

@@ -84,15 +84,15 @@ def cases(target: str) -> list[Case]:
 
 def named(target: str) -> list[Case]:
     """Mistakes that once went unnoticed, each an edit of the text; run beside any sample."""
-    found = []
+    edits = []
     for row in SPEC["named"]:
         if row["file"] in SPEC["targets"][target]["files"]:
             text = (ROOT / row["file"]).read_text(encoding="utf-8")
             if row["from"] not in text:
                 sys.exit(f"mutants.yaml: {row['file']} has no {row['from']!r} any more ({row['name']})")
             changed = text.replace(row["from"], row["to"])
-            found.append(Case(target, row["file"], Mutant("", False, (1, 1), row["name"], changed), "", ""))
-    return found
+            edits.append(Case(target, row["file"], Mutant("", False, (1, 1), row["name"], changed), "", ""))
+    return edits
 
 
 def _reasons(kind: str, file: str, mutant: Mutant) -> Iterator[str]:
@@ -126,12 +126,12 @@ def chosen(target: str, sample: int, seed: int) -> list[Case]:
 
 def read(out: Path) -> dict[str, dict[str, Any]]:
     """The last result of each mutant; a line cut off by a kill is none."""
-    found = {}
+    results = {}
     for line in out.read_text(encoding="utf-8").splitlines() if out.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
             row = json.loads(line)
-            found[row["id"] + row["digest"]] = row
-    return found
+            results[row["id"] + row["digest"]] = row
+    return results
 
 
 def key(case: Case) -> str:

@@ -60,8 +60,8 @@ class Mutant:
 def mutants(source: str) -> list[Mutant]:
     """Every mutant of a file; two of the same text are one."""
     tree = ast.parse(source)
-    seen = {ast.unparse(tree)}
-    made: dict[str, Mutant] = {}
+    texts = {ast.unparse(tree)}
+    results: dict[str, Mutant] = {}
     for function, body, statement, edits in list(_sites(tree, None, "", "", True, tree)):
         before, former = _head(statement), [(node, field, getattr(node, field)) for node, field, _ in edits]
         for node, field, value in edits:
@@ -69,16 +69,16 @@ def mutants(source: str) -> list[Mutant]:
         text, after = ast.unparse(ast.fix_missing_locations(tree)), _head(statement)
         for node, field, value in former:
             setattr(node, field, value)
-        if text in seen:
+        if text in texts:
             continue
-        seen.add(text)
+        texts.add(text)
         lines = (statement.lineno, statement.end_lineno or statement.lineno)
         mutant, number = Mutant(function, body, lines, _difference(before, after), text), 1
-        while mutant.key in made:  # the same change of an equal statement
+        while mutant.key in results:  # the same change of an equal statement
             number += 1
             mutant = Mutant(function, body, lines, f"{_difference(before, after)} ({number})", text)
-        made[mutant.key] = mutant
-    return list(made.values())
+        results[mutant.key] = mutant
+    return list(results.values())
 
 
 def _difference(before: str, after: str) -> str:
@@ -88,8 +88,8 @@ def _difference(before: str, after: str) -> str:
     start = _common(before, after)
     end = _common(before[start:][::-1], after[start:][::-1])
     first = max(0, start - 40)
-    shown = [text[first : len(text) - end] + text[len(text) - end :][:16] for text in (before, after)]
-    return ("..." if first else "") + " -> ".join(shown)
+    parts = [text[first : len(text) - end] + text[len(text) - end :][:16] for text in (before, after)]
+    return ("..." if first else "") + " -> ".join(parts)
 
 
 def _common(a: str, b: str) -> int:

@@ -49,7 +49,7 @@ def check_verb(words):
     for name, kind in kinds.items():
         kind = {("export", "format"): "exporter", ("convert", "format"): "converter"}.get((verb, name), kind)
         for text in _list(getattr(args, name, None)):
-            if name in args.given and text not in ("auto", "png", "npy", "tif", "exr", "jpg"):
+            if name in args.spelling and text not in ("auto", "png", "npy", "tif", "exr", "jpg"):
                 bind(kind, parse_part(text))
     if verb == "plugins" and getattr(args, "kind", None):
         assert args.kind in registry().kinds, args.kind

@@ -112,14 +112,14 @@ def test_the_words_of_a_context_are_strict_too(key, model, tmp_path):
 
 
 def test_a_letter_is_one_length_wherever_it_stands():
-    wanted = {"a": (torch.float32, ("n", 2)), "b": (torch.float32, ("n",))}
+    layout = {"a": (torch.float32, ("n", 2)), "b": (torch.float32, ("n",))}
     good = {"a": torch.zeros(3, 2), "b": torch.zeros(3)}
-    require_state(good, wanted, "x")
+    require_state(good, layout, "x")
     with pytest.raises(CheckpointError, match=r"^x: b is \[4\], not \[3\]$"):
-        require_state({**good, "b": torch.zeros(4)}, wanted, "x")
+        require_state({**good, "b": torch.zeros(4)}, layout, "x")
     with pytest.raises(CheckpointError, match=r"b is torch.float16, not torch.float32"):
-        require_state({**good, "b": torch.zeros(3).half()}, wanted, "x")
-    require_state({**good, "b": torch.zeros(3).half()}, wanted, "x", cast=True)
+        require_state({**good, "b": torch.zeros(3).half()}, layout, "x")
+    require_state({**good, "b": torch.zeros(3).half()}, layout, "x", cast=True)
     with pytest.raises(CheckpointError, match=r"missing t0; .*missing t5 and 4 more"):
         require_state({}, {f"t{n}": (torch.float32, ()) for n in range(10)}, "x")
 

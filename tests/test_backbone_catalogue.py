@@ -57,8 +57,8 @@ def test_every_registered_backbone_has_a_card_and_stands_in_the_documentation():
     names = {name for name in registry().names("backbone") if not name.endswith(":")}
     assert {card.name for card in cards()} == names
     rows = dict(re.findall(r"^\| `([\w.-]+)` \| .*\| ([\w.-]+) \|$", text, re.MULTILINE))
-    shown = {card.name: card.licence for card in cards() if card.name in rows}
-    assert shown == {name: licence for name, licence in rows.items() if name in shown}
+    licences = {card.name: card.licence for card in cards() if card.name in rows}
+    assert licences == {name: licence for name, licence in rows.items() if name in licences}
     assert {name for name in names if f"`{name}`" not in text} <= {name for name in names if name.startswith("hiera-")}
 
 

@@ -245,11 +245,11 @@ def test_every_tensor_of_a_format_matters_or_is_listed(form, tmp_path):
 def test_official_dinov3_keeps_its_biases(tmp_path):
     """timm's own converter prints an error and goes on without them."""
     backbone, official = dinov3(True)
-    wanted = {key: value.clone() for key, value in backbone.net.state_dict().items()}
+    state = {key: value.clone() for key, value in backbone.net.state_dict().items()}
     torch.save(official, tmp_path / "w.pth")
     name = "timm:vit_small_patch16_dinov3_qkvb"
     loaded = vit(name, img_size=64, weights=tmp_path / "w.pth").net.state_dict()
-    assert all(torch.equal(loaded[key], value) for key, value in wanted.items())
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
     assert loaded["blocks.1.attn.q_bias"].abs().min() > 0
     with pytest.raises(WeightsError, match=r"blocks\.0\.attn\.qkv\.bias is not zero.*_dinov3_qkvb"):
         vit("dinov3-s16", img_size=64, weights=tmp_path / "w.pth")

@@ -78,13 +78,13 @@ def test_an_error_of_a_part_fails_its_own_cell_and_no_other(tmp_path):
     tasks = tuple(task(tmp_path, "benched-depth", fault=fault) for fault in FAULTS)
     good = (task(tmp_path, "benched-depth"), task(tmp_path, "maxa-depth"))
     made = bench(tmp_path, tasks=(*tasks, *good), heads=(Part("linear"),), seeds=(0,), cache=False)
-    seen = []
-    records = run_bench(made, on_error=lambda cell, error: seen.append((cell.task.args["fault"], error.__traceback__)))
+    calls = []
+    records = run_bench(made, on_error=lambda cell, error: calls.append((cell.task.args["fault"], error.__traceback__)))
     assert [record["status"] for record in records] == ["failed"] * len(FAULTS) + ["done"] * 2
     for record, (fault, message) in zip(records, FAULTS.items(), strict=False):
         assert record["error"].startswith(message), fault
-    assert [fault for fault, _ in seen] == list(FAULTS)
-    assert all(traceback is not None for _, traceback in seen)
+    assert [fault for fault, _ in calls] == list(FAULTS)
+    assert all(traceback is not None for _, traceback in calls)
     assert (records[-2]["metric"], records[-2]["unit"], records[-2]["lower_is_better"]) == ("error", "m2", True)
     assert "benched-depth(fault=nan): failed" in markdown(records)
     stored = [read_json(path) for path in (tmp_path / "out" / "cells").iterdir()]

@@ -34,9 +34,9 @@ def written(name):
 def missing(kind, part, own=()):
     """Arguments that a part leaves to a default of ours."""
     entry, positional = registry().get(kind, part.name)
-    taken = list(inspect.signature(registry().resolve(entry)).parameters.values())[len(positional) :]
-    named = {p.name for p in taken if p.kind is not p.VAR_KEYWORD} - set(entry.args) - set(own)
-    return named - set(part.args)
+    parameters = list(inspect.signature(registry().resolve(entry)).parameters.values())[len(positional) :]
+    arguments = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - set(entry.args) - set(own)
+    return arguments - set(part.args)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -92,12 +92,12 @@ def test_a_cell_that_another_process_runs_is_waited_for(tmp_path):
 
     timer = threading.Timer(1.5, finish)
     timer.start()
-    seen = []
-    records = run_bench(made, lambda cell, record: seen.append(record["process"]))
+    ranks = []
+    records = run_bench(made, lambda cell, record: ranks.append(record["process"]))
     timer.join()
     assert [numbers(record) for record in records] == [numbers(record) for record in whole]
     assert sorted(record["process"] for record in records) == [0, 7]
-    assert seen == [0]  # what the other one ran, the other one reports
+    assert ranks == [0]  # what the other one ran, the other one reports
 
 
 def test_a_cell_whose_process_died_is_taken_over(tmp_path):

@@ -117,8 +117,8 @@ def test_a_tensor_that_does_not_belong_is_refused_by_name(kind, tmp_path):
         write_again(path, tensors, words)
         with pytest.raises((FileError, CheckpointError)) as refusal:
             read()
-        named = "index" if (kind, name) == ("embeddings", "images") and what == "longer in axis 0" else name
-        assert named in str(refusal.value), f"{what} {name}: {refusal.value}"  # images and index have one length
+        word = "index" if (kind, name) == ("embeddings", "images") and what == "longer in axis 0" else name
+        assert word in str(refusal.value), f"{what} {name}: {refusal.value}"  # images and index have one length
         cases += 1
     write_again(path, good, words)
     read()
@@ -202,8 +202,8 @@ def test_an_entry_of_a_result_that_does_not_belong_is_refused_by_name(name, chan
     path = write_json(tmp_path / "result.json", {**values, "digest": digest})
     with pytest.raises(ConfigError) as refusal:
         Result.load(path)
-    named = "not a result" if name == "protocol_id" and SimpleNamespace in change.values() else name
-    assert named in str(refusal.value)
+    word = "not a result" if name == "protocol_id" and SimpleNamespace in change.values() else name
+    assert word in str(refusal.value)
 
 
 def test_a_result_of_undefined_scores_comes_back(tmp_path):

@@ -78,24 +78,24 @@ def test_options_inside_sentences_exist():
     seen = 0
     for file, (verb, *words) in inline():
         assert verb in parsers, f"{file}: {verb}"
-        known = {text for action in parsers[verb]._actions for text in action.option_strings}
+        options = {text for action in parsers[verb]._actions for text in action.option_strings}
         for word in words:
             if word.startswith("--"):
-                assert word.partition("=")[0].rstrip(".,") in known, f"{file}: {verb} {word}"
+                assert word.partition("=")[0].rstrip(".,") in options, f"{file}: {verb} {word}"
                 seen += 1
     assert seen > 3
 
 
 def test_a_verb_with_a_model_has_the_same_default():
-    found = {}
+    actions = {}
     for verb, parser in maker["verb_parsers"]().items():
         for action in parser._actions:
             if action.dest == "model" and not action.required:  # adapt takes a trained one alone
-                found[verb] = (action.option_strings, action.default, action.help)
-    assert set(found) >= {"demo", "evaluate", "features", "measure", "predict", "pseudo-label", "track"}
-    assert {default for _, default, _ in found.values()} == {DEFAULT_MODEL}
-    assert len({text for _, _, text in found.values()}) == 1
-    assert {verb for verb, (options, _, _) in found.items() if not options} == {"evaluate", "features", "measure"}
+                actions[verb] = (action.option_strings, action.default, action.help)
+    assert set(actions) >= {"demo", "evaluate", "features", "measure", "predict", "pseudo-label", "track"}
+    assert {default for _, default, _ in actions.values()} == {DEFAULT_MODEL}
+    assert len({text for _, _, text in actions.values()}) == 1
+    assert {verb for verb, (options, _, _) in actions.items() if not options} == {"evaluate", "features", "measure"}
 
 
 def test_every_argument_is_explained():
@@ -144,13 +144,13 @@ def parser():
 def test_settings_stand_anywhere(parser, line):
     args = parser.parse_args(line.split())
     assert (args.name, args.settings, args.one, args.many, args.flag) == ("x", ["a=1", "b.c=2"], "o", ["p", "q"], True)
-    assert set(args.given) == {"name", "settings", "one", "many", "flag"}
+    assert set(args.spelling) == {"name", "settings", "one", "many", "flag"}
 
 
 def test_what_is_no_setting(parser):
     args = parser.parse_args(["--one", "a=1", "--many", "./a=b", "c/d=e", "f(g=1)", "--", "a=2"])
     assert (args.one, args.many, args.name, args.settings) == ("a=1", ["./a=b", "c/d=e", "f(g=1)"], "a=2", [])
-    assert parser.parse_args([]).given == {}
+    assert parser.parse_args([]).spelling == {}
     assert parser.parse_args(["x", "y", "a=1"]).settings == ["a=1", "y"]  # refused where settings are read
 
 

@@ -155,23 +155,23 @@ def test_without_a_projector_features_are_compared_as_they_are():
 @pytest.mark.parametrize(("height", "width"), [(27, 44), (45, 18)])
 def test_images_that_are_not_square_and_not_whole_strides(height, width):
     made, model = objective()
-    given = {key: value[..., :height, :width] if value.ndim > 1 else value for key, value in batch(size=48).items()}
-    images, supports = torch.cat([given["query"], given["positive"]]), torch.tensor([[1, 2, 0]])
+    inputs = {key: value[..., :height, :width] if value.ndim > 1 else value for key, value in batch(size=48).items()}
+    images, supports = torch.cat([inputs["query"], inputs["positive"]]), torch.tensor([[1, 2, 0]])
     rows, grid, full = made._rows(model, images)
     assert full == tuple(model.encode(images)[1].shape[-2:])
     assert full != (height, width)
     rows, counts = made.projector(rows), []
     for key in ("query_labels", "positive_labels"):
         padded = torch.full((3, *full), -1)
-        padded[:, :height, :width] = given[key]
+        padded[:, :height, :width] = inputs[key]
         counts.append(label_counts(padded, grid, 4))
     predicted, _ = soft_predict(rows[:3], rows[3:], counts[1], blocks_of(0, 3, supports), 0.07)
     loss, pixels = prediction_loss(predicted, counts[0], "nll", 4)
-    torch.testing.assert_close(made(model, {**given, "distractors": supports}).total, loss / pixels)
+    torch.testing.assert_close(made(model, {**inputs, "distractors": supports}).total, loss / pixels)
     for key in ("query_labels", "positive_labels"):
-        for wrong in (given[key][:, 1:], given[key][:, :, 1:], given[key][:2]):
+        for wrong in (inputs[key][:, 1:], inputs[key][:, :, 1:], inputs[key][:2]):
             with pytest.raises(InputError, match="do not fit the images"):
-                made(model, {**given, key: wrong})
+                made(model, {**inputs, key: wrong})
 
 
 def test_classes_of_the_data_and_ones_own(tmp_path):

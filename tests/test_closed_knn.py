@@ -79,19 +79,19 @@ def test_a_stride_is_at_least_a_pixel():
 
 def kept_by_definition(parts, memory, seed):
     """Reservoir sampling, one row after the other, each part with its own generator (of the rows seen before it)."""
-    bank, seen = [], 0
+    bank, count = [], 0
     for rows in parts:
         room = max(0, min(memory - len(bank), len(rows)))
         numbers = torch.rand(
-            len(rows) - room, generator=torch.Generator().manual_seed(seed + seen), dtype=torch.float64
+            len(rows) - room, generator=torch.Generator().manual_seed(seed + count), dtype=torch.float64
         )
         bank += list(rows[:room])
         for place, row in enumerate(rows[room:], room):
-            slot = int(numbers[place - room] * (seen + place + 1))
+            slot = int(numbers[place - room] * (count + place + 1))
             if slot < memory:
                 bank[slot] = row
-        seen += len(rows)
-    return torch.stack(bank), seen
+        count += len(rows)
+    return torch.stack(bank), count
 
 
 @pytest.mark.parametrize("memory", [1, 7, 20, 29, 30, 31, 60, 61])
@@ -168,8 +168,8 @@ def test_a_prediction_is_of_cells_and_upsampled(step):
     values = noise(1, 2, 6, 9, seed=2)
     probe = KnnProbe("regression", k=3, temperature=0.2, stride=step).partial_fit(image(support), values)
     pool = torch.nn.functional.avg_pool2d
-    cells, stored, shown = (pool(x, step, ceil_mode=True) for x in (query, support, values))
-    rows, _ = soft_knn(cells.movedim(1, -1).flatten(0, 2), stored[0].flatten(1).T, shown[0].flatten(1).T, 3, 0.2)
+    cells, stored, targets = (pool(x, step, ceil_mode=True) for x in (query, support, values))
+    rows, _ = soft_knn(cells.movedim(1, -1).flatten(0, 2), stored[0].flatten(1).T, targets[0].flatten(1).T, 3, 0.2)
     expected = rows.view(2, *cells.shape[-2:], 2).movedim(-1, 1)
     upsample = torch.nn.functional.interpolate
     torch.testing.assert_close(probe.predict(image(query)), upsample(expected, (6, 9), mode="bilinear"))

@@ -150,8 +150,8 @@ def test_edges_by_definition(reduction, shape):
     for axis in (2, 3):
         terms = []
         for index in range(shape[axis] - 1):
-            change, wanted = ((x.select(axis, index + 1) - x.select(axis, index)).abs() for x in (prediction, target))
-            terms.append(((1 - (-wanted / 0.4).exp()) * (change - wanted).abs()).flatten())
+            change, edge = ((x.select(axis, index + 1) - x.select(axis, index)).abs() for x in (prediction, target))
+            terms.append(((1 - (-edge / 0.4).exp()) * (change - edge).abs()).flatten())
         if terms:
             every = torch.cat(terms)
             total += float(every.mean() if reduction == "mean" else every.sum())

@@ -44,8 +44,8 @@ def test_each_setting_is_its_definition(size, radius, topk, temperature, last, a
     frames, labels = noise(annotated, 5, *size), noise(annotated, 3, *size, seed=1).abs()
     labels[:, :, :, -(size[1] // 3) :] = 0  # not annotated: votes for nothing
     labels[:, :, size[0] // 2 :, :1] = 0
-    given = (frames, labels) if annotated > 1 else (frames[0], labels[0])
-    propagator = Propagator(*given, last, radius, topk, temperature)
+    arguments = (frames, labels) if annotated > 1 else (frames[0], labels[0])
+    propagator = Propagator(*arguments, last, radius, topk, temperature)
     recent = []
     for number in range(4):
         query = noise(5, *size, seed=10 + number)

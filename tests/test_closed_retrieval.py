@@ -47,8 +47,8 @@ def test_the_patches_that_stay(sampling, mode):
         labels = targets[index] if mode == "sound" else targets[index].clamp_min(0)
         cells = labels.view(3, 2, 4, 2).movedim(1, 2).reshape(12, 4)
         counts = torch.stack([(cells == c).sum(1) for c in range(3)], 1).float()
-        known = (counts.sum(1) > 0) if mode == "sound" else torch.ones(12, dtype=torch.bool)
-        for patch in order_by_definition(counts, known, draws[index], sampling)[:4]:
+        candidates = (counts.sum(1) > 0) if mode == "sound" else torch.ones(12, dtype=torch.bool)
+        for patch in order_by_definition(counts, candidates, draws[index], sampling)[:4]:
             keys.append(functional.normalize(patches[index].flatten(1)[:, patch], dim=0))
             values.append(counts[patch] / counts[patch].sum())
     found = probe.bank_.whole()

@@ -117,8 +117,8 @@ def test_settings_of_the_regression():
     base = {"penalty": 0.5, "relative": True, "bias": "free", "mean": True, "stride": 2}
     changes = [{}, {"penalty": 0.1}, {"relative": False}, {"bias": "none"}, {"bias": "penalized"}, {"mean": False},
                {"stride": 3}]  # fmt: skip
-    found = [predict(Regression(**{**base, **change}), 4 * context, context, maps) for change in changes]
-    assert all(not torch.allclose(a, b, rtol=1e-3, atol=1e-4) for i, a in enumerate(found) for b in found[:i])
+    results = [predict(Regression(**{**base, **change}), 4 * context, context, maps) for change in changes]
+    assert all(not torch.allclose(a, b, rtol=1e-3, atol=1e-4) for i, a in enumerate(results) for b in results[:i])
 
 
 # ---------------------------------------------------------------------- the probe's sums

@@ -35,19 +35,19 @@ def eager_calls(monkeypatch):
 
 def test_lila_is_one_graph_and_an_ill_conditioned_batch_is_solved_without_it(tmp_path, eager_calls):
     step, batches = step_of(*lila(tmp_path))
-    wanted = [gradients(step, batch) for batch in batches]
+    reference = [gradients(step, batch) for batch in batches]
     counter = compiled(step, "eager")
     eager_calls.clear()
-    for batch, each in zip(batches, wanted, strict=True):
+    for batch, each in zip(batches, reference, strict=True):
         same(step, batch, each)
     assert (counter.frame_count, len(eager_calls)) == (1, 0)
     with torch.no_grad():
         step.model.decoder.norm.weight.mul_(1e5)  # the penalty is lost beside the features
     step.compiled = False
-    wanted = gradients(step, batches[0])
+    reference = gradients(step, batches[0])
     step.compiled = True
     eager_calls.clear()
-    same(step, batches[0], wanted)
+    same(step, batches[0], reference)
     assert (counter.frame_count, len(eager_calls)) == (1, 1)
 
 
@@ -56,10 +56,10 @@ def test_dip_is_one_graph_and_labels_out_of_range_are_refused_after_it(tmp_path,
     few = {key: batches[1][key].clamp_max(2) for key in ("query_labels", "positive_labels")}
     batches[1] = {**batches[1], **few, "present": [0, 1, 2]}
     assert batches[0]["present"] == [0, 1, 2, 3]
-    wanted = [gradients(step, batch) for batch in batches]
+    reference = [gradients(step, batch) for batch in batches]
     counter = compiled(step, "eager")
     eager_calls.clear()
-    for batch, each in zip(batches, wanted, strict=True):
+    for batch, each in zip(batches, reference, strict=True):
         same(step, batch, each)
     assert len(eager_calls) == 0
     assert counter.frame_count <= 2  # another number of classes
@@ -71,10 +71,10 @@ def test_dip_is_one_graph_and_labels_out_of_range_are_refused_after_it(tmp_path,
 
 def test_maxa_is_one_graph(tmp_path, eager_calls):
     step, batches = step_of(*maxa(tmp_path))
-    wanted = [gradients(step, batch) for batch in batches]
+    reference = [gradients(step, batch) for batch in batches]
     counter = compiled(step, "eager")
     eager_calls.clear()
-    for batch, each in zip(batches, wanted, strict=True):
+    for batch, each in zip(batches, reference, strict=True):
         same(step, batch, each)
     assert (counter.frame_count, len(eager_calls)) == (1, 0)
 
@@ -103,10 +103,10 @@ def test_each_setting_is_one_graph_forward_and_backward(tmp_path, name, eager_ca
     explained = _dynamo.explain(step._losses)(step.objective.prepare(step.model, batches[0]))
     assert [reason.reason for reason in explained.break_reasons] == []
     assert explained.graph_count == 1
-    wanted = [gradients(step, batch) for batch in batches]
+    reference = [gradients(step, batch) for batch in batches]
     counter = compiled(step, "aot_eager")
     eager_calls.clear()
-    for batch, each in zip(batches, wanted, strict=True):
+    for batch, each in zip(batches, reference, strict=True):
         same(step, batch, each)
     assert counter.frame_count <= (2 if "dip" in name else 1)
     assert not eager_calls
@@ -137,8 +137,8 @@ def _worker(rank, folder, backend):
         step.compile(backend)
     losses = wrapped(batches[rank])
     losses.total.backward()
-    found = {name: p.grad for name, p in step.named_parameters() if p.grad is not None}
-    torch.save({"loss": losses.total.detach(), **found}, own / "result.pt")
+    grads = {name: p.grad for name, p in step.named_parameters() if p.grad is not None}
+    torch.save({"loss": losses.total.detach(), **grads}, own / "result.pt")
     del wrapped, step
     end_process_group()
 

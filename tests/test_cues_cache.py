@@ -133,13 +133,13 @@ def test_what_is_read_is_what_is_computed(videos, tmp_path, batch):
     cache = CueCache(out, names, size, gaps)
     assert cache.channels == {"flow:dis": slice(0, 2), "test:brightness": slice(2, 3), "test:ratio": slice(3, 6)}
     assert cache.flow == [0]
-    made = [create_cue(name) for name in names]
+    cues = [create_cue(name) for name in names]
     for clip, path, count in (("bear", videos / "bear.mp4", 9), ("birds/owl", videos / "birds" / "owl", 5)):
         assert cache.frames(clip) == count
         assert cache.size(clip) == (41, 57)
         for t, gap in ((0, 1), (1, 3), (count - 1, -1), (3, -3), (count - 4, 3)):
             context, query = cache.get(clip, t, gap)
-            expected = [torch.cat(maps) for maps in zip(*(live(cue, path, t, gap, size) for cue in made), strict=True)]
+            expected = [torch.cat(maps) for maps in zip(*(live(cue, path, t, gap, size) for cue in cues), strict=True)]
             assert context.shape == query.shape == (6, 41, 57)
             assert context.dtype == torch.float32
             # float16 keeps 11 bits; whether a batch or one pair is computed changes the last bits of the cue's own
@@ -381,12 +381,12 @@ def test_two_processes_share_the_clips(videos, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    seen = []
+    shares = []
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
         assert main(["cues", str(videos), "--cues", "test:brightness", "--out", str(out), "--device", "cpu"]) == 0
-        seen.append({path.stem for path in out.rglob("*.safetensors")})
-    assert [len(one) for one in seen] == [2, 4]
+        shares.append({path.stem for path in out.rglob("*.safetensors")})
+    assert [len(one) for one in shares] == [2, 4]
     printed = capsys.readouterr().out
     assert "process 0 of 2: 2 computed, 0 already complete" in printed
     assert "process 1 of 2: 2 computed, 0 already complete" in printed

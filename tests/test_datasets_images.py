@@ -66,8 +66,8 @@ def test_stuff_labels_are_the_published_hierarchy():
     # ids that COCO never annotated, counted from 1 in its own documents
     gaps = [index + 1 for index, value in enumerate(coco_labels.TO_FINE) if value < 0]
     assert gaps == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91]
-    kept = [value for value in coco_labels.TO_FINE if value >= 0]
-    assert kept == list(range(171))
+    values = [value for value in coco_labels.TO_FINE if value >= 0]
+    assert values == list(range(171))
     assert set(coco_labels.TO_COARSE) == set(range(-1, 27))
     # things lie in the first 91 ids and the first 12 groups, stuff in the rest
     assert max(coco_labels.TO_COARSE[:91]) == 11

@@ -125,15 +125,15 @@ def test_an_empty_local_rank_of_one_process_is_none(launched, tmp_path):
 
 
 def test_each_process_takes_its_own_device(launched, monkeypatch):
-    chosen = []
+    choices = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "set_device", choices.append)
     launched()
     names = {"auto": "cuda:2", "cuda": "cuda:2", "cuda:3": "cuda:3", "cuda:01": "cuda:1", "cpu": "cpu", "cpu:0": "cpu"}
     assert {name: pick_device(name) for name in names} == names
-    assert chosen == [2, 2, 3, 1]
+    assert choices == [2, 2, 3, 1]
     launched(RANK="5", WORLD_SIZE="8", LOCAL_RANK="1")
     assert [pick_device(name) for name in ("auto", "cuda")] == ["cuda:1", "cuda:1"]
     with pytest.raises(InputError, match="cuda:3 is one for 8 processes: write cuda"):

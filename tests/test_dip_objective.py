@@ -224,8 +224,8 @@ def gradients(rank, world, data, folder, port):
     wrapped = torch.nn.parallel.DistributedDataParallel(step) if world > 1 else step
     total = wrapped(batch).total
     total.backward()
-    named = {name: p.grad for name, p in step.named_parameters() if p.requires_grad}
-    torch.save({"loss": total.detach(), **named}, folder / f"{world}-{rank}.pt")
+    grads = {name: p.grad for name, p in step.named_parameters() if p.requires_grad}
+    torch.save({"loss": total.detach(), **grads}, folder / f"{world}-{rank}.pt")
     if world > 1:
         del wrapped, step, total
         end_process_group()

@@ -96,8 +96,8 @@ def test_pairs_share_a_class_in_both():
     assert shared_class(shares[0], shares[1]) == (1, 0.5)
     assert shared_class(shares[0], shares[3]) == (-1, 0.0)
     features = torch.eye(4) + 1
-    found = {(one, two): (key, share) for one, two, key, share in positive_pairs(features, shares, 3, 0.05)}
-    assert found == {(0, 1): (1, 0.5), (1, 0): (1, 0.5)}  # 0.05 of a picture is not more than 0.05
+    pairs = {(one, two): (key, share) for one, two, key, share in positive_pairs(features, shares, 3, 0.05)}
+    assert pairs == {(0, 1): (1, 0.5), (1, 0): (1, 0.5)}  # 0.05 of a picture is not more than 0.05
     with pytest.raises(InputError, match="shares of each of 4 images; got those of 3"):
         list(positive_pairs(features, shares[:3]))
 

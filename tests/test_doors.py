@@ -65,15 +65,15 @@ def offences(tree):
 
 @source_tree
 def test_one_door_for_what_could_run_code():
-    found = [(path.relative_to(ROOT).as_posix(), item) for path in SOURCES
+    places = [(path.relative_to(ROOT).as_posix(), item) for path in SOURCES
              for item in offences(ast.parse(path.read_text(encoding="utf-8")))]  # fmt: skip
-    own = [(path, item) for path, item in found if not path.startswith(("benchmarks/", "examples/"))]
+    own = [(path, item) for path, item in places if not path.startswith(("benchmarks/", "examples/"))]
     assert sorted(own) == [
         ("dense_ctx/files.py", "import pickle"),  # for its error
         ("dense_ctx/files.py", "torch.load"),
         ("dense_ctx/persistence/pixels.py", "Image.open"),
     ]
-    assert {item for path, item in found if path.startswith(("benchmarks/", "examples/"))} <= {"Image.open"}
+    assert {item for path, item in places if path.startswith(("benchmarks/", "examples/"))} <= {"Image.open"}
 
 
 @pytest.mark.parametrize(

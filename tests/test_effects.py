@@ -34,7 +34,7 @@ ONE_A_TARGET = ("backbone", "cue")  # whose names are presets, some of them of n
 
 def parts():
     """Names of the parts that take arguments: "kind name"."""
-    named = {part: target_of(part) for part in TABLE if part.partition(" ")[0] in ONE_A_TARGET}
+    table = {part: target_of(part) for part in TABLE if part.partition(" ")[0] in ONE_A_TARGET}
     for entry in registry().entries():
         kind = registry().kinds[entry.kind]
         if entry.owner.distribution != "dense-ctx" or kind.base is None:
@@ -42,11 +42,14 @@ def parts():
         if entry.kind == "tracker":  # packages of their own environments: test_trackers_own
             continue
         part = f"{entry.kind} {entry.name}"
-        if entry.kind in ONE_A_TARGET and registry().resolve(entry) in named.values():
+        if entry.kind in ONE_A_TARGET and registry().resolve(entry) in table.values():
             continue
-        named[part] = registry().resolve(entry)
+        table[part] = registry().resolve(entry)
     measures = {f"measure {name}": target_of(f"measure {name}") for name in MEASURES}
-    return [*(part for part, target in {**named, **measures}.items() if inspect.signature(target).parameters), PROTOCOL]
+    return [
+        *(part for part, target in {**table, **measures}.items() if inspect.signature(target).parameters),
+        PROTOCOL,
+    ]
 
 
 PROTOCOL = "protocol any"
@@ -119,17 +122,17 @@ def test_an_argument_changes_the_outcome_or_is_refused(part, argument, outcome):
     assert argument in TABLE.get(part, {}), f"{argument} of {part} has no line in the tables: what does it change?"
     row = line(TABLE[part][argument])
     for task in () if isinstance(row, Same) else tasks(part):
-        given = {} if task is None or argument == "task" else {"task": task}
+        setting = {} if task is None or argument == "task" else {"task": task}
         if isinstance(row, Refused) or (task is not None and task not in row.tasks):
             if not (isinstance(row, Changes) and row.idle):
                 words = row.words if isinstance(row, Refused) else "would have no effect"
                 with pytest.raises((ConfigError, InputError), match=words or argument.rpartition(".")[2]) as error:
-                    outcome(part, {**given, argument: row.value})
+                    outcome(part, {**setting, argument: row.value})
                 assert argument.rpartition(".")[2] in str(error.value) or words
             continue
         outer, _, inner = argument.partition(".") if part != PROTOCOL else (argument, "", "")
         value = {**row.base.get(outer, {}), inner: row.value} if inner else row.value
-        base = {**given, **row.base}
+        base = {**setting, **row.base}
         assert differ(outcome(part, base), outcome(part, {**base, outer: value})), (
             f"{part} ignores {argument}={row.value!r} under {task}"
         )
@@ -154,12 +157,12 @@ def test_no_line_is_of_a_part_or_an_argument_that_is_gone():
 
 def test_an_exception_names_a_test_that_exists():
     files = {path.stem: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")}
-    known = {*files, *(name for text in files.values() for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE))}
+    names = {*files, *(name for text in files.values() for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE))}
     for part, lines in TABLE.items():
         for argument, row in lines.items():
             named = re.findall(r"\btest_\w+", row.reason) if isinstance(row, Same) else ["test_effects"]
             assert named, f"{part}: {argument}: {row.reason} does not name the test where it counts"
-            assert set(named) <= known, f"{part}: {argument}: {set(named) - known}"
+            assert set(named) <= names, f"{part}: {argument}: {set(named) - names}"
 
 
 def test_the_measures_are_those_of_the_verb():

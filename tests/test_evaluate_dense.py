@@ -205,14 +205,14 @@ def test_an_interrupted_scoring_goes_on_where_it_was(root, tmp_path, monkeypatch
     parts = sorted(path.name for path in (tmp_path / "cut/parts").iterdir())
     assert parts == ["probe-0.safetensors", "shard-000000.json"]  # the second shard was half done: not there
     assert not (tmp_path / "cut/result.json").exists()
-    written = {name: (tmp_path / "cut/parts" / name).stat().st_mtime_ns for name in parts}
+    times = {name: (tmp_path / "cut/parts" / name).stat().st_mtime_ns for name in parts}
     with monkeypatch.context() as patch:
         scored = interrupted(patch, dense.ImageEvaluation, "_score", 99)
         trained = interrupted(patch, fit.ProbeFit, "_fit", 99)
         again = evaluate(*arguments, tmp_path / "cut", overrides=SHORT)
     assert [int(call[1].name) for call in scored] == [2, 3]
     assert trained == []
-    assert written == {name: (tmp_path / "cut/parts" / name).stat().st_mtime_ns for name in parts}
+    assert times == {name: (tmp_path / "cut/parts" / name).stat().st_mtime_ns for name in parts}
     assert again.digest() == whole.digest()
     third = evaluate(*arguments, tmp_path / "cut", overrides=SHORT)  # all is there: nothing to do, the same result
     assert third.digest() == whole.digest()

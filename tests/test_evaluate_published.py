@@ -155,15 +155,15 @@ def test_parts_of_coco_and_the_other_of_ade20k(tmp_path):
         save(tmp_path / f"ade/images/{split}/a.jpg", np.zeros((1, 2, 3), np.uint8))
         labels(tmp_path / f"ade/annotations/{split}/a.png", np.array([[0, 150]], np.uint8))
     for other, expected in (("ignored", [[-1, 149]] * 2), ("class", [[0, 150]] * 2), ("train", [[0, 150], [-1, 150]])):
-        found = [datasets.open_set("ade20k", tmp_path / "ade", split, other=other)[0] for split in ("train", "val")]
-        assert [sample.target[0].tolist() for sample in found] == expected
+        samples = [datasets.open_set("ade20k", tmp_path / "ade", split, other=other)[0] for split in ("train", "val")]
+        assert [sample.target[0].tolist() for sample in samples] == expected
 
 
 @pytest.mark.parametrize("evaluator", ["dip", "hummingbird"])
 def test_protocols_of_one_evaluator_differ_in_their_data_alone(evaluator):
-    chosen = [load_protocol(name).to_dict() for name in protocols() if f"-{evaluator}-" in name]
-    assert len(chosen) == {"dip": 27, "hummingbird": 22}[evaluator]
-    for one in chosen:
+    settings = [load_protocol(name).to_dict() for name in protocols() if f"-{evaluator}-" in name]
+    assert len(settings) == {"dip": 27, "hummingbird": 22}[evaluator]
+    for one in settings:
         words = one["id"].split("-")
         listed = set(words) & set(SHARES) and "seeded" not in words
         assert (one["support"]["names"] is not None) == bool(listed)
@@ -179,8 +179,8 @@ def test_protocols_of_one_evaluator_differ_in_their_data_alone(evaluator):
         for key in ("id", "title", "notes", "source", "data", "task", "metric"):
             one.pop(key)
         one["probe"]["args"]["sampling"] = "balanced" if depth else one["probe"]["args"]["sampling"]
-    assert all(one == chosen[0] for one in chosen)
-    assert chosen[0]["probe"]["args"]["temperature"] == {"dip": 0.07, "hummingbird": 0.02}[evaluator]
+    assert all(one == settings[0] for one in settings)
+    assert settings[0]["probe"]["args"]["temperature"] == {"dip": 0.07, "hummingbird": 0.02}[evaluator]
 
 
 def result_of(name, value=0.5, digest="abc"):

@@ -146,13 +146,13 @@ def test_the_loss_sees_every_nth_pixel():
 
 
 def test_batches_are_whole_passes_in_an_order_of_their_own():
-    chosen = [3, 5, 8, 9, 11]
-    drawn = [index for step in range(10) for index in batch(chosen, 3, 0, step)]
-    passes = [drawn[start : start + 5] for start in range(0, 30, 5)]
-    assert all(sorted(each) == chosen for each in passes)
+    indices = [3, 5, 8, 9, 11]
+    order = [index for step in range(10) for index in batch(indices, 3, 0, step)]
+    passes = [order[start : start + 5] for start in range(0, 30, 5)]
+    assert all(sorted(each) == indices for each in passes)
     assert len({tuple(each) for each in passes}) > 1
-    assert drawn != [index for step in range(10) for index in batch(chosen, 3, 1, step)]
-    assert batch(chosen, 3, 0, 7) == drawn[21:24]  # a step does not depend on those before it
+    assert order != [index for step in range(10) for index in batch(indices, 3, 1, step)]
+    assert batch(indices, 3, 0, 7) == order[21:24]  # a step does not depend on those before it
     assert len(batch([0, 1], 5, 0, 0)) == 5  # fewer images than a batch
 
 

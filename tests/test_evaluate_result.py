@@ -291,10 +291,10 @@ def test_a_result_stands_in_its_column_of_the_paper():
 def test_results_of_two_protocols_of_one_model_share_a_row():
     both = [made(value=0.5), made("davis2017-knn-v2", value=0.4), made(name="other", value=0.1)]
     text = compare(both, "lila:table1")
-    found = {row[0]: row for row in rows(text)[2:]}
-    assert "50.0" in found["ours (ours, dense_ctx)"]
-    assert "40.0" in found["ours (ours, dense_ctx)"]
-    assert "10.0" in found["other (ours, dense_ctx)"]
+    table = {row[0]: row for row in rows(text)[2:]}
+    assert "50.0" in table["ours (ours, dense_ctx)"]
+    assert "40.0" in table["ours (ours, dense_ctx)"]
+    assert "10.0" in table["other (ours, dense_ctx)"]
 
 
 def test_limited_and_changed_results_stand_in_no_paper():

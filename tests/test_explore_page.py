@@ -394,16 +394,16 @@ def test_keys_names_and_focus(server, visit):
         "!(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.title)).map(e => e.outerHTML)"
     )
     assert unnamed == []
-    seen = []
+    stops = []
     for _ in range(40):
         page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.tool || ''"))
+        stops.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.tool || ''"))
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline != "none", seen[-1]
-        if seen[-1] == "stage":
+        assert outline != "none", stops[-1]
+        if stops[-1] == "stage":
             break
     assert {"previous", "following", "opacity", "open-export", "theme", "brush", "radius", "class-name", "accept"} - {
-        "previous"} <= set(seen)  # the first item has none before it  # fmt: skip
+        "previous"} <= set(stops)  # the first item has none before it  # fmt: skip
     page.keyboard.press("[")
     small = int(page.locator("#radius").input_value())
     page.keyboard.press("]")

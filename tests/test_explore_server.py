@@ -215,11 +215,11 @@ def test_labels_go_out_and_come_back(tmp_path):
     with site(tmp_path / "work", folder) as client:
         paint(client)
         edit(client, "mark", item=2, status="rejected")
-        known = {row["name"]: row for row in client.get("/api/formats").json()["formats"]}
-        assert known["png"]["writes"]
-        assert not known["auto"]["writes"]
+        formats = {row["name"]: row for row in client.get("/api/formats").json()["formats"]}
+        assert formats["png"]["writes"]
+        assert not formats["auto"]["writes"]
         packs = {}
-        for name in [name for name, row in known.items() if row["reads"] and row["writes"]]:
+        for name in [name for name, row in formats.items() if row["reads"] and row["writes"]]:
             facts = client.post("/api/export", json={"format": name}).json()
             assert facts["files"] >= 1
             packs[name] = client.get(f"/api/exports/{name}").content

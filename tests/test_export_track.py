@@ -59,8 +59,8 @@ def compare(path, model, frames, mask, limit=1e-5, **options):
     labels = torch.from_numpy(mask).unique(return_inverse=True)[1]
     grid = first.features.pixels.shape[-2:]
     soft = functional.one_hot(nearest(labels, grid)).movedim(-1, 0).float()
-    chosen = {name: options[name] for name in SETTINGS if name in options}
-    propagator = Propagator(first.features.pixels[0], soft, **chosen)
+    settings = {name: options[name] for name in SETTINGS if name in options}
+    propagator = Propagator(first.features.pixels[0], soft, **settings)
     going = written.start(frames[0], mask)
     masks = track(model, frames, mask, **options)
     assert np.array_equal(next(masks), going.mask)

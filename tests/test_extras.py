@@ -84,12 +84,12 @@ def test_every_part_that_needs_an_extra_names_one_that_exists():
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_the_wheel_with_one_extra(extra, wheel, tmp_path):
-    seen = {}
+    distributions = {}
     try:
-        closure(Requirement(f"dense-ctx[{extra}]" if extra else "dense-ctx"), seen)
+        closure(Requirement(f"dense-ctx[{extra}]" if extra else "dense-ctx"), distributions)
     except PackageNotFoundError as error:
         pytest.skip(f"the extra {extra} is not installed here: {error}")
-    site = install(wheel, linked_site(tmp_path / "site", seen))
+    site = install(wheel, linked_site(tmp_path / "site", distributions))
     environment = {
         **{key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         "PYTHONPATH": str(site),

@@ -261,10 +261,10 @@ def test_labels_by_windows_are_those_of_the_whole_image(tmp_path, library):
     pixels = rng.integers(0, 256, (3, 90, 110)).astype(np.uint8)
     raster = image(name, tmp_path / f"a{SUFFIX[name]}", pixels)
     whole = brightness(np.moveaxis(pixels, 0, 2))
-    seen = []
+    counts = []
 
     def progress(parts):
-        seen.append(len(parts))
+        counts.append(len(parts))
         return iter(parts)
 
     for window, margin, equal in ((32, 3, True), (500, 0, True), (32, 0, False)):
@@ -273,7 +273,7 @@ def test_labels_by_windows_are_those_of_the_whole_image(tmp_path, library):
         part(name).label(raster, out, classes, brightness, window=window, margin=margin, progress=progress)
         back = part(name).read(out)
         assert (back.classes, np.array_equal(back.labels, whole)) == (classes, equal)
-    assert seen == [12, 1, 12]
+    assert counts == [12, 1, 12]
     if name == "geotiff":
         import rasterio
 

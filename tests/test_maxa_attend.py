@@ -18,10 +18,10 @@ def inputs(sigmas, shared=False, dtype=torch.float32):
     def noise(*shape):
         return torch.randn(*shape, generator=generator).to(dtype).requires_grad_()
 
-    found = [noise(1 if shared else 3, 4, 35, 2), noise(3, 4, 24, 2), noise(3, 4, 24, 2), None, noise(1, 4, 1, 24)]
+    tensors = [noise(1 if shared else 3, 4, 35, 2), noise(3, 4, 24, 2), noise(3, 4, 24, 2), None, noise(1, 4, 1, 24)]
     if sigmas:
-        found[3] = torch.linspace(math.log(0.05), math.log(0.3), sigmas).requires_grad_()
-    return found, cell_centres((5, 7)), cell_centres((4, 6))
+        tensors[3] = torch.linspace(math.log(0.05), math.log(0.3), sigmas).requires_grad_()
+    return tensors, cell_centres((5, 7)), cell_centres((4, 6))
 
 
 def plain(query, key, value, points, cells, log_sigma, cell_bias):
@@ -34,13 +34,13 @@ def plain(query, key, value, points, cells, log_sigma, cell_bias):
     return logits.softmax(-1) @ value
 
 
-def results(function, given, points, cells):
+def results(function, arguments, points, cells):
     """The result and the gradients of a weighted sum of it."""
-    query, key, value, log_sigma, cell_bias = given
+    query, key, value, log_sigma, cell_bias = arguments
     out = function(query, key, value, points, cells, log_sigma, cell_bias)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-    known = [tensor for tensor in given if tensor is not None]
-    return [out, *torch.autograd.grad((out.float() * weights).sum(), known)]
+    tensors = [tensor for tensor in arguments if tensor is not None]
+    return [out, *torch.autograd.grad((out.float() * weights).sum(), tensors)]
 
 
 @pytest.mark.parametrize(

@@ -167,10 +167,10 @@ def test_at_most_so_many_pixels_of_an_image_enter_the_loss():
     made = objective("instances", pixels=5)
     data = made.dataset(Boxes())
     step = TrainStep(model("instances"), made, data)
-    seen = []
-    made.classifier.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    shapes = []
+    made.classifier.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape))
     step(made.collate([data[0], data[1]]))
-    assert seen == [(2, 5, 8)]
+    assert shapes == [(2, 5, 8)]
 
 
 @pytest.mark.parametrize("head", ["maxa", "cnn", "linear"])

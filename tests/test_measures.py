@@ -105,10 +105,10 @@ def test_a_crop_is_exact_on_the_stride_and_not_beside_it():
 
 
 def test_scale_maps_back_by_the_half_pixel_convention():
-    seen = {}
+    shapes = {}
 
     def model(images, size):
-        seen[size] = images.shape
+        shapes[size] = images.shape
         height, width = size
         x = (torch.arange(width) + 0.5) / width  # a feature of the position in the scene, whatever the resolution
         y = (torch.arange(height) + 0.5) / height
@@ -116,7 +116,7 @@ def test_scale_maps_back_by_the_half_pixel_convention():
         return SimpleNamespace(pixels=torch.cat(wave)[None])
 
     result = feature_invariance(model, [smooth(40, 60)], transforms=[Scale(0.5), Scale(1.5)])
-    assert set(seen) == {(40, 60), (20, 30), (60, 90)}
+    assert set(shapes) == {(40, 60), (20, 30), (60, 90)}
     assert all(s.invariance > 0.9995 for s in result.settings)
 
 

@@ -62,18 +62,18 @@ def test_statistics_refuse_nothing_to_average():
 @pytest.fixture(scope="module")
 def clips():
     """The truth of the three recorded sequences; the predictions are deterministic changes of it (see the README)."""
-    found = {}
+    sequences = {}
     with zipfile.ZipFile(ORACLES / "davis_jf_open_gt.zip") as archive:
         for name in SEQUENCES:
             files = sorted(f for f in archive.namelist() if f.startswith(name + "/"))
-            found[name] = [np.asarray(Image.open(archive.open(file))) for file in files]
-    return found
+            sequences[name] = [np.asarray(Image.open(archive.open(file))) for file in files]
+    return sequences
 
 
 def changed(frames, change):
     if change == "lag2":
         return [frames[max(t - 2, 0)] for t in range(len(frames))]
-    made = []
+    predictions = []
     for t, frame in enumerate(frames):
         other = np.zeros_like(frame)
         if change == "dilate3":
@@ -83,8 +83,8 @@ def changed(frames, change):
             other[3:, 6:] = frame[:-3, :-6]
             other[(other == 1) & (t % 5 == 0)] = 0
             other[:] = 0 if t % 7 == 0 else other
-        made.append(other)
-    return made
+        predictions.append(other)
+    return predictions
 
 
 @pytest.mark.parametrize("change", CHANGES)

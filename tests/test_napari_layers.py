@@ -15,8 +15,8 @@ from dense_ctx.testing import tiny_model
 
 
 def layer(data, rgb=True, limits=(0, 255), name="a photo", multiscale=False):
-    known = {"data": data, "rgb": rgb, "contrast_limits": limits, "name": name, "multiscale": multiscale}
-    return SimpleNamespace(axis_labels=(), **known)  # napari's own are never empty: "axis -3" and so on
+    attributes = {"data": data, "rgb": rgb, "contrast_limits": limits, "name": name, "multiscale": multiscale}
+    return SimpleNamespace(axis_labels=(), **attributes)  # napari's own are never empty: "axis -3" and so on
 
 
 def facts(label):

@@ -33,13 +33,13 @@ def code(cell):
 @pytest.fixture(scope="module")
 def names():
     (block,) = blocks(PAGE)
-    found = {}
+    namespace = {}
     with pytest.MonkeyPatch.context() as patch:
         import snippet_stage
 
         snippet_stage.stand_in(patch)
-        exec(compile(block.text, block.place, "exec"), found)
-    return found
+        exec(compile(block.text, block.place, "exec"), namespace)
+    return namespace
 
 
 @pytest.mark.parametrize("row", rows("Code"), ids=lambda row: row[0][:40])

@@ -297,14 +297,14 @@ def test_register_kept_for_later_is_refused(site):
 
 
 def test_threads_share_one_registry(site):
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(plugin_module.registry())) for _ in range(8)]
+    registries = []
+    threads = [threading.Thread(target=lambda: registries.append(plugin_module.registry())) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 8
-    assert len({id(registry) for registry in found}) == 1
+    assert len(registries) == 8
+    assert len({id(registry) for registry in registries}) == 1
 
 
 @pytest.mark.slow

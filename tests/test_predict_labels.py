@@ -124,10 +124,10 @@ def test_masks_that_were_predicted_keep_names_and_colours_in_other_formats(room,
     ):
         assert cli.main(["labels", "out/masks", "--images", "photos", "--out", target, "--format", form]) == 0
         back = part(form).open(target, images="photos")
-        found = {annotation.image: annotation for annotation in back}
-        assert {*found} == {"a.png", "s/b.png"}
+        annotations = {annotation.image: annotation for annotation in back}
+        assert {*annotations} == {"a.png", "s/b.png"}
         for annotation in masks:
-            other = found[annotation.image]
+            other = annotations[annotation.image]
             for name in ("far away", "disc"):
                 one = annotation.labels == masks.classes.id(name)
                 assert iou(one, other.labels == other.classes.id(name)) > (0.99 if form != "yolo" else 0.9), (

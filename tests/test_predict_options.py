@@ -46,17 +46,17 @@ def test_a_predictor_that_needs_a_file_says_how_to_name_it(place, capsys):
 
 
 def test_the_file_is_named_on_the_command_line(place):
-    named = "saved(probe={embeddings: text.st})"
+    model = "saved(probe={embeddings: text.st})"
     assert verb("--support", "photo.png:mask.png", "--method", METHOD, "--model", MODEL, "--query", "photo.png",
                 "--out", "first") == 0  # fmt: skip
-    assert verb("--model", named, "--query", "photo.png", "--out", "again") == 0
+    assert verb("--model", model, "--query", "photo.png", "--out", "again") == 0
     assert masks(place / "again") == masks(place / "first") != {}
     opened = Predictor.from_pretrained("saved", probe={"embeddings": "text.st"})
     assert opened.context.options["embeddings"] == "text.st"
     with pytest.raises(InputError, match="colour"):
         Predictor.from_pretrained("saved", probe={"embeddings": "text.st", "colour": 1})
     with pytest.raises(InputError, match="already fitted to examples"):
-        raise_(verb, "--model", named, "--support", "photo.png:mask.png", "--query", "photo.png")
+        raise_(verb, "--model", model, "--support", "photo.png:mask.png", "--query", "photo.png")
 
 
 def raise_(call, *words):

@@ -80,9 +80,9 @@ def test_each_value_of_a_benchmark_is_the_published_one(name):
         of_tables = {row: of_tables[row] for row in ("Dino V2", "MAE", "SigLIP-384")}
     if name == "maxa-table5":
         of_tables = {row: (part, args) for row, part, args in backbones(published.MAXA_TABLE5)}
-    found = {row: parse_part(text) for row, text in data.pop("backbones").items()}
-    assert {row: (part.name, dict(part.args)) for row, part in found.items()} == of_tables
-    assert list(found) == list(of_tables)
+    parts = {row: parse_part(text) for row, text in data.pop("backbones").items()}
+    assert {row: (part.name, dict(part.args)) for row, part in parts.items()} == of_tables
+    assert list(parts) == list(of_tables)
     assert list(map(parse_part, data.pop("heads"))) == list(map(parse_part, published.MAXA_HEADS[name]))
     tasks = data.pop("tasks")
     assert tasks == {key: dict(rows(published.MAXA_TASKS[key])) for key in published.MAXA_COLUMNS[name]}

@@ -42,9 +42,9 @@ def gradients(model, images):
     torch.manual_seed(0)  # of dropout
     features = model(images)
     (features.pixels.square().mean() + features.patches.square().mean()).backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    return found
+    return grads
 
 
 def check(name, model, images, halves=True, slope=True):

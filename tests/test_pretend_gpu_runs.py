@@ -83,13 +83,13 @@ def trains_alike(build, model, data):
             torch.manual_seed(3)
             losses = step(batch)
             losses.total.backward()
-            found = {name: p.grad.cpu() for name, p in step.named_parameters() if p.grad is not None}
+            grads = {name: p.grad.cpu() for name, p in step.named_parameters() if p.grad is not None}
             torch.optim.SGD(step.groups, lr=1e-2).step()
             step.after_step(1)
             for dtype in (torch.bfloat16, torch.float16):
                 with torch.autocast(step.model.device.type, dtype=dtype):
                     assert bool(step(batch).total.isfinite())
-            runs[device] = float(losses.total), found
+            runs[device] = float(losses.total), grads
             assert gpu.touched == (set() if device == "cpu" else {1})
     (one, ones), (two, twos) = runs.values()
     assert two == pytest.approx(one, rel=1e-3)
@@ -219,7 +219,7 @@ def test_metrics_take_predictions_from_the_device(name):
               "normals": (3, functional.normalize(torch.randn(3, 8, 12, generator=draw), dim=0))}  # fmt: skip
     channels, target = values.get(name, (3, ids))
     prediction = torch.rand(channels, 8, 12, generator=draw) + 0.5 if channels else ids.roll(1, 0)
-    found = []
+    outputs = []
     with pretend():
         for device in ("cpu", "cuda:1"):
             metric = registry().create(
@@ -228,8 +228,8 @@ def test_metrics_take_predictions_from_the_device(name):
             metric.start("clip", target)
             for _ in range(3):
                 metric.update(prediction.to(device), target)
-            found.append(metric.compute().values)
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+            outputs.append(metric.compute().values)
+    assert outputs[0] == pytest.approx(outputs[1], rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------- predictions
@@ -311,13 +311,13 @@ def test_a_model_saved_on_a_device_opens_on_another(tmp_path):
 def test_evaluate(protocol, tmp_path):
     root = (camvid if protocol.startswith("camvid") else davis2016)(tmp_path / "data")
     overrides = ["train.steps=3"] if "attention" in protocol else []
-    found = []
+    scores = []
     with pretend() as gpu:
         for device in ("cpu", "cuda:1"):
             model = tiny_model().eval().to(device)
-            found.append(evaluate(model, protocol, root, tmp_path / device, overrides=overrides, limit=2).value)
+            scores.append(evaluate(model, protocol, root, tmp_path / device, overrides=overrides, limit=2).value)
         assert gpu.touched == {1}
-    assert found[1] == pytest.approx(found[0], abs=0.02)
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
 
 
 def uneven(root):

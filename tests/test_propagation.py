@@ -53,11 +53,11 @@ def test_tiles_equal_the_dense_formulation(height, width, radius):
     frames = torch.randn(4, 6, height, width, generator=generator)
     labels = torch.rand(3, height, width, generator=generator)
     propagator = Propagator(frames[0], labels, n_last_frames=2, size_mask_neighborhood=radius, topk=4)
-    kept = [(frames[0], labels)]
+    bank = [(frames[0], labels)]
     for frame in frames[1:]:
-        expected = dense(frame, torch.stack([k for k, _ in kept]), torch.stack([v for _, v in kept]), radius, 4, 0.1)
+        expected = dense(frame, torch.stack([k for k, _ in bank]), torch.stack([v for _, v in bank]), radius, 4, 0.1)
         torch.testing.assert_close(propagator.step(frame), expected, rtol=1e-4, atol=1e-5)
-        kept = [kept[0], *kept[1:][-1:], (frame, expected)]
+        bank = [bank[0], *bank[1:][-1:], (frame, expected)]
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_all_tiles_at_once_equal_one_after_the_other(monkeypatch, height, width,
 
 def test_similarities_keep_to_the_memory_there_is(monkeypatch):
     windows = Windows(40, 41, 2, torch.device("cpu"))
-    taken = {}
+    counts = {}
     for free in (80 << 30, 40 << 20, 1):
         monkeypatch.setattr("dense_ctx_probes.local_windows.free_memory", lambda device, free=free: free)
         parts = windows.parts(9, 384)
         assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
         assert (parts[0].start, parts[-1].stop) == (0, len(windows.near))
-        taken[free] = len(parts)
-    assert taken[80 << 30] == 1 < taken[40 << 20] < taken[1] == len(windows.near)
+        counts[free] = len(parts)
+    assert counts[80 << 30] == 1 < counts[40 << 20] < counts[1] == len(windows.near)
 
 
 def test_exact_repeats_tie_and_all_of_them_vote():

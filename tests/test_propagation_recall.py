@@ -48,8 +48,8 @@ def test_an_object_that_was_gone_for_ten_frames_is_found_again(model):
     assert overlap(lost[-1], masks[-1]) == 0
     assert overlap(again[-1], masks[-1]) > 0.7
     assert overlap(again[1], masks[1]) > 0.7  # of nine cells, one frame on
-    seen = [frame for frame in range(3, 2 + GONE) if (again[frame] == 3).any()]
-    assert seen == []  # nothing takes its place meanwhile
+    hits = [frame for frame in range(3, 2 + GONE) if (again[frame] == 3).any()]
+    assert hits == []  # nothing takes its place meanwhile
     assert list(sure) == list(range(1, len(pictures)))
     assert all(sure[frame] == 0 for frame in range(3, 2 + GONE))
     assert sure[1] > 0.8

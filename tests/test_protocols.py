@@ -54,9 +54,9 @@ def test_a_shipped_protocol_is_whole(name):
 def test_protocols_of_lilas_tables_are_shipped():
     """Columns that name a protocol name one that exists: `compare --paper` can fill them."""
     columns = [column for name in papers.names("lila") for column in papers.table(name).columns.values()]
-    named = {one for column in columns for one in column.protocols}
-    assert named
-    assert named <= set(protocols())
+    names = {one for column in columns for one in column.protocols}
+    assert names
+    assert names <= set(protocols())
 
 
 def test_an_unknown_name_shows_the_near_ones():

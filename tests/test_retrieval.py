@@ -159,7 +159,7 @@ def test_balanced_sampling_keeps_the_rare_class():
     target = torch.zeros(1, 48, 80, dtype=torch.int64)
     target[:, :8, :8] = 1
     rows = DenseFeatures(torch.zeros(1, 1, 48, 80), torch.randn(1, 5, 6, 10))
-    kept = {
+    counts = {
         sampling: sum(
             bool((RetrievalProbe(memory=6, sampling=sampling, seed=s).partial_fit(rows, target).bank_.whole()[1])
                  [:, 1].any())
@@ -167,8 +167,8 @@ def test_balanced_sampling_keeps_the_rare_class():
         )
         for sampling in ("balanced", "uniform")
     }  # fmt: skip
-    assert kept["balanced"] > 35
-    assert kept["uniform"] < 15
+    assert counts["balanced"] > 35
+    assert counts["uniform"] < 15
 
 
 def test_depth():
@@ -186,10 +186,10 @@ def test_depth():
 def test_search_is_exact(count, k):
     draw = torch.Generator().manual_seed(0)
     queries, keys = torch.randn(9, 8, generator=draw), torch.randn(count, 8, generator=draw)
-    scores, found = nearest(queries, keys, k, rows=4)
-    wanted = (queries @ keys.T).topk(min(k, count), 1)
-    assert torch.equal(found, wanted.indices)
-    assert torch.allclose(scores, wanted.values)
+    scores, indices = nearest(queries, keys, k, rows=4)
+    reference = (queries @ keys.T).topk(min(k, count), 1)
+    assert torch.equal(indices, reference.indices)
+    assert torch.allclose(scores, reference.values)
 
 
 @pytest.mark.parametrize("order", ["rising", "falling", "alike"])
@@ -215,12 +215,12 @@ def rows(count, dim, kind, seed):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_first_look_in_bfloat16_finds_what_products_in_float32_find(kind, dtype):
     queries, keys = rows(70, 16, kind, 0), rows(9000, 16, kind, 1).to(dtype)
-    scores, found = retrieval_blocks.by_first_look(queries, keys, 5, rows=32)
-    wanted = (queries.double() @ keys.double().T).topk(5, 1)
-    assert (scores - wanted.values).abs().max() < 3e-7
-    true = torch.einsum("qc,qkc->qk", queries.double(), keys[found].double())  # keys equal in float32 change places
-    assert (true - wanted.values).abs().max() < 3e-7
-    assert all(len(set(row)) == 5 for row in found.tolist())
+    scores, indices = retrieval_blocks.by_first_look(queries, keys, 5, rows=32)
+    reference = (queries.double() @ keys.double().T).topk(5, 1)
+    assert (scores - reference.values).abs().max() < 3e-7
+    true = torch.einsum("qc,qkc->qk", queries.double(), keys[indices].double())  # keys equal in float32 change places
+    assert (true - reference.values).abs().max() < 3e-7
+    assert all(len(set(row)) == 5 for row in indices.tolist())
 
 
 def test_what_the_first_look_cannot_prove_is_looked_at_again(monkeypatch):
@@ -230,23 +230,23 @@ def test_what_the_first_look_cannot_prove_is_looked_at_again(monkeypatch):
     keys[:, 0] = torch.linspace(-1, 0.5, 400)
     keys[:30] = torch.tensor([1.0, 0.0])
     keys[300] = torch.tensor([1.0, 0.1])  # 1.0002: the nearest
-    seen = []
+    results = []
     look = retrieval_blocks._all_above
-    monkeypatch.setattr(retrieval_blocks, "_all_above", lambda *args: seen.append(look(*args)) or seen[-1])
+    monkeypatch.setattr(retrieval_blocks, "_all_above", lambda *args: results.append(look(*args)) or results[-1])
     scores, found = retrieval_blocks.by_first_look(queries, keys, 2, rows=32)
-    assert len(seen) == 1
-    assert 300 in seen[0]
+    assert len(results) == 1
+    assert 300 in results[0]
     assert found[0, 0] == 300
     assert scores[0, 0] == queries[0] @ keys[300]
 
 
 def test_too_many_keys_for_a_second_look_are_compared_in_float32(monkeypatch):
     queries, keys = rows(40, 16, "nearer", 0), rows(3000, 16, "nearer", 1)
-    seen = []
+    counts = []
     search = retrieval_blocks.exhaustive
-    monkeypatch.setattr(retrieval_blocks, "exhaustive", lambda *args: seen.append(len(args[0])) or search(*args))
+    monkeypatch.setattr(retrieval_blocks, "exhaustive", lambda *args: counts.append(len(args[0])) or search(*args))
     scores, _ = retrieval_blocks.by_first_look(queries, keys, 3, rows=32)
-    assert seen
+    assert counts
     assert torch.allclose(scores, (queries @ keys.T).topk(3, 1).values, atol=3e-7)
 
 

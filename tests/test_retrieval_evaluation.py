@@ -46,15 +46,15 @@ def test_colours_find_their_class(tmp_path, segmentation, monkeypatch):
 
 def test_the_probe_is_given_whole_annotations(tmp_path, segmentation, monkeypatch):
     """One label a cell would make every histogram one-hot; stripes of seven pixels under cells of eight are not."""
-    seen = []
+    shapes = []
     from dense_ctx_probes.retrieval import RetrievalProbe
 
     fit = RetrievalProbe.partial_fit
     monkeypatch.setattr(
-        RetrievalProbe, "partial_fit", lambda self, f, t: (seen.append(tuple(t.shape)), fit(self, f, t))[1]
+        RetrievalProbe, "partial_fit", lambda self, f, t: (shapes.append(tuple(t.shape)), fit(self, f, t))[1]
     )
     evaluate(model(), segmentation, tmp_path / "data", tmp_path / "run")
-    assert seen == [(1, 24, 36)] * 8
+    assert shapes == [(1, 24, 36)] * 8
 
 
 def test_a_fraction_of_the_support_and_the_official_mode(tmp_path, segmentation):

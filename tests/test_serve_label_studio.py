@@ -203,14 +203,14 @@ def test_twenty_images_of_camvid(label_studio, tmp_path):
     files = sorted((root / "images").iterdir())[::5][:20]
     truth = [np.asarray(Image.open(next((root / "labels").glob(f"{file.stem}*")))) for file in files]
     number, tasks = label_studio.project(config(*CAMVID), files)
-    shown = (0, 10)
-    for index in shown:
+    examples = (0, 10)
+    for index in examples:
         present = {name: truth[index] == place for place, name in enumerate(CAMVID) if (truth[index] == place).any()}
         annotate(label_studio, tasks[index], present)
     words = ["--label-studio", label_studio.url, "--unlabelled", "ignore"]
     with Served(*words, model=DEFAULT_MODEL, LABEL_STUDIO_API_KEY=TOKEN) as server:
         connect(label_studio, number, server.address)
-        rest = [index for index in range(20) if index not in shown]
+        rest = [index for index in range(20) if index not in examples]
         predictions, begun = {}, time.monotonic()
         for _ in range(8):  # a busy machine needs more than one request
             predictions = label_studio.predictions(number, [tasks[index] for index in rest])

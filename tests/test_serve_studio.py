@@ -307,27 +307,27 @@ def test_more_than_255_classes(label_studio):
     label_studio.annotate(0, [brush(box(), "class 270"), brush(~box(), "class 299")])
     with site(studio=label_studio.url, unlabelled="ignore") as client:
         regions = ask(client, label_studio, [1]).json()["results"][0]["result"]
-    shown = {region["value"]["brushlabels"][0]: mask_of(region) for region in regions}
-    assert set(shown) == {"class 270", "class 299"}
-    assert overlap(shown["class 270"], box(3)) > 0.9
+    masks = {region["value"]["brushlabels"][0]: mask_of(region) for region in regions}
+    assert set(masks) == {"class 270", "class 299"}
+    assert overlap(masks["class 270"], box(3)) > 0.9
 
 
 def test_examples_are_learnt_once(client, label_studio, monkeypatch):
-    learnt = []
+    images = []
     fit = InContext.partial_fit
     monkeypatch.setattr(
-        InContext, "partial_fit", lambda self, image, *rest: learnt.append(image) or fit(self, image, *rest)
+        InContext, "partial_fit", lambda self, image, *rest: images.append(image) or fit(self, image, *rest)
     )
     label_studio.annotate(2)
     ask(client, label_studio, [1])
     label_studio.annotate(0)
     hook(client)
     ask(client, label_studio, [1])
-    assert len(learnt) == 2, "the second alone was new"
+    assert len(images) == 2, "the second alone was new"
     label_studio.annotate(2, [brush(~box(6), "box")])
     hook(client)
     ask(client, label_studio, [1])
-    assert len(learnt) == 4
+    assert len(images) == 4
 
 
 def test_the_addresses_and_the_token_are_checked_at_the_start(label_studio):

@@ -252,10 +252,10 @@ def test_propagated_labels_are_saved(file, tmp_path):
         session.save(tmp_path / "work")
         session.mask_label(3, truth(3))
         list(session.propagate(stop=9))
-        wanted = [session.labels(number) for number in range(9)]
+        labels = [session.labels(number) for number in range(9)]
     with Session.open(tmp_path / "work", tiny_model()) as again:
         assert again.pending() == list(range(9, FRAMES))
-        assert all((again.labels(number) == wanted[number]).all() for number in range(9))
+        assert all((again.labels(number) == labels[number]).all() for number in range(9))
     damaged = tmp_path / "work" / "propagated.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-3] + b"abc")
     with pytest.warns(UserWarning, match="propagated labels are left out"):

@@ -389,13 +389,13 @@ def test_features_are_computed_once_and_kept_on_disk(photos, tmp_path):
     cache = tmp_path / "cache"
     with Session(MODEL, photos, classes=["background", "box"], cache_dir=cache) as session:
         draw(session)
-        wanted = [session.labels(item) for item in range(3)]
+        labels = [session.labels(item) for item in range(3)]
         assert session._store.computed == 3
         [session.labels(item) for item in range(3)]
         assert session._store.computed == 3
     with Session(MODEL, photos, classes=["background", "box"], cache_dir=cache) as again:
         draw(again)
-        assert all((again.labels(item) == wanted[item]).all() for item in range(3))
+        assert all((again.labels(item) == labels[item]).all() for item in range(3))
         assert again._store.computed == 0
     shard = max(cache.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime)
     shard.write_bytes(shard.read_bytes()[:-3] + b"abc")
@@ -410,12 +410,12 @@ def test_features_are_computed_once_and_kept_on_disk(photos, tmp_path):
 def test_features_stay_within_the_budget(photos):
     with Session(MODEL, photos, classes=["background", "box"]) as session:
         draw(session)
-        wanted = [session.labels(item) for item in range(3)]
+        labels = [session.labels(item) for item in range(3)]
         bytes_each = session._store.bytes // 3
     with Session(MODEL, photos, classes=["background", "box"], max_memory=4 * bytes_each) as small:
         draw(small)
         for item in (0, 1, 2, 0):
-            assert (small.labels(item) == wanted[item]).all()
+            assert (small.labels(item) == labels[item]).all()
             assert small._store.bytes <= 2.25 * bytes_each
         assert small._store.computed == 4  # the first one went
     with pytest.raises(InputError, match="max_memory"):

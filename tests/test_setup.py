@@ -161,14 +161,14 @@ def test_the_features_cue_does_not_follow_the_adapters(tmp_path):
     )
     step = TrainStep(model, objective, data)
     batch = objective.collate([data.sample(0, 0)])
-    seen = []
-    objective.cues.register_forward_hook(lambda module, args, cues: seen.append(cues[1].pixels()))
+    pixels = []
+    objective.cues.register_forward_hook(lambda module, args, cues: pixels.append(cues[1].pixels()))
     step(batch)
     with torch.no_grad():
         for key, value in model.backbone.named_parameters():
             if ".lora_B." in key:
                 value.add_(0.5)
     step(batch)
-    assert torch.equal(*seen)
+    assert torch.equal(*pixels)
     maps, padded = model.encode(batch["context"])
     assert not torch.allclose(maps.maps[-1], objective.original(padded).maps[-1], atol=1e-2)

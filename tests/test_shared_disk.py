@@ -35,14 +35,14 @@ def disk(tmp_path_factory):
 def both(disk, case, first):
     """The folder, and what the one that was done, or done first, and the other came to."""
     folder = disk / f"{case.replace(' ', '-')}-{first}"
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("outcome-*.json"))]
-    for rank, words in enumerate(found):
+    outcomes = [json.loads(path.read_text()) for path in sorted(folder.glob("outcome-*.json"))]
+    for rank, words in enumerate(outcomes):
         print(case, first, rank, words["outcome"], (folder / f"log-{rank}").read_text()[-600:])
-    assert len(found) == 2
-    found.sort(key=lambda words: (words["outcome"] != "done", words["ended"]))
+    assert len(outcomes) == 2
+    outcomes.sort(key=lambda words: (words["outcome"] != "done", words["ended"]))
     assert not list(folder.rglob("*.partial*")), "half-written"
     assert not list(folder.rglob(".*.lock")), "a lock is left"
-    return folder, *found
+    return folder, *outcomes
 
 
 REFUSED = r"FileError: {what} is in use by process {pid} on node\d since \d{{4}}-.*whether it still runs cannot be seen"

@@ -189,10 +189,10 @@ def test_the_classifier_is_in_context():
 def test_classes_are_sorted_whatever_the_masks_show_first():
     images, masks, _ = scenes()
     crops = [image[6:18, 10:] for image in images]
-    shown = [7 - mask[6:18, 10:] for mask in masks]  # the first pixel is of class 0 where it was of 7
-    assert shown[0][0, 0] == 0
-    assert 7 - shown[0][0, -1] == 0
-    flipped = [mask[:, ::-1] for mask in shown]
+    targets = [7 - mask[6:18, 10:] for mask in masks]  # the first pixel is of class 0 where it was of 7
+    assert targets[0][0, 0] == 0
+    assert 7 - targets[0][0, -1] == 0
+    flipped = [mask[:, ::-1] for mask in targets]
     classifier = PixelClassifier(PLAIN, "ridge").fit([crop[:, ::-1] for crop in crops], flipped)
     assert classifier.classes_.tolist() == [0, 7]
     assert classifier.score([crop[:, ::-1] for crop in crops], flipped) > 0.95

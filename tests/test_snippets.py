@@ -109,20 +109,20 @@ def test_command_lines_are_right(block, template):
 @pytest.mark.parametrize("block", PYTHON, ids=place)
 def test_python_compiles_and_its_names_resolve(block, template):
     tree = ast.parse(block.text, block.place)
-    known = {}
+    namespace = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("dense_ctx") and "yours" not in node.module:
             module = importlib.import_module(node.module)
             for alias in node.names:
                 try:
-                    known[alias.asname or alias.name] = getattr(module, alias.name)
+                    namespace[alias.asname or alias.name] = getattr(module, alias.name)
                 except AttributeError:
-                    known[alias.asname or alias.name] = importlib.import_module(f"{node.module}.{alias.name}")
+                    namespace[alias.asname or alias.name] = importlib.import_module(f"{node.module}.{alias.name}")
     import dense_ctx
 
-    known = {**{name: getattr(dense_ctx, name) for name in dense_ctx.__all__}, **known}
+    namespace = {**{name: getattr(dense_ctx, name) for name in dense_ctx.__all__}, **namespace}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (target := callee(node.func, known)) is not None:
+        if isinstance(node, ast.Call) and (target := callee(node.func, namespace)) is not None:
             check_keywords(target, node)
             check_parts(target, node)
 

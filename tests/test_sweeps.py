@@ -114,8 +114,8 @@ def test_maxas_segmentation_beside_imagenet(bench, tmp_path):
         writer = csv.writer(file)
         writer.writerow(["model", "top1", "top5"])
         writer.writerows([["vit_base_patch16_224.augreg_in21k", 84.5, 97], ["mae_ft", 83.6, 96], ["clip_ft", 85.2, 97]])
-    named = ["MAE=mae_ft", "CLIP=clip_ft"]
-    printed = sweep("maxa_imagenet.py", bench, table, *named)
+    rows = ["MAE=mae_ft", "CLIP=clip_ft"]
+    printed = sweep("maxa_imagenet.py", bench, table, *rows)
     assert "| ImageNet " in printed
     assert "without an accuracy in results-imagenet.csv: Dino V2, Random (untrained)" in printed
     assert "rank correlation 0.500" in printed

@@ -109,9 +109,9 @@ def test_a_model_without_the_projection_is_refused(clip, tmp_path):
 
     shutil.copytree(clip, tmp_path / "half")
     state = load_file(tmp_path / "half/model.safetensors")
-    kept = {key: value for key, value in state.items() if "text_projection" not in key}
-    assert len(kept) == len(state) - 1
-    save_file(kept, tmp_path / "half/model.safetensors", {"format": "pt"})
+    rest = {key: value for key, value in state.items() if "text_projection" not in key}
+    assert len(rest) == len(state) - 1
+    save_file(rest, tmp_path / "half/model.safetensors", {"format": "pt"})
     with pytest.raises(WeightsError, match=r"lacks text_projection\.weight"):
         embed_text(CLASSES, str(tmp_path / "half"))
 

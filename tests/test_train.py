@@ -25,11 +25,11 @@ def plugin(tmp_path, monkeypatch):
 
 
 def test_it_learns_logs_and_publishes(tmp_path):
-    seen = []
+    steps = []
 
     def validate(model, step):
         assert not model.training
-        seen.append(step)
+        steps.append(step)
         return {"score": step / 2}
 
     out = tmp_path / "run"
@@ -39,7 +39,7 @@ def test_it_learns_logs_and_publishes(tmp_path):
     made = train(config(out, steps=25, save={"every": 10, "keep": 2}, validate={"every": 10}), validate=validate)
     assert torch.equal(torch.rand(1), before)  # the caller's random state is as it was
     assert made == out / "model"
-    assert seen == [10, 20, 25]
+    assert steps == [10, 20, 25]
     found = rows(out)
     assert [row["step"] for row in found] == list(range(1, 26))
     assert sum(r["loss"] for r in found[-5:]) < 0.5 * sum(r["loss"] for r in found[:5])
@@ -72,9 +72,9 @@ def test_a_protocol_validates(tmp_path):
         "set": ["grid=2"],
     }
     train(config(tmp_path / "run", steps=2, validate=check))
-    found = [row["validation"] for row in read_log(tmp_path / "run" / "log.jsonl") if "validation" in row]
-    assert len(found) == 2
-    assert all(0 <= scores["J&F-Mean"] <= 1 and scores["J-Mean"] >= 0 for scores in found)
+    validations = [row["validation"] for row in read_log(tmp_path / "run" / "log.jsonl") if "validation" in row]
+    assert len(validations) == 2
+    assert all(0 <= scores["J&F-Mean"] <= 1 and scores["J-Mean"] >= 0 for scores in validations)
     assert (tmp_path / "run" / "validation" / "step_2" / "result.json").exists()
     train(config(tmp_path / "alone", steps=2))
     assert losses(tmp_path / "run") == losses(tmp_path / "alone")  # validation changes nothing
@@ -91,8 +91,8 @@ def test_a_continued_run_is_the_same_run(tmp_path, seeded):
     assert same(weights(straight / "model"), weights(halves / "model"))
     one, two = ((out / "state" / "step_8" / state.TENSORS).read_bytes() for out in (straight, halves))
     assert one == two  # the objective's own tensors and the optimizer's among them
-    drawn = [row["losses"]["drawn"] for row in rows(straight)]
-    assert len(set(drawn)) == 8
+    draws = [row["losses"]["drawn"] for row in rows(straight)]
+    assert len(set(draws)) == 8
 
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
@@ -172,18 +172,18 @@ def test_accumulated_parts_sum_to_the_whole_batch(tmp_path):
 
 
 def test_clipping_bounds_the_step(tmp_path):
-    kept = {}
+    results = {}
     for name, norm in (("clipped", 1e-12), ("free", None)):
         out = tmp_path / name
         changes = {
             "optimizer": {"lr": 1e-2, "weight_decay": 0.0, "eps": 1e-3}
         }  # eps: Adam's own scaling out of the way
         train(config(out, steps=1, clip_norm=norm, **changes))
-        kept[name] = weights(out / "model")["decoder.project.0.weight"]
+        results[name] = weights(out / "model")["decoder.project.0.weight"]
     initial = tmp_path / "initial"
     train(config(initial, steps=1, optimizer={"lr": 1e-30, "weight_decay": 0.0}))
     start = weights(initial / "model")["decoder.project.0.weight"]
-    assert (kept["clipped"] - start).abs().max() < 1e-9 < 1e-4 < (kept["free"] - start).abs().max()
+    assert (results["clipped"] - start).abs().max() < 1e-9 < 1e-4 < (results["free"] - start).abs().max()
 
 
 def test_half_precision_trains_full_precision_weights(tmp_path):

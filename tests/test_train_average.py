@@ -53,18 +53,18 @@ def test_a_continued_run_has_the_same_mean(tmp_path):
 
 
 def test_validation_sees_the_mean_and_leaves_the_weights(tmp_path):
-    seen = []
+    states = []
 
     def validate(model, step):
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
         return {}
 
     average = {"average": {"start": 1, "momentum": 0.9}}
     train(config(tmp_path / "run", validate={"every": 2}, **average), validate=validate)
     train(config(tmp_path / "alone", **average))
     assert losses(tmp_path / "run") == losses(tmp_path / "alone")
-    assert len(seen) == 3
-    assert same(seen[-1], weights(tmp_path / "run" / "model"))
+    assert len(states) == 3
+    assert same(states[-1], weights(tmp_path / "run" / "model"))
     with pytest.raises(RuntimeError, match=r"^broken$"):
         train(config(tmp_path / "bad", validate={"every": 2}, **average), validate=broken)
     train(config(tmp_path / "bad", **average))  # an error within validation costs nothing

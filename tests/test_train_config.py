@@ -105,8 +105,8 @@ def test_files_that_are_no_configuration(tmp_path):
 def test_keys_that_differ_are_named_and_free_ones_are_not(file):
     config = TrainConfig.load(file)
     other = config.override(["optimizer.lr=1", "data.new=1", "objective.name=dip", "seed=4"])
-    found = [text.split(":")[0] for text in config.differences(other.to_dict())]
-    assert sorted(found) == ["data.new", "objective.name", "optimizer.lr", "seed"]
+    keys = [text.split(":")[0] for text in config.differences(other.to_dict())]
+    assert sorted(keys) == ["data.new", "objective.name", "optimizer.lr", "seed"]
     free = ["steps=null", "epochs=200", "accumulate=2", "device=cpu", "workers=3", "save.every=5", "log=3", "out=b"]
     free += ["resume=never", "wait=true", "log_with=wandb", "compile=true"]
     assert config.differences(config.override(free).to_dict()) == []
@@ -128,8 +128,8 @@ def test_processes_and_parts_share_the_steps_samples():
     whole = Order(11, 0, 12, 1, 0, 1)
     shares = [Order(11, 0, 12, accumulate=3, rank=rank, world=2) for rank in (0, 1)]
     for step in range(9):
-        found = [key for part in range(3) for share in shares for key in share.keys(step, part)]
-        assert found == whole.keys(step, 0)
+        keys = [key for part in range(3) for share in shares for key in share.keys(step, part)]
+        assert keys == whole.keys(step, 0)
     with pytest.raises(InputError, match="make it a multiple of 10"):
         Order(11, 0, 12, accumulate=5, rank=0, world=2)
 

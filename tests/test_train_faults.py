@@ -138,10 +138,10 @@ def test_a_variable_that_overrides_cudas_arithmetic_is_recorded(monkeypatch):
 
 
 def test_float32_is_float32_whatever_the_process_was_set_to(tmp_path):
-    seen = {}
+    states = {}
 
     def look(model, step):
-        seen[step] = float32_settings()
+        states[step] = float32_settings()
         return {}
 
     torch.set_float32_matmul_precision("medium")
@@ -150,7 +150,7 @@ def test_float32_is_float32_whatever_the_process_was_set_to(tmp_path):
         for name, precision in (("strict", "no"), ("loose", "tf32")):
             folder = train(config(tmp_path / name, mixed_precision=precision, validate={"every": 6}), validate=look)
             record = json.loads((folder / "config.json").read_text())["trained_with"]["arithmetic"]
-            assert record == seen[6]
+            assert record == states[6]
             assert record["cuda.matmul"] == record["cudnn.conv"] == ("ieee" if precision == "no" else "tf32")
             assert record["mkldnn.matmul"] == "ieee"
             assert float32_settings() == before

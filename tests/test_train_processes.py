@@ -55,20 +55,20 @@ def recorded(settled, grads):
     """Train; keep the gradients of every step in a file."""
     from sandbox_train.parts import Shift
 
-    found = {}
+    record = {}
 
     class Recorded(Shift):
         def after_step(self, model, step):
             super().after_step(model, step)
-            named = [*model.decoder.named_parameters(), *self.named_parameters()]
-            found.update({f"{step} {name}": p.grad.detach().clone() for name, p in named})
+            parameters = [*model.decoder.named_parameters(), *self.named_parameters()]
+            record.update({f"{step} {name}": p.grad.detach().clone() for name, p in parameters})
             assert all(p.grad is None for p in model.backbone.parameters())
 
     torch.manual_seed(1)
     try:
         train(TrainConfig.from_dict(settled), objective=Recorded(**settled["objective"].get("args", {})))
     finally:
-        torch.save(found, grads)
+        torch.save(record, grads)
 
 
 def worker(rank, port, folder, cases):

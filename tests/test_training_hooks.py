@@ -114,19 +114,19 @@ def test_a_plugin_can_refuse_a_run_before_its_first_step_and_not_later(told, tmp
 
 
 def test_those_that_began_are_told_of_the_end_when_a_later_plugin_refuses(tmp_path):
-    seen = []
+    events = []
 
     def refuse(arguments):
         raise ConfigError("not here")
 
     run = Callbacks(config(tmp_path / "run"), 0, active=False)
-    for owner, start in (("tracking", lambda arguments: seen.append("start")), ("refusing", refuse)):
-        run.plugins.append((owner, {"training_start": start, "training_end": lambda a, o=owner: seen.append((o, a))}))
+    for owner, start in (("tracking", lambda arguments: events.append("start")), ("refusing", refuse)):
+        run.plugins.append((owner, {"training_start": start, "training_end": lambda a, o=owner: events.append((o, a))}))
     with pytest.raises(ConfigError, match="not here"), run.around(torch.nn.Identity(), tmp_path):
-        seen.append("trained")
-    assert [item if isinstance(item, str) else item[0] for item in seen] == ["start", "tracking"]
-    assert seen[1][1]["folder"] is None
-    assert isinstance(seen[1][1]["error"], ConfigError)
+        events.append("trained")
+    assert [item if isinstance(item, str) else item[0] for item in events] == ["start", "tracking"]
+    assert events[1][1]["folder"] is None
+    assert isinstance(events[1][1]["error"], ConfigError)
 
 
 def test_a_score_that_is_not_finite_is_null_in_the_log(told, tmp_path):

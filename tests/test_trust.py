@@ -228,10 +228,10 @@ def test_the_watch_sees_what_a_pickle_asks_for(session):
 
 def test_every_row_of_the_table_names_a_test_that_exists_and_every_way_in_here_has_a_row():
     rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
-    named = [re.findall(r"`(test_\w+\.py)(?:::(test_\w+)(?:\[([^`\]]+)\])?)?`", row.split("|")[6]) for row in rows]
+    references = [re.findall(r"`(test_\w+\.py)(?:::(test_\w+)(?:\[([^`\]]+)\])?)?`", row.split("|")[6]) for row in rows]
     assert len(rows) >= 14
-    assert [row for row, tests in zip(rows, named, strict=True) if not tests] == []
-    every = [test for tests in named for test in tests]
+    assert [row for row, tests in zip(rows, references, strict=True) if not tests] == []
+    every = [test for tests in references for test in tests]
     for file, function, _ in every:
         assert (HERE / file).exists(), file
         assert not function or f"def {function}(" in (HERE / file).read_text(encoding="utf-8"), (file, function)

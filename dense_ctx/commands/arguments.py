@@ -28,7 +28,7 @@ _PAIR = re.compile(r"((?:[A-Za-z]:[\\/])?[^:]+):((?:[A-Za-z]:[\\/])?[^:]+)")  # 
 class VerbParser(argparse.ArgumentParser):
     """A verb's parser: options cannot be abbreviated, key=value settings may stand anywhere.
 
-    The namespace has `given`: the arguments that the command line sets, as they are spelled there, for `refuse`.
+    The namespace has `spelling`: the arguments that the command line sets, as they are spelled there, for `refuse`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -54,12 +54,12 @@ class VerbParser(argparse.ArgumentParser):
         self._refuse_options(unknown)
         if takes_settings:
             args.settings = [*settings, *args.settings]
-        named = {word.partition("=")[0] for word in others}
-        args.given = {action.dest: text for text, action in self._option_string_actions.items() if text in named}
+        words = {word.partition("=")[0] for word in others}
+        args.spelling = {action.dest: text for text, action in self._option_string_actions.items() if text in words}
         for action in self._actions:
             value = getattr(args, action.dest, None)
             if not action.option_strings and value not in (action.default, None, []):
-                args.given[action.dest] = str(action.metavar or action.dest)
+                args.spelling[action.dest] = str(action.metavar or action.dest)
         return args, unknown
 
     def _refuse_options(self, unknown: list[str]) -> None:
@@ -130,8 +130,8 @@ def refuse(args: argparse.Namespace, names: Sequence[str], reason: str) -> None:
     Raises:
         InputError: names those that are set.
     """
-    given = getattr(args, "given", {})
-    idle = [given[name] for name in names if name in given]
+    spelling = getattr(args, "spelling", {})
+    idle = [spelling[name] for name in names if name in spelling]
     if idle:
         raise InputError(f"{', '.join(idle)} would have no effect {reason}: leave {'them' if idle[1:] else 'it'} out")
 

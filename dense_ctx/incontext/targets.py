@@ -185,9 +185,9 @@ def _task_of_floats(values: Tensor, name: str) -> Task:
         warnings.warn(f"{name} holds floats 0 and 1 alone: read as classes; values: task='regression'", stacklevel=2)
         return "segmentation"
     if len(ids) <= _WHOLE:
-        shown = ", ".join(f"{label:g}" for label in ids[:6]) + (", ..." if ids[6:] else "")
+        listing = ", ".join(f"{label:g}" for label in ids[:6]) + (", ..." if ids[6:] else "")
         raise InputError(
-            f"{name} holds floats that are whole numbers ({shown}): classes or values? Say task='segmentation' or "
+            f"{name} holds floats that are whole numbers ({listing}): classes or values? Say task='segmentation' or "
             "task='regression'"
         )
     return "regression"

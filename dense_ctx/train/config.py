@@ -225,8 +225,8 @@ class TrainConfig:
         """With the optimizer's values that this one leaves open taken from another's `to_dict`."""
         values = {key: value for key, value in other.get("optimizer", {}).items() if key in OPEN}
         own = asdict(self.optimizer)
-        taken = {key: value for key, value in values.items() if own[key] is None}
-        return replace(self, optimizer=replace(self.optimizer, **taken))
+        defaults = {key: value for key, value in values.items() if own[key] is None}
+        return replace(self, optimizer=replace(self.optimizer, **defaults))
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """ "KEY: X there, Y now" for keys that differ in `other` (a `to_dict`) and may not change on resume."""

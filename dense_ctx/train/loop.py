@@ -236,11 +236,11 @@ def _norm(run: Run) -> Tensor:
 
 def _culprit(run: Run) -> tuple[str, bool]:
     """The parameter whose gradient makes the norm infinite or NaN, and whether elements of it are."""
-    named = [(name, p.grad) for name, p in run.step.named_parameters() if p.requires_grad and p.grad is not None]
-    for name, grad in named:
+    grads = [(name, p.grad) for name, p in run.step.named_parameters() if p.requires_grad and p.grad is not None]
+    for name, grad in grads:
         if not bool(grad.isfinite().all()):
             return name, True
-    return max(named, key=lambda pair: float(pair[1].norm()))[0], False  # finite, but its square overflows
+    return max(grads, key=lambda pair: float(pair[1].norm()))[0], False  # finite, but its square overflows
 
 
 def _refuse(run: Run, step: int, parts: list[Part], finite: list[bool], bad: str | None) -> None:

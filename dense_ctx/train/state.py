@@ -146,8 +146,8 @@ def write(folder: Path, step: TrainStep, optimizer: Optimizer, average: Mapping[
 
 def _require_finite(what: str, advice: str, tensors: Mapping[str, Tensor]) -> None:
     """Of what trains, its moments and means; in buffers infinity may have a meaning (masks)."""
-    learnt = {f"module.{name[10:].rpartition('/')[0]}" for name in tensors if name.startswith("optimizer.")}
-    values = {name: t for name, t in tensors.items() if name in learnt or not name.startswith("module.")}
+    parameters = {f"module.{name[10:].rpartition('/')[0]}" for name in tensors if name.startswith("optimizer.")}
+    values = {name: t for name, t in tensors.items() if name in parameters or not name.startswith("module.")}
     require_finite(what, advice, **values)
 
 

@@ -73,11 +73,11 @@ class AdaptedBackbone(Backbone):
             ConfigError: adapters were put on weights in bfloat16.
         """
         self.net = bare(self.net)
-        given = {key: value for key, value in args.items() if key != "adapters"}
+        arguments = {key: value for key, value in args.items() if key != "adapters"}
         now = described(self.net)
         refuse_adapters(self.weights_dtype, now)
         require_own_type(self.net, self.weights_dtype)
-        return given if now is None else {**given, "adapters": now}
+        return arguments if now is None else {**arguments, "adapters": now}
 
 
 def bare(net: nn.Module) -> nn.Module:
@@ -213,15 +213,15 @@ def _config(values: Mapping[str, Any], where: str) -> Any:
         raise ConfigError(
             f"{where}: {', '.join(odd)[:200]}: adapters of that kind cannot be built again; merge them first"
         )
-    given = {key: value for key, value in values.items() if key in KEYS and key != "peft_type" and key in fresh}
+    settings = {key: value for key, value in values.items() if key in KEYS and key != "peft_type" and key in fresh}
     for key, low in (("r", 1), ("lora_alpha", 0)):
-        if key in given and (
-            isinstance(given[key], bool) or not isinstance(given[key], (int, float)) or given[key] < low
+        if key in settings and (
+            isinstance(settings[key], bool) or not isinstance(settings[key], (int, float)) or settings[key] < low
         ):
-            raise ConfigError(f"{where}: {key} is {given[key]!r:.60}; expected a number from {low} on")
-    if given.get("r", 1) > 4096:
-        raise ConfigError(f"{where}: r is {given['r']!r:.60}; expected at most 4096")
-    return kind(**given)
+            raise ConfigError(f"{where}: {key} is {settings[key]!r:.60}; expected a number from {low} on")
+    if settings.get("r", 1) > 4096:
+        raise ConfigError(f"{where}: r is {settings['r']!r:.60}; expected at most 4096")
+    return kind(**settings)
 
 
 def described(net: nn.Module) -> dict[str, Any] | None:

@@ -94,8 +94,8 @@ def official_model(
             raise WeightsError(str(error).replace(str(file), str(path))) from None
     model.backbone.source = None  # without a source, the folder stores all of it
     own = model.backbone.state_dict()
-    left = {*unused, *(f"{prefix}{key}" for key in encoder if is_unused(key) and f"net.{key}" not in own)}
-    record = {"checkpoint": path.name, "sha256": file_digest(path), "unused": sorted(left)}
+    leftovers = {*unused, *(f"{prefix}{key}" for key in encoder if is_unused(key) and f"net.{key}" not in own)}
+    record = {"checkpoint": path.name, "sha256": file_digest(path), "unused": sorted(leftovers)}
     model.model_config = ModelConfig(backbone, decoder, trained_with=record)
     model.decoder.fresh = False
     return model

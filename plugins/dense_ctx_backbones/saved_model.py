@@ -167,8 +167,8 @@ class ModelBackbone(Backbone):
 
     def stored_args(self, args: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         """The choice of maps, and the model's digest, or its configuration if `whole`."""
-        given = {key: value for key, value in args.items() if key not in ("maps", "stride", "digest", "config")}
-        stored = {**given, "maps": self.maps, **({} if self.cell is None else {"stride": self.cell})}
+        arguments = {key: value for key, value in args.items() if key not in ("maps", "stride", "digest", "config")}
+        stored = {**arguments, "maps": self.maps, **({} if self.cell is None else {"stride": self.cell})}
         if not whole:
             return stored if self.digest is None else {**stored, "digest": self.digest}
         inner = self.config.backbone

@@ -172,9 +172,9 @@ def _model(bench: Bench, cell: Cell, backbone: Backbone, image_size: Size, outpu
     decoder_class = registry().resolve(entry)
     args = {"dim": outputs, **{k: v for k, v in cell.head.args.items() if k != "lr"}, **cell.task.head}
     if isinstance(decoder_class, type) and issubclass(decoder_class, Decoder):  # else a function, which has no sizes
-        given = {**entry.args, **args}
-        sizes = decoder_class.size_args(bench.size, image_size, backbone.strides, given)
-        args |= {key: value for key, value in sizes.items() if key not in given}
+        arguments = {**entry.args, **args}
+        sizes = decoder_class.size_args(bench.size, image_size, backbone.strides, arguments)
+        args |= {key: value for key, value in sizes.items() if key not in arguments}
     seed_all(mix(cell.seed, "bench"))  # of the head's first weights, whatever the backbone has drawn
     decoder = create_decoder(cell.head.name, backbone, **args)
     return DenseModel(backbone, decoder, ModelConfig(cell.backbone, Part(cell.head.name, args)))

@@ -70,8 +70,8 @@ def bench_of(
     strange = sorted(set(tasks or ()) - set(preset.tasks))
     if strange:
         raise InputError(f"{name} has no task {', '.join(strange)}; it has {', '.join(preset.tasks)}")
-    chosen = {key: typed(BenchTask, preset.tasks[key], f"{name}: {key}") for key in tasks or preset.tasks}
-    needed = {str(task.data["name"]) for task in chosen.values()}
+    choice = {key: typed(BenchTask, preset.tasks[key], f"{name}: {key}") for key in tasks or preset.tasks}
+    needed = {str(task.data["name"]) for task in choice.values()}
     if set(roots) != needed:
         raise InputError(
             f"{name} needs the folders of {', '.join(sorted(needed))}: --data "
@@ -79,7 +79,7 @@ def bench_of(
             + (f"; given: {', '.join(roots)}" if roots else "")
         )
     rooted = {
-        key: replace(task, data={**task.data, "root": roots[str(task.data["name"])]}) for key, task in chosen.items()
+        key: replace(task, data={**task.data, "root": roots[str(task.data["name"])]}) for key, task in choice.items()
     }
     parts = [parse_part(preset.backbones.get(one, one)) for one in backbones or preset.backbones]
     rows = {str(parse_part(written)): row for row, written in preset.backbones.items()}

@@ -26,9 +26,9 @@ def markdown(records: Iterable[Record]) -> str:
     lines = [f"| backbone | head | learnt | {' | '.join(heads)} |", "|---|---|---:|" + "---:|" * len(tasks)]
     for (backbone, head), columns in rows.items():
         counts = sorted({r["learnt"] for part in columns.values() for r in part if r["status"] == "done"})
-        learnt = " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "-"
+        parameters = " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "-"
         cells = [_cell(columns.get(task, []), best[task]) for task in tasks]
-        lines.append(f"| {backbone} | {head} | {learnt} | " + " | ".join(cells) + " |")
+        lines.append(f"| {backbone} | {head} | {parameters} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n" + "".join(f"\nAll {label}\n" for label in names.shared)
 
 

@@ -65,9 +65,9 @@ class Report:
             of += ": incomplete" if self.count < self.official else ": more"
         lines.append(f"  {what:<9} {self.count}{of}; {self.checked} read" + self._frames())
         if self.sizes:
-            shown = [f"{h} x {w} ({n})" for (h, w), n in self.sizes.most_common(4)]
+            listing = [f"{h} x {w} ({n})" for (h, w), n in self.sizes.most_common(4)]
             more = f", and {len(self.sizes) - 4} more" if len(self.sizes) > 4 else ""
-            lines.append(f"  {'H x W':<9} {', '.join(shown)}{more}")
+            lines.append(f"  {'H x W':<9} {', '.join(listing)}{more}")
         if self.ids:
             lines.append(f"  {'ids':<9} {self._ids()}")
         if self.low is not None and self.high is not None:

@@ -93,13 +93,13 @@ class MatSet(ImageSet):
 
         if self._normals is None:
             return []
-        stored, computed = [], []
+        stored, normals = [], []
         for frame in self._frames[:: max(1, len(self._frames) // 4)][:4]:
             pair = self._target(frame), normals_of(self.depth(frame), self._intrinsics)
             valid = torch.isfinite(pair[0]).all(dim=0) & torch.isfinite(pair[1]).all(dim=0)
             stored.append(pair[0][:, valid])
-            computed.append(pair[1][:, valid])
-        a, b = torch.cat(stored, dim=1), torch.cat(computed, dim=1)
+            normals.append(pair[1][:, valid])
+        a, b = torch.cat(stored, dim=1), torch.cat(normals, dim=1)
         size = (a.square().mean(dim=1) * b.square().mean(dim=1)).sqrt()
         cosine = (a * b).mean(dim=1) / size.clamp_min(1e-12)
         return [

@@ -147,17 +147,17 @@ class Tasks(TaskFolder):
         """Write the segments of each image; one that cannot be read is left out with a warning."""
         broken, first = 0, ""
         mine = [i for span in list(self.shards().values())[self.rank :: self.world] for i in span]
-        left = [index for index in mine if not self.png("segments", index).exists()]
+        rest = [index for index in mine if not self.png("segments", index).exists()]
         waiting: list[tuple[int, Tensor]] = []
-        images = ahead(self._readable, left, BATCH, max(1, reader_count(self.model.device)))
-        for index in self.progress(left, len(left), "segment"):
+        images = ahead(self._readable, rest, BATCH, max(1, reader_count(self.model.device)))
+        for index in self.progress(rest, len(rest), "segment"):
             image = next(images)
             if isinstance(image, Tensor):
                 waiting.append((index, image))
             else:
                 warnings.warn(f"{self.names[index]} is left out: {image}", stacklevel=2)
                 broken, first = broken + 1, first or str(image)
-            if len(waiting) == BATCH or index == left[-1]:
+            if len(waiting) == BATCH or index == rest[-1]:
                 self._segmented(waiting)
                 waiting = []
         if self.world == 1 and mine and broken == len(mine):

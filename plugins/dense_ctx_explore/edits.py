@@ -72,9 +72,9 @@ def _class(edit: dict[str, Any], items: Sequence[Any], classes: Sequence[Any]) -
         return
     ids = [item.id for item in classes]
     if value not in ids or isinstance(value, bool):
-        shown = ", ".join(map(str, ids[:20])) or "none yet"
+        listing = ", ".join(map(str, ids[:20])) or "none yet"
         eraser = " or null to erase" if edit["edit"] == "stroke" else ""
-        raise Refusal(f"class {value!r:.40}", f"the id of a class ({shown}){eraser}", "choose one, or add it", 404)
+        raise Refusal(f"class {value!r:.40}", f"the id of a class ({listing}){eraser}", "choose one, or add it", 404)
 
 
 def _points(edit: dict[str, Any], items: Sequence[Any], classes: Sequence[Any]) -> None:

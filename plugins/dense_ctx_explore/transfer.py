@@ -124,10 +124,10 @@ def labels_in(workspace: Workspace, data: bytes, name: str, format: str, unlabel
             try:
                 return _taken(workspace, form.open(path))
             except (FileError, InputError) as error:
-                known = {} if isinstance(error, Refusal) else _sizes(workspace.session)
-                if not known:
+                sizes = {} if isinstance(error, Refusal) else _sizes(workspace.session)
+                if not sizes:
                     raise
-                return _taken(workspace, form.open(path, **known))  # a file that does not state its images' sizes
+                return _taken(workspace, form.open(path, **sizes))  # a file that does not state its images' sizes
         except Refusal:
             raise
         except (FileError, InputError) as error:  # the client's file, not one of ours
@@ -196,8 +196,8 @@ def _taken(workspace: Workspace, annotations: AnnotationSet) -> dict[str, Any]:
         else:
             pairs.append((place, _checked(annotation, workspace.item(place))))
     if not pairs:
-        shown = ", ".join(missing[:3]) or "no image"
-        raise Refusal(f"labels of {shown}", f"of {next(iter(names))} or another of the items", "take others")
+        listing = ", ".join(missing[:3]) or "no image"
+        raise Refusal(f"labels of {listing}", f"of {next(iter(names))} or another of the items", "take others")
     workspace.interrupt()
     ids = _class_ids(workspace.session, annotations.classes.names)
     for number, annotation in pairs:

@@ -84,8 +84,8 @@ class Workspace:
 
     def _earlier(self, edit: dict[str, Any]) -> Any:
         """The result of an edit that was made before."""
-        named = (item.id for item in self.session.classes if item.name == edit.get("name"))
-        return next(named, None) if edit.get("edit") == "add-class" else None
+        ids = (item.id for item in self.session.classes if item.name == edit.get("name"))
+        return next(ids, None) if edit.get("edit") == "add-class" else None
 
     def interrupt(self) -> None:
         """Take notice of a change that is no edit: what is drawn of a stroke before it is not replaced after it."""

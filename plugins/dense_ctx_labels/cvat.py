@@ -119,8 +119,8 @@ def _labels(root: Element) -> tuple[tuple[str, ...], dict[str, Colour]]:
         names.append(name)
         if (colour := colour_of(label.findtext("color"))) is not None:
             colours[name] = colour
-    drawn = [e.get("label") for e in root.iter() if e.tag not in _WITHOUT_PIXELS]
-    return (*names, *sorted({name for name in drawn if name and name not in names})), colours
+    labels = [e.get("label") for e in root.iter() if e.tag not in _WITHOUT_PIXELS]
+    return (*names, *sorted({name for name in labels if name and name not in names})), colours
 
 
 def _record(image: Element, source: Source) -> Record:

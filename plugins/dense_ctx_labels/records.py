@@ -70,8 +70,8 @@ class ShapeFormat(LabelFormat):
         content = self.records(source)
         with about(source.path):
             classes = Classes(with_background(content.names) if source.classes is None else source.classes)
-        known = {name: colour for name, colour in content.colours.items() if name in classes.names}
-        classes = classes.with_colours(known)
+        colours = {name: colour for name, colour in content.colours.items() if name in classes.names}
+        classes = classes.with_colours(colours)
 
         def annotation(index: int) -> Annotation:
             record = content.records[index]

@@ -44,8 +44,8 @@ class AdaptCommand(Train):
 
         own = {"model": args.model, "data": [str(clip) for clip in args.clips], "out": str(args.out)}
         own |= {} if args.steps is None else {"steps": args.steps}
-        given = settings_of(args)
-        for setting in given:
+        settings = settings_of(args)
+        for setting in settings:
             if (key := setting.partition("=")[0].strip()) in ("model", "data", "out", "steps"):
                 raise InputError(f"{setting!r}: give {'CLIP' if key == 'data' else f'--{key}'} in its place")
         if isinstance(parse_model(args.model), Parts):
@@ -56,6 +56,6 @@ class AdaptCommand(Train):
         words = [f"{key}={json.dumps(value)}" for key, value in own.items()]
         return super().run(
             argparse.Namespace(
-                config=PRESET, settings=[*given, *words], list=False, dry_run=False, device=args.device, given={}
+                config=PRESET, settings=[*settings, *words], list=False, dry_run=False, device=args.device, spelling={}
             )
         )

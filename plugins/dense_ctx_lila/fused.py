@@ -136,9 +136,9 @@ def matching_error(device: torch.device, products: str, width: int, dtype: torch
     shapes = [(2, 9, 17, width), (2, width, 37), (2, 37), (2, 9, 17, 7), (2, 7, 35), (2, 35), (2, 9, 17, 2), (37,)]
     pixels, weights, bias, *parts, shares = (torch.randn(shape, generator=draw).to(device) for shape in shapes)
     weights = weights.mT.contiguous().mT  # as a solver leaves them
-    given = (pixels.to(dtype), weights, bias, (parts[0], parts[1], parts[2], parts[3]), shares, (0.5, 0.7), products,
+    args = (pixels.to(dtype), weights, bias, (parts[0], parts[1], parts[2], parts[3]), shares, (0.5, 0.7), products,
              True)  # fmt: skip
-    return _largest(matching(*given), Sums(*given).results)
+    return _largest(matching(*args), Sums(*args).results)
 
 
 # ---------------------------------------------------------------------- PAMR
@@ -165,8 +165,8 @@ def stencil_error(device: torch.device, products: str, width: int, dtype: torch.
 
     draw = torch.Generator().manual_seed(0)
     rows, weights = (torch.rand(shape, generator=draw).to(device, dtype) for shape in ((2, 7, 9, width), (2, 24, 7, 9)))
-    given = (rows, weights / weights.sum(1, keepdim=True), [1, 3, 5], 3)
-    return _largest([stencil(*given)], [sparse(*given)])
+    arguments = (rows, weights / weights.sum(1, keepdim=True), [1, 3, 5], 3)
+    return _largest([stencil(*arguments)], [sparse(*arguments)])
 
 
 def _largest(ones: Any, others: Any) -> float:

@@ -60,8 +60,8 @@ def _matching(
     """total [], fit [K], edges [K], and gradients of the total by pixels, weights and bias, or empty."""
     parts = (cell_shares, cells, offset, plain)
     one = fused.usable(fused.matching_error, pixels, weights, products=products)
-    given = (pixels, weights, bias, parts, shares, (sigma, gamma), products, gradient)
-    total, fit, edges, *grads = fused.matching(*given) if one else Sums(*given).results
+    arguments = (pixels, weights, bias, parts, shares, (sigma, gamma), products, gradient)
+    total, fit, edges, *grads = fused.matching(*arguments) if one else Sums(*arguments).results
     by_pixels, by_weights, by_bias = (grad.contiguous() for grad in grads)  # the strides that a compiler was told
     return total, fit, edges, by_pixels, by_weights, by_bias
 

@@ -68,10 +68,10 @@ def _open(data: Any) -> VideoSet:
         )
     name, splits = data.get("layout", "clips"), data.get("split")
     options = {key: value for key, value in data.items() if key not in ("root", "layout", "split")}
-    known = [option for option, _ in layout(name).options]
-    if unknown := sorted(set(options) - set(known)):
-        known = ["root", "layout", "split", *known]
-        raise InputError(f"data has unknown keys {', '.join(unknown)}; known: {', '.join(known)}")
+    keys = [option for option, _ in layout(name).options]
+    if unknown := sorted(set(options) - set(keys)):
+        keys = ["root", "layout", "split", *keys]
+        raise InputError(f"data has unknown keys {', '.join(unknown)}; known: {', '.join(keys)}")
     parts = []
     for split in splits if isinstance(splits, (list, tuple)) else [splits]:
         videos = open_set(name, data["root"], split, **options)

@@ -70,9 +70,9 @@ def _gradient(pixels, weights, bias, cell_shares, cells, offset, plain,
     p += tl.load(bias + channel, channel < channels, 0.0)[None]
     t = _product(cell_shares, cells, pixel, inside, channel, mixed, depth, LANES, DEPTH, PRECISION)
     t += tl.load(offset + channel, channel < mixed, 0.0)[None]
-    given = (channel >= mixed) & (channel < channels)
+    rest = (channel >= mixed) & (channel < channels)
     t += tl.load(plain + pixel[:, None] * (channels - mixed) + (channel - mixed)[None],
-                 inside[:, None] & given[None], 0.0)  # fmt: skip
+                 inside[:, None] & rest[None], 0.0)  # fmt: skip
     off = p - t
     grad = tl.where(off > 0, 1.0, tl.where(off < 0, -1.0, 0.0))
     right = (inside & (column + 1 < width) & (lane % COLUMNS < COLUMNS - 1))[:, None]

@@ -101,9 +101,9 @@ class LayerSource(Source):
 def require_same_axes(strokes: Any, source: LayerSource) -> None:
     """Raise InputError for a labels layer that has not the axes of the image."""
     if strokes.multiscale or tuple(strokes.data.shape) != source.shape:
-        given = "multiscale" if strokes.multiscale else _listed(strokes.data.shape)
+        shape = "multiscale" if strokes.multiscale else _listed(strokes.data.shape)
         raise InputError(
-            f"The labels layer {strokes.name!r} is {given}, the image layer {source.name!r} {_listed(source.shape)}: "
+            f"The labels layer {strokes.name!r} is {shape}, the image layer {source.name!r} {_listed(source.shape)}: "
             "choose a labels layer of the same size, or <new> for one"
         )
 

@@ -116,9 +116,9 @@ class Writer:
         main, *pictures = self.files(query)
         none = self._store(self.out / main, prediction)
         for picture in pictures:
-            shown = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
             with new_file(self.out / picture, sync=False) as partial:
-                Image.fromarray(self._picture(shown, prediction, _span(prediction))).save(partial, quality=QUALITY)
+                Image.fromarray(self._picture(pixels, prediction, _span(prediction))).save(partial, quality=QUALITY)
         return {"without_depth": none}
 
     def _clip(self, query: Query) -> dict[str, Any]:

@@ -134,11 +134,11 @@ class LinearProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a sample."""
-        wanted = {
+        layout = {
             "rows": (torch.float32, ("M", "d")), "targets": (torch.float32, ("M", "K")),
             "draws": (torch.float32, ("M",)), "seen": (torch.int64, ()),
         }  # fmt: skip
-        require_state(state, wanted, "The state is not that of a linear probe")
+        require_state(state, layout, "The state is not that of a linear probe")
         self.rows_, self.targets_, self.keys_ = state["rows"], state["targets"], state["draws"]
         self.seen_ = int(state["seen"])
         self._fitted = None

@@ -109,8 +109,8 @@ class PropagationProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore annotated frames."""
-        wanted = {"keys": (torch.float32, ("R", "C", "h", "w")), "labels": (torch.float32, ("R", "K", "h", "w"))}
-        require_state(state, wanted, "The state is not that of a propagation probe")
+        layout = {"keys": (torch.float32, ("R", "C", "h", "w")), "labels": (torch.float32, ("R", "K", "h", "w"))}
+        require_state(state, layout, "The state is not that of a propagation probe")
         self.keys_, self.labels_, self._propagator = state["keys"].clone(), state["labels"].clone(), None
 
     def outputs(self, pixels: int, patches: int) -> int:

@@ -79,7 +79,7 @@ class RidgeProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore the sums."""
-        wanted = {"gram": (torch.float64, ("d", "d")), "cross": (torch.float64, ("d", "K"))}
-        require_state(state, wanted, "The state is not that of a ridge probe")
+        layout = {"gram": (torch.float64, ("d", "d")), "cross": (torch.float64, ("d", "K"))}
+        require_state(state, layout, "The state is not that of a ridge probe")
         self.stats_.gram, self.stats_.cross = state["gram"].clone(), state["cross"].clone()
         self._coefficients = None

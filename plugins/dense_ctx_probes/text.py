@@ -66,8 +66,8 @@ class TextEmbeddings:
             model = meta["model"]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a file of text embeddings: {error!r}") from None
-        wanted = {"vectors": (torch.float32, (len(classes), "E"))}
-        require_state(tensors, wanted, f"{path} is not a file of embeddings of {len(classes)} classes")
+        layout = {"vectors": (torch.float32, (len(classes), "E"))}
+        require_state(tensors, layout, f"{path} is not a file of embeddings of {len(classes)} classes")
         return cls(classes, tensors["vectors"], model, templates)
 
     def pick(self, classes: Sequence[str]) -> Tensor:

@@ -71,24 +71,24 @@ class Examples:
         if not examples:
             raise Refusal("no annotated image", "one at least", "annotate at least one image, then ask again", 409)
         keys = [f"{example.digest} {example.name}" for example in examples]
-        context, known = self._context, frozenset[str]()
+        context, members = self._context, frozenset[str]()
         if context is not None and self._learnt is not None and self._learnt[0] == classes:
-            known = self._learnt[1]
-        if context is None or not known or not known <= set(keys):
-            context, known = (
+            members = self._learnt[1]
+        if context is None or not members or not members <= set(keys):
+            context, members = (
                 InContext(self._model, self._part.name, "segmentation", classes.ignore, **self._part.args),
                 frozenset(),
             )
         self._context, self._learnt, self.version = None, None, ""  # half learnt is not learnt
         for key, example in zip(keys, examples, strict=True):
-            if key not in known:
+            if key not in members:
                 path = example.image()
                 labels = example.labels(path)
                 if bool((labels != classes.ignore).any()):
                     context.partial_fit(path, labels.astype(np.int64), self._memory)
         if len(context.classes_) < 2:
-            named = ", ".join(classes.names[i] for i in context.classes_) or "no class"
-            raise Refusal(f"annotation of {named}", "of two classes at least", "annotate another class", 409)
+            names = ", ".join(classes.names[i] for i in context.classes_) or "no class"
+            raise Refusal(f"annotation of {names}", "of two classes at least", "annotate another class", 409)
         self._context, self._learnt, self.version = context, (classes, frozenset(keys)), version
 
     def predictor(self) -> Predictor:

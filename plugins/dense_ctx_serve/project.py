@@ -138,11 +138,11 @@ class Project:
             self._learnt.follow(labelling.classes, examples)
             return self._learnt.predictor(), labelling, self._version(self._learnt.version)
         classes = labelling.classes
-        known = [item.name for item in head.classes if item.name in classes.names]
-        if not known or (strange := [item.name for item in head.classes if item.name not in classes.names]):
-            shown = strange[0] if known else head.classes[0].name
+        names = [item.name for item in head.classes if item.name in classes.names]
+        if not names or (strange := [item.name for item in head.classes if item.name not in classes.names]):
+            example = strange[0] if names else head.classes[0].name
             raise Refusal(
-                f"a model of the class {shown!r}", f"brush labels: {', '.join(classes.names)[:200]}", "add it"
+                f"a model of the class {example!r}", f"brush labels: {', '.join(classes.names)[:200]}", "add it"
             )
         return head, labelling, self.version
 

@@ -99,9 +99,9 @@ def object_mask(session: Session, item: int, marks: Marks) -> tuple[Mask, float]
     if not negative.any():
         raise InputError("All of the image is marked as the object: mark less of it, or something beside it")
     share = _classified(session, item, positive, negative)
-    chosen = ((share > 0.5) | marks.positive) & marks.inside & ~marks.negative
-    parts, _ = ndimage.label(chosen)
-    touched = np.setdiff1d(np.unique(parts[marked & chosen]), 0)
+    selection = ((share > 0.5) | marks.positive) & marks.inside & ~marks.negative
+    parts, _ = ndimage.label(selection)
+    touched = np.setdiff1d(np.unique(parts[marked & selection]), 0)
     mask: Mask = np.isin(parts, touched)
     return mask, float(share[mask].mean()) if mask.any() else 0.0
 

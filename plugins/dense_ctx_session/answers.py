@@ -118,10 +118,10 @@ class Answers(Base):
         """
         with self._lock:
             done = {*self._work.state.drawings, *self._work.marks}
-            left = [index for index in range(len(self.items)) if index not in done]
-            if not left:
+            rest = [index for index in range(len(self.items)) if index not in done]
+            if not rest:
                 raise InputError("Every item is annotated, accepted or rejected: there is none to annotate next")
-            return self._predictions.most_uncertain(left)
+            return self._predictions.most_uncertain(rest)
 
     @gateway
     def pending(self) -> list[int]:

@@ -196,8 +196,8 @@ def new_class(
                 f"A session has at most {LIMIT} classes, as its label maps have 8 bits and 255 is not annotated; "
                 f"{name!r} would be one more"
             )
-        taken = {item.id for item in classes}
-        free = [i for i in range(LIMIT) if i not in taken]
+        ids = {item.id for item in classes}
+        free = [i for i in range(LIMIT) if i not in ids]
         id = next((i for i in free if i not in used), free[0])
     if colour is None:
         red, green, blue = palette()[id].tolist()

@@ -116,11 +116,11 @@ class PixelClassifier(base.ClassifierMixin, PixelEstimator):  # type: ignore[mis
             InputError: sample_weight for images or maps; a table whose rows are all ignored.
         """
         if self.model is None and is_table(X):
-            known = ~self._ignored(required(y))
-            if not known.any():
+            valid = ~self._ignored(required(y))
+            if not valid.any():
                 raise InputError(f"Every row has the label {self.ignore_index}, which is ignored: there is no score")
-            if not known.all():
-                sample_weight = np.where(known, 1.0 if sample_weight is None else sample_weight, 0.0)
+            if not valid.all():
+                sample_weight = np.where(valid, 1.0 if sample_weight is None else sample_weight, 0.0)
             return float(super().score(X, y, sample_weight))
         if sample_weight is not None:
             raise InputError("sample_weight is of the rows of a table; pixels that should not count are ignore_index")

@@ -12,29 +12,29 @@ from dense_ctx.errors import InputError
 from .package import InputTypeError, validation
 
 
-def images_of(given: Any) -> list[Any]:
+def images_of(images: Any) -> list[Any]:
     """Images, one by one: of a list (paths, PIL, arrays; any sizes), or of an array [N, H, W] or [N, H, W, C].
 
     Raises:
         InputError: something else, or none; an array [H, W, 3] or [H, W, 4], which is one image and not H of them.
     """
-    wanted = "X is a list of images, or an array [N, H, W] or [N, H, W, C]"
-    if isinstance(given, np.ndarray) and given.ndim == 2:
+    form = "X is a list of images, or an array [N, H, W] or [N, H, W, C]"
+    if isinstance(images, np.ndarray) and images.ndim == 2:
         raise InputError(
-            f"{wanted}; got a table of {given.shape[0]} x {given.shape[1]}. If its rows are features, leave model out"
+            f"{form}; got a table of {images.shape[0]} x {images.shape[1]}. If its rows are features, leave model out"
         )
-    if sparse.issparse(given):
-        raise InputError(f"{wanted}; got a sparse {type(given).__name__}, which is not supported")
-    if isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] in (3, 4):
-        raise InputError(f"{wanted}; got one image {list(given.shape)}: put it in a list, [image]")
-    if not isinstance(given, (list, tuple)) and not (
-        isinstance(given, np.ndarray) and (given.ndim in (3, 4) or given.dtype.kind in "OU")
+    if sparse.issparse(images):
+        raise InputError(f"{form}; got a sparse {type(images).__name__}, which is not supported")
+    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] in (3, 4):
+        raise InputError(f"{form}; got one image {list(images.shape)}: put it in a list, [image]")
+    if not isinstance(images, (list, tuple)) and not (
+        isinstance(images, np.ndarray) and (images.ndim in (3, 4) or images.dtype.kind in "OU")
     ):
-        shape = list(given.shape) if isinstance(given, np.ndarray) else ""
-        raise InputError(f"{wanted}; got {type(given).__name__}{shape}")
-    if not len(given):
+        shape = list(images.shape) if isinstance(images, np.ndarray) else ""
+        raise InputError(f"{form}; got {type(images).__name__}{shape}")
+    if not len(images):
         raise InputError("There are no images: expected at least one")
-    return list(given)
+    return list(images)
 
 
 def is_table(given: Any) -> bool:

@@ -110,9 +110,9 @@ class PixelRegressor(base.RegressorMixin, PixelEstimator):  # type: ignore[misc]
             raise InputError("sample_weight is of the rows of a table; pixels that should not count are NaN")
         scores = self._scores(X)
         values = self._encoded([_channels_first(target) for target in targets_of(y, len(scores))], scores)
-        known = [target.isfinite().all(0) for target in values]
+        masks = [target.isfinite().all(0) for target in values]
         pairs = [
-            torch.cat([part[:, seen] for part, seen in zip(parts, known, strict=True)], 1).T.numpy()
+            torch.cat([part[:, mask] for part, mask in zip(parts, masks, strict=True)], 1).T.numpy()
             for parts in (values, scores)
         ]
         return float(metrics.r2_score(*pairs))

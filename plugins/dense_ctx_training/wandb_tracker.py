@@ -38,10 +38,10 @@ class WandB(AccelerateTracker):
         """Of Accelerate's class, which hands the named ones to `wandb.init`."""
         run = os.environ.get("WANDB_RUN_ID") or known_run(out, self.name) or secrets.token_hex(4)
         remember_run(out, self.name, run)
-        given = {key: value for key, value in self.options.items() if value is not None}
+        options = {key: value for key, value in self.options.items() if value is not None}
         fallback = {} if os.environ.get("WANDB_NAME") else {"name": out.resolve().name}
         place = {} if os.environ.get("WANDB_DIR") else {"dir": str(out)}
-        return [self.project], {"id": run, "resume": "allow", **fallback, **place, **given}
+        return [self.project], {"id": run, "resume": "allow", **fallback, **place, **options}
 
     def close(self, failed: bool) -> None:
         """Finish, as a run that failed if it did."""

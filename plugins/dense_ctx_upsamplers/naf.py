@@ -74,9 +74,9 @@ class Naf(Upsampler):
         """Weighted means of the map's cells."""
         grid = (low.shape[-2], low.shape[-1])
         least = FINEST * min(size)
-        given = (guidance.shape[-2], guidance.shape[-1])
-        if given[0] > FINEST * size[0] or given[1] > FINEST * size[1]:
-            small = (min(given[0], least), min(given[1], least))
+        sides = (guidance.shape[-2], guidance.shape[-1])
+        if sides[0] > FINEST * size[0] or sides[1] > FINEST * size[1]:
+            small = (min(sides[0], least), min(sides[1], least))
             guidance = functional.interpolate(guidance, size=small, mode="bilinear", align_corners=False)
         pixels = torch.cat([self.encoder(guidance), self.sem_encoder(guidance)], 1)
         query = self._turned(functional.adaptive_avg_pool2d(pixels, size))

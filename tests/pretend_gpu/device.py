@@ -245,16 +245,16 @@ class Pretend(TorchDispatchMode):
     def _wrapped(self, function, args, kwargs, result, target, view, ours):
         schema = function._schema
         if schema.is_mutable:
-            written = [
+            outputs = [
                 kwargs.get(each.name, args[index] if index < len(args) else None)
                 for index, each in enumerate(schema.arguments)
                 if each.alias_info is not None and each.alias_info.is_write
             ]
-            written = [each for each in written if each is not None]
+            outputs = [each for each in outputs if each is not None]
             if not schema.returns:
                 return None
             if all(r.alias_info is not None and r.alias_info.is_write for r in schema.returns):
-                return written[0] if len(schema.returns) == 1 else tuple(written)
+                return outputs[0] if len(schema.returns) == 1 else tuple(outputs)
         # in inference mode, a view of a normal tensor is a normal one
         normal = view and torch.is_inference_mode_enabled() and any(not tensor.is_inference() for tensor in ours)
         with torch.inference_mode(False) if normal else contextlib.nullcontext():

@@ -211,9 +211,9 @@ def plan_cues(
         settings = {**identity(part, size), "gaps": list(steps) if networks[part.name].pair else None}
         caches[part.name] = cue_folder(root, part, settings)
         caches[part.name].check()
-    left = [clip for clip in clips if not all(cache.path(clip.name).exists() for cache in caches.values())]
-    frames, total, reason = _estimate(left, list(networks.values()), steps, size)
-    if reason and len(left) == len(clips):
+    rest = [clip for clip in clips if not all(cache.path(clip.name).exists() for cache in caches.values())]
+    frames, total, reason = _estimate(rest, list(networks.values()), steps, size)
+    if reason and len(rest) == len(clips):
         raise FileError(f"None of {len(clips)} clips is usable; the first: {reason}")
     free = disk_space(
         root,

@@ -210,6 +210,7 @@ def main() -> None:
         "--sizes", type=size_of, nargs="+", default=sizes, metavar="N or HxW", help="from small to large"
     )
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--times", action="store_true", help="no round for memory, which is then that of the others")
     parser.add_argument("--only", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--by", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--seconds", type=int, default=300, help="of the processors, for a row in a round")
@@ -221,7 +222,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # a later round does not compile again
         table = Table(args, Path(folder))
-        table.round(memory=True)
+        if not args.times:
+            table.round(memory=True)
         for _ in range(args.rounds):
             table.round(memory=False)
     heads = [

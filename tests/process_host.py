@@ -8,7 +8,6 @@ import gc
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch.distributed
 from accelerate import Accelerator  # noqa: F401
 from dense_ctx_maxa.objective import MaxaObjective
 from PIL import Image
+from ports import free_port
 
 from dense_ctx import registry
 from dense_ctx.errors import DenseCtxError, NonFiniteError
@@ -124,9 +124,7 @@ def main():
 
 def begin(run, folder, how):
     """Fork both processes of a run; None in a child, when it is done."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     pids = []
     for rank in range(2):
         pid = os.fork()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from dense_ctx_dip.objective import DipObjective
 from dense_ctx_dip.pairs import TaskPairs
 from dense_ctx_dip.trainable import last_stage
 from dip_data import tasks
+from ports import free_port
 from torch import multiprocessing
 
 from dense_ctx import AutoDenseModel
@@ -232,9 +232,7 @@ def gradients(rank, world, data, folder, port):
 
 
 def test_two_processes_are_one_with_the_joint_batch(tmp_path, data):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     gradients(0, 1, data, tmp_path, port)
     multiprocessing.spawn(gradients, (2, data, tmp_path, port), nprocs=2)
     one = torch.load(tmp_path / "1-0.pt")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 from types import SimpleNamespace
 
@@ -19,6 +18,7 @@ from dense_ctx_dip.task_files import read_pseudo_labels, save_pseudo_labels
 from dense_ctx_dip.task_settings import TaskSettings
 from dense_ctx_dip.tasks import Tasks, make_tasks
 from evaluation_data import save, scene
+from ports import free_port
 from torch import multiprocessing
 
 from dense_ctx import AutoDenseModel, Part
@@ -210,9 +210,7 @@ def worker(rank, port, images, out):
 def test_two_processes_make_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("dense_ctx_dip.task_folder.SHARD", 3)
     images = pictures(tmp_path / "images")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     multiprocessing.spawn(worker, (port, images, tmp_path / "two"), nprocs=2)
     make_tasks(images, tmp_path / "one", model(), TaskSettings(**SETTINGS))
     assert contents(tmp_path / "two") == contents(tmp_path / "one")

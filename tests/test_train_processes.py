@@ -2,12 +2,12 @@
 
 import json
 import os
-import socket
 import sys
 
 import pytest
 import torch
 from maxa_scenes import KINDS, OUTPUTS, Boxes
+from ports import free_port
 from torch import multiprocessing
 from train_parts import install, lay_out, settings, weights
 
@@ -103,9 +103,7 @@ def pair(tmp_path_factory):
         ),
         **{f"uneven-{task}": uneven(folder / f"uneven-{task}", task, accumulate=2) for task in UNEVEN},
     }
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     before = os.environ.get("ACCELERATE_USE_CPU")
     os.environ["ACCELERATE_USE_CPU"] = "1"
     try:

@@ -53,12 +53,13 @@ def test_a_whole_evaluation_makes_no_connection(tmp_path, monkeypatch):
 def test_an_import_takes_a_fraction_of_a_second():
     """R8: seconds of the processor, beside Python's own start; the least of five."""
 
-    def seconds(code):
+    def seconds(code, runs=5):
         tail = "; import time; print(time.process_time())"
-        return min(float(subprocess.check_output([sys.executable, "-c", code + tail])) for _ in range(5))
+        return min(float(subprocess.check_output([sys.executable, "-c", code + tail])) for _ in range(runs))
 
-    assert seconds("import dense_ctx") - seconds("import os") < 0.3
-    assert seconds("import torch") - seconds("import os") > 0.3  # what it would take with torch
+    start = seconds("import os")
+    assert seconds("import dense_ctx") - start < 0.3
+    assert seconds("import torch", runs=1) - start > 0.3  # what it would take with torch
 
 
 @pytest.mark.faults
@@ -84,6 +85,7 @@ def test_alone_and_in_a_batch_in_bfloat16():
     assert (together[0] - together[1]).abs().max() > 2**-5
 
 
+@pytest.mark.slow
 def test_five_budgets_give_the_features_of_none():
     """R13."""
     model = AutoDenseModel.from_parts("efficientnet-lite0", "upsample", decoder_args={"layers": [0]})

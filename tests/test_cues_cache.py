@@ -341,6 +341,7 @@ def test_cues_are_added_to_a_cache_one_by_one(videos, tmp_path):
     assert CueCache(out, ["flow:dis", "test:brightness"]).get("bear", 0, 1)[0].shape == (3, 50, 70)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_run_again(videos, tmp_path):
     """SIGKILL while a clip is being written: finished clips stay, the half one is no clip, the rest is done later."""
     out = tmp_path / "out"

@@ -159,6 +159,7 @@ def contents(root):
     }
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path, made, monkeypatch):
     monkeypatch.setattr("dense_ctx_dip.task_folder.SHARD", 3)
     images = pictures(tmp_path / "images")

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _interruptible():
             args = build_parser().parse_args(argv)
-            if argv is None and getattr(args, "max_memory", None) is None:  # a process of its own, without a bound
+            if argv is None and not any(vars(args).get(name) for name in getattr(args.run, "__self__", Command).bounds):
                 reuse_freed_memory()
             return _run(args)
     finally:

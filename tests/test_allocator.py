@@ -53,3 +53,6 @@ def test_a_process_without_a_bound_reuses_memory(monkeypatch, capsys):
     assert run("compare", "no.json", own=False) == 0  # called from Python, whose memory is not ours to set
     assert run("predict", "--query", "no.png", "--model", "no") == 1
     assert run("predict", "--query", "no.png", "--model", "no", "--max-memory", "1GB") == 0
+    assert run("features", "no.png") == 1
+    assert run("features", "no.png", "--npy") == 0  # whose bound is 2GB, where none is said: it peaked at 2.46 GB
+    assert run("predict", "--query", "no.tif", "--model", "no", "--format", "tif") == 0

@@ -15,12 +15,14 @@ class Command(ABC):
     Attributes set by the subclass:
         help: one line for `dense-ctx --help`. description, epilog: of `dense-ctx VERB --help`.
         stop_note: what SIGINT or SIGTERM leaves behind, printed then; arguments in braces: "files are in {out}".
+        bounds: arguments that, where they are said, bound its memory: the process keeps no freed memory then.
     """
 
     help: ClassVar[str]
     description: ClassVar[str | None] = None
     epilog: ClassVar[str | None] = None
     stop_note: ClassVar[str] = "nothing was written"
+    bounds: ClassVar[tuple[str, ...]] = ("max_memory",)
 
     @abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -34,8 +34,7 @@ class ProbeFit:
         self, job: Job, images: ImageSet, cache: int, lists: Mapping[int, Sequence[str]] | None = None
     ) -> None:
         self.job, self.protocol, self.images, self.lists = job, job.protocol, images, lists or {}
-        support = self.protocol.support
-        self.passes = 0 if support is None else support.passes
+        self.passes = 0 if self.protocol.support is None else self.protocol.support.passes
         augments = self.passes > 0 or (self.protocol.train is not None and self.protocol.train.augments)
         self._held: dict[tuple[int, ...], list[tuple[Tensor, DenseFeatures]]] = {}
         self._room = 0 if augments else cache

@@ -52,8 +52,7 @@ class ImageEvaluation:
         shards = {f"shard-{start:06d}": range(start, min(start + SHARD, len(self.val))) for start in starts}
         # an earlier run may have written no predictions
         files = {key: [self._path(self.val.names[i]) for i in shard if self.job.keep] for key, shard in shards.items()}
-        todo = list(self.job.folder.share(files))
-        images = [(name, index) for name in todo for index in shards[name]]
+        images = [(name, index) for name in self.job.folder.share(files) for index in shards[name]]
         metrics: dict[int, Metric] = {}
         samples = ahead(self._read, [index for _, index in images], 1 + together(self.job.model))
         scenes, pairs = Scenes(), encoded(self.job.model, samples, self.job.protocol)

@@ -43,6 +43,7 @@ class Predict(Command):
         "strokes of each class will do. The status is 1 where a file could not be predicted."
     )
     stop_note = "finished predictions are in {out}; run the same command again to resume"
+    bounds = ("max_memory", "format")  # rasters have one of their own
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""

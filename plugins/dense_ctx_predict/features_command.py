@@ -24,6 +24,7 @@ class Features(Command):
 
     help = "dense features of images, as safetensors and PCA pictures"
     stop_note = "the files of finished images are in {out}"
+    bounds = ("max_memory", "npy")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe the options."""

@@ -57,8 +57,8 @@ def main():
             value.copy_(value.half())
     image = torch.rand(1, 3, args.side, args.side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        wanted, given = model(image).pixels, AutoDenseModel.from_pretrained(folder)(image).pixels
-    same(float((wanted - given).abs().max()), 1e-5, "the model and its bundle")
+        reference, output = model(image).pixels, AutoDenseModel.from_pretrained(folder)(image).pixels
+    same(float((reference - output).abs().max()), 1e-5, "the model and its bundle")
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB")
 
 

@@ -63,9 +63,9 @@ def images(args):
     partial.mkdir(parents=True, exist_ok=True)
     for path in sorted((args.data / "clips").iterdir()):
         clip = Video(path)
-        wanted = set(np.linspace(0, max(0, len(clip) - 3), args.frames).round().astype(int).tolist())
+        numbers = set(np.linspace(0, max(0, len(clip) - 3), args.frames).round().astype(int).tolist())
         for number, frame in enumerate(clip):
-            if number in wanted:
+            if number in numbers:
                 write(Image.fromarray(frame), partial / f"{path.stem}-{number:05d}.jpg")
     for path in sorted((args.data / "camvid" / "train" / "images").iterdir())[::4]:
         write(Image.open(path).convert("RGB"), partial / f"camvid-{path.stem}.jpg")

@@ -84,19 +84,19 @@ def main():
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parse(parser, batch=2, size=112, classes=16, steps=1)
-    context, found = multiprocessing.get_context("spawn"), {}
+    context, record = multiprocessing.get_context("spawn"), {}
     for form in ("ours", "plain"):  # a process each: a peak does not come down again
         queue = context.Queue()
         process = context.Process(target=measure, args=(form, args, queue))
         process.start()
-        found[form] = queue.get()
+        record[form] = queue.get()
         process.join()
     for name, limit in (("loss", 1e-5), ("gradient", 1e-3)):
-        ours, theirs = (found[form][name] for form in ("ours", "plain"))
+        ours, theirs = (record[form][name] for form in ("ours", "plain"))
         same(abs(ours - theirs) / abs(theirs), limit, name)
-    found["times_faster"] = round(found["plain"]["seconds"] / found["ours"]["seconds"], 1)
-    found["share_of_memory"] = round(found["ours"]["extra_mb"] / max(1, found["plain"]["extra_mb"]), 2)
-    print(json.dumps({**vars(args), **found}, indent=1))
+    record["times_faster"] = round(record["plain"]["seconds"] / record["ours"]["seconds"], 1)
+    record["share_of_memory"] = round(record["ours"]["extra_mb"] / max(1, record["plain"]["extra_mb"]), 2)
+    print(json.dumps({**vars(args), **record}, indent=1))
 
 
 if __name__ == "__main__":

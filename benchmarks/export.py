@@ -53,15 +53,15 @@ def row(name: str, head: str, format: str, rounds: int, folder: Path) -> list[st
     began = time.perf_counter()
     export(source, path, format, size="dynamic" if size == "dynamic" else SIDES)
     took = time.perf_counter() - began
-    written = OnnxModel(path) if format == "onnx" else TorchExportModel(path)
+    artefact = OnnxModel(path) if format == "onnx" else TorchExportModel(path)
     image = np.random.default_rng(0).random((*SIDES, 3), dtype=np.float32)
     runs = {
         "model": lambda: source(image) if head == "features" else source.predict(image),
-        "file": lambda: written(image) if head == "features" else written.predict(image),
+        "file": lambda: artefact(image) if head == "features" else artefact.predict(image),
     }
     in_turn(runs, 1)
     seconds = in_turn(runs, rounds)
-    error = max(check["error"] for check in written.facts.verified)
+    error = max(check["error"] for check in artefact.facts.verified)
     same(error, 1e-4, f"{name} with {head}")
     times = [f"{statistics.median(seconds[side]) * 1e3:.0f}" for side in ("model", "file")]
     return [name, head, size, f"{path.stat().st_size / 1e6:.1f}", f"{took:.0f}", f"{error:.1e}", *times]

@@ -62,20 +62,20 @@ def standardized(context, query, floor=1e-3):
     return (pair - mean) / std
 
 
-def ridge(rows, known, penalty, relative=True):
+def ridge(rows, targets, penalty, relative=True):
     """(X'X / N + penalty I)^-1 X'Y / N; the column of ones is not penalised.
 
     relative: the penalty counts in the features' mean variance. In float64: the inverse of a matrix in which the
     features' mean outweighs what varies keeps three digits in float32, and its gradient none.
     """
-    rows, known = rows.double(), known.double()
+    rows, targets = rows.double(), targets.double()
     unit = rows.var(1, correction=0).mean(1) if relative else rows.new_ones(len(rows))
     penalties = penalty * unit[:, None].expand(-1, rows.shape[-1])
     penalties = torch.cat([penalties, torch.zeros_like(penalties[:, :1])], 1)
     rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
     count = rows.shape[-2]
     inverse = torch.linalg.inv(rows.mT @ rows / count + torch.diag_embed(penalties))
-    return (inverse @ (rows.mT @ known / count)).float()
+    return (inverse @ (rows.mT @ targets / count)).float()
 
 
 def predict(pixels, weights):
@@ -89,7 +89,7 @@ def loss(predicted, cues, sigma, gamma):
     for part, target in zip(predicted.split([cue.shape[1] for cue in cues], 1), cues, strict=True):
         one = (part - target).abs().mean()
         for axis in (-1, -2):
-            change, wanted = part.diff(dim=axis).abs(), target.diff(dim=axis).abs()
-            one = one + gamma * ((1 - torch.exp(-wanted / sigma)) * (change - wanted).abs()).mean()
+            change, edge = part.diff(dim=axis).abs(), target.diff(dim=axis).abs()
+            one = one + gamma * ((1 - torch.exp(-edge / sigma)) * (change - edge).abs()).mean()
         total = total + one / len(cues)
     return total

@@ -194,12 +194,12 @@ def solve_alone(args, rounds=5, d=193, m=400):
     """Seconds of the fit and of its gradient at the paper's sizes: d with the column of ones, m channels of cues."""
     torch.manual_seed(0)
     rows = torch.randn(args.batch, (args.size // 7) ** 2, d - 1, device=args.device, requires_grad=True)
-    known = torch.randn(*rows.shape[:2], m, device=args.device)
+    targets = torch.randn(*rows.shape[:2], m, device=args.device)
     best = float("inf")
     for _ in range(rounds):
         clock = Clock(args.device, args.cpu_seconds)
         with clock.part("fit"):
-            weights = ridge_fit(rows, known, 0.1)
+            weights = ridge_fit(rows, targets, 0.1)
             weights.backward(torch.ones_like(weights))
         best = min(best, clock.seconds["fit"])
     return best
@@ -219,12 +219,12 @@ def compare(args):
             total = sum(clock.seconds.values())
             if number and total < sum(best[side].values() or [float("inf")]):  # the first round warms up
                 best[side] = dict.fromkeys(PARTS, 0.0) | clock.seconds
-    (loss, grads), (wanted, reference) = values["ours"], values["straight"]
+    (loss, grads), (target, reference) = values["ours"], values["straight"]
     a, b = (torch.cat([grad.flatten() for grad in each]) for each in (grads, reference))
     # the derivative of |x| jumps at 0: rounding flips a few signs among millions
     error = float((a - b).norm() / b.norm())
     rounding = 1 if args.precision == "no" else 100
-    same(abs(loss - wanted) / abs(wanted), 1e-4 * rounding, "loss")
+    same(abs(loss - target) / abs(target), 1e-4 * rounding, "loss")
     same(error, 1e-2 * rounding, "gradients of the decoder")
     fast, slow = (sum(best[side].values()) for side in sides)
     lines = [["part", "ours, s", "share", "straightforward, s"]]
@@ -244,7 +244,7 @@ def compare(args):
         end="",
     )
     print(f"{100 * alone / fast:.2f} %: target 2 %")
-    print(f"loss {loss:.6f} and {wanted:.6f}; gradients: |a - b| / |b| = {error:.1e}", end="")
+    print(f"loss {loss:.6f} and {target:.6f}; gradients: |a - b| / |b| = {error:.1e}", end="")
     print(f"; PAMR's after one iteration a level {bench.pamr_error:.1e}" if multiplied else "")
     if not args.skip_memory:
         fast, slow = (in_process(peak, args, side) for side in sides)

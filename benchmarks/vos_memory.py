@@ -50,8 +50,8 @@ def clip(frames: int, size: tuple[int, int]) -> tuple[float, str]:
     for _ in track(model, video(2), mask):
         pass
     before = reset_peak()
-    seen = sum(1 for _ in track(model, video(frames), mask))
-    return peak_mb_since() - before, f"{seen} frames of {size[0]} x {size[1]}"
+    length = sum(1 for _ in track(model, video(frames), mask))
+    return peak_mb_since() - before, f"{length} frames of {size[0]} x {size[1]}"
 
 
 def main() -> None:

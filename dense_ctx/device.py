@@ -46,19 +46,19 @@ def processes() -> tuple[int, int]:
     Raises:
         ConfigError: a variable of theirs is missing or no number, as `launched` says.
     """
-    given = os.environ
-    tasks = "1" if given.get("RANK") else launched("SLURM_STEP_NUM_TASKS", "1")
+    env = os.environ
+    tasks = "1" if env.get("RANK") else launched("SLURM_STEP_NUM_TASKS", "1")
     if int(tasks) > 1:  # an srun: in torchrun's own words
         nodes = launched("SLURM_STEP_NODELIST", fits=bool)  # node[03-07,11], a,b
         share = launched("SLURM_STEP_TASKS_PER_NODE", fits=lambda value: value[:1].isdecimal())  # 4(x2), 3
         port = 20_000 + int(launched("SLURM_JOB_ID") + launched("SLURM_STEP_ID")) % 20_000
-        given.update(
+        env.update(
             RANK=launched("SLURM_PROCID"), WORLD_SIZE=tasks, LOCAL_RANK=launched("SLURM_LOCALID"),
             LOCAL_WORLD_SIZE=share.partition("(")[0].partition(",")[0],
-            MASTER_ADDR=given.get("MASTER_ADDR") or re.sub(r"\[(\d+).*", r"\1", nodes).partition(",")[0],
-            MASTER_PORT=given.get("MASTER_PORT") or str(port),
+            MASTER_ADDR=env.get("MASTER_ADDR") or re.sub(r"\[(\d+).*", r"\1", nodes).partition(",")[0],
+            MASTER_PORT=env.get("MASTER_PORT") or str(port),
         )  # fmt: skip
-    world = max(1, int(launched("WORLD_SIZE", "" if given.get("RANK") else "1")))
+    world = max(1, int(launched("WORLD_SIZE", "" if env.get("RANK") else "1")))
     rank = launched("RANK", "0" if world == 1 else "", lambda value: value.isdecimal() and int(value) < world)
     return int(rank), world
 

@@ -115,10 +115,10 @@ def _fault(error: Exception, function: Callable[..., Any], args: Any, kwargs: An
         return None
     title = function.__qualname__.removesuffix(".__init__").removesuffix(".__post_init__")
     try:
-        given = inspect.signature(function).bind(*args, **kwargs).arguments
+        arguments = inspect.signature(function).bind(*args, **kwargs).arguments
     except TypeError:  # the call does not fit the signature
         return None
-    if wrong := list(_wrong(function, given)):
+    if wrong := list(_wrong(function, arguments)):
         return InputError(f"{title}: {'; '.join(wrong)} ({cause_of(error)})")
     option = 'max_memory="{}"' if "max_memory" in inspect.signature(function).parameters else ""
     return None if _is_callers(error, function) else translated(error, title, option)

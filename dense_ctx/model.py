@@ -175,8 +175,8 @@ class DenseModel(nn.Module):
         images = image_io.to_device(images, self.device)
         padded = image_io.prepare(images, backbone.mean, backbone.std, backbone.stride, self.dtype)
         needs_gradient = padded.requires_grad or any(p.requires_grad for p in backbone.parameters())
-        named = self.model_config.backbone.name if self.model_config else backbone
-        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient), blamed("backbone", named):
+        part = self.model_config.backbone.name if self.model_config else backbone
+        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient), blamed("backbone", part):
             return backbone(padded), padded
 
     def decode(
@@ -195,8 +195,8 @@ class DenseModel(nn.Module):
             max(width, round(width * features.image_size[1] / image_size[1])),
         )
         run = self.decoder if decoder is None else decoder
-        named = self.model_config.decoder.name if self.model_config else run
-        with blamed("decoder", named):
+        part = self.model_config.decoder.name if self.model_config else run
+        with blamed("decoder", part):
             return cast(Tensor, run(features, padded, full))[:, :, :height, :width]
 
     @overload

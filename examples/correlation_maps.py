@@ -30,12 +30,12 @@ def correlation(model, query, at, target):
     size = query.shape[-2:]
     if not all(0 <= place < side for place, side in zip(at, size, strict=True)):
         raise InputError(f"--at {at[0]} {at[1]} is outside of the query, {size[0]} x {size[1]} pixels")
-    features, found = model(query), model(target)
+    features, candidates = model(query), model(target)
     grid = features.patches.shape[-2:]
     row, column = (int(at[axis] / size[axis] * features.extent[axis] * grid[axis]) for axis in (0, 1))
     vector = functional.normalize(features.patches[0, :, row, column], dim=0)
-    values = torch.einsum("c,chw->hw", vector, functional.normalize(found.patches[0], dim=0))
-    return values, found.on_pixels(values[None, None])[0, 0]
+    values = torch.einsum("c,chw->hw", vector, functional.normalize(candidates.patches[0], dim=0))
+    return values, candidates.on_pixels(values[None, None])[0, 0]
 
 
 def picture(image):

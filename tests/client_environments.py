@@ -16,8 +16,8 @@ from pathlib import Path
 @cache
 def base_folder() -> Path:
     """Where the environments lie: DENSE_CTX_CLIENTS, or a folder of this process that the system clears."""
-    chosen = os.environ.get("DENSE_CTX_CLIENTS")
-    return Path(chosen) if chosen else Path(tempfile.mkdtemp(prefix="dense_ctx-clients-"))
+    folder = os.environ.get("DENSE_CTX_CLIENTS")
+    return Path(folder) if folder else Path(tempfile.mkdtemp(prefix="dense_ctx-clients-"))
 
 
 @cache

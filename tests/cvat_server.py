@@ -94,8 +94,8 @@ class Server:
             self.functions[self._next] = {"id": self._next, "created_date": WHEN, **body}
             return 201, self.functions[self._next]
         if match := re.fullmatch(r"/api/functions/(\d+)", path):
-            known = self.functions.get(int(match[1]))
-            return (404, {"detail": "Not found."}) if known is None else (200, remote(known))
+            function = self.functions.get(int(match[1]))
+            return (404, {"detail": "Not found."}) if function is None else (200, remote(function))
         return self.queue(path, body)
 
     def queue(self, path, body):

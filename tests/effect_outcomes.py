@@ -121,11 +121,11 @@ def _dip(name, args, folder):
 
 
 def _maxa(name, args, folder):
-    chosen = name.removeprefix("maxa-")
+    task_name = name.removeprefix("maxa-")
     if name == "maxa":
         args = {"task": "semantic", **args}
-        chosen = args["task"]
+        task_name = args["task"]
     torch.manual_seed(0)
     backbone = TinyBackbone((8, 16))
-    head = registry().create("decoder", "linear", dims=backbone.dims, strides=backbone.strides, dim=OUTPUTS[chosen])
-    return DenseModel(backbone, head), Boxes(KINDS[chosen]), {"size": (16, 24), "image_size": (32, 48), **args}
+    head = registry().create("decoder", "linear", dims=backbone.dims, strides=backbone.strides, dim=OUTPUTS[task_name])
+    return DenseModel(backbone, head), Boxes(KINDS[task_name]), {"size": (16, 24), "image_size": (32, 48), **args}

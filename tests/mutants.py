@@ -221,10 +221,10 @@ def main() -> None:
     options = parser.parse_args()
     targets = options.targets or list(SPEC["targets"])
     for target in targets if not options.report else ():
-        known = read(options.out)
+        results = read(options.out)
         todo = []
         for case in [*named(target), *chosen(target, options.sample, options.seed)]:
-            row = known.get(key(case))
+            row = results.get(key(case))
             new = row is None or (options.again and not row["result"].startswith("killed"))
             if new and fnmatchcase(case.mutant.key, f"*{options.match}*"):
                 todo.append(case)

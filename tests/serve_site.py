@@ -103,8 +103,8 @@ def fake_studio(count=4):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.asked.append((self.path, body))
-            known = self.path == "/api/token/refresh" and body == {"refresh": "a.b.c"}
-            self.reply(200 if known else 401, b'{"access": "short-lived"}')
+            valid = self.path == "/api/token/refresh" and body == {"refresh": "a.b.c"}
+            self.reply(200 if valid else 401, b'{"access": "short-lived"}')
 
         def reply(self, status, content):
             self.send_response(status)

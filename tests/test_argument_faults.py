@@ -117,7 +117,7 @@ def functions(root, out):
     pictures = sorted((root / "pictures").iterdir())
     rows = torch.rand(20, 4)
     depth = torch.rand(1, 8, 8) + 1
-    named = AutoDenseModel.from_parts("rgb-xy", "linear", decoder_args={"dim": 3})
+    dense = AutoDenseModel.from_parts("rgb-xy", "linear", decoder_args={"dim": 3})
     images = open_set("camvid", root / "camvid", "train")
     task = BenchTask("maxa-depth", {"name": "rgbd-folder", "root": str(root / "rgbd")})
     bench = {"out": out / "bench", "backbones": (Part("rgb-xy"),), "heads": (Part("linear"),), "tasks": (task,),
@@ -134,7 +134,7 @@ def functions(root, out):
                                                   "decoder_args": {"dim": 3}}),
         "from_pretrained": (AutoDenseModel.from_pretrained, {"name_or_path": "lila-lite0", "revision": None, "cache_dir": None,
                                                             "local_files_only": True, "token": None, "device": None}),
-        "save_pretrained": (named.save_pretrained, {"save_directory": out / "saved"}),
+        "save_pretrained": (dense.save_pretrained, {"save_directory": out / "saved"}),
         "create_backbone": (create_backbone, {"name": "rgb-xy", "position": 1.0}),
         "create_decoder": (create_decoder, {"name": "linear", "backbone": model.backbone, "dim": 3}),
         "open_model": (open_model, {"spec": "rgb-xy+linear(dim=3)", "device": "cpu", "dtype": "float32"}),
@@ -184,7 +184,7 @@ def functions(root, out):
                                                        "threshold": 1.0, "points": 64, "seed": 0}),
         "score_folders": (score_folders, {"truth": root / "truth", "prediction": root / "predicted", "binary": False, "processes": 1}),
         "check_root": (check_root, {"name": "camvid", "root": root / "camvid", "split": "val", "limit": 1}),
-        "make_tasks": (make_tasks, {"images": root / "pictures", "out": out / "tasks", "model": named,
+        "make_tasks": (make_tasks, {"images": root / "pictures", "out": out / "tasks", "model": dense,
                                    "settings": TaskSettings(side=48, classes=2, segmenter=Part("slic", {"segments": 4}))}),
         "plan_cues": (plan_cues, {"videos": [root / "clips"], "cues": ["flow:dis"], "out": out / "cues", "gaps": [1], "size": 32,
                                  "batch": 2, "rank": 0, "world": 1}),
@@ -311,10 +311,10 @@ def offline(monkeypatch, tmp_path):
 
 
 def outcomes(count, data, tmp_path):
-    found = list(drawn(count, data, tmp_path))
-    assert len(found) == count
-    bad = [f"{title}\n    {outcome}" for title, outcome in found if outcome not in (None, "ours", "signature")]
-    kinds = Counter(str(outcome) for _, outcome in found if outcome in (None, "ours", "signature"))
+    cases = list(drawn(count, data, tmp_path))
+    assert len(cases) == count
+    bad = [f"{title}\n    {outcome}" for title, outcome in cases if outcome not in (None, "ours", "signature")]
+    kinds = Counter(str(outcome) for _, outcome in cases if outcome in (None, "ours", "signature"))
     print(f"{count - len(bad)} of {count}: {dict(kinds)}")
     assert not bad, "\n\n".join([f"{len(bad)} of {count}", *bad])
     return kinds

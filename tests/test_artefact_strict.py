@@ -178,8 +178,8 @@ def test_loading_leaves_the_random_generators_alone(method, model, tmp_path):
 
 
 def test_opening_a_model_leaves_the_random_generators_alone(tmp_path):
-    made = AutoDenseModel.from_parts("efficientnet-lite0", "dpt", decoder_args={"dim": 5, "width": 6})
-    folder = made.save_pretrained(tmp_path / "m")
+    dense = AutoDenseModel.from_parts("efficientnet-lite0", "dpt", decoder_args={"dim": 5, "width": 6})
+    folder = dense.save_pretrained(tmp_path / "m")
     before = generators()
     AutoDenseModel.from_pretrained(folder)
     AutoDenseModel.from_parts(f"model:{folder}", "upsample")

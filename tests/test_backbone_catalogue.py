@@ -32,8 +32,8 @@ RULES = {
 
 def run(capsys, *words):
     status = main(["backbones", *words])
-    shown = capsys.readouterr()
-    return status, shown.out + shown.err
+    printout = capsys.readouterr()
+    return status, printout.out + printout.err
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -305,8 +305,8 @@ def test_every_tensor_of_a_transformers_folder_matters_or_is_listed(kind, tmp_pa
     def features(tensors):
         torch.save(tensors, tmp_path / "w.bin")
         with torch.inference_mode():
-            found = create_backbone(f"hf:{tmp_path}", weights=tmp_path / "w.bin")(image)
-        return torch.cat([part.flatten() for part in (*found.maps, found.cls)])
+            output = create_backbone(f"hf:{tmp_path}", weights=tmp_path / "w.bin")(image)
+        return torch.cat([part.flatten() for part in (*output.maps, output.cls)])
 
     before = features(state)
     torch.save(

@@ -312,8 +312,8 @@ except Exception as error:
 def test_every_name_stands_for_weights_timm_knows():
     import timm
 
-    known = set(timm.list_pretrained())
-    assert [name for name, model in timm_names().items() if model not in known] == []
+    names = set(timm.list_pretrained())
+    assert [name for name, model in timm_names().items() if model not in names] == []
 
 
 def test_unknown_models_and_options():

@@ -86,9 +86,9 @@ def test_the_held_out_images_choose_the_head(tmp_path):
     assert record["selected"]["step"] in range(2, 21, 2)
     values = [float(value) for value in re.findall(r"'rmse': ([\d.e-]+)", str(rows))]
     assert record["selected"]["value"] == pytest.approx(min(values))
-    kept = load_file(run / "best.safetensors")
+    tensors = load_file(run / "best.safetensors")
     published = AutoDenseModel.from_pretrained(run / "model").decoder.state_dict()
-    assert all(torch.equal(value, kept[key]) for key, value in published.items())
+    assert all(torch.equal(value, tensors[key]) for key, value in published.items())
 
 
 def test_the_best_is_kept_over_a_continued_run(tmp_path):
@@ -159,11 +159,11 @@ def test_what_can_be_seen_to_be_wrong_is_said_before_any_work(tmp_path, args, me
 def test_a_head_s_own_rate_stands_above_the_task_s(tmp_path):
     heads = (Part("linear", {"lr": 0.3}), Part("linear"))
     task = BenchTask("maxa-depth", {"name": "rgbd-folder", "root": str(tmp_path / "data")}, lr=0.2)
-    made = bench(tmp_path, heads=heads, seeds=(0,), tasks=(task,))
-    records = run_bench(made)
+    plan = bench(tmp_path, heads=heads, seeds=(0,), tasks=(task,))
+    records = run_bench(plan)
     assert [record["status"] for record in records] == ["done", "done"]
     rates = {}
-    for cell in made.cells():
+    for cell in plan.cells():
         rows = read_log(tmp_path / "out" / "runs" / cell.name / "log.jsonl")
         rates[cell.head.args.get("lr")] = next(row["lr"] for row in rows if "lr" in row)
     assert rates == {0.3: 0.3, None: 0.2}
@@ -173,8 +173,8 @@ def test_a_head_s_own_rate_stands_above_the_task_s(tmp_path):
 def test_the_schedule_reaches_the_training(tmp_path):
     for schedule in ("constant", "cosine"):
         out = tmp_path / schedule
-        made = bench(tmp_path, out=out, heads=(Part("linear"),), seeds=(0,), steps=20, schedule=schedule)
-        assert run_bench(made)[0]["settings"]["schedule"] == schedule
+        plan = bench(tmp_path, out=out, heads=(Part("linear"),), seeds=(0,), steps=20, schedule=schedule)
+        assert run_bench(plan)[0]["settings"]["schedule"] == schedule
         (run,) = (out / "runs").iterdir()
         rates = [row["lr"] for row in read_log(run / "log.jsonl") if "lr" in row]
         assert rates == pytest.approx(

@@ -48,10 +48,10 @@ def test_parts_are_refused_by_name_before_any_work(tmp_path, parts, error, messa
     if "tasks" in parts:
         name, args = parts["tasks"]
         parts = {"tasks": (task(tmp_path, "maxa-depth"), task(tmp_path, name, **args))}
-    made = bench(tmp_path, **parts)
+    plan = bench(tmp_path, **parts)
     begun = []
     with pytest.raises(error, match=message):
-        run_bench(made, begin=begun.append)
+        run_bench(plan, begin=begun.append)
     assert not begun
     assert not (tmp_path / "out").exists()
 
@@ -77,9 +77,9 @@ FAULTS = {
 def test_an_error_of_a_part_fails_its_own_cell_and_no_other(tmp_path):
     tasks = tuple(task(tmp_path, "benched-depth", fault=fault) for fault in FAULTS)
     good = (task(tmp_path, "benched-depth"), task(tmp_path, "maxa-depth"))
-    made = bench(tmp_path, tasks=(*tasks, *good), heads=(Part("linear"),), seeds=(0,), cache=False)
+    plan = bench(tmp_path, tasks=(*tasks, *good), heads=(Part("linear"),), seeds=(0,), cache=False)
     calls = []
-    records = run_bench(made, on_error=lambda cell, error: calls.append((cell.task.args["fault"], error.__traceback__)))
+    records = run_bench(plan, on_error=lambda cell, error: calls.append((cell.task.args["fault"], error.__traceback__)))
     assert [record["status"] for record in records] == ["failed"] * len(FAULTS) + ["done"] * 2
     for record, (fault, message) in zip(records, FAULTS.items(), strict=False):
         assert record["error"].startswith(message), fault
@@ -132,8 +132,8 @@ def test_a_task_of_a_third_party_by_name_and_arguments(tmp_path, capsys):
 def test_options_of_the_data_set_and_arguments_of_the_objective_are_told_apart(tmp_path):
     from dense_ctx_bench.command import _task
 
-    made = _task("maxa(task=normals, name=rgbd-folder, root=X, target=normals, flip=true, lr=1e-3, val=all)")
-    assert made == BenchTask("maxa", {"name": "rgbd-folder", "root": "X", "target": "normals"}, val="all", lr=1e-3,
+    part = _task("maxa(task=normals, name=rgbd-folder, root=X, target=normals, flip=true, lr=1e-3, val=all)")
+    assert part == BenchTask("maxa", {"name": "rgbd-folder", "root": "X", "target": "normals"}, val="all", lr=1e-3,
                              args={"task": "normals", "flip": True})  # fmt: skip
 
 
@@ -144,8 +144,8 @@ def test_heads_that_read_other_maps_share_a_cache_folder(tmp_path):
         Part("linear", {"layers": [-1, 0]}),
         Part("benched-all"),
     )
-    made = bench(tmp_path, backbones=(Part("benched-tiny"),), heads=heads, seeds=(0,), image_size=(16, 24))
-    records = run_bench(made)
+    plan = bench(tmp_path, backbones=(Part("benched-tiny"),), heads=heads, seeds=(0,), image_size=(16, 24))
+    records = run_bench(plan)
     assert [record["status"] for record in records] == ["done"] * 4
     assert len([path for path in (tmp_path / "out" / "features").rglob("train-*") if path.is_dir()]) == 3
 
@@ -162,8 +162,8 @@ def test_a_backbone_that_trains_is_not_read_from_disk(tmp_path):
     (record,) = run_bench(bench(tmp_path, image_size=(16, 24), **parts))
     assert "benched-tiny has adapters that train" in record["error"]
     assert "--no-cache" in record["error"]
-    made = bench(tmp_path, out=tmp_path / "other", image_size=(16, 24), cache=False, steps=30, **parts)
-    assert run_bench(made)[0]["status"] == "done"
+    plan = bench(tmp_path, out=tmp_path / "other", image_size=(16, 24), cache=False, steps=30, **parts)
+    assert run_bench(plan)[0]["status"] == "done"
     (folder,) = (tmp_path / "other" / "runs").iterdir()
     trained = AutoDenseModel.from_pretrained(folder / "model").backbone.state_dict()
     seed_all(mix(0, "bench", "backbone"))

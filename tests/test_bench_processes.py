@@ -77,8 +77,8 @@ def test_processes_share_the_cells_and_find_what_one_finds(tmp_path):
 
 
 def test_a_cell_that_another_process_runs_is_waited_for(tmp_path):
-    made = bench(tmp_path, seeds=(0,))
-    whole = run_bench(made)
+    plan = bench(tmp_path, seeds=(0,))
+    whole = run_bench(plan)
     files = sorted((tmp_path / "out" / "cells").iterdir())
     texts = [path.read_text() for path in files]
     for path in files:
@@ -93,7 +93,7 @@ def test_a_cell_that_another_process_runs_is_waited_for(tmp_path):
     timer = threading.Timer(1.5, finish)
     timer.start()
     ranks = []
-    records = run_bench(made, lambda cell, record: ranks.append(record["process"]))
+    records = run_bench(plan, lambda cell, record: ranks.append(record["process"]))
     timer.join()
     assert [numbers(record) for record in records] == [numbers(record) for record in whole]
     assert sorted(record["process"] for record in records) == [0, 7]
@@ -101,15 +101,15 @@ def test_a_cell_that_another_process_runs_is_waited_for(tmp_path):
 
 
 def test_a_cell_whose_process_died_is_taken_over(tmp_path):
-    made = bench(tmp_path, seeds=(0,), heads=(Part("linear"),))
-    (record,) = run_bench(made)
+    plan = bench(tmp_path, seeds=(0,), heads=(Part("linear"),))
+    (record,) = run_bench(plan)
     (path,) = (tmp_path / "out" / "cells").iterdir()
     path.unlink()
     lock = FileLock(tmp_path / "out" / ".locks" / path.stem, thread_local=False)
     lock.acquire()
     timer = threading.Timer(0.5, lock.release)  # and no record
     timer.start()
-    assert numbers(run_bench(made)[0]) == numbers(record)
+    assert numbers(run_bench(plan)[0]) == numbers(record)
     timer.join()
 
 
@@ -125,10 +125,10 @@ def test_a_signal_stops_the_benchmark_and_the_cell_goes_on_next_time(tmp_path, m
 
         return plain(config, validate=once, **parts)
 
-    made = bench(tmp_path / "stopped", steps=20, held_out=0.4, seeds=(0,))
+    plan = bench(tmp_path / "stopped", steps=20, held_out=0.4, seeds=(0,))
     monkeypatch.setattr(cells, "train", interrupted)
     with pytest.raises(StoppedError, match="stopped after step 10 of 20"):
-        run_bench(made)
+        run_bench(plan)
     assert not (tmp_path / "stopped" / "out" / "cells").exists()  # not a failure, and nothing after it was begun
     words = ["bench", "--backbones", "rgb-xy", "--tasks", "maxa-depth(name=rgbd-folder, root="]
     words[-1] += f"{tmp_path / 'stopped' / 'data'})"
@@ -136,7 +136,7 @@ def test_a_signal_stops_the_benchmark_and_the_cell_goes_on_next_time(tmp_path, m
     assert cli.main([*words, "--out", str(tmp_path / "by-command")]) == 128 + signal.SIGTERM
     assert "stopped after step 10" in capsys.readouterr().err
     monkeypatch.setattr(cells, "train", plain)
-    assert [numbers(record)["scores"] for record in run_bench(made)] == [record["scores"] for record in straight]
+    assert [numbers(record)["scores"] for record in run_bench(plan)] == [record["scores"] for record in straight]
 
 
 def test_an_untrained_backbone_is_another_one_for_each_seed(tmp_path, monkeypatch):
@@ -151,13 +151,13 @@ def test_an_untrained_backbone_is_another_one_for_each_seed(tmp_path, monkeypatc
             self.deep.reset_parameters()
 
     monkeypatch.setattr(cells, "create_backbone", lambda name: Untrained())
-    made = bench(tmp_path, heads=(Part("linear"),))
+    plan = bench(tmp_path, heads=(Part("linear"),))
     torch.manual_seed(5)
-    first = run_bench(made)
+    first = run_bench(plan)
     assert [record["status"] for record in first] == ["done", "done"]
     assert first[0]["weights"] != first[1]["weights"]
     assert len([path for path in (tmp_path / "out" / "features").iterdir() if path.is_dir()]) == 2
     for path in (tmp_path / "out" / "cells").iterdir():
         path.unlink()
     torch.manual_seed(6)
-    assert [numbers(record) for record in run_bench(made)] == [numbers(record) for record in first]
+    assert [numbers(record) for record in run_bench(plan)] == [numbers(record) for record in first]

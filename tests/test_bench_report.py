@@ -101,9 +101,9 @@ def test_nothing_is_drawn_of_failures():
     assert "&lt;gone&gt;" in page([bad])
     assert "<svg" not in page([bad])
     both = [record(seed=0, value=1.0), record(seed=1, value=2.0), record(objective="maxa-normals", value=5.0), bad]
-    drawn = plots(both)
-    assert list(drawn) == ["legend", "speed-maxa-depth", "speed-maxa-normals", "maxa-depth-maxa-normals"]
-    assert "b + h: 30, 1.5" in drawn["speed-maxa-depth"]
+    charts = plots(both)
+    assert list(charts) == ["legend", "speed-maxa-depth", "speed-maxa-normals", "maxa-depth-maxa-normals"]
+    assert "b + h: 30, 1.5" in charts["speed-maxa-depth"]
     assert re.search(r"2 seeds; outputs 16 x 24; 5 steps of 2 images", page(both))
 
 
@@ -117,6 +117,6 @@ def test_other_programs_slow_no_backbone_in_the_plot():
     busy = {**record(("net", {"width": 2})), "backbone_seconds": 0.5}
     untrained = {**record(("net", {"width": 2, "weights": None}), value=2.0), "backbone_seconds": 0.02}
     wide = {**record(("net", {"width": 4}), value=3.0), "backbone_seconds": 0.08}
-    drawn = plots([busy, untrained, wide])["speed-maxa-depth"]
-    found = re.findall(r"<title>(net[^:]*) \+ h: ([\d.]+), ([\d.]+)", drawn)
-    assert [(ms, value) for _, ms, value in found] == [("30", "1"), ("30", "2"), ("90", "3")]
+    charts = plots([busy, untrained, wide])["speed-maxa-depth"]
+    matches = re.findall(r"<title>(net[^:]*) \+ h: ([\d.]+), ([\d.]+)", charts)
+    assert [(ms, value) for _, ms, value in matches] == [("30", "1"), ("30", "2"), ("90", "3")]

@@ -33,12 +33,12 @@ def code(page):
 def commands(page):
     """Command lines of a file, without what follows them."""
     for line in code(page):
-        found = re.match(
+        matches = re.match(
             r"^[#$\s]*(?:pip install [^&]* && |accelerate launch -m |.*-m )?dense[-_]ctx(?:\.cli)? ([a-z].*)", line
         )
-        elided = found is None or "..." in found[1].split()
-        if not elided and found[1].split()[0] in VERBS:
-            yield found[1].partition("   #")[0].partition("  #")[0].strip()
+        elided = matches is None or "..." in matches[1].split()
+        if not elided and matches[1].split()[0] in VERBS:
+            yield matches[1].partition("   #")[0].partition("  #")[0].strip()
 
 
 LINES = [(page.relative_to(ROOT).as_posix(), line) for page in PAGES if page.suffix != ".md" for line in commands(page)]
@@ -75,15 +75,15 @@ def inline():
 
 def test_options_inside_sentences_exist():
     parsers = maker["verb_parsers"]()
-    seen = 0
+    count = 0
     for file, (verb, *words) in inline():
         assert verb in parsers, f"{file}: {verb}"
         options = {text for action in parsers[verb]._actions for text in action.option_strings}
         for word in words:
             if word.startswith("--"):
                 assert word.partition("=")[0].rstrip(".,") in options, f"{file}: {verb} {word}"
-                seen += 1
-    assert seen > 3
+                count += 1
+    assert count > 3
 
 
 def test_a_verb_with_a_model_has_the_same_default():
@@ -122,13 +122,13 @@ def test_the_settings_of_pseudo_label_are_those_of_its_tasks():
 def parser():
     from dense_ctx.commands.arguments import add_settings
 
-    made = VerbParser(prog="verb")
-    made.add_argument("name", nargs="?")
-    add_settings(made, "of it")
-    made.add_argument("--one")
-    made.add_argument("--many", nargs="+", default=[])
-    made.add_argument("--flag", action="store_true")
-    return made
+    verb = VerbParser(prog="verb")
+    verb.add_argument("name", nargs="?")
+    add_settings(verb, "of it")
+    verb.add_argument("--one")
+    verb.add_argument("--many", nargs="+", default=[])
+    verb.add_argument("--flag", action="store_true")
+    return verb
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,10 @@ def test_what_a_prediction_refuses():
 
 
 def test_who_supports_whom():
-    given = torch.tensor([[4, 5, 0, 1, 2, 3], [1, 0, 3, 2, 5, 4]])
-    assert blocks_of(0, 2, given).tolist() == [[0, 4, 1], [1, 5, 0]]
-    assert blocks_of(2, 2, given).tolist() == [[4, 2, 5], [5, 3, 4]]
-    assert blocks_of(1, 3, given[:0]).tolist() == [[3], [4], [5]]
+    ids = torch.tensor([[4, 5, 0, 1, 2, 3], [1, 0, 3, 2, 5, 4]])
+    assert blocks_of(0, 2, ids).tolist() == [[0, 4, 1], [1, 5, 0]]
+    assert blocks_of(2, 2, ids).tolist() == [[4, 2, 5], [5, 3, 4]]
+    assert blocks_of(1, 3, ids[:0]).tolist() == [[3], [4], [5]]
 
 
 def test_losses_at_their_limits():
@@ -124,10 +124,10 @@ def test_two_processes_gather_and_add(monkeypatch, rank):
     joint = gather(local)
     torch.testing.assert_close(joint, torch.cat([local, local + 100] if rank == 0 else [local + 100, local]))
     weights = noise(6, 4, seed=1)
-    kept = weights.clone()
+    before = weights.clone()
     (gradient,) = torch.autograd.grad(joint, local, weights)
     torch.testing.assert_close(gradient, weights[3 * rank : 3 * rank + 3] + 10)
-    assert torch.equal(weights, kept)
+    assert torch.equal(weights, before)
     value = torch.tensor(3.0, requires_grad=True)
     assert total(value).item() == 13
     assert not total(value).requires_grad

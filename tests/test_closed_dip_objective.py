@@ -21,10 +21,10 @@ def batch(count=3, size=32, classes=4, seed=0):
 
 def objective(**args):
     torch.manual_seed(0)
-    made = DipObjective(**{"size": 32, "out": 6, "hidden": 2, "classes": 4, **args})
+    part = DipObjective(**{"size": 32, "out": 6, "hidden": 2, "classes": 4, **args})
     model = tiny_model()
-    made.setup(model, (), fresh=True)
-    return made, model
+    part.setup(model, (), fresh=True)
+    return part, model
 
 
 @pytest.mark.parametrize("loss", ["nll", "official"])
@@ -34,17 +34,17 @@ def test_the_loss_of_a_batch_by_definition(loss, temperature, classes):
     given, supports = batch(), torch.tensor([[1, 2, 0], [1, 0, 0]])
     given["positive_labels"][0] = -1  # the first query's own positive says nothing
     given["query_labels"][2] = -1
-    found = made(model, {**given, "distractors": supports})
+    output = made(model, {**given, "distractors": supports})
     rows, grid, _ = made._rows(model, torch.cat([given["query"], given["positive"]]))
     rows = made.projector(rows)
     counts = [label_counts(given[key], grid, 4) for key in ("query_labels", "positive_labels")]
     predicted, valid = soft_predict(rows[:3], rows[3:], counts[1], blocks_of(0, 3, supports), temperature)
     each = [prediction_loss(predicted[i : i + 1], counts[0][i : i + 1], loss, classes or 4) for i in range(3)]
     pixels = sum(number for _, number in each)
-    torch.testing.assert_close(found.total, sum(value for value, _ in each) / pixels)
+    torch.testing.assert_close(output.total, sum(value for value, _ in each) / pixels)
     right = counts[0].gather(-1, predicted.argmax(-1, keepdim=True)).sum() / pixels
-    torch.testing.assert_close(found.logs["accuracy"], right)
-    assert float(found.logs["unsupported"]) == 0
+    torch.testing.assert_close(output.logs["accuracy"], right)
+    assert float(output.logs["unsupported"]) == 0
     assert bool(valid.all())
     alone = made(model, {**given, "distractors": supports[:0]})  # the first query has no labelled support
     assert float(alone.logs["unsupported"]) == pytest.approx(1 / 3)
@@ -75,24 +75,24 @@ def test_the_loss_of_two_processes_is_of_the_joint_batch(monkeypatch):
 def test_accuracy_of_a_single_pixel():
     for args in ({}, {"direct": True, "out": 6144, "hidden": 7}):
         made, model = objective(**args)
-        given = batch()
-        given["query_labels"][:] = given["positive_labels"][:] = -1
-        given["query_labels"][1, 3, 3] = 2
+        data = batch()
+        data["query_labels"][:] = data["positive_labels"][:] = -1
+        data["query_labels"][1, 3, 3] = 2
         if not args:
-            given["positive_labels"][:, 3, 3] = 2
-        logs = made(model, given).logs
+            data["positive_labels"][:, 3, 3] = 2
+        logs = made(model, data).logs
         assert float(logs["accuracy"]) in ((0.0, 1.0) if args else (1.0,))
     right = set()
     for seed in range(12):
         torch.nn.init.normal_(made.projector[1].bias, generator=torch.Generator().manual_seed(seed))
-        right.add(float(made(model, given).logs["accuracy"]))
+        right.add(float(made(model, data).logs["accuracy"]))
     assert right == {0.0, 1.0}
 
 
 def test_the_decoder_is_what_is_compared_where_it_trains():
     made, model = objective(train="decoder")
-    given = batch()
-    images = torch.cat([given["query"], given["positive"]])
+    data = batch()
+    images = torch.cat([data["query"], data["positive"]])
     features, padded = model.encode(images)
     grid = tuple(features.maps[-1].shape[-2:])
     rows, found, full = made._rows(model, images)
@@ -105,33 +105,33 @@ def test_the_decoder_is_what_is_compared_where_it_trains():
 @pytest.mark.parametrize("direct", [False, True])
 def test_the_loss_of_a_single_pixel_is_its_own(direct):
     made, model = objective(**({"direct": True, "out": 6144, "hidden": 7} if direct else {}))
-    given = batch()
-    given["query_labels"][:] = -1
-    given["query_labels"][1, 3, 3] = 2
+    data = batch()
+    data["query_labels"][:] = -1
+    data["query_labels"][1, 3, 3] = 2
     if direct:
-        given["positive_labels"][:] = -1
-    rows, grid, _ = made._rows(model, torch.cat([given["query"], given["positive"]]))
+        data["positive_labels"][:] = -1
+    rows, grid, _ = made._rows(model, torch.cat([data["query"], data["positive"]]))
     rows, supports = made.projector(rows), torch.tensor([[1, 2, 0]])
     if direct:
         expected = -rows[1, 0].log_softmax(0)[2]
     else:
-        counts = label_counts(given["positive_labels"], grid, 4)
+        counts = label_counts(data["positive_labels"], grid, 4)
         expected = -soft_predict(rows[:3], rows[3:], counts, blocks_of(0, 3, supports), 0.07)[0][1, 0, 2].log()
     assert expected > 0.1
-    torch.testing.assert_close(made(model, {**given, "distractors": supports}).total, expected)
+    torch.testing.assert_close(made(model, {**data, "distractors": supports}).total, expected)
 
 
 @pytest.mark.parametrize("loss", ["nll", "official"])
 @pytest.mark.parametrize("classes", [None, 4])
 def test_a_batch_without_a_label_costs_nothing(loss, classes):
     made, model = objective(loss=loss, classes=classes)
-    given = batch()
-    given["query_labels"][:] = given["positive_labels"][:] = -1
-    found = made(model, given)
-    assert found.total.item() == found.logs["accuracy"].item() == 0
-    assert found.logs["unsupported"].item() == 1
+    data = batch()
+    data["query_labels"][:] = data["positive_labels"][:] = -1
+    output = made(model, data)
+    assert output.total.item() == output.logs["accuracy"].item() == 0
+    assert output.logs["unsupported"].item() == 1
     direct, model = objective(direct=True, out=6144, hidden=7)
-    assert direct(model, given).total.item() == 0
+    assert direct(model, data).total.item() == 0
 
 
 @pytest.mark.parametrize("grid", [(0, 4), (4, 0)])
@@ -176,14 +176,14 @@ def test_images_that_are_not_square_and_not_whole_strides(height, width):
 
 def test_classes_of_the_data_and_ones_own(tmp_path):
     data = tasks(tmp_path)
-    made = DipObjective(size=32)
-    made.dataset(data)
-    assert made.classes == 4
+    part = DipObjective(size=32)
+    part.dataset(data)
+    assert part.classes == 4
     for classes in (4, 5):
-        made = DipObjective(size=32, classes=classes)
-        made.dataset(data)
-        assert made.classes == classes
-    assert not made.dataset(data).crops
+        part = DipObjective(size=32, classes=classes)
+        part.dataset(data)
+        assert part.classes == classes
+    assert not part.dataset(data).crops
     assert DipObjective(size=32, positives="crops").dataset(data).crops
     with pytest.raises(ConfigError, match="classes=3, but"):
         DipObjective(size=32, classes=3).dataset(data)

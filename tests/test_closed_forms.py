@@ -70,8 +70,8 @@ def test_predictions_of_propagation_are_shares_of_the_votes(size, cell):
     first, second = noise(1, 4, 6, 10), noise(1, 4, 6, 10, seed=1)
     targets = torch.arange(60).view(1, 6, 10) % 3 - 1
     probe = PropagationProbe(topk=3, size_mask_neighborhood=2).partial_fit(DenseFeatures(first, first), targets)
-    known = torch.nn.functional.one_hot(targets[0].clamp_min(0), 2).movedim(-1, 0) * (targets[0] >= 0)
-    soft = Propagator(first[0], known.float(), topk=3, size_mask_neighborhood=2).step(second[0])
+    shares = torch.nn.functional.one_hot(targets[0].clamp_min(0), 2).movedim(-1, 0) * (targets[0] >= 0)
+    soft = Propagator(first[0], shares.float(), topk=3, size_mask_neighborhood=2).step(second[0])
     votes = upsampled_votes(soft, size, cell)
     expected = torch.where(votes.sum(0) > 0, votes / votes.sum(0).clamp_min(1e-12), 0.5)
     torch.testing.assert_close(probe.predict(DenseFeatures(second, second), size)[0], expected)
@@ -246,12 +246,12 @@ def test_cells_of_k_nn_are_means_of_what_is_labelled_and_inside(task):
         for left in range(0, 7, step):
             part = targets[0, ..., top : top + step, left : left + step]
             if task == "segmentation":
-                known = torch.nn.functional.one_hot(part[part >= 0], 3).float()
+                shares = torch.nn.functional.one_hot(part[part >= 0], 3).float()
             else:
-                known = part.flatten(1).T[part.flatten(1).isfinite().all(0)]
-            if len(known):
+                shares = part.flatten(1).T[part.flatten(1).isfinite().all(0)]
+            if len(shares):
                 keys.append(pixels[0, :, top : top + step, left : left + step].mean((1, 2)))
-                values.append(known.mean(0))
+                values.append(shares.mean(0))
     torch.testing.assert_close(probe.keys_, torch.stack(keys))
     torch.testing.assert_close(probe.values_, torch.stack(values))
     large = KnnProbe(k=1).partial_fit(

@@ -24,9 +24,9 @@ def noise(*shape, seed=0):
 def test_affinities_of_any_contrast(scale, dilations):
     """By definition in float64, with the centre once a dilation in the spread; where float32 underflows, alike."""
     image = scale * noise(2, 3, 6, 7)
-    found = affinity(image, dilations)
-    assert found.shape == (2, 8 * len(dilations), 6, 7)
-    torch.testing.assert_close(found.sum(1), torch.ones(2, 6, 7))
+    weights = affinity(image, dilations)
+    assert weights.shape == (2, 8 * len(dilations), 6, 7)
+    torch.testing.assert_close(weights.sum(1), torch.ones(2, 6, 7))
     precise = image.double()
     padded = functional.pad(precise, (5, 5, 5, 5), mode="replicate")
     near = {d: [padded[:, :, 5 + d * y : 11 + d * y, 5 + d * x : 12 + d * x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
@@ -34,7 +34,7 @@ def test_affinities_of_any_contrast(scale, dilations):
     std = torch.stack([one for d in dilations for one in near[d]]).std(0)
     around = [one for d in dilations for i, one in enumerate(near[d]) if i != 4]
     scores = torch.stack([-((one - precise).abs() / (1e-8 + 0.1 * std)).mean(1) for one in around], 1)
-    torch.testing.assert_close(found.double(), scores.softmax(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weights.double(), scores.softmax(1), rtol=1e-4, atol=1e-5)
 
 
 def test_a_contrast_whose_square_is_nothing():
@@ -118,7 +118,7 @@ def test_a_block_of_any_size_gives_the_same(monkeypatch, block, shape, sigma, ga
     monkeypatch.setattr(losses, "_CHUNK", block)
     prediction, target = noise(*shape).double().requires_grad_(), 0.3 * noise(*shape, seed=1).double()
     weights = torch.tensor([0.5, 1.5, 2.0][: shape[1]], dtype=torch.float64)
-    kept = target.clone(), prediction.detach().clone()
+    before = target.clone(), prediction.detach().clone()
     total, fit, edges = matching_loss(prediction, target, weights, sigma, gamma)
     expected = by_definition(prediction, target, weights, sigma, gamma)
     torch.testing.assert_close(total.double(), expected, rtol=1e-6, atol=1e-7)
@@ -130,8 +130,8 @@ def test_a_block_of_any_size_gives_the_same(monkeypatch, block, shape, sigma, ga
     (ours,) = torch.autograd.grad(2 * total, prediction)
     (theirs,) = torch.autograd.grad(2 * expected, prediction)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
-    assert torch.equal(target, kept[0])
-    assert torch.equal(prediction.detach(), kept[1])
+    assert torch.equal(target, before[0])
+    assert torch.equal(prediction.detach(), before[1])
     with torch.no_grad():
         assert torch.equal(matching_loss(prediction, target, weights, sigma, gamma)[0], total)
 

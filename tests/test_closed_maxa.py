@@ -16,9 +16,9 @@ def noise(*shape, seed=0):
 
 def test_positions_are_waves_of_half_to_four_turns():
     points = torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
-    found = encode(points)
-    assert found.shape == (5, CHANNELS)
-    for row, (y, x) in zip(found.tolist(), points.tolist(), strict=True):
+    encoding = encode(points)
+    assert encoding.shape == (5, CHANNELS)
+    for row, (y, x) in zip(encoding.tolist(), points.tolist(), strict=True):
         angles = [math.pi * wave * axis for axis in (y, x) for wave in (1, 2, 4, 8)]
         assert row == pytest.approx([math.sin(a) for a in angles] + [math.cos(a) for a in angles], abs=1e-5)
 
@@ -29,19 +29,19 @@ def test_centres_and_distances(grid):
     expected = [((y + 0.5) / grid[0], (x + 0.5) / grid[1]) for y in range(grid[0]) for x in range(grid[1])]
     torch.testing.assert_close(centres, torch.tensor(expected))
     points = noise(4, 2)
-    found = squared_distances(points, centres)
-    assert found.shape == (4, len(centres))
+    distances = squared_distances(points, centres)
+    assert distances.shape == (4, len(centres))
     for i in range(4):
         for j in range(len(centres)):
-            assert float(found[i, j]) == pytest.approx(math.dist(points[i].tolist(), expected[j]) ** 2, rel=1e-5)
+            assert float(distances[i, j]) == pytest.approx(math.dist(points[i].tolist(), expected[j]) ** 2, rel=1e-5)
 
 
 def test_densities_are_normal():
     squared, log_sigma = noise(3, 4).abs(), torch.tensor([-2.0, 0.0, 0.5])
-    found = gaussian(squared, log_sigma)
+    weights = gaussian(squared, log_sigma)
     for head, sigma in enumerate(log_sigma.exp().tolist()):
         normal = torch.distributions.Normal(0.0, sigma).log_prob(squared.sqrt()).exp()
-        torch.testing.assert_close(found[head], normal)
+        torch.testing.assert_close(weights[head], normal)
     assert gaussian(squared, log_sigma[:1]).shape == (1, 3, 4)
 
 
@@ -89,7 +89,7 @@ def test_a_layer_by_definition(first, sigma):
     encoded = encode(cells).double()
     x = noise(1, 4, CHANNELS if first else 8, seed=1).double()
     whitened = torch.nn.functional.layer_norm(features, (5,))
-    found = layer(x, points, cells, (2, 3), layer.read(whitened, encoded))
+    output = layer(x, points, cells, (2, 3), layer.read(whitened, encoded))
     inner = layer.project(torch.cat([layer.norm(features), encoded.expand(3, -1, -1)], -1))
     query, key, value = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in (
         layer.query(layer.query_norm(x)), layer.key(inner), layer.value(inner)))  # fmt: skip
@@ -98,9 +98,9 @@ def test_a_layer_by_definition(first, sigma):
         logits = logits + bias(points, cells, bias.cell_bias((2, 3))).detach()
     attended = layer.out((logits.softmax(-1) @ value).transpose(1, 2).flatten(2))
     y = attended if first else x + attended
-    torch.testing.assert_close(found, y + layer.mlp(y), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output, y + layer.mlp(y), rtol=1e-4, atol=1e-5)
     assert layer.key.bias is None
     assert [tuple(layer.project.weight.shape), tuple(layer.mlp[1].weight.shape)] == [(24, 5 + CHANNELS), (16, 8)]
     with torch.no_grad():
         again = layer(x, points, cells, (2, 3), layer.read(whitened, encoded))
-    torch.testing.assert_close(again, found, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(again, output, rtol=1e-4, atol=1e-5)

@@ -85,9 +85,9 @@ def test_matching_tells_counts_apart_that_single_precision_cannot():
 
 def test_a_class_in_neither_is_matched_to_nothing_that_counts():
     counts = torch.tensor([[5, 0, 0], [0, 0, 3], [0, 0, 0]])
-    found = match(counts, "hungarian")
-    assert found.classes[:1].tolist() + found.classes[2:].tolist() == [0, 1]
-    assert found.tp.tolist() == [5, 3, 0]
+    assignment = match(counts, "hungarian")
+    assert assignment.classes[:1].tolist() + assignment.classes[2:].tolist() == [0, 1]
+    assert assignment.tp.tolist() == [5, 3, 0]
     assert Segmentation.of(counts, "hungarian").miou == 1
     assert Segmentation.of(counts, "hungarian", "zero").miou == pytest.approx(2 / 3)
     assert iou(torch.zeros(2, 2)).isnan().all()

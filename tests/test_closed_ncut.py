@@ -94,9 +94,9 @@ def test_lanczos_where_the_space_is_exhausted():
 @pytest.mark.parametrize("exponent", [-1, 0, 0.5, 1, 2, 2.5, 3, 10, 31, 63, 64, 65])
 def test_powers(exponent):
     x = torch.rand(5, 6, generator=torch.Generator().manual_seed(0)) + 0.5
-    kept = x.clone()
+    before = x.clone()
     torch.testing.assert_close(ncut._power(x, exponent), x.pow(exponent), rtol=1e-5, atol=1e-6)
-    assert torch.equal(x, kept)
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize(("spread", "alike"), [(4e-7, True), (1.5e-6, False), (1e-3, False)])
@@ -313,13 +313,13 @@ def test_large_parts_together_are_cut_as_one_by_one(tau):
         for n, parts, seed, apart in ((200, 2, 0, 0.01), (231, 3, 1, 0.1), (260, 5, 2, 0.7))
     ]
     graphs += [lone(205), torch.ones(200, 200)]
-    found = large_sides(graphs, tau)
-    for weights, side in zip(graphs, found, strict=True):
+    sides = large_sides(graphs, tau)
+    for weights, side in zip(graphs, sides, strict=True):
         expected = best_cut(weights, tau)[1]
         assert (side is None) == (expected is None)
         if side is not None and not bool((weights == 1).all()):
             assert float((side == expected).float().mean()) > 0.99
-    assert any(side is None for side in found) == (tau < 1)
+    assert any(side is None for side in sides) == (tau < 1)
     assert large_sides([], tau) == []
 
 

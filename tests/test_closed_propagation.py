@@ -22,9 +22,9 @@ def dense(query, frames, labels, annotated, radius, topk, temperature):
     cosines = unit(query.flatten(1), dim=0).T @ torch.cat([unit(frame.flatten(1), dim=0) for frame in frames], 1)
     ys, xs = (axis.flatten() for axis in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
     near = ((ys[:, None] - ys).abs() <= radius) & ((xs[:, None] - xs).abs() <= radius)
-    known = torch.cat([values.flatten(1).sum(0) > 0 for values in labels])
-    known[annotated * height * width :] = True
-    votes = cosines.masked_fill(~(near.repeat(1, len(frames)) & known), -torch.inf)
+    valid = torch.cat([values.flatten(1).sum(0) > 0 for values in labels])
+    valid[annotated * height * width :] = True
+    votes = cosines.masked_fill(~(near.repeat(1, len(frames)) & valid), -torch.inf)
     best, index = votes.topk(min(topk, votes.shape[1]), 1)
     weights = (best / temperature).exp()
     shares = weights / weights.sum(1, keepdim=True).clamp_min(1e-30)

@@ -51,9 +51,9 @@ def test_the_patches_that_stay(sampling, mode):
         for patch in order_by_definition(counts, candidates, draws[index], sampling)[:4]:
             keys.append(functional.normalize(patches[index].flatten(1)[:, patch], dim=0))
             values.append(counts[patch] / counts[patch].sum())
-    found = probe.bank_.whole()
-    torch.testing.assert_close(found[0], torch.stack(keys))
-    torch.testing.assert_close(found[1], torch.stack(values))
+    bank = probe.bank_.whole()
+    torch.testing.assert_close(bank[0], torch.stack(keys))
+    torch.testing.assert_close(bank[1], torch.stack(values))
     assert probe.seen_ == 2
 
 
@@ -90,9 +90,9 @@ def test_draws_and_targets_at_their_limits():
         probe.partial_fit(image(patches, (4, 4)), targets, one)
     hidden = targets.clone()
     hidden[0] = -1
-    seen = probe.seen_
+    count = probe.seen_
     probe.partial_fit(image(patches, (4, 4)), hidden)  # one image of the two has labels
-    assert probe.seen_ == seen + 2
+    assert probe.seen_ == count + 2
     assert len(probe.bank_) == 3
     for wrong in (targets[:1], targets.float(), targets[0]):
         with pytest.raises(InputError, match="Segmentation targets are integers"):
@@ -144,11 +144,11 @@ def test_values_are_means_of_pixels_whose_every_channel_is_known():
      ((2, 3), (4, 6), (1, 1))],
 )  # fmt: skip
 def test_the_patch_under_each_pixel(size, grid, extent):
-    found = patch_of(size, grid, extent)
+    patches = patch_of(size, grid, extent)
     full = [max(n, round(n / share)) for n, share in zip(size, extent, strict=True)]
     for y in range(size[0]):
         for x in range(size[1]):
-            assert found[y, x] == y * grid[0] // full[0] * grid[1] + x * grid[1] // full[1]
+            assert patches[y, x] == y * grid[0] // full[0] * grid[1] + x * grid[1] // full[1]
 
 
 # ---------------------------------------------------------------------- prediction and state

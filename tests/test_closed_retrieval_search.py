@@ -19,12 +19,12 @@ def test_blocks_of_any_size_find_the_nearest(monkeypatch, metric, block, rows, k
     monkeypatch.setattr(retrieval_blocks, "BLOCK", block)
     queries, keys = noise(11, 6, seed=1), noise(333, 6)
     keys[300:] = keys[:33] * 1.5
-    scores, found = retrieval_blocks.exhaustive(queries, keys, k, metric, rows)
-    wanted = queries @ keys.T - (keys.square().sum(1) / 2 if metric == "l2" else 0)
-    best = wanted.topk(k, 1)
+    scores, indices = retrieval_blocks.exhaustive(queries, keys, k, metric, rows)
+    reference = queries @ keys.T - (keys.square().sum(1) / 2 if metric == "l2" else 0)
+    best = reference.topk(k, 1)
     torch.testing.assert_close(scores, best.values, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(wanted.gather(1, found), best.values, rtol=1e-5, atol=1e-5)
-    assert all(len(set(row)) == k for row in found.tolist())
+    torch.testing.assert_close(reference.gather(1, indices), best.values, rtol=1e-5, atol=1e-5)
+    assert all(len(set(row)) == k for row in indices.tolist())
 
 
 def test_the_first_look_bounds_what_rounding_takes():
@@ -35,8 +35,8 @@ def test_the_first_look_bounds_what_rounding_takes():
     keys[51:59] = keys[:8].roll(3, 1)
     keys[59] = 1.0037  # 1 in bfloat16; the largest sum
     keys[60:] = -keys[:60]  # the mean of all keys, which is taken off, is 0
-    scores, found = retrieval_blocks.by_first_look(torch.ones(1, 64), keys, 2, 8)
-    assert found[0, 0] == 59
+    scores, indices = retrieval_blocks.by_first_look(torch.ones(1, 64), keys, 2, 8)
+    assert indices[0, 0] == 59
     torch.testing.assert_close(scores[0], (keys.sum(1)).topk(2).values)
 
 
@@ -104,15 +104,15 @@ def test_the_bound_of_the_first_look_is_above_all_errors_and_reached(monkeypatch
 def test_keys_above_a_level_are_filled_up_with_none():
     keys = torch.tensor([[3.0], [1.0], [2.0], [-1.0]])
     blocks = iter([(keys[:3], None), (keys[3:], None)])
-    found = retrieval_blocks._all_above(torch.tensor([[1.0], [1.0], [-1.0]]), blocks, torch.tensor([3.0, 1.5, 1.5]))
-    assert found.tolist() == [[0, -1], [0, 2], [-1, -1]]
+    rows = retrieval_blocks._all_above(torch.tensor([[1.0], [1.0], [-1.0]]), blocks, torch.tensor([3.0, 1.5, 1.5]))
+    assert rows.tolist() == [[0, -1], [0, 2], [-1, -1]]
 
 
 def test_only_the_neighbours_that_are_asked_for_have_scores():
     keys, candidates = torch.tensor([[3.0], [1.0], [2.0]]), torch.tensor([[1, 0, -1], [2, -1, -1]])
-    scores, found = retrieval_blocks._rescored(torch.ones(2, 1), keys, candidates, 2)
+    scores, indices = retrieval_blocks._rescored(torch.ones(2, 1), keys, candidates, 2)
     assert scores.tolist() == [[3, 1], [2, -float("inf")]]
-    assert (found[0].tolist(), found[1, 0].item()) == ([0, 1], 2)
+    assert (indices[0].tolist(), indices[1, 0].item()) == ([0, 1], 2)
 
 
 def test_the_last_neighbour_is_looked_for_again_and_not_only_the_first():
@@ -121,8 +121,8 @@ def test_the_last_neighbour_is_looked_for_again_and_not_only_the_first():
     keys[:2, 0], keys[10:30, 0] = 2, 0.05
     keys[5, :32], keys[5, 32:] = ABOVE, -1
     keys[100:] = -keys[:100]
-    scores, found = retrieval_blocks.by_first_look(torch.ones(1, 64), keys, 3, 4)
-    assert sorted(found[0].tolist()) == [0, 1, 5]
+    scores, indices = retrieval_blocks.by_first_look(torch.ones(1, 64), keys, 3, 4)
+    assert sorted(indices[0].tolist()) == [0, 1, 5]
     torch.testing.assert_close(scores[0], torch.tensor([2, 2, 32 * (ABOVE - 1)]))
 
 
@@ -135,8 +135,8 @@ def test_what_is_clearly_ahead_needs_no_second_look(monkeypatch):
     monkeypatch.setattr(retrieval_blocks, "_all_above", lambda *args: pytest.fail("a second look"))
     monkeypatch.setattr(retrieval_blocks, "exhaustive", lambda *args: pytest.fail("a search in float32"))
     queries = torch.eye(8)[:1].repeat(3, 1) * torch.tensor([[1.0], [2.0], [0.3]])
-    _, found = retrieval_blocks.by_first_look(queries, keys, 2, 2)
-    assert found.tolist() == [[0, 390]] * 3
+    _, indices = retrieval_blocks.by_first_look(queries, keys, 2, 2)
+    assert indices.tolist() == [[0, 390]] * 3
 
 
 @pytest.mark.parametrize("pays", [False, True])

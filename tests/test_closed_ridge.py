@@ -70,8 +70,8 @@ def test_weights_of_an_ill_system_and_of_a_batch():
     y, weights = noise(60, 2, seed=3), noise(60, seed=4).abs()
     for mean in (True, False):
         expected = ridge_fit(x.double(), y.double(), 1e-7, mean=mean, weights=weights.double())
-        found = ridge_apply(x, ridge_fit(x, y, 1e-7, mean=mean, weights=weights))
-        torch.testing.assert_close(found, ridge_apply(x.double(), expected).float(), rtol=0, atol=2e-3)
+        output = ridge_apply(x, ridge_fit(x, y, 1e-7, mean=mean, weights=weights))
+        torch.testing.assert_close(output, ridge_apply(x.double(), expected).float(), rtol=0, atol=2e-3)
 
 
 # ---------------------------------------------------------------------- LILA's regression
@@ -84,15 +84,15 @@ def test_the_regression_is_its_definition(relative, stride):
     context, query, maps = (noise(2, *shape, seed=seed).double() for seed, shape in
                             enumerate([(4, 9, 11), (4, 7, 10), (3, 9, 11)]))  # fmt: skip
     context[1] *= 5  # each image has its own unit
-    found = predict(Regression(0.3, relative, stride=stride), context, query, maps)
-    assert found.shape == (2, 3, 7, 10)
+    output = predict(Regression(0.3, relative, stride=stride), context, query, maps)
+    assert output.shape == (2, 3, 7, 10)
     for index in range(2):
         picked = [item[index, :, stride // 2 :: stride, stride // 2 :: stride].flatten(1).T
                   for item in (context, maps)]  # fmt: skip
         unit = picked[0].var(0, correction=0).mean() if relative else 1.0
         weights = ridge_fit(*picked, 0.3 * unit)
         expected = ridge_apply(query[index].flatten(1).T, weights).T.view(3, 7, 10)
-        torch.testing.assert_close(found[index], expected, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(output[index], expected, rtol=1e-8, atol=1e-9)
 
 
 def test_the_regression_of_small_features_and_of_none():

@@ -52,10 +52,10 @@ def test_a_compiled_model_gives_the_same_features():
     _dynamo.reset()
     model = MODELS["tiny"]()
     with torch.no_grad():
-        wanted = model(IMAGE)
-        given = torch.compile(model, backend="aot_eager", fullgraph=True)(IMAGE)
-    assert torch.allclose(given.pixels, wanted.pixels, atol=1e-5)
-    assert torch.allclose(given.patches, wanted.patches, atol=1e-5)
+        reference = model(IMAGE)
+        output = torch.compile(model, backend="aot_eager", fullgraph=True)(IMAGE)
+    assert torch.allclose(output.pixels, reference.pixels, atol=1e-5)
+    assert torch.allclose(output.patches, reference.patches, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -116,10 +116,10 @@ def test_each_setting_is_one_graph_forward_and_backward(tmp_path, name, eager_ca
 @pytest.mark.parametrize("name", ["lila", "dip", "maxa depth", "maxa instances"])
 def test_the_compilers_code_computes_the_same(tmp_path, name, eager_calls):
     step, batches = step_of(*CASES[name](tmp_path, True), batch_size=2)
-    wanted = gradients(step, batches[0])
+    reference = gradients(step, batches[0])
     compiled(step, "inductor")
     eager_calls.clear()
-    same(step, batches[0], wanted)
+    same(step, batches[0], reference)
     assert not eager_calls
 
 
@@ -270,7 +270,7 @@ def test_batch_norm_counts_a_batch_once_where_its_graph_is_left(left):
     step = TrainStep(model_of("loftup", False, heads=2), Doubtful(), ()).train()
     before, batch = copy.deepcopy(step.state_dict()), {"image": torch.rand(2, 3, 16, 24)}
     alone = copy.deepcopy(step)
-    wanted = alone(batch)
+    reference = alone(batch)
     changed = [key for key, value in alone.state_dict().items() if not torch.equal(value, before[key])]
     assert any("num_batches_tracked" in key for key in changed)
     _dynamo.reset()
@@ -280,7 +280,7 @@ def test_batch_norm_counts_a_batch_once_where_its_graph_is_left(left):
             step(batch)
         torch.testing.assert_close(step.state_dict(), before, rtol=0, atol=0)
     else:
-        torch.testing.assert_close(step(batch).total, wanted.total)
+        torch.testing.assert_close(step(batch).total, reference.total)
         torch.testing.assert_close(step.state_dict(), alone.state_dict())
 
 

@@ -202,16 +202,16 @@ def test_raft_weights_of_a_file_and_of_the_cache_by_torchvisions_names(name, tmp
     from torchvision.models import optical_flow
 
     torch.manual_seed(1)
-    made = create_cue(name, weights=None)
+    cue = create_cue(name, weights=None)
     file = tmp_path / "mine.pth"
-    torch.save(made.network.state_dict(), file)
+    torch.save(cue.network.state_dict(), file)
     frames = texture(65, 91, 1), texture(65, 91, 2)
-    expected = made(*frames)
+    expected = cue(*frames)
     assert torch.equal(create_cue(name, weights=str(file))(*frames)[0], expected[0])
     entries = getattr(optical_flow, "Raft_Small_Weights" if "small" in name else "Raft_Large_Weights")
     cached = tmp_path / "hub" / "checkpoints" / entries.DEFAULT.url.rsplit("/", 1)[-1]
     cached.parent.mkdir(parents=True)
-    torch.save(made.network.state_dict(), cached)
+    torch.save(cue.network.state_dict(), cached)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     from_cache = create_cue(name)
     assert torch.equal(from_cache(*frames)[1], expected[1])
@@ -259,11 +259,11 @@ def test_depth_weights_of_a_folder_whole_or_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
     name = "depth:depth-anything-v2-small"
-    made = lively(create_cue(name, **CASES[name]))
-    made.network.save_pretrained(tmp_path)
+    cue = lively(create_cue(name, **CASES[name]))
+    cue.network.save_pretrained(tmp_path)
     frames = texture(65, 91, 1), texture(65, 91, 2)
     loaded = create_cue(name, weights=str(tmp_path), side=42)
-    expected = made(*frames)
+    expected = cue(*frames)
     assert expected[0].std() > 0
     assert torch.equal(loaded(*frames)[0], expected[0])
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -297,8 +297,8 @@ def test_depth_equals_the_network_where_nothing_is_resized():
     with torch.no_grad():
         expected = cue.network((frame - mean) / std).predicted_depth
     assert expected.std() > 0.1
-    found = cue(frame, frame.flip(3))[0][:, 0]
-    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    output = cue(frame, frame.flip(3))[0][:, 0]
+    assert (output - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 class FakeSEARAFT(torch.nn.Module):

@@ -74,9 +74,9 @@ def test_a_task_is_annotated_by_the_sdk_s_driver(detector, tmp_path):
     ]
     for index, left in enumerate((24, 28, 32)):
         for item, value in zip(uploaded[2 * index : 2 * index + 2], (4, 9), strict=True):
-            wanted = truth(left) == value
+            reference = truth(left) == value
             mask = decoded(item["points"])
-            assert (mask & wanted).sum() / (mask | wanted).sum() > 0.9
+            assert (mask & reference).sum() / (mask | reference).sum() > 0.9
             assert 0.5 < item["score"] <= 1
     assert annotated(detector, tmp_path=tmp_path, clear_existing=True)[0] == "PUT"
 

@@ -60,9 +60,9 @@ def test_a_task_is_annotated(predictor, tmp_path):
     assert method == "PUT"
     assert [(s["frame"], s["label_id"]) for s in body["shapes"]] == [(0, 100), (0, 101), (1, 100), (1, 101)]
     for item, left in zip(body["shapes"][::2], (24, 28), strict=True):
-        wanted = truth(left) == 4
-        mask = shapes.mask_of("mask", item["points"], wanted.shape)
-        assert (mask & wanted).sum() / (mask | wanted).sum() > 0.9
+        reference = truth(left) == 4
+        mask = shapes.mask_of("mask", item["points"], reference.shape)
+        assert (mask & reference).sum() / (mask | reference).sum() > 0.9
     assert wrong.returncode != 0
     assert re.search("missing", wrong.stderr.strip().splitlines()[-1])
 
@@ -115,5 +115,5 @@ def test_an_agent_tracks(tmp_path, kind):
         (shape,) = server.results[frame]["shapes"]
         assert shape["type"] == kind
         carried = shapes.mask_of(kind, shape["points"], mask.shape)
-        wanted = np.roll(mask, 3 * frame, axis=1)
-        assert (carried & wanted).sum() / (carried | wanted).sum() > 0.6
+        reference = np.roll(mask, 3 * frame, axis=1)
+        assert (carried & reference).sum() / (carried | reference).sum() > 0.6

@@ -38,10 +38,10 @@ def test_layouts_are_whole(name, capsys):
     assert layout.url
     assert layout.licence
     assert cli.main(["datasets", name]) == 0
-    shown = capsys.readouterr().out
-    assert all(path in shown and what in shown for path, what in layout.expected)
-    assert all(str(count) in shown for count in layout.counts.values())
-    assert all(f"option   {key}: " in shown for key, _ in layout.options)
+    printout = capsys.readouterr().out
+    assert all(path in printout and what in printout for path, what in layout.expected)
+    assert all(str(count) in printout for count in layout.counts.values())
+    assert all(f"option   {key}: " in printout for key, _ in layout.options)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,13 +139,13 @@ def test_reading_a_damaged_sample_raises_and_others_do_not(tmp_path):
     with pytest.raises(FileError, match=r"is incomplete:\n .*5\.jpg has no annotation"):
         datasets.open_set("camvid", tmp_path)
     (tmp_path / "val/images/5.jpg").unlink()
-    found = datasets.open_set("camvid", tmp_path)
-    assert found[0].target.unique().tolist() == [0, 1, 2]
+    dataset = datasets.open_set("camvid", tmp_path)
+    assert dataset[0].target.unique().tolist() == [0, 1, 2]
     with pytest.raises(FileError, match=r"1\.jpg is damaged"):
-        found[1]
+        dataset[1]
     for index in (2, 3, 4):
         with pytest.raises(InputError, match=rf"{index}\.png"):
-            found[index]
+            dataset[index]
 
 
 @pytest.mark.parametrize(
@@ -284,10 +284,10 @@ def test_the_verb_checks_a_root_and_writes_a_picture(tmp_path, capsys):
     assert str(picture) in printed
     with Image.open(picture) as written:
         assert written.size == (2 * W, H)
-        shown = np.asarray(written)
+        pixels = np.asarray(written)
     with Image.open(root / "val/images/0.jpg") as first:
-        assert (shown[:, :W] == np.asarray(first)).all()
-    assert (shown[:, W:] != shown[:, :W]).any()
+        assert (pixels[:, :W] == np.asarray(first)).all()
+    assert (pixels[:, W:] != pixels[:, :W]).any()
     assert cli.main(["datasets", "camvid", str(root), "--complete"]) == 1
     (root / "val/labels/3.png").unlink()
     assert cli.main(["datasets", "camvid", str(root)]) == 1

@@ -52,9 +52,9 @@ def check(found, count, expected, kind="segmentation"):
 )
 def test_segmentation_sets(name, make, options, count, classes, expected, tmp_path):
     make(tmp_path)
-    found = datasets.open_set(name, tmp_path, **options)
-    assert len(found.classes) == len(set(found.classes)) == classes
-    check(found, count, expected)
+    dataset = datasets.open_set(name, tmp_path, **options)
+    assert len(dataset.classes) == len(set(dataset.classes)) == classes
+    check(dataset, count, expected)
 
 
 def test_stuff_labels_are_the_published_hierarchy():
@@ -94,9 +94,9 @@ def test_stuff171_in_both_places_the_archives_are_unpacked_to(where, images, tmp
     fine = np.array([0, 10, 12, 91, 181])
     expected = [*(coco_labels.TO_FINE[value] for value in fine), -1]
     assert expected == [0, 10, 11, 80, 170, -1]
-    found = datasets.open_set("coco-stuff171", tmp_path)
-    check(found, 2, expected)
-    assert found.classes[11] == "stop sign"
+    dataset = datasets.open_set("coco-stuff171", tmp_path)
+    check(dataset, 2, expected)
+    assert dataset.classes[11] == "stop sign"
     tiny.text(tmp_path / "curated.txt", "000000000285")
     part = datasets.open_set("coco-stuff171", tmp_path, names_file=str(tmp_path / "curated.txt"))
     assert part.names == ["000000000285"]
@@ -110,13 +110,13 @@ def test_the_street_sign_id_is_ignored(tmp_path):
 
 def test_coco_instances_small_objects_lie_on_top(tmp_path):
     tiny.instances(tmp_path)
-    found = datasets.open_set("coco-instances", tmp_path)
-    check(found, 2, None, "instances")
-    target = found[0].target
+    dataset = datasets.open_set("coco-instances", tmp_path)
+    check(dataset, 2, None, "instances")
+    target = dataset[0].target
     assert target.unique().tolist() == [1, 2]
     assert (target == 2).nonzero().min(dim=0).values.tolist() == [0, 6]
     assert int((target == 2).sum()) == 36
-    crowd = found[1].target
+    crowd = dataset[1].target
     assert bool((crowd[:, 0] == -1).all())
     assert bool((crowd[:, 1:] == 0).all())
 
@@ -133,9 +133,9 @@ def test_optional_packages_are_named_when_missing(tmp_path, monkeypatch):
 
 def test_voc_instances_and_the_folder_above(tmp_path):
     tiny.voc(tmp_path / "VOCdevkit" / "VOC2012")
-    found = datasets.open_set("voc2012", tmp_path, instances=True)
-    check(found, 2, [1, 2, -1], "instances")
-    assert found.classes == ()
+    dataset = datasets.open_set("voc2012", tmp_path, instances=True)
+    check(dataset, 2, [1, 2, -1], "instances")
+    assert dataset.classes == ()
 
 
 def test_camvid_classic_layout_and_ade_inside_its_archive_folder(tmp_path):
@@ -150,11 +150,11 @@ def test_cityscapes_ids_follow_the_official_train_ids(tmp_path):
     values = np.zeros((H, W), dtype=np.uint8)
     values.flat[:34] = range(34)
     tiny.labels(tmp_path / "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png", values)
-    found = datasets.open_set("cityscapes", tmp_path)
-    ids = found[0].target.flatten()[:34].tolist()
+    dataset = datasets.open_set("cityscapes", tmp_path)
+    ids = dataset[0].target.flatten()[:34].tolist()
     assert [value for value in ids if value >= 0] == list(range(19))
     for value, name in ((7, "road"), (17, "pole"), (23, "sky"), (24, "person"), (31, "train"), (33, "bicycle")):
-        assert found.classes[ids[value]] == name
+        assert dataset.classes[ids[value]] == name
     assert [ids[value] for value in (0, 9, 10, 14, 15, 16, 18, 29, 30)] == [-1] * 9
 
 
@@ -184,11 +184,11 @@ def test_nyu_folder(tmp_path):
     depth = check(datasets.open_set("nyuv2", tmp_path), 2, None, "depth").target
     assert bool(depth[0, :, :6].isnan().all())
     assert bool((depth[0, :, 6:] == 2).all())
-    found = datasets.open_set("nyuv2", tmp_path, target="segmentation")
-    assert len(found.classes) == len(set(found.classes)) == 40
-    check(found, 2, [-1, 0, 39])
-    computed = check(datasets.open_set("nyuv2", tmp_path, target="normals"), 2, None, "normals").target
-    assert torch.allclose(computed[:, 6, 12], torch.tensor([0.0, 0.0, -1.0]), atol=1e-3)
+    dataset = datasets.open_set("nyuv2", tmp_path, target="segmentation")
+    assert len(dataset.classes) == len(set(dataset.classes)) == 40
+    check(dataset, 2, [-1, 0, 39])
+    normals = check(datasets.open_set("nyuv2", tmp_path, target="normals"), 2, None, "normals").target
+    assert torch.allclose(normals[:, 6, 12], torch.tensor([0.0, 0.0, -1.0]), atol=1e-3)
     tiny.nyu_folder(tmp_path, normals=True)
     stored = check(datasets.open_set("nyuv2", tmp_path, target="normals"), 2, None, "normals").target
     assert bool(stored[:, :, : W // 2].isnan().all())
@@ -200,9 +200,9 @@ def test_nyu_folder(tmp_path):
 
 def test_nyu_mat(tmp_path):
     pictures = tiny.nyu_mat(tmp_path)
-    found = datasets.open_set("nyuv2", tmp_path)
-    sample = check(found, 2, None, "depth")
-    assert found.names == ["0001", "0003"]  # the files count from 1
+    dataset = datasets.open_set("nyuv2", tmp_path)
+    sample = check(dataset, 2, None, "depth")
+    assert dataset.names == ["0001", "0003"]  # the files count from 1
     assert torch.allclose(sample.image, torch.from_numpy(pictures[3].transpose(2, 0, 1).copy()).float() / 255)
     assert bool((sample.target == 4).all())
     raw = datasets.open_set("nyuv2", tmp_path, raw=True)[0].target
@@ -211,14 +211,14 @@ def test_nyu_mat(tmp_path):
     assert [train[index].target.unique().tolist() for index in range(2)] == [[-1], [4]]  # label 0; 2 -> class 5
     test = datasets.open_set("nyuv2", tmp_path, target="segmentation")
     assert [test[index].target.unique().tolist() for index in range(2)] == [[39], [0]]
-    again = pickle.loads(pickle.dumps(found))  # as a data loader's workers take it
-    assert torch.equal(again[0].target, found[0].target)
+    again = pickle.loads(pickle.dumps(dataset))  # as a data loader's workers take it
+    assert torch.equal(again[0].target, dataset[0].target)
 
 
 def test_nyu_mat_normals_agree_with_depth_or_are_a_problem(tmp_path):
     tiny.nyu_mat(tmp_path)
-    computed = datasets.open_set("nyuv2", tmp_path, target="normals")[0].target
-    assert torch.allclose(computed[:, 6, 9], torch.tensor([0.0, 0.0, -1.0]), atol=1e-4)
+    normals = datasets.open_set("nyuv2", tmp_path, target="normals")[0].target
+    assert torch.allclose(normals[:, 6, 9], torch.tensor([0.0, 0.0, -1.0]), atol=1e-4)
     for name in ("0001", "0003"):
         tiny.normal_pictures(tmp_path / "normals_gt", name)
     stored = datasets.open_set("nyuv2", tmp_path, target="normals")[0].target
@@ -242,9 +242,9 @@ def test_image_folder_of_depth_normals_and_objects(tmp_path):
     tiny.folder(tmp_path / "depth", "train")
     np.save(tmp_path / "depth/train/labels/a.npy", np.full((H, W), 2.5))
     tiny.labels(tmp_path / "depth/train/labels/b.png", [0, 512], dtype=np.uint16)
-    found = datasets.open_set("image-folder", tmp_path / "depth", "train", kind="depth")
-    assert bool((found[0].target == 2.5).all())
-    assert found[1].target[0, 0, -1] == pytest.approx(0.512)
+    dataset = datasets.open_set("image-folder", tmp_path / "depth", "train", kind="depth")
+    assert bool((dataset[0].target == 2.5).all())
+    assert dataset[1].target[0, 0, -1] == pytest.approx(0.512)
     scaled = datasets.open_set("image-folder", tmp_path / "depth", kind="depth", scale=256)
     assert scaled[1].target[0, 0, -1] == 2
     assert "values    0.512 to 2.500 metres" in check_root("image-folder", tmp_path / "depth", kind="depth").text()

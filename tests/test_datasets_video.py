@@ -21,9 +21,9 @@ def clip_of(found, index=0):
 
 def test_davis_2016_is_one_object_whatever_its_value(tmp_path):
     tiny.davis(tmp_path)
-    found = datasets.open_set("davis2016", tmp_path)
-    assert [clip.name for clip in found.clips] == ["camel", "goat"]
-    clip = clip_of(found)
+    dataset = datasets.open_set("davis2016", tmp_path)
+    assert [clip.name for clip in dataset.clips] == ["camel", "goat"]
+    clip = clip_of(dataset)
     assert clip.binary
     assert [path.name for path in clip.frames] == ["00000.jpg", "00001.jpg", "00002.jpg"]
     assert [path.name for path in clip.masks] == ["00000.png", "00001.png", "00002.png"]
@@ -48,8 +48,8 @@ def test_davis_trainval_joins_the_lists_and_resolution_is_an_option(tmp_path):
     tiny.davis(tmp_path, resolution="Full-Resolution")
     tiny.text(tmp_path / "ImageSets/2016/train.txt", "goat")
     tiny.text(tmp_path / "ImageSets/2016/val.txt", "camel")
-    found = datasets.open_set("davis2016", tmp_path, "trainval", resolution="Full-Resolution")
-    assert [clip.name for clip in found.clips] == ["goat", "camel"]
+    dataset = datasets.open_set("davis2016", tmp_path, "trainval", resolution="Full-Resolution")
+    assert [clip.name for clip in dataset.clips] == ["goat", "camel"]
     with pytest.raises(FileError, match=r"JPEGImages.480p is missing"):
         datasets.open_set("davis2016", tmp_path)
     with pytest.raises(InputError, match=r"resolution must be one of"):
@@ -72,8 +72,8 @@ def test_davis_2017_objects_and_test_split(tmp_path):
 
 def test_youtube_vos_has_masks_of_some_frames(tmp_path):
     tiny.youtube_vos(tmp_path)
-    found = datasets.open_set("youtube-vos", tmp_path, "valid")
-    clip = clip_of(found)
+    dataset = datasets.open_set("youtube-vos", tmp_path, "valid")
+    clip = clip_of(dataset)
     assert clip.name == "0a1b"
     assert [mask and mask.name for mask in clip.masks] == ["00000.png", None, "00010.png"]
     for index in range(15):
@@ -92,10 +92,10 @@ def test_kinetics_folders_are_classes(tmp_path):
     frames = [np.full((H, W, 3), 60 * index, dtype=np.uint8) for index in range(3)]
     for name in ("abseiling/a_000001_000011.mp4", "zumba/b_000001_000011.mp4"):
         write_video(tmp_path / "val" / name, frames)
-    found = datasets.open_set("kinetics700", tmp_path, "val")
-    assert found.classes == ("abseiling", "zumba")
-    assert [clip.name for clip in found.clips] == ["abseiling/a_000001_000011", "zumba/b_000001_000011"]
-    assert Video(found.clips[0].video).size == (H, W)
+    dataset = datasets.open_set("kinetics700", tmp_path, "val")
+    assert dataset.classes == ("abseiling", "zumba")
+    assert [clip.name for clip in dataset.clips] == ["abseiling/a_000001_000011", "zumba/b_000001_000011"]
+    assert Video(dataset.clips[0].video).size == (H, W)
     (tmp_path / "val/yoga").mkdir()
     with pytest.raises(FileError, match=r"yoga holds no video"):
         datasets.open_set("kinetics700", tmp_path, "val")
@@ -105,8 +105,8 @@ def test_clips_mix_files_and_folders(tmp_path):
     write_video(tmp_path / "b.mp4", [np.zeros((H, W, 3), dtype=np.uint8)] * 2)
     for index in range(2):
         tiny.image(tmp_path / "a" / f"{index}.png")
-    found = datasets.open_set("clips", tmp_path)
-    assert [(clip.name, clip.video is None, len(clip.frames)) for clip in found.clips] == [
+    dataset = datasets.open_set("clips", tmp_path)
+    assert [(clip.name, clip.video is None, len(clip.frames)) for clip in dataset.clips] == [
         ("a", True, 2),
         ("b", False, 0),
     ]

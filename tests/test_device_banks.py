@@ -48,8 +48,8 @@ def test_a_bank_that_fits_is_copied_once(name):
         assert gpu.touched == {1}
         probe.partial_fit(third, labels)  # another bank
         gpu.clear()
-        wanted = fitted(name).partial_fit(third, labels).predict(second)
-        close(wanted, probe.predict(there[0]), 5e-3)
+        reference = fitted(name).partial_fit(third, labels).predict(second)
+        close(reference, probe.predict(there[0]), 5e-3)
         assert sum(gpu.bytes.values()) > 1.5 * size(name)
         state = fitted(name).state_dict()
         probe.load_state_dict(state)

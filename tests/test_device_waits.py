@@ -195,9 +195,9 @@ def test_segments_of_a_device_are_the_cpus_at_few_launches(tmp_path):
     expected = ncut_segments_of(maps, [(64, 64)] * 2)
     assert max(int(each.max()) for each in expected) > 4
     with pretend():
-        found = ncut_segments_of([each.to("cuda") for each in maps], [(64, 64)] * 2)
-        assert {each.device.type for each in found} == {"cuda"}
-        for one, two in zip(found, expected, strict=True):
+        segments = ncut_segments_of([each.to("cuda") for each in maps], [(64, 64)] * 2)
+        assert {each.device.type for each in segments} == {"cuda"}
+        for one, two in zip(segments, expected, strict=True):
             assert float((one.cpu() == two).float().mean()) > 0.99
     assert counts("ncut, image", tmp_path)["launches"] <= 600 * BATCH
 

@@ -52,8 +52,8 @@ def test_published_code(oracle, case):
     assert float(loss.detach()) == pytest.approx(float(oracle[f"{case}_loss"]), abs=1e-5)
     loss.backward()
     for name, tensor in inputs.items():
-        wanted = oracle[f"{case}_grad_{name}"]
-        assert (tensor.grad - wanted).abs().max() < 1e-4 * wanted.abs().max(), name
+        reference = oracle[f"{case}_grad_{name}"]
+        assert (tensor.grad - reference).abs().max() < 1e-4 * reference.abs().max(), name
     _, nll, _ = run(oracle, case, "nll")
     assert float(nll.detach()) == pytest.approx(float(oracle[f"{case}_nll_paper_eps1e-8"]), abs=1e-5)
 
@@ -93,16 +93,16 @@ def test_an_image_drawn_twice_weighs_twice():
 def test_losses_are_the_pixelwise_ones(kind):
     """Upsample, then cross-entropy over pixels with an ignored label, as the text has it."""
     queries, keys, labels, support = random_case()
-    wanted = labels[1].clone()
-    wanted[0, :5] = -1
+    before = labels[1].clone()
+    before[0, :5] = -1
     predicted, _ = soft_predict(queries, keys, label_counts(labels[0], (2, 3), 6), support, 0.5)
-    loss, pixels = prediction_loss(predicted, label_counts(wanted, (2, 3), 6), kind, 6)
+    loss, pixels = prediction_loss(predicted, label_counts(before, (2, 3), 6), kind, 6)
     large = functional.interpolate(predicted.transpose(1, 2).reshape(3, 6, 2, 3), size=(8, 12), mode="nearest")
     if kind == "nll":
-        expected = functional.nll_loss(large.clamp_min(1e-8).log(), wanted, ignore_index=-1)
+        expected = functional.nll_loss(large.clamp_min(1e-8).log(), before, ignore_index=-1)
     else:
-        expected = functional.cross_entropy(large, wanted, ignore_index=-1)
-    assert float(pixels) == (wanted >= 0).sum()
+        expected = functional.cross_entropy(large, before, ignore_index=-1)
+    assert float(pixels) == (before >= 0).sum()
     assert torch.allclose(loss / pixels, expected, atol=1e-6)
 
 

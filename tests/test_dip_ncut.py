@@ -56,10 +56,10 @@ def test_published_code(oracle, case, lanczos, monkeypatch):
 @pytest.mark.parametrize("case", [0, 1, 2])
 def test_segments_at_full_resolution(oracle, case):
     features = oracle["features"].permute(2, 0, 1)
-    found = ncut_segments(
+    segments = ncut_segments(
         features, (64, 64), float(oracle["taus"][case]), float(oracle["alphas"][case]), official_quirk=True
     )
-    assert agreement(found, oracle[f"segments_hires_{case}"].long()) >= 0.999
+    assert agreement(segments, oracle[f"segments_hires_{case}"].long()) >= 0.999
 
 
 def diffcut(weights, tau):
@@ -114,8 +114,8 @@ def test_pixels_go_by_directions_not_lengths():
     features = torch.zeros(2, 4, 8)
     features[0, :, :4], features[1, :, 4:] = 100.0, 1.0
     parts = torch.arange(8).ge(4).long().expand(4, 8).flatten()
-    found = ncut.paint(features, parts, (16, 32))
-    assert torch.equal(found, torch.arange(32).ge(16).long().expand(16, 32))
+    segments = ncut.paint(features, parts, (16, 32))
+    assert torch.equal(segments, torch.arange(32).ge(16).long().expand(16, 32))
 
 
 def test_the_second_vector(oracle, monkeypatch):
@@ -158,11 +158,11 @@ def test_several_images_at_once(oracle, quirk):
     graphs += [affinity(regions(h, w, n, seed)[0].flatten(1).T, 10.0) for seed, (h, w, n) in
                enumerate([(20, 28, 5), (9, 14, 3), (7, 5, 2), (4, 6, 4)])]  # fmt: skip
     graphs += [torch.ones(5, 5), torch.ones(1, 1), torch.block_diag(torch.ones(4, 4), torch.ones(9, 9))]
-    found = recursive_cuts(graphs, 0.5, quirk)
-    for graph, labels in zip(graphs, found, strict=True):
+    cuts = recursive_cuts(graphs, 0.5, quirk)
+    for graph, labels in zip(graphs, cuts, strict=True):
         alone, _ = recursive_cut(graph, 0.5, quirk)
         assert torch.equal(labels, alone)
-    assert max(int(labels.max()) for labels in found) > 3
+    assert max(int(labels.max()) for labels in cuts) > 3
     pictures = [regions(9, 14, 3, 7)[0], regions(7, 5, 2, 8)[0]]
     sizes = [(27, 42), (28, 20)]
     for features, size, segments in zip(pictures, sizes, ncut_segments_of(pictures, sizes, alpha=4), strict=True):

@@ -314,12 +314,12 @@ def test_faults_of_the_data(tmp_path, data):
 def test_given_distractors_may_be_none(data):
     objective, batch = batch_of(data)
     objective.setup(model := tiny_model(), (), fresh=True)
-    given = objective(model, {**batch, "distractors": torch.empty(0, 4, dtype=torch.int64)}).total
+    total = objective(model, {**batch, "distractors": torch.empty(0, 4, dtype=torch.int64)}).total
     alone = DipObjective(**{**ARGS, "distractors": 0}, classes=objective.classes)
     alone.setup(model, (), fresh=True)
     alone.projector = objective.projector
-    assert torch.equal(given, alone(model, batch).total)
-    assert not torch.equal(given, objective(model, batch).total)
+    assert torch.equal(total, alone(model, batch).total)
+    assert not torch.equal(total, objective(model, batch).total)
 
 
 def test_faults_of_a_batch(data):
@@ -434,8 +434,8 @@ def test_the_published_lists_and_masks(tmp_path):
     assert pairs.pairs == [("train/000.jpg", "train/001.jpg"), ("train/001.jpg", "train/002.jpg")]
     sample = pairs.sample(1, 0)
     mask = torch.load(tmp_path / "labels/train/001.pt", weights_only=True)[0].long()
-    wanted = torch.nn.functional.interpolate(mask[None, None].double(), (28, 28), mode="nearest-exact")[0, 0].long()
-    assert torch.equal(sample["query_labels"], wanted)
+    reference = torch.nn.functional.interpolate(mask[None, None].double(), (28, 28), mode="nearest-exact")[0, 0].long()
+    assert torch.equal(sample["query_labels"], reference)
     assert sample["query"].shape == (3, 28, 28)
     with pytest.raises(InputError, match=r"do not belong together \(labels of its middle square want resize=256\)"):
         TaskPairs.open(data, size=28).sample(0, 0)

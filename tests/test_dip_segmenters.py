@@ -30,27 +30,27 @@ def purity(segments, label):
 def test_ncut_finds_the_colours():
     image, label = picture()
     features = torch.nn.functional.avg_pool2d(image[None], 4)[0] - 0.5
-    found = create_segmenter("ncut", alpha=4)(image, features, (48, 72))
-    assert found.shape == (48, 72)
-    assert found.unique().tolist() == list(range(int(found.max()) + 1))
-    assert 1 < len(found.unique()) <= 12
-    assert purity(found, label) > 0.8
+    segments = create_segmenter("ncut", alpha=4)(image, features, (48, 72))
+    assert segments.shape == (48, 72)
+    assert segments.unique().tolist() == list(range(int(segments.max()) + 1))
+    assert 1 < len(segments.unique()) <= 12
+    assert purity(segments, label) > 0.8
     with pytest.raises(InputError, match="reads the backbone's features; got none"):
         create_segmenter("ncut")(image, None, (48, 72))
 
 
 def test_slic_finds_the_colours():
     image, label = picture()
-    found = create_segmenter("slic", segments=24)(image, None, (24, 36))
-    assert found.shape == (24, 36)
-    assert purity(found, label[::2, ::2]) > 0.9
+    segments = create_segmenter("slic", segments=24)(image, None, (24, 36))
+    assert segments.shape == (24, 36)
+    assert purity(segments, label[::2, ::2]) > 0.9
 
 
 def test_patches_are_segments_of_their_own():
     image, _ = picture()
-    found = create_segmenter("patches")(image, torch.zeros(3, 6, 9), (48, 72))
-    assert torch.equal(found[::8, ::8].flatten(), torch.arange(54))
-    assert torch.equal(found, found[::8, ::8].repeat_interleave(8, 0).repeat_interleave(8, 1))
+    segments = create_segmenter("patches")(image, torch.zeros(3, 6, 9), (48, 72))
+    assert torch.equal(segments[::8, ::8].flatten(), torch.arange(54))
+    assert torch.equal(segments, segments[::8, ::8].repeat_interleave(8, 0).repeat_interleave(8, 1))
     with pytest.raises(InputError, match="patches reads the backbone's features; got none"):
         create_segmenter("patches")(image, None, (48, 72))
 
@@ -81,8 +81,8 @@ def test_diffcut_on_a_tiny_unet():
     assert torch.equal(features, segmenter.features(image))
     other = segmenter.features(image.flip(0))
     assert not torch.allclose(features, other)
-    found = segmenter(image, None, (48, 72))
-    assert found.shape == (48, 72)
+    segments = segmenter(image, None, (48, 72))
+    assert segments.shape == (48, 72)
     assert not unet._forward_hooks
     assert not segmenter._attention._forward_hooks
     with pytest.raises(InputError, match="has no self-attention"):

@@ -50,9 +50,9 @@ def blobs(count=4, each=60, dim=6, seed=0):
 @pytest.mark.parametrize("engine", ["torch", "faiss"])
 def test_kmeans_finds_the_blobs(engine):
     rows, centres = blobs()
-    made = kmeans(rows, 4, engine=engine)
-    assert float(torch.cdist(centres, made).amin(1).max()) < 0.3
-    assert torch.equal(made, kmeans(rows, 4, engine=engine))
+    clusters = kmeans(rows, 4, engine=engine)
+    assert float(torch.cdist(centres, clusters).amin(1).max()) < 0.3
+    assert torch.equal(clusters, kmeans(rows, 4, engine=engine))
     sampled = kmeans(rows, 4, engine="torch", sample=20)
     assert float(torch.cdist(centres, sampled).amin(1).max()) < 0.5
 
@@ -83,11 +83,11 @@ def test_kmeans_faults(monkeypatch):
 def test_neighbours_in_blocks_and_never_oneself():
     features = torch.randn(23, 6, generator=torch.Generator().manual_seed(0))
     features[5] = features[7]  # a copy is a neighbour, oneself is not
-    found = dict(nearest_images(features, 5, block=4))
+    neighbours = dict(nearest_images(features, 5, block=4))
     unit = torch.nn.functional.normalize(features, dim=1)
     scores = (unit @ unit.T).fill_diagonal_(-9)
-    assert all(found[i] == scores[i].topk(5).indices.tolist() for i in range(23))
-    assert found[5][0] == 7
+    assert all(neighbours[i] == scores[i].topk(5).indices.tolist() for i in range(23))
+    assert neighbours[5][0] == 7
     assert dict(nearest_images(features[:1], 5)) == {0: []}
 
 
@@ -143,9 +143,9 @@ def test_the_folder_trains_and_reports(made):
     objective = DipObjective()
     objective.dataset(made)
     assert objective.classes == 8
-    found = class_statistics(made)
-    assert (found["images"], found["unlabelled"], found["used"]) == (8, 0, 8)
-    assert found["labelled_pixels"] == pytest.approx(1.0, abs=1e-5)
+    statistics = class_statistics(made)
+    assert (statistics["images"], statistics["unlabelled"], statistics["used"]) == (8, 0, 8)
+    assert statistics["labelled_pixels"] == pytest.approx(1.0, abs=1e-5)
     page = (made / "report/index.html").read_text()
     assert f"{len(rows)} pairs" in page
     assert (made / "report/tasks.png").stat().st_size > 1000
@@ -168,13 +168,13 @@ def test_a_killed_run_goes_on(tmp_path, made, monkeypatch):
         pass
 
     def killer(after):
-        seen = 0
+        count = 0
 
         def bar(items, total, what):
-            nonlocal seen
+            nonlocal count
             for item in items:
-                seen += 1
-                if seen > after:
+                count += 1
+                if count > after:
                     raise Killed
                 yield item
 

@@ -50,9 +50,9 @@ def test_evaluate_compare_and_score_in_a_row(davis, tmp_path, capsys):
     assert "different protocols" in fails(capsys, "compare", *(out for out, _ in runs)).lower()
     truth = davis / "Annotations/480p"
     assert cli.main(["score", str(out / "predictions"), str(truth), "--binary", "--processes", "1", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == score_folders(truth, out / "predictions", binary=True)
-    assert found["J&F-Mean"] == result.value
+    record = json.loads(capsys.readouterr().out)
+    assert record == score_folders(truth, out / "predictions", binary=True)
+    assert record["J&F-Mean"] == result.value
     assert cli.main(["score", str(out / "predictions"), str(truth), "--binary", "--processes", "1",
                      "--sequences", str(davis / "ImageSets/2016/val.txt")]) == 0  # fmt: skip
     printed = capsys.readouterr().out

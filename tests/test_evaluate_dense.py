@@ -55,11 +55,11 @@ def test_segmentation_equals_the_value_by_hand(root, tmp_path):
     for sample in open_set("camvid", root, "val"):
         predicted = probe.predict(features_of(model, sample.image, 4), size=(H, W))[0].argmax(0)
         counts += confusion_matrix(predicted, sample.target, 11, ignore_index=-1)
-    found = Segmentation.of(counts)
-    assert result.value == result.scores["miou"] == pytest.approx(found.miou, abs=1e-12)
-    assert result.scores["pixel_accuracy"] == pytest.approx(found.pixel_accuracy, abs=1e-12)
+    scores = Segmentation.of(counts)
+    assert result.value == result.scores["miou"] == pytest.approx(scores.miou, abs=1e-12)
+    assert result.scores["pixel_accuracy"] == pytest.approx(scores.pixel_accuracy, abs=1e-12)
     assert [result.parts[name] for name in open_set("camvid", root, "val").classes] == [
-        None if np.isnan(value) else pytest.approx(value) for value in found.per_class
+        None if np.isnan(value) else pytest.approx(value) for value in scores.per_class
     ]
     assert result.n == {"images": 4, "pixels": 4 * (H - 2) * W}
     assert result.protocol_id == "camvid-linear-grid4-v1 [train.batch=2 train.steps=6]"
@@ -133,17 +133,17 @@ def test_least_squares_equal_the_normal_equations(tmp_path, protocol, target):
     rows, values = [], []
     for sample in open_set("rgbd-folder", root, "train", target=target):
         label = sample.target[:, 2::4, 2::4]
-        known = label.isfinite().all(0)
-        rows.append(features_of(model, sample.image, 4).pixels[0][:, known].T.double())
-        values.append(label[:, known].T.double())
+        valid = label.isfinite().all(0)
+        rows.append(features_of(model, sample.image, 4).pixels[0][:, valid].T.double())
+        values.append(label[:, valid].T.double())
     x, y = torch.cat(rows), torch.cat(values)
     mean, scale = x.mean(0), x.std(0, correction=0)
     unit = (x - mean) / scale
     system = unit.T @ unit / len(x) + 0.3 * y.shape[1] * torch.eye(x.shape[1], dtype=torch.float64)
     weight = torch.linalg.solve(system, unit.T @ (y - y.mean(0)) / len(x)) / scale[:, None]
-    kept = kept_probe(tmp_path / "out", "regression", name="linear", penalty=0.3)
-    torch.testing.assert_close(kept.coef_[0], weight.float(), rtol=1e-2, atol=1e-3)
-    torch.testing.assert_close(kept.coef_[1], (y.mean(0) - mean @ weight).float(), rtol=1e-2, atol=1e-3)
+    estimator = kept_probe(tmp_path / "out", "regression", name="linear", penalty=0.3)
+    torch.testing.assert_close(estimator.coef_[0], weight.float(), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(estimator.coef_[1], (y.mean(0) - mean @ weight).float(), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("reads", ["pixels", "patches", "both"])
@@ -151,7 +151,7 @@ def test_what_the_probe_reads(root, tmp_path, reads):
     """Under one protocol a probe reads the decoder, the encoder, or both; the other one has no say."""
     model = tiny_model()
     settings = [*SHORT, f"reads={reads}"]
-    found = evaluate(model, "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=settings)
+    scores = evaluate(model, "camvid-linear-grid4-v1", root, tmp_path / "out", overrides=settings)
     with torch.no_grad():
         for parameter in model.decoder.parameters():
             parameter.mul_(-3)  # other decoder features, same encoder
@@ -162,8 +162,8 @@ def test_what_the_probe_reads(root, tmp_path, reads):
     first, second = (load_file(tmp_path / f"{name}/parts/probe-0.safetensors") for name in ("out", "other"))
     same = all(torch.equal(first[key], second[key]) for key in first)
     assert same == (reads == "patches")
-    assert (found.scores == other.scores) == same
-    assert found.model["digest"] != other.model["digest"]
+    assert (scores.scores == other.scores) == same
+    assert scores.model["digest"] != other.model["digest"]
 
 
 def test_reads_of_closed_form_probes():

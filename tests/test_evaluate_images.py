@@ -147,6 +147,6 @@ def test_a_validation_image_without_labels_is_left_out(root, tmp_path):
 def test_features_are_read_on_the_grid_asked_for():
     model, image = tiny_model(), torch.rand(1, 3, H, W)
     for grid, size in ((4, (6, 9)), (8, (3, 4)), (1, (H, W))):
-        found = extract(model, image, load_protocol("camvid-linear-grid4-v1", [f"grid={grid}"]))
-        assert isinstance(found, DenseFeatures)
-        assert found.pixels.shape == (1, 5, *size)
+        features = extract(model, image, load_protocol("camvid-linear-grid4-v1", [f"grid={grid}"]))
+        assert isinstance(features, DenseFeatures)
+        assert features.pixels.shape == (1, 5, *size)

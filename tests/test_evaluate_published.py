@@ -43,10 +43,10 @@ def test_features_at_full_resolution_are_sampled_not_decoded_anew(reads):
     coarse = load_protocol("davis2017-linear-grid4-v1", [f"reads={reads}"])
     with torch.no_grad():
         every = model(images).pixels
-    found = extract(model, images, full).pixels
-    assert torch.equal(found[:, :6], every[:, :, 2::4, 2::4])
-    assert found.shape == extract(model, images, coarse).pixels.shape
-    assert (found - extract(model, images, coarse).pixels)[:, :6].abs().max() > 0.05
+    features = extract(model, images, full).pixels
+    assert torch.equal(features[:, :6], every[:, :, 2::4, 2::4])
+    assert features.shape == extract(model, images, coarse).pixels.shape
+    assert (features - extract(model, images, coarse).pixels)[:, :6].abs().max() > 0.05
     with torch.no_grad():
         assert torch.equal(extract(model, images, full.override(["grid=1"])).pixels[:, :6], every)
 

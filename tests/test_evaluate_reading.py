@@ -38,28 +38,28 @@ def places(found):
 
 
 def test_nothing_is_changed_without_augmentation():
-    found = training_view(sample(), protocol(), "segmentation", 0)
-    assert torch.equal(found.image, sample().image)
-    assert torch.equal(found.target, sample().target)
+    view = training_view(sample(), protocol(), "segmentation", 0)
+    assert torch.equal(view.image, sample().image)
+    assert torch.equal(view.target, sample().target)
 
 
 def test_a_crop_moves_image_and_target_alike():
     chosen, corners = protocol("train.crop=[6,8]"), set()
     for seed in range(20):
-        found = training_view(sample(), chosen, "segmentation", seed)
-        x, y = places(found)
-        assert found.image.shape == (3, 6, 8)
-        assert torch.equal(found.target, x + 100 * y)
+        view = training_view(sample(), chosen, "segmentation", seed)
+        x, y = places(view)
+        assert view.image.shape == (3, 6, 8)
+        assert torch.equal(view.target, x + 100 * y)
         corners.add((int(x[0, 0]), int(y[0, 0])))
     assert len(corners) > 10
 
 
 @pytest.mark.parametrize(("kind", "blank"), [("segmentation", -1), ("depth", float("nan"))])
 def test_a_crop_larger_than_the_image_is_padded_with_what_does_not_count(kind, blank):
-    found = training_view(sample(kind), protocol("train.crop=[16,24]"), kind, 0)
-    target = found.target if kind == "segmentation" else found.target[0]
-    assert found.image.shape == (3, 16, 24)
-    assert torch.equal(found.image[:, :H, :W], sample().image)
+    view = training_view(sample(kind), protocol("train.crop=[16,24]"), kind, 0)
+    target = view.target if kind == "segmentation" else view.target[0]
+    assert view.image.shape == (3, 16, 24)
+    assert torch.equal(view.image[:, :H, :W], sample().image)
     outside = torch.ones(16, 24, dtype=torch.bool)
     outside[:H, :W] = False
     assert (target[outside].isnan() if blank != blank else target[outside] == blank).all()
@@ -70,13 +70,13 @@ def test_a_flip_mirrors_half_of_the_images_and_the_normals_x():
     chosen, flipped = protocol("train.flip=true"), 0
     plain = sample("normals")
     for seed in range(40):
-        found = training_view(plain, chosen, "normals", seed)
-        if torch.equal(found.image, plain.image):
-            assert torch.equal(found.target, plain.target)
+        view = training_view(plain, chosen, "normals", seed)
+        if torch.equal(view.image, plain.image):
+            assert torch.equal(view.target, plain.target)
             continue
         flipped += 1
-        assert torch.equal(found.image, plain.image.flip(-1))
-        assert torch.equal(found.target, plain.target.flip(-1) * torch.tensor([-1.0, 1, 1])[:, None, None])
+        assert torch.equal(view.image, plain.image.flip(-1))
+        assert torch.equal(view.target, plain.target.flip(-1) * torch.tensor([-1.0, 1, 1])[:, None, None])
         depth = training_view(sample("depth"), chosen, "depth", seed)
         assert torch.equal(depth.target, sample("depth").target.flip(-1))  # a distance has no direction
     assert 10 < flipped < 30
@@ -85,27 +85,27 @@ def test_a_flip_mirrors_half_of_the_images_and_the_normals_x():
 def test_a_random_scale_keeps_labels_and_their_places():
     chosen, sizes = protocol("train.scale=[0.5,2.0]"), set()
     for seed in range(20):
-        found = training_view(sample(), chosen, "segmentation", seed)
-        assert found.image.shape[1:] == found.target.shape
-        factor = found.target.shape[0] / H
+        view = training_view(sample(), chosen, "segmentation", seed)
+        assert view.image.shape[1:] == view.target.shape
+        factor = view.target.shape[0] / H
         assert 0.45 <= factor <= 2.05
-        assert torch.isin(found.target, sample().target).all()  # no label between two
-        x, y = found.target % 100, found.target // 100
-        there = ((found.image[0] * 100 - x).abs() <= 2 / min(factor, 1)) & (
-            (found.image[1] * 100 - y).abs() <= 2 / min(factor, 1)
+        assert torch.isin(view.target, sample().target).all()  # no label between two
+        x, y = view.target % 100, view.target // 100
+        there = ((view.image[0] * 100 - x).abs() <= 2 / min(factor, 1)) & (
+            (view.image[1] * 100 - y).abs() <= 2 / min(factor, 1)
         )
         assert there.all()
-        sizes.add(tuple(found.target.shape))
+        sizes.add(tuple(view.target.shape))
     assert len(sizes) > 10
 
 
 def test_the_same_seed_shows_the_same_pixels():
-    chosen = protocol("train.crop=[6,8]", "train.flip=true", "train.scale=[0.5,2.0]")
+    settings = protocol("train.crop=[6,8]", "train.flip=true", "train.scale=[0.5,2.0]")
     for seed in range(5):
-        first, second = (training_view(sample(), chosen, "segmentation", seed) for _ in range(2))
+        first, second = (training_view(sample(), settings, "segmentation", seed) for _ in range(2))
         assert torch.equal(first.image, second.image)
         assert torch.equal(first.target, second.target)
-    first, second = (training_view(sample(), chosen, "segmentation", seed) for seed in (0, 1))
+    first, second = (training_view(sample(), settings, "segmentation", seed) for seed in (0, 1))
     assert not torch.equal(first.image, second.image)
 
 
@@ -129,13 +129,13 @@ def test_a_small_image_is_the_average_of_a_large_one():
 @pytest.mark.parametrize("size", [(6, 10), (5, 7), (12, 20), (25, 41), (1, 1)])
 def test_nearest_is_the_pixel_a_cells_centre_falls_on(size):
     target = sample().target
-    found = nearest(target, size)
+    labels = nearest(target, size)
     for row in range(size[0]):
         for column in range(size[1]):
             expected = target[int((row + 0.5) * H / size[0]), int((column + 0.5) * W / size[1])]
-            assert found[row, column] == expected
+            assert labels[row, column] == expected
     stacked = torch.stack([target, -target])
-    assert torch.equal(nearest(stacked, size)[1], -found)
+    assert torch.equal(nearest(stacked, size)[1], -labels)
 
 
 def test_the_loss_sees_every_nth_pixel():

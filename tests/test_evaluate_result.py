@@ -22,21 +22,21 @@ def made(
     protocol="davis2017-linear-v2", name="ours", value=0.5, std=None, overrides=(), limit=None, scenes=None, **scores
 ):
     """A result with a headline, and with further scores."""
-    chosen = load_protocol(protocol, overrides)
-    data = {"name": chosen.data.name, "samples": 30, "names_digest": "abc", "limit": limit}
+    settings = load_protocol(protocol, overrides)
+    data = {"name": settings.data.name, "samples": 30, "names_digest": "abc", "limit": limit}
     return Result(
-        protocol_id=chosen.resolved_id + (f" [limit={limit}]" if limit else ""),
-        metric=chosen.metric,
-        higher_is_better=Scorer(chosen).higher_is_better,
+        protocol_id=settings.resolved_id + (f" [limit={limit}]" if limit else ""),
+        metric=settings.metric,
+        higher_is_better=Scorer(settings).higher_is_better,
         value=value,
         std=std,
         n={"clips": 30},
-        scores={chosen.metric: value, **scores},
-        per_seed={"0": {chosen.metric: value}},
+        scores={settings.metric: value, **scores},
+        per_seed={"0": {settings.metric: value}},
         scenes=scenes or {"dog": {"0": value}},
         parts={},
-        protocol=chosen.to_dict(),
-        protocol_digest=chosen.digest(),
+        protocol=settings.to_dict(),
+        protocol_digest=settings.digest(),
         model={"name": name},
         data=data,
         environment={},
@@ -170,9 +170,9 @@ def test_the_best_comes_first():
 
 def test_spread_and_missing_values_are_shown():
     many = replace(made(value=0.61234, std=0.0123), per_seed={str(i): {} for i in range(3)})
-    found = rows(compare([many]))[2]
-    assert found[1] == "0.6123 ± 0.0123"
-    assert found[2:] == ["3", "12.5"]
+    row = rows(compare([many]))[2]
+    assert row[1] == "0.6123 ± 0.0123"
+    assert row[2:] == ["3", "12.5"]
 
 
 def scenes(*rows):
@@ -202,8 +202,8 @@ def test_intervals_widen_with_the_spread_of_scenes_and_of_seeds():
     scene, seed = rng.normal(0, 0.1, (40, 1)), np.linspace(-0.1, 0.1, 8)[None]
     sizes = {}
     for name, table in (("none", 0 * scene + 0 * seed), ("scenes", scene + 0 * seed), ("seeds", 0 * scene + seed)):
-        found = bootstrap(table)
-        sizes[name] = found.high - found.low
+        interval = bootstrap(table)
+        sizes[name] = interval.high - interval.low
     both = bootstrap(scene + seed)
     assert sizes["none"] == 0
     assert sizes["scenes"] == pytest.approx(2 * 1.96 * scene.std() / 40**0.5, rel=0.1)  # of the normal distribution
@@ -219,8 +219,8 @@ def test_undefined_scenes_other_seeds_and_single_scenes():
         pytest.approx(0.2), pytest.approx(0.1), pytest.approx(0.4), 2, 2,
     )  # fmt: skip
     other = {"clip0": {"7": 0.05}, "clip2": {"7": 0.15}, "clip9": {"7": 1.0}}
-    found = paired(first, other)
-    assert (found.mean, found.scenes, found.seeds) == (pytest.approx(0.25), 2, 1)
+    interval = paired(first, other)
+    assert (interval.mean, interval.scenes, interval.seeds) == (pytest.approx(0.25), 2, 1)
     assert paired(scenes([0.5]), scenes([0.25])).text() == "+0.2500"
     assert paired(first, {"other": {"0": 1.0}}) is None
     assert paired({}, {}) is None
@@ -282,9 +282,9 @@ def test_a_result_stands_in_its_column_of_the_paper():
     text = compare([linear], "lila:table1")
     head, last = rows(text)[0], rows(text)[-1]
     assert last[0] == "ours (ours, dense_ctx)"
-    found = dict(zip([cell.split()[0] for cell in head], last, strict=True))
-    assert (found["linear_jf"], found["linear_j"], found["linear_f"]) == ("62.3", "60.0", "64.6")
-    assert found["knn_jf"] == found["knn_j"] == "-"
+    columns = dict(zip([cell.split()[0] for cell in head], last, strict=True))
+    assert (columns["linear_jf"], columns["linear_j"], columns["linear_f"]) == ("62.3", "60.0", "64.6")
+    assert columns["knn_jf"] == columns["knn_j"] == "-"
     assert len(rows(text)) == 2 + len(papers.table("lila:table1").rows) + 1
 
 

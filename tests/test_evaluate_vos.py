@@ -38,17 +38,17 @@ def by_hand(root, model, probe, grid, binary):
     """Every step written out: features, the first mask on their grid, a prediction a frame, J and F."""
     scores = []
     for each in open_set("davis2016" if binary else "vos-folder", root).clips:
-        scorer = made = None
+        scorer = estimator = None
         for frame, mask in zip(each.frames, each.masks, strict=True):
             truth = load_mask(mask)
             truth = (truth > 0).long() if binary else truth
             with torch.no_grad():
                 features = model(load(frame)[None], size=(H // grid, W // grid))
-            if made is None:
-                made = probe().partial_fit(features, truth[grid // 2 :: grid, grid // 2 :: grid][None])
+            if estimator is None:
+                estimator = probe().partial_fit(features, truth[grid // 2 :: grid, grid // 2 :: grid][None])
                 scorer = SequenceScorer(each.name, truth.numpy())
             else:
-                scorer.add(truth.numpy(), made.predict(features, size=(H, W))[0].argmax(0).numpy())
+                scorer.add(truth.numpy(), estimator.predict(features, size=(H, W))[0].argmax(0).numpy())
         scores.append(scorer.result())
     return summarize(scores)
 
@@ -95,9 +95,9 @@ def test_kept_predictions_are_what_the_evaluator_reads(tmp_path, protocol):
         for name in ("one", "two"):
             truth.mkdir(exist_ok=True)
             (truth / name).symlink_to(root / name / "masks", target_is_directory=True)
-    found = score_folders(truth, tmp_path / "out/predictions", binary=binary)
-    assert found.pop("objects") == result.parts
-    assert found == result.scores
+    scores = score_folders(truth, tmp_path / "out/predictions", binary=binary)
+    assert scores.pop("objects") == result.parts
+    assert scores == result.scores
     name = "camel" if binary else "one"
     with Image.open(tmp_path / f"out/predictions/{name}/00000.png") as picture:
         assert picture.mode == "P"
@@ -206,8 +206,8 @@ def test_a_frame_without_a_mask_is_refused(own, tmp_path):
 
 def test_an_object_that_vanishes_mid_clip_is_scored(own, tmp_path):
     for index in range(2, 5):
-        kept = load_mask(own / f"one/masks/{index:05d}.png").numpy()
-        labels(own / f"one/masks/{index:05d}.png", np.where(kept == 2, 0, kept), palette=True)
+        mask = load_mask(own / f"one/masks/{index:05d}.png").numpy()
+        labels(own / f"one/masks/{index:05d}.png", np.where(mask == 2, 0, mask), palette=True)
     result = run(own, tmp_path)
     assert set(result.parts) == {"one_1", "one_2", "two_1", "two_2"}
     assert all(np.isfinite(value) for value in result.parts["one_2"].values())

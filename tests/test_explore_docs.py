@@ -42,13 +42,13 @@ def test_parameters_of_handlers_are_documented():
 
 
 def test_the_page_names_only_its_own_files():
-    named = set()
+    names = set()
     for name, text in FILES.items():
         assert not re.search(r"""(?:src|href|url\(|from|import)\s*[=(]?\s*["']?(?:https?:)?//""", text), (
             f"{name} fetches from elsewhere"
         )
-        named |= set(re.findall(r"/page/([\w.-]+)", text)) | set(re.findall(r'from "\./([\w.-]+)"', text))
-    assert named == set(FILES) - {"index.html"}
+        names |= set(re.findall(r"/page/([\w.-]+)", text)) | set(re.findall(r'from "\./([\w.-]+)"', text))
+    assert names == set(FILES) - {"index.html"}
     assert "eval(" not in "".join(FILES.values())
     assert not re.search(r'\son\w+="|<script>|<style|style="', FILES["index.html"]), "the page's policy would refuse it"
 

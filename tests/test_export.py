@@ -62,10 +62,10 @@ def test_features_of_any_size_are_the_model_s(features_file, size):
 
 
 def test_images_come_as_the_library_takes_them(features_file, tmp_path):
-    written = OnnxModel(features_file, threads=1)
+    artefact = OnnxModel(features_file, threads=1)
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     ways = [PHOTO, tmp_path / "photo.png", Image.fromarray(PHOTO), PHOTO.astype(np.float32) / 255]
-    first, *others = written(ways)
+    first, *others = artefact(ways)
     for other in others:
         close(other.pixels, first.pixels, 1e-6)
     for bad, message in [
@@ -76,11 +76,11 @@ def test_images_come_as_the_library_takes_them(features_file, tmp_path):
         (np.zeros((0, 8, 3), np.uint8), "at least one pixel"),
     ]:
         with pytest.raises(InputError, match=message):
-            written(bad)
+            artefact(bad)
     with pytest.raises(FileError, match="No image"):
-        written(tmp_path / "none.png")
+        artefact(tmp_path / "none.png")
     with pytest.raises(InputError, match="no fitted head"):
-        written.predict(PHOTO)
+        artefact.predict(PHOTO)
 
 
 def test_the_file_says_what_it_is(features_file):
@@ -122,23 +122,23 @@ def test_fitted_heads_predict_what_the_context_does(method, options, tmp_path):
 def test_one_size_is_one_input(format, method, tmp_path):
     fitted = context(method)
     path = export(fitted, tmp_path / "a", format, size=(45, 56), image=PHOTO)
-    written = OnnxModel(path) if format == "onnx" else TorchExportModel(path)
-    close(written.scores(PHOTO), fitted.predict_proba(PHOTO), 0.2 if method == "knn" else 1e-4)  # ties
-    assert written.facts.size == (45, 56)
+    artefact = OnnxModel(path) if format == "onnx" else TorchExportModel(path)
+    close(artefact.scores(PHOTO), fitted.predict_proba(PHOTO), 0.2 if method == "knn" else 1e-4)  # ties
+    assert artefact.facts.size == (45, 56)
     if format == "onnx":
         graph = onnx.load(path).graph
         assert [(i.name, [d.dim_value for d in i.type.tensor_type.shape.dim]) for i in graph.input] == [
             ("image", [1, 3, 45, 56])
         ]
     with pytest.raises(InputError, match=r"30 x 56 \(H x W\); this file takes 45 x 56 only"):
-        written.predict(PHOTO[:30])
+        artefact.predict(PHOTO[:30])
 
 
 def test_a_torch_program_of_any_size(tmp_path):
     fitted = context("linear", iterations=5)
-    written = TorchExportModel(export(fitted, tmp_path / "a.pt2", "torch-export", image=PHOTO))
+    artefact = TorchExportModel(export(fitted, tmp_path / "a.pt2", "torch-export", image=PHOTO))
     for size in [(33, 70), (90, 21)]:
-        close(written.scores(picture(*size)), fitted.predict_proba(picture(*size)))
+        close(artefact.scores(picture(*size)), fitted.predict_proba(picture(*size)))
     with zipfile.ZipFile(tmp_path / "a.pt2") as archive:  # neither a pickle nor the image that it was traced with
         sizes = {name.partition("/")[2]: archive.getinfo(name).file_size for name in archive.namelist()}
         assert sizes["data/sample_inputs/model.pt"] == 0
@@ -163,16 +163,16 @@ def test_values_and_normals(tmp_path):
     normals = np.random.default_rng(3).normal(size=(3, 45, 56)).astype(np.float32)
     fitted = InContext(tiny_model(), "ridge").fit(PHOTO, normals / np.linalg.norm(normals, axis=0))
     predictor = Predictor(fitted, task="normals")
-    written = OnnxModel(export(predictor, tmp_path / "a.onnx", size=(45, 56), image=PHOTO))
-    close(written.predict(PHOTO), predictor.predict(PHOTO))
-    assert written.task == "normals"
-    assert written.classes == ()
+    artefact = OnnxModel(export(predictor, tmp_path / "a.onnx", size=(45, 56), image=PHOTO))
+    close(artefact.predict(PHOTO), predictor.predict(PHOTO))
+    assert artefact.task == "normals"
+    assert artefact.classes == ()
 
 
 def test_classes_have_their_names_and_colours(tmp_path):
     predictor = Predictor(context(), names={0: "sky", 2: "sea"}, colours={2: (1, 2, 3)})
-    written = OnnxModel(export(predictor, tmp_path / "a.onnx", size=(45, 56), image=PHOTO))
-    assert [(c.id, c.name, c.colour) for c in written.classes] == [(c.id, c.name, c.colour) for c in predictor.classes]
+    artefact = OnnxModel(export(predictor, tmp_path / "a.onnx", size=(45, 56), image=PHOTO))
+    assert [(c.id, c.name, c.colour) for c in artefact.classes] == [(c.id, c.name, c.colour) for c in predictor.classes]
 
 
 def trained(**output):
@@ -193,12 +193,12 @@ def trained(**output):
 def test_trained_heads(sizes, tmp_path):
     model = trained(task="segmentation", classes=("a", "b", "c"), **sizes)
     predictor = Predictor(model)
-    written = OnnxModel(model.export(tmp_path / "a.onnx", image=PHOTO))
+    artefact = OnnxModel(model.export(tmp_path / "a.onnx", image=PHOTO))
     for size in [(45, 56), (20, 70)]:
-        close(written.scores(picture(*size)), predictor.scores(picture(*size)))
+        close(artefact.scores(picture(*size)), predictor.scores(picture(*size)))
     depth = trained(task="depth", sigmoid=True, **sizes)
-    written = OnnxModel(depth.export(tmp_path / "b.onnx", image=PHOTO, size=(45, 56)))
-    close(written.scores(PHOTO), Predictor(depth).scores(PHOTO))
+    artefact = OnnxModel(depth.export(tmp_path / "b.onnx", image=PHOTO, size=(45, 56)))
+    close(artefact.scores(PHOTO), Predictor(depth).scores(PHOTO))
 
 
 def test_position_tables_of_any_grid():
@@ -214,9 +214,9 @@ def test_position_tables_of_any_grid():
 def test_vits_with_dpt_at_any_size(name, tmp_path):
     options = {"weights": None, "depth": 2, "embed_dim": 48, "num_heads": 2, "layers": [0, 1], "img_size": 98}
     model = AutoDenseModel.from_parts(name, "dpt", backbone_args=options, decoder_args={"dim": 6, "width": 8})
-    written = OnnxModel(model.export(tmp_path / "a.onnx", image=PHOTO))
+    artefact = OnnxModel(model.export(tmp_path / "a.onnx", image=PHOTO))
     for size in [(98, 98), (60, 85), (30, 45)]:
-        close(written(picture(*size)).pixels, model(picture(*size)).pixels)
+        close(artefact(picture(*size)).pixels, model(picture(*size)).pixels)
 
 
 def test_maxa_is_exported_at_one_size_and_refused_at_any(tmp_path):
@@ -226,8 +226,8 @@ def test_maxa_is_exported_at_one_size_and_refused_at_any(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot be exported for images of any size \(with size=\(H, W\), it may be"):
         model.export(tmp_path / "a.onnx", image=PHOTO)
     assert list(tmp_path.iterdir()) == []
-    written = OnnxModel(model.export(tmp_path / "a.onnx", image=PHOTO, size=(45, 56)))
-    close(written(PHOTO).pixels, model(PHOTO).pixels)
+    artefact = OnnxModel(model.export(tmp_path / "a.onnx", image=PHOTO, size=(45, 56)))
+    close(artefact(PHOTO).pixels, model(PHOTO).pixels)
 
 
 class Random(TinyDecoder):

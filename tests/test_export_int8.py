@@ -61,11 +61,11 @@ def test_an_image_unlike_the_calibration_s_is_said(files, recwarn, kind):
 def test_a_map_of_few_positions_is_not_compared(files):
     """Deviations over fewer positions are smaller, whatever the image."""
     model = OnnxModel(files / "int8.onnx")
-    known = model.facts.quantisation
-    patches = np.zeros((1, len(known["spreads"][0]), 1, known["positions"]), np.float32)
+    facts = model.facts.quantisation
+    patches = np.zeros((1, len(facts["spreads"][0]), 1, facts["positions"]), np.float32)
     with pytest.raises(InputError, match="calibration images"):
         model._check_calibration(patches, True)
-    model._check_calibration(patches[..., : known["positions"] // 2 - 1], True)
+    model._check_calibration(patches[..., : facts["positions"] // 2 - 1], True)
 
 
 def test_refusals(files, tmp_path):

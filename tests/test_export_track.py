@@ -65,11 +65,11 @@ def compare(path, model, frames, mask, limit=1e-5, **options):
     masks = track(model, frames, mask, **options)
     assert np.array_equal(next(masks), going.mask)
     for frame, wanted in zip(frames[1:], masks, strict=True):
-        given = going.step(frame)
-        assert given.dtype == np.int64
+        output = going.step(frame)
+        assert output.dtype == np.int64
         soft = propagator.step(own.frame(frame).features.pixels[0])
         apart.append(np.abs(going.labels - soft.movedim(0, -1).numpy()).max())
-        pixels.append((given != wanted.numpy()).mean())
+        pixels.append((output != wanted.numpy()).mean())
         assert abs(going.certainty - float(propagator.certainty[1:].min())) < 1e-4
     assert max(apart) <= limit
     return max(apart), max(pixels)
@@ -264,8 +264,8 @@ def test_resizing_by_matrices_is_the_decoders():
     ]:
         x = noise(1, 2, *before)
         for name in ("resize", "at_size"):
-            wanted = getattr(decoders_resizing, name)(x, after)
-            torch.testing.assert_close(getattr(resizing, name)(x, after), wanted, rtol=0, atol=1e-5)
+            reference = getattr(decoders_resizing, name)(x, after)
+            torch.testing.assert_close(getattr(resizing, name)(x, after), reference, rtol=0, atol=1e-5)
 
 
 # ------------------------------------------------------------------ the command, and real models

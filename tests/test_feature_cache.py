@@ -68,9 +68,9 @@ def test_a_layer_keeps_its_index(tmp_path):
 def test_the_estimate_is_what_is_written(tmp_path, monkeypatch):
     estimates = []
     monkeypatch.setattr("dense_ctx.data.features.disk_space", lambda folder, needed, *_: estimates.append(needed))
-    written = fill_cache(tiny(), Pictures(), tmp_path / "c", SIZE)
+    cache = fill_cache(tiny(), Pictures(), tmp_path / "c", SIZE)
     assert estimates == [7 * 2 * (10 * 3 * 5 + 10)]
-    assert estimates[0] <= written <= estimates[0] + 3 * 1024  # and three headers
+    assert estimates[0] <= cache <= estimates[0] + 3 * 1024  # and three headers
     assert fill_cache(tiny(), Pictures(), tmp_path / "c", SIZE) == 0
     assert estimates[1:] == [0]
 

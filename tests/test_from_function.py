@@ -31,10 +31,8 @@ def test_a_function_measures_as_its_network_does(tmp_path, vit):
     assert torch.allclose(ours.patches, theirs.patches, atol=1e-6)
     assert ours.extent == theirs.extent
     image_folder(tmp_path / "data", train=4, val=2)
-    chosen = protocol(tmp_path, "voc2012-retrieval-v1", {"name": "image-folder", "train": "train", "val": "val"})
-    results = [
-        evaluate(each, chosen, tmp_path / "data", tmp_path / name) for each, name in ((model, "f"), (vit, "vit"))
-    ]
+    file = protocol(tmp_path, "voc2012-retrieval-v1", {"name": "image-folder", "train": "train", "val": "val"})
+    results = [evaluate(each, file, tmp_path / "data", tmp_path / name) for each, name in ((model, "f"), (vit, "vit"))]
     assert results[0].value == pytest.approx(results[1].value, abs=1e-9)
     assert results[0].model["weights"].startswith("function ")
 
@@ -59,22 +57,22 @@ def test_maps_are_taken_too(vit):
     def function(images):
         return torch.nn.functional.avg_pool2d(images, 8)
 
-    found = FunctionBackbone(function, 8)(torch.rand(2, 3, 16, 24))
-    assert [item.shape for item in found.maps] == [(2, 3, 2, 3)]
-    assert found.cls.shape == (2, 3)
+    output = FunctionBackbone(function, 8)(torch.rand(2, 3, 16, 24))
+    assert [item.shape for item in output.maps] == [(2, 3, 2, 3)]
+    assert output.cls.shape == (2, 3)
     assert torch.equal(model_from_function(function, 8)(torch.ones(1, 3, 16, 24)).patches, torch.ones(1, 3, 2, 3))
 
 
 def test_two_functions_are_not_one_evaluation(tmp_path):
     image_folder(tmp_path / "data", train=2, val=1)
-    chosen = protocol(tmp_path, "voc2012-retrieval-v1", {"name": "image-folder", "train": "train", "val": "val"})
+    file = protocol(tmp_path, "voc2012-retrieval-v1", {"name": "image-folder", "train": "train", "val": "val"})
     average, largest = (
         model_from_function(lambda x, pool=pool: pool(x, 8), 8)
         for pool in (torch.nn.functional.avg_pool2d, torch.nn.functional.max_pool2d)
     )
-    evaluate(average, chosen, tmp_path / "data", tmp_path / "run")
+    evaluate(average, file, tmp_path / "data", tmp_path / "run")
     with pytest.raises(ConfigError, match="model_digest"):
-        evaluate(largest, chosen, tmp_path / "data", tmp_path / "run")
+        evaluate(largest, file, tmp_path / "data", tmp_path / "run")
 
 
 def test_faults():

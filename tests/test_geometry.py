@@ -32,29 +32,29 @@ def degrees(found, unit):
 def test_a_plane_has_its_normal_everywhere(normal, radius):
     depth, unit = plane(normal, 2.0)
     assert (depth > 0).all()
-    found = normals_from_depth(depth.float(), CAMERA, radius=radius, jump=0.5)
-    assert found.dtype == torch.float32
-    assert found.shape == (3, H, W)
-    assert degrees(found, unit).max() < 0.2
-    assert (found.norm(dim=0) - 1).abs().max() < 1e-5
+    normals = normals_from_depth(depth.float(), CAMERA, radius=radius, jump=0.5)
+    assert normals.dtype == torch.float32
+    assert normals.shape == (3, H, W)
+    assert degrees(normals, unit).max() < 0.2
+    assert (normals.norm(dim=0) - 1).abs().max() < 1e-5
 
 
 def test_axes_are_x_right_y_down_z_into_the_scene():
     wall = normals_from_depth(torch.full((1, H, W), 3.0), CAMERA)
     assert torch.allclose(wall, torch.tensor([0.0, 0.0, -1.0])[:, None, None].expand(3, H, W), atol=1e-4)
     floor, unit = plane((0, -1, -0.2), 1.5)  # below the camera: its normal points up, against y
-    found = normals_from_depth(torch.where(floor > 0, floor, torch.nan).float(), CAMERA, jump=0.5)[:, -6:]
-    assert (found[1] < -0.9).all()
-    assert degrees(found, unit).max() < 0.2
+    normals = normals_from_depth(torch.where(floor > 0, floor, torch.nan).float(), CAMERA, jump=0.5)[:, -6:]
+    assert (normals[1] < -0.9).all()
+    assert degrees(normals, unit).max() < 0.2
 
 
 def test_an_edge_between_two_walls_is_not_rounded():
     near, near_unit = plane((0.3, 0, -1), 1.0)
     far, far_unit = plane((-0.3, 0.2, -1), 3.0)
     depth = torch.where(torch.arange(W) < 14, near, far).float()
-    found = normals_from_depth(depth, CAMERA)
-    assert degrees(found[:, :, :14], near_unit).max() < 0.5
-    assert degrees(found[:, :, 14:], far_unit).max() < 0.5
+    normals = normals_from_depth(depth, CAMERA)
+    assert degrees(normals[:, :, :14], near_unit).max() < 0.5
+    assert degrees(normals[:, :, 14:], far_unit).max() < 0.5
     rounded = normals_from_depth(depth, CAMERA, jump=10.0)  # without the rule both sides mix
     assert degrees(rounded[:, :, 12:14], near_unit).min() > 5
 
@@ -63,10 +63,10 @@ def test_unknown_depth_stays_unknown_and_does_not_bend_its_neighbours():
     depth, unit = plane((0.2, -0.3, -1), 2.0)
     depth = depth.float()
     depth[0, 5, 7], depth[0, 6, 20], depth[0, 10:14, 10:13] = torch.nan, 0.0, -1.0
-    found = normals_from_depth(depth, CAMERA)
+    normals = normals_from_depth(depth, CAMERA)
     unknown = ~(depth[0] > 0)
-    assert torch.equal(found.isnan().all(0), unknown)
-    assert degrees(found, unit)[~unknown].max() < 0.2
+    assert torch.equal(normals.isnan().all(0), unknown)
+    assert degrees(normals, unit)[~unknown].max() < 0.2
 
 
 def test_too_few_points_give_no_normal():

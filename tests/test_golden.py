@@ -207,10 +207,10 @@ def plain(scores):
 
 
 def stored(*keys):
-    found = json.loads(STORED.read_text(encoding="utf-8"))
+    record = json.loads(STORED.read_text(encoding="utf-8"))
     for key in keys:
-        found = found[key]
-    return found
+        record = record[key]
+    return record
 
 
 def write():

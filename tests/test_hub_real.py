@@ -195,10 +195,10 @@ def test_text_is_embedded_as_by_transformers():
     from dense_ctx_probes.text import embed_text
 
     classes = ("cat", "traffic light")
-    made = embed_text(classes, cases.TEXT, ["a photo of a {}."]).vectors
+    embeddings = embed_text(classes, cases.TEXT, ["a photo of a {}."]).vectors
     tokenizer = transformers.AutoTokenizer.from_pretrained(cases.TEXT)
     model = transformers.CLIPTextModelWithProjection.from_pretrained(cases.TEXT).eval()
-    for name, vector in zip(classes, made, strict=True):
+    for name, vector in zip(classes, embeddings, strict=True):
         with torch.inference_mode():
             expected = model(**tokenizer(f"a photo of a {name}.", return_tensors="pt")).text_embeds[0]
         assert cases.apart(vector, expected / expected.norm()) < CLOSE

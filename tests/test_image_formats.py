@@ -250,9 +250,9 @@ def test_values_are_right_or_refused(tmp_path, row):
                 assert "damaged" not in str(refusal.value)
             continue
         rgb = expected if expected.ndim == 3 else np.stack([expected] * 3, -1)
-        wanted = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))).float()
+        reference = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))).float()
         for given in (path, Image.open(path)):
-            torch.testing.assert_close(load(given), wanted, rtol=0, atol=tolerance[0] if tolerance else 0.003)
+            torch.testing.assert_close(load(given), reference, rtol=0, atol=tolerance[0] if tolerance else 0.003)
 
 
 def test_deep_values_keep_their_sixteen_bits(tmp_path):

@@ -82,10 +82,10 @@ def test_the_layers_of_the_import_linter_hold_and_name_every_plugin():
 @source_tree
 def test_the_installed_entry_points_are_those_of_the_source_tree():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.entry-points.dense_ctx]\n")[2]
-    named = set(re.findall(r'= "([\w.]+)"', text.partition("\n\n")[0]))
+    names = set(re.findall(r'= "([\w.]+)"', text.partition("\n\n")[0]))
     installed = {point.value for point in distribution("dense-ctx").entry_points if point.group == "dense_ctx"}
-    assert installed == named, "pyproject.toml names other plugins since it was installed: pip install -e . again"
-    assert named == {"dense_ctx.builtin", *PACKAGES} - LIBRARIES
+    assert installed == names, "pyproject.toml names other plugins since it was installed: pip install -e . again"
+    assert names == {"dense_ctx.builtin", *PACKAGES} - LIBRARIES
 
 
 @source_tree

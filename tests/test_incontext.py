@@ -166,10 +166,10 @@ def test_tiled_prediction_agrees_inside(model, method):
     assert tiled.shape == whole.shape
     torch.testing.assert_close(tiled.sum(0), torch.ones(256, 320), rtol=0, atol=1e-3)
     assert (tiled.argmax(0) == whole.argmax(0)).float().mean() > 0.97
-    learnt = InContext(model, method).fit(image, labels, max_memory="70MB approximate")
+    estimator = InContext(model, method).fit(image, labels, max_memory="70MB approximate")
     if method == "ridge":
-        assert learnt.probe_.stats_.count == 256 * 320  # each pixel once
-    assert (learnt.predict(image) == context.predict(image)).float().mean() > 0.95
+        assert estimator.probe_.stats_.count == 256 * 320  # each pixel once
+    assert (estimator.predict(image) == context.predict(image)).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -100,11 +100,11 @@ def test_a_stroke_has_the_pixels_within_half_its_width(seed):
     for a, b in zip(points, [*points[1:], points[-1]], strict=True):
         along = np.clip(((x - a[0]) * (b - a)[0] + (y - a[1]) * (b - a)[1]) / max((b - a) @ (b - a), 1e-12), 0, 1)
         distance = np.minimum(distance, np.hypot(x - a[0] - along * (b - a)[0], y - a[1] - along * (b - a)[1]))
-    drawn = draw(points, width, (size[0], size[1]))
-    assert drawn[distance < width / 2 - 1e-9].all()
+    mask = draw(points, width, (size[0], size[1]))
+    assert mask[distance < width / 2 - 1e-9].all()
     column, row = np.clip(np.floor(points), 0, size[::-1] - 1).astype(int).T
-    drawn[row, column] = False  # which always belong to it
-    assert not drawn[distance > width / 2 + 1e-9].any()
+    mask[row, column] = False  # which always belong to it
+    assert not mask[distance > width / 2 + 1e-9].any()
 
 
 def test_wide_strokes_of_many_points_take_seconds():

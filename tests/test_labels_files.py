@@ -190,18 +190,18 @@ SHAPES = [
 @pytest.mark.parametrize(("name", "file", "shape"), SHAPES)
 @pytest.mark.parametrize("unlabelled", [None, "background", "ignore"])
 def test_round_trip(tmp_path, name, file, shape, unlabelled):
-    written = part(name, shape=shape, unlabelled=unlabelled).write(tmp_path / file, maps())
-    back = part("auto", unlabelled=unlabelled).open(written)
+    paths = part(name, shape=shape, unlabelled=unlabelled).write(tmp_path / file, maps())
+    back = part("auto", unlabelled=unlabelled).open(paths)
     check(maps(), back)
     assert back.classes.colours == CLASSES.colours
 
 
 @pytest.mark.parametrize("unlabelled", ["background", "ignore"])
 def test_round_trip_by_brush(tmp_path, unlabelled):
-    written = part("label-studio", unlabelled=unlabelled).write(tmp_path / "a.json", maps())
-    check(maps(), part("auto", unlabelled=unlabelled).open(written))
+    paths = part("label-studio", unlabelled=unlabelled).write(tmp_path / "a.json", maps())
+    check(maps(), part("auto", unlabelled=unlabelled).open(paths))
     with pytest.raises(InputError, match="masks painted by brush"):
-        part("auto").open(written)[0]
+        part("auto").open(paths)[0]
 
 
 def test_yolo_round_trip_and_what_it_has_no_place_for(tmp_path):
@@ -230,8 +230,8 @@ def test_300_classes_go_through(tmp_path, name, file, shape):
     many = Classes(("background", *(f"c{i:03d}" for i in range(300))))
     labels = (np.arange(301).reshape(7, 43).repeat(2, 0).repeat(2, 1)).copy()
     labels[0, 0] = many.ignore
-    written = part(name, shape=shape).write(tmp_path / file, [Annotation(labels, many, "a.jpg")])
-    back = part("auto", unlabelled="background").read(written)
+    paths = part(name, shape=shape).write(tmp_path / file, [Annotation(labels, many, "a.jpg")])
+    back = part("auto", unlabelled="background").read(paths)
     assert np.array_equal(back.labels, labels)
     assert back.classes.names == many.names
 

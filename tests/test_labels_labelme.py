@@ -55,8 +55,8 @@ def test_a_folder_has_one_table_of_classes_in_the_order_of_labels_txt(tmp_path):
     again = part("labelme").open(tmp_path)
     assert again.classes.names == ("_background_", "stem", "leaf", "fruit")
     assert np.array_equal(again[0].labels == 1, opened[0].labels == 3)
-    named = part("labelme").open(tmp_path, classes=["fruit", "leaf", "stem", "background", "more"])
-    assert np.array_equal(named[0].labels == 3, opened[0].labels == 0)
+    annotations = part("labelme").open(tmp_path, classes=["fruit", "leaf", "stem", "background", "more"])
+    assert np.array_equal(annotations[0].labels == 3, opened[0].labels == 0)
     with pytest.raises(InputError, match=r"areas\.json: There is no class 'stem'; did you mean"):
         part("labelme").open(tmp_path, classes=["fruit", "leaf", "stems", "background"])[0]
     with pytest.raises(InputError, match="no class background"):

@@ -162,10 +162,10 @@ def test_a_compiler_sees_one_graph_each():
         )
 
     expected = torch.autograd.grad(loss(pixels), (pixels, weights, bias))
-    found = torch.autograd.grad(
+    grads = torch.autograd.grad(
         torch.compile(loss, backend="aot_eager", fullgraph=True)(pixels), (pixels, weights, bias)
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(grads, expected)
 
 
 # ---------------------------------------------------------------------- precision
@@ -177,11 +177,11 @@ def test_a_compiler_sees_one_graph_each():
 def test_the_error_of_a_product(products, least, most):
     left, right = noise(50, 300), noise(300, 40, seed=1)
     exact = left.double() @ right.double()
-    found = multiply(left, right, products)
-    assert least <= float((found - exact).norm() / exact.norm()) <= most
-    place = torch.empty_like(found)
+    product = multiply(left, right, products)
+    assert least <= float((product - exact).norm() / exact.norm()) <= most
+    place = torch.empty_like(product)
     assert multiply(left, right, products, place) is place
-    assert torch.equal(place, found)
+    assert torch.equal(place, product)
 
 
 def test_what_a_product_rounds():

@@ -49,5 +49,5 @@ def test_one_annotated_frame_segments_another_by_cosines_too(model):
     example = demo.enlarge(frames[0]), demo.enlarge_labels(demo.annotation(0))
     truth = demo.enlarge_labels(demo.annotation(last))
     for method in ("ridge", "knn"):
-        found = InContext(model, method=method).fit(*example).predict(demo.enlarge(frames[last]))
-        assert iou(confusion_matrix(found, truth, len(demo.CLASSES))).mean() > 0.8, method
+        output = InContext(model, method=method).fit(*example).predict(demo.enlarge(frames[last]))
+        assert iou(confusion_matrix(output, truth, len(demo.CLASSES))).mean() > 0.8, method

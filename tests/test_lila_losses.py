@@ -24,8 +24,8 @@ def test_edge_loss_equals_the_records(number):
     assert float(edge_loss(prediction, truth, sigma)) == pytest.approx(float(ORACLE[f"lila_mean_{number}"]), rel=1e-6)
     prediction.requires_grad_(True)
     edge_loss(prediction, truth, sigma).backward()
-    wanted = torch.from_numpy(ORACLE[f"l1_grad_{number}"])  # FlowFeat's "l1" is the same mean
-    assert (prediction.grad - wanted).abs().max() < 1e-6 * wanted.abs().max()
+    reference = torch.from_numpy(ORACLE[f"l1_grad_{number}"])  # FlowFeat's "l1" is the same mean
+    assert (prediction.grad - reference).abs().max() < 1e-6 * reference.abs().max()
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.7])
@@ -78,8 +78,8 @@ def test_the_edge_losses_of_flowfeat(edges, official, number):
     assert float(total) == pytest.approx(float(ORACLE[f"{official}_{number}"]), rel=1e-6)
     if f"{official}_grad_{number}" in ORACLE:
         (gradient,) = torch.autograd.grad(total, prediction)
-        wanted = torch.from_numpy(ORACLE[f"{official}_grad_{number}"])
-        assert (gradient - wanted).abs().max() < 1e-6 * wanted.abs().max()
+        reference = torch.from_numpy(ORACLE[f"{official}_grad_{number}"])
+        assert (gradient - reference).abs().max() < 1e-6 * reference.abs().max()
 
 
 @pytest.mark.parametrize(

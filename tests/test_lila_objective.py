@@ -90,8 +90,8 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(clips, args):
         losses = [step(objective.collate(part)).total / len(parts) for part in parts]
         step.zero_grad()
         sum(losses).backward()
-        found = torch.cat([p.grad.flatten() for p in step.parameters() if p.grad is not None])
-        gradients.append((float(sum(losses)), found))
+        grads = torch.cat([p.grad.flatten() for p in step.parameters() if p.grad is not None])
+        gradients.append((float(sum(losses)), grads))
     for loss, gradient in gradients[1:]:
         assert loss == pytest.approx(gradients[0][0], abs=1e-6)
         assert float((gradient - gradients[0][1]).abs().max()) < 1e-6
@@ -151,8 +151,8 @@ def test_the_loss_is_the_equations(clips):
         x0, xd = (model(batch[role][i : i + 1]).pixels for role in ("context", "query"))
         g0, gd = (batch[f"{role}/flow:dis"][i : i + 1] for role in ("context", "query"))
         rows = x0[..., 2::5, 2::5].flatten(2).transpose(1, 2)
-        known = g0[..., 2::5, 2::5].flatten(2).transpose(1, 2)
-        weights = ridge_fit(rows, known, 0.1, bias="free")
+        targets = g0[..., 2::5, 2::5].flatten(2).transpose(1, 2)
+        weights = ridge_fit(rows, targets, 0.1, bias="free")
         predicted = ridge_apply(xd.flatten(2).transpose(1, 2), weights).transpose(1, 2).reshape(gd.shape)
         total = total + (predicted - gd).abs().mean() + 0.5 * edge_loss(predicted, gd, 0.2)
     assert loss.total.item() == pytest.approx(total.item() / 2, rel=1e-4)
@@ -170,9 +170,9 @@ def test_the_loss_is_flowfeats(clips):
     x0, xd = (model(batch[role]).pixels for role in ("context", "query"))
     g0, gd = (batch[f"{role}/flow:dis"] for role in ("context", "query"))
     rows, pixels = (functional.pad(x.flatten(2).mT, (0, 1), value=1.0) for x in (x0, xd))
-    known = g0.flatten(2).mT
+    targets = g0.flatten(2).mT
     gram = rows.mT @ rows / rows.shape[1] + 0.1 * torch.eye(rows.shape[2])
-    solved = torch.linalg.solve(gram, rows.mT @ known / rows.shape[1])
+    solved = torch.linalg.solve(gram, rows.mT @ targets / rows.shape[1])
     predicted = (pixels @ solved).mT.reshape(gd.shape)
     total = 0.1 * (predicted - gd).abs().sum(1).mean()
     for axis in (-1, -2):
@@ -488,8 +488,8 @@ def test_bad_data(tmp_path):
 
 def test_a_list_of_folders_files_and_data_sets_is_one(clips, tmp_path):
     (tmp_path / "film.mp4").write_bytes((clips / "film.mp4").read_bytes())
-    found = open_clips([clips, tmp_path / "film.mp4"])
-    names = [clip.name for clip in found.clips]
+    videos = open_clips([clips, tmp_path / "film.mp4"])
+    names = [clip.name for clip in videos.clips]
     assert names == [f"{clips.name}/film", f"{clips.name}/frames", f"{tmp_path.name}/film"]
     data = LilaObjective(**ARGS).dataset([str(clips), str(tmp_path)])
     assert len(data) == 5 + 4 + 5

@@ -74,9 +74,9 @@ def test_the_flow_of_a_scene_leads_to_the_same_colours():
     for known, one, other, away in ((context, 0, 1, flow[0]), (query, 1, 0, -flow[1])):
         warped = functional.grid_sample(frames[other][None], places(away)[None], align_corners=False)
         off = (warped[0] - frames[one]).abs().mean(0)
-        seen = known[0, 0] > 0
-        assert seen.float().mean() > 0.6
-        assert off[seen].mean() < 0.02 < off[~seen].mean()
+        valid = known[0, 0] > 0
+        assert valid.float().mean() > 0.6
+        assert off[valid].mean() < 0.02 < off[~valid].mean()
     still = Scene(picture(0), [], random.Random(1)).truth(SIZE)
     assert still[1].max() == 0
     dis = create_cue("flow:dis")(frames[:1], frames[1:])
@@ -132,13 +132,13 @@ def test_errors_count_as_much_as_the_confidence(form):
     pixels = noise(2, 9, 7, 5).requires_grad_()
     weights, bias, shares = noise(2, 5, 4, seed=1), noise(2, 4, seed=2), torch.tensor([0.1, 0.2, 0.3, 0.4])
     targets = Targets.of(noise(2, 4, 9, 7, seed=3))
-    given = pixels, weights, bias, targets, shares, 0.2, 0.5, "float32"
-    everywhere = form.linear(*given, torch.ones(2, 9, 7, 2))
-    for one, other in zip(everywhere, form.linear(*given), strict=True):
+    arguments = pixels, weights, bias, targets, shares, 0.2, 0.5, "float32"
+    everywhere = form.linear(*arguments, torch.ones(2, 9, 7, 2))
+    for one, other in zip(everywhere, form.linear(*arguments), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
     some = torch.ones(2, 9, 7, 2)
     some[:, :5] = 0
-    total, fit, _ = form.linear(*given, some)
+    total, fit, _ = form.linear(*arguments, some)
     assert (fit[:2] == everywhere[1][:2]).all()
     assert (fit[2:] < everywhere[1][2:]).all()
     only = form.linear(pixels, weights, bias, targets, shares * torch.tensor([0, 0, 1, 1]), 0.2, 0.5, "float32", some)
@@ -185,11 +185,11 @@ def test_flow_of_networks_and_of_a_cache_is_checked(clips, tmp_path):
     cpu = torch.device("cpu")
     assert cues.confidence({"n": 2, "other": 1}, cues.prepare(frames, cpu), cpu, "query") is None
     cues.sampling = Sampling(map_size=16, flow_check=True)
-    known = cues.confidence({"n": 2, "other": 1}, cues.prepare(frames, cpu), cpu, "query")
-    assert known.shape == (2, 16, 16, 3)
-    assert known[:, :, 2:8, :2].all()
-    assert not known[:, :, 10:, :2].any(), "what the context's flow leads to does not lead back"
-    assert known[..., 2].all(), "a cue without a check counts everywhere"
+    confidence = cues.confidence({"n": 2, "other": 1}, cues.prepare(frames, cpu), cpu, "query")
+    assert confidence.shape == (2, 16, 16, 3)
+    assert confidence[:, :, 2:8, :2].all()
+    assert not confidence[:, :, 10:, :2].any(), "what the context's flow leads to does not lead back"
+    assert confidence[..., 2].all(), "a cue without a check counts everywhere"
     folder = tmp_path / "cues"
     assert (
         main(["cues", str(clips), "--cues", "flow:dis", "--out", str(folder), "--gaps", "1", "2", "--size", "48"]) == 0

@@ -37,11 +37,11 @@ def scene(grid=(5, 7), channels=12, batch=2, seed=0):
 
 def adapter(channels=12, seed=0, **args):
     torch.manual_seed(seed)
-    made = Maxa((channels,), (16,), **{"dim": 3, "size": (48, 64), **args}).eval()
+    objective = Maxa((channels,), (16,), **{"dim": 3, "size": (48, 64), **args}).eval()
     with torch.no_grad():
-        for parameter in made.parameters():  # biases start at zero and would hide mistakes
+        for parameter in objective.parameters():  # biases start at zero and would hide mistakes
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return made
+    return objective
 
 
 def formula(channels, cells, dim, width):
@@ -51,7 +51,7 @@ def formula(channels, cells, dim, width):
 
 
 def test_learnable_parameters_are_the_published_ones():
-    seen = 0
+    count = 0
     print(f"\n{'backbone':22}{'head':22}{'paper':>8}{'formula':>9}{'ours':>9}")
     for column, (table, dim, width) in COLUMNS.items():
         for row in papers.table(table).rows:
@@ -65,8 +65,8 @@ def test_learnable_parameters_are_the_published_ones():
             assert abs(ours / 1e6 - row.values[column]) <= 0.02 * row.values[column]
             if dim == 1 and channels == 768:
                 assert ours < 0.003 * row.values["params"] * 1e6
-            seen += 1
-    assert seen == 6 * 21
+            count += 1
+    assert count == 6 * 21
 
 
 @pytest.mark.parametrize("density", [1, 2, 3])

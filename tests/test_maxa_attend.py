@@ -50,8 +50,8 @@ def results(function, arguments, points, cells):
 @pytest.mark.parametrize("shared", [False, True])
 def test_values_and_gradients_are_those_of_the_formula(monkeypatch, room, sigmas, shared):
     monkeypatch.setattr(attending, "CPU_BYTES", room)
-    given = inputs(sigmas, shared)
-    for ours, theirs in zip(results(attend, *given), results(plain, *given), strict=True):
+    arguments = inputs(sigmas, shared)
+    for ours, theirs in zip(results(attend, *arguments), results(plain, *arguments), strict=True):
         assert ours.shape == theirs.shape
         assert torch.allclose(ours, theirs, rtol=0, atol=2e-5 * float(theirs.detach().abs().max()))
 
@@ -68,26 +68,26 @@ def test_finite_differences_of_the_sigmas(monkeypatch):
         for step in (1e-4, -1e-4):
             changed = log_sigma.clone()
             changed[head] += step
-            made = plain(query, key, value, points.double(), cells.double(), changed, cell_bias)
-            moved.append(float((made * weights).sum()))
+            output = plain(query, key, value, points.double(), cells.double(), changed, cell_bias)
+            moved.append(float((output * weights).sum()))
         assert float(gradient[head]) == pytest.approx((moved[0] - moved[1]) / 2e-4, rel=1e-3, abs=1e-3)
 
 
 def test_large_logits_do_not_overflow():
     given, points, cells = inputs(4)
     given[0] = (given[0] * 1e4).detach().requires_grad_()
-    found = results(attend, given, points, cells)
-    assert all(bool(tensor.isfinite().all()) for tensor in found)
-    assert torch.allclose(found[0], results(plain, given, points, cells)[0], atol=1e-4)
+    values = results(attend, given, points, cells)
+    assert all(bool(tensor.isfinite().all()) for tensor in values)
+    assert torch.allclose(values[0], results(plain, given, points, cells)[0], atol=1e-4)
 
 
 def test_half_precision_comes_back_as_it_went_in():
     given, points, cells = inputs(4, dtype=torch.bfloat16)
     exact, _, _ = inputs(4)
     with torch.autocast("cpu", torch.bfloat16):
-        found = results(attend, given, points, cells)
-    assert found[0].dtype == found[1].dtype == torch.bfloat16
-    assert torch.allclose(found[0].float(), results(plain, exact, points, cells)[0], atol=0.05)
+        values = results(attend, given, points, cells)
+    assert values[0].dtype == values[1].dtype == torch.bfloat16
+    assert torch.allclose(values[0].float(), results(plain, exact, points, cells)[0], atol=0.05)
 
 
 def test_frozen_inputs_get_no_gradient_and_do_not_fail():

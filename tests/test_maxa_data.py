@@ -111,9 +111,9 @@ log: 1
 def test_a_run_goes_on_where_it_was_and_its_model_loads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = TrainConfig.from_dict(yaml.safe_load(CONFIG))
-    made = objective("normals", cache="features", targets="targets")
+    part = objective("normals", cache="features", targets="targets")
     images = Boxes("normals", count=5)
-    out = train(config, dataset=made.dataset(images), objective=made)
+    out = train(config, dataset=part.dataset(images), objective=part)
     losses = [line["loss"] for line in read_log(tmp_path / "run" / "log.jsonl") if "loss" in line]
     assert len(losses) == 4
     again = objective("normals", cache="features", targets="targets")
@@ -124,4 +124,4 @@ def test_a_run_goes_on_where_it_was_and_its_model_loads(tmp_path, monkeypatch):
     assert [line["loss"] for line in read_log(tmp_path / "other" / "log.jsonl") if "loss" in line] == losses
     model = AutoDenseModel.from_pretrained(out)
     assert model(torch.rand(1, 3, 37, 53)).pixels.shape == (1, 3, 37, 53)
-    assert made.score(model, images)["images"] == 5
+    assert part.score(model, images)["images"] == 5

@@ -104,10 +104,10 @@ def test_every_task_is_registered_and_has_an_objective():
 
 
 def test_a_task_with_arguments(tmp_path):
-    made = objective({"name": "instances", "args": {"least": 3}})
-    assert made.task.least == 3
+    part = objective({"name": "instances", "args": {"least": 3}})
+    assert part.task.least == 3
     with pytest.raises(InputError, match="none of 6 images has what ClusterScores needs"):
-        made.score(model("instances").eval(), Boxes())
+        part.score(model("instances").eval(), Boxes())
     objective("instances", targets=str(tmp_path)).dataset(Boxes())
     with pytest.raises(ConfigError, match=r"args\.least: nothing there, 3 now"):
         objective({"name": "instances", "args": {"least": 3}}, targets=str(tmp_path)).dataset(Boxes())
@@ -146,30 +146,30 @@ def test_a_configuration_s_optimizer_counts(tmp_path, given, lr, weight_decay):
     }  # fmt: skip
     train(TrainConfig.from_dict(values))
     (row,) = [row for row in read_log(tmp_path / "run" / "log.jsonl") if "lr" in row]
-    kept = TrainConfig.load(tmp_path / "run" / "config.yaml")
-    assert (row["lr"], kept.optimizer.lr, kept.optimizer.weight_decay) == (lr, lr, weight_decay)
+    settings = TrainConfig.load(tmp_path / "run" / "config.yaml")
+    assert (row["lr"], settings.optimizer.lr, settings.optimizer.weight_decay) == (lr, lr, weight_decay)
     train(TrainConfig.from_dict({**values, "steps": 2}))  # what is left open goes on as it was
     with pytest.raises(ConfigError, match=r"optimizer.lr: .* there, 0.07 now"):
         train(TrainConfig.from_dict({**values, "optimizer": {"lr": 0.07}, "steps": 3}))
 
 
 def test_instances_are_classes_over_the_whole_data_set():
-    made = objective("instances")
-    data = made.dataset(Boxes(empty=(1,), count=4))
+    part = objective("instances")
+    data = part.dataset(Boxes(empty=(1,), count=4))
     assert data.offsets == [0, 2, 2, 4, 6]
-    TrainStep(model("instances"), made, data)
-    assert made.classifier.out_features == 6
+    TrainStep(model("instances"), part, data)
+    assert part.classifier.out_features == 6
     assert sorted(torch.unique(data[2]["target"]).tolist()) == [-1, 2, 3]
     assert torch.unique(data[1]["target"]).tolist() == [-1]
 
 
 def test_at_most_so_many_pixels_of_an_image_enter_the_loss():
-    made = objective("instances", pixels=5)
-    data = made.dataset(Boxes())
-    step = TrainStep(model("instances"), made, data)
+    part = objective("instances", pixels=5)
+    data = part.dataset(Boxes())
+    step = TrainStep(model("instances"), part, data)
     shapes = []
-    made.classifier.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape))
-    step(made.collate([data[0], data[1]]))
+    part.classifier.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape))
+    step(part.collate([data[0], data[1]]))
     assert shapes == [(2, 5, 8)]
 
 
@@ -201,9 +201,9 @@ def test_targets_are_kept_and_read(tmp_path, task):
     folder = str(tmp_path / "targets")
     fresh = objective(task).dataset(Boxes(KINDS[task]))
     for _ in range(2):
-        kept = objective(task, targets=folder).dataset(Boxes(KINDS[task]))
+        dataset = objective(task, targets=folder).dataset(Boxes(KINDS[task]))
         for index in range(len(fresh)):
-            one, two = fresh[index]["target"], kept[index]["target"]
+            one, two = fresh[index]["target"], dataset[index]["target"]
             assert one.dtype == two.dtype
             assert torch.allclose(one, two, atol=1e-3)
     assert len(list((tmp_path / "targets").rglob("*.safetensors"))) == 6
@@ -233,13 +233,13 @@ def test_a_mirrored_sample_is_the_mirror_image():
 def test_an_image_with_nothing_known_gives_a_loss_of_zero_and_no_nan():
     """One such image in a data set is no reason to stop; a data set of them is."""
     for task in TASKS:
-        made = objective(task)
-        data = made.dataset(Boxes(KINDS[task]))
+        part = objective(task)
+        data = part.dataset(Boxes(KINDS[task]))
         sample = copy.deepcopy(data[0])
         sample["target"] = torch.full_like(
             sample["target"], float("nan") if sample["target"].is_floating_point() else -1
         )
-        losses = (step := TrainStep(model(task), made, data))(made.collate([sample, sample]))
+        losses = (step := TrainStep(model(task), part, data))(part.collate([sample, sample]))
         assert float(losses.total.detach()) == 0
         assert float(losses.logs["known"]) == 0
         losses.total.backward()
@@ -279,12 +279,12 @@ def test_faults(tmp_path):
         objective("depth").dataset("folder")
     with pytest.raises(InputError, match="no image"):
         objective("depth").dataset(Boxes("depth", count=0))
-    made = objective("normals")
+    part = objective("normals")
     with pytest.raises(InputError, match=r"Call dataset\(data\) first"):
-        TrainStep(model("normals"), made, ())
-    data = made.dataset(Boxes("normals"))
+        TrainStep(model("normals"), part, ())
+    data = part.dataset(Boxes("normals"))
     with pytest.raises(ConfigError, match=r"needs a decoder with 3 output channel\(s\); this one has dim=1"):
-        TrainStep(model("normals", dim=1), made, data)
+        TrainStep(model("normals", dim=1), part, data)
 
 
 def test_label_ids_out_of_range():

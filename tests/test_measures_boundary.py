@@ -135,8 +135,8 @@ def test_void_is_left_out():
     assert result.precision == 1  # the disc's edges are not false
     assert result.boundary == 4 * 30 - 1  # the rectangle's alone (one corner counts for two sides); none against void
     assert result.n == SIZE[0] * (52 - 3)
-    kept = quality(features, labels, ignore_index=None)
-    assert kept.boundary > result.boundary
+    scores = quality(features, labels, ignore_index=None)
+    assert scores.boundary > result.boundary
     assert quality(features, torch.where(labels == 255, -1, labels)) == result
 
 

@@ -28,9 +28,9 @@ def test_boundaries_and_invariance(files, capsys):
     assert cli.main(line) == 0
     printed = capsys.readouterr().out
     assert "boundary F (ODS)" in printed
-    found = json.loads((files / "out.json").read_text(encoding="utf-8"))
-    assert found["boundary"]["ods"] > 0.9  # a bright square on a dark ground
-    names = [setting["transform"] for setting in found["invariance"]["settings"]]
+    record = json.loads((files / "out.json").read_text(encoding="utf-8"))
+    assert record["boundary"]["ods"] > 0.9  # a bright square on a dark ground
+    names = [setting["transform"] for setting in record["invariance"]["settings"]]
     assert any(name.startswith("flip") for name in names)
 
 

@@ -19,9 +19,9 @@ def test_confusion_and_iou_against_the_definition():
     target[:2] = 255
     counts = confusion_matrix(prediction, target, 5)
     scores = iou(counts)
-    seen = target != 255
+    valid = target != 255
     for c in range(4):
-        p, t = (prediction == c) & seen, target == c
+        p, t = (prediction == c) & valid, target == c
         assert scores[c] == pytest.approx(float((p & t).sum() / (p | t).sum()))
         assert counts[c].sum() == t.sum()
     assert scores[4].isnan()  # a class in neither is not 0 and not 1
@@ -44,14 +44,14 @@ def test_miou_of_the_official_evaluators(case):
     np.testing.assert_array_equal(counts, data[f"{case}_confusion"])
     np.testing.assert_allclose(iou(counts), data[f"{case}_iou_direct"], rtol=0, atol=1e-9)
     for mode, ours in (("hungarian", "hungarian"), ("linear_probe", "none"), ("many_to_one", "many_to_one")):
-        found = Segmentation.of(counts, ours, "zero")
-        assert found.miou == pytest.approx(float(data[f"{case}_{mode}_miou"]), abs=1e-9), mode
+        scores = Segmentation.of(counts, ours, "zero")
+        assert scores.miou == pytest.approx(float(data[f"{case}_{mode}_miou"]), abs=1e-9), mode
         tp, fp, fn = torch.from_numpy(data[f"{case}_{mode}_tp_fp_fn"]).double()
-        for mine, theirs in zip((found.matched.tp, found.matched.fp, found.matched.fn), (tp, fp, fn), strict=True):
+        for mine, theirs in zip((scores.matched.tp, scores.matched.fp, scores.matched.fn), (tp, fp, fn), strict=True):
             assert torch.equal(mine.double(), theirs), mode
-        assert found.pixel_accuracy == pytest.approx(float(tp.sum() / counts.sum()))
+        assert scores.pixel_accuracy == pytest.approx(float(tp.sum() / counts.sum()))
         expected = tp / (tp + fp + fn)
-        np.testing.assert_allclose(found.per_class, expected, rtol=0, atol=1e-9, err_msg=mode)
+        np.testing.assert_allclose(scores.per_class, expected, rtol=0, atol=1e-9, err_msg=mode)
     assert Segmentation.of(counts).miou == pytest.approx(float(data[f"{case}_miou_nanmean"]), abs=1e-9)
 
 
@@ -82,11 +82,11 @@ def test_more_clusters_than_classes():
         0, 2, target.shape, generator=draw), 4)  # fmt: skip
     counts = confusion_matrix(clusters, target, 2, clusters=5)
     assert counts.shape == (2, 5)
-    found = Segmentation.of(counts, "many_to_one")
-    mapping = found.matched.classes
+    scores = Segmentation.of(counts, "many_to_one")
+    mapping = scores.matched.classes
     assert mapping[:4].tolist() == [0, 0, 1, 1]
     plain = Segmentation.of(confusion_matrix(mapping[clusters], target, 2))
-    assert (found.miou, found.pixel_accuracy) == pytest.approx((plain.miou, plain.pixel_accuracy))
+    assert (scores.miou, scores.pixel_accuracy) == pytest.approx((plain.miou, plain.pixel_accuracy))
     one = Segmentation.of(counts, "hungarian").matched
     assert sorted(one.classes.tolist()) == [-1, -1, -1, 0, 1]
     assert torch.equal(one.tp + one.fn, counts.sum(1))
@@ -94,7 +94,7 @@ def test_more_clusters_than_classes():
     metric = SegmentationMetric(("a", "b"), matching="many_to_one", clusters=5)
     for prediction, truth in zip(clusters, target, strict=True):
         metric.update(torch.nn.functional.one_hot(prediction, 5).movedim(-1, 0).float(), truth)
-    assert metric.compute().values["miou"] == pytest.approx(found.miou)
+    assert metric.compute().values["miou"] == pytest.approx(scores.miou)
     for wrong in ({}, {"matching": "hungarian", "clusters": 0}):
         with pytest.raises(InputError, match=r"clusters=\d: at least 1, with matching"):
             SegmentationMetric(("a", "b"), **{"clusters": 5, **wrong})
@@ -104,10 +104,10 @@ def test_more_clusters_than_classes():
 
 def test_accuracies():
     counts = torch.tensor([[8, 2, 0], [1, 4, 0], [0, 0, 0]])
-    found = Segmentation.of(counts)
-    assert found.pixel_accuracy == 12 / 15
-    assert found.mean_accuracy == pytest.approx((0.8 + 0.8) / 2)  # classes that do not occur are left out
-    assert found.miou == pytest.approx((8 / 11 + 4 / 7) / 2)
+    scores = Segmentation.of(counts)
+    assert scores.pixel_accuracy == 12 / 15
+    assert scores.mean_accuracy == pytest.approx((0.8 + 0.8) / 2)  # classes that do not occur are left out
+    assert scores.miou == pytest.approx((8 / 11 + 4 / 7) / 2)
     assert Segmentation.of(counts, absent="zero").miou == pytest.approx((8 / 11 + 4 / 7) / 3)
 
 

@@ -119,10 +119,10 @@ def test_an_object_that_vanishes_keeps_its_scores_defined():
     result = scorer.result()
     np.testing.assert_array_equal(result.j, [[1, 1], [1, 0]])
     np.testing.assert_array_equal(result.f, [[1, 1], [1, 0]])
-    found = summarize([result])
-    assert found["J-Mean"] == 0.75
-    assert (found["objects"]["clip_2"]["J-Mean"], found["objects"]["clip_2"]["J-Recall"]) == (0.5, 0.5)
-    assert np.isfinite(list(found["objects"]["clip_2"].values())).all()
+    scores = summarize([result])
+    assert scores["J-Mean"] == 0.75
+    assert (scores["objects"]["clip_2"]["J-Mean"], scores["objects"]["clip_2"]["J-Recall"]) == (0.5, 0.5)
+    assert np.isfinite(list(scores["objects"]["clip_2"].values())).all()
 
 
 def test_binary_takes_any_value_and_says_so_when_it_is_needed(folders, tmp_path):
@@ -130,10 +130,10 @@ def test_binary_takes_any_value_and_says_so_when_it_is_needed(folders, tmp_path)
     one = [(frame == 1).astype(np.uint8) for frame in frames]
     write(tmp_path / "t16", "cat", [255 * frame for frame in one])
     write(tmp_path / "p16", "cat", [7 * frame for frame in [one[0], *one[:-1]]])
-    found = score_folders(tmp_path / "t16", tmp_path / "p16", binary=True)
+    scores = score_folders(tmp_path / "t16", tmp_path / "p16", binary=True)
     write(tmp_path / "t1", "cat", one)
     write(tmp_path / "p1", "cat", [one[0], *one[:-1]])
-    assert found == score_folders(tmp_path / "t1", tmp_path / "p1")
+    assert scores == score_folders(tmp_path / "t1", tmp_path / "p1")
     with pytest.raises(InputError, match="are these 0/255 masks of DAVIS-2016"):
         score_folders(tmp_path / "t1", tmp_path / "t16")
 

@@ -24,11 +24,11 @@ def test_depth_errors_against_the_formulas():
     target[0, :5] = torch.nan
     target[1, :3] = 0.0
     target[2, :4] = 12.0
-    found = DepthErrors.of(prediction[None], target[None]).to_dict()
+    errors = DepthErrors.of(prediction[None], target[None]).to_dict()
     p, t = prediction.numpy(), target.numpy()
-    known = np.isfinite(t) & (t >= 1e-3) & (t <= 10)
-    assert known.sum() == 11 * 17 - 12
-    p, t = p[known].clip(1e-3, 10), t[known]
+    valid = np.isfinite(t) & (t >= 1e-3) & (t <= 10)
+    assert valid.sum() == 11 * 17 - 12
+    p, t = p[valid].clip(1e-3, 10), t[valid]
     ratio, log = np.maximum(p / t, t / p), np.log(p) - np.log(t)
     expected = {
         "rmse": math.sqrt(((p - t) ** 2).mean()),
@@ -39,7 +39,7 @@ def test_depth_errors_against_the_formulas():
         "delta2": (ratio < 1.5625).mean(),
         "delta3": (ratio < 1.953125).mean(),
     }
-    assert found == pytest.approx(expected, abs=1e-12)
+    assert errors == pytest.approx(expected, abs=1e-12)
 
 
 def test_perfect_depth_and_a_factor():
@@ -96,10 +96,10 @@ def turned(degrees, size=(4, 6)):
 def test_angles_are_what_they_are():
     target = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)[:, None, None].expand(3, 4, 6).clone()
     for degrees, shares in ((0, (1, 1, 1)), (11, (1, 1, 1)), (20, (0, 1, 1)), (25, (0, 0, 1)), (60, (0, 0, 0))):
-        found = NormalErrors().update(3.5 * turned(degrees), target).scores()  # any length
-        assert found["rmse"] == pytest.approx(degrees, abs=1e-5)
-        assert found["mean"] == pytest.approx(degrees, abs=1e-5)
-        assert tuple(found[f"delta{i}"] for i in (1, 2, 3)) == shares
+        errors = NormalErrors().update(3.5 * turned(degrees), target).scores()  # any length
+        assert errors["rmse"] == pytest.approx(degrees, abs=1e-5)
+        assert errors["mean"] == pytest.approx(degrees, abs=1e-5)
+        assert tuple(errors[f"delta{i}"] for i in (1, 2, 3)) == shares
 
 
 def test_normals_are_pooled_over_pixels_and_unknown_ones_left_out():

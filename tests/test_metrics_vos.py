@@ -100,11 +100,11 @@ def test_sequences_equal_the_official_evaluator(clips, change):
         results.append(scorer.result())
         np.testing.assert_allclose(results[-1].j, frames[f"{change}__{name}__J"], rtol=0, atol=1e-9)
         np.testing.assert_allclose(results[-1].f, frames[f"{change}__{name}__F"], rtol=0, atol=1e-9)
-    found = summarize(results)
+    scores = summarize(results)
     for key, value in expected["global"].items():
-        assert found[key] == pytest.approx(value, abs=1e-9), key
+        assert scores[key] == pytest.approx(value, abs=1e-9), key
     for row in expected["per_object"]:
-        ours = found["objects"][row.pop("object")]
+        ours = scores["objects"][row.pop("object")]
         for key, value in row.items():
             metric, part = key.split("_")
             assert ours[f"{metric}-{part.capitalize()}"] == pytest.approx(value, abs=1e-9), key

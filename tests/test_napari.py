@@ -106,15 +106,15 @@ def test_a_stack_is_propagated_and_corrected(drive):
     assert results["propagate is offered"]
     frames = [picture(i, 6 * i) for i in range(5)]
     direct, _ = answers(frames, np.load(out / "strokes-stack.npy"), frames=range(5))
-    shown = np.load(out / "labels-stack.npy")
+    pixels = np.load(out / "labels-stack.npy")
     for index in range(5):
-        np.testing.assert_array_equal(shown[index], direct[index])
-    np.testing.assert_array_equal(np.load(out / "labels-frame-3.npy"), shown[3])
+        np.testing.assert_array_equal(pixels[index], direct[index])
+    np.testing.assert_array_equal(np.load(out / "labels-frame-3.npy"), pixels[3])
     corrected, strokes = np.load(out / "labels-corrected.npy"), np.load(out / "strokes-corrected.npy")
     assert strokes[3].any()
-    assert (corrected[3] != shown[3]).any()
+    assert (corrected[3] != pixels[3]).any()
     assert (corrected[3][strokes[3] > 0] == strokes[3][strokes[3] > 0]).all()
-    np.testing.assert_array_equal(corrected[:3], shown[:3])
+    np.testing.assert_array_equal(corrected[:3], pixels[:3])
 
 
 @pytest.mark.clients

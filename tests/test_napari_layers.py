@@ -30,16 +30,16 @@ def model():
 
 @pytest.fixture
 def annotator(model):
-    made = Annotator(model, LayerSource(layer(picture())))
-    yield made
-    made.close()
+    tool = Annotator(model, LayerSource(layer(picture())))
+    yield tool
+    tool.close()
 
 
 @pytest.fixture
 def stack(model):
-    made = Annotator(model, LayerSource(layer(np.stack([picture(i) for i in range(3)]))))
-    yield made
-    made.close()
+    tool = Annotator(model, LayerSource(layer(np.stack([picture(i) for i in range(3)]))))
+    yield tool
+    tool.close()
 
 
 def test_pixels_are_those_that_are_shown():

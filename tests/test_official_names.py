@@ -53,9 +53,9 @@ def test_what_is_ours_gives_what_the_row_says(row, names):
 
 
 def test_the_commands_of_the_page_are_commands():
-    found = re.findall(r"`dense-ctx ([^`]*)`", TEXT)
-    assert len(found) == 5
-    for line in found:
+    matches = re.findall(r"`dense-ctx ([^`]*)`", TEXT)
+    assert len(matches) == 5
+    for line in matches:
         if line == "bench":  # without its arguments
             continue
         check_verb(shlex.split(line))

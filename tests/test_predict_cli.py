@@ -253,8 +253,8 @@ def test_the_colours_of_a_palette_mask_are_kept(room, tmp_path):
     assert (
         predict("--out", "out", "--classes", "0=rest", "1=disc", support=["a.png:p.png"], query=["photos/x.png"]) == 0
     )
-    written = Image.open("out/masks/x.png")
-    assert written.getpalette()[:6] == [0, 0, 0, 10, 200, 30]
+    picture = Image.open("out/masks/x.png")
+    assert picture.getpalette()[:6] == [0, 0, 0, 10, 200, 30]
     listed = json.loads((tmp_path / "out" / "predictor.json").read_text())["classes"]
     assert listed == {
         "0": {"name": "rest", "colour": [0, 0, 0]},

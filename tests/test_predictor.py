@@ -71,9 +71,9 @@ def test_an_image_a_list_a_folder_and_a_video(predictor, tmp_path):
     Image.fromarray(picture).save(tmp_path / "in" / "deep" / "a.png")
     Image.fromarray(picture[:8]).save(tmp_path / "in" / "b.png")
     assert [tuple(item.shape) for item in predictor.predict([image, image[:, :9]])] == [SIZE, (9, 40)]
-    found = dict(predictor.predict(tmp_path / "in"))
-    assert {path.name: tuple(labels.shape) for path, labels in found.items()} == {"a.png": SIZE, "b.png": (8, 40)}
-    assert (found[tmp_path / "in" / "deep" / "a.png"] == mask).float().mean() > 0.98
+    predictions = dict(predictor.predict(tmp_path / "in"))
+    assert {path.name: tuple(labels.shape) for path, labels in predictions.items()} == {"a.png": SIZE, "b.png": (8, 40)}
+    assert (predictions[tmp_path / "in" / "deep" / "a.png"] == mask).float().mean() > 0.98
     path = write_video(tmp_path / "v.mp4", [picture] * 2)
     assert len(list(predictor.predict(path))) == len(list(predictor.predict(Video(path)))) == 2
     (tmp_path / "none").mkdir()

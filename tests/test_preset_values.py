@@ -47,8 +47,8 @@ def official(name):
 
 @pytest.mark.parametrize("name", LILA + DIP + TASKS)
 def test_each_value_is_the_published_one(name):
-    found = decided(leaves(written(name)), {"accumulate"} if name in LILA else ())  # LILA's decides no number
-    assert found == official(name)
+    decisions = decided(leaves(written(name)), {"accumulate"} if name in LILA else ())  # LILA's decides no number
+    assert decisions == official(name)
 
 
 def test_a_change_of_any_single_value_is_noticed():

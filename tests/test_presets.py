@@ -59,11 +59,11 @@ def settings(default):
 def arguments(kind, part):
     """What a part takes: {argument: None, or the keys of its settings}."""
     entry, positional = registry().get(kind, part["name"])
-    taken = list(inspect.signature(registry().resolve(entry)).parameters.values())[len(positional) :]
+    parameters = list(inspect.signature(registry().resolve(entry)).parameters.values())[len(positional) :]
     own = {"dims", "strides"} | set(entry.args)
     return {
         p.name: settings(p.default) if is_dataclass(p.default) else None
-        for p in taken
+        for p in parameters
         if p.name not in own and p.kind is not p.VAR_KEYWORD
     }
 
@@ -178,8 +178,8 @@ def test_a_presets_parts_can_be_made(name):
     backbone, decoder = config.model.backbone, config.model.decoder
     registry().bind("backbone", backbone.name, **backbone.args)
     if name.endswith(("s14", "mae-b16")):  # the large ones take a second each
-        made = create_backbone(backbone.name, **{**backbone.args, "weights": None})
-        assert create_decoder(decoder.name, made, **decoder.args).dim == decoder.args.get("dim", made.dims[0])
+        copy = create_backbone(backbone.name, **{**backbone.args, "weights": None})
+        assert create_decoder(decoder.name, copy, **decoder.args).dim == decoder.args.get("dim", copy.dims[0])
 
 
 @pytest.mark.parametrize("name", registry().names("preset"))

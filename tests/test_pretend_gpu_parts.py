@@ -63,10 +63,10 @@ def check(name, model, images, halves=True, slope=True):
             for one, two in zip(expected, half, strict=True):
                 close(one, two, share)
         if slope:  # after all outputs: BatchNorm's statistics follow the images
-            found = gradients(there, images)
-            assert found.keys() == slopes.keys()
+            grads = gradients(there, images)
+            assert grads.keys() == slopes.keys()
             whole = torch.cat([slopes[name].flatten() for name in slopes])
-            close(whole, torch.cat([found[name].flatten() for name in slopes]), 2e-3)
+            close(whole, torch.cat([grads[name].flatten() for name in slopes]), 2e-3)
         for dtype in (torch.bfloat16, torch.float16) if halves and slope else ():
             with torch.autocast("cuda", dtype=dtype):
                 assert all(bool(grad.isfinite().all()) for grad in gradients(there, images).values())
@@ -120,6 +120,6 @@ def test_large_images_are_tiled():
     model, image = tiny_model().eval(), torch.rand(1, 3, 160, 200, generator=torch.Generator().manual_seed(0))
     expected = model(image, max_memory="1.6MB approximate")
     with pretend() as gpu:
-        found = tiny_model().eval().to("cuda:1")(image, max_memory="1.6MB approximate")
-        close(expected.pixels, found.pixels)
+        output = tiny_model().eval().to("cuda:1")(image, max_memory="1.6MB approximate")
+        close(expected.pixels, output.pixels)
         assert gpu.touched == {1}

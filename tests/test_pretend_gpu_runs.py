@@ -123,8 +123,8 @@ def test_maxa(task):
     with pretend() as gpu:
         images, objective = Boxes(KINDS[task]), build()
         expected = objective.score(model.eval(), images)
-        found = objective.score(copy.deepcopy(model).to("cuda:1"), images)
-        assert found == pytest.approx(expected, rel=1e-3, nan_ok=True)
+        scores = objective.score(copy.deepcopy(model).to("cuda:1"), images)
+        assert scores == pytest.approx(expected, rel=1e-3, nan_ok=True)
         assert gpu.touched == {1}
 
 
@@ -276,9 +276,9 @@ def test_track():
     )
     expected = list(track(tiny_model().eval(), frames, masks[0], stride=4))
     with pretend() as gpu:
-        found = list(track(tiny_model().eval().to("cuda:1"), frames, masks[0], stride=4))
-        assert {labels.device.type for labels in found} == {"cpu"}
-        assert all(float((a == b).float().mean()) > 0.99 for a, b in zip(expected, found, strict=True))
+        tracks = list(track(tiny_model().eval().to("cuda:1"), frames, masks[0], stride=4))
+        assert {labels.device.type for labels in tracks} == {"cpu"}
+        assert all(float((a == b).float().mean()) > 0.99 for a, b in zip(expected, tracks, strict=True))
         assert gpu.touched == {1}
 
 

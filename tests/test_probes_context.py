@@ -136,15 +136,15 @@ def test_a_protocol_passes_on_all_that_it_says():
 @pytest.mark.parametrize("name", registry().names("probe"))
 def test_every_probe_follows_the_steps_it_is_given_or_says_that_it_is_not_trained_by_steps(name):
     args = {"embeddings": "random"} if name == "zero-shot" else {}
-    made = registry().create("probe", name, **args)
-    if not isinstance(made, GradientProbe):
-        with pytest.raises(ConfigError, match=rf"^{type(made).__name__} is not trained by steps: .* such as conv$"):
-            made.configure(FitContext(CLASSES, steps=5))
+    head = registry().create("probe", name, **args)
+    if not isinstance(head, GradientProbe):
+        with pytest.raises(ConfigError, match=rf"^{type(head).__name__} is not trained by steps: .* such as conv$"):
+            head.configure(FitContext(CLASSES, steps=5))
         return
     assert name in ("attention", "conv", "zero-shot")  # the message names one of these
-    made.configure(FitContext(CLASSES, steps=5))
-    made.partial_fit(*scene())
-    assert (made.step_, made.total_steps) == (1, 5)
+    head.configure(FitContext(CLASSES, steps=5))
+    head.partial_fit(*scene())
+    assert (head.step_, head.total_steps) == (1, 5)
 
 
 @pytest.mark.parametrize("bias", ["free", "penalized", "none"])
@@ -157,8 +157,8 @@ def test_the_conventions_of_the_ridge_probe(bias, mean):
     probe.partial_fit(features, targets)
     rows, values = (item.movedim(1, -1).flatten(0, 2).double() for item in (pixels, targets))
     expected = ridge_apply(rows, ridge_fit(rows, values, 0.3, bias=bias, mean=mean)).float()
-    found = probe.predict(features).movedim(1, -1).flatten(0, 2)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    output = probe.predict(features).movedim(1, -1).flatten(0, 2)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="expected one of free, penalized, none"):
         registry().create("probe", "ridge", bias="some")
     with pytest.raises(InputError, match="bias='some': expected one of free, penalized, none"):

@@ -54,11 +54,11 @@ def test_attention_head_is_checked():
 
 def test_conv_head_adds_both_sources():
     both = ConvHead((6, 10), 3, "both", 5).eval()
-    given = features()
-    whole = both(given)
+    inputs = features()
+    whole = both(inputs)
     assert whole.shape == (2, 3, H, W)
-    pixels = both.pixels(given.pixels)
-    patches = functional.interpolate(both.patches(given.patches), (H, W), mode="bilinear", align_corners=False)
+    pixels = both.pixels(inputs.pixels)
+    patches = functional.interpolate(both.patches(inputs.patches), (H, W), mode="bilinear", align_corners=False)
     torch.testing.assert_close(whole, pixels + patches)
     assert both.pixels[1].kernel_size == (5, 5)
     assert both.patches[1].kernel_size == (1, 1)
@@ -69,25 +69,25 @@ def test_conv_head_adds_both_sources():
 @pytest.mark.parametrize(("name", "args"), [("conv", {}), ("attention", {}), ("zero-shot", {"embeddings": "random"})])
 @pytest.mark.parametrize("reads", ["pixels", "patches", "both"])
 def test_every_probe_reads_what_it_is_told(name, args, reads):
-    given = features()
-    made = probe(name, reads=reads, updates=3, **args).partial_fit(given, targets())
-    out = made.predict(given)
+    inputs = features()
+    estimator = probe(name, reads=reads, updates=3, **args).partial_fit(inputs, targets())
+    out = estimator.predict(inputs)
     assert out.shape == (2, 3, H, W)
     other = features(1)
-    decoder, encoder = DenseFeatures(other.pixels, given.patches), DenseFeatures(given.pixels, other.patches)
-    assert torch.equal(made.predict(decoder), out) == (reads == "patches")
-    assert torch.equal(made.predict(encoder), out) == (reads == "pixels")
+    decoder, encoder = DenseFeatures(other.pixels, inputs.patches), DenseFeatures(inputs.pixels, other.patches)
+    assert torch.equal(estimator.predict(decoder), out) == (reads == "patches")
+    assert torch.equal(estimator.predict(encoder), out) == (reads == "pixels")
 
 
 @pytest.mark.parametrize("kernel", [1, 5])
 def test_directions_start_at_the_mean_whatever_the_width(kernel):
     """Weights of a fixed size drown it: 25 x 400 of them summed to a direction at random."""
-    given = features(dims=(400, 10))
+    inputs = features(dims=(400, 10))
     mean = functional.normalize(torch.tensor([0.2, -0.5, -1.0]), dim=0)
     noise = 0.1 * torch.randn(2, 3, H, W, generator=torch.Generator().manual_seed(1))
     normals = functional.normalize(mean[:, None, None] + noise, dim=1)
-    begun = probe(task="regression", kernel=kernel, loss="cosine", updates=1, lr=1e-9).partial_fit(given, normals)
-    cosine = (begun.predict(given) * mean[:, None, None]).sum(1)
+    begun = probe(task="regression", kernel=kernel, loss="cosine", updates=1, lr=1e-9).partial_fit(inputs, normals)
+    cosine = (begun.predict(inputs) * mean[:, None, None]).sum(1)
     assert float(cosine.mean()) > 0.95
 
 
@@ -95,33 +95,33 @@ def test_regression_losses_by_hand():
     rng = np.random.default_rng(0)
     p, t = rng.uniform(0.5, 5, (2, 1, 4, 6)), rng.uniform(0.5, 5, (2, 1, 4, 6))
     t[0, 0, :2] = np.nan
-    known = np.isfinite(t)
-    d = np.log(p[known]) - np.log(t[known])
+    valid = np.isfinite(t)
+    d = np.log(p[valid]) - np.log(t[valid])
     expected = {
-        "mse": ((p - t)[known] ** 2).mean(),
-        "l1": abs((p - t)[known]).mean(),
+        "mse": ((p - t)[valid] ** 2).mean(),
+        "l1": abs((p - t)[valid]).mean(),
         "silog": np.sqrt((d**2).mean() - 0.85 * d.mean() ** 2),
     }
     for loss, value in expected.items():
-        found = regression_loss(torch.from_numpy(p).float(), torch.from_numpy(t).float(), loss)
-        assert float(found) == pytest.approx(value, rel=1e-5), loss
+        result = regression_loss(torch.from_numpy(p).float(), torch.from_numpy(t).float(), loss)
+        assert float(result) == pytest.approx(value, rel=1e-5), loss
     a, b = rng.normal(size=(2, 2, 3, 4, 6))
     b[1, :, 3] = np.nan
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    found = regression_loss(torch.from_numpy(a).float(), torch.from_numpy(b).float(), "cosine")
-    assert float(found) == pytest.approx(1 - np.nanmean(cosine), rel=1e-5)
+    result = regression_loss(torch.from_numpy(a).float(), torch.from_numpy(b).float(), "cosine")
+    assert float(result) == pytest.approx(1 - np.nanmean(cosine), rel=1e-5)
 
 
 def test_bins_are_a_mean_over_centres():
     centres = bin_centres(4, 1.0, 9.0)
     torch.testing.assert_close(centres, torch.tensor([2.0, 4.0, 6.0, 8.0]))
-    made = probe(task="regression", loss="silog", bins=4, low=1.0, high=9.0, updates=2)
+    estimator = probe(task="regression", loss="silog", bins=4, low=1.0, high=9.0, updates=2)
     depth = torch.rand(2, 1, H, W, generator=torch.Generator().manual_seed(0)) * 4 + 2
-    out = made.partial_fit(features(), depth).predict(features())
+    out = estimator.partial_fit(features(), depth).predict(features())
     assert out.shape == (2, 1, H, W)
     assert (out >= 2).all()
     assert (out <= 8).all()  # a mean of centres stays between them
-    expected = (made.head_(features()).softmax(1) * centres[:, None, None]).sum(1, keepdim=True)
+    expected = (estimator.head_(features()).softmax(1) * centres[:, None, None]).sum(1, keepdim=True)
     torch.testing.assert_close(out, expected)
 
 
@@ -162,8 +162,8 @@ def test_a_saved_probe_trains_on_to_the_bit(name, task, args):
 @pytest.mark.gpu
 def test_a_probe_loaded_on_the_cpu_trains_on_where_its_features_are():
     def there(step):
-        given = features(step)
-        return DenseFeatures(given.pixels.cuda(), given.patches.cuda()), targets(step)
+        inputs = features(step)
+        return DenseFeatures(inputs.pixels.cuda(), inputs.patches.cuda()), targets(step)
 
     first = probe(updates=1, replay=0, classes=3).partial_fit(*there(0))
     second = probe(updates=1, replay=0, classes=3)
@@ -174,11 +174,11 @@ def test_a_probe_loaded_on_the_cpu_trains_on_where_its_features_are():
 
 
 def test_the_schedule_warms_up_and_falls_to_nothing():
-    made = probe(total_steps=100, updates=1, replay=0)
+    estimator = probe(total_steps=100, updates=1, replay=0)
     rates = []
     for step in range(101):
-        made.step_ = step
-        rates.append(made._schedule())
+        estimator.step_ = step
+        rates.append(estimator._schedule())
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[5] == 1
     assert all(a >= b for a, b in pairwise(rates[5:]))
@@ -187,9 +187,9 @@ def test_the_schedule_warms_up_and_falls_to_nothing():
 
 
 def test_targets_may_be_finer_than_the_grid():
-    made = probe(updates=2, classes=3)
-    made.partial_fit(features(), targets(size=(16, 25)))
-    assert made.predict(features(), size=(16, 25)).shape == (2, 3, 16, 25)
+    estimator = probe(updates=2, classes=3)
+    estimator.partial_fit(features(), targets(size=(16, 25)))
+    assert estimator.predict(features(), size=(16, 25)).shape == (2, 3, 16, 25)
 
 
 def test_seeds_are_the_probes_own_and_leave_the_global_one_alone():
@@ -198,8 +198,8 @@ def test_seeds_are_the_probes_own_and_leave_the_global_one_alone():
     torch.manual_seed(5)
     weights = []
     for seed in (0, 0, 1):
-        made = probe(seed=seed, updates=1).partial_fit(features(), targets())
-        weights.append(made.state_dict()["head.pixels.1.weight"])
+        estimator = probe(seed=seed, updates=1).partial_fit(features(), targets())
+        weights.append(estimator.state_dict()["head.pixels.1.weight"])
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -227,19 +227,19 @@ def test_arguments_are_checked(name, args, message):
 
 
 def test_input_is_checked():
-    made = probe(classes=3, updates=1)
+    estimator = probe(classes=3, updates=1)
     with pytest.raises(NotFittedError, match="not trained"):
-        made.predict(features())
+        estimator.predict(features())
     with pytest.raises(InputError, match="A target holds class 4; the probe was made for 3 classes"):
-        made.partial_fit(features(), targets() + 2)
+        estimator.partial_fit(features(), targets() + 2)
     with pytest.raises(InputError, match="every target is ignored"):
-        made.partial_fit(features(), torch.full((2, H, W), -1))
-    made.partial_fit(features(), targets())
+        estimator.partial_fit(features(), torch.full((2, H, W), -1))
+    estimator.partial_fit(features(), targets())
     with pytest.raises(InputError, match=r"features of \(6, 10\) channels \(pixels, patches\); got \(7, 10\)"):
-        made.partial_fit(features(dims=(7, 10)), targets())
+        estimator.partial_fit(features(dims=(7, 10)), targets())
     broken = DenseFeatures(features().pixels * torch.nan, features().patches)
     with pytest.raises(InputError, match=r"The probe's loss is nan at step .*lower lr"):
-        made.partial_fit(broken, targets())
+        estimator.partial_fit(broken, targets())
 
 
 # ---------------------------------------------------------------------- propagation
@@ -253,13 +253,13 @@ def test_propagation_follows_a_moving_object_and_starts_anew_with_fit():
         pixels = functional.one_hot(labels, 6).permute(0, 3, 1, 2).float()
         return DenseFeatures(pixels + 0.05 * torch.randn(pixels.shape, generator=generator), pixels), labels
 
-    made = probe("propagation", n_last_frames=2, size_mask_neighborhood=2)
-    made.partial_fit(*frame(0))
+    estimator = probe("propagation", n_last_frames=2, size_mask_neighborhood=2)
+    estimator.partial_fit(*frame(0))
     for shift in range(1, 6):  # in steps of one pixel, within the window; in the end far beyond it
         given, labels = frame(shift)
-        assert (made.predict(given).argmax(1) == labels).float().mean() > 0.97
+        assert (estimator.predict(given).argmax(1) == labels).float().mean() > 0.97
     fresh = probe("propagation", n_last_frames=2, size_mask_neighborhood=2)
-    fresh.load_state_dict(made.state_dict())
+    fresh.load_state_dict(estimator.state_dict())
     again = probe("propagation", n_last_frames=2, size_mask_neighborhood=2).partial_fit(*frame(0))
     assert torch.equal(fresh.predict(frame(1)[0]), again.predict(frame(1)[0]))
 
@@ -268,9 +268,9 @@ def test_propagation_votes_are_those_of_dinos_recipe():
     """Features and first labels of the recorded clip; the probe's largest vote is the recorded label map."""
     data = np.load(ORACLES / "vos_knn.npz")
     clip, first = torch.from_numpy(data["features"]), torch.from_numpy(data["first_labels"]).long()
-    made = probe("propagation")
-    made.partial_fit(DenseFeatures(clip[:1], clip[:1]), first[None])
-    out = made.predict(DenseFeatures(clip[1:], clip[1:]), size=(20 * 8, 30 * 8))
+    estimator = probe("propagation")
+    estimator.partial_fit(DenseFeatures(clip[:1], clip[:1]), first[None])
+    out = estimator.predict(DenseFeatures(clip[1:], clip[1:]), size=(20 * 8, 30 * 8))
     native = out.argmax(1)
     hw = data["seg_fullres"].shape[1:]
     rows, columns = (((torch.arange(n) + 0.5) * m / n).long() for n, m in zip(hw, native.shape[1:], strict=True))
@@ -279,17 +279,17 @@ def test_propagation_votes_are_those_of_dinos_recipe():
 
 
 def test_propagation_input_is_checked():
-    made = probe("propagation")
+    estimator = probe("propagation")
     with pytest.raises(NotFittedError, match="No annotated frame"):
-        made.predict(features())
+        estimator.predict(features())
     with pytest.raises(NotFittedError):
-        made.state_dict()
+        estimator.state_dict()
     with pytest.raises(InputError, match="every target is ignored"):
-        made.partial_fit(features(), torch.full((2, H, W), -1))
-    made.partial_fit(features(), targets())
+        estimator.partial_fit(features(), torch.full((2, H, W), -1))
+    estimator.partial_fit(features(), targets())
     wide = DenseFeatures(torch.rand(1, 6, H, W + 4), torch.rand(1, 10, 2, 4))
     with pytest.raises(InputError, match="Annotated frames of one clip have one grid"):
-        made.partial_fit(wide, torch.zeros(1, H, W + 4, dtype=torch.long))
+        estimator.partial_fit(wide, torch.zeros(1, H, W + 4, dtype=torch.long))
 
 
 # ---------------------------------------------------------------------- colour and position
@@ -300,7 +300,7 @@ def test_colour_and_position_are_what_they_say():
 
     model = AutoDenseModel.from_parts("rgb-xy", "upsample", decoder_args={"normalize": False})
     image = torch.rand(1, 3, 10, 15)
-    found = model(image).pixels[0]
-    torch.testing.assert_close(found[:3], 2 * image[0] - 1)
-    torch.testing.assert_close(found[3], ((torch.arange(15) + 0.5) * 2 / 15 - 1).expand(10, 15))
-    torch.testing.assert_close(found[4], ((torch.arange(10) + 0.5) * 2 / 10 - 1)[:, None].expand(10, 15))
+    output = model(image).pixels[0]
+    torch.testing.assert_close(output[:3], 2 * image[0] - 1)
+    torch.testing.assert_close(output[3], ((torch.arange(15) + 0.5) * 2 / 15 - 1).expand(10, 15))
+    torch.testing.assert_close(output[4], ((torch.arange(10) + 0.5) * 2 / 10 - 1)[:, None].expand(10, 15))

@@ -36,8 +36,8 @@ def probe(text=None, **args):
 
 
 def test_logits_are_equations_7_and_8(text):
-    made = probe(text, updates=3).partial_fit(*batch())
-    head, given = made.head_.eval(), batch(1)[0]
+    estimator = probe(text, updates=3).partial_fit(*batch())
+    head, given = estimator.head_.eval(), batch(1)[0]
     vectors = TextEmbeddings.load(text).vectors
 
     def cosines(projection, maps):
@@ -53,11 +53,11 @@ def test_logits_are_equations_7_and_8(text):
     assert head.mix.requires_grad
     assert head.scale.requires_grad
     assert not head.text.requires_grad
-    torch.testing.assert_close(made.predict(given), expected.softmax(1))
+    torch.testing.assert_close(estimator.predict(given), expected.softmax(1))
 
 
 def test_loss_is_equations_9_to_11(text):
-    made = probe(text, unseen=UNSEEN)
+    head = probe(text, unseen=UNSEEN)
     _, targets = batch()
     scores = 3 * torch.randn(2, CLASSES, H, W, generator=torch.Generator().manual_seed(3))
     p = scores.softmax(1).double().numpy()
@@ -71,11 +71,11 @@ def test_loss_is_equations_9_to_11(text):
                 elif label >= 0:
                     fit.append(-np.log(p[b, label, y, x]))
     expected = 0.1 * np.mean(fit) + np.mean(negative)
-    assert float(made.objective(scores, targets)) == pytest.approx(expected, rel=1e-5)
+    assert float(head.objective(scores, targets)) == pytest.approx(expected, rel=1e-5)
     seen_only = targets.masked_fill(torch.isin(targets, torch.tensor(UNSEEN)), -1)
-    assert float(made.objective(scores, seen_only)) == pytest.approx(np.mean(fit), rel=1e-5)  # nothing to push away
+    assert float(head.objective(scores, seen_only)) == pytest.approx(np.mean(fit), rel=1e-5)  # nothing to push away
     unseen_only = targets.masked_fill(~torch.isin(targets, torch.tensor(UNSEEN)), -1)
-    assert float(made.objective(scores, unseen_only)) == pytest.approx(np.mean(negative), rel=1e-5)
+    assert float(head.objective(scores, unseen_only)) == pytest.approx(np.mean(negative), rel=1e-5)
 
 
 def test_labels_of_unseen_pixels_are_never_used(text):
@@ -86,10 +86,10 @@ def test_labels_of_unseen_pixels_are_never_used(text):
     merged = torch.where(torch.isin(targets, torch.tensor(UNSEEN)), 4, targets)
     states = []
     for labels in (targets, exchanged, merged):
-        made = probe(text, unseen=UNSEEN, updates=1, replay=0)
+        estimator = probe(text, unseen=UNSEEN, updates=1, replay=0)
         for _ in range(5):
-            made.partial_fit(features, labels)
-        states.append(made.state_dict())
+            estimator.partial_fit(features, labels)
+        states.append(estimator.state_dict())
     for state in states[1:]:
         assert all(torch.equal(state[key], states[0][key]) for key in states[0])
     other = probe(text, unseen=UNSEEN, replay=0)
@@ -109,11 +109,11 @@ def test_an_unseen_class_is_found_by_its_text(text):
         pixels = (vectors @ turn)[labels].permute(0, 3, 1, 2)
         return DenseFeatures(pixels + 0.05 * torch.randn(pixels.shape, generator=generator), pixels), labels
 
-    made = probe(text, unseen=(4,), reads="pixels", updates=400, lr=1e-2).partial_fit(*scene(0))
+    estimator = probe(text, unseen=(4,), reads="pixels", updates=400, lr=1e-2).partial_fit(*scene(0))
     features, labels = scene(1)
-    found = made.predict(features).argmax(1)
-    assert (found == labels)[labels != 4].float().mean() > 0.95
-    assert (found == labels)[labels == 4].float().mean() > 0.5  # never shown, and one of five by chance
+    output = estimator.predict(features).argmax(1)
+    assert (output == labels)[labels != 4].float().mean() > 0.95
+    assert (output == labels)[labels == 4].float().mean() > 0.5  # never shown, and one of five by chance
 
 
 def test_scores_of_a_known_confusion_matrix():
@@ -189,9 +189,9 @@ def test_arguments_are_checked(text):
 
 def test_random_directions_stand_in_where_they_are_asked_for():
     features, targets = batch()
-    made = probe("random", lr=1e-2).partial_fit(features, targets)
-    assert made.head_.text.shape == (CLASSES, 64)
-    torch.testing.assert_close(made.head_.text.norm(dim=1), torch.ones(CLASSES))
+    estimator = probe("random", lr=1e-2).partial_fit(features, targets)
+    assert estimator.head_.text.shape == (CLASSES, 64)
+    torch.testing.assert_close(estimator.head_.text.norm(dim=1), torch.ones(CLASSES))
     with pytest.raises(ConfigError, match="needs text embeddings of the classes: give embeddings=FILE"):
         probe(None)
 

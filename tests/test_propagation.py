@@ -75,8 +75,8 @@ def test_all_tiles_at_once_equal_one_after_the_other(monkeypatch, height, width,
         monkeypatch.setattr(windows, "parts", lambda *_: [slice(i, i + 1) for i in range(len(windows.near))])
     for empty in (None, blank):
         expected = propagated(query, Context(keys, values, empty, None), radius, 4, 0.1)
-        found = windows.propagate(query, keys, values, empty, 4, 0.1)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        output = windows.propagate(query, keys, values, empty, 4, 0.1)
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-6)
     if radius > 1:
         assert windows.propagate(query * 0, keys, values, None, 4, 0.1) is None  # all tie
 

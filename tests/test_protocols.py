@@ -194,9 +194,9 @@ def test_what_scoring_sets_reaches_the_tasks_own_metric():
     settings = ["scoring.matching=hungarian", "scoring.absent=zero", "scoring.unseen=[b]"]
     metric = Scorer(load_protocol("coco-stuff-zeroshot-grid4-v1", settings)).new(("a", "b"))
     assert (metric.matching, metric.absent, metric.unseen) == ("hungarian", "zero", ("b",))
-    named = load_protocol("camvid-linear-grid4-v1", ["scorer={name: segmentation, args: {absent: zero}}"])
-    assert Scorer(named).new(("a",)).absent == "zero"
-    assert named.digest() != load_protocol("camvid-linear-grid4-v1", ["scoring.absent=zero"]).digest()
+    protocol = load_protocol("camvid-linear-grid4-v1", ["scorer={name: segmentation, args: {absent: zero}}"])
+    assert Scorer(protocol).new(("a",)).absent == "zero"
+    assert protocol.digest() != load_protocol("camvid-linear-grid4-v1", ["scoring.absent=zero"]).digest()
 
 
 def test_the_page_lists_every_protocol_and_its_example_is_one(tmp_path):

@@ -72,9 +72,9 @@ def test_addresses_are_those_that_exist(metadata):
 def test_the_index_shows_the_whole_text_of_the_readme(metadata):
     """It has no source tree: pictures and links into it are left out, the words of the links stay."""
     text = metadata.get_payload()
-    shown = markdown.render(text)
-    assert shown is not None
-    targets = re.findall(r'(?:href|src)="([^"]*)"', shown)
+    html = markdown.render(text)
+    assert html is not None
+    targets = re.findall(r'(?:href|src)="([^"]*)"', html)
     assert [target for target in targets if not target.startswith(("https://", "#"))] == []
     assert text.count("```") == README.count("```") > 6
     words = re.sub(r"!\[[^\]]*\]\([^)]*\)\n+", "", README)

@@ -197,10 +197,10 @@ def test_search_is_exact_whatever_block_holds_the_nearest(order):
     keys = torch.linspace(-1, 1, 40_000)[:, None] if order == "rising" else torch.linspace(1, -1, 40_000)[:, None]
     keys = torch.ones_like(keys) if order == "alike" else keys
     queries = torch.tensor([[1.0], [-2.0], [0.5]])
-    scores, found = nearest(queries, keys, 30)
+    scores, indices = nearest(queries, keys, 30)
     assert torch.equal(scores, (queries @ keys.T).topk(30, 1).values)
-    assert torch.equal(queries * keys[found, 0], scores)
-    assert all(len(set(row)) == 30 for row in found.tolist())
+    assert torch.equal(queries * keys[indices, 0], scores)
+    assert all(len(set(row)) == 30 for row in indices.tolist())
 
 
 def rows(count, dim, kind, seed):
@@ -233,10 +233,10 @@ def test_what_the_first_look_cannot_prove_is_looked_at_again(monkeypatch):
     results = []
     look = retrieval_blocks._all_above
     monkeypatch.setattr(retrieval_blocks, "_all_above", lambda *args: results.append(look(*args)) or results[-1])
-    scores, found = retrieval_blocks.by_first_look(queries, keys, 2, rows=32)
+    scores, indices = retrieval_blocks.by_first_look(queries, keys, 2, rows=32)
     assert len(results) == 1
     assert 300 in results[0]
-    assert found[0, 0] == 300
+    assert indices[0, 0] == 300
     assert scores[0, 0] == queries[0] @ keys[300]
 
 
@@ -293,9 +293,9 @@ def test_dips_own_mode_searches_by_distance(oracle):
 def test_distance_by_each_exact_engine(count):
     draw = torch.Generator().manual_seed(0)
     queries, keys = torch.randn(9, 8, generator=draw), torch.randn(count, 8, generator=draw)
-    scores, found = nearest(queries, keys, 6, metric="l2", rows=4)
+    scores, indices = nearest(queries, keys, 6, metric="l2", rows=4)
     distance, order = torch.cdist(queries, keys).topk(6, 1, largest=False)
-    assert torch.equal(found, order)
+    assert torch.equal(indices, order)
     assert torch.allclose((queries.square().sum(1, keepdim=True) - 2 * scores).sqrt(), distance, atol=1e-4)
     again = nearest(queries, keys, 6, "faiss", metric="l2")
     assert torch.equal(again[1], order)

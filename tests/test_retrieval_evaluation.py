@@ -71,10 +71,10 @@ def test_a_fraction_of_the_support_and_the_official_mode(tmp_path, segmentation)
 
 def test_depth(tmp_path):
     rgbd(tmp_path / "data")
-    chosen = protocol(
+    file = protocol(
         tmp_path, "nyuv2-retrieval-depth-v1", {"name": "rgbd-folder", "train": "train", "val": "val", "options": {}}
     )
-    result = evaluate(model(), chosen, tmp_path / "data", tmp_path / "run")
+    result = evaluate(model(), file, tmp_path / "data", tmp_path / "run")
     # brightness tells the distance; always the mean would be off by the spread of 1 to 3 metres
     assert result.value < 0.35
     assert result.metric == "rmse"

@@ -142,8 +142,10 @@ def test_public_names():
 @pytest.mark.parametrize(("before", "after"), [(7, 19), (19, 7), (8, 8), (5, 4), (1, 6), (30, 2)])
 def test_matrices_resize_as_pytorch_does(before, after):
     values = torch.randn(1, 2, before, 9)
-    wanted = functional.interpolate(values, (after, 9), mode="bilinear", align_corners=False, antialias=after < before)
-    assert np.allclose(resized(values.numpy(), (after, 9)), wanted.numpy(), atol=1e-5)
+    reference = functional.interpolate(
+        values, (after, 9), mode="bilinear", align_corners=False, antialias=after < before
+    )
+    assert np.allclose(resized(values.numpy(), (after, 9)), reference.numpy(), atol=1e-5)
     assert np.allclose(resize_axis(before, after).sum(1), 1, atol=1e-6)
 
 
@@ -151,14 +153,14 @@ def test_matrices_resize_as_pytorch_does(before, after):
 def test_cells_average_as_pytorch_does(length, step):
     values = np.random.default_rng(0).random(length).astype(np.float32)
     index, shares = cell_axis(length, step)
-    wanted = functional.avg_pool1d(torch.from_numpy(values)[None], step, step, ceil_mode=True)[0]
-    assert np.allclose((values[index] * shares).sum(1), wanted.numpy(), atol=1e-6)
+    reference = functional.avg_pool1d(torch.from_numpy(values)[None], step, step, ceil_mode=True)[0]
+    assert np.allclose((values[index] * shares).sum(1), reference.numpy(), atol=1e-6)
 
 
 def test_padding_and_nearest_neighbours():
     image = np.random.default_rng(0).random((1, 3, 5, 7)).astype(np.float32)
-    wanted = functional.pad(torch.from_numpy(image), (0, 1, 0, 3), mode="replicate")
-    assert np.array_equal(padded(image, 8), wanted.numpy())
+    reference = functional.pad(torch.from_numpy(image), (0, 1, 0, 3), mode="replicate")
+    assert np.array_equal(padded(image, 8), reference.numpy())
     values = np.arange(60).reshape(5, 12)
     for size in [(3, 5), (11, 24), (5, 12)]:
         assert np.array_equal(nearest(values, size), torch_nearest(torch.from_numpy(values), size).numpy())

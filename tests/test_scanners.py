@@ -160,8 +160,8 @@ def test_picklescan(exported, bait):
 
     def scan(folder):
         done = run(python, "-m", "picklescan.cli", "--path", folder, "--globals", "--strict")
-        found = re.findall(r"(?:suspicious|dangerous|innocuous)[^\n]*", done.stdout + done.stderr)
-        return done.returncode, int(re.search(r"Infected files: (\d+)", done.stdout)[1]), found
+        matches = re.findall(r"(?:suspicious|dangerous|innocuous)[^\n]*", done.stdout + done.stderr)
+        return done.returncode, int(re.search(r"Infected files: (\d+)", done.stdout)[1]), matches
 
     assert scan(exported) == (0, 0, [])
     assert scan(bait)[:2] == (1, 2)

@@ -95,8 +95,8 @@ def test_annotate_connect_predict_correct(label_studio, server, boxes):
     # nothing is asked for twice: the version is the same
     assert label_studio.predictions(number, tasks[1:2])[tasks[1]]["id"] == again["id"]
     label_studio.ask(f"/api/annotations/{first}/", method="DELETE")
-    kept = label_studio.predictions(number, tasks[1:2])[tasks[1]]
-    assert kept["id"] == again["id"], "nothing is annotated any more: what there was stays"
+    prediction = label_studio.predictions(number, tasks[1:2])[tasks[1]]
+    assert prediction["id"] == again["id"], "nothing is annotated any more: what there was stays"
 
 
 def test_a_click(label_studio, server, boxes):
@@ -223,8 +223,8 @@ def test_twenty_images_of_camvid(label_studio, tmp_path):
         labels = np.full(truth[index].shape, 255)
         for region in predictions[tasks[index]]["result"]:
             labels[mask_of(region)] = CAMVID.index(region["value"]["brushlabels"][0])
-        known = truth[index] < 11
-        np.add.at(counts, (truth[index][known], labels[known]), 1)
+        valid = truth[index] < 11
+        np.add.at(counts, (truth[index][valid], labels[valid]), 1)
     union = counts.sum(0) + counts.sum(1) - np.diag(counts)
     print(f"mIoU {(np.diag(counts) / union).mean():.3f} of 18 images from 2, {seconds:.0f} s")
     assert (np.diag(counts) / union).mean() > 0.65

@@ -71,11 +71,11 @@ def test_strokes_teach_and_stay_where_they_are_drawn(session):
     labels = session.labels(0)
     assert (labels == truth()).mean() > 0.9
     assert (session.labels(2) == truth(2)).mean() > 0.9  # an image without annotation
-    drawn = session.annotation(0)
-    assert (labels[drawn != 255] == drawn[drawn != 255]).all()
-    assert drawn[4, 4] == 0
-    assert drawn[18, 26] == 1
-    assert drawn[47, 79] == 255
+    annotation = session.annotation(0)
+    assert (labels[annotation != 255] == annotation[annotation != 255]).all()
+    assert annotation[4, 4] == 0
+    assert annotation[18, 26] == 1
+    assert annotation[47, 79] == 255
 
 
 def test_answers_have_the_size_asked_for(session):
@@ -171,16 +171,16 @@ def test_the_fit_is_that_of_all_annotated_pixels_at_once(session, model):
     for item in (0, 1):
         features = model(picture(item), size=(12, 20)).pixels[0].half().float()
         large = features.repeat_interleave(4, 1).repeat_interleave(4, 2)
-        drawn = session.annotation(item)
-        rows.append(large[:, drawn != 255].T)
-        targets.append(torch.from_numpy(drawn[drawn != 255]).long())
+        annotation = session.annotation(item)
+        rows.append(large[:, annotation != 255].T)
+        targets.append(torch.from_numpy(annotation[annotation != 255]).long())
     probe = registry().create("probe", "ridge")
     x, y = torch.cat(rows).double(), torch.nn.functional.one_hot(torch.cat(targets)).double()
     x = torch.nn.functional.pad(x, (0, 1), value=1.0)
     probe.load_state_dict({"gram": x.T @ x, "cross": x.T @ y})
     with torch.no_grad():
-        wanted = enlarged(probe.predict(_dense(model(picture(2), size=(12, 20))))[0], SIZE)
-    np.testing.assert_allclose(session.probabilities(2), wanted.numpy(), atol=1e-5)
+        reference = enlarged(probe.predict(_dense(model(picture(2), size=(12, 20))))[0], SIZE)
+    np.testing.assert_allclose(session.probabilities(2), reference.numpy(), atol=1e-5)
 
 
 def _dense(features):
@@ -221,9 +221,9 @@ def test_strokes_can_be_drawn_again(session):
 
 def test_a_stroke_is_cut_at_the_border_and_refused_beyond(session):
     session.stroke(0, 1, [(-10, 20), (5, 20)], 2)
-    drawn = session.annotation(0)
-    assert drawn[20, 0] == 1
-    assert not (drawn[:15] != 255).any()
+    annotation = session.annotation(0)
+    assert annotation[20, 0] == 1
+    assert not (annotation[:15] != 255).any()
     before = session.annotation(1)
     for points, radius, words in (
         ([(-10, 20), (-5, 20)], 2, "outside of the image"),

@@ -147,9 +147,9 @@ def test_a_range_is_propagated_alone_and_goes_on(session):
     steps = session.propagate()
     assert [next(steps), next(steps), next(steps)] == [1, 6, 7]
     steps.close()
-    computed = session._store.computed
+    count = session._store.computed
     assert list(session.propagate()) == list(range(8, FRAMES))
-    assert session._store.computed <= computed + FRAMES - 8
+    assert session._store.computed <= count + FRAMES - 8
     with pytest.raises(InputError, match="the clip has 13"):
         session.propagate(5, 14)
     whole = [session.probabilities(number) for number in range(FRAMES)]
@@ -208,14 +208,14 @@ def test_a_propagated_frame_is_shown_without_its_features(file):
         session.mask_label(0, truth(0))
         list(session.propagate())
         session._store.close()  # what it computes in the background ends first
-        computed = session._store.computed
+        count = session._store.computed
         for number in range(1, FRAMES):
             session.labels(number)
             session.uncertainty(number)
             session.probabilities(number)
-        assert session._store.computed == computed
+        assert session._store.computed == count
         session.pca(2)
-        assert session._store.computed > computed
+        assert session._store.computed > count
 
 
 def test_a_stroke_while_labels_are_carried_ends_what_follows_from_its_frame(session):

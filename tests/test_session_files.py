@@ -90,14 +90,14 @@ def test_a_session_goes_on_where_it_was(photos, tmp_path):
 def test_a_session_moves_with_its_photos_and_keeps_images_of_memory(photos, tmp_path):
     with Session(MODEL, photos, classes=["background", "box"]) as session:
         draw(session)
-        wanted = session.labels(0)
+        before = session.labels(0)
         session.save(tmp_path / "work")
     home = tmp_path / "elsewhere"
     home.mkdir()
     shutil.move(photos, home / "photos")
     shutil.move(tmp_path / "work", home / "work")
     with Session.open(home / "work") as again:
-        assert (again.labels(0) == wanted).all()
+        assert (again.labels(0) == before).all()
     with Session(MODEL, [picture(0), picture(1)], classes=["background", "box"]) as session:
         draw(session)
         session.save(tmp_path / "memory")
@@ -119,11 +119,11 @@ def test_the_model_is_that_of_the_session(photos, tmp_path):
         Session.open(tmp_path / "work", other)
     with Session.open(tmp_path / "work", tiny_model()) as again:
         same(session, again)
-    named = AutoDenseModel.from_parts("rgb-xy", "upsample")
-    with Session(named, photos) as session:
+    dense = AutoDenseModel.from_parts("rgb-xy", "upsample")
+    with Session(dense, photos) as session:
         session.save(tmp_path / "named")
     with Session.open(tmp_path / "named") as again:  # from the copy in the folder
-        assert again.model.dim == named.dim
+        assert again.model.dim == dense.dim
 
 
 def test_a_file_says_nothing_that_its_user_did_not(photos, tmp_path):

@@ -218,8 +218,8 @@ def test_scores_count_what_is_annotated():
     assert classifier.score(images[1:], masks[1:]) == pytest.approx(right.mean())
     partly = np.where(right, 255, masks[1:])
     partly[:, :2] = masks[1:, :2]
-    known = partly != 255
-    assert classifier.score(images[1:], partly) == pytest.approx(right[known].mean())
+    valid = partly != 255
+    assert classifier.score(images[1:], partly) == pytest.approx(right[valid].mean())
     unknown = np.where(masks[1:] == 7, 3, 0)  # a class that the classifier has not learnt is wrong
     expected = (classifier.predict(images[1:]) == unknown).mean()
     assert classifier.score(images[1:], unknown) == pytest.approx(expected)
@@ -229,8 +229,8 @@ def test_scores_count_what_is_annotated():
     regressor = PixelRegressor(PLAIN, "ridge").fit(images[:1], depth[:1])
     holes = depth[1:].copy()
     holes[:, :5] = np.nan
-    wrong, known = regressor.predict(images[1:]) - holes, np.isfinite(holes)
-    r2 = 1 - (wrong[known] ** 2).sum() / ((holes[known] - holes[known].mean()) ** 2).sum()
+    wrong, valid = regressor.predict(images[1:]) - holes, np.isfinite(holes)
+    r2 = 1 - (wrong[valid] ** 2).sum() / ((holes[valid] - holes[valid].mean()) ** 2).sum()
     assert regressor.score(images[1:], holes) == pytest.approx(r2, abs=1e-4)
 
 

@@ -41,12 +41,12 @@ def clip(tmp_path_factory):
 def test_embeddings_are_the_mean_over_templates(clip):
     from transformers import AutoTokenizer, CLIPTextModelWithProjection
 
-    made = embed_text(CLASSES, str(clip))
-    assert made.vectors.shape == (3, 8)
-    assert made.templates == TEMPLATES
-    torch.testing.assert_close(made.vectors.norm(dim=1), torch.ones(3))
+    embeddings = embed_text(CLASSES, str(clip))
+    assert embeddings.vectors.shape == (3, 8)
+    assert embeddings.templates == TEMPLATES
+    torch.testing.assert_close(embeddings.vectors.norm(dim=1), torch.ones(3))
     tokenizer, model = AutoTokenizer.from_pretrained(clip), CLIPTextModelWithProjection.from_pretrained(clip).eval()
-    for name, vector in zip(CLASSES, made.vectors, strict=True):
+    for name, vector in zip(CLASSES, embeddings.vectors, strict=True):
         each = []
         for template in TEMPLATES:  # one at a time: padding must not matter
             with torch.no_grad():
@@ -54,22 +54,22 @@ def test_embeddings_are_the_mean_over_templates(clip):
             each.append(out / out.norm())
         mean = torch.stack(each).mean(0)
         torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(made.vectors[0], made.vectors[1], atol=1e-3)
+    assert not torch.allclose(embeddings.vectors[0], embeddings.vectors[1], atol=1e-3)
 
 
 def test_round_trip(clip, tmp_path):
-    made = embed_text(CLASSES, str(clip), ["a {}"])
-    again = TextEmbeddings.load(made.save(tmp_path / "deep/text.safetensors"))
+    embeddings = embed_text(CLASSES, str(clip), ["a {}"])
+    again = TextEmbeddings.load(embeddings.save(tmp_path / "deep/text.safetensors"))
     assert (again.classes, again.model, again.templates) == (CLASSES, str(clip), ("a {}",))
-    assert torch.equal(again.vectors, made.vectors)
-    assert torch.equal(again.pick(["wall-concrete", "cat"]), made.vectors[[2, 0]])
+    assert torch.equal(again.vectors, embeddings.vectors)
+    assert torch.equal(again.pick(["wall-concrete", "cat"]), embeddings.vectors[[2, 0]])
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["text.safetensors"]
 
 
 def test_missing_classes_and_files(tmp_path):
-    made = TextEmbeddings(CLASSES, functional.normalize(torch.rand(3, 4), dim=1), "a model")
+    embeddings = TextEmbeddings(CLASSES, functional.normalize(torch.rand(3, 4), dim=1), "a model")
     with pytest.raises(InputError, match="No text embedding for dog; the file has 3 classes, made by a model"):
-        made.pick(["cat", "dog"])
+        embeddings.pick(["cat", "dog"])
     with pytest.raises(FileError, match="make them with `dense-ctx text CLASSES --out"):
         TextEmbeddings.load(tmp_path / "none.safetensors")
     (tmp_path / "a.safetensors").write_bytes(b"nonsense")
@@ -87,7 +87,7 @@ def test_missing_classes_and_files(tmp_path):
         TextEmbeddings.load(tmp_path / "c.safetensors")
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileError, match="Cannot write"):
-        made.save(tmp_path / "file/text.safetensors")
+        embeddings.save(tmp_path / "file/text.safetensors")
 
 
 def test_what_is_asked_of_the_model(clip, tmp_path, monkeypatch):
@@ -138,20 +138,27 @@ def test_embeddings_of_an_open_clip_model(other_clip, tmp_path):
     import open_clip
 
     name = f"open_clip:local-dir:{other_clip}"
-    made = embed_text(CLASSES, name)
-    assert (made.vectors.shape, made.model) == ((3, 8), name)
+    vectors = embed_text(CLASSES, name)
+    assert (vectors.vectors.shape, vectors.model) == ((3, 8), name)
     model = open_clip.create_model(f"local-dir:{other_clip}").eval()
     tokenizer = open_clip.get_tokenizer(f"local-dir:{other_clip}")
-    for name, vector in zip(CLASSES, made.vectors, strict=True):
+    for name, vector in zip(CLASSES, vectors.vectors, strict=True):
         with torch.no_grad():
             each = [model.encode_text(tokenizer(t.format(name)), normalize=True)[0] for t in TEMPLATES]
         mean = torch.stack(each).mean(0)
         torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(made.vectors[0], made.vectors[1], atol=1e-3)
+    assert not torch.allclose(vectors.vectors[0], vectors.vectors[1], atol=1e-3)
     (tmp_path / "classes.txt").write_text("cat\n")
-    words = ["text", str(tmp_path / "classes.txt"), "--encoder", made.model, "--out", str(tmp_path / "t.safetensors")]
+    words = [
+        "text",
+        str(tmp_path / "classes.txt"),
+        "--encoder",
+        vectors.model,
+        "--out",
+        str(tmp_path / "t.safetensors"),
+    ]
     assert cli.main(words) == 0
-    torch.testing.assert_close(TextEmbeddings.load(tmp_path / "t.safetensors").vectors, made.vectors[:1])
+    torch.testing.assert_close(TextEmbeddings.load(tmp_path / "t.safetensors").vectors, vectors.vectors[:1])
 
 
 def test_an_open_clip_model_without_its_weights_is_refused(other_clip, tmp_path):

@@ -58,12 +58,12 @@ def test_a_run_that_was_stopped_and_went_on_is_one_complete_record(tracker, tmp_
     for record in records:  # offline files of W&B are one a call; `wandb sync` joins them by their id
         for name, steps in record["metrics"].items():
             metrics.setdefault(name, {}).update(steps)
-    wanted = expected(tmp_path)
-    for name, steps in wanted.items():
+    reference = expected(tmp_path)
+    for name, steps in reference.items():
         there = metrics[name.replace("&", "_") if tracker == "mlflow" else name]
         assert {step: there[step] for step in there} == pytest.approx(steps), name
-    assert sorted(wanted["loss"]) == ["1", "2", "3", "4"]
-    assert wanted["validation/J&F-Mean"] == {"2": 0.25, "4": 0.5}
+    assert sorted(reference["loss"]) == ["1", "2", "3", "4"]
+    assert reference["validation/J&F-Mean"] == {"2": 0.25, "4": 0.5}
     stored = records[0]["config"]
     assert [str(stored[key]) for key in ("optimizer.lr", "model.backbone.name", "steps")] == ["0.01", "sandbox", "4"]
     if tracker == "tensorboard":

@@ -36,18 +36,18 @@ def test_it_learns_logs_and_publishes(tmp_path):
     torch.manual_seed(3)
     before = torch.rand(1)
     torch.manual_seed(3)
-    made = train(config(out, steps=25, save={"every": 10, "keep": 2}, validate={"every": 10}), validate=validate)
+    result = train(config(out, steps=25, save={"every": 10, "keep": 2}, validate={"every": 10}), validate=validate)
     assert torch.equal(torch.rand(1), before)  # the caller's random state is as it was
-    assert made == out / "model"
+    assert result == out / "model"
     assert steps == [10, 20, 25]
-    found = rows(out)
-    assert [row["step"] for row in found] == list(range(1, 26))
-    assert sum(r["loss"] for r in found[-5:]) < 0.5 * sum(r["loss"] for r in found[:5])
-    assert all(row["grad_norm"] > 0 and row["seconds"] > 0 and row["losses"]["mse"] == row["loss"] for row in found)
+    lines = rows(out)
+    assert [row["step"] for row in lines] == list(range(1, 26))
+    assert sum(r["loss"] for r in lines[-5:]) < 0.5 * sum(r["loss"] for r in lines[:5])
+    assert all(row["grad_norm"] > 0 and row["seconds"] > 0 and row["losses"]["mse"] == row["loss"] for row in lines)
     validated = [row for row in read_log(out / "log.jsonl") if "validation" in row]
     assert [row["validation"]["score"] for row in validated] == [5, 10, 12.5]
     assert [path.name for path in state.listed(out)] == ["step_25", "step_20"]
-    model = AutoDenseModel.from_pretrained(made)
+    model = AutoDenseModel.from_pretrained(result)
     record = model.model_config.trained_with
     assert record["objective"] == {"name": "sandbox", "args": {}}
     assert record["steps"] == 25
@@ -154,8 +154,8 @@ def test_going_back_and_on_from_a_published_model(tmp_path):
     assert sorted(path.name for path in (out / "state").iterdir()) == ["step_2", "step_3"]
     train(config(straight, steps=3))
     assert losses(out) == losses(straight)
-    made = train(config(tmp_path / "second", model=str(out / "model"), steps=1, optimizer={"lr": 1e-30}))
-    first, second = weights(out / "model"), weights(made)
+    model = train(config(tmp_path / "second", model=str(out / "model"), steps=1, optimizer={"lr": 1e-30}))
+    first, second = weights(out / "model"), weights(model)
     assert all(torch.allclose(first[name], second[name]) for name in first)
     with pytest.raises(FileError, match="is it a training state of dense_ctx"):
         train(config(out, steps=4, resume=str(tmp_path)))
@@ -187,8 +187,8 @@ def test_clipping_bounds_the_step(tmp_path):
 
 
 def test_half_precision_trains_full_precision_weights(tmp_path):
-    made = train(config(tmp_path / "run", mixed_precision="bf16"))
-    assert weights(made)["decoder.project.0.weight"].dtype == torch.float32
+    model = train(config(tmp_path / "run", mixed_precision="bf16"))
+    assert weights(model)["decoder.project.0.weight"].dtype == torch.float32
     train(config(tmp_path / "full"))
     half, full = losses(tmp_path / "run"), losses(tmp_path / "full")
     assert half != full

@@ -37,10 +37,10 @@ def in_epochs(out, epochs, **changes):
     ],
 )
 def test_steps_of_epochs(epochs, samples, batch_size, steps):
-    found = TrainConfig("out", epochs=epochs, batch_size=batch_size).resolved(samples)
-    assert (found.steps, found.epochs) == (steps, None)
-    assert found.steps == math.ceil(round(epochs * samples / batch_size, 9)) or steps == 1
-    assert found.resolved(3) == found
+    values = TrainConfig("out", epochs=epochs, batch_size=batch_size).resolved(samples)
+    assert (values.steps, values.epochs) == (steps, None)
+    assert values.steps == math.ceil(round(epochs * samples / batch_size, 9)) or steps == 1
+    assert values.resolved(3) == values
 
 
 def test_a_run_of_epochs_is_the_run_of_their_steps_and_goes_on(tmp_path, capsys):

@@ -166,8 +166,8 @@ def test_a_signal_stops_both_and_one_process_goes_on(pair, tmp_path, monkeypatch
     first, second = said(pair, "stopped")
     assert first == second
     assert first[0] == "StoppedError"
-    found = state.check(state.newest(pair / "stopped"))
-    assert 3 <= found.step < 6
+    record = state.check(state.newest(pair / "stopped"))
+    assert 3 <= record.step < 6
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     install(tmp_path / "site", monkeypatch)
     changes = {"steps": 6, "data": DATA, "objective": {"name": "sandbox", "args": {"signal_at": 3, **RANDOM}}}
@@ -175,12 +175,12 @@ def test_a_signal_stops_both_and_one_process_goes_on(pair, tmp_path, monkeypatch
         ConfigError, match=r"accumulate = 2, .*draws random numbers for each part; 1 x 1 would draw others"
     ):
         train(TrainConfig.from_dict(settings(pair / "stopped", **changes)))
-    made = train(TrainConfig.from_dict(settings(pair / "stopped", accumulate=2, **changes)))
+    model = train(TrainConfig.from_dict(settings(pair / "stopped", accumulate=2, **changes)))
     steps = [row["step"] for row in read_log(pair / "stopped" / "log.jsonl")]
     assert steps == [1, 2, 3, 4, 5, 6]
     changes["objective"]["args"]["signal_at"] = 99
     recorded(settings(tmp_path / "straight", accumulate=2, **changes), tmp_path / "straight.pt")
-    ones, twos = weights(made), weights(tmp_path / "straight" / "model")
+    ones, twos = weights(model), weights(tmp_path / "straight" / "model")
     assert all(torch.allclose(ones[name], twos[name], rtol=0, atol=1e-6) for name in ones)
 
 

@@ -234,8 +234,8 @@ def test_attention_against_torch_s_own():
     expected = functional.scaled_dot_product_attention(q, k, v).mT.flatten(1, 2).unflatten(2, (5, 7))
     torch.testing.assert_close(blocks.attend(query, key, value), expected)
     rows, columns = near(5, 2, 0.1), near(7, 3, 0.1)
-    seen = torch.einsum("ah,bw->abhw", torch.from_numpy(rows), torch.from_numpy(columns)).flatten(0, 1).flatten(1) > 0
-    weights = (q @ k.mT / 2).masked_fill(~seen, -torch.inf).softmax(-1).mean(1)
+    shares = torch.einsum("ah,bw->abhw", torch.from_numpy(rows), torch.from_numpy(columns)).flatten(0, 1).flatten(1) > 0
+    weights = (q @ k.mT / 2).masked_fill(~shares, -torch.inf).softmax(-1).mean(1)
     expected = (weights @ v[:, 0]).mT.unflatten(2, (5, 7))
     torch.testing.assert_close(blocks.attend(query, key, value[:, :1], rows, columns), expected)
 

@@ -103,8 +103,8 @@ class InContext:
         """Learn from more images on top; new classes may appear. A prediction needs two."""
         if isinstance(images, (list, tuple)):
             if not isinstance(targets, (list, tuple)) or len(images) != len(targets):
-                given = len(targets) if isinstance(targets, (list, tuple)) else f"a {type(targets).__name__}"
-                raise InputError(f"{len(images)} images need as many targets, in a list; got {given}")
+                count = len(targets) if isinstance(targets, (list, tuple)) else f"a {type(targets).__name__}"
+                raise InputError(f"{len(images)} images need as many targets, in a list; got {count}")
             if not images:
                 raise InputError("No support images: expected at least one annotated image")
             for image, target in zip(images, targets, strict=True):

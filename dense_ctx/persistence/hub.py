@@ -252,8 +252,8 @@ def fetch(repository: str, name: str, files: Sequence[str], access: Access = Acc
 
 def _offline() -> str:
     packaged = [entry.name for entry in registry().entries("model") if not entry.target.startswith("hub:")]
-    known = f"Models that need no network: {', '.join(packaged)}. " if packaged else ""
+    listing = f"Models that need no network: {', '.join(packaged)}. " if packaged else ""
     return (
-        f"{known}Without a network, a model folder opens by its path, and AutoDenseModel.from_parts builds one on "
+        f"{listing}Without a network, a model folder opens by its path, and AutoDenseModel.from_parts builds one on "
         '"efficientnet-lite0" (weights from pip) or on any backbone with weights="PATH"'
     )

@@ -140,8 +140,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
-            given = f"steps is {self.steps} and epochs is {self.epochs}"
-            raise ConfigError(f"{given}; give a number for one of the two, and null, or nothing, for the other")
+            values = f"steps is {self.steps} and epochs is {self.epochs}"
+            raise ConfigError(f"{values}; give a number for one of the two, and null, or nothing, for the other")
         for expected, least, keys in _RANGES:
             for key in keys:
                 value = attrgetter(key)(self)

@@ -182,23 +182,23 @@ def load(folder: Path, step: TrainStep, optimizer: Optimizer) -> dict[str, Tenso
     own = {f"module.{name}": value for name, value in module_tensors(step).items()}
     names = _parameter_names(step, optimizer)
     places = {name: index for index, name in enumerate(names)}
-    wanted = specs(own)
+    layout = specs(own)
     moments: dict[int, dict[str, Tensor]] = {}
     average: dict[str, Tensor] = {}
     for name, value in tensors.items():
         kind, _, rest = name.partition(".")
         parameter, _, key = rest.rpartition("/")
         if kind == "average" and rest in places:
-            wanted[name] = wanted[f"module.{rest}"]
+            layout[name] = layout[f"module.{rest}"]
             average[rest] = value
         elif kind == "optimizer" and parameter in places:
-            dtype, shape = wanted[f"module.{parameter}"]
-            wanted |= {f"optimizer.{parameter}/{moment}": (dtype, shape) for moment in _MOMENTS}
-            wanted[f"optimizer.{parameter}/step"] = (torch.float32, ())
+            dtype, shape = layout[f"module.{parameter}"]
+            layout |= {f"optimizer.{parameter}/{moment}": (dtype, shape) for moment in _MOMENTS}
+            layout[f"optimizer.{parameter}/step"] = (torch.float32, ())
             moments.setdefault(places[parameter], {})[key] = value
     if average:
-        wanted |= {f"average.{name}": wanted[f"module.{name}"] for name in names}
-    require_state(tensors, wanted, f"{folder} is the state of other modules")
+        layout |= {f"average.{name}": layout[f"module.{name}"] for name in names}
+    require_state(tensors, layout, f"{folder} is the state of other modules")
     average = {name: value.to(own[f"module.{name}"]) for name, value in average.items()}
     with torch.no_grad():
         for name, target in own.items():

@@ -50,9 +50,9 @@ def strokes_of(editor):
     labels = np.full(picture.shape[:2], IGNORE, np.int64)
     for layer in editor["layers"]:
         size = (picture.shape[1], picture.shape[0])
-        drawn = np.asarray(Image.fromarray(layer).convert("RGBA").resize(size, Image.Resampling.NEAREST))
-        distance = np.abs(drawn[..., None, :3].astype(int) - RGB).sum(-1)
-        labels = np.where(drawn[..., 3] > 127, distance.argmin(-1), labels)
+        strokes = np.asarray(Image.fromarray(layer).convert("RGBA").resize(size, Image.Resampling.NEAREST))
+        distance = np.abs(strokes[..., None, :3].astype(int) - RGB).sum(-1)
+        labels = np.where(strokes[..., 3] > 127, distance.argmin(-1), labels)
     if len(np.unique(labels[labels != IGNORE])) < 2:
         raise gradio.Error("Draw strokes in two colours at least: one over the background, one over a thing.")
     return picture, labels

@@ -70,11 +70,11 @@ def main():
     parser.add_argument("--preset", default="maxa-table3")
     args = parser.parse_args()
     table = accuracies(args.table)
-    named = dict(pair.rpartition("=")[::2] for pair in args.pairs)
+    pairs = dict(pair.rpartition("=")[::2] for pair in args.pairs)
     backbones = load_yaml(registry().text("preset", args.preset), args.preset)["backbones"]
-    if strange := [row for row in named if row not in backbones] + [m for m in named.values() if m not in table]:
+    if strange := [row for row in pairs if row not in backbones] + [m for m in pairs.values() if m not in table]:
         raise InputError(f"{strange[0]!r} is no row of {args.preset}, or no model of {args.table}")
-    models = {row: named.get(row, timm_name(text)) for row, text in backbones.items()}
+    models = {row: pairs.get(row, timm_name(text)) for row, text in backbones.items()}
     others = {row: table[model] for row, model in models.items() if model in table}
     beside(args.bench, others, "ImageNet top-1, %", "imagenet", f"an accuracy in {args.table.name}")
 

@@ -92,17 +92,17 @@ def main():
         return image_size, *seconds(model.to(args.device), image_size, args.batches, args.batch)
 
     _, reference, _ = measured(REFERENCE)
-    found = scores(args.bench) if args.bench else {}
-    lines, times = [["backbone", "px", "backbone, s", "head, s", "x ViT-B/16", *found]], {}
+    columns = scores(args.bench) if args.bench else {}
+    lines, times = [["backbone", "px", "backbone, s", "head, s", "x ViT-B/16", *columns]], {}
     for row in rows:
         image_size, backbone, head = measured(preset["backbones"][row])
         times[row] = backbone / reference
-        values = [f"{rows[row]:.4g}" if row in rows else "-" for _, rows in found.values()]
+        values = [f"{rows[row]:.4g}" if row in rows else "-" for _, rows in columns.values()]
         numbers = [str(image_size[0]), f"{backbone:.3g}", f"{head:.3g}", f"{times[row]:.2f}"]
         lines.append([row, *numbers, *values])
         print(*lines[-1], sep="  ", flush=True)
     print(text_table(lines))
-    for column, (metric, by_row) in found.items():
+    for column, (metric, by_row) in columns.items():
         points = [Point(times[row], value, row, "") for row, value in by_row.items() if row in times]
         if points:
             names = [point.backbone for point in points]

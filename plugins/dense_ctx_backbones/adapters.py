@@ -133,8 +133,8 @@ def merge_adapters(model: DenseModel) -> list[str]:
     layers = [f"net.{name}" for name in merge_layers(backbone.net)]
     del backbone.net.peft_config
     if model.model_config is not None:
-        kept = set(model.model_config.backbone_tensors) - set(before)
-        own = [key for key in backbone.state_dict() if key in kept or key.rpartition(".")[0] in layers]
+        tensors = set(model.model_config.backbone_tensors) - set(before)
+        own = [key for key in backbone.state_dict() if key in tensors or key.rpartition(".")[0] in layers]
         model.model_config = replace(model.model_config, backbone_tensors=tuple(own))
     return layers
 

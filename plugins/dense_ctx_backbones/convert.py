@@ -83,9 +83,9 @@ def to_timm(state: State, net: nn.Module) -> State:
 def _same_patches(state: State, own: State) -> None:
     """Refuse another patch size: timm would silently resize the patch projection, which changes the features."""
     for key in ("patch_embed.proj.weight", "visual.conv1.weight"):
-        given, wanted = state.get(key), own.get("patch_embed.proj.weight")
-        if given is not None and wanted is not None and given.ndim == 4 and given.shape[2:] != wanted.shape[2:]:
+        theirs, ours = state.get(key), own.get("patch_embed.proj.weight")
+        if theirs is not None and ours is not None and theirs.ndim == 4 and theirs.shape[2:] != ours.shape[2:]:
             raise WeightsError(
-                f"The weights have patches of {list(given.shape[2:])} pixels ({key}), the network of "
-                f"{list(wanted.shape[2:])}: choose the backbone they were trained as"
+                f"The weights have patches of {list(theirs.shape[2:])} pixels ({key}), the network of "
+                f"{list(ours.shape[2:])}: choose the backbone they were trained as"
             )

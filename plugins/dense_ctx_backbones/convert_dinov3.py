@@ -44,8 +44,8 @@ def checked_dinov3(state: State, net: nn.Module) -> State:
                 '"timm:..._dinov3_qkvb", which has them, such as timm:vit_small_patch16_dinov3_qkvb'
             )
     periods, rope = state.get("rope_embed.periods"), getattr(net, "rope", None)
-    wanted: Any = getattr(rope, "periods", None)
-    if periods is not None and wanted is not None and not _equal(periods.float(), wanted.float()):
+    reference: Any = getattr(rope, "periods", None)
+    if periods is not None and reference is not None and not _equal(periods.float(), reference.float()):
         raise WeightsError("rope_embed.periods are not those of this network: another temperature or head width")
     return result
 

@@ -113,9 +113,9 @@ def _target_layers(backbone: Backbone, targets: Sequence[str] | None) -> list[st
     if not names and targets is None:
         names = [n for n, layer in layers.items() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
     if not names:
-        known = sorted({name.rpartition(".")[2] for name in layers})
+        suffixes = sorted({name.rpartition(".")[2] for name in layers})
         raise ConfigError(
             f"targets={None if targets is None else list(targets)}: {type(backbone).__name__} has no such linear layer "
-            f"or convolution; it has {', '.join(known) or 'none at all, so it takes no adapters'}"
+            f"or convolution; it has {', '.join(suffixes) or 'none at all, so it takes no adapters'}"
         )
     return names

@@ -49,7 +49,7 @@ def read_state(path: str | os.PathLike[str], prefix: str | None = None, net: nn.
     path = Path(path)
     if path.is_dir():
         file = next((path / name for name in _NAMES if (path / name).exists()), None)
-        shards = next((found for pattern in SHARDS if (found := sorted(path.glob(pattern)))), [])
+        shards = next((paths for pattern in SHARDS if (paths := sorted(path.glob(pattern)))), [])
         if file is None and not shards:
             raise FileError(f"The folder {path} holds none of {', '.join(_NAMES)}")
         files = [file] if file is not None else shards

@@ -85,8 +85,8 @@ def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
     run = bench.out / "runs" / cell.name
     config = _config(bench, cell, str(run), device, validate=len(held_out) > 0)
     by_loss = bench.select == "loss" and bool(objective.loss_score)
-    chosen = objective.loss_score if by_loss else objective.metric
-    best = Best(run, chosen, by_loss or objective.lower_is_better)
+    criterion = objective.loss_score if by_loss else objective.metric
+    best = Best(run, criterion, by_loss or objective.lower_is_better)
 
     def score(trained: DenseModel, name: str) -> dict[str, float]:
         with blamed("objective", cell.task.objective):
@@ -94,7 +94,7 @@ def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
 
     def validate(trained: DenseModel, step: int) -> dict[str, float]:
         scores = score(trained, "held-out")
-        best.offer(trained, step, scores[chosen])
+        best.offer(trained, step, scores[criterion])
         return scores
 
     began = time.monotonic()
@@ -114,7 +114,7 @@ def _run(bench: Bench, cell: Cell, device: str) -> dict[str, Any]:
         "scores": clean(scores),
         "n": int(scores["images"]),
         "data": data,
-        "selected": None if selected is None else {**selected, "by": chosen},
+        "selected": None if selected is None else {**selected, "by": criterion},
         "learnt": sum(p.numel() for p in model.decoder.parameters()),
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights": state_digest(model.backbone.state_dict()),

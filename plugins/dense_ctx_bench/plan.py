@@ -177,9 +177,9 @@ class Bench:
             values["optimizer"] = asdict(self.optimizer)
         if self.preset is not None:
             values["preset"] = self.preset.of(cell)
-        known = identity(cell.backbone.name, cell.backbone.args)
-        if known is not None:  # its name stays when the model in it is trained again
-            values["model"] = known
+        stamp = identity(cell.backbone.name, cell.backbone.args)
+        if stamp is not None:  # its name stays when the model in it is trained again
+            values["model"] = stamp
         settings: dict[str, Any] = json.loads(json.dumps(values, default=str))
         return settings
 

@@ -65,9 +65,9 @@ def beside(folders: Sequence[Path], paper: str) -> str:
                 remarks += [remark] if remark and remark not in remarks else []
                 values.setdefault(preset["row"], {}).setdefault(name, []).append(value)
     if not values:
-        named = sorted({one for column in table.columns.values() for one in column.protocols})
+        listing = sorted({one for column in table.columns.values() for one in column.protocols})
         raise InputError(
-            f"{paper} has no column of {', '.join(sorted(presets))}; its own: {', '.join(named) or 'none'}"
+            f"{paper} has no column of {', '.join(sorted(presets))}; its own: {', '.join(listing) or 'none'}"
         )
     rows = [(row, {name: statistics.mean(some) for name, some in cells.items()}) for row, cells in values.items()]
     return "\n\n".join([table.render(extra_rows=rows), *remarks])

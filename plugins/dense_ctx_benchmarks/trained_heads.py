@@ -18,8 +18,8 @@ def scored_by_head(model: DenseModel, protocol: Protocol) -> Protocol:
     output = None if model.model_config is None else model.model_config.output
     if output is None:
         return protocol
-    seen, given = output.image_size or (1, 1), output.size or output.image_size or (1, 1)
-    shares = {(a / b) for a, b in zip(seen, given, strict=True)}  # pixels to a cell of the outputs
+    pixels, cells = output.image_size or (1, 1), output.size or output.image_size or (1, 1)
+    shares = {(a / b) for a, b in zip(pixels, cells, strict=True)}  # pixels to a cell of the outputs
     grid = next(iter(shares)) if len(shares) == 1 else 1.0
     decode, cell = ("grid", int(grid)) if grid > 1 and grid == int(grid) else ("full", 1)
     settings = [f"probe={HEAD}", "reads=pixels", f"decode={decode}", f"grid={cell}", "train=null", "support=null"]

@@ -76,11 +76,11 @@ class Detection:
         """
         scores = self.predictor.scores(image, self._max_memory).numpy()
         confidence, best = scores.max(0), scores.argmax(0)
-        seen = confidence >= (context.conf_threshold or 0)
+        presence = confidence >= (context.conf_threshold or 0)
         places = {item.id: place for place, item in enumerate(self.predictor.classes)}
         shapes = []
         for item in self._classes:
-            mask = self._without_specks((best == places[item.id]) & seen)
+            mask = self._without_specks((best == places[item.id]) & presence)
             if mask.any():
                 shapes += list(self._shapes(item.id, mask, confidence, context.conv_mask_to_poly))
         return shapes

@@ -77,10 +77,10 @@ class Interaction:
         item = pp_image.items[0]
         size = (item.height, item.width)
         inside = np.ones(size, dtype=bool) if prompts.bounding_box is None else _of_box(prompts.bounding_box, size)
-        drawn = self._drawn(prompts, inside)
-        pp_image.mask_label(0, drawn)
+        strokes = self._drawn(prompts, inside)
+        pp_image.mask_label(0, strokes)
         try:
-            mask = _clicked((pp_image.labels(0) == OBJECT) & inside, drawn == OBJECT)
+            mask = _clicked((pp_image.labels(0) == OBJECT) & inside, strokes == OBJECT)
             confidence = float(pp_image.probabilities(0)[OBJECT][mask].mean())
         finally:
             pp_image.clear(0)
@@ -92,18 +92,18 @@ class Interaction:
     def _drawn(self, prompts: cvat.InteractionPrompts, inside: Mask) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """What the prompts say, uint8 [H, W]; `inside`: of the box."""
         size = (inside.shape[0], inside.shape[1])
-        drawn = np.full(size, UNKNOWN, dtype=np.uint8)
+        labels = np.full(size, UNKNOWN, dtype=np.uint8)
         for x, y in prompts.pos_points:
             disc = self._disc((x, y), size)
             if not inside[min(int(y), size[0] - 1), min(int(x), size[1] - 1)]:
                 raise InputError(f"The point ({x:.6g}, {y:.6g}) of the object is outside of its box")
-            drawn[disc & inside] = OBJECT
+            labels[disc & inside] = OBJECT
         for point in prompts.neg_points:
-            drawn[self._disc(point, size)] = BACKGROUND
+            labels[self._disc(point, size)] = BACKGROUND
         for value, name in ((OBJECT, "on the object"), (BACKGROUND, "beside the object")):
-            if not (drawn == value).any():
+            if not (labels == value).any():
                 raise InputError(f"There is no pixel {name}: add a point")
-        return drawn
+        return labels
 
     def _disc(self, point: Sequence[float], size: Size) -> Mask:
         x, y = point

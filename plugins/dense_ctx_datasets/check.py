@@ -251,7 +251,7 @@ def sample_picture(sample: Sample, kind: str) -> Picture:
         right = (target.permute(1, 2, 0).add(1).mul(127.5).nan_to_num(0)).numpy().astype(np.uint8)
     else:
         # overlays are transparent at 0, so class ids are shown from 1 and ignored pixels at 0
-        shown = target + 1 if kind == "segmentation" else target.clamp_min(0)
-        right = overlay(image, shown, palette(max(256, int(shown.max()) + 1)))
+        labels = target + 1 if kind == "segmentation" else target.clamp_min(0)
+        right = overlay(image, labels, palette(max(256, int(labels.max()) + 1)))
     picture: Picture = np.concatenate([image, right], axis=1)
     return picture

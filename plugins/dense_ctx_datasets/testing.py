@@ -139,8 +139,8 @@ def _sample(require: Require, sample: Sample, images: ImageSet) -> None:
     require(bool((image >= 0).all() and (image <= 1).all()), f"{name}: the image leaves [0, 1]")
     expected = {"depth": [1, *size], "normals": [3, *size]}.get(kind, size)
     dtype = torch.float32 if kind in ("depth", "normals") else torch.int64
-    given = f"{target.dtype} {list(target.shape)}"
-    require(target.dtype == dtype and list(target.shape) == expected, f"{name}: {kind} {given}, not {dtype} {expected}")
+    form = f"{target.dtype} {list(target.shape)}"
+    require(target.dtype == dtype and list(target.shape) == expected, f"{name}: {kind} {form}, not {dtype} {expected}")
     if dtype == torch.int64:
         ids = f"ids {int(target.min())} to {int(target.max())}"
         require(int(target.min()) >= -1, f"{name}: {ids}; -1 is ignored")

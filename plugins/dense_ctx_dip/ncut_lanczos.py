@@ -47,7 +47,7 @@ def _cut(graphs: Sequence[Tensor], tau: float) -> list[Tensor | None]:
     diagonal: list[Tensor] = []
     beside: list[Tensor] = []
     coefficients = torch.zeros(len(graphs), STEPS)  # of the vector looked for, in the basis
-    waiting, seen, whole = dict.fromkeys(range(len(graphs))), 0, torch.empty(0)
+    waiting, last, whole = dict.fromkeys(range(len(graphs))), 0, torch.empty(0)
     for step in range(1, min(STEPS, size)):
         vector = scale[:, :, None] * (weights @ (scale * basis[:, step])[:, :, None])
         diagonal.append((vector[:, :, 0] * basis[:, step]).sum(1))
@@ -63,18 +63,18 @@ def _cut(graphs: Sequence[Tensor], tau: float) -> list[Tensor | None]:
         numbers = torch.stack([neighboured, *diagonal, *beside]).double().cpu()
         whole, alphas, betas = numbers[0] > 0, numbers[1 : step + 1].T.tolist(), numbers[step + 1 :].T.tolist()
         for number in list(waiting):
-            for at in range(seen + 1, step + 1):
+            for at in range(last + 1, step + 1):
                 answer = verdict(alphas[number][:at], betas[number][:at], len(graphs[number]), tau)
                 if answer is not None:
                     if answer[0] is not None:
                         coefficients[number, :at] = answer[0]
                     del waiting[number]
                     break
-        seen = step
+        last = step
         if not waiting:
             break
-    sought = coefficients[:, :seen].to(weights)
-    vectors = (basis[:, 1 : seen + 1].mT @ sought[:, :, None])[:, :, 0] * scale
+    solution = coefficients[:, :last].to(weights)
+    vectors = (basis[:, 1 : last + 1].mT @ solution[:, :, None])[:, :, 0] * scale
     vectors = vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign()
     values, upper = thresholds(weights, degree, vectors, real)
     accepted, upper = (values < tau).cpu() & (coefficients != 0).any(1), upper.cpu()

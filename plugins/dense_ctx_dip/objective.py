@@ -226,11 +226,11 @@ class DipObjective(Objective):
         own, positive = labels.chunk(2)
         keys = gather(functional.normalize(mine, dim=-1))
         own_labels, positive_labels = compact(own, gather(positive), present=batch["present"])
-        known = max(1, len(batch["present"]))
-        values, counts = label_counts(positive_labels, grid, known), label_counts(own_labels, grid, known)
+        count = max(1, len(batch["present"]))
+        values, counts = label_counts(positive_labels, grid, count), label_counts(own_labels, grid, count)
         predicted, supported = soft_predict(queries, keys, values, batch["support"], self.temperature)
         counts = counts * supported[:, None, None]
-        classes = max(self.classes or 1, known)
+        classes = max(self.classes or 1, count)
         loss, pixels = prediction_loss(predicted, counts, self.loss, classes)
         # DDP averages gradients over processes: this scales them to the joint batch, whatever each process ignores
         loss = loss / (total(pixels) / world()[1]).clamp_min(1)
@@ -256,10 +256,10 @@ class DipObjective(Objective):
 
     def _present(self, batch: Batch, device: torch.device) -> Tensor:
         """The ids that occur in the joint batch, increasing."""
-        given = batch.get("present")
-        if given is None or (world()[1] > 1 and self.classes is None):
+        ids = batch.get("present")
+        if ids is None or (world()[1] > 1 and self.classes is None):
             return classes_in(batch["query_labels"].to(device), gather(batch["positive_labels"].to(device)))
-        own = torch.as_tensor(given, dtype=torch.int64, device="cpu")
+        own = torch.as_tensor(ids, dtype=torch.int64, device="cpu")
         if world()[1] > 1:
             occurs = torch.zeros(cast(int, self.classes), dtype=torch.int64)
             occurs[own[own < len(occurs)]] = 1
@@ -273,13 +273,13 @@ class DipObjective(Objective):
             if ids.ndim != 2 or ids.shape[1] != joint or ids.is_floating_point() or not inside:
                 raise InputError(f"distractors are int64 [n, {joint}] of ids 0 to {joint - 1}; got {list(ids.shape)}")
             return cast(Tensor, ids.long().to(device))
-        given = torch.as_tensor(batch.get("seed", [0] * (joint // world()[1])), dtype=torch.int64)
-        seeds, seed = host_gather(given.cpu(), device), 0
+        numbers = torch.as_tensor(batch.get("seed", [0] * (joint // world()[1])), dtype=torch.int64)
+        seeds, seed = host_gather(numbers.cpu(), device), 0
         for number in seeds.tolist():  # the order counts, and every process sees the same
             seed = (seed * 1_000_003 + number + 1) % (1 << 62)
         generator = torch.Generator().manual_seed(seed)
-        drawn = draw_distractors(joint, self.distractors, generator, self.official_distractors)
-        return drawn.to(device, non_blocking=True)
+        choice = draw_distractors(joint, self.distractors, generator, self.official_distractors)
+        return choice.to(device, non_blocking=True)
 
 
 def _by_decay(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:

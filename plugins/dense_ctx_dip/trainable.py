@@ -85,8 +85,8 @@ def last_stage(backbone: Backbone) -> list[str]:
     try:
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             maps = backbone(image).maps
-            named = dict(backbone.named_parameters())
-            parameters = list(named.values())
+            table = dict(backbone.named_parameters())
+            parameters = list(table.values())
             sums = [item.sum() for item in maps]
             shallow = (
                 [None] * len(parameters)
@@ -97,5 +97,5 @@ def last_stage(backbone: Backbone) -> list[str]:
     finally:
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(before[name])
-    pairs = zip(named, shallow, deep, strict=True)
+    pairs = zip(table, shallow, deep, strict=True)
     return [name for name, other, own in pairs if own is not None and other is None]

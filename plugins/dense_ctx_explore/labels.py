@@ -63,8 +63,8 @@ async def labels_in(request: Request) -> JSONResponse:
         `{items, classes, missing}`: the items that have labels now, the classes, images that are not here.
     """
     if request.headers.get("content-type", "") != "application/octet-stream":
-        given = request.headers.get("content-type", "none")[:60]
-        raise Refusal(f"Content-Type: {given}", "application/octet-stream", "send the file itself", 415)
+        kind = request.headers.get("content-type", "none")[:60]
+        raise Refusal(f"Content-Type: {kind}", "application/octet-stream", "send the file itself", 415)
     desk, data = desk_of(request), await request.body()
     name, format = request.query_params.get("name", ""), request.query_params.get("format", "auto")
     unlabelled = request.query_params.get("unlabelled")

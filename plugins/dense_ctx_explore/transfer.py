@@ -79,8 +79,8 @@ def _part(text: str) -> Part:
     part = parse_part(text)
     entry, _ = registry().get("label-format", part.name)
     if paths := sorted(part.args.keys() & registry().resolve(entry).path_options):
-        given = f"{part.name}({paths[0]}={part.args[paths[0]]!r:.60})"
-        raise Refusal(given, "no option that names a file of this machine", "leave it out, or export in Python")
+        option = f"{part.name}({paths[0]}={part.args[paths[0]]!r:.60})"
+        raise Refusal(option, "no option that names a file of this machine", "leave it out, or export in Python")
     return part
 
 
@@ -131,8 +131,8 @@ def labels_in(workspace: Workspace, data: bytes, name: str, format: str, unlabel
         except Refusal:
             raise
         except (FileError, InputError) as error:  # the client's file, not one of ours
-            given = shortened(str(error).replace(str(path), name), 300)
-            raise Refusal(given, "labels of a format that is read", "say more of them, or take others") from error
+            message = shortened(str(error).replace(str(path), name), 300)
+            raise Refusal(message, "labels of a format that is read", "say more of them, or take others") from error
 
 
 def _sizes(session: Session) -> dict[str, Any]:
@@ -177,8 +177,8 @@ def _extract(data: bytes, place: Path) -> None:
         inside = [item for item in archive.infolist() if not item.is_dir()]
         size = sum(item.file_size for item in inside)
         if len(inside) > MAX_FILES or size > MAX_UNPACKED:
-            given = f"a zip of {len(inside):,} files, {size:,} bytes"
-            raise Refusal(given, f"at most {MAX_FILES:,} files and {MAX_UNPACKED:,} bytes", "send parts of it", 413)
+            contents = f"a zip of {len(inside):,} files, {size:,} bytes"
+            raise Refusal(contents, f"at most {MAX_FILES:,} files and {MAX_UNPACKED:,} bytes", "send parts of it", 413)
         archive.extractall(place)  # which drops drives, leading slashes and ".."
 
 

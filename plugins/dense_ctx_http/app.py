@@ -56,8 +56,8 @@ def application(
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        given = f"{request.method} {request.url.path[:200]}"
-        refusal = Refusal(given, f"a route of {document}", "correct method and path", error.status_code)
+        route = f"{request.method} {request.url.path[:200]}"
+        refusal = Refusal(route, f"a route of {document}", "correct method and path", error.status_code)
         response = answer(request, refusal)
         response.headers.update(error.headers or {})
         return response

@@ -104,8 +104,8 @@ class Guard:
             raise Refusal(f"a {site} request", "one from this page", "open the address that was printed", 403)
 
     def _is_login(self, scope: Any) -> bool:
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        return scope["path"] == "/" and self._is_token(given)
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        return scope["path"] == "/" and self._is_token(token)
 
     def _check_token(self, headers: dict[str, str], cookie: str) -> None:
         cookies: SimpleCookie = SimpleCookie()
@@ -113,9 +113,9 @@ class Guard:
             cookies.load(headers.get("cookie", ""))
         except CookieError:
             cookies = SimpleCookie()
-        given = _stated(headers) or (cookies[cookie].value if cookie in cookies else "")
-        if not self._is_token(given):
-            what = "another token" if given else "no token"
+        token = _stated(headers) or (cookies[cookie].value if cookie in cookies else "")
+        if not self._is_token(token):
+            what = "another token" if token else "no token"
             raise Refusal(what, "the token that was printed", "open the address that was printed, with ?token=", 401)
 
     def _is_token(self, given: str) -> bool:

@@ -49,8 +49,8 @@ def serve(
         app = make(frozenset(names), not local, token)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
         anywhere = ("0.0.0.0", "::", "")  # nosec B104  # compared with, not bound to
-        shown = socket.gethostname() if host in anywhere else f"[{host}]" if ":" in host else host
-        announce(f"http://{shown}:{listener.getsockname()[1]}", token)
+        hostname = socket.gethostname() if host in anywhere else f"[{host}]" if ":" in host else host
+        announce(f"http://{hostname}:{listener.getsockname()[1]}", token)
         _Server(config, leave).run(sockets=[listener])
 
 

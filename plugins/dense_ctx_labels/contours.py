@@ -91,13 +91,13 @@ def _loops(components: _Ids) -> list[list[Points]]:
     other = (key[second] == key[follower]) & (pixel[second] == pixel) & (second != follower)
     following = np.where(other, second, follower).tolist()
     loops: list[list[Points]] = [[] for _ in range(int(components.max()) + 1)]
-    seen = bytearray(len(following))
+    visits = bytearray(len(following))
     for first in range(len(following)):
-        if seen[first]:
+        if visits[first]:
             continue
         loop, edge = [], first
-        while not seen[edge]:
-            seen[edge] = 1
+        while not visits[edge]:
+            visits[edge] = 1
             loop.append(edge)
             edge = following[edge]
         y, x = np.divmod(start[loop], width + 1)

@@ -217,8 +217,8 @@ def _unnamed(files: Sequence[Path], names: tuple[str, ...] | None) -> Classes:
         with about(path), _opened(path) as file:
             check_pixels((file.height, file.width))
             values = _label_band(file)
-            known = values[values != (255 if file.nodata is None else file.nodata)]
-            highest = max(highest, int(known.max(initial=0)))
+            labels = values[values != (255 if file.nodata is None else file.nodata)]
+            highest = max(highest, int(labels.max(initial=0)))
     return Classes(tuple(f"class {index}" for index in range(highest + 1)))
 
 

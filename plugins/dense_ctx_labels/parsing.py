@@ -37,8 +37,8 @@ def field(record: Any, key: str, kind: type[T]) -> T:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e15 else math.inf
     if not isinstance(value, kind) or isinstance(value, bool):
-        shown = f"got {str(value)[:80]!r}" if key in record else f"it is missing from {', '.join(list(record)[:8])}"
-        raise FileError(f"{key!r} must be {_WORDS[kind]}; {shown}")
+        text = f"got {str(value)[:80]!r}" if key in record else f"it is missing from {', '.join(list(record)[:8])}"
+        raise FileError(f"{key!r} must be {_WORDS[kind]}; {text}")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{key!r} is NaN or infinite")
     return value

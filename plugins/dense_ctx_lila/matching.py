@@ -68,8 +68,8 @@ class Matching:
                 if confidence is not None:
                     length = confidence.shape[axis] - 1
                     both = torch.minimum(confidence.narrow(axis, 0, length), confidence.narrow(axis, 1, length))
-                change, wanted = prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs()
-                edges = edges + self._edges(change, wanted, sigma, both)
+                change, reference = prediction.diff(dim=axis).abs(), target.diff(dim=axis).abs()
+                edges = edges + self._edges(change, reference, sigma, both)
         total = (shares * (self.weight * fit + gamma * edges)).sum()
         return total, fit.detach(), edges.detach()
 
@@ -87,8 +87,8 @@ class Matching:
         if confidence is not None and targets.channels > (count := confidence.shape[-1]):
             halves = (slice(None, -count), None), (slice(-count, None), confidence)
             results = [
-                self.linear(pixels, weights[..., own], bias[:, own], part, shares[own], sigma, gamma, products, known)
-                for part, (own, known) in zip(targets.apart(count), halves, strict=True)
+                self.linear(pixels, weights[..., own], bias[:, own], part, shares[own], sigma, gamma, products, trust)
+                for part, (own, trust) in zip(targets.apart(count), halves, strict=True)
             ]
             totals, fits, edges = zip(*results, strict=True)
             return torch.stack(totals).sum(), torch.cat(fits), torch.cat(edges)
@@ -98,8 +98,8 @@ class Matching:
         rows = multiply(pixels.flatten(1, 2).to(weights.dtype), weights, products) + bias[:, None]
         maps = rows.unflatten(1, pixels.shape[1:3]), targets.pixels()
         prediction, target = (rearrange(each, "b h w k -> b k h w") for each in maps)
-        known = None if confidence is None else rearrange(confidence, "b h w k -> b k h w")
-        return self(prediction, target, shares, sigma, gamma, known)
+        trust = None if confidence is None else rearrange(confidence, "b h w k -> b k h w")
+        return self(prediction, target, shares, sigma, gamma, trust)
 
     def _edges(self, change: Tensor, wanted: Tensor, sigma: float, confidence: Tensor | None) -> Tensor:
         if not change.numel():

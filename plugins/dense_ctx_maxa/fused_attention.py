@@ -47,9 +47,9 @@ def attend(
         [B, heads, Q, d].
     """
     tensors = [x.float() for x in (query.expand(len(key), -1, -1, -1), key, value)]
-    given = log_sigma.float() if log_sigma is not None else None
+    sigma = log_sigma.float() if log_sigma is not None else None
     with torch.autocast(query.device.type, enabled=False):
-        every = (*tensors, points.float(), cells.float(), given, cell_bias.float())
+        every = (*tensors, points.float(), cells.float(), sigma, cell_bias.float())
         out: Tensor = _graph_forward(*every)[0] if torch.compiler.is_compiling() else _Attend.apply(*every)
     return out.to(value.dtype)
 

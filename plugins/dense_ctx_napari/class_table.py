@@ -88,8 +88,8 @@ class ClassTable(QTableWidget):
     def _on_edit(self, item: QTableWidgetItem) -> None:
         if item.column() == 1:
             label, name = self.labels[item.row()], item.text().strip()
-            before, taken = self._names[label], name in (self._names[i] for i in self.labels if i != label)
-            if not name or taken:
+            before, duplicate = self._names[label], name in (self._names[i] for i in self.labels if i != label)
+            if not name or duplicate:
                 name = before
             self.blockSignals(True)
             item.setText(name)

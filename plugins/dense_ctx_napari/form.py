@@ -38,11 +38,11 @@ class Choice(QComboBox):
 
     def offer(self, names: list[str]) -> None:
         """Show these names; the one that is chosen stays chosen if it is among them."""
-        chosen = self.currentText()
+        choice = self.currentText()
         self.clear()
         self.addItems(names)
-        if chosen in names:
-            self.setCurrentText(chosen)
+        if choice in names:
+            self.setCurrentText(choice)
 
 
 class Form(QWidget):
@@ -113,9 +113,9 @@ def _written_formats() -> list[str]:
     names = [DEFAULT_FORMAT]
     for entry in registry().entries("label-format"):
         try:
-            written = registry().resolve(entry).writes
+            writer = registry().resolve(entry).writes
         except PluginError:  # its package is not installed
             continue
-        if written and entry.name not in names:
+        if writer and entry.name not in names:
             names.append(entry.name)
     return names

@@ -94,8 +94,8 @@ class LayerSource(Source):
     def _shown(self, frame: Array) -> Array:
         """Grey values from 0, the lower contrast limit, to 1, the upper one."""
         low, high = self._limits
-        shown: Array = (frame.astype(np.float32) - low) / max(high - low, 1e-12)
-        return shown.clip(0, 1)
+        pixels: Array = (frame.astype(np.float32) - low) / max(high - low, 1e-12)
+        return pixels.clip(0, 1)
 
 
 def require_same_axes(strokes: Any, source: LayerSource) -> None:

@@ -155,10 +155,10 @@ class StrokesWidget(Form):
         """Have the shown frame's answer, if strokes or the frame have changed."""
         if self.annotator is None or self.strokes_layer is None:
             return
-        wanted = self._frame, self._answered.get(self._frame), self.uncertainty.isChecked()
+        request = self._frame, self._answered.get(self._frame), self.uncertainty.isChecked()
         names = {label: self.classes.name(label) for label in self.classes.labels}
         facts = partial(work.class_facts, self.strokes_layer, names)
-        self._answers.ask(partial(work.answer, self.annotator, self.strokes_layer.data, facts, *wanted))
+        self._answers.ask(partial(work.answer, self.annotator, self.strokes_layer.data, facts, *request))
         self._show_state()
 
     def _on_answer(self, result: Any) -> None:

@@ -79,8 +79,8 @@ class Predictor:
             raise InputError(f"task={task!r}, but the source predicts {kind}")
         self.task: Quantity = task or kind
         channels = source.targets_.channels if isinstance(source, InContext) else 0
-        if (wanted := {"depth": 1, "normals": 3}.get(self.task, channels)) != channels and channels:
-            raise InputError(f"{self.task} has {wanted} channel(s); the context was fitted on {channels}")
+        if (count := {"depth": 1, "normals": 3}.get(self.task, channels)) != channels and channels:
+            raise InputError(f"{self.task} has {count} channel(s); the context was fitted on {channels}")
         table = palette(max([255, *ids]) + 1)
         names, colours = {**own, **(names or {})}, colours or {}
         if strange := sorted({*names, *colours} - {*ids}):

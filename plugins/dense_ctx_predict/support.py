@@ -55,8 +55,8 @@ def fit(
     elif task == "normals":
         targets = [read_normals(path) for path in targets]
     elif any(path.suffix.lower() not in PICTURES for path in targets):
-        targets, named = _of_tools(targets)
-        names, ignore_index = {**named, **names}, NOT_ANNOTATED
+        targets, legend = _of_tools(targets)
+        names, ignore_index = {**legend, **names}, NOT_ANNOTATED
     kind: Task | None = "regression" if task in ("depth", "normals") else task  # type: ignore[assignment]
     context = InContext(model, method.name, kind, ignore_index, **method.args)
     context.fit([read(image) for image, _ in pairs], targets, max_memory)

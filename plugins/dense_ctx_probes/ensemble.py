@@ -221,8 +221,8 @@ class EnsembleProbe(CellBank):
             prior = (sizes / len(self.values_)).clamp_min(1e-6)
             correction = 1 - self.uniform + self.uniform / (len(prior) * prior)
             regression = self._regress(keys, values, weights, groups)
-            shown = values * counts[:, None] if self.task == "segmentation" else values
-            self._readings = (axes, keys, shown, *regression, correction)
+            outputs = values * counts[:, None] if self.task == "segmentation" else values
+            self._readings = (axes, keys, outputs, *regression, correction)
         return self._readings
 
     def _sample(self) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -276,13 +276,13 @@ class GradientProbe(Probe):
             raise CheckpointError(f"{complaint}: {text}, and no tensor has {outputs} outputs")
         with torch.device("meta"):  # shapes alone: nothing is allocated before they are known to be those of the file
             shapes = self.build((pixels, patches), outputs)
-        wanted = meta | {f"head.{name}": spec for name, spec in specs(shapes.state_dict()).items()}
+        layout = meta | {f"head.{name}": spec for name, spec in specs(shapes.state_dict()).items()}
         if self.task == "regression":
-            wanted["affine"] = (torch.float32, (2, "K"))
+            layout["affine"] = (torch.float32, (2, "K"))
         trains_on = any(key.startswith(PREFIX) for key in state)
         if trains_on:
-            wanted |= moment_specs(shapes.parameters())
-        require_state(state, wanted, complaint)
+            layout |= moment_specs(shapes.parameters())
+        require_state(state, layout, complaint)
         self.head_ = None
         head = self._grow((pixels, patches), outputs, torch.device("cpu"))
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})

@@ -21,11 +21,11 @@ def moments(optimizer: Optimizer) -> dict[str, Tensor]:
 
 def moment_specs(parameters: Iterable[nn.Parameter]) -> dict[str, Spec]:
     """Dtypes and shapes of the moments that AdamW has of these parameters."""
-    wanted: dict[str, Spec] = {}
+    layout: dict[str, Spec] = {}
     for index, value in enumerate(parameters):
         own = dict.fromkeys(("exp_avg", "exp_avg_sq"), (value.dtype, tuple(value.shape)))
-        wanted |= {f"{PREFIX}{index}.{name}": spec for name, spec in {**own, "step": (torch.float32, ())}.items()}
-    return wanted
+        layout |= {f"{PREFIX}{index}.{name}": spec for name, spec in {**own, "step": (torch.float32, ())}.items()}
+    return layout
 
 
 def restore_moments(optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:

@@ -42,8 +42,8 @@ class Resident:
         """The bank on `device`, or as it is where that would take more than the budget: to be searched in blocks."""
         if device.type == "cpu" or all(tensor.device == device for tensor in bank):
             return bank
-        known = self._device == device and len(self._bank) == len(bank)
-        if not known or any(one is not other for one, other in zip(self._bank, bank, strict=True)):
+        hit = self._device == device and len(self._bank) == len(bank)
+        if not hit or any(one is not other for one, other in zip(self._bank, bank, strict=True)):
             self.clear()
             needed = sum(tensor.numel() * tensor.element_size() for tensor in bank)
             room = free_memory(device) // 2 if self.budget is None else self.budget

@@ -94,8 +94,8 @@ def _rescored(queries: Tensor, keys: Tensor, candidates: Tensor, k: int) -> tupl
     """The k best of each query's candidates [Q, n] (-1: none), by products in float32."""
     scores, neighbours = [], []
     for block, index in zip(queries.split(_RESCORED), candidates.split(_RESCORED), strict=True):
-        chosen = index.clamp_min(0).to(keys.device).flatten()
-        near = keys.index_select(0, chosen).to(queries).view(*index.shape, -1)  # a third of the time of keys[index]
+        rows = index.clamp_min(0).to(keys.device).flatten()
+        near = keys.index_select(0, rows).to(queries).view(*index.shape, -1)  # a third of the time of keys[index]
         score = torch.einsum("qc,qnc->qn", block, near)
         values, order = score.masked_fill_(index < 0, -float("inf")).topk(k, 1)
         scores.append(values)

@@ -143,17 +143,17 @@ def classes(desk: Desk, image: Path, params: dict[str, Any]) -> tuple[list[dict[
     An example is answered without polygons: those that its user drew must stay.
     """
     confidence, fineness = _bounded(params, "conf_threshold", 0.0), fineness_of(params)
-    predictor, known = folder_predictor(desk)
-    if image.stem.partition("-")[0] in known:
+    predictor, digests = folder_predictor(desk)
+    if image.stem.partition("-")[0] in digests:
         return [], True
     names = {item.id: item.name for item in predictor.classes}
-    chosen = params.get("filter_classes") or list(names.values())
-    if not isinstance(chosen, list) or (strange := [name for name in chosen if name not in names.values()]):
-        shown = f"{strange[0]!r:.60}" if isinstance(chosen, list) else f"{chosen!r:.60}"
-        raise Refusal(f"filter_classes={shown}", ", ".join(names.values())[:200], "choose of these")
+    choice = params.get("filter_classes") or list(names.values())
+    if not isinstance(choice, list) or (strange := [name for name in choice if name not in names.values()]):
+        text = f"{strange[0]!r:.60}" if isinstance(choice, list) else f"{choice!r:.60}"
+        raise Refusal(f"filter_classes={text}", ", ".join(names.values())[:200], "choose of these")
     prediction = predicted(predictor, image, np.dtype(np.int64), desk.max_memory)
     shapes = []
-    present = [value for value, name in names.items() if name in chosen and not is_background(name)]
+    present = [value for value, name in names.items() if name in choice and not is_background(name)]
     for value, ring in polygons(prediction.labels, present, fineness, LEAST):
         inside, x, y = fill((ring,), (prediction.labels.shape[0], prediction.labels.shape[1]))
         share = prediction.shares[prediction.ids.index(value)].numpy()
@@ -169,8 +169,8 @@ def folder_predictor(desk: Desk) -> tuple[Predictor, set[str]]:
     if desk.head is not None:
         return desk.head, set()
     assert desk.folder is not None  # else the model is not offered
-    known, examples = desk.folder.read()
-    desk.folder_examples.follow(known, examples)
+    labels, examples = desk.folder.read()
+    desk.folder_examples.follow(labels, examples)
     return desk.folder_examples.predictor(), {file_digest(example.image()) for example in examples}
 
 

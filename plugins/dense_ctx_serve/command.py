@@ -98,8 +98,8 @@ class Serve(Command):
             key = f"X-AnyLabeling: server {address}" + (f", API key {token}" if token else "")
             print(f"{args.model}\n\n  {key}", flush=True)
             if args.label_studio is not None:
-                shown = f"{user}//token:{token}@{place}" if token else address
-                print(f"  Label Studio ({args.label_studio}): model backend {shown}", flush=True)
+                url = f"{user}//token:{token}@{place}" if token else address
+                print(f"  Label Studio ({args.label_studio}): model backend {url}", flush=True)
             print(flush=True)
 
         try:

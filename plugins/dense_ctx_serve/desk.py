@@ -107,6 +107,6 @@ def list_of(body: Any, key: str, most: int) -> list[Any]:
     """A list of a body with at least one item and at most `most`; refused otherwise."""
     value = body.get(key) if isinstance(body, dict) else None
     if not isinstance(value, list) or not 1 <= len(value) <= most:
-        shown = f"{len(value)} items" if isinstance(value, list) else f"{value!r:.60}"
-        raise Refusal(f"{key}={shown}", f"a list of 1 to {most:,}", f"send {key}")
+        text = f"{len(value)} items" if isinstance(value, list) else f"{value!r:.60}"
+        raise Refusal(f"{key}={text}", f"a list of 1 to {most:,}", f"send {key}")
     return value

@@ -93,10 +93,10 @@ class Examples:
 
     def predictor(self) -> Predictor:
         """The predictor of what was learnt; its classes have ids and names of those given to `follow`."""
-        context, learnt = self._context, self._learnt
-        if context is None or learnt is None:
+        context, lesson = self._context, self._learnt
+        if context is None or lesson is None:
             raise InputError("Nothing was learnt yet: call follow(classes, examples)")
-        names = {index: learnt[0].names[index] for index in context.classes_}
+        names = {index: lesson[0].names[index] for index in context.classes_}
         return Predictor(context, None, names)
 
 

@@ -61,8 +61,8 @@ class LabelFolder:
                 unread.discard(stem)
                 file = self.images / image
                 state = file.stat() if file.is_file() else None  # a photo that is edited is learnt again
-                written = None if state is None else [state.st_size, state.st_mtime_ns]
-                options = json_digest([digest, str(self.form), written])
+                stamp = None if state is None else [state.st_size, state.st_mtime_ns]
+                options = json_digest([digest, str(self.form), stamp])
                 examples.append(Example(image, options, partial(_same, file), partial(_labels, annotations, index)))
         if unread:
             name = min(unread)

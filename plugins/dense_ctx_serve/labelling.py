@@ -67,8 +67,8 @@ def read_labelling(text: object, unlabelled: Unlabelled | None) -> Labelling:
         if not names:
             raise Refusal("BrushLabels without a label", "a <Label value=...> of each class", "add them")
         colours = [(str(label.get("value")), colour_of(label.get("background"))) for label in labels]
-        known = tuple((name, colour) for name, colour in colours if colour is not None)
+        pairs = tuple((name, colour) for name, colour in colours if colour is not None)
         rest = unlabelled or ("ignore" if any(map(is_background, names)) else "background")
-        return Labelling(str(tag.get("name")), target, images[target].lstrip("$"), names, known, rest)
+        return Labelling(str(tag.get("name")), target, images[target].lstrip("$"), names, pairs, rest)
     controls = sorted({tag.tag for tag in root.iter() if tag.get("toName") in images})
     raise Refusal(f"a labelling configuration with {', '.join(controls)[:200] or 'no labels'}", "brush labels", ask)

@@ -108,8 +108,8 @@ class Project:
         data = task.get("data")
         address = data.get(labelling.key) if isinstance(data, dict) else None
         if not isinstance(address, str) or not address:
-            given = f"task {task.get('id')} with {labelling.key}={address!r:.60}"
-            raise Refusal(given, "the address of an image", "see the task's data")
+            text = f"task {task.get('id')} with {labelling.key}={address!r:.60}"
+            raise Refusal(text, "the address of an image", "see the task's data")
         if self._images is not None:
             name = image_of(task, self._images, labelling.key)
             self._require_own_file(name, address)
@@ -120,11 +120,11 @@ class Project:
     def _require_own_file(self, name: str, address: str) -> None:
         """Refuse a file for a second address, one/1.png and two/1.png; uploads differ by what is put before a name."""
         place = urlsplit(address)._replace(query="", fragment="").geturl()
-        known = self._addresses.setdefault(name, place)
-        if known != place and "/upload/" not in place:
-            given = f"images at {known[:120]} and {place[:120]}, and one file {name[:120]} for both"
+        origin = self._addresses.setdefault(name, place)
+        if origin != place and "/upload/" not in place:
+            text = f"images at {origin[:120]} and {place[:120]}, and one file {name[:120]} for both"
             next = "give the images names of their own, or let Label Studio serve them, without --images"
-            raise Refusal(given, "a file for each image", next)
+            raise Refusal(text, "a file for each image", next)
 
     def predictor(self) -> tuple[Predictor, Labelling, str]:
         """Learn what was read last; predictor, configuration, version. By the worker.

@@ -132,8 +132,8 @@ def _marks(points: list[Any], labels: list[Any], height: int, width: int) -> Mar
     if len(points) != len(labels):
         raise Refusal(f"{len(points)} points and {len(labels)} labels", "a label for each point", "send both")
     for point, label in zip(points, labels, strict=True):
-        known = isinstance(point, list) and len(point) == 2 and all(isinstance(v, (int, float)) for v in point)
-        if not known or label not in (0, 1) or not all(0 <= v <= 1 for v in point):
+        valid = isinstance(point, list) and len(point) == 2 and all(isinstance(v, (int, float)) for v in point)
+        if not valid or label not in (0, 1) or not all(0 <= v <= 1 for v in point):
             raise Refusal(f"point {point!r:.60}, label {label!r:.20}", "[x, y] from 0 to 1, and 1 or 0", "send such")
         marks.add_point((point[0] * width, point[1] * height), positive=label == 1)
     return marks
@@ -186,9 +186,9 @@ async def propagate(request: Request) -> StreamingResponse:
         raise Refusal("a clip without a marked object", "points on a frame", "POST /v1/video/prompt first", 409)
     for frame, numbers in clip.marked.items():  # what is not marked in a marked frame is background there
         if missing := set(clip.objects.values()) - numbers:
-            given = f"frame {frame} with object {min(numbers)} marked and object {min(missing)} not"
+            text = f"frame {frame} with object {min(numbers)} marked and object {min(missing)} not"
             next = "mark it there too, or carry it in a clip of its own"
-            raise Refusal(given, "all objects in each frame with marks", next, 409)
+            raise Refusal(text, "all objects in each frame with marks", next, 409)
     return StreamingResponse(_events(desk, clip, first, last), media_type="text/event-stream")
 
 
@@ -216,8 +216,8 @@ def carried(clip: Clip, frame: int) -> list[dict[str, Any]]:
     certainty = 1 - clip.session.uncertainty(frame)
     rows = []
     for row in shapes(clip, labels):
-        known: Mask = labels == next(id for id, number in clip.objects.items() if number == row["group_id"])
-        rows.append({**row, "score": round(float(np.mean(certainty[known])), 4)})
+        mask: Mask = labels == next(id for id, number in clip.objects.items() if number == row["group_id"])
+        rows.append({**row, "score": round(float(np.mean(certainty[mask])), 4)})
     return rows
 
 

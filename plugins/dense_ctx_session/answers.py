@@ -36,9 +36,9 @@ class Answers(Base):
         Raises:
             FileError: the item cannot be read, or has changed on disk.
         """
-        wanted = self._prepared(item, size)
+        shape = self._prepared(item, size)
         with self._lock:
-            return self._predictions.labels(item, wanted, self._canvas(item))
+            return self._predictions.labels(item, shape, self._canvas(item))
 
     @gateway
     def probabilities(self, item: int, size: Size | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -47,10 +47,10 @@ class Answers(Base):
         Raises:
             NotFittedError: fewer than two classes are annotated. FileError: as `labels`.
         """
-        wanted = self._prepared(item, size)
+        shape = self._prepared(item, size)
         with self._lock:
             shares, ids = self._predictions.shares(item, self._canvas(item))
-            shares, result = enlarged(shares, wanted), torch.zeros(len(self.classes), *wanted)
+            shares, result = enlarged(shares, shape), torch.zeros(len(self.classes), *shape)
             for place, known in enumerate(self.classes):
                 if known.id in ids:
                     result[place] = shares[ids.index(known.id)]
@@ -62,9 +62,9 @@ class Answers(Base):
 
         Raises: as `probabilities`.
         """
-        wanted = self._prepared(item, size)
+        shape = self._prepared(item, size)
         with self._lock:
-            return self._predictions.uncertainty(item, wanted, self._canvas(item))
+            return self._predictions.uncertainty(item, shape, self._canvas(item))
 
     @gateway
     def similarity(
@@ -82,9 +82,9 @@ class Answers(Base):
         if not (0 <= x < width and 0 <= y < height):
             raise InputError(f"({x}, {y}) lies outside of the image of {width} x {height} (W x H)")
         target = item if other is None else other
-        wanted = self._asked(target, size)
+        shape = self._asked(target, size)
         where = (y / height, x / width)
-        return pictures.similarity(self._store.get(item), where, self._store.get(target), wanted)
+        return pictures.similarity(self._store.get(item), where, self._store.get(target), shape)
 
     @gateway
     def pca(self, item: int, size: Size | None = None) -> Picture:
@@ -92,8 +92,8 @@ class Answers(Base):
 
         The components are those of the first item, so that colours mean the same for all items.
         """
-        wanted = self._asked(item, size)
-        return pictures.pca_picture(self._store.get(0), self._store.get(item), wanted)
+        shape = self._asked(item, size)
+        return pictures.pca_picture(self._store.get(0), self._store.get(item), shape)
 
     @gateway
     def picture(self, item: int) -> Picture:
@@ -130,8 +130,8 @@ class Answers(Base):
             versions = self._predictions.versions()
             if not versions:
                 return []
-            wanted = stale(self._predictions.votes, versions, range(len(self.items)), len(self.items))
-            return sorted(index for frames in wanted.values() for index in frames)
+            groups = stale(self._predictions.votes, versions, range(len(self.items)), len(self.items))
+            return sorted(index for frames in groups.values() for index in frames)
 
     @gateway
     def propagate(self, start: int | None = None, stop: int | None = None) -> Iterator[int]:
@@ -163,12 +163,12 @@ class Answers(Base):
 
     def _prepared(self, item: int, size: Size | None) -> Size:
         """The size asked for; the item's features are there, if its answer needs them. It holds no lock meanwhile."""
-        wanted = self._asked(item, size)
+        shape = self._asked(item, size)
         with self._lock:
             carried = self._predictions.carried(item)
         if not carried:
             self._store.get(item)
-        return wanted
+        return shape
 
     def _asked(self, item: int, size: Size | None) -> Size:
         own = self._size(item)

@@ -79,9 +79,9 @@ class Predictions:
         """Near what is drawn on a frame the reader's opinion, elsewhere the labels that were propagated to it."""
         grid = self._store.grid(item)
         height, width = canvas.labels.shape
-        drawn = np.zeros(grid[0] * grid[1], dtype=bool)
-        drawn[cells_of(np.flatnonzero(canvas.labels != IGNORE), (height, width), grid)] = True
-        distance = distance_transform_edt(~drawn.reshape(grid), sampling=(height / grid[0], width / grid[1]))
+        strokes = np.zeros(grid[0] * grid[1], dtype=bool)
+        strokes[cells_of(np.flatnonzero(canvas.labels != IGNORE), (height, width), grid)] = True
+        distance = distance_transform_edt(~strokes.reshape(grid), sampling=(height / grid[0], width / grid[1]))
         near = torch.from_numpy(np.exp(-((distance / REACH) ** 2))).float()
         carried = enlarged(votes.normalized(), grid)
         ids = sorted({*votes.classes, *self._reader.classes})
@@ -93,19 +93,19 @@ class Predictions:
 
     def labels(self, item: int, size: Size, canvas: Canvas) -> LabelMap:
         """Class ids, uint8 [*size]: what is drawn, and else the most probable; 255 while nothing can be predicted."""
-        drawn = nearest(torch.from_numpy(canvas.labels), size).numpy()
+        strokes = nearest(torch.from_numpy(canvas.labels), size).numpy()
         try:
             shares, ids = self.shares(item, canvas)
         except NotFittedError:
-            return drawn.copy()
+            return strokes.copy()
         best = np.array(ids, dtype=np.uint8)[best_classes(shares, size).numpy()]
-        return np.where(drawn == IGNORE, best, drawn)
+        return np.where(strokes == IGNORE, best, strokes)
 
     def uncertainty(self, item: int, size: Size, canvas: Canvas) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """1 minus the margin of the two best, [*size]; 0 where it is drawn."""
         shares, _ = self.shares(item, canvas)
-        drawn = nearest(torch.from_numpy(canvas.labels), size) != IGNORE
-        return torch.where(drawn, 0.0, _uncertain(enlarged(shares, size))).numpy()
+        strokes = nearest(torch.from_numpy(canvas.labels), size) != IGNORE
+        return torch.where(strokes, 0.0, _uncertain(enlarged(shares, size))).numpy()
 
     def most_uncertain(self, items: Sequence[int]) -> int:
         """Of some items the one of the greatest mean uncertainty; the first while nothing can be predicted."""
@@ -129,8 +129,8 @@ class Predictions:
         count = len(self._store.source.items)
         with lock:
             versions = self.versions()
-            wanted = stale(self.votes, versions, frames, count)
-        for origin, indices in sorted(wanted.items()):
+            groups = stale(self.votes, versions, frames, count)
+        for origin, indices in sorted(groups.items()):
             for step in (1, -1):
                 rest = sorted((i for i in indices if (i - origin) * step > 0), key=lambda i: i * step)
                 if not rest:

@@ -68,13 +68,13 @@ def stale(votes: Mapping[int, Votes], annotated: Mapping[int, str], frames: rang
 
     A frame is up to date if its labels came from its nearest annotated frame as that is annotated now.
     """
-    wanted: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for index, origin in enumerate(owners(annotated, count) if annotated else []):
-        known = votes.get(index)
-        fresh = known is not None and (known.origin, known.version) == (origin, annotated[origin])
+        vote = votes.get(index)
+        fresh = vote is not None and (vote.origin, vote.version) == (origin, annotated[origin])
         if index in frames and index != origin and not fresh:
-            wanted.setdefault(origin, []).append(index)
-    return wanted
+            groups.setdefault(origin, []).append(index)
+    return groups
 
 
 class Chains:

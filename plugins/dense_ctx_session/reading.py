@@ -86,8 +86,8 @@ class Reader:
         slots = np.concatenate([local, local]) * len(used) + classes
         signs = np.repeat([-1.0, 1.0], len(local))
         change = torch.from_numpy(np.bincount(slots, signs, len(cells) * len(used)).reshape(len(cells), len(used)))
-        known = torch.from_numpy(used != IGNORE)
-        change, columns = change[:, known], torch.from_numpy(used)[known].long()
+        valid = torch.from_numpy(used != IGNORE)
+        change, columns = change[:, valid], torch.from_numpy(used)[valid].long()
         rows = features.pixels[0].flatten(1)[:, torch.from_numpy(cells)].double()
         rows = torch.cat([rows, torch.ones(1, len(cells), dtype=torch.float64)])  # [D + 1, cells]
         if self._gram is None:

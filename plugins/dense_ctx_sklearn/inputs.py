@@ -71,13 +71,13 @@ def required(targets: Any) -> Any:
     return targets
 
 
-def targets_of(given: Any, count: int) -> list[Any]:
+def targets_of(values: Any, count: int) -> list[Any]:
     """One target for each image. Raises InputError: none, or another number."""
-    given = required(given)
-    if not isinstance(given, (list, tuple, np.ndarray)) or len(given) != count:
-        number = len(given) if isinstance(given, (list, tuple)) or np.ndim(given) else f"a {type(given).__name__}"
+    values = required(values)
+    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != count:
+        number = len(values) if isinstance(values, (list, tuple)) or np.ndim(values) else f"a {type(values).__name__}"
         raise InputError(f"{count} images need as many targets; got {number}")
-    return list(given)
+    return list(values)
 
 
 def table_of(estimator: Any, given: Any, *, reset: bool) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -92,9 +92,9 @@ class DenseTransformer(base.ClassNamePrefixFeaturesOutMixin, base.TransformerMix
     def _features(self, image: Any) -> Any:
         """[h, w, D], or [D] with `pool`."""
         features = self.model_(load(image)[None], size=self.size, max_memory=self.max_memory)
-        chosen = features.pixels if self.level == "pixels" else features.patches
-        require_finite("The features", "Use float32, or another model", features=chosen)
-        last = chosen[0].float().movedim(0, -1).cpu()
+        maps = features.pixels if self.level == "pixels" else features.patches
+        require_finite("The features", "Use float32, or another model", features=maps)
+        last = maps[0].float().movedim(0, -1).cpu()
         return last.mean((0, 1)) if self.pool else last.contiguous()
 
     @property

@@ -55,8 +55,8 @@ class AccelerateTracker(Tracker):
         """Connect, and store the configuration."""
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-        positional, named = self.arguments(out, step)
-        self.inner = LOGGER_TYPE_TO_CLASS[self.name](*positional, **named)
+        positional, keywords = self.arguments(out, step)
+        self.inner = LOGGER_TYPE_TO_CLASS[self.name](*positional, **keywords)
         getattr(self.inner, "start", lambda: None)()  # older releases of Accelerate have started by now
         self.store(out, config)
 

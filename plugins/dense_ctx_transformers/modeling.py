@@ -67,10 +67,10 @@ class DenseBackbone(Opened):
     def __init__(self, config: DenseConfig, dense: DenseModel | None = None) -> None:
         super().__init__(config, dense)
         count = len(self.dense.backbone.dims)
-        chosen = range(count) if config.out_indices is None else config.out_indices
-        if wrong := [index for index in chosen if not -count <= index < count]:
-            raise InputError(f"out_indices={list(chosen)}: the backbone has {count} maps, and {wrong[0]} is none")
-        self.out_indices = [index % count for index in chosen]
+        indices = range(count) if config.out_indices is None else config.out_indices
+        if wrong := [index for index in indices if not -count <= index < count]:
+            raise InputError(f"out_indices={list(indices)}: the backbone has {count} maps, and {wrong[0]} is none")
+        self.out_indices = [index % count for index in indices]
         self.stage_names = [f"map{index}" for index in range(count)]
         self.out_features = [self.stage_names[index] for index in self.out_indices]
         self.channels = [self.dense.backbone.dims[index] for index in self.out_indices]
@@ -86,8 +86,8 @@ class DenseBackbone(Opened):
         """Maps [B, C, h, w] of images [B, 3, H, W] in [0, 1], padded to the stride at the right and below."""
         _refuse_outputs(output_hidden_states, output_attentions)
         maps = self.dense.encode(check_batch(pixel_values))[0].maps
-        chosen: Any = tuple(maps[index] for index in self.out_indices)
-        output = BackboneOutput(feature_maps=chosen)
+        outputs: Any = tuple(maps[index] for index in self.out_indices)
+        output = BackboneOutput(feature_maps=outputs)
         return output.to_tuple() if return_dict is False else output
 
 

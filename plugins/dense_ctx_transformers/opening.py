@@ -89,9 +89,9 @@ class Opened(PreTrainedModel):
                 raise InputError(f"{key}={value!r:.80} is not for models of dense_ctx: leave it out")
         stored = cls.config_class.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **hub)
         config = copy.deepcopy(stored) if config is None else config
-        known = config.to_dict()
+        fields = config.to_dict()
         for key, value in kwargs.items():
-            if key not in known:
+            if key not in fields:
                 raise InputError(f"{key}={value!r:.80} is neither an option of from_pretrained nor of DenseConfig")
         config.update(kwargs)
         _require_same(config, stored)

@@ -65,8 +65,8 @@ def coco():
         ],
     }  # fmt: skip
     (folder / "instances.json").write_text(json.dumps(data))
-    drawn = coco_mask.decode(polygons) * 1 + BLOB * 2
-    Image.fromarray(drawn.astype(np.uint8)).save(HERE / "coco_a.png")
+    labels = coco_mask.decode(polygons) * 1 + BLOB * 2
+    Image.fromarray(labels.astype(np.uint8)).save(HERE / "coco_a.png")
     Image.fromarray(NOISE.astype(np.uint8)).save(HERE / "coco_b.png")
     return folder / "instances.json"
 

@@ -54,9 +54,9 @@ def library() -> ctypes.CDLL:
     """The guard, compiled once for each torch and source, and loaded into this process for good."""
     source, root = HERE / "guard.cpp", Path(torch.__file__).parent
     key = hashlib.sha256(source.read_bytes() + torch.__version__.encode() + str(root).encode()).hexdigest()[:16]
-    made = Path(tempfile.gettempdir()) / f"pretend_gpu-{getattr(os, 'getuid', int)()}-{key}.so"
-    if not made.exists():
-        partial = made.with_suffix(f".{os.getpid()}")
+    path = Path(tempfile.gettempdir()) / f"pretend_gpu-{getattr(os, 'getuid', int)()}-{key}.so"
+    if not path.exists():
+        partial = path.with_suffix(f".{os.getpid()}")
         words = [
             compiler(),
             "-std=c++20",
@@ -69,8 +69,8 @@ def library() -> ctypes.CDLL:
             str(partial),
         ]
         subprocess.run([*words, f"-L{root}/lib", "-lc10", "-ltorch_cpu"], check=True)
-        partial.replace(made)
-    return ctypes.CDLL(str(made))
+        partial.replace(path)
+    return ctypes.CDLL(str(path))
 
 
 class OnDevice(torch.Tensor):
@@ -177,10 +177,10 @@ class Pretend(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         ours = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
-        wanted = _device(kwargs.get("device"))
-        if not ours and (wanted is None or wanted.type != "cuda"):
+        place = _device(kwargs.get("device"))
+        if not ours and (place is None or place.type != "cuda"):
             return function(*args, **kwargs)
-        target = wanted or ours[0].device
+        target = place or ours[0].device
         for leaf in leaves:
             if isinstance(leaf, torch.Generator) and leaf.device.type != target.type:
                 raise RuntimeError(f"{name}: expected a {target.type!r} generator, not one of {leaf.device.type!r}")
@@ -190,7 +190,7 @@ class Pretend(TorchDispatchMode):
         host_args, host_kwargs = tree_map(
             lambda each: each.host if isinstance(each, OnDevice) else each, (args, kwargs)
         )
-        if wanted is not None:
+        if place is not None:
             host_kwargs = {key: value for key, value in host_kwargs.items() if key != "pin_memory"} | {"device": "cpu"}
         if name in ("_softmax", "_log_softmax") and host_args[2]:  # to float32 in one pass, which the CPU does in two
             host_args = (host_args[0].float(), host_args[1], False)

@@ -44,10 +44,10 @@ class RAFT(FlowCue):
         self.network = build(weights=None)
         if weights is None:
             return
-        known = optical_flow.Raft_Small_Weights if size == "small" else optical_flow.Raft_Large_Weights
-        names = sorted(known.__members__)
+        choices = optical_flow.Raft_Small_Weights if size == "small" else optical_flow.Raft_Large_Weights
+        names = sorted(choices.__members__)
         if weights.upper() in names:
-            entry = known[weights.upper()]
+            entry = choices[weights.upper()]
             self.source = f"torchvision/{entry}"
             state = download(entry.url, f"flow:raft-{size}")
         elif Path(weights).exists():

@@ -40,16 +40,16 @@ class SEARAFT(FlowCue):
         self.network = ptlflow.get_model(f"sea_raft_{size}")
         if weights is None:
             return
-        known = dict(type(self.network).pretrained_checkpoints)
+        choices = dict(type(self.network).pretrained_checkpoints)
         weights_name = "things" if weights == "default" else weights
-        if weights_name in known:
+        if weights_name in choices:
             self.source = f"ptlflow/sea_raft_{size}-{weights_name}"
-            state = download(known[weights_name], name)
+            state = download(choices[weights_name], name)
         elif Path(weights_name).exists():
             self.source = weights_name
             state = read_state(Path(weights_name))
         else:
-            raise InputError(f"weights={weights!r} is no file and none of {', '.join(['default', *sorted(known)])}")
+            raise InputError(f"weights={weights!r} is no file and none of {', '.join(['default', *sorted(choices)])}")
         try:
             self.network.load_state_dict(state)
         except RuntimeError as error:

@@ -25,8 +25,8 @@ class Red(Task):
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Binary cross-entropy over the known pixels."""
-        known = target.isfinite()
-        return functional.binary_cross_entropy_with_logits(prediction[known], target[known])
+        valid = target.isfinite()
+        return functional.binary_cross_entropy_with_logits(prediction[valid], target[valid])
 
     def scores(self, classes: Sequence[str]) -> Metric:
         """Per cent of pixels that are right."""
@@ -45,8 +45,8 @@ class Right(Metric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add a logit [1, H, W] and a target of `Red`."""
-        known = target.isfinite()
-        right = ((prediction.cpu() > 0) == (target > 0.5))[known]
+        valid = target.isfinite()
+        right = ((prediction.cpu() > 0) == (target > 0.5))[valid]
         self.merge([1, right.numel(), int(right.sum())])
 
     def state(self):

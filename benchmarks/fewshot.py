@@ -110,7 +110,10 @@ def scenes(args, annotated, images):
                     learnt, others = [partial(pair, train, i) for i in picks], [partial(pair, val, i) for i in queries]
                     yield Scene(f"camvid, {count} images", f"draw {draw}", learnt, others, len(train.classes))
         elif name == "voc":
-            yield from voc_scenes(args.data / "instances" / "voc3") if annotated == 1 else ()
+            if annotated == 1:
+                yield from voc_scenes(args.data / "instances" / "voc3")
+            else:
+                print(f"voc: one image is annotated at a time, left out for {annotated}", file=sys.stderr)
         elif name == "demo":
             reads = [partial(demo_frame, i) for i in demo.ANNOTATED]
             yield from split(f"demo, {annotated}", "carphone", reads, annotated, 1)

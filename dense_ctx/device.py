@@ -58,7 +58,7 @@ def processes() -> tuple[int, int]:
             MASTER_ADDR=env.get("MASTER_ADDR") or re.sub(r"\[(\d+).*", r"\1", nodes).partition(",")[0],
             MASTER_PORT=env.get("MASTER_PORT") or str(port),
         )  # fmt: skip
-    world = max(1, int(launched("WORLD_SIZE", "" if env.get("RANK") else "1")))
+    world = int(launched("WORLD_SIZE", "" if env.get("RANK") else "1", lambda text: text.isdecimal() and int(text) > 0))
     rank = launched("RANK", "0" if world == 1 else "", lambda value: value.isdecimal() and int(value) < world)
     return int(rank), world
 

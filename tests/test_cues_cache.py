@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from dense_ctx_lila.cue_cache import CueCache, find_clips, plan_cues, short_side
+from dense_ctx_lila.cue_cache.clips import stamp
 from dense_ctx_lila.cue_cache.shards import HEADER, row, rows
 from dense_ctx_lila.cues.base import Cue, create_cue, normalize_cues
 from PIL import Image
@@ -427,3 +428,11 @@ def test_no_absolute_path_is_kept(videos, tmp_path):
     plan_cues([videos], ["test:brightness"], tmp_path / "out").run()
     for path in Path(tmp_path / "out").rglob("*"):
         assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes()
+
+
+def test_a_folder_s_last_frame_by_number_is_in_its_fingerprint(tmp_path):
+    for name in ("1.png", "2.png", "10.png"):
+        (tmp_path / name).write_bytes(b"one")
+    before = stamp(tmp_path)
+    (tmp_path / "10.png").write_bytes(b"two")
+    assert stamp(tmp_path) != before

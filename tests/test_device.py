@@ -71,6 +71,7 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE
     [
         ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
         ({**TORCHRUN, "WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2'"),
+        ({**TORCHRUN, "WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
         ({**TORCHRUN, "WORLD_SIZE": ""}, "WORLD_SIZE is not set"),
         ({"RANK": "0"}, "WORLD_SIZE is not set"),
         ({"WORLD_SIZE": "2"}, "RANK is not set"),

@@ -15,6 +15,9 @@ def reuse_freed_memory() -> bool:
     """
     if os.name != "posix" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
-    library = ctypes.CDLL(None)
+    try:
+        library = ctypes.CDLL(None)
+    except OSError:  # a static interpreter
+        return False
     glibc = hasattr(library, "gnu_get_libc_version")
     return glibc and all(library.mallopt(option, BYTES) == 1 for option in (MMAP_THRESHOLD, TRIM_THRESHOLD))

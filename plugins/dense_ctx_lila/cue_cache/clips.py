@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dense_ctx.data.base import by_number
 from dense_ctx.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Video
 from dense_ctx.errors import FileError, InputError
 from dense_ctx.interfaces import Size
@@ -83,7 +84,7 @@ def stamp(path: Path) -> dict[str, str]:
     try:
         if path.is_file():
             return {"bytes": str(path.stat().st_size), "sha256": _digest(path)}
-        images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+        images = sorted((entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES), key=by_number)
         total = sum(image.stat().st_size for image in images)
         ends = "".join(_digest(image) for image in (images[:1] + images[-1:]))
         names = ",".join(image.name for image in images)

@@ -25,7 +25,7 @@ from dense_ctx.errors import DenseCtxError, NonFiniteError
 from dense_ctx.model_spec import open_model
 from dense_ctx.train import TrainConfig, train
 
-WAVE = 4  # runs at once: most of a run is waiting for the other process
+WAVE = 6  # runs at once: most of a run is waiting for the other process
 
 
 class Faulty(MaxaObjective):

@@ -112,7 +112,7 @@ def test_five_evaluations_with_one_seed_give_one_file(tmp_path, monkeypatch):
     assert all(file == files[0] for file in files)
 
 
-@pytest.mark.parametrize("home", [None, "/dev/null"], ids=["none", "no folder"])
+@pytest.mark.parametrize("home", [None, pytest.param("/dev/null", marks=pytest.mark.slow)], ids=["none", "no folder"])
 def test_without_a_home_it_works(home, tmp_path):
     """R21."""
     Image.new("RGB", (40, 30), (200, 100, 0)).save(tmp_path / "photo.png")

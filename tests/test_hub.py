@@ -135,7 +135,9 @@ def test_what_the_hub_refuses(session, case, start, parts):
     assert all(part in text for part in parts), text
 
 
-@pytest.mark.parametrize("how", ["{}", "{'local_files_only': True}", "variable"])
+@pytest.mark.parametrize(
+    "how", ["variable", *(pytest.param(how, marks=pytest.mark.slow) for how in ("{}", "{'local_files_only': True}"))]
+)
 def test_without_the_server_the_cache_serves(session, how):
     environment = dict(session[2])
     if how == "variable":

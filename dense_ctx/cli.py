@@ -88,10 +88,10 @@ def _run(args: argparse.Namespace) -> int:
             note = getattr(args.run, "__self__", Command).stop_note.format(**vars(args))
             print(f"\nstopped by {signal.Signals(number).name}: {note}", file=sys.stderr)
             return 128 + number
-        ours = error if isinstance(error, DenseCtxError) else translated(error, args.verb)
+        ours = translated(error, args.verb, "--max-memory {}" if "max_memory" in args else "")
         if ours is None:
             raise
-        print(f"error: {ours}{'' if ours is error else ' (--debug shows where)'}", file=sys.stderr)
+        print(f"error: {ours}{'' if isinstance(error, DenseCtxError) else ' (--debug shows where)'}", file=sys.stderr)
         return 2
     return status
 

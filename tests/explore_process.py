@@ -17,10 +17,10 @@ class Server:
 
     def __init__(self, folder, source, *options, port=0, models=(MODEL,)):
         model_options = [word for model in models for word in ("--model", model)]
-        words = ["explore", str(source), *model_options, "--save", str(folder), "--port", str(port), *options]
+        arguments = ["explore", str(source), *model_options, "--save", str(folder), "--port", str(port), *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dense_ctx.cli", *words],
+            [sys.executable, "-m", "dense_ctx.cli", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         self.output, self.address = "", None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from dense_ctx_probes.knn import KnnProbe, soft_knn
-from torch.utils._python_dispatch import TorchDispatchMode
+from tensor_sizes import Largest
 
 from dense_ctx.errors import InputError, NotFittedError
 from dense_ctx.interfaces import DenseFeatures
@@ -39,17 +39,6 @@ def test_a_search_takes_little_memory_whatever_the_bank():
     with Largest() as largest:
         soft_knn(queries, keys, values, 1)
     assert largest.size <= 1 << 24
-
-
-class Largest(TorchDispatchMode):
-    """The most numbers of a tensor that an operation gave."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        self.size = max(self.size, result.numel() if isinstance(result, torch.Tensor) else 0)
-        return result
 
 
 def test_k_below_and_above_the_number_of_keys_and_limits():

@@ -5,8 +5,8 @@ import torch
 from dense_ctx_probes import bank, guided_filter
 from dense_ctx_probes.ensemble import EnsembleProbe, principal_axes
 from dense_ctx_probes.guided_filter import refined
+from tensor_sizes import Largest
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dense_ctx import registry
 from dense_ctx.errors import CheckpointError, ConfigError, InputError
@@ -118,17 +118,6 @@ def test_memory_does_not_grow_with_the_number_of_classes(name):
         probe.partial_fit(features, labels)
     assert probe.values_.shape == (256, 256)
     assert largest.size < 10 * labels.numel()
-
-
-class Largest(TorchDispatchMode):
-    """The most numbers of a tensor that an operation gave."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        self.size = max(self.size, result.numel() if isinstance(result, torch.Tensor) else 0)
-        return result
 
 
 @pytest.mark.parametrize("name", ["ensemble", "knn"])

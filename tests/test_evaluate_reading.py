@@ -91,10 +91,10 @@ def test_a_random_scale_keeps_labels_and_their_places():
         assert 0.45 <= factor <= 2.05
         assert torch.isin(view.target, sample().target).all()  # no label between two
         x, y = view.target % 100, view.target // 100
-        there = ((view.image[0] * 100 - x).abs() <= 2 / min(factor, 1)) & (
+        agreement = ((view.image[0] * 100 - x).abs() <= 2 / min(factor, 1)) & (
             (view.image[1] * 100 - y).abs() <= 2 / min(factor, 1)
         )
-        assert there.all()
+        assert agreement.all()
         sizes.add(tuple(view.target.shape))
     assert len(sizes) > 10
 

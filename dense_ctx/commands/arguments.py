@@ -54,8 +54,8 @@ class VerbParser(argparse.ArgumentParser):
         self._refuse_options(unknown)
         if takes_settings:
             args.settings = [*settings, *args.settings]
-        words = {word.partition("=")[0] for word in others}
-        args.spelling = {action.dest: text for text, action in self._option_string_actions.items() if text in words}
+        options = {word.partition("=")[0] for word in others}
+        args.spelling = {action.dest: text for text, action in self._option_string_actions.items() if text in options}
         for action in self._actions:
             value = getattr(args, action.dest, None)
             if not action.option_strings and value not in (action.default, None, []):

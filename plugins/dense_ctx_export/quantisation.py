@@ -119,10 +119,12 @@ def _calibration(model: OnnxModel, images: Sequence[Any]) -> dict[str, Any]:
     the fewest positions of a map.
     """
     maps = [model.run(model.inputs(read_pixels(image)[None]))["patches"][0] for image in images]
-    known = np.stack([spreads(item) for item in maps]).round(4)
-    nearest = [np.linalg.norm(np.delete(known, index, 0) - own, axis=1).min() for index, own in enumerate(known)]
+    scales = np.stack([spreads(item) for item in maps]).round(4)
+    nearest = [
+        np.linalg.norm(np.delete(scales, index, 0) - own, axis=1).min() for index, own in enumerate(scales)
+    ]
     return {
         "apart": max(float(max(nearest)), 1e-3),
         "positions": min(item[0].size for item in maps),
-        "spreads": known.astype(float).round(4).tolist(),
+        "spreads": scales.astype(float).round(4).tolist(),
     }

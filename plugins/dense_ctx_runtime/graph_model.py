@@ -152,11 +152,11 @@ class GraphModel(ABC):
         # over fewer positions deviations are smaller: of an image that is much smaller they say nothing
         if calibration is None or 2 * patches[0, 0].size < calibration["positions"]:
             return
-        known = np.asarray(calibration["spreads"], dtype=np.float32)
-        distance = float(np.linalg.norm(known - spreads(patches[0]), axis=1).min()) / calibration["apart"]
+        scales = np.asarray(calibration["spreads"], dtype=np.float32)
+        distance = float(np.linalg.norm(scales - spreads(patches[0]), axis=1).min()) / calibration["apart"]
         if distance > LIMIT:
             text = (
-                f"the features of this image vary unlike those of each of the {len(known)} calibration images: the "
+                f"the features of this image vary unlike those of each of the {len(scales)} calibration images: the "
                 f"nearest is {distance:.1f} times as far as these are from one another (up to {LIMIT} is usual). int8 "
                 "is often far from float32 there: calibrate with images like this one, or use the float32 file"
             )

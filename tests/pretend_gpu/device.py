@@ -177,10 +177,10 @@ class Pretend(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         ours = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
-        place = _device(kwargs.get("device"))
-        if not ours and (place is None or place.type != "cuda"):
+        device = _device(kwargs.get("device"))
+        if not ours and (device is None or device.type != "cuda"):
             return function(*args, **kwargs)
-        target = place or ours[0].device
+        target = device or ours[0].device
         for leaf in leaves:
             if isinstance(leaf, torch.Generator) and leaf.device.type != target.type:
                 raise RuntimeError(f"{name}: expected a {target.type!r} generator, not one of {leaf.device.type!r}")
@@ -190,7 +190,7 @@ class Pretend(TorchDispatchMode):
         host_args, host_kwargs = tree_map(
             lambda each: each.host if isinstance(each, OnDevice) else each, (args, kwargs)
         )
-        if place is not None:
+        if device is not None:
             host_kwargs = {key: value for key, value in host_kwargs.items() if key != "pin_memory"} | {"device": "cpu"}
         if name in ("_softmax", "_log_softmax") and host_args[2]:  # to float32 in one pass, which the CPU does in two
             host_args = (host_args[0].float(), host_args[1], False)

@@ -120,9 +120,7 @@ def _calibration(model: OnnxModel, images: Sequence[Any]) -> dict[str, Any]:
     """
     maps = [model.run(model.inputs(read_pixels(image)[None]))["patches"][0] for image in images]
     scales = np.stack([spreads(item) for item in maps]).round(4)
-    nearest = [
-        np.linalg.norm(np.delete(scales, index, 0) - own, axis=1).min() for index, own in enumerate(scales)
-    ]
+    nearest = [np.linalg.norm(np.delete(scales, index, 0) - own, axis=1).min() for index, own in enumerate(scales)]
     return {
         "apart": max(float(max(nearest)), 1e-3),
         "positions": min(item[0].size for item in maps),
